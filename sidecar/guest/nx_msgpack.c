@@ -1,0 +1,860 @@
+/* MessagePack <-> JavaScript values, by the table of protocol/SPEC.md section 5.
+ *
+ * Encoding may run the handler's code (getters, Proxy traps): nothing here keeps a pointer into an object across a
+ * property read. Decoding and nx_same never run code. Format: https://github.com/msgpack/msgpack/blob/master/spec.md */
+
+typedef struct NxBuf {
+    uint8_t *p;
+    uint32_t len, capacity;
+} NxBuf;
+
+static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
+{
+    uint64_t want = (uint64_t)b->len + more;
+    uint32_t capacity = b->capacity ? b->capacity : 64;
+    uint8_t *p;
+
+    if (want <= b->capacity)
+        return 0;
+    if (want > INT32_MAX) {
+        JS_ThrowRangeError(ctx, "value too large");
+        return -1;
+    }
+    while (capacity < want)
+        capacity *= 2;
+    p = js_realloc(ctx, b->p, capacity);
+    if (!p)
+        return -1;
+    b->p = p;
+    b->capacity = capacity;
+    return 0;
+}
+
+static void nx_buf_free(JSContext *ctx, NxBuf *b)
+{
+    js_free(ctx, b->p);
+    b->p = NULL;
+    b->len = b->capacity = 0;
+}
+
+static int nx_put(JSContext *ctx, NxBuf *b, const void *data, uint32_t len)
+{
+    if (nx_buf_reserve(ctx, b, len))
+        return -1;
+    memcpy(b->p + b->len, data, len);
+    b->len += len;
+    return 0;
+}
+
+/* A tag byte and the low `size` bytes of `value`, big-endian. */
+static int nx_put_tagged(JSContext *ctx, NxBuf *b, uint8_t tag, uint64_t value, int size)
+{
+    uint8_t out[9];
+    int i;
+
+    out[0] = tag;
+    for (i = 0; i < size; i++)
+        out[1 + i] = (uint8_t)(value >> (8 * (size - 1 - i)));
+    return nx_put(ctx, b, out, 1 + size);
+}
+
+static int nx_put_nil(JSContext *ctx, NxBuf *b) { return nx_put_tagged(ctx, b, 0xc0, 0, 0); }
+
+static int nx_put_int(JSContext *ctx, NxBuf *b, int64_t v)
+{
+    if (v >= 0) {
+        if (v < 0x80)
+            return nx_put_tagged(ctx, b, (uint8_t)v, 0, 0);
+        if (v <= 0xff)
+            return nx_put_tagged(ctx, b, 0xcc, v, 1);
+        if (v <= 0xffff)
+            return nx_put_tagged(ctx, b, 0xcd, v, 2);
+        if (v <= 0xffffffffll)
+            return nx_put_tagged(ctx, b, 0xce, v, 4);
+        return nx_put_tagged(ctx, b, 0xcf, v, 8);
+    }
+    if (v >= -32)
+        return nx_put_tagged(ctx, b, (uint8_t)v, 0, 0);
+    if (v >= INT8_MIN)
+        return nx_put_tagged(ctx, b, 0xd0, v, 1);
+    if (v >= INT16_MIN)
+        return nx_put_tagged(ctx, b, 0xd1, v, 2);
+    if (v >= INT32_MIN)
+        return nx_put_tagged(ctx, b, 0xd2, v, 4);
+    return nx_put_tagged(ctx, b, 0xd3, v, 8);
+}
+
+#define NX_MAX_SAFE 9007199254740991.0
+
+static int nx_put_double(JSContext *ctx, NxBuf *b, double d)
+{
+    JSFloat64Union u;
+    if (d >= -NX_MAX_SAFE && d <= NX_MAX_SAFE && d == (double)(int64_t)d && !(d == 0 && signbit(d)))
+        return nx_put_int(ctx, b, (int64_t)d);
+    u.d = d;
+    return nx_put_tagged(ctx, b, 0xcb, u.u64, 8);
+}
+
+/* Header of a str, bin, array or map; tags of the 8, 16 and 32 bit forms (0: there is no such form). */
+static int nx_put_header(JSContext *ctx, NxBuf *b, uint32_t n, uint8_t fix, uint32_t fix_max, uint8_t t8, uint8_t t16, uint8_t t32)
+{
+    if (n <= fix_max && fix)
+        return nx_put_tagged(ctx, b, (uint8_t)(fix | n), 0, 0);
+    if (n <= 0xff && t8)
+        return nx_put_tagged(ctx, b, t8, n, 1);
+    if (n <= 0xffff)
+        return nx_put_tagged(ctx, b, t16, n, 2);
+    return nx_put_tagged(ctx, b, t32, n, 4);
+}
+
+static int nx_put_array_header(JSContext *ctx, NxBuf *b, uint32_t n) { return nx_put_header(ctx, b, n, 0x90, 15, 0, 0xdc, 0xdd); }
+static int nx_put_map_header(JSContext *ctx, NxBuf *b, uint32_t n) { return nx_put_header(ctx, b, n, 0x80, 15, 0, 0xde, 0xdf); }
+
+static int nx_put_str(JSContext *ctx, NxBuf *b, const char *s, uint32_t len)
+{
+    return nx_put_header(ctx, b, len, 0xa0, 31, 0xd9, 0xda, 0xdb) || nx_put(ctx, b, s, len) ? -1 : 0;
+}
+
+static int nx_put_bin(JSContext *ctx, NxBuf *b, const void *s, uint32_t len)
+{
+    return nx_put_header(ctx, b, len, 0, 0, 0xc4, 0xc5, 0xc6) || nx_put(ctx, b, s, len) ? -1 : 0;
+}
+
+/* QuickJS writes an unpaired surrogate as three bytes ED A0..BF xx, which is not UTF-8; U+FFFD has three bytes too. */
+static void nx_mend_surrogates(uint8_t *s, uint32_t len)
+{
+    uint32_t i;
+    for (i = 0; i + 2 < len; i++) {
+        if (s[i] == 0xed && s[i + 1] >= 0xa0) {
+            s[i] = 0xef, s[i + 1] = 0xbf, s[i + 2] = 0xbd;
+            i += 2;
+        }
+    }
+}
+
+static int nx_put_js_string(JSContext *ctx, NxBuf *b, JSValueConst v)
+{
+    const char *s;
+    size_t len;
+    uint32_t start;
+    int ret;
+
+    if (JS_VALUE_GET_TAG(v) == JS_TAG_STRING) {
+        JSString *p = JS_VALUE_GET_STRING(v);
+        if (!p->is_wide_char) {
+            const uint8_t *latin1 = str8(p);
+            uint32_t i, n = p->len;
+            uint8_t high = 0;
+            for (i = 0; i < n; i++)
+                high |= latin1[i];
+            if (!(high & 0x80))
+                return nx_put_str(ctx, b, (const char *)latin1, n);
+        }
+    }
+    s = JS_ToCStringLen(ctx, &len, v);
+    if (!s)
+        return -1;
+    ret = nx_put_str(ctx, b, s, (uint32_t)len);
+    if (!ret) {
+        start = b->len - (uint32_t)len;
+        nx_mend_surrogates(b->p + start, (uint32_t)len);
+    }
+    JS_FreeCString(ctx, s);
+    return ret;
+}
+
+static JSValue nx_throw_serialization(JSContext *ctx, const char *what)
+{
+    JSValue err;
+    JS_ThrowTypeError(ctx, "%s", what);
+    err = JS_GetException(ctx);
+    JS_DefinePropertyValue(ctx, err, nx.atom_code, JS_NewString(ctx, "SERIALIZATION_ERROR"), JS_PROP_C_W_E);
+    return JS_Throw(ctx, err);
+}
+
+static int nx_put_bigint(JSContext *ctx, NxBuf *b, JSValueConst v)
+{
+    int64_t i;
+    JSValue back;
+    bool same;
+
+    if (JS_ToBigInt64(ctx, &i, v))
+        return -1;
+    back = JS_NewBigInt64(ctx, i);
+    same = JS_IsStrictEqual(ctx, back, v);
+    JS_FreeValue(ctx, back);
+    if (same)
+        return i < 0 ? nx_put_tagged(ctx, b, 0xd3, (uint64_t)i, 8) : nx_put_tagged(ctx, b, 0xcf, (uint64_t)i, 8);
+    back = JS_NewBigUint64(ctx, (uint64_t)i);
+    same = JS_IsStrictEqual(ctx, back, v);
+    JS_FreeValue(ctx, back);
+    if (same)
+        return nx_put_tagged(ctx, b, 0xcf, (uint64_t)i, 8);
+    nx_throw_serialization(ctx, "a BigInt outside of 64 bits cannot leave the sandbox");
+    return -1;
+}
+
+/* The number in v; NaN when it holds none. */
+static double nx_number(JSValueConst v)
+{
+    if (JS_VALUE_GET_TAG(v) == JS_TAG_INT)
+        return JS_VALUE_GET_INT(v);
+    return JS_TAG_IS_FLOAT64(JS_VALUE_GET_TAG(v)) ? JS_VALUE_GET_FLOAT64(v) : NAN;
+}
+
+static int nx_put_date(JSContext *ctx, NxBuf *b, double ms)
+{
+    uint8_t out[15] = { 0 };
+    int64_t total, seconds;
+    uint32_t nanoseconds;
+    int i;
+
+    if (isnan(ms))
+        return nx_put_nil(ctx, b);
+    total = (int64_t)ms;
+    seconds = total / 1000 - (total % 1000 < 0);
+    nanoseconds = (uint32_t)((total - seconds * 1000) * 1000000);
+    if (seconds >= 0 && seconds >> 34 == 0) {
+        uint64_t packed = (uint64_t)nanoseconds << 34 | (uint64_t)seconds;
+        int size = packed >> 32 ? 8 : 4;
+        out[0] = size == 8 ? 0xd7 : 0xd6;
+        out[1] = 0xff;
+        for (i = 0; i < size; i++)
+            out[2 + i] = (uint8_t)(packed >> (8 * (size - 1 - i)));
+        return nx_put(ctx, b, out, 2 + size);
+    }
+    out[0] = 0xc7, out[1] = 12, out[2] = 0xff;
+    for (i = 0; i < 4; i++)
+        out[3 + i] = (uint8_t)(nanoseconds >> (8 * (3 - i)));
+    for (i = 0; i < 8; i++)
+        out[7 + i] = (uint8_t)((uint64_t)seconds >> (8 * (7 - i)));
+    return nx_put(ctx, b, out, 15);
+}
+
+static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth);
+
+static bool nx_is_dropped(JSContext *ctx, JSValueConst v)
+{
+    return JS_IsFunction(ctx, v) || JS_IsSymbol(v);
+}
+
+static int nx_encode_array(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
+{
+    int64_t len, i;
+
+    if (js_get_length64(ctx, &len, v))
+        return -1;
+    if (len > INT32_MAX / 16) {
+        nx_throw_serialization(ctx, "an array is too long to leave the sandbox");
+        return -1;
+    }
+    if (nx_put_array_header(ctx, b, (uint32_t)len))
+        return -1;
+    for (i = 0; i < len; i++) {
+        /* fast arrays are read in place, but looked at anew each time: a getter further down may have changed them */
+        JSObject *p = JS_VALUE_GET_OBJ(v);
+        JSValue item;
+        int ret;
+        if (p->class_id == JS_CLASS_ARRAY && p->fast_array && i < p->u.array.count)
+            item = js_dup(p->u.array.u.values[i]);
+        else
+            item = JS_GetPropertyInt64(ctx, v, i);
+        if (JS_IsException(item))
+            return -1;
+        ret = nx_encode(ctx, b, item, depth);
+        JS_FreeValue(ctx, item);
+        if (ret)
+            return -1;
+    }
+    return 0;
+}
+
+/* The number of entries is known only when functions have been dropped: room is left for the header, and it is filled in last. */
+static void nx_patch_map_header(NxBuf *b, uint32_t at, uint32_t room, uint32_t n)
+{
+    if (room == 1)
+        b->p[at] = (uint8_t)(0x80 | n);
+    else if (room == 3)
+        b->p[at] = 0xde, b->p[at + 1] = (uint8_t)(n >> 8), b->p[at + 2] = (uint8_t)n;
+    else
+        b->p[at] = 0xdf, b->p[at + 1] = (uint8_t)(n >> 24), b->p[at + 2] = (uint8_t)(n >> 16), b->p[at + 3] = (uint8_t)(n >> 8),
+        b->p[at + 4] = (uint8_t)n;
+}
+
+static int nx_begin_map(JSContext *ctx, NxBuf *b, uint32_t at_most, uint32_t *at, uint32_t *room)
+{
+    *at = b->len;
+    *room = at_most <= 15 ? 1 : at_most <= 0xffff ? 3 : 5;
+    if (nx_buf_reserve(ctx, b, *room))
+        return -1;
+    b->len += *room;
+    return 0;
+}
+
+static int nx_put_atom(JSContext *ctx, NxBuf *b, JSAtom atom)
+{
+    JSValue s = JS_AtomToString(ctx, atom);
+    int ret;
+    if (JS_IsException(s))
+        return -1;
+    ret = nx_put_js_string(ctx, b, s);
+    JS_FreeValue(ctx, s);
+    return ret;
+}
+
+static int nx_encode_object(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
+{
+    JSPropertyEnum *names;
+    uint32_t count, i, at, room, written = 0;
+    int ret = -1;
+
+    if (JS_GetOwnPropertyNames(ctx, &names, &count, v, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY))
+        return -1;
+    if (nx_begin_map(ctx, b, count, &at, &room))
+        goto done;
+    for (i = 0; i < count; i++) {
+        JSValue item = JS_GetProperty(ctx, v, names[i].atom);
+        int failed;
+        if (JS_IsException(item))
+            goto done;
+        if (nx_is_dropped(ctx, item)) {
+            JS_FreeValue(ctx, item);
+            continue;
+        }
+        failed = nx_put_atom(ctx, b, names[i].atom) || nx_encode(ctx, b, item, depth);
+        JS_FreeValue(ctx, item);
+        if (failed)
+            goto done;
+        written++;
+    }
+    nx_patch_map_header(b, at, room, written);
+    ret = 0;
+done:
+    JS_FreePropertyEnum(ctx, names, count);
+    return ret;
+}
+
+/* Map and Set: the entries are copied out first, since encoding one may run code that changes the collection. */
+static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool is_map, int depth)
+{
+    JSMapState *s = JS_VALUE_GET_OBJ(v)->u.map_state;
+    uint32_t count = s->record_count, n = 0, i, at, room, written = 0;
+    JSValue *entries = js_malloc(ctx, sizeof(JSValue) * 2 * (count + 1));
+    struct list_head *el;
+    int ret = -1;
+
+    if (!entries)
+        return -1;
+    list_for_each(el, &s->records) {
+        JSMapRecord *r = list_entry(el, JSMapRecord, link);
+        if (r->empty || n == count)
+            continue;
+        entries[2 * n] = js_dup(r->key);
+        entries[2 * n + 1] = is_map ? js_dup(r->value) : JS_UNDEFINED;
+        n++;
+    }
+    if (is_map ? nx_begin_map(ctx, b, n, &at, &room) : nx_put_array_header(ctx, b, n))
+        goto done;
+    for (i = 0; i < n; i++) {
+        JSValue key = entries[2 * i], value = entries[2 * i + 1];
+        if (!is_map) {
+            if (nx_encode(ctx, b, key, depth))
+                goto done;
+            continue;
+        }
+        if (JS_IsObject(key) || JS_IsSymbol(key)) {
+            nx_throw_serialization(ctx, "a Map with objects as keys cannot leave the sandbox");
+            goto done;
+        }
+        if (nx_is_dropped(ctx, value))
+            continue;
+        key = JS_ToString(ctx, key);
+        if (JS_IsException(key))
+            goto done;
+        if (nx_put_js_string(ctx, b, key) || nx_encode(ctx, b, value, depth)) {
+            JS_FreeValue(ctx, key);
+            goto done;
+        }
+        JS_FreeValue(ctx, key);
+        written++;
+    }
+    if (is_map)
+        nx_patch_map_header(b, at, room, written);
+    ret = 0;
+done:
+    for (i = 0; i < 2 * n; i++)
+        JS_FreeValue(ctx, entries[i]);
+    js_free(ctx, entries);
+    return ret;
+}
+
+static int nx_encode_error(JSContext *ctx, NxBuf *b, JSValueConst v)
+{
+    static const char *const fields[2] = { "name", "message" };
+    int i;
+
+    if (nx_put_map_header(ctx, b, 2))
+        return -1;
+    for (i = 0; i < 2; i++) {
+        JSValue field = JS_GetPropertyStr(ctx, v, fields[i]);
+        JSValue text = JS_IsException(field) ? field : JS_ToString(ctx, field);
+        int failed;
+        JS_FreeValue(ctx, field);
+        if (JS_IsException(text))
+            return -1;
+        failed = nx_put_str(ctx, b, fields[i], (uint32_t)strlen(fields[i])) || nx_put_js_string(ctx, b, text);
+        JS_FreeValue(ctx, text);
+        if (failed)
+            return -1;
+    }
+    return 0;
+}
+
+/* ArrayBuffer and its views as bin. Returns 1 when v is none of them. */
+static int nx_encode_bytes(JSContext *ctx, NxBuf *b, JSValueConst v, int class_id)
+{
+    uint8_t *data;
+    size_t size, offset, length;
+    JSValue buffer;
+    int ret;
+
+    if (class_id == JS_CLASS_ARRAY_BUFFER) {
+        data = JS_GetArrayBuffer(ctx, &size, v);
+        if (!data && JS_HasException(ctx))
+            return -1;
+        return nx_put_bin(ctx, b, data, (uint32_t)size);
+    }
+    if (class_id == JS_CLASS_DATAVIEW) {
+        JSTypedArray *ta = JS_VALUE_GET_OBJ(v)->u.typed_array;
+        buffer = js_dup(JS_MKPTR(JS_TAG_OBJECT, ta->buffer));
+        offset = ta->offset;
+        length = ta->length;
+    } else if (class_id >= JS_CLASS_UINT8C_ARRAY && class_id < JS_CLASS_DATAVIEW) {
+        buffer = JS_GetTypedArrayBuffer(ctx, v, &offset, &length, NULL);
+        if (JS_IsException(buffer))
+            return -1;
+    } else {
+        return 1;
+    }
+    data = JS_GetArrayBuffer(ctx, &size, buffer);
+    if ((!data && JS_HasException(ctx)) || offset > size || length > size - offset) {
+        JS_FreeValue(ctx, buffer);
+        if (!JS_HasException(ctx))
+            nx_throw_serialization(ctx, "a view is out of the bounds of its buffer");
+        return -1;
+    }
+    ret = nx_put_bin(ctx, b, data + offset, (uint32_t)length);
+    JS_FreeValue(ctx, buffer);
+    return ret;
+}
+
+static int nx_encode_boxed(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(v);
+    JSValue inner;
+    int ret;
+
+    switch (p->class_id) {
+    case JS_CLASS_DATE:
+        return nx_put_date(ctx, b, nx_number(p->u.object_data));
+    case JS_CLASS_NUMBER:
+    case JS_CLASS_STRING:
+    case JS_CLASS_BOOLEAN:
+    case JS_CLASS_BIG_INT:
+        inner = js_dup(p->u.object_data);
+        ret = nx_encode(ctx, b, inner, depth);
+        JS_FreeValue(ctx, inner);
+        return ret;
+    case JS_CLASS_MAP:
+        return nx_encode_collection(ctx, b, v, true, depth);
+    case JS_CLASS_SET:
+        return nx_encode_collection(ctx, b, v, false, depth);
+    case JS_CLASS_ERROR:
+        return nx_encode_error(ctx, b, v);
+    default:
+        return nx_encode_bytes(ctx, b, v, p->class_id);
+    }
+}
+
+static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
+{
+    int ret;
+
+    switch (JS_VALUE_GET_NORM_TAG(v)) {
+    case JS_TAG_INT:
+        return nx_put_int(ctx, b, JS_VALUE_GET_INT(v));
+    case JS_TAG_FLOAT64:
+        return nx_put_double(ctx, b, JS_VALUE_GET_FLOAT64(v));
+    case JS_TAG_BOOL:
+        return nx_put_tagged(ctx, b, JS_VALUE_GET_BOOL(v) ? 0xc3 : 0xc2, 0, 0);
+    case JS_TAG_STRING:
+    case JS_TAG_STRING_ROPE:
+        return nx_put_js_string(ctx, b, v);
+    case JS_TAG_SHORT_BIG_INT:
+    case JS_TAG_BIG_INT:
+        return nx_put_bigint(ctx, b, v);
+    case JS_TAG_OBJECT:
+        break;
+    default:
+        return nx_put_nil(ctx, b);
+    }
+    if (JS_IsFunction(ctx, v))
+        return nx_put_nil(ctx, b);
+    if (depth >= NX_MAX_DEPTH) {
+        nx_throw_serialization(ctx, "a value is cyclic, or nested deeper than 64 levels");
+        return -1;
+    }
+    if (js_check_stack_overflow(ctx->rt, 0)) {
+        JS_ThrowStackOverflow(ctx);
+        return -1;
+    }
+    ret = nx_encode_boxed(ctx, b, v, depth);
+    if (ret <= 0)
+        return ret;
+    ret = js_is_array(ctx, v);
+    if (ret < 0)
+        return -1;
+    return ret ? nx_encode_array(ctx, b, v, depth + 1) : nx_encode_object(ctx, b, v, depth + 1);
+}
+
+/* ---- reading ---- */
+
+typedef struct NxReader {
+    const uint8_t *p, *end;
+} NxReader;
+
+typedef enum { NX_T_NIL, NX_T_BOOL, NX_T_INT, NX_T_UINT, NX_T_FLOAT, NX_T_STR, NX_T_BIN, NX_T_ARRAY, NX_T_MAP, NX_T_DATE, NX_T_BAD } NxType;
+
+typedef struct NxToken {
+    NxType type;
+    uint32_t len; /* bytes of str and bin, entries of array and map */
+    union {
+        int64_t i;
+        uint64_t u;
+        double f; /* DATE: milliseconds */
+    };
+} NxToken;
+
+static bool nx_take(NxReader *r, uint32_t n, uint64_t *out)
+{
+    uint64_t v = 0;
+    uint32_t i;
+    if ((size_t)(r->end - r->p) < n)
+        return false;
+    for (i = 0; i < n; i++)
+        v = v << 8 | r->p[i];
+    r->p += n;
+    *out = v;
+    return true;
+}
+
+static NxToken nx_timestamp(NxReader *r, uint32_t len)
+{
+    NxToken t = { NX_T_BAD, 0, { 0 } };
+    uint64_t type, a, b;
+
+    if (!nx_take(r, 1, &type) || (int8_t)type != -1)
+        return t;
+    if (len == 4 && nx_take(r, 4, &a)) {
+        t.type = NX_T_DATE, t.f = (double)a * 1000;
+    } else if (len == 8 && nx_take(r, 8, &a)) {
+        t.type = NX_T_DATE, t.f = (double)(a & 0x3ffffffffull) * 1000 + (double)(a >> 34) / 1e6;
+    } else if (len == 12 && nx_take(r, 4, &a) && nx_take(r, 8, &b)) {
+        t.type = NX_T_DATE, t.f = (double)(int64_t)b * 1000 + (double)a / 1e6;
+    }
+    return t;
+}
+
+/* Reads one token; str and bin bytes stay in the reader. Lengths are held against the bytes that are left. */
+static NxToken nx_next(NxReader *r)
+{
+    NxToken t = { NX_T_BAD, 0, { 0 } };
+    uint64_t v = 0;
+    uint8_t tag;
+
+    if (r->p >= r->end)
+        return t;
+    tag = *r->p++;
+    if (tag < 0x80) {
+        t.type = NX_T_INT, t.i = tag;
+    } else if (tag < 0x90) {
+        t.type = NX_T_MAP, t.len = tag & 15;
+    } else if (tag < 0xa0) {
+        t.type = NX_T_ARRAY, t.len = tag & 15;
+    } else if (tag < 0xc0) {
+        t.type = NX_T_STR, t.len = tag & 31;
+    } else if (tag >= 0xe0) {
+        t.type = NX_T_INT, t.i = (int8_t)tag;
+    } else {
+        static const uint8_t sizes[32] = { 0, 0, 0, 0, 1, 2, 4, 1, 2, 4, 4, 8, 1, 2, 4, 8, 1, 2, 4, 8, 0, 0, 0, 0, 0, 1, 2, 4, 2, 4, 2, 4 };
+        JSFloat64Union u;
+        if (!nx_take(r, sizes[tag - 0xc0], &v))
+            return t;
+        switch (tag) {
+        case 0xc0: t.type = NX_T_NIL; break;
+        case 0xc2: case 0xc3: t.type = NX_T_BOOL, t.i = tag & 1; break;
+        case 0xc4: case 0xc5: case 0xc6: t.type = NX_T_BIN, t.len = (uint32_t)v; break;
+        case 0xc7: return nx_timestamp(r, (uint32_t)v);
+        case 0xca: {
+            union { uint32_t i; float f; } w = { (uint32_t)v };
+            t.type = NX_T_FLOAT, t.f = w.f;
+            break;
+        }
+        case 0xcb: u.u64 = v, t.type = NX_T_FLOAT, t.f = u.d; break;
+        case 0xcc: case 0xcd: case 0xce: case 0xcf: t.type = NX_T_UINT, t.u = v; break;
+        case 0xd0: t.type = NX_T_INT, t.i = (int8_t)v; break;
+        case 0xd1: t.type = NX_T_INT, t.i = (int16_t)v; break;
+        case 0xd2: t.type = NX_T_INT, t.i = (int32_t)v; break;
+        case 0xd3: t.type = NX_T_INT, t.i = (int64_t)v; break;
+        case 0xd6: return nx_timestamp(r, 4);
+        case 0xd7: return nx_timestamp(r, 8);
+        case 0xd9: case 0xda: case 0xdb: t.type = NX_T_STR, t.len = (uint32_t)v; break;
+        case 0xdc: case 0xdd: t.type = NX_T_ARRAY, t.len = (uint32_t)v; break;
+        case 0xde: case 0xdf: t.type = NX_T_MAP, t.len = (uint32_t)v; break;
+        }
+    }
+    if ((t.type == NX_T_UINT) && t.u <= INT64_MAX)
+        t.type = NX_T_INT;
+    if (t.type >= NX_T_STR && t.type <= NX_T_MAP && t.len > (size_t)(r->end - r->p))
+        t.type = NX_T_BAD;
+    return t;
+}
+
+static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth);
+
+static JSValue nx_throw_bad_payload(JSContext *ctx)
+{
+    return nx_throw_serialization(ctx, "malformed MessagePack");
+}
+
+static JSAtom nx_decode_key(JSContext *ctx, NxReader *r)
+{
+    NxToken t = nx_next(r);
+    JSValue v;
+    JSAtom atom;
+
+    switch (t.type) {
+    case NX_T_STR:
+        atom = JS_NewAtomLen(ctx, (const char *)r->p, t.len);
+        r->p += t.len;
+        return atom;
+    case NX_T_INT: v = JS_NewInt64(ctx, t.i); break;
+    case NX_T_UINT: v = JS_NewBigUint64(ctx, t.u); break;
+    case NX_T_FLOAT: v = JS_NewFloat64(ctx, t.f); break;
+    case NX_T_BOOL: v = JS_NewBool(ctx, t.i); break;
+    default: nx_throw_bad_payload(ctx); return JS_ATOM_NULL;
+    }
+    atom = JS_ValueToAtom(ctx, v);
+    JS_FreeValue(ctx, v);
+    return atom;
+}
+
+static JSValue nx_decode_map(JSContext *ctx, NxReader *r, uint32_t len, int depth)
+{
+    JSValue obj = JS_NewObject(ctx);
+    uint32_t i;
+
+    if (JS_IsException(obj))
+        return obj;
+    for (i = 0; i < len; i++) {
+        JSAtom key = nx_decode_key(ctx, r);
+        JSValue v;
+        int ret;
+        if (key == JS_ATOM_NULL)
+            goto fail;
+        v = nx_decode(ctx, r, depth);
+        if (JS_IsException(v)) {
+            JS_FreeAtom(ctx, key);
+            goto fail;
+        }
+        /* defined, not set: "__proto__" is a key like any other here */
+        ret = JS_DefinePropertyValue(ctx, obj, key, v, JS_PROP_C_W_E);
+        JS_FreeAtom(ctx, key);
+        if (ret < 0)
+            goto fail;
+    }
+    return obj;
+fail:
+    JS_FreeValue(ctx, obj);
+    return JS_EXCEPTION;
+}
+
+static JSValue nx_decode_array(JSContext *ctx, NxReader *r, uint32_t len, int depth)
+{
+    JSValue arr = JS_NewArray(ctx);
+    JSObject *p;
+    uint32_t i;
+
+    if (JS_IsException(arr) || len == 0)
+        return arr;
+    p = JS_VALUE_GET_OBJ(arr);
+    if (expand_fast_array(ctx, p, len))
+        goto fail;
+    for (i = 0; i < len; i++) {
+        JSValue v = nx_decode(ctx, r, depth);
+        if (JS_IsException(v))
+            goto fail;
+        p->u.array.u.values[i] = v;
+        p->u.array.count = i + 1;
+    }
+    p->prop[0].u.value = js_int32((int32_t)len);
+    return arr;
+fail:
+    JS_FreeValue(ctx, arr);
+    return JS_EXCEPTION;
+}
+
+static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth)
+{
+    NxToken t = nx_next(r);
+    JSValue v;
+
+    switch (t.type) {
+    case NX_T_NIL: return JS_NULL;
+    case NX_T_BOOL: return JS_NewBool(ctx, t.i);
+    case NX_T_INT:
+        if (t.i >= -(int64_t)NX_MAX_SAFE && t.i <= (int64_t)NX_MAX_SAFE)
+            return JS_NewInt64(ctx, t.i);
+        return JS_NewBigInt64(ctx, t.i);
+    case NX_T_UINT: return JS_NewBigUint64(ctx, t.u);
+    case NX_T_FLOAT: return JS_NewFloat64(ctx, t.f);
+    case NX_T_STR:
+        v = JS_NewStringLen(ctx, (const char *)r->p, t.len);
+        r->p += t.len;
+        return v;
+    case NX_T_BIN:
+        v = JS_NewUint8ArrayCopy(ctx, r->p, t.len);
+        r->p += t.len;
+        return v;
+    case NX_T_DATE: return JS_NewDate(ctx, t.f);
+    case NX_T_ARRAY:
+    case NX_T_MAP:
+        if (depth >= NX_MAX_DEPTH)
+            return nx_throw_serialization(ctx, "a value is nested deeper than 64 levels");
+        return t.type == NX_T_ARRAY ? nx_decode_array(ctx, r, t.len, depth + 1) : nx_decode_map(ctx, r, t.len, depth + 1);
+    default: return nx_throw_bad_payload(ctx);
+    }
+}
+
+/* One value, and nothing behind it. */
+static JSValue nx_decode_payload(JSContext *ctx, const uint8_t *p, uint32_t len)
+{
+    NxReader r = { p, p + len };
+    JSValue v = nx_decode(ctx, &r, 0);
+    if (!JS_IsException(v) && r.p != r.end) {
+        JS_FreeValue(ctx, v);
+        return nx_throw_bad_payload(ctx);
+    }
+    return v;
+}
+
+/* ---- comparing ---- */
+
+static bool nx_same_string(JSContext *ctx, JSValueConst v, const uint8_t *p, uint32_t len)
+{
+    const char *s;
+    size_t n;
+    bool same;
+
+    if (!JS_IsString(v))
+        return false;
+    s = JS_ToCStringLen(ctx, &n, v);
+    if (!s) {
+        JS_FreeValue(ctx, JS_GetException(ctx));
+        return false;
+    }
+    same = n == len && !memcmp(s, p, n);
+    JS_FreeCString(ctx, s);
+    return same;
+}
+
+static bool nx_same_number(JSContext *ctx, JSValueConst v, double d)
+{
+    double x = nx_number(v);
+    if (!JS_IsNumber(v))
+        return false;
+    return x == d ? signbit(x) == signbit(d) : isnan(x) && isnan(d);
+}
+
+/* Whether v still is what the encoding says: no code of the handler runs. False in doubt: then it is encoded anew. */
+static bool nx_same(JSContext *ctx, NxReader *r, JSValueConst v, int depth)
+{
+    NxToken t = nx_next(r);
+    JSObject *p = JS_IsObject(v) ? JS_VALUE_GET_OBJ(v) : NULL;
+    uint32_t i;
+
+    switch (t.type) {
+    case NX_T_NIL: return JS_IsNull(v) || JS_IsUndefined(v);
+    case NX_T_BOOL: return JS_IsBool(v) && JS_VALUE_GET_BOOL(v) == t.i;
+    case NX_T_INT:
+        if (t.i >= -(int64_t)NX_MAX_SAFE && t.i <= (int64_t)NX_MAX_SAFE)
+            return nx_same_number(ctx, v, (double)t.i);
+        return false;
+    case NX_T_FLOAT: return nx_same_number(ctx, v, t.f);
+    case NX_T_STR:
+        if (!nx_same_string(ctx, v, r->p, t.len))
+            return false;
+        r->p += t.len;
+        return true;
+    case NX_T_BIN: {
+        size_t offset, length, size;
+        const uint8_t *data;
+        JSValue buffer;
+        bool same;
+        if (!p || p->class_id != JS_CLASS_UINT8_ARRAY)
+            return false;
+        buffer = JS_GetTypedArrayBuffer(ctx, v, &offset, &length, NULL);
+        if (JS_IsException(buffer)) {
+            JS_FreeValue(ctx, JS_GetException(ctx));
+            return false;
+        }
+        data = JS_GetArrayBuffer(ctx, &size, buffer);
+        if (JS_HasException(ctx))
+            JS_FreeValue(ctx, JS_GetException(ctx));
+        same = length == t.len && (t.len == 0 || (data && offset <= size && length <= size - offset && !memcmp(data + offset, r->p, t.len)));
+        JS_FreeValue(ctx, buffer);
+        r->p += t.len;
+        return same;
+    }
+    case NX_T_DATE:
+        return p && p->class_id == JS_CLASS_DATE && nx_same_number(ctx, p->u.object_data, time_clip(t.f));
+    case NX_T_ARRAY:
+        if (depth >= NX_MAX_DEPTH || !p || p->class_id != JS_CLASS_ARRAY || !p->fast_array || p->u.array.count != t.len ||
+            !nx_same_number(ctx, p->prop[0].u.value, t.len))
+            return false;
+        for (i = 0; i < t.len; i++)
+            if (!nx_same(ctx, r, p->u.array.u.values[i], depth + 1))
+                return false;
+        return true;
+    case NX_T_MAP: {
+        uint32_t own = 0;
+        JSShapeProperty *prs;
+        if (depth >= NX_MAX_DEPTH || !p || p->class_id != JS_CLASS_OBJECT)
+            return false;
+        for (i = 0, prs = get_shape_prop(p->shape); i < p->shape->prop_count; i++, prs++) {
+            if (prs->atom == JS_ATOM_NULL)
+                continue;
+            if ((prs->flags & (JS_PROP_TMASK | JS_PROP_ENUMERABLE)) != JS_PROP_ENUMERABLE)
+                return false;
+            own++;
+        }
+        if (own != t.len)
+            return false;
+        for (i = 0; i < t.len; i++) {
+            JSAtom key = nx_decode_key(ctx, r);
+            JSProperty *pr;
+            JSShapeProperty *found;
+            if (key == JS_ATOM_NULL) {
+                JS_FreeValue(ctx, JS_GetException(ctx));
+                return false;
+            }
+            found = find_own_property(&pr, p, key);
+            JS_FreeAtom(ctx, key);
+            if (!found || !nx_same(ctx, r, pr->u.value, depth + 1))
+                return false;
+        }
+        return true;
+    }
+    default: return false;
+    }
+}

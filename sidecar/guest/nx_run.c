@@ -1,0 +1,367 @@
+/* The exports: making the pristine guest, compiling a handler, running it, resuming it. */
+
+static JSValue nx_compile_handler(JSContext *ctx, const char *source, size_t len);
+
+/* ---- memory ---- */
+
+static void nx_note_memory(size_t more)
+{
+    size_t now;
+    if (!nx.rt)
+        return;
+    now = nx.rt->malloc_state.malloc_size + more;
+    if (now > nx.memory_peak)
+        nx.memory_peak = now;
+}
+
+static void *nx_calloc(void *opaque, size_t count, size_t size)
+{
+    (void)opaque;
+    nx_note_memory(count * size);
+    return calloc(count, size);
+}
+static void *nx_malloc(void *opaque, size_t size)
+{
+    (void)opaque;
+    nx_note_memory(size);
+    return malloc(size);
+}
+static void nx_free(void *opaque, void *p)
+{
+    (void)opaque;
+    free(p);
+}
+static void *nx_realloc(void *opaque, void *p, size_t size)
+{
+    (void)opaque;
+    nx_note_memory(size);
+    return realloc(p, size);
+}
+static size_t nx_usable_size(const void *p) { return malloc_usable_size((void *)p); }
+
+static const JSMallocFunctions nx_malloc_functions = { nx_calloc, nx_malloc, nx_free, nx_realloc, nx_usable_size };
+
+/* ---- the pristine guest ---- */
+
+static int nx_interrupted(JSRuntime *rt, void *opaque)
+{
+    (void)rt, (void)opaque;
+    nx_shared_block.ticks++;
+    return __atomic_load_n(&nx_shared_block.interrupt, __ATOMIC_RELAXED) != 0;
+}
+
+static void nx_track_rejection(JSContext *ctx, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
+{
+    uint32_t i;
+
+    (void)opaque;
+    for (i = 0; i < nx.unhandled_count; i++) {
+        if (JS_VALUE_GET_PTR(nx.unhandled[i].promise) != JS_VALUE_GET_PTR(promise))
+            continue;
+        if (is_handled) {
+            JS_FreeValue(ctx, nx.unhandled[i].promise);
+            JS_FreeValue(ctx, nx.unhandled[i].reason);
+            nx.unhandled[i] = nx.unhandled[--nx.unhandled_count];
+        }
+        return;
+    }
+    if (!is_handled && nx.unhandled_count < NX_MAX_UNHANDLED) {
+        nx.unhandled[nx.unhandled_count].promise = js_dup(promise);
+        nx.unhandled[nx.unhandled_count++].reason = js_dup(reason);
+    }
+}
+
+static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
+{
+    const uint8_t *bytes = is_scope ? nx.scope : nx.args;
+    uint32_t len = is_scope ? nx.scope_len : nx.args_len;
+    JSValue v;
+
+    (void)this_val, (void)argc, (void)argv;
+    v = len ? nx_decode_payload(ctx, bytes, len) : is_scope ? JS_NewObject(ctx) : JS_NULL;
+    /* decoded once: from now on it is a plain property */
+    if (!JS_IsException(v) && JS_DefinePropertyValueStr(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(v), JS_PROP_C_W_E) < 0) {
+        JS_FreeValue(ctx, v);
+        return JS_EXCEPTION;
+    }
+    return v;
+}
+
+static void nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
+{
+    JSAtom atom = JS_NewAtom(ctx, name);
+    JSValue getter = JS_NewCFunctionMagic(ctx, nx_get_args, name, 0, JS_CFUNC_generic_magic, is_scope);
+    JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, JS_UNDEFINED, JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE);
+    JS_FreeAtom(ctx, atom);
+}
+
+static int nx_remove_globals(JSContext *ctx)
+{
+    static const char *const names[] = { "eval", "queueMicrotask", "SharedArrayBuffer" };
+    size_t i;
+    for (i = 0; i < countof(names); i++) {
+        JSAtom atom = JS_NewAtom(ctx, names[i]);
+        int ret = JS_DeleteProperty(ctx, ctx->global_obj, atom, JS_PROP_THROW);
+        JS_FreeAtom(ctx, atom);
+        if (ret < 0)
+            return -1;
+    }
+    return 0;
+}
+
+/* Address of the block that both sides read. */
+const NxShared *NX_EXPORT(nx_shared)(void)
+{
+    return &nx_shared_block;
+}
+
+/* Makes the guest. Runs once per image; no execution has a part in it, so its outcome is the same everywhere. */
+int32_t NX_EXPORT(nx_init)(uint32_t stack_size)
+{
+    JSContext *ctx;
+
+    nx_shared_block.abi_version = NX_ABI_VERSION;
+    nx_shared_block.inbox = (uint32_t)(uintptr_t)nx_inbox;
+    nx_shared_block.inbox_capacity = NX_INBOX_BYTES;
+    nx_segment_time = 0;
+    nx.rt = JS_NewRuntime2(&nx_malloc_functions, NULL);
+    if (!nx.rt)
+        return NX_FAILED;
+    JS_SetMaxStackSize(nx.rt, stack_size);
+    JS_UpdateStackTop(nx.rt);
+    JS_SetCanBlock(nx.rt, false);
+    JS_SetInterruptHandler(nx.rt, nx_interrupted, NULL);
+    JS_SetHostPromiseRejectionTracker(nx.rt, nx_track_rejection, NULL);
+    /* everything but JS_AddIntrinsicEval: without it no string becomes code, by whatever constructor */
+    nx.ctx = ctx = JS_NewContextRaw(nx.rt);
+    if (!ctx || JS_AddIntrinsicBaseObjects(ctx) || JS_AddIntrinsicDate(ctx) || JS_AddIntrinsicRegExp(ctx) || JS_AddIntrinsicJSON(ctx) ||
+        JS_AddIntrinsicProxy(ctx) || JS_AddIntrinsicMapSet(ctx) || JS_AddIntrinsicTypedArrays(ctx) || JS_AddIntrinsicPromise(ctx) ||
+        JS_AddIntrinsicWeakRef(ctx) || nx_remove_globals(ctx))
+        return NX_FAILED;
+    nx.atom_code = JS_NewAtom(ctx, "code");
+    nx.atom_capability = JS_NewAtom(ctx, "capability");
+    nx.atom_extension = JS_NewAtom(ctx, "extension");
+    nx.atom_method = JS_NewAtom(ctx, "method");
+    nx.atom_key = JS_NewAtom(ctx, "key");
+    nx.handler_promise = JS_UNDEFINED;
+    if (nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx))
+        return NX_FAILED;
+    nx_define_lazy(ctx, "$args", 0);
+    nx_define_lazy(ctx, "$scope", 1);
+    if (JS_HasException(ctx))
+        return NX_FAILED;
+    JS_RunGC(nx.rt);
+    nx.memory_baseline = nx.memory_peak = nx.rt->malloc_state.malloc_size;
+    nx_segment_time = -1;
+    return NX_DONE;
+}
+
+/* Room for an input that does not fit the inbox. 0: there is none. */
+uint8_t *NX_EXPORT(nx_alloc)(uint32_t len)
+{
+    return malloc(len);
+}
+
+/* ---- leaving a segment ---- */
+
+static int32_t nx_leave(int32_t status, const NxBuf *out)
+{
+    size_t used = nx.rt->malloc_state.malloc_size;
+
+    nx_note_memory(0);
+    nx_shared_block.out = out ? (uint32_t)(uintptr_t)out->p : 0;
+    nx_shared_block.out_len = out ? out->len : 0;
+    nx_shared_block.out_of_memory = nx_out_of_memory;
+    nx_shared_block.memory_used = used > nx.memory_baseline ? (uint32_t)(used - nx.memory_baseline) : 0;
+    nx_shared_block.memory_peak = (uint32_t)(nx.memory_peak - nx.memory_baseline);
+    return status;
+}
+
+/* The report must be written even when the handler has used up its memory. */
+static int32_t nx_fail(JSContext *ctx, JSValue err)
+{
+    NxBuf out = { 0 };
+
+    JS_SetMemoryLimit(nx.rt, 0);
+    nx_describe_error(ctx, &out, err);
+    JS_FreeValue(ctx, err);
+    return nx_leave(NX_FAILED, &out);
+}
+
+static int32_t nx_fail_with_exception(JSContext *ctx)
+{
+    return nx_fail(ctx, JS_GetException(ctx));
+}
+
+static void nx_enter(void)
+{
+    nx_segment_time = -1;
+    nx.new_calls = 0;
+    JS_UpdateStackTop(nx.rt);
+}
+
+/* False: an error that nothing may catch (interrupt, limit); it is the pending exception. */
+static bool nx_run_jobs(JSContext *ctx)
+{
+    JSContext *job_ctx;
+    int ret;
+
+    while ((ret = JS_ExecutePendingJob(nx.rt, &job_ctx)) != 0) {
+        if (ret > 0)
+            continue;
+        if (JS_IsUncatchableError(nx.rt->current_exception))
+            return false;
+        /* a finalization callback that threw: nobody waits for it */
+        JSValue err = JS_GetException(ctx);
+        nx_log_unhandled(ctx, err);
+        JS_FreeValue(ctx, err);
+    }
+    return true;
+}
+
+static int32_t nx_settle_segment(JSContext *ctx)
+{
+    NxBuf out = { 0 };
+    JSValue result;
+    uint32_t i;
+
+    if (!nx_run_jobs(ctx))
+        return nx_fail_with_exception(ctx);
+    switch (JS_PromiseState(ctx, nx.handler_promise)) {
+    case JS_PROMISE_PENDING:
+        if (nx_flush_nested_writes(ctx))
+            return nx_fail_with_exception(ctx);
+        return nx_leave(nx.outstanding ? NX_SUSPENDED : NX_STUCK, NULL);
+    case JS_PROMISE_REJECTED:
+        result = JS_PromiseResult(ctx, nx.handler_promise);
+        if (nx_flush_nested_writes(ctx))
+            nx_drop_exception(ctx);
+        return nx_fail(ctx, result);
+    default:
+        if (nx_flush_nested_writes(ctx))
+            return nx_fail_with_exception(ctx);
+        /* calls that nobody waited for are still delivered before the handler counts as done */
+        if (nx.new_calls && nx.outstanding)
+            return nx_leave(NX_SUSPENDED, NULL);
+        result = JS_PromiseResult(ctx, nx.handler_promise);
+        i = nx_encode(ctx, &out, result, 0);
+        JS_FreeValue(ctx, result);
+        if (i)
+            return nx_fail_with_exception(ctx);
+        for (i = 0; i < nx.unhandled_count; i++)
+            nx_log_unhandled(ctx, nx.unhandled[i].reason);
+        return nx_leave(NX_DONE, &out);
+    }
+}
+
+/* ---- compiling and running ---- */
+
+/* source: UTF-8, with a NUL behind its len bytes. out: bytecode. */
+int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len)
+{
+    JSContext *ctx = nx.ctx;
+    NxBuf out = { 0 };
+    JSValue f;
+    size_t size;
+
+    nx_enter();
+    f = nx_compile_handler(ctx, source, len);
+    if (JS_IsException(f))
+        return nx_fail_with_exception(ctx);
+    out.p = JS_WriteObject(ctx, &size, f, JS_WRITE_OBJ_BYTECODE);
+    JS_FreeValue(ctx, f);
+    if (!out.p)
+        return nx_fail_with_exception(ctx);
+    out.len = (uint32_t)size;
+    return nx_leave(NX_DONE, &out);
+}
+
+int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t *args, uint32_t args_len, const uint8_t *scope,
+                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit)
+{
+    JSContext *ctx = nx.ctx;
+    JSValue f;
+
+    nx_enter();
+    nx.args = args, nx.args_len = args_len;
+    nx.scope = scope, nx.scope_len = scope_len;
+    ctx->random_state = seed ? seed : 1;
+    JS_SetMemoryLimit(nx.rt, nx.memory_baseline + memory_limit);
+    f = JS_ReadObject(ctx, code, code_len, JS_READ_OBJ_BYTECODE);
+    if (JS_IsException(f))
+        return nx_fail_with_exception(ctx);
+    f = js_closure(ctx, f, NULL, NULL);
+    if (JS_IsException(f))
+        return nx_fail_with_exception(ctx);
+    nx.handler_promise = JS_CallFree(ctx, f, JS_UNDEFINED, 0, NULL);
+    if (JS_IsException(nx.handler_promise)) {
+        nx.handler_promise = JS_UNDEFINED;
+        return nx_fail_with_exception(ctx);
+    }
+    return nx_settle_segment(ctx);
+}
+
+/* ok: the call's answer; not ok: {message, name?, code?}, as MessagePack; no bytes: undefined */
+int32_t NX_EXPORT(nx_resume)(uint32_t call, uint32_t ok, const uint8_t *value, uint32_t len)
+{
+    JSContext *ctx = nx.ctx;
+    JSValue v = JS_UNDEFINED;
+
+    nx_enter();
+    if (len)
+        v = nx_decode_payload(ctx, value, len);
+    if (JS_IsException(v)) {
+        /* the answer does not fit into the handler's memory: the call fails, and the handler may catch that */
+        v = JS_GetException(ctx);
+        ok = 0;
+    }
+    if (!nx_settle_call(ctx, call, ok != 0, v))
+        return NX_BAD_CALL;
+    return nx_settle_segment(ctx);
+}
+
+/* ---- parsing ---- */
+
+/* Parses source as the body of an async function, as it stands: nothing is wrapped around it, so lines and columns are the
+ * handler's own, and no text can close the function early. Modelled on how quickjs.c parses a function body. */
+static JSValue nx_compile_handler(JSContext *ctx, const char *source, size_t len)
+{
+    JSParseState state, *s = &state;
+    JSFunctionDef *fd;
+
+    js_parse_init(ctx, s, source, len, "handler.js", 1);
+    fd = js_new_function_def(ctx, NULL, false, false, "handler.js", 1, 1);
+    if (!fd)
+        return JS_EXCEPTION;
+    s->cur_func = fd;
+    s->allow_html_comments = true;
+    fd->func_name = JS_NewAtom(ctx, "handler");
+    fd->func_kind = JS_FUNC_ASYNC;
+    fd->func_type = JS_PARSE_FUNC_STATEMENT;
+    fd->has_arguments_binding = true;
+    fd->has_this_binding = true;
+    fd->arguments_allowed = true;
+    fd->new_target_allowed = true;
+    fd->has_simple_parameter_list = true;
+    fd->in_function_body = true;
+    if (push_scope(s) < 0)
+        goto fail;
+    fd->body_scope = fd->scope_level;
+    if (next_token(s) || js_parse_directives(s))
+        goto fail;
+    while (s->token.val != TOK_EOF) {
+        if (js_parse_source_element(s))
+            goto fail;
+        if (fd->scopes[fd->body_scope].has_using) {
+            js_parse_error(s, "'using' at the top level of a handler is not supported; put it into a block");
+            goto fail;
+        }
+    }
+    if (js_is_live_code(s))
+        emit_return(s, false);
+    return js_create_function(ctx, fd);
+fail:
+    free_token(s, &s->token);
+    js_free_function_def(ctx, fd);
+    return JS_EXCEPTION;
+}

@@ -1,0 +1,62 @@
+/* State of one guest, all of it in linear memory: a reset of the memory resets it, a copy of the memory copies it. */
+#ifndef NX_STATE_H
+#define NX_STATE_H
+
+#define NX_MAX_DEPTH 64             /* nesting of MessagePack values, both ways */
+#define NX_MAX_OUTSTANDING 4096     /* extension calls without an answer */
+#define NX_MAX_UNHANDLED 16         /* unhandled rejections that are reported one by one */
+#define NX_INBOX_BYTES (16 * 1024)
+#define NX_MAX_ERROR_TEXT (16 * 1024)
+
+/* A key of $state that this execution has touched. */
+typedef struct NxKey {
+    JSAtom name;
+    JSValue value;   /* JS_UNINITIALIZED: known to be absent */
+    JSValue view;    /* what the handler sees: value itself, or a read-only view of it */
+    uint8_t *bytes;  /* for objects that may be written: the encoding that the host knows, to find nested writes */
+    uint32_t bytes_len;
+    bool read_only;
+} NxKey;
+
+typedef struct NxCall {
+    JSValue resolve;
+    JSValue reject;
+    JSValue error; /* made where the call was made, so that a failure points there */
+    JSAtom extension;
+    JSAtom method;
+    bool settled;
+} NxCall;
+
+typedef struct NxGuest {
+    JSRuntime *rt;
+    JSContext *ctx;
+
+    /* made once, part of the pristine image */
+    JSClassID state_class, ext_class, ext_name_class;
+    JSValue state_object, state_methods, ext_methods, ext_names, read_only_handler, read_only_views;
+    JSAtom atom_code, atom_capability, atom_extension, atom_method, atom_key;
+    size_t memory_baseline;
+
+    /* of the execution */
+    JSValue handler_promise;
+    const uint8_t *args, *scope;
+    uint32_t args_len, scope_len;
+    NxKey *keys;
+    uint32_t key_count, key_capacity;
+    JSValue key_index; /* object: key -> place in keys */
+    NxCall *calls;
+    uint32_t call_count, call_capacity;
+    uint32_t outstanding;
+    uint32_t new_calls; /* issued in this segment */
+    struct {
+        JSValue promise, reason;
+    } unhandled[NX_MAX_UNHANDLED];
+    uint32_t unhandled_count;
+    size_t memory_peak;
+} NxGuest;
+
+static NxGuest nx;
+static NxShared nx_shared_block;
+static uint8_t nx_inbox[NX_INBOX_BYTES] __attribute__((aligned(16)));
+
+#endif
