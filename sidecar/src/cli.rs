@@ -1,0 +1,427 @@
+//! The command line: arguments in, one [`Command`] out. Pure: it opens no file and reads no environment.
+//!
+//! `grammar` describes the flags to the argument parser. Those of the configuration are made from the table of `config`; their values are checked there, not here, so that a flag,
+//! a variable and a line of the file are refused in the same words.
+
+mod grammar;
+
+use std::ffi::OsString;
+use std::os::fd::RawFd;
+use std::path::PathBuf;
+
+use clap::ArgMatches;
+use clap::error::ErrorKind;
+
+use crate::config::{ConfigArgs, SETTINGS};
+
+/// What to do, all of it that the command line says.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub enum Command {
+    Serve {
+        listen: Listen,
+        config: ConfigArgs,
+    },
+    Run(Box<Run>),
+    Check {
+        file: Script,
+        json: bool,
+        config: ConfigArgs,
+    },
+    Stats(Connect),
+    Metrics(Connect),
+    Ping(Connect),
+    Engine {
+        json: bool,
+    },
+    /// Print the effective configuration and end.
+    CheckConfig(ConfigArgs),
+    Version,
+    /// The text that was asked for; goes to stdout.
+    Help(String),
+}
+
+/// Where `serve` finds its clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Listen {
+    Path(PathBuf),
+    /// One connected socket that the parent made.
+    Fd(RawFd),
+}
+
+/// One handler, run in this process.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Run {
+    pub file: Script,
+    pub state: Option<JsonSource>,
+    pub args: Option<JsonSource>,
+    pub scope: Option<JsonSource>,
+    pub grants: Vec<String>,
+    /// Answers for extension calls.
+    pub extensions: Option<JsonSource>,
+    pub json: bool,
+    pub config: ConfigArgs,
+}
+
+/// The source of a handler.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Script {
+    Stdin,
+    File(PathBuf),
+}
+
+/// A JSON value given on the command line.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JsonSource {
+    Inline(serde_json::Value),
+    File(PathBuf),
+}
+
+/// A command that asks a running sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Connect {
+    pub path: PathBuf,
+    pub json: bool,
+}
+
+/// The command line cannot be understood; the text says what is wrong and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct UsageError(String);
+
+/// Reads the command line; `args` begins with the name of the program.
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageError> {
+    let matches = match grammar::root().try_get_matches_from(args) {
+        Ok(matches) => matches,
+        Err(error) => {
+            let text = error.render().to_string();
+            return match error.kind() {
+                ErrorKind::DisplayHelp => Ok(Command::Help(text)),
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
+                    Err(UsageError(format!("error: say what to do\n\n{}", text.trim_end())))
+                }
+                _ => Err(UsageError(text.trim_end().to_owned())),
+            };
+        }
+    };
+    let Some((name, sub)) = matches.subcommand() else {
+        return root_flags(&matches);
+    };
+    if matches!(name, "serve") && sub.get_flag("check-config") {
+        return Ok(Command::CheckConfig(config_args(sub)));
+    }
+    match name {
+        "serve" => {
+            let fd = sub.get_one::<i64>("fd").and_then(|fd| RawFd::try_from(*fd).ok());
+            match (sub.get_one::<PathBuf>("listen"), fd) {
+                (Some(path), None) => Ok(Command::Serve {
+                    listen: Listen::Path(path.clone()),
+                    config: config_args(sub),
+                }),
+                (None, Some(fd)) => Ok(Command::Serve {
+                    listen: Listen::Fd(fd),
+                    config: config_args(sub),
+                }),
+                _ => Err(UsageError(
+                    "error: serve needs one of --listen PATH and --fd N; try 'nexus-sidecar serve --help'".to_owned(),
+                )),
+            }
+        }
+        "run" => Ok(Command::Run(Box::new(Run {
+            file: script(sub),
+            state: sub.get_one("state").cloned(),
+            args: sub.get_one("args").cloned(),
+            scope: sub.get_one("scope").cloned(),
+            grants: sub.get_many::<String>("grant").into_iter().flatten().cloned().collect(),
+            extensions: sub.get_one("ext").cloned(),
+            json: sub.get_flag("json"),
+            config: config_args(sub),
+        }))),
+        "check" => Ok(Command::Check {
+            file: script(sub),
+            json: sub.get_flag("json"),
+            config: config_args(sub),
+        }),
+        "stats" => Ok(Command::Stats(connect(sub))),
+        "metrics" => Ok(Command::Metrics(connect(sub))),
+        "ping" => Ok(Command::Ping(connect(sub))),
+        "engine" => Ok(Command::Engine {
+            json: sub.get_flag("json"),
+        }),
+        other => Err(UsageError(format!("error: the command {other} is not handled"))),
+    }
+}
+
+fn root_flags(matches: &ArgMatches) -> Result<Command, UsageError> {
+    if matches.get_flag("version") {
+        return Ok(Command::Version);
+    }
+    if matches.get_flag("check-config") {
+        return Ok(Command::CheckConfig(config_args(matches)));
+    }
+    Err(UsageError(
+        "error: say what to do, for example 'nexus-sidecar run FILE'; 'nexus-sidecar --help' lists the commands"
+            .to_owned(),
+    ))
+}
+
+fn config_args(matches: &ArgMatches) -> ConfigArgs {
+    let flags = SETTINGS
+        .iter()
+        .filter_map(|setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone())));
+    ConfigArgs {
+        file: matches.get_one::<PathBuf>("config").cloned(),
+        flags: flags.collect(),
+    }
+}
+
+fn script(matches: &ArgMatches) -> Script {
+    match matches.get_one::<PathBuf>("file") {
+        Some(path) if path.as_os_str() != "-" => Script::File(path.clone()),
+        _ => Script::Stdin,
+    }
+}
+
+fn connect(matches: &ArgMatches) -> Connect {
+    let path = matches.get_one::<PathBuf>("connect").cloned().unwrap_or_default();
+    Connect {
+        path,
+        json: matches.get_flag("json"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn parsed(line: &[&str]) -> Result<Command, UsageError> {
+        parse(
+            std::iter::once("nexus-sidecar")
+                .chain(line.iter().copied())
+                .map(OsString::from),
+        )
+    }
+
+    fn help(line: &[&str]) -> String {
+        match parsed(line) {
+            Ok(Command::Help(text)) => text,
+            other => panic!("not help: {other:?}"),
+        }
+    }
+
+    fn refused(line: &[&str]) -> String {
+        parsed(line).expect_err("a refused command line").to_string()
+    }
+
+    #[test]
+    fn the_parser_is_consistent() {
+        grammar::root().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_a_path_or_a_descriptor() {
+        let config = ConfigArgs::default;
+        assert_eq!(
+            parsed(&["serve", "--listen", "/x"]),
+            Ok(Command::Serve {
+                listen: Listen::Path("/x".into()),
+                config: config()
+            })
+        );
+        assert_eq!(
+            parsed(&["serve", "--fd", "3"]),
+            Ok(Command::Serve {
+                listen: Listen::Fd(3),
+                config: config()
+            })
+        );
+    }
+
+    #[test]
+    fn serve_refuses_neither_both_and_standard_streams() {
+        assert!(refused(&["serve"]).contains("--listen <PATH>|--fd <N>"));
+        assert!(refused(&["serve", "--listen", "/x", "--fd", "3"]).contains("cannot be used with"));
+        for fd in ["0", "2", "-1", "x", "99999999999"] {
+            assert!(refused(&["serve", "--fd", fd]).contains("--fd <N>"), "{fd}");
+        }
+    }
+
+    #[test]
+    fn configuration_flags_reach_every_command_that_runs_handlers() {
+        let expected = ConfigArgs {
+            file: Some("/c.toml".into()),
+            flags: vec![
+                ("maxInstances", "4".to_owned()),
+                ("enableAOT", "false".to_owned()),
+                ("debug", "true".to_owned()),
+            ],
+        };
+        let flags = [
+            "--config",
+            "/c.toml",
+            "--max-instances",
+            "4",
+            "--debug",
+            "true",
+            "--enable-aot",
+            "false",
+        ];
+        for command in [
+            &["serve", "--fd", "3"][..],
+            &["run", "h.js"],
+            &["check", "h.js"],
+            &["--check-config"],
+        ] {
+            let line: Vec<_> = command.iter().chain(&flags).copied().collect();
+            let config = match parsed(&line).unwrap() {
+                Command::Serve { config, .. } | Command::Check { config, .. } | Command::CheckConfig(config) => config,
+                Command::Run(run) => run.config,
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(config, expected, "{command:?}");
+        }
+    }
+
+    #[test]
+    fn check_config_stands_alone_or_with_serve() {
+        for line in [&["--check-config"][..], &["serve", "--check-config"]] {
+            assert_eq!(parsed(line), Ok(Command::CheckConfig(ConfigArgs::default())));
+        }
+        let message = refused(&["--max-instances", "4"]);
+        assert!(message.contains("say what to do"), "{message}");
+    }
+
+    #[test]
+    fn run_takes_values_grants_and_fixtures() {
+        let line = [
+            "run",
+            "h.ts",
+            "--state",
+            "{\"n\": 1}",
+            "--args",
+            "-5",
+            "--scope",
+            "@scope.json",
+            "--grant",
+            "state:read:*",
+            "--grant",
+            "ext:http",
+            "--ext",
+            "@fix.json",
+            "--json",
+            "--timeout-ms",
+            "100",
+        ];
+        let Ok(Command::Run(run)) = parsed(&line) else {
+            panic!("not run")
+        };
+        assert_eq!(run.file, Script::File("h.ts".into()));
+        assert_eq!(run.state, Some(JsonSource::Inline(json!({"n": 1}))));
+        assert_eq!(run.args, Some(JsonSource::Inline(json!(-5))));
+        assert_eq!(run.scope, Some(JsonSource::File("scope.json".into())));
+        assert_eq!(run.grants, ["state:read:*", "ext:http"]);
+        assert_eq!(run.extensions, Some(JsonSource::File("fix.json".into())));
+        assert_eq!(run.config.flags, [("timeoutMs", "100".to_owned())]);
+        assert!(run.json);
+    }
+
+    #[test]
+    fn a_dash_reads_the_handler_from_standard_input() {
+        let Ok(Command::Run(run)) = parsed(&["run", "-"]) else {
+            panic!("not run")
+        };
+        assert_eq!(run.file, Script::Stdin);
+    }
+
+    #[test]
+    fn bad_json_is_refused_with_what_to_do() {
+        let message = refused(&["run", "h.js", "--state", "{n: 1}"]);
+        assert!(
+            message.contains("not JSON") && message.contains("@FILE reads a file"),
+            "{message}"
+        );
+        assert!(refused(&["run", "h.js", "--state", "@"]).contains("a file name must follow the @"));
+    }
+
+    #[test]
+    fn client_commands_need_a_socket() {
+        let connect = |json| Connect {
+            path: "/s".into(),
+            json,
+        };
+        assert_eq!(
+            parsed(&["stats", "--connect", "/s", "--json"]),
+            Ok(Command::Stats(connect(true)))
+        );
+        assert_eq!(
+            parsed(&["metrics", "--connect", "/s"]),
+            Ok(Command::Metrics(connect(false)))
+        );
+        assert_eq!(parsed(&["ping", "--connect", "/s"]), Ok(Command::Ping(connect(false))));
+        for name in ["stats", "metrics", "ping"] {
+            assert!(refused(&[name]).contains("--connect <PATH>"));
+        }
+    }
+
+    #[test]
+    fn wrong_usage_says_what_to_do() {
+        assert!(refused(&["serv"]).contains("'serve'"));
+        assert!(refused(&["run", "h.js", "--max-instance", "4"]).contains("'--max-instances'"));
+        assert!(refused(&["top"]).contains("unrecognized"));
+        let nothing = refused(&[]);
+        assert!(
+            nothing.starts_with("error: say what to do") && nothing.contains("Commands:"),
+            "{nothing}"
+        );
+    }
+
+    #[test]
+    fn help_is_about_what_exists() {
+        let text = help(&["--help"]);
+        for word in [
+            "serve",
+            "run",
+            "check",
+            "stats",
+            "metrics",
+            "ping",
+            "engine",
+            "--version",
+            "--check-config",
+            "Examples:",
+        ] {
+            assert!(text.contains(word), "{word} is missing:\n{text}");
+        }
+        assert!(!text.contains("--max-queue-ms"), "{text}");
+    }
+
+    #[test]
+    fn the_help_of_serve_lists_every_setting() {
+        let text = help(&["serve", "--help"]);
+        let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        for setting in &SETTINGS {
+            assert!(
+                text.contains(&format!("--{} <{}>", setting.flag(), setting.kind.placeholder())),
+                "{}",
+                setting.key
+            );
+            assert!(words.contains(&format!("[env: {}]", setting.env())), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn the_short_help_of_run_is_only_about_running() {
+        assert!(!help(&["run", "-h"]).contains("--max-queued"));
+        assert!(help(&["run", "--help"]).contains("--max-queued"));
+    }
+
+    #[test]
+    fn the_version_can_be_asked_for() {
+        assert_eq!(parsed(&["--version"]), Ok(Command::Version));
+        assert_eq!(parsed(&["-V"]), Ok(Command::Version));
+        assert_eq!(parsed(&["engine", "--json"]), Ok(Command::Engine { json: true }));
+    }
+}

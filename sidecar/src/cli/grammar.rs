@@ -1,0 +1,209 @@
+//! The grammar of the command line, for the argument parser, and the texts of `--help`.
+
+use std::os::fd::RawFd;
+
+use clap::builder::{NonEmptyStringValueParser, PathBufValueParser};
+use clap::{Arg, ArgAction, ArgGroup, value_parser};
+
+use super::JsonSource;
+use crate::config::SETTINGS;
+
+/// The first descriptor that is not one of the standard streams.
+const FIRST_FD: i64 = 3;
+const CONFIG_HEADING: &str = "Configuration (flag, then environment, then file, then default)";
+
+pub(super) fn root() -> clap::Command {
+    clap::Command::new("nexus-sidecar")
+        .about("Runs untrusted JavaScript handlers in WebAssembly sandboxes, for other programs.")
+        .override_usage("nexus-sidecar COMMAND [OPTIONS]\n       nexus-sidecar --check-config [CONFIGURATION FLAGS]")
+        .after_help(ROOT_EXAMPLES)
+        .disable_version_flag(true)
+        .disable_help_subcommand(true)
+        .subcommand_value_name("COMMAND")
+        .arg_required_else_help(true)
+        .args_conflicts_with_subcommands(true)
+        .arg(switch("version", "Print the version and the digest of the engine").short('V'))
+        .arg(check_config())
+        .args(config_flags().into_iter().map(|arg| arg.hide(true)))
+        .subcommands([serve(), run(), check(), stats(), metrics(), ping(), engine()])
+}
+
+fn serve() -> clap::Command {
+    command("serve", "Serve clients until told to stop")
+        .after_help(SERVE_EXAMPLES)
+        .arg(path("listen", "Socket to create, in a directory that only this user may enter"))
+        .arg(
+            Arg::new("fd")
+                .long("fd")
+                .value_name("N")
+                .value_parser(value_parser!(i64).range(FIRST_FD..=i64::from(RawFd::MAX)))
+                .help("Connected socket inherited from the parent, which is the one client; ends when the parent closes it"),
+        )
+        .arg(check_config())
+        .group(ArgGroup::new("where").args(["listen", "fd", "check-config"]).required(true))
+        .args(config_flags())
+}
+
+fn run() -> clap::Command {
+    command("run", "Run one handler in this process and show what it did")
+        .after_help(RUN_EXAMPLES)
+        .arg(file_arg())
+        .arg(json_source("state", "Its $state, an object [default: {}]"))
+        .arg(json_source("args", "Its $args [default: null]"))
+        .arg(json_source("scope", "Its $scope, an object [default: {}]"))
+        .arg(
+            Arg::new("grant")
+                .long("grant")
+                .value_name("TOKEN")
+                .action(ArgAction::Append)
+                .value_parser(NonEmptyStringValueParser::new())
+                .help("Capability to grant, such as state:read:*, events:emit:saved or ext:http.get; may be repeated"),
+        )
+        .arg(json_source(
+            "ext",
+            "Answers for extension calls, by name, used up in order: {\"http.get\": [1, {\"error\": \"down\"}]}",
+        ))
+        .arg(switch("json", "Print one JSON document for programs"))
+        .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
+}
+
+fn check() -> clap::Command {
+    command(
+        "check",
+        "Compile a handler; list the capabilities that it needs and how it suspends",
+    )
+    .after_help("Example:\n  nexus-sidecar check handler.js\n\nEnds with 0 when the handler compiles, else with 1.")
+    .arg(file_arg())
+    .arg(switch("json", "Print one JSON document for programs"))
+    .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
+}
+
+fn stats() -> clap::Command {
+    client("stats", "Show the figures of a running sidecar").arg(switch("json", "Print one JSON document for programs"))
+}
+
+fn metrics() -> clap::Command {
+    client(
+        "metrics",
+        "Print the metrics of a running sidecar in the Prometheus text format",
+    )
+    .arg(switch("json", "Print the text as one JSON string"))
+}
+
+fn ping() -> clap::Command {
+    client("ping", "Ask a running sidecar for an answer and say how long it took")
+        .arg(switch("json", "Print one JSON document for programs"))
+}
+
+fn engine() -> clap::Command {
+    command("engine", "Show what the sandbox is built from, and its digest")
+        .arg(switch("json", "Print one JSON document for programs"))
+}
+
+fn command(name: &'static str, about: &'static str) -> clap::Command {
+    clap::Command::new(name).about(about).disable_version_flag(true)
+}
+
+fn client(name: &'static str, about: &'static str) -> clap::Command {
+    command(name, about).arg(path("connect", "Socket of the sidecar, as given to its serve --listen").required(true))
+}
+
+fn switch(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name).long(name).action(ArgAction::SetTrue).help(help)
+}
+
+fn path(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("PATH")
+        .value_parser(PathBufValueParser::new())
+        .help(help)
+}
+
+fn file_arg() -> Arg {
+    Arg::new("file")
+        .value_name("FILE")
+        .required(true)
+        .value_parser(PathBufValueParser::new())
+        .help("The handler, JavaScript or TypeScript; - reads it from standard input")
+}
+
+fn check_config() -> Arg {
+    switch(
+        "check-config",
+        "Print the effective configuration and where each value comes from; end with 0 or, if it is wrong, 2",
+    )
+}
+
+fn json_source(name: &'static str, help: &'static str) -> Arg {
+    Arg::new(name)
+        .long(name)
+        .value_name("JSON|@FILE")
+        .allow_negative_numbers(true)
+        .value_parser(parse_json_source)
+        .help(help)
+}
+
+fn parse_json_source(text: &str) -> Result<JsonSource, String> {
+    match text.strip_prefix('@') {
+        Some("") => Err("a file name must follow the @".to_owned()),
+        Some(path) => Ok(JsonSource::File(path.into())),
+        None => serde_json::from_str(text).map(JsonSource::Inline).map_err(|error| {
+            format!("not JSON: {error} (strings need quotes of their own: '\"text\"'; @FILE reads a file)")
+        }),
+    }
+}
+
+fn config_flags() -> Vec<Arg> {
+    let file = path(
+        "config",
+        "Configuration file, TOML; its keys are the camelCase form of these flags",
+    );
+    let flags = SETTINGS.iter().map(|setting| {
+        Arg::new(setting.key)
+            .long(setting.flag())
+            .value_name(setting.kind.placeholder())
+            .allow_negative_numbers(true)
+            .help(setting.help())
+    });
+    std::iter::once(file)
+        .chain(flags)
+        .map(|arg| arg.help_heading(CONFIG_HEADING))
+        .collect()
+}
+
+const ROOT_EXAMPLES: &str = "\
+Examples:
+  echo 'return 6 * 7' | nexus-sidecar run -
+  nexus-sidecar run handler.js --state '{\"n\": 1}' --grant 'state:read:*' --grant state:write:n
+  nexus-sidecar check handler.js
+  nexus-sidecar serve --listen \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
+  nexus-sidecar stats --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
+
+Configuration: 'nexus-sidecar serve --help' lists every setting. A setting is a flag (--max-instances 4), an \
+environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config names (maxInstances = 4).
+
+Exit status:
+  0   all went well
+  1   the handler failed, or the sidecar that was asked answered with an error
+  2   wrong command line
+  3   wrong configuration
+  4   the socket is in use
+  5   the engine cannot start
+  6   the guest module is not the one that this build expects
+  70  a fault of its own
+  75  the parent is gone";
+
+const SERVE_EXAMPLES: &str = "\
+Examples:
+  nexus-sidecar serve --listen /run/user/1000/nexus/sidecar.sock --max-instances 4
+  nexus-sidecar serve --fd 3
+  nexus-sidecar serve --check-config --config sidecar.toml";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  nexus-sidecar run handler.js
+  nexus-sidecar run handler.ts --state @state.json --args '[1, 2]' --grant 'state:read:*'
+  nexus-sidecar run handler.js --grant ext:http --ext '{\"http.get\": [\"body\", {\"error\": \"down\"}]}'
+
+Ends with 0 when the handler succeeded, 1 when it failed.";

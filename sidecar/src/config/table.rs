@@ -1,0 +1,334 @@
+//! Every setting, once. Flag and environment variable follow from the key:
+//! `maxInstances` is `--max-instances` and `NEXUS_MAX_INSTANCES`. The default is the one of [`Config::default`].
+
+use nexus_protocol::limits;
+
+use super::Config;
+use super::value::{Kind, Place};
+
+/// Each instance reserves 12 GiB of address space, of which a process has 128 TiB. These two bounds together stay below it.
+const MAX_INSTANCES: u64 = 2_000;
+const MAX_SUSPENDED: u64 = 8_000;
+/// A week: long enough for a suspension that waits for a human, short enough that a forgotten one ends.
+const MAX_WAIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
+/// Counters of the guest's effects; beyond this the byte limits would end the execution anyway.
+const MAX_COUNT: u64 = 1_000_000_000;
+const MAX_QUEUED: u64 = 100_000;
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+/// One setting.
+#[derive(Debug)]
+pub struct Setting {
+    /// As in the file, and in messages.
+    pub key: &'static str,
+    pub kind: Kind,
+    pub doc: &'static str,
+    /// A second environment variable that counts MiB, for callers that configure several runtimes with one set of names.
+    pub(super) env_mebibytes: Option<&'static str>,
+    pub(super) place: fn(&mut Config) -> Place<'_>,
+}
+
+const fn setting(key: &'static str, kind: Kind, doc: &'static str, place: fn(&mut Config) -> Place<'_>) -> Setting {
+    Setting {
+        key,
+        kind,
+        doc,
+        env_mebibytes: None,
+        place,
+    }
+}
+
+const fn count(min: u64, max: u64) -> Kind {
+    Kind::Count { min, max }
+}
+
+const fn bytes(min: u64, max: u64) -> Kind {
+    Kind::Bytes { min, max }
+}
+
+const fn millis(min: u64) -> Kind {
+    Kind::Millis { min, max: MAX_WAIT_MS }
+}
+
+pub static SETTINGS: [Setting; 25] = [
+    setting(
+        "maxInstances",
+        count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
+        "Instances that may run at once",
+        |c| Place::Number(&mut c.max_instances),
+    ),
+    setting(
+        "minInstances",
+        count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
+        "Instances made ready at start",
+        |c| Place::Number(&mut c.min_instances),
+    ),
+    Setting {
+        env_mebibytes: Some("NEXUS_MEMORY_LIMIT_MB"),
+        ..setting(
+            "memoryLimitBytes",
+            bytes(limits::MIN_MEMORY_LIMIT_BYTES, 4 * GIB),
+            "Memory of one execution, strings and ArrayBuffers included",
+            |c| Place::Number(&mut c.memory_limit_bytes),
+        )
+    },
+    setting(
+        "stackSizeBytes",
+        bytes(limits::MIN_STACK_SIZE_BYTES, 64 * MIB),
+        "Stack of one execution; overflowing it is a RangeError",
+        |c| Place::Number(&mut c.stack_size_bytes),
+    ),
+    setting(
+        "timeoutMs",
+        millis(0),
+        "Running and queueing time of one execution, without the time it is suspended; 0 = no limit",
+        |c| Place::Number(&mut c.timeout_ms),
+    ),
+    setting(
+        "suspensionTimeoutMs",
+        millis(1),
+        "Time that one suspension may wait to be resumed",
+        |c| Place::Number(&mut c.suspension_timeout_ms),
+    ),
+    setting(
+        "maxSuspended",
+        count(0, MAX_SUSPENDED),
+        "Suspended executions held at once",
+        |c| Place::Number(&mut c.max_suspended),
+    ),
+    setting(
+        "maxHostCalls",
+        count(0, MAX_COUNT),
+        "Calls out of the sandbox per execution",
+        |c| Place::Number(&mut c.max_host_calls),
+    ),
+    setting(
+        "maxStateMutations",
+        count(0, MAX_COUNT),
+        "Changes of $state per execution",
+        |c| Place::Number(&mut c.max_state_mutations),
+    ),
+    setting("maxEvents", count(0, MAX_COUNT), "Events emitted per execution", |c| {
+        Place::Number(&mut c.max_events)
+    }),
+    setting(
+        "maxSourceBytes",
+        bytes(1, limits::MAX_FRAME_BYTES_CEILING),
+        "Source of one handler",
+        |c| Place::Number(&mut c.max_source_bytes),
+    ),
+    setting(
+        "maxResultBytes",
+        bytes(1, limits::MAX_FRAME_BYTES_CEILING),
+        "Result of one execution",
+        |c| Place::Number(&mut c.max_result_bytes),
+    ),
+    setting(
+        "maxLogBytes",
+        bytes(0, limits::MAX_FRAME_BYTES_CEILING),
+        "Log text returned by one execution",
+        |c| Place::Number(&mut c.max_log_bytes),
+    ),
+    setting(
+        "maxFrameBytes",
+        bytes(limits::MIN_MAX_FRAME_BYTES, limits::MAX_FRAME_BYTES_CEILING),
+        "One frame of the protocol",
+        |c| Place::Number(&mut c.max_frame_bytes),
+    ),
+    setting(
+        "maxQueued",
+        count(0, MAX_QUEUED),
+        "Executions that may wait for an instance; beyond it they are OVERLOADED",
+        |c| Place::Number(&mut c.max_queued),
+    ),
+    setting(
+        "maxQueueMs",
+        millis(0),
+        "Time that one execution may wait for an instance",
+        |c| Place::Number(&mut c.max_queue_ms),
+    ),
+    setting(
+        "cacheDir",
+        Kind::Path { absent: "none" },
+        "Where compiled handlers are kept; none = in memory only",
+        |c| Place::Path(&mut c.cache_dir),
+    ),
+    setting(
+        "maxCacheSizeBytes",
+        bytes(0, 64 * GIB),
+        "Size of the cache of compiled handlers",
+        |c| Place::Number(&mut c.max_cache_size_bytes),
+    ),
+    setting(
+        "enableAOT",
+        Kind::Switch,
+        "Run native code; false interprets, about 500 times slower",
+        |c| Place::Switch(&mut c.enable_aot),
+    ),
+    setting(
+        "enableSIMD",
+        Kind::Switch,
+        "Allow SIMD instructions in the guest module",
+        |c| Place::Switch(&mut c.enable_simd),
+    ),
+    setting(
+        "enableBulkMemory",
+        Kind::Switch,
+        "Allow bulk memory instructions in the guest module",
+        |c| Place::Switch(&mut c.enable_bulk_memory),
+    ),
+    setting(
+        "quickjsModulePath",
+        Kind::Path { absent: "built-in" },
+        "Another guest module, as trusted as this program",
+        |c| Place::Path(&mut c.quickjs_module_path),
+    ),
+    setting(
+        "debug",
+        Kind::Switch,
+        "Put stacks and source snippets into errors",
+        |c| Place::Switch(&mut c.debug),
+    ),
+    setting(
+        "strictCapabilities",
+        Kind::Switch,
+        "Refuse a handler before it runs when its grants cannot suffice",
+        |c| Place::Switch(&mut c.strict_capabilities),
+    ),
+    setting(
+        "log",
+        Kind::Level,
+        "Least severe log record that is written to stderr",
+        |c| Place::Level(&mut c.log),
+    ),
+];
+
+impl Setting {
+    /// `max-instances`: the long flag without its dashes.
+    pub fn flag(&self) -> String {
+        self.words('-')
+    }
+
+    pub fn env(&self) -> String {
+        format!("NEXUS_{}", self.words('_').to_ascii_uppercase())
+    }
+
+    /// The line of the help text.
+    pub fn help(&self) -> String {
+        let bound = self.kind.bound().map(|bound| format!("; {bound}")).unwrap_or_default();
+        format!(
+            "{} [default: {}{bound}] [env: {}]",
+            self.doc,
+            self.default_in_words(),
+            self.env()
+        )
+    }
+
+    fn default_in_words(&self) -> String {
+        if self.key == "cacheDir" {
+            return "nexus-sidecar in the user's cache directory".to_owned();
+        }
+        (self.place)(&mut Config::default()).to_words(self.kind)
+    }
+
+    /// Splits before a capital that follows a small letter, so `enableAOT` is two words.
+    fn words(&self, separator: char) -> String {
+        let mut out = String::with_capacity(self.key.len() + 4);
+        let mut after_small = false;
+        for ch in self.key.chars() {
+            if ch.is_ascii_uppercase() && after_small {
+                out.push(separator);
+            }
+            after_small = ch.is_ascii_lowercase();
+            out.push(ch.to_ascii_lowercase());
+        }
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use log::LevelFilter;
+
+    use super::*;
+
+    fn named(key: &str) -> &'static Setting {
+        SETTINGS
+            .iter()
+            .find(|setting| setting.key == key)
+            .expect("a setting of the table")
+    }
+
+    #[test]
+    fn flag_and_variable_follow_from_the_key() {
+        assert_eq!(named("maxInstances").flag(), "max-instances");
+        assert_eq!(named("maxInstances").env(), "NEXUS_MAX_INSTANCES");
+        assert_eq!(named("enableAOT").flag(), "enable-aot");
+        assert_eq!(named("enableSIMD").env(), "NEXUS_ENABLE_SIMD");
+        assert_eq!(named("quickjsModulePath").flag(), "quickjs-module-path");
+        assert_eq!(named("log").env(), "NEXUS_LOG");
+    }
+
+    #[test]
+    fn no_two_settings_share_a_name() {
+        let names = |name: fn(&Setting) -> String| SETTINGS.iter().map(name).collect::<BTreeSet<_>>().len();
+        assert_eq!(names(Setting::flag), SETTINGS.len());
+        assert_eq!(names(Setting::env), SETTINGS.len());
+    }
+
+    #[test]
+    fn every_field_of_the_configuration_has_a_setting_of_its_own() {
+        let default = Config::default();
+        let mut changed = BTreeSet::new();
+        for setting in &SETTINGS {
+            let mut config = default.clone();
+            match (setting.place)(&mut config) {
+                Place::Number(value) => *value = value.wrapping_add(1),
+                Place::Switch(value) => *value = !*value,
+                Place::Path(value) => *value = Some("/elsewhere".into()),
+                Place::Level(value) => *value = LevelFilter::Trace,
+            }
+            assert_ne!(config, default, "{} sets nothing", setting.key);
+            assert!(
+                changed.insert(format!("{config:?}")),
+                "{} sets another setting's field",
+                setting.key
+            );
+        }
+        let fields = format!("{default:#?}")
+            .lines()
+            .filter(|line| line.starts_with("    ") && !line.starts_with("     "))
+            .count();
+        assert_eq!(fields, SETTINGS.len());
+    }
+
+    #[test]
+    fn every_default_is_within_its_bound_and_of_its_kind() {
+        for setting in &SETTINGS {
+            let mut config = Config::default();
+            let text = (setting.place)(&mut config).to_toml(setting.kind);
+            let text = text.trim_matches('"');
+            (setting.place)(&mut config)
+                .set_text(setting.kind, text)
+                .expect(setting.key);
+            assert_eq!(config, Config::default(), "{}", setting.key);
+        }
+    }
+
+    #[test]
+    fn help_states_default_bound_and_variable() {
+        assert_eq!(
+            named("maxInstances").help(),
+            "Instances that may run at once [default: 10; 1 to 2000] [env: NEXUS_MAX_INSTANCES]"
+        );
+        assert!(
+            named("memoryLimitBytes")
+                .help()
+                .contains("[default: 32 MiB; 1 MiB to 4 GiB]")
+        );
+    }
+}

@@ -1,0 +1,166 @@
+//! The log: one line per record on stderr, never on stdout.
+//!
+//! A record may carry text that a handler or a client chose. So control characters, line breaks included, are escaped
+//! (nobody can forge a line or drive a terminal), and a record is cut at [`MAX_RECORD_BYTES`].
+//!
+//! Rule for callers: no source, state, arguments or results at `info` or above.
+
+use std::fmt::{self, Write as _};
+use std::io::{self, Write};
+
+use log::{Level, LevelFilter, SetLoggerError};
+
+/// Longest message of one record, before escapes.
+const MAX_RECORD_BYTES: usize = 8 * 1024;
+
+/// What the lines look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Layout {
+    /// Time, level, module, message.
+    Plain,
+    /// Priority as systemd's journal reads it; the journal keeps the time itself.
+    Journal,
+}
+
+impl Layout {
+    /// The journal says with this variable that stderr is connected to it.
+    pub fn detect() -> Self {
+        if std::env::var_os("JOURNAL_STREAM").is_some() {
+            Self::Journal
+        } else {
+            Self::Plain
+        }
+    }
+}
+
+/// Starts the log, once per process.
+pub fn init(level: LevelFilter, layout: Layout) -> Result<(), SetLoggerError> {
+    env_logger::Builder::new()
+        .filter_level(level)
+        .target(env_logger::Target::Stderr)
+        .format(move |out, record| {
+            let time = out.timestamp_millis();
+            match layout {
+                Layout::Plain => write!(out, "{time} {:5} ", record.level())?,
+                Layout::Journal => write!(out, "<{}>", priority(record.level()))?,
+            }
+            line(out, record.target(), record.args())
+        })
+        .try_init()
+}
+
+/// `text` with nothing in it that could end the line or drive a terminal.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for ch in text.chars() {
+        if harmless(ch) {
+            out.push(ch);
+        } else {
+            out.extend(ch.escape_default());
+        }
+    }
+    out
+}
+
+fn line(out: &mut impl Write, target: &str, args: &fmt::Arguments<'_>) -> io::Result<()> {
+    let mut text = Capped {
+        text: String::new(),
+        dropped: 0,
+    };
+    // `Capped` refuses nothing; an error can only be a Display implementation's own, and then the text so far is logged.
+    let _ = text.write_fmt(*args);
+    write!(out, "{target}: {}", escape(&text.text))?;
+    if text.dropped > 0 {
+        write!(out, "... ({} bytes more)", text.dropped)?;
+    }
+    writeln!(out)
+}
+
+/// The syslog severities.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+/// Controls, and what only moves or reorders the text around it: line and paragraph separators, bidirectional marks.
+fn harmless(ch: char) -> bool {
+    let reorders = matches!(ch, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    !ch.is_control() && !reorders
+}
+
+/// Keeps the first [`MAX_RECORD_BYTES`] and counts the rest.
+struct Capped {
+    text: String,
+    dropped: usize,
+}
+
+impl fmt::Write for Capped {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = MAX_RECORD_BYTES.saturating_sub(self.text.len());
+        let kept = if self.dropped > 0 {
+            0
+        } else {
+            (0..=room.min(text.len()))
+                .rev()
+                .find(|end| text.is_char_boundary(*end))
+                .unwrap_or(0)
+        };
+        let (head, tail) = text.split_at(kept);
+        self.text.push_str(head);
+        self.dropped += tail.len();
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn logged(text: &str) -> String {
+        let mut out = Vec::new();
+        line(&mut out, "target", &format_args!("{text}")).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_record_is_one_line_whatever_it_says() {
+        assert_eq!(
+            logged("a\nERROR forged\r\u{1b}[2Jb"),
+            "target: a\\nERROR forged\\r\\u{1b}[2Jb\n"
+        );
+        assert_eq!(
+            logged("\u{202e}drowssap\u{2028}\u{85}\u{0}"),
+            "target: \\u{202e}drowssap\\u{2028}\\u{85}\\u{0}\n"
+        );
+    }
+
+    #[test]
+    fn ordinary_text_of_any_script_is_left_alone() {
+        assert_eq!(
+            logged("gr\u{fc}n \u{5909}\u{6570} 'x' \\n"),
+            "target: gr\u{fc}n \u{5909}\u{6570} 'x' \\n\n"
+        );
+    }
+
+    #[test]
+    fn a_long_record_is_cut_at_a_character_and_says_so() {
+        let text = logged(&"\u{e9}".repeat(MAX_RECORD_BYTES));
+        assert!(text.len() < MAX_RECORD_BYTES + 100);
+        assert!(
+            text.ends_with(&format!("\u{e9}... ({MAX_RECORD_BYTES} bytes more)\n")),
+            "{}",
+            text.len()
+        );
+        assert!(!logged(&"x".repeat(MAX_RECORD_BYTES)).contains("more"));
+    }
+
+    #[test]
+    fn severities_are_those_of_syslog() {
+        let all = [Level::Error, Level::Warn, Level::Info, Level::Debug, Level::Trace];
+        assert_eq!(all.map(priority), [3, 4, 6, 7, 7]);
+    }
+}

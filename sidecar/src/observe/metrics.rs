@@ -1,0 +1,170 @@
+//! The metrics: every name, what it means, its labels, and the handles that record it.
+//!
+//! Handles are registered once, at start; recording never looks a name up. Label values come from fixed lists only, so the
+//! number of series does not depend on what clients or handlers do.
+
+use metrics::{
+    Counter, Gauge, Histogram, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+    with_local_recorder,
+};
+use nexus_protocol::ErrorCode;
+
+use super::registry::{Registry, Shape};
+use super::{Snapshot, Status, SuspensionEvent};
+
+pub const EXECUTIONS_TOTAL: &str = "nexus_handler_executions_total";
+pub const EXECUTION_DURATION_SECONDS: &str = "nexus_handler_execution_duration_seconds";
+pub const EXECUTION_TIME_US: &str = "nexus_handler_execution_time_us";
+pub const CACHE_HIT_RATE: &str = "nexus_cache_hit_rate";
+pub const CACHE_HITS_TOTAL: &str = "nexus_cache_hits_total";
+pub const CACHE_MISSES_TOTAL: &str = "nexus_cache_misses_total";
+pub const CACHE_REJECTED_TOTAL: &str = "nexus_cache_rejected_total";
+pub const PEAK_MEMORY_BYTES: &str = "nexus_peak_memory_bytes";
+pub const HOST_CALLS_TOTAL: &str = "nexus_host_calls_total";
+pub const ERRORS_TOTAL: &str = "nexus_errors_total";
+pub const POOL_INSTANCES: &str = "nexus_pool_instances";
+pub const SUSPENSIONS: &str = "nexus_suspensions";
+pub const SUSPENSIONS_TOTAL: &str = "nexus_suspensions_total";
+pub const RESET_DURATION_SECONDS: &str = "nexus_reset_duration_seconds";
+pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
+pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
+
+/// From below a tiny handler (some 10 us) to above the default deadline.
+const EXECUTION_BOUNDS: &[f64] = &[
+    10e-6, 25e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 2.5e-3, 5e-3, 10e-3, 25e-3, 50e-3, 0.1, 0.25, 0.5, 1.0, 2.5,
+    5.0, 10.0,
+];
+/// A reset is some 10 us; a slow one copies or unmaps many pages.
+const RESET_BOUNDS: &[f64] = &[5e-6, 10e-6, 20e-6, 50e-6, 100e-6, 250e-6, 500e-6, 1e-3, 5e-3, 25e-3];
+
+pub(super) const SHAPES: &[(&str, Shape)] = &[
+    (EXECUTION_DURATION_SECONDS, Shape::Bounds(EXECUTION_BOUNDS)),
+    (EXECUTION_TIME_US, Shape::Quantiles),
+    (RESET_DURATION_SECONDS, Shape::Bounds(RESET_BOUNDS)),
+];
+
+/// Recorded while executions run.
+#[derive(Debug)]
+pub(super) struct Handles {
+    /// By [`Status`].
+    pub executions: [Counter; Status::ALL.len()],
+    pub duration: Histogram,
+    pub time: Histogram,
+    pub reset: Histogram,
+    /// By the index that the engine gives its host functions.
+    pub host_calls: Vec<Counter>,
+    /// Beside `ErrorCode::ALL`.
+    pub errors: Vec<Counter>,
+    /// By [`SuspensionEvent`].
+    pub suspensions: [Counter; SuspensionEvent::ALL.len()],
+    pub violations: Counter,
+    read: ReadHandles,
+}
+
+/// Set from a [`Snapshot`] when somebody asks.
+#[derive(Debug)]
+struct ReadHandles {
+    cache_hit_rate: Gauge,
+    cache_hits: Counter,
+    cache_misses: Counter,
+    cache_rejected: Counter,
+    peak_memory: Gauge,
+    available: Gauge,
+    active: Gauge,
+    suspended: Gauge,
+    terminated: Gauge,
+    waiting: Gauge,
+    queue_depth: Gauge,
+}
+
+impl Handles {
+    pub(super) fn new(registry: &Registry, host_functions: &[&'static str]) -> Self {
+        with_local_recorder(registry, || {
+            describe();
+            Self {
+                executions: Status::ALL.map(|status| counter!(EXECUTIONS_TOTAL, "status" => status.name())),
+                duration: histogram!(EXECUTION_DURATION_SECONDS),
+                time: histogram!(EXECUTION_TIME_US),
+                reset: histogram!(RESET_DURATION_SECONDS),
+                host_calls: host_functions
+                    .iter()
+                    .map(|name| counter!(HOST_CALLS_TOTAL, "function" => *name))
+                    .collect(),
+                errors: ErrorCode::ALL
+                    .iter()
+                    .map(|code| counter!(ERRORS_TOTAL, "code" => code.as_str()))
+                    .collect(),
+                suspensions: SuspensionEvent::ALL.map(|event| counter!(SUSPENSIONS_TOTAL, "event" => event.name())),
+                violations: counter!(CAPABILITY_VIOLATIONS_TOTAL),
+                read: ReadHandles {
+                    cache_hit_rate: gauge!(CACHE_HIT_RATE),
+                    cache_hits: counter!(CACHE_HITS_TOTAL),
+                    cache_misses: counter!(CACHE_MISSES_TOTAL),
+                    cache_rejected: counter!(CACHE_REJECTED_TOTAL),
+                    peak_memory: gauge!(PEAK_MEMORY_BYTES),
+                    available: gauge!(POOL_INSTANCES, "state" => "available"),
+                    active: gauge!(POOL_INSTANCES, "state" => "active"),
+                    suspended: gauge!(POOL_INSTANCES, "state" => "suspended"),
+                    terminated: gauge!(POOL_INSTANCES, "state" => "terminated"),
+                    waiting: gauge!(SUSPENSIONS, "state" => "waiting"),
+                    queue_depth: gauge!(QUEUE_DEPTH),
+                },
+            }
+        })
+    }
+
+    pub(super) fn set(&self, snapshot: &Snapshot, peak_memory_bytes: u64) {
+        let read = &self.read;
+        read.cache_hit_rate.set(snapshot.cache_hit_rate());
+        read.cache_hits.absolute(snapshot.cache_hits);
+        read.cache_misses.absolute(snapshot.cache_misses);
+        read.cache_rejected.absolute(snapshot.cache_rejected);
+        read.peak_memory.set(peak_memory_bytes as f64);
+        read.available.set(snapshot.available_instances as f64);
+        read.active.set(snapshot.active_instances as f64);
+        read.suspended.set(snapshot.suspended_instances as f64);
+        read.terminated.set(snapshot.terminated_instances as f64);
+        read.waiting.set(snapshot.suspensions as f64);
+        read.queue_depth.set(snapshot.queued as f64);
+    }
+}
+
+fn describe() {
+    describe_counter!(
+        EXECUTIONS_TOTAL,
+        "Segments answered: success and error end an execution, suspended does not"
+    );
+    describe_histogram!(
+        EXECUTION_DURATION_SECONDS,
+        "Time of ended executions, without the time they were suspended"
+    );
+    describe_histogram!(
+        EXECUTION_TIME_US,
+        "The same in microseconds, with quantiles since the start of the sidecar"
+    );
+    describe_gauge!(
+        CACHE_HIT_RATE,
+        "Part of the compilations that the cache answered, 0 to 1"
+    );
+    describe_counter!(CACHE_HITS_TOTAL, "Handlers found compiled");
+    describe_counter!(CACHE_MISSES_TOTAL, "Handlers that had to be compiled");
+    describe_counter!(
+        CACHE_REJECTED_TOTAL,
+        "Entries of the disk cache that were bad, foreign or old, and were removed"
+    );
+    describe_gauge!(
+        PEAK_MEMORY_BYTES,
+        "Most memory that one execution has used since the start of the sidecar"
+    );
+    describe_counter!(HOST_CALLS_TOTAL, "Calls out of the sandbox");
+    describe_counter!(ERRORS_TOTAL, "Errors answered, by code");
+    describe_gauge!(
+        POOL_INSTANCES,
+        "Instances by state; terminated counts all since the start of the sidecar"
+    );
+    describe_gauge!(SUSPENSIONS, "Suspensions that wait to be resumed");
+    describe_counter!(SUSPENSIONS_TOTAL, "What became of suspensions");
+    describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
+    describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");
+    describe_counter!(CAPABILITY_VIOLATIONS_TOTAL, "Uses of a capability that was not granted");
+}
