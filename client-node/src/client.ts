@@ -1,0 +1,139 @@
+/**
+ * NexusRuntime: the API of CONTRACT 3. Starts its sidecar at the first use, not in the constructor.
+ *
+ * Faults of the caller and of the connection reject; what a handler does wrong is a result with `status: 'error'`.
+ */
+import type { RuntimeConfig } from './config.js';
+import { Core } from './core.js';
+import { MAX_BUFFER_SUSPENSIONS } from './limits.js';
+import type { HelloInfo } from './messages.js';
+import { readBufferResult, readPlainResult } from './results.js';
+import { runHandler, type RunOptions, type RunResult } from './run.js';
+import type {
+  AsyncResult,
+  BufferContext,
+  BufferResult,
+  ExecutionResult,
+  HandlerCheck,
+  HandlerContext,
+  RuntimeStats,
+} from './types.js';
+import { checkAsyncResult, checkSource, checkTimeout, contextFields } from './validate.js';
+
+export class NexusRuntime {
+  readonly #core: Core;
+  /** Suspensions of executions whose context came in Buffers: their resumes answer in Buffers too. */
+  readonly #bufferSuspensions = new Set<string>();
+
+  /** Checks the configuration and throws INVALID_ARGUMENT; touches neither files nor processes. */
+  constructor(config: RuntimeConfig = {}) {
+    this.#core = new Core(config);
+  }
+
+  /** Starts the sidecar ahead of the first call, and says what it is and which limits are in force. */
+  async start(): Promise<HelloInfo> {
+    const connection = this.#core.connection();
+    // The ping holds Node alive until the hello is here.
+    const [info] = await Promise.all([connection.hello, this.#core.ping()]);
+    return info;
+  }
+
+  executeHandler(code: string, context: BufferContext, timeoutMs?: number): Promise<BufferResult>;
+  executeHandler(code: string, context?: HandlerContext, timeoutMs?: number): Promise<ExecutionResult>;
+  executeHandler(code: string, context: HandlerContext = {}, timeoutMs?: number): Promise<ExecutionResult | BufferResult> {
+    try {
+      const request = contextFields(context, checkTimeout(timeoutMs));
+      request.source = checkSource(code);
+      if (!inBuffers(context)) return this.#core.execute(request, readPlainResult);
+      return this.#core.execute(request, readBufferResult).then((result) => this.#noteBuffers(result));
+    } catch (error) {
+      return Promise.reject(error as Error);
+    }
+  }
+
+  /** An opaque, signed handle for `executeCompiledHandler`; never bytecode. COMPILATION_ERROR rejects. */
+  async precompileHandler(code: string): Promise<Buffer> {
+    return this.#core.precompile(code);
+  }
+
+  /** With a handle that the sidecar no longer knows (it restarted), the handler is compiled again, once. */
+  executeCompiledHandler(compiled: Uint8Array, context: BufferContext, timeoutMs?: number): Promise<BufferResult>;
+  executeCompiledHandler(compiled: Uint8Array, context?: HandlerContext, timeoutMs?: number): Promise<ExecutionResult>;
+  async executeCompiledHandler(
+    compiled: Uint8Array,
+    context: HandlerContext = {},
+    timeoutMs?: number,
+  ): Promise<ExecutionResult | BufferResult> {
+    const request = contextFields(context, checkTimeout(timeoutMs));
+    if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult);
+    return this.#noteBuffers(await this.#core.executeCompiled(compiled, request, readBufferResult));
+  }
+
+  /**
+   * Goes on with a suspended execution: `{success: true, value}` returns the value from the extension call,
+   * `{success: false, error}` throws there. The result is in Buffers when the execution's context was.
+   */
+  async resumeHandler(suspensionId: string, result: AsyncResult): Promise<ExecutionResult>;
+  async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult>;
+  async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult> {
+    const outcome = checkAsyncResult(result);
+    if (!this.#bufferSuspensions.delete(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult);
+    return this.#noteBuffers(await this.#core.resume(suspensionId, outcome, readBufferResult));
+  }
+
+  /** Ends a suspended execution. False when there was nothing to end. */
+  async cancel(suspensionId: string): Promise<boolean> {
+    this.#bufferSuspensions.delete(suspensionId);
+    return this.#core.cancel(suspensionId);
+  }
+
+  /** The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError. */
+  async run(code: string, options: RunOptions = {}): Promise<RunResult> {
+    return runHandler(this.#core, code, options);
+  }
+
+  /** The tokens that a handler needs, from its source. */
+  async inferCapabilities(code: string): Promise<string[]> {
+    return (await this.#core.check(code)).capabilities;
+  }
+
+  /** Compiles without keeping: capabilities and how the handler suspends. COMPILATION_ERROR rejects. */
+  async checkHandler(code: string): Promise<HandlerCheck> {
+    return this.#core.check(code);
+  }
+
+  async getStats(): Promise<RuntimeStats> {
+    return this.#core.stats();
+  }
+
+  async getPrometheusMetrics(): Promise<string> {
+    return this.#core.metrics();
+  }
+
+  async ping(): Promise<void> {
+    return this.#core.ping();
+  }
+
+  /** Lets what runs finish, up to `shutdownTimeoutMs`; then the sidecar is killed. Later calls reject. */
+  shutdown(): Promise<void> {
+    return this.#core.shutdown();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.shutdown();
+  }
+
+  #noteBuffers(result: BufferResult): BufferResult {
+    for (const { suspensionId } of result.suspensions) this.#bufferSuspensions.add(suspensionId);
+    // Suspensions that were never resumed have expired long before so many others came.
+    for (const oldest of this.#bufferSuspensions) {
+      if (this.#bufferSuspensions.size <= MAX_BUFFER_SUSPENSIONS) break;
+      this.#bufferSuspensions.delete(oldest);
+    }
+    return result;
+  }
+}
+
+function inBuffers(context: HandlerContext): boolean {
+  return Buffer.isBuffer(context.state) || Buffer.isBuffer(context.args) || Buffer.isBuffer(context.scope);
+}

@@ -1,0 +1,159 @@
+/**
+ * Configuration: what the sidecar is started with (CONTRACT 4, camelCase here, kebab-case flags there) and what the client
+ * itself needs. Unknown keys and wrong types are INVALID_ARGUMENT; ranges are checked by the sidecar, which knows them.
+ */
+import { NexusError } from './errors.js';
+
+/** Passed on as flags. Absent: the sidecar's own environment, file and defaults decide. */
+export interface SidecarConfig {
+  maxInstances?: number;
+  minInstances?: number;
+  memoryLimitBytes?: number;
+  stackSizeBytes?: number;
+  timeoutMs?: number;
+  suspensionTimeoutMs?: number;
+  maxSuspended?: number;
+  maxHostCalls?: number;
+  maxStateMutations?: number;
+  maxEvents?: number;
+  maxSourceBytes?: number;
+  maxResultBytes?: number;
+  maxLogBytes?: number;
+  maxFrameBytes?: number;
+  maxQueued?: number;
+  maxQueueMs?: number;
+  cacheDir?: string;
+  maxCacheSizeBytes?: number;
+  enableAOT?: boolean;
+  enableSIMD?: boolean;
+  enableBulkMemory?: boolean;
+  quickjsModulePath?: string;
+  debug?: boolean;
+  strictCapabilities?: boolean;
+}
+
+export interface ClientConfig {
+  /** The sidecar's program. Else NEXUS_SIDECAR_BIN, the platform package, PATH. */
+  binaryPath?: string;
+  /** Connect to the socket of a running sidecar instead of starting one. */
+  connect?: string;
+  /** Gets each line that the sidecar writes to stderr. Without it they are dropped, but for the tail in errors. */
+  onLog?: (line: string) => void;
+  /** Environment of the sidecar, over the few variables it gets anyway (see README). */
+  env?: Record<string, string>;
+  /** How long a start may take until the sidecar has said hello. Default 10000. */
+  startTimeoutMs?: number;
+  /** How long `shutdown` waits before it kills. Default 5000. */
+  shutdownTimeoutMs?: number;
+}
+
+export interface RuntimeConfig extends SidecarConfig, ClientConfig {}
+
+type Check = 'count' | 'boolean' | 'string' | 'function' | 'object';
+
+const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
+  maxInstances: 'count',
+  minInstances: 'count',
+  memoryLimitBytes: 'count',
+  stackSizeBytes: 'count',
+  timeoutMs: 'count',
+  suspensionTimeoutMs: 'count',
+  maxSuspended: 'count',
+  maxHostCalls: 'count',
+  maxStateMutations: 'count',
+  maxEvents: 'count',
+  maxSourceBytes: 'count',
+  maxResultBytes: 'count',
+  maxLogBytes: 'count',
+  maxFrameBytes: 'count',
+  maxQueued: 'count',
+  maxQueueMs: 'count',
+  cacheDir: 'string',
+  maxCacheSizeBytes: 'count',
+  enableAOT: 'boolean',
+  enableSIMD: 'boolean',
+  enableBulkMemory: 'boolean',
+  quickjsModulePath: 'string',
+  debug: 'boolean',
+  strictCapabilities: 'boolean',
+};
+
+const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
+  binaryPath: 'string',
+  connect: 'string',
+  onLog: 'function',
+  env: 'object',
+  startTimeoutMs: 'count',
+  shutdownTimeoutMs: 'count',
+};
+
+/** A configuration that was checked: flags for the program, options for the client. */
+export interface CheckedConfig extends ClientConfig {
+  flags: string[];
+}
+
+export function checkConfig(config: RuntimeConfig): CheckedConfig {
+  if (typeof config !== 'object' || config === null) throw invalid('the configuration is not an object');
+  const flags: string[] = [];
+  const client: Record<string, unknown> = {};
+  for (const [key, value] of Object.entries(config) as [string, unknown][]) {
+    if (value === undefined) continue;
+    if (Object.hasOwn(SIDECAR_KEYS, key)) {
+      check(key, value, SIDECAR_KEYS[key as keyof SidecarConfig]);
+      flags.push(flagName(key), String(value));
+    } else if (Object.hasOwn(CLIENT_KEYS, key)) {
+      check(key, value, CLIENT_KEYS[key as keyof ClientConfig]);
+      client[key] = value;
+    } else {
+      throw invalid(`unknown configuration key \`${key}\``);
+    }
+  }
+  if (client['connect'] !== undefined && flags.length > 0) {
+    throw invalid(`\`connect\` uses a sidecar that is already configured: remove ${flags.filter((_, i) => i % 2 === 0).join(', ')}`);
+  }
+  return { ...(client as ClientConfig), flags };
+}
+
+/** maxInstances -> --max-instances, enableAOT -> --enable-aot */
+export function flagName(key: string): string {
+  return `--${key.replace(/([a-z])([A-Z])/g, '$1-$2').toLowerCase()}`;
+}
+
+function check(key: string, value: unknown, wanted: Check): void {
+  const ok =
+    wanted === 'count' ? Number.isSafeInteger(value) && (value as number) >= 0 : typeof value === wanted && value !== null;
+  if (!ok) throw invalid(`\`${key}\` must be ${wanted === 'count' ? 'a whole number, 0 or more' : `a ${wanted}`}`);
+}
+
+const ENV_NUMBERS = [
+  ['MAX_INSTANCES', 'maxInstances', 1],
+  ['MIN_INSTANCES', 'minInstances', 1],
+  ['MEMORY_LIMIT_MB', 'memoryLimitBytes', 1024 * 1024],
+  ['TIMEOUT_MS', 'timeoutMs', 1],
+  ['MAX_HOST_CALLS', 'maxHostCalls', 1],
+] as const;
+
+/** Reads MAX_INSTANCES, MIN_INSTANCES, MEMORY_LIMIT_MB, TIMEOUT_MS, MAX_HOST_CALLS and CACHE_DIR. Unset or empty: absent. */
+export function configFromEnv(env: Readonly<Record<string, string | undefined>>): SidecarConfig {
+  const config: SidecarConfig = {};
+  for (const [name, key, factor] of ENV_NUMBERS) {
+    const text = env[name]?.trim();
+    if (text === undefined || text === '') continue;
+    const value = Number(text) * factor;
+    // parseInt would take "10k" for 10.
+    if (!/^\d+$/.test(text) || !Number.isSafeInteger(value)) {
+      throw invalid(`environment variable ${name} must be a whole number, 0 or more; it is ${JSON.stringify(text)}`);
+    }
+    config[key] = value;
+  }
+  const cacheDir = env['CACHE_DIR'];
+  if (cacheDir !== undefined && cacheDir !== '') {
+    if (cacheDir.includes('\0')) throw invalid('environment variable CACHE_DIR must be a path');
+    config.cacheDir = cacheDir;
+  }
+  return config;
+}
+
+function invalid(message: string): NexusError {
+  return new NexusError('INVALID_ARGUMENT', message);
+}

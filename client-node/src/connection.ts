@@ -1,0 +1,263 @@
+/**
+ * One connection: requests out, answers in. Knows frames and ids; knows neither processes nor what a request means.
+ *
+ * Invariants: every request settles exactly once, by its answer or by `fail`; after `fail` nothing is written and every new
+ * request rejects with the same error. Requests of one tick leave in one write. No timer runs per request. The socket
+ * holds Node alive only while a foreground request is unanswered.
+ */
+import type { Socket } from 'node:net';
+
+import { NexusError } from './errors.js';
+import { endFrame, FrameSplitter } from './frames.js';
+import { KEEP_BATCH_BYTES, MAX_FRAME_BYTES } from './limits.js';
+import {
+  Kind,
+  PROTOCOL_VERSION,
+  readAnswer,
+  readError,
+  readHello,
+  writeHello,
+  type Answer,
+  type HelloInfo,
+} from './messages.js';
+import { MalformedError } from './reader.js';
+import { CLIENT_NAME } from './version.js';
+import { Writer } from './writer.js';
+
+const FIRST_BATCH_BYTES = 16 * 1024;
+
+/** Writes one request with this id and returns where its frame began. */
+export type RequestEncoder = (writer: Writer, id: number) => number;
+
+interface Pending {
+  expect: number;
+  background: boolean;
+  settle(fields: Record<string, unknown>): void;
+  reject(error: NexusError): void;
+}
+
+export interface RequestOptions {
+  /** Does not keep Node alive. */
+  background?: boolean;
+  /** Told the id before the request is sent: what `cancel` names. */
+  onId?: (id: number) => void;
+}
+
+export class Connection {
+  /** Settles with the sidecar's hello, or rejects as the connection does. */
+  readonly hello: Promise<HelloInfo>;
+  #helloSettle!: { resolve(info: HelloInfo): void; reject(error: NexusError): void };
+  #info: HelloInfo | undefined;
+
+  #socket: Socket | undefined;
+  #failure: NexusError | undefined;
+  readonly #watchers = new Set<(error: NexusError) => void>();
+
+  readonly #pending = new Map<number, Pending>();
+  #foreground = 0;
+  #lastId = 0;
+  #maxFrameBytes = MAX_FRAME_BYTES;
+
+  #batch = new Writer(FIRST_BATCH_BYTES, MAX_FRAME_BYTES * 2);
+  #encoding = false;
+  #flushQueued = false;
+  #idleQueued = false;
+  readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
+
+  constructor() {
+    this.hello = new Promise((resolve, reject) => {
+      this.#helloSettle = { resolve, reject };
+    });
+    // Whoever needs the hello awaits it; a connection that fails before must not become an unhandled rejection.
+    this.hello.catch(() => undefined);
+    endFrame(this.#batch, writeHello(this.#batch, CLIENT_NAME), MAX_FRAME_BYTES);
+  }
+
+  /** Requests made before `attach` wait in the batch. */
+  attach(socket: Socket): void {
+    if (this.#failure !== undefined) {
+      socket.destroy();
+      return;
+    }
+    this.#socket = socket;
+    socket.on('data', (chunk: Buffer) => this.#onData(chunk));
+    socket.on('error', () => undefined); // 'close' follows and is what the owner watches
+    if (this.#foreground === 0) socket.unref();
+    this.#queueFlush();
+  }
+
+  get failure(): NexusError | undefined {
+    return this.#failure;
+  }
+
+  get info(): HelloInfo | undefined {
+    return this.#info;
+  }
+
+  /** Whether a request that keeps Node alive is unanswered. */
+  get busy(): boolean {
+    return this.#foreground > 0;
+  }
+
+  /** Calls back once when the connection fails; returns how to stop watching. */
+  onFailure(callback: (error: NexusError) => void): () => void {
+    if (this.#failure !== undefined) callback(this.#failure);
+    else this.#watchers.add(callback);
+    return () => this.#watchers.delete(callback);
+  }
+
+  /**
+   * Sends a request; `decode` turns the fields of the answer of kind `expect` into the result. A fault in encoding rejects
+   * this request alone and leaves no byte behind.
+   */
+  request<T>(
+    expect: number,
+    encode: RequestEncoder,
+    decode: (fields: Record<string, unknown>) => T,
+    options: RequestOptions = {},
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      if (this.#failure !== undefined) return reject(this.#failure);
+      const id = this.#nextId();
+      this.#write(id, encode);
+      // Encoding may have run a getter of the caller's that ended this connection.
+      if (this.#failure !== undefined) return reject(this.#failure);
+      const background = options.background === true;
+      this.#pending.set(id, { expect, background, settle: (fields) => resolve(decode(fields)), reject });
+      if (!background && this.#foreground++ === 0 && !this.#idleQueued) this.#socket?.ref();
+      options.onId?.(id);
+    });
+  }
+
+  /** Ends the connection: everything pending rejects with `error`. The first call wins. */
+  fail(error: NexusError): void {
+    if (this.#failure !== undefined) return;
+    this.#failure = error;
+    this.#helloSettle.reject(error);
+    const pending = [...this.#pending.values()];
+    this.#pending.clear();
+    this.#foreground = 0;
+    this.#socket?.destroy();
+    for (const request of pending) request.reject(error);
+    for (const watcher of this.#watchers) watcher(error);
+    this.#watchers.clear();
+  }
+
+  #nextId(): number {
+    do {
+      this.#lastId = this.#lastId >= 0xffff_ffff ? 1 : this.#lastId + 1;
+    } while (this.#pending.has(this.#lastId));
+    return this.#lastId;
+  }
+
+  #write(id: number, encode: RequestEncoder): void {
+    if (this.#encoding) {
+      // A getter in a value that is being encoded made this request: it must not land inside the other frame.
+      const aside = new Writer(1024, MAX_FRAME_BYTES * 2);
+      endFrame(aside, encode(aside, id), this.#maxFrameBytes);
+      queueMicrotask(() => {
+        this.#batch.raw(aside.written());
+        this.#queueFlush();
+      });
+      return;
+    }
+    const batch = this.#batch;
+    const start = batch.length;
+    this.#encoding = true;
+    try {
+      endFrame(batch, encode(batch, id), this.#maxFrameBytes);
+    } catch (error) {
+      batch.length = start;
+      throw error;
+    } finally {
+      this.#encoding = false;
+    }
+    // Large requests don't pile up in one buffer.
+    if (batch.length > KEEP_BATCH_BYTES) this.#flush();
+    else this.#queueFlush();
+  }
+
+  /** nextTick runs when the microtasks are done: all that a batch of answers sets off leaves together. */
+  #queueFlush(): void {
+    if (this.#flushQueued || this.#socket === undefined) return;
+    this.#flushQueued = true;
+    process.nextTick(() => {
+      this.#flushQueued = false;
+      this.#flush();
+    });
+  }
+
+  #flush(): void {
+    const socket = this.#socket;
+    const batch = this.#batch;
+    if (socket === undefined || batch.length === 0 || this.#failure !== undefined) return;
+    socket.write(batch.written());
+    if (socket.writableLength === 0 && batch.bytes.length <= KEEP_BATCH_BYTES) {
+      batch.length = 0; // the kernel has copied everything: the buffer is ours again
+    } else {
+      this.#batch = new Writer(FIRST_BATCH_BYTES, MAX_FRAME_BYTES * 2);
+    }
+  }
+
+  #onData(chunk: Buffer): void {
+    try {
+      this.#splitter.push(chunk);
+    } catch (error) {
+      this.fail(protocolError(error));
+    }
+  }
+
+  #receive(bytes: Buffer, start: number, end: number): void {
+    if (this.#failure !== undefined) return;
+    const answer = readAnswer(bytes, start, end);
+    if (this.#info === undefined) return this.#receiveHello(answer);
+    const pending = this.#pending.get(answer.id);
+    if (pending === undefined) {
+      if (answer.kind === Kind.error) throw readError(answer.fields['error']);
+      throw new MalformedError(`answer to an unknown request ${answer.id}`);
+    }
+    if (answer.kind === Kind.error) {
+      const error = readError(answer.fields['error']);
+      this.#settled(answer.id, pending);
+      pending.reject(error);
+      return;
+    }
+    if (answer.kind !== pending.expect) throw new MalformedError(`answer of kind ${answer.kind}, expected ${pending.expect}`);
+    try {
+      pending.settle(answer.fields);
+    } catch (error) {
+      // The frame is whole but this answer is not what it should be: its request fails, the connection goes on.
+      pending.reject(protocolError(error));
+    }
+    this.#settled(answer.id, pending);
+  }
+
+  #receiveHello(answer: Answer): void {
+    if (answer.kind === Kind.error) throw readError(answer.fields['error']);
+    if (answer.kind !== Kind.helloAnswer || answer.id !== 0) throw new MalformedError('the first answer is not a hello');
+    const info = readHello(answer.fields);
+    if (info.version !== PROTOCOL_VERSION) {
+      throw new MalformedError(`the sidecar speaks protocol ${info.version}, this client ${PROTOCOL_VERSION}`);
+    }
+    this.#info = info;
+    this.#maxFrameBytes = Math.min(info.limits['maxFrameBytes'] ?? MAX_FRAME_BYTES, MAX_FRAME_BYTES);
+    this.#helloSettle.resolve(info);
+  }
+
+  #settled(id: number, pending: Pending): void {
+    this.#pending.delete(id);
+    if (pending.background || --this.#foreground > 0 || this.#idleQueued) return;
+    // Whoever calls in a row has the next request out before this tick: no ref and unref for each.
+    this.#idleQueued = true;
+    process.nextTick(() => {
+      this.#idleQueued = false;
+      if (this.#foreground === 0) this.#socket?.unref();
+    });
+  }
+}
+
+function protocolError(error: unknown): NexusError {
+  if (error instanceof NexusError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new NexusError('PROTOCOL_ERROR', `the sidecar broke the protocol: ${message}`);
+}

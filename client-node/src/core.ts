@@ -1,0 +1,166 @@
+/**
+ * The operations of the protocol on whichever sidecar is there, with the mode of the result (plain or Buffers) chosen by the
+ * caller. NexusRuntime, `run` and the dialects are thin layers over this.
+ */
+import { checkConfig, type RuntimeConfig } from './config.js';
+import type { Connection, RequestOptions } from './connection.js';
+import { NexusError } from './errors.js';
+import type { Fields } from './fields.js';
+import { Handles } from './handles.js';
+import { Link } from './link.js';
+import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
+import { readCheck, readHandle, readStats } from './results.js';
+import type { HandlerCheck, RuntimeStats } from './types.js';
+import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
+
+/** `readPlainResult` or `readBufferResult`. */
+export type ReadResult<Result> = (fields: Record<string, unknown>) => Result;
+
+export class Core {
+  readonly #link: Link;
+  readonly #handles = new Handles();
+
+  constructor(config: RuntimeConfig) {
+    this.#link = new Link(checkConfig(config));
+  }
+
+  /** A connection to make requests on; starts a sidecar when there is none. Throws when there can be none. */
+  connection(): Connection {
+    return this.#link.connection();
+  }
+
+  /** The connection when a sidecar has been asked for something already: for what must not start one. */
+  existing(): Connection | undefined {
+    return this.#link.existing();
+  }
+
+  execute<Result>(request: ExecuteRequest, read: ReadResult<Result>): Promise<Result> {
+    return executeOn(this.#link.connection(), request, read);
+  }
+
+  /** Compiles again, once, when the sidecar says that it does not know the handle (SPEC 4, INVALID_HANDLER). */
+  async executeCompiled<Result extends { error?: NexusError }>(
+    handle: Uint8Array,
+    request: ExecuteRequest,
+    read: ReadResult<Result>,
+  ): Promise<Result> {
+    const sent = this.#handles.current(checkHandle(handle));
+    let failure: NexusError;
+    let result: Result | undefined;
+    try {
+      result = await this.execute({ ...request, handler: sent }, read);
+      if (!isUnknownHandle(result.error)) return result;
+      failure = result.error;
+    } catch (error) {
+      if (!isUnknownHandle(error)) throw error;
+      failure = error;
+    }
+    const entry = this.#handles.find(handle);
+    if (entry === undefined) {
+      if (result !== undefined) return result;
+      throw failure;
+    }
+    // Another execution may have replaced it while this one was on its way.
+    const handler = entry.current !== sent ? entry.current : await this.#recompile(entry);
+    return this.execute({ ...request, handler }, read);
+  }
+
+  #recompile(entry: NonNullable<ReturnType<Handles['find']>>): Promise<Uint8Array> {
+    entry.recompiling ??= this.#compile(entry.source)
+      .then((handle) => {
+        this.#handles.replace(entry, handle);
+        return handle;
+      })
+      .finally(() => {
+        delete entry.recompiling;
+      });
+    return entry.recompiling;
+  }
+
+  async precompile(source: string, handlerName?: string): Promise<Buffer> {
+    const handle = await this.#compile(checkSource(source), handlerName);
+    this.#handles.remember(handle, source);
+    return handle;
+  }
+
+  #compile(source: string, handlerName?: string): Promise<Buffer> {
+    return this.#ask(Kind.precompile, { source, handlerName }, Kind.compiled, readHandle);
+  }
+
+  resume<Result>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
+    return resumeOn(this.#link.connection(), checkSuspensionId(suspension), outcome, read);
+  }
+
+  cancel(suspension: string): Promise<boolean> {
+    return cancelOn(this.#link.connection(), { suspension: checkSuspensionId(suspension) });
+  }
+
+  check(source: string): Promise<HandlerCheck> {
+    return this.#ask(Kind.check, { source: checkSource(source) }, Kind.checked, readCheck);
+  }
+
+  stats(options?: RequestOptions): Promise<RuntimeStats> {
+    return this.#ask(Kind.stats, {}, Kind.statsAnswer, readStats, options);
+  }
+
+  metrics(options?: RequestOptions): Promise<string> {
+    return this.#ask(Kind.metrics, {}, Kind.metricsAnswer, (fields) => string(fields, 'text'), options);
+  }
+
+  ping(): Promise<void> {
+    return this.#ask(Kind.ping, {}, Kind.pong, () => undefined);
+  }
+
+  shutdown(): Promise<void> {
+    return this.#link.shutdown();
+  }
+
+  #ask<T>(
+    kind: number,
+    fields: Fields,
+    expect: number,
+    read: (fields: Record<string, unknown>) => T,
+    options?: RequestOptions,
+  ): Promise<T> {
+    return this.#link.connection().request(expect, (writer, id) => writeRequest(writer, id, kind, fields), read, options);
+  }
+}
+
+export function executeOn<Result>(
+  connection: Connection,
+  request: ExecuteRequest,
+  read: ReadResult<Result>,
+  options?: RequestOptions,
+): Promise<Result> {
+  return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request), read, options);
+}
+
+export function resumeOn<Result>(
+  connection: Connection,
+  suspension: string,
+  outcome: Outcome,
+  read: ReadResult<Result>,
+  options?: RequestOptions,
+): Promise<Result> {
+  return connection.request(
+    Kind.result,
+    (writer, id) =>
+      'error' in outcome
+        ? writeResumeError(writer, id, suspension, outcome.error)
+        : writeResume(writer, id, suspension, outcome.value),
+    read,
+    options,
+  );
+}
+
+export function cancelOn(connection: Connection, target: { suspension: string } | { request: number }): Promise<boolean> {
+  return connection.request(
+    Kind.done,
+    (writer, id) => writeRequest(writer, id, Kind.cancel, target),
+    (fields) => boolean(fields, 'cancelled'),
+  );
+}
+
+function isUnknownHandle(error: unknown): error is NexusError {
+  return error instanceof NexusError && error.code === 'INVALID_HANDLER' && error.context?.['reason'] === 'unknown';
+}

@@ -1,0 +1,138 @@
+/**
+ * The one error type of the client, and the codes of SPEC 4.
+ *
+ * A fault of the caller or of the connection rejects the promise with a NexusError; a fault of the handler is the `error`
+ * of a result (`status: 'error'`), the same type, so that `throw result.error` works. `run` always throws.
+ */
+
+/** code -> whether the same request may succeed later. INVALID_HANDLER is decided case by case (SPEC 4). */
+const RETRYABLE_BY_CODE = {
+  PROTOCOL_ERROR: false,
+  INVALID_ARGUMENT: false,
+  INVALID_HANDLER: false,
+  SUSPENSION_ERROR: false,
+  CANCELLED: false,
+  COMPILATION_ERROR: false,
+  EXECUTION_ERROR: false,
+  PERMISSION_DENIED: false,
+  EXTENSION_NOT_FOUND: false,
+  METHOD_NOT_FOUND: false,
+  SERIALIZATION_ERROR: false,
+  TIMEOUT: false,
+  MEMORY_LIMIT: false,
+  RESOURCE_LIMIT: false,
+  OVERLOADED: true,
+  WASM_ERROR: true,
+  INTERNAL_ERROR: true,
+  SIDECAR_GONE: true,
+} as const;
+
+export type ErrorCode = keyof typeof RETRYABLE_BY_CODE;
+
+export interface SourceLocation {
+  /** 1-based, in the handler's own source. */
+  line: number;
+  column: number;
+}
+
+export interface SourceSnippet {
+  /** Up to five lines of the handler's source. */
+  code: string;
+  /** Which of them is meant, from 1. */
+  highlightLine: number;
+}
+
+export interface ErrorDetails {
+  retryable?: boolean;
+  /** Name of the handler's own error object (`TypeError`, ...). */
+  errorName?: string;
+  location?: SourceLocation;
+  /** Frames of the handler only; with `debug`. */
+  handlerStack?: string;
+  /** With `debug`. */
+  snippet?: SourceSnippet;
+  /** The token that was missing (PERMISSION_DENIED). */
+  capability?: string;
+  context?: Record<string, string | number>;
+  cause?: unknown;
+}
+
+export class NexusError extends Error {
+  override readonly name = 'NexusError';
+  readonly code: ErrorCode;
+  readonly retryable: boolean;
+  readonly errorName?: string;
+  readonly location?: SourceLocation;
+  readonly handlerStack?: string;
+  readonly snippet?: SourceSnippet;
+  readonly capability?: string;
+  readonly context?: Record<string, string | number>;
+
+  constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
+    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    this.code = code;
+    this.retryable = details.retryable ?? RETRYABLE_BY_CODE[code];
+    // Absent fields are not own properties: printing and comparing an error shows only what is known.
+    if (details.errorName !== undefined) this.errorName = details.errorName;
+    if (details.location !== undefined) this.location = details.location;
+    if (details.handlerStack !== undefined) this.handlerStack = details.handlerStack;
+    if (details.snippet !== undefined) this.snippet = details.snippet;
+    if (details.capability !== undefined) this.capability = details.capability;
+    if (details.context !== undefined) this.context = details.context;
+  }
+
+  /** An Error's message is not enumerable; without this a logged result would lose it. */
+  toJSON(): Record<string, unknown> {
+    const { code, message, retryable, errorName, location, handlerStack, snippet, capability, context } = this;
+    return { code, message, retryable, errorName, location, handlerStack, snippet, capability, context };
+  }
+}
+
+/** A client treats a code that it does not know as INTERNAL_ERROR (SPEC 4). */
+export function knownCode(code: string): ErrorCode {
+  return Object.hasOwn(RETRYABLE_BY_CODE, code) ? (code as ErrorCode) : 'INTERNAL_ERROR';
+}
+
+/**
+ * An error that came over the wire. Its stack is the handler's (with `debug`) or nothing but the message: the client's own
+ * frames at this point are those of the socket reader and would mislead.
+ */
+export function errorFromWire(code: string, message: string, details: ErrorDetails): NexusError {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  const error = new NexusError(knownCode(code), message, details);
+  Error.stackTraceLimit = limit;
+  if (details.handlerStack !== undefined) {
+    Object.defineProperty(error, 'stack', {
+      value: `NexusError: ${message}\n${details.handlerStack}`,
+      configurable: true,
+      writable: true,
+    });
+  }
+  return error;
+}
+
+/** The error with which a failed extension call fails inside the handler (SPEC 3, resume). */
+export interface ExtensionError {
+  message: string;
+  name?: string;
+  code?: string;
+}
+
+/** Anything can be thrown in JavaScript; a handler gets message, name and code, and never a stack of the host. */
+export function toExtensionError(thrown: unknown): ExtensionError {
+  if (typeof thrown !== 'object' || thrown === null) return { message: describe(thrown) };
+  const { message, name, code } = thrown as Record<string, unknown>;
+  const error: ExtensionError = { message: typeof message === 'string' ? message : describe(thrown) };
+  if (typeof name === 'string') error.name = name;
+  if (typeof code === 'string' || typeof code === 'number') error.code = String(code);
+  return error;
+}
+
+function describe(value: unknown): string {
+  try {
+    return String(value);
+  } catch {
+    return 'unknown error';
+  }
+}

@@ -1,0 +1,32 @@
+/** Public API of @nexus/sidecar. What is not exported here may change in any release. */
+export { NexusRuntime } from './client.js';
+export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
+export { NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
+export type { HelloInfo } from './messages.js';
+export { applyMutations } from './mutations.js';
+export { decodePayload, encodePayload } from './payload.js';
+export type { ExtensionMethod, Extensions, RunOptions, RunResult, Segment } from './run.js';
+export type {
+  AsyncResult,
+  BufferContext,
+  BufferResult,
+  EmittedEvent,
+  ExecutionMetrics,
+  ExecutionResult,
+  HandlerCheck,
+  HandlerContext,
+  LogRecord,
+  RuntimeStats,
+  StateMutation,
+  Suspension,
+  ViewCommand,
+} from './types.js';
+export { createRuntime } from './dialects/kernel.js';
+export type {
+  KernelAsyncResult,
+  KernelContext,
+  KernelResult,
+  KernelRuntime,
+} from './dialects/kernel.js';
+export { WasmRuntime } from './dialects/reactor.js';
+export type { ReactorAsyncResult, ReactorContext, ReactorResult } from './dialects/reactor.js';

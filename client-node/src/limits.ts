@@ -1,0 +1,25 @@
+/** Bounds that the client applies itself. They mirror protocol/src/limits.rs; the sidecar's hello names those in force. */
+
+/** Largest frame body. */
+export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
+/** Nesting of containers in a payload; a scalar has depth 0. */
+export const MAX_PAYLOAD_DEPTH = 64;
+/** Nesting of containers in the fields of a message. */
+export const MAX_CONTROL_DEPTH = 16;
+/** Lines of the sidecar's stderr that are kept for error messages, and how much of each. */
+export const STDERR_TAIL_LINES = 20;
+export const STDERR_LINE_CHARS = 2000;
+/** Handles whose source is kept, so that a handle of a sidecar that has gone can be compiled again. */
+export const MAX_REMEMBERED_HANDLES = 1000;
+/** A batch buffer larger than this is given back after its flush. */
+export const KEEP_BATCH_BYTES = 1024 * 1024;
+/** Of the two signs of a dead sidecar (socket closed, process exited) the second is awaited this long. */
+export const DEATH_DETAIL_MS = 100;
+/** A sidecar that dies sooner than this after its start counts as a failed start. */
+export const STABLE_AFTER_MS = 1000;
+/** Wait before the next start after the first failed one; doubles each time. */
+export const BACKOFF_FIRST_MS = 50;
+export const BACKOFF_MAX_MS = 2000;
+export const MAX_REMEMBERED_SOURCE_CHARS = 16 * 1024 * 1024;
+/** Suspensions of executions in Buffers that are remembered as such. */
+export const MAX_BUFFER_SUSPENSIONS = 10_000;

@@ -1,0 +1,253 @@
+/**
+ * Messages (SPEC 2 to 4): what stands in a frame. Requests are written straight into the batch buffer; answers are read
+ * with every rule of SPEC 1 checked, so that code behind this file deals with typed, complete values only.
+ */
+import { errorFromWire, NexusError, type ErrorDetails, type ExtensionError } from './errors.js';
+import { encodeFields, readFields, type Fields } from './fields.js';
+import { beginFrame } from './frames.js';
+import { writeValue } from './payload.js';
+import { MalformedError, Reader } from './reader.js';
+import type { Writer } from './writer.js';
+
+export const PROTOCOL_MAGIC = 'nexus-sidecar';
+export const PROTOCOL_VERSION = 1;
+
+export const Kind = {
+  hello: 0x01,
+  execute: 0x02,
+  precompile: 0x03,
+  resume: 0x04,
+  cancel: 0x05,
+  check: 0x06,
+  stats: 0x07,
+  metrics: 0x08,
+  ping: 0x09,
+  shutdown: 0x0a,
+  helloAnswer: 0x81,
+  result: 0x82,
+  compiled: 0x83,
+  done: 0x84,
+  checked: 0x86,
+  statsAnswer: 0x87,
+  metricsAnswer: 0x88,
+  pong: 0x89,
+  error: 0xff,
+} as const;
+
+/** A value to encode, or a Buffer that is a payload already. */
+export type Payload = unknown;
+
+export interface ExecuteRequest {
+  source?: string | undefined;
+  handler?: Uint8Array | undefined;
+  panelId?: string | undefined;
+  handlerName?: string | undefined;
+  state?: Payload;
+  args?: Payload;
+  scope?: Payload;
+  capabilities?: readonly string[] | undefined;
+  extensions?: Readonly<Record<string, readonly string[]>> | undefined;
+  timeoutMs?: number | undefined;
+  limits?: Readonly<Record<string, number>> | undefined;
+  strictCapabilities?: boolean | undefined;
+  seed?: number | bigint | undefined;
+}
+
+export function writeHello(writer: Writer, client: string): number {
+  const at = beginFrame(writer, Kind.hello, 0);
+  encodeFields(writer, { magic: PROTOCOL_MAGIC, min: PROTOCOL_VERSION, max: PROTOCOL_VERSION, client });
+  return at;
+}
+
+export function writeExecute(writer: Writer, id: number, request: ExecuteRequest): number {
+  const at = beginFrame(writer, Kind.execute, id);
+  let count = 0;
+  for (const key of EXECUTE_KEYS) if (present(request[key])) count++;
+  writer.mapHeader(count);
+  for (const key of EXECUTE_KEYS) {
+    const value = request[key];
+    if (!present(value)) continue;
+    writer.string(key);
+    if (key === 'state' || key === 'args' || key === 'scope') writePayload(writer, value);
+    else encodeFields(writer, value as Fields);
+  }
+  return at;
+}
+
+const EXECUTE_KEYS = [
+  'source',
+  'handler',
+  'panelId',
+  'handlerName',
+  'state',
+  'args',
+  'scope',
+  'capabilities',
+  'extensions',
+  'timeoutMs',
+  'limits',
+  'strictCapabilities',
+  'seed',
+] as const satisfies readonly (keyof ExecuteRequest)[];
+
+/** An empty Buffer is what the kernel sends for "nothing"; it is no payload. */
+function present(value: unknown): boolean {
+  return value !== undefined && !(Buffer.isBuffer(value) && value.length === 0);
+}
+
+function writePayload(writer: Writer, value: Payload): void {
+  if (Buffer.isBuffer(value)) return writer.bin(value);
+  const at = writer.beginBin();
+  writeValue(writer, value);
+  writer.endBin(at);
+}
+
+export function writeResume(writer: Writer, id: number, suspension: string, value: Payload): number {
+  const at = beginFrame(writer, Kind.resume, id);
+  writer.mapHeader(present(value) ? 2 : 1);
+  writer.string('suspension');
+  writer.string(suspension);
+  if (present(value)) {
+    writer.string('value');
+    writePayload(writer, value);
+  }
+  return at;
+}
+
+export function writeResumeError(writer: Writer, id: number, suspension: string, error: ExtensionError): number {
+  const at = beginFrame(writer, Kind.resume, id);
+  encodeFields(writer, { suspension, error: { message: error.message, name: error.name, code: error.code } });
+  return at;
+}
+
+/** Every other request: plain fields. */
+export function writeRequest(writer: Writer, id: number, kind: number, fields: Fields): number {
+  const at = beginFrame(writer, kind, id);
+  encodeFields(writer, fields);
+  return at;
+}
+
+/** An answer whose kind and id are known and whose fields are read by the one who asked. */
+export interface Answer {
+  kind: number;
+  id: number;
+  fields: Record<string, unknown>;
+}
+
+/** Throws MalformedError. The `bin` values are views of `bytes`. */
+export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
+  const reader = new Reader(bytes, start, end);
+  if (reader.u8() !== 0x93) throw new MalformedError('a body is an array of three');
+  const kind = readUint(reader, 0xff);
+  const id = readUint(reader, 0xffff_ffff);
+  const fields = readFields(reader);
+  if (reader.at !== reader.end) throw new MalformedError('bytes behind the body');
+  return { kind, id, fields };
+}
+
+function readUint(reader: Reader, max: number): number {
+  const head = reader.u8();
+  let value: number | bigint;
+  if (head < 0x80) value = head;
+  else if (head === 0xcc) value = reader.u8();
+  else if (head === 0xcd) value = reader.u16();
+  else if (head === 0xce) value = reader.u32();
+  else if (head === 0xcf) value = reader.u64();
+  else throw new MalformedError('kind and id are unsigned integers');
+  if (typeof value === 'bigint' || value > max) throw new MalformedError('kind or id out of range');
+  return value;
+}
+
+export interface HelloInfo {
+  /** Protocol version of the connection. */
+  version: number;
+  /** The sidecar's own version. */
+  build: string;
+  /** Digest of the guest module. */
+  engine: string;
+  pid: number;
+  debug: boolean;
+  /** What is in force, by name (SPEC 2). */
+  limits: Record<string, number>;
+}
+
+export function readHello(fields: Record<string, unknown>): HelloInfo {
+  return {
+    version: number(fields, 'version'),
+    build: string(fields, 'build'),
+    engine: string(fields, 'engine'),
+    pid: number(fields, 'pid'),
+    debug: boolean(fields, 'debug'),
+    limits: numbers(fields, 'limits'),
+  };
+}
+
+/** The error of an `error` answer or of a result. */
+export function readError(value: unknown): NexusError {
+  const fields = map(value, 'error');
+  const details: ErrorDetails = { retryable: boolean(fields, 'retryable') };
+  if (fields['name'] !== undefined) details.errorName = string(fields, 'name');
+  if (fields['stack'] !== undefined) details.handlerStack = string(fields, 'stack');
+  if (fields['capability'] !== undefined) details.capability = string(fields, 'capability');
+  if (fields['location'] !== undefined) {
+    const location = map(fields['location'], 'location');
+    details.location = { line: number(location, 'line'), column: number(location, 'column') };
+  }
+  if (fields['snippet'] !== undefined) {
+    const snippet = map(fields['snippet'], 'snippet');
+    details.snippet = { code: string(snippet, 'code'), highlightLine: number(snippet, 'highlightLine') };
+  }
+  if (fields['context'] !== undefined) {
+    const context = map(fields['context'], 'context');
+    for (const value of Object.values(context)) {
+      if (typeof value !== 'string' && typeof value !== 'number') throw new MalformedError('`context` holds str and u64');
+    }
+    details.context = context as Record<string, string | number>;
+  }
+  return errorFromWire(string(fields, 'code'), string(fields, 'message'), details);
+}
+
+export function string(fields: Record<string, unknown>, key: string): string {
+  const value = fields[key];
+  if (typeof value !== 'string') throw new MalformedError(`\`${key}\` is not a str`);
+  return value;
+}
+
+export function number(fields: Record<string, unknown>, key: string): number {
+  const value = fields[key];
+  if (typeof value !== 'number') throw new MalformedError(`\`${key}\` is not a number`);
+  return value;
+}
+
+export function boolean(fields: Record<string, unknown>, key: string): boolean {
+  const value = fields[key];
+  if (typeof value !== 'boolean') throw new MalformedError(`\`${key}\` is not a bool`);
+  return value;
+}
+
+export function bytes(fields: Record<string, unknown>, key: string): Buffer {
+  const value = fields[key];
+  if (!Buffer.isBuffer(value)) throw new MalformedError(`\`${key}\` is not a bin`);
+  return value;
+}
+
+export function strings(fields: Record<string, unknown>, key: string): string[] {
+  const value = fields[key];
+  if (!Array.isArray(value) || !value.every((item) => typeof item === 'string')) {
+    throw new MalformedError(`\`${key}\` is not an array of str`);
+  }
+  return value as string[];
+}
+
+export function numbers(fields: Record<string, unknown>, key: string): Record<string, number> {
+  const value = map(fields[key], key);
+  for (const item of Object.values(value)) if (typeof item !== 'number') throw new MalformedError(`\`${key}\` holds numbers`);
+  return value as Record<string, number>;
+}
+
+export function map(value: unknown, key: string): Record<string, unknown> {
+  if (typeof value !== 'object' || value === null || Array.isArray(value) || Buffer.isBuffer(value)) {
+    throw new MalformedError(`\`${key}\` is not a map`);
+  }
+  return value as Record<string, unknown>;
+}

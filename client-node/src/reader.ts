@@ -1,0 +1,140 @@
+/**
+ * MessagePack primitives out of a buffer: bounds are checked before every read and before anything is reserved, so any
+ * bytes either decode or throw MalformedError. What the bytes mean is the business of payload.ts and messages.ts.
+ */
+const TWO_32 = 0x1_0000_0000;
+/** Strings up to this length are first tried as ASCII in JavaScript. */
+const SHORT_STRING = 24;
+
+/** The bytes are not what they should be. Callers turn it into a NexusError that says whose fault it is. */
+export class MalformedError extends Error {}
+
+/** What a map key or a short string was last time: interned strings make objects of one shape share their layout. */
+const KEY_SLOTS = 2048;
+const keyCache: (string | undefined)[] = new Array<string | undefined>(KEY_SLOTS).fill(undefined);
+
+export class Reader {
+  bytes: Buffer;
+  at: number;
+  end: number;
+  #view: DataView;
+
+  constructor(bytes: Buffer, at = 0, end = bytes.length) {
+    this.bytes = bytes;
+    this.at = at;
+    this.end = end;
+    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+
+  /** The offset of the next `count` bytes, which exist. */
+  take(count: number): number {
+    const at = this.at;
+    if (count > this.end - at) throw new MalformedError('truncated');
+    this.at = at + count;
+    return at;
+  }
+
+  u8(): number {
+    return this.#view.getUint8(this.take(1));
+  }
+
+  peek(): number {
+    if (this.at >= this.end) throw new MalformedError('truncated');
+    return this.bytes[this.at] as number;
+  }
+
+  u16(): number {
+    return this.#view.getUint16(this.take(2));
+  }
+
+  u32(): number {
+    return this.#view.getUint32(this.take(4));
+  }
+
+  i32(): number {
+    return this.#view.getInt32(this.take(4));
+  }
+
+  f32(): number {
+    return this.#view.getFloat32(this.take(4));
+  }
+
+  f64(): number {
+    return this.#view.getFloat64(this.take(8));
+  }
+
+  i8(): number {
+    return this.#view.getInt8(this.take(1));
+  }
+
+  i16(): number {
+    return this.#view.getInt16(this.take(2));
+  }
+
+  /** Number where it is exact, else BigInt (SPEC 5). */
+  u64(): number | bigint {
+    const at = this.take(8);
+    const high = this.#view.getUint32(at);
+    return high <= 0x1f_ffff ? high * TWO_32 + this.#view.getUint32(at + 4) : this.#view.getBigUint64(at);
+  }
+
+  i64(): number | bigint {
+    const at = this.take(8);
+    const high = this.#view.getInt32(at);
+    const low = this.#view.getUint32(at + 4);
+    const exact = high <= 0x1f_ffff && (high > -0x20_0000 || (high === -0x20_0000 && low > 0));
+    return exact ? high * TWO_32 + low : this.#view.getBigInt64(at);
+  }
+
+  /** `count` items of at least one byte each must still fit: a hostile count cannot make us reserve or loop. */
+  count(count: number, bytesEach: number): number {
+    if (count * bytesEach > this.end - this.at) throw new MalformedError('truncated');
+    return count;
+  }
+
+  string(size: number): string {
+    const at = this.take(size);
+    if (size <= SHORT_STRING) {
+      const { bytes } = this;
+      let text = '';
+      for (let index = at; index < at + size; index++) {
+        const unit = bytes[index] as number;
+        if (unit >= 0x80) return bytes.toString('utf8', at, at + size);
+        text += String.fromCharCode(unit);
+      }
+      return text;
+    }
+    return this.bytes.toString('utf8', at, at + size);
+  }
+
+  /** Like `string`, through the cache. */
+  key(size: number): string {
+    if (size === 0 || size > SHORT_STRING) return this.string(size);
+    const { bytes } = this;
+    const at = this.take(size);
+    let hash = size;
+    for (let index = at; index < at + size; index++) hash = (hash * 31 + (bytes[index] as number)) | 0;
+    const slot = (hash >>> 0) % KEY_SLOTS;
+    const cached = keyCache[slot];
+    if (cached !== undefined && cached.length === size) {
+      let index = 0;
+      while (index < size && cached.charCodeAt(index) === bytes[at + index]) index++;
+      // The cache holds ASCII only, so equal units mean equal bytes.
+      if (index === size) return cached;
+    }
+    this.at = at;
+    const text = this.string(size);
+    if (text.length === size && isAscii(text)) keyCache[slot] = text;
+    return text;
+  }
+
+  view(size: number): Buffer {
+    const at = this.take(size);
+    return this.bytes.subarray(at, at + size);
+  }
+}
+
+function isAscii(text: string): boolean {
+  for (let index = 0; index < text.length; index++) if (text.charCodeAt(index) >= 0x80) return false;
+  return true;
+}

@@ -1,0 +1,287 @@
+/**
+ * The whole loop of one handler (CONTRACT 3, `run`): execute, deliver each segment, call extensions, resume, until it ends.
+ *
+ * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
+ * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
+ * end) is an unhandled rejection. A handler reaches own properties of the extensions only, never a prototype.
+ */
+import type { Connection } from './connection.js';
+import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
+import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { readPlainResult } from './results.js';
+import type {
+  EmittedEvent,
+  ExecutionMetrics,
+  ExecutionResult,
+  HandlerContext,
+  LogRecord,
+  StateMutation,
+  Suspension,
+  ViewCommand,
+} from './types.js';
+import { checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
+
+export type ExtensionMethod = (...args: any[]) => unknown;
+export type Extensions = Readonly<Record<string, Readonly<Record<string, ExtensionMethod>>>>;
+
+/** What happened between two suspensions. */
+export interface Segment {
+  seq: number;
+  status: ExecutionResult['status'];
+  stateMutations: StateMutation[];
+  events: EmittedEvent[];
+  viewCommands: ViewCommand[];
+  logs: LogRecord[];
+  /** Calls that are outstanding after this segment. */
+  suspensions: Suspension[];
+  metrics: ExecutionMetrics;
+}
+
+export interface RunOptions extends Omit<HandlerContext, 'extensionRegistry'> {
+  /** Own properties only: `{ http: { get: async (url) => ... } }`. */
+  extensions?: Extensions;
+  /** Called at once for every segment, the last one included. What it throws ends the run and is thrown by it. */
+  onSegment?: (segment: Segment) => unknown;
+  /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
+  signal?: AbortSignal;
+  timeoutMs?: number;
+}
+
+export interface RunResult {
+  /** What the handler returned. */
+  value: unknown;
+  /** The effects of all segments, in order. */
+  stateMutations: StateMutation[];
+  events: EmittedEvent[];
+  viewCommands: ViewCommand[];
+  logs: LogRecord[];
+  segments: Segment[];
+  /** Of the whole execution. */
+  metrics: ExecutionMetrics;
+}
+
+export async function runHandler(core: Core, code: string, options: RunOptions): Promise<RunResult> {
+  const { extensions = {}, onSegment, signal, timeoutMs, ...context } = options;
+  const request = contextFields({ ...context, extensionRegistry: registryOf(extensions) }, checkTimeout(timeoutMs));
+  request.source = checkSource(code);
+  if (signal?.aborted === true) throw cancelled(signal);
+  const connection = core.connection();
+  return new Promise<RunResult>((resolve, reject) => {
+    const run = new Run(connection, extensions, onSegment, { resolve, reject });
+    run.watch(signal);
+    run.send((onId) => executeOn(connection, request, readPlainResult, { onId }));
+  });
+}
+
+/** Names and methods as the handler may see them in `$ext.list()`. */
+function registryOf(extensions: Extensions): Record<string, string[]> {
+  const registry: Record<string, string[]> = Object.create(null) as Record<string, string[]>;
+  for (const [name, extension] of Object.entries(extensions)) {
+    if (typeof extension !== 'object' || extension === null) continue;
+    registry[name] = Object.keys(extension).filter((method) => typeof extension[method] === 'function');
+  }
+  return registry;
+}
+
+interface Settle {
+  resolve(result: RunResult): void;
+  reject(error: unknown): void;
+}
+
+class Run {
+  readonly #connection: Connection;
+  readonly #extensions: Extensions;
+  readonly #onSegment: RunOptions['onSegment'];
+  readonly #promise: Settle;
+
+  readonly #segments: Segment[] = [];
+  /** Results that came before one with a lower seq. */
+  readonly #early = new Map<number, ExecutionResult>();
+  /** Ids of requests that are unanswered. */
+  readonly #inFlight = new Set<number>();
+  /** Suspensions whose extension has been called. */
+  readonly #called = new Set<string>();
+  /** What `onSegment` returned, when that were promises. */
+  readonly #deliveries: PromiseLike<unknown>[] = [];
+  /** Why the run is being ended from outside, once it is. */
+  #stopped: { error: unknown } | undefined;
+  #finished = false;
+  readonly #unwatch: (() => void)[] = [];
+
+  constructor(connection: Connection, extensions: Extensions, onSegment: RunOptions['onSegment'], promise: Settle) {
+    this.#connection = connection;
+    this.#extensions = extensions;
+    this.#onSegment = onSegment;
+    this.#promise = promise;
+  }
+
+  watch(signal: AbortSignal | undefined): void {
+    // A suspended run has no request that would reject when the sidecar dies.
+    this.#unwatch.push(this.#connection.onFailure((error) => this.#fail(error)));
+    if (signal === undefined) return;
+    const onAbort = (): void => this.#stop(cancelled(signal));
+    signal.addEventListener('abort', onAbort, { once: true });
+    this.#unwatch.push(() => signal.removeEventListener('abort', onAbort));
+  }
+
+  /** Sends an execute or resume and takes its answer. `onRefused` may answer for a request that could not be made. */
+  send(request: (onId: (id: number) => void) => Promise<ExecutionResult>, onRefused?: (error: unknown) => boolean): void {
+    let requestId = 0;
+    const answered = request((id) => {
+      requestId = id;
+      this.#inFlight.add(id);
+    });
+    answered.then(
+      (result) => {
+        this.#inFlight.delete(requestId);
+        this.#take(result, onRefused !== undefined);
+      },
+      (error: unknown) => {
+        this.#inFlight.delete(requestId);
+        if (this.#finished || onRefused?.(error) === true) return;
+        this.#fail(error);
+      },
+    );
+  }
+
+  #take(result: ExecutionResult, isResume: boolean): void {
+    if (this.#finished) return;
+    if (isResume && result.error?.code === 'SUSPENSION_ERROR') {
+      // The execution ended before this resume got there. Its end is in another answer; without one, it expired.
+      if (this.#inFlight.size === 0) this.#fail(result.error);
+      return;
+    }
+    this.#early.set(result.seq, result);
+    for (let next; !this.#finished && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
+      this.#early.delete(next.seq);
+      this.#deliver(next);
+    }
+    if (!this.#finished && this.#early.size > 0 && this.#inFlight.size === 0) {
+      this.#fail(new NexusError('PROTOCOL_ERROR', `segment ${this.#segments.length} of the execution is missing`));
+    }
+  }
+
+  #deliver(result: ExecutionResult): void {
+    const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
+    const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
+    this.#segments.push(segment);
+    this.#notify(segment);
+    if (result.error !== undefined) this.#fail(result.error);
+    else if (status === 'success') this.#succeed(result);
+    else if (this.#stopped !== undefined) this.#cancelSuspended();
+    else for (const suspension of suspensions) void this.#call(suspension);
+  }
+
+  #notify(segment: Segment): void {
+    if (this.#onSegment === undefined) return;
+    try {
+      const delivery = this.#onSegment(segment);
+      if (!isThenable(delivery)) return;
+      this.#deliveries.push(delivery);
+      delivery.then(undefined, (error: unknown) => this.#stop(error));
+    } catch (error) {
+      this.#stop(error);
+    }
+  }
+
+  async #call(suspension: Suspension): Promise<void> {
+    if (this.#called.has(suspension.suspensionId)) return;
+    this.#called.add(suspension.suspensionId);
+    let outcome: Outcome;
+    try {
+      outcome = { value: await this.#invoke(suspension) };
+    } catch (error) {
+      outcome = { error: toExtensionError(error) };
+    }
+    this.#resume(suspension.suspensionId, outcome);
+  }
+
+  #invoke({ extensionName, method, args }: Suspension): unknown {
+    const extension = own(this.#extensions, extensionName);
+    if (typeof extension !== 'object' || extension === null) {
+      throw missing('EXTENSION_NOT_FOUND', `extension '${extensionName}' not found`);
+    }
+    const call = own(extension, method);
+    if (typeof call !== 'function') {
+      throw missing('METHOD_NOT_FOUND', `method '${method}' not found on extension '${extensionName}'`);
+    }
+    return Reflect.apply(call, extension, args) as unknown;
+  }
+
+  #resume(suspensionId: string, outcome: Outcome): void {
+    if (this.#finished || this.#stopped !== undefined) return;
+    this.send(
+      (onId) => resumeOn(this.#connection, suspensionId, outcome, readPlainResult, { onId }),
+      (error) => {
+        // A value that cannot be sent is the extension's fault: its call fails in the handler, which may catch it.
+        if ('error' in outcome || this.#connection.failure !== undefined) return false;
+        this.#resume(suspensionId, { error: toExtensionError(error) });
+        return true;
+      },
+    );
+  }
+
+  /** Ends the execution from outside. The run settles when the sidecar has said what became of it, effects included. */
+  #stop(error: unknown): void {
+    if (this.#finished || this.#stopped !== undefined) return;
+    this.#stopped = { error };
+    for (const request of this.#inFlight) cancelOn(this.#connection, { request }).catch(() => undefined);
+    if (this.#inFlight.size === 0 && this.#segments.at(-1)?.status === 'suspended') this.#cancelSuspended();
+  }
+
+  #cancelSuspended(): void {
+    // Other requests in flight bring the end of the execution themselves.
+    const suspension = this.#segments.at(-1)?.suspensions[0]?.suspensionId;
+    if (suspension === undefined || this.#inFlight.size > 0) return;
+    const settle = (): void => this.#fail(this.#stopped?.error);
+    cancelOn(this.#connection, { suspension }).then(settle, settle);
+  }
+
+  #succeed(result: ExecutionResult): void {
+    if (this.#stopped !== undefined) return this.#fail(this.#stopped.error);
+    this.#finish();
+    const segments = this.#segments;
+    const run: RunResult = {
+      value: result.returnValue,
+      stateMutations: segments.flatMap((segment) => segment.stateMutations),
+      events: segments.flatMap((segment) => segment.events),
+      viewCommands: segments.flatMap((segment) => segment.viewCommands),
+      logs: segments.flatMap((segment) => segment.logs),
+      segments,
+      metrics: result.metrics,
+    };
+    if (this.#deliveries.length === 0) return this.#promise.resolve(run);
+    Promise.all(this.#deliveries).then(
+      () => this.#promise.resolve(run),
+      (error: unknown) => this.#promise.reject(error),
+    );
+  }
+
+  #fail(error: unknown): void {
+    if (this.#finished) return;
+    this.#finish();
+    this.#promise.reject(this.#stopped === undefined ? error : this.#stopped.error);
+  }
+
+  #finish(): void {
+    this.#finished = true;
+    for (const unwatch of this.#unwatch) unwatch();
+    this.#early.clear();
+  }
+}
+
+function own(target: object, key: string): unknown {
+  return Object.hasOwn(target, key) ? (target as Record<string, unknown>)[key] : undefined;
+}
+
+function missing(code: string, message: string): ExtensionError {
+  return { message, name: 'Error', code };
+}
+
+function isThenable(value: unknown): value is PromiseLike<unknown> {
+  return typeof value === 'object' && value !== null && typeof (value as { then?: unknown }).then === 'function';
+}
+
+function cancelled(signal: AbortSignal): NexusError {
+  return new NexusError('CANCELLED', 'the run was aborted', { cause: signal.reason });
+}

@@ -1,0 +1,134 @@
+/** The shapes that callers see: contexts in, results out. Values are plain, or Buffers of MessagePack (see HandlerContext). */
+import type { NexusError } from './errors.js';
+
+/** Grants and limits of one execution. */
+interface ContextBase {
+  /** For logs and metrics of the sidecar. */
+  panelId?: string;
+  handlerName?: string;
+  /** Tokens, as `state:read:count` or `ext:http.get`. Absent: none. */
+  capabilities?: readonly string[];
+  /** Extensions and their methods, to have unknown ones refused. Absent: every name is accepted. */
+  extensionRegistry?: Readonly<Record<string, readonly string[]>>;
+  /** Narrower limits: memoryLimitBytes, maxHostCalls, maxStateMutations, maxEvents, maxResultBytes, maxLogBytes. */
+  limits?: Readonly<Record<string, number>>;
+  /** Refuse before running what the static check shows to lack a capability. */
+  strictCapabilities?: boolean;
+  /** For `Math.random` in the handler. */
+  seed?: number | bigint;
+}
+
+/** Plain values; or a Buffer of MessagePack in any of the three, and then the result comes in Buffers. */
+export interface HandlerContext extends ContextBase {
+  state?: unknown;
+  args?: unknown;
+  scope?: unknown;
+}
+
+export interface BufferContext extends ContextBase {
+  state: Buffer;
+  args?: Buffer;
+  scope?: Buffer;
+}
+
+export type StateMutation = { op: 'set'; key: string; value: unknown } | { op: 'delete'; key: string };
+
+export interface EmittedEvent {
+  name: string;
+  payload: unknown;
+  /** Milliseconds since 1970. */
+  timestamp: number;
+}
+
+export interface ViewCommand {
+  viewId: string;
+  /** `setFilter` (params `{value}`), `scrollTo` (`{position}`), `focus` (`{}`), or the handler's own. */
+  command: string;
+  params: Record<string, unknown>;
+}
+
+export interface LogRecord {
+  level: 'debug' | 'info' | 'warn' | 'error';
+  message: string;
+  timestamp: number;
+}
+
+export interface Suspension<Args = unknown[]> {
+  suspensionId: string;
+  extensionName: string;
+  method: string;
+  args: Args;
+}
+
+/** All of the execution so far. */
+export interface ExecutionMetrics {
+  durationUs: number;
+  cpuUs: number;
+  queueUs: number;
+  memoryUsedBytes: number;
+  memoryPeakBytes: number;
+  /** Approximate. */
+  instructionCount: number;
+  hostCalls: Record<string, number>;
+  cacheHit: boolean;
+  compilationTimeUs?: number;
+}
+
+interface ResultBase<Args> {
+  status: 'success' | 'suspended' | 'error';
+  /** Number of this segment within its execution, from 0. */
+  seq: number;
+  /** The oldest outstanding call: what a loop that handles one at a time looks at. */
+  suspension?: Suspension<Args>;
+  /** Every outstanding call, oldest first. */
+  suspensions: Suspension<Args>[];
+  error?: NexusError;
+  metrics: ExecutionMetrics;
+}
+
+/** One segment. The effects are deltas: what happened since the segment before. */
+export interface ExecutionResult extends ResultBase<unknown[]> {
+  returnValue?: unknown;
+  stateMutations: StateMutation[];
+  events: EmittedEvent[];
+  viewCommands: ViewCommand[];
+  logs: LogRecord[];
+}
+
+/** The same with every value as MessagePack. Effect lists are always there, empty or not. */
+export interface BufferResult extends ResultBase<Buffer> {
+  returnValue?: Buffer;
+  stateMutations: Buffer;
+  events: Buffer;
+  viewCommands: Buffer;
+  logs: Buffer;
+}
+
+/** What an extension call came to. `value` may be a Buffer of MessagePack when the context came in Buffers. */
+export type AsyncResult =
+  | { success: true; value?: unknown }
+  | { success: false; error?: string | { message: string; name?: string; code?: string } };
+
+export interface HandlerCheck {
+  capabilities: string[];
+  suspendMode: 'await' | 'stack';
+}
+
+export interface RuntimeStats {
+  totalExecutions: number;
+  activeInstances: number;
+  availableInstances: number;
+  suspendedInstances: number;
+  cacheHitRate: number;
+  avgExecutionTimeUs: number;
+  p50ExecutionTimeUs: number;
+  p95ExecutionTimeUs: number;
+  p99ExecutionTimeUs: number;
+  totalMemoryBytes: number;
+  instancesCreated: number;
+  instancesReused: number;
+  cacheEntries: number;
+  cacheSizeBytes: number;
+  queued: number;
+  uptimeMs: number;
+}

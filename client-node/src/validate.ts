@@ -1,0 +1,116 @@
+/**
+ * Checks of what callers pass, before it is sent: a value of a wrong type would make the whole frame malformed, and the
+ * sidecar closes a connection for that, with everybody else's requests on it.
+ */
+import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import type { ExecuteRequest } from './messages.js';
+import type { AsyncResult, HandlerContext } from './types.js';
+
+const MAX_NAME_BYTES = 256;
+const SUSPENSION_ID = /^[0-9a-f]{32}$/;
+
+export function checkSource(source: unknown): string {
+  if (typeof source !== 'string') throw invalid('the handler is not a string');
+  return source;
+}
+
+export function checkHandle(handle: unknown): Uint8Array {
+  if (!(handle instanceof Uint8Array) || handle.length === 0) throw invalid('the compiled handler is not a Buffer from precompile');
+  return handle;
+}
+
+/** An id that no sidecar can have given is answered like any unknown one, without a round trip. */
+export function checkSuspensionId(id: unknown): string {
+  if (typeof id !== 'string') throw invalid('the suspension id is not a string');
+  if (!SUSPENSION_ID.test(id)) throw new NexusError('SUSPENSION_ERROR', 'unknown suspension');
+  return id;
+}
+
+export function checkTimeout(timeoutMs: unknown): number | undefined {
+  if (timeoutMs === undefined) return undefined;
+  if (typeof timeoutMs !== 'number' || !(timeoutMs >= 0 && timeoutMs <= Number.MAX_SAFE_INTEGER)) {
+    throw invalid('`timeoutMs` is not a number of milliseconds, 0 or more');
+  }
+  return Math.ceil(timeoutMs);
+}
+
+/** The fields of an execute request that come from the context. */
+export function contextFields(context: HandlerContext, timeoutMs: number | undefined): ExecuteRequest {
+  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
+  const { panelId, handlerName, capabilities, extensionRegistry, limits, strictCapabilities, seed } = context;
+  checkName('panelId', panelId);
+  checkName('handlerName', handlerName);
+  if (capabilities !== undefined) checkStrings('capabilities', capabilities);
+  if (extensionRegistry !== undefined) {
+    checkMap('extensionRegistry', extensionRegistry);
+    for (const methods of Object.values(extensionRegistry)) checkStrings('extensionRegistry', methods);
+  }
+  if (limits !== undefined) {
+    checkMap('limits', limits);
+    for (const [name, limit] of Object.entries(limits)) {
+      if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
+    }
+  }
+  if (strictCapabilities !== undefined && typeof strictCapabilities !== 'boolean') {
+    throw invalid('`strictCapabilities` is not a boolean');
+  }
+  if (seed !== undefined) checkSeed(seed);
+  return {
+    panelId,
+    handlerName,
+    state: context.state,
+    args: context.args,
+    scope: context.scope,
+    capabilities,
+    extensions: extensionRegistry,
+    timeoutMs,
+    limits,
+    strictCapabilities,
+    seed,
+  };
+}
+
+function checkName(key: string, value: unknown): void {
+  if (value === undefined) return;
+  if (typeof value !== 'string') throw invalid(`\`${key}\` is not a string`);
+  // A UTF-16 unit is at most three bytes.
+  if (value.length * 3 > MAX_NAME_BYTES && Buffer.byteLength(value) > MAX_NAME_BYTES) {
+    throw invalid(`\`${key}\` is longer than ${MAX_NAME_BYTES} bytes`);
+  }
+}
+
+function checkStrings(key: string, value: unknown): void {
+  if (!Array.isArray(value)) throw invalid(`\`${key}\` is not an array of strings`);
+  // By index: `every` would pass over holes.
+  for (let index = 0; index < value.length; index++) {
+    if (typeof value[index] !== 'string') throw invalid(`\`${key}\` is not an array of strings`);
+  }
+}
+
+function checkMap(key: string, value: unknown): void {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(`\`${key}\` is not an object`);
+}
+
+function checkSeed(seed: number | bigint): void {
+  const whole = typeof seed === 'bigint' ? seed >= 0n && seed < 2n ** 64n : Number.isSafeInteger(seed) && seed >= 0;
+  if (!whole) throw invalid('`seed` is not a whole number of 64 bits');
+}
+
+/** How an extension call ended, as the wire has it. */
+export type Outcome = { value: unknown } | { error: ExtensionError };
+
+export function checkAsyncResult(result: AsyncResult | Buffer): Outcome {
+  if (Buffer.isBuffer(result)) return { value: result };
+  const success: unknown = typeof result === 'object' && result !== null ? result.success : undefined;
+  if (success === true) return { value: (result as { value?: unknown }).value };
+  if (success === false) return { error: extensionError((result as { error?: unknown }).error) };
+  throw invalid('the result of an extension call is `{success: true, value}`, `{success: false, error}` or a Buffer of MessagePack');
+}
+
+function extensionError(error: unknown): ExtensionError {
+  return error === undefined || error === null ? { message: 'the extension call failed' } : toExtensionError(error);
+}
+
+function invalid(message: string): NexusError {
+  return new NexusError('INVALID_ARGUMENT', message);
+}
