@@ -1,0 +1,371 @@
+//! Capability tokens, and the set of grants of one execution (CONTRACT 2).
+//!
+//! ```text
+//! state:read:KEY  state:write:KEY  events:emit:NAME  view:update:ID      KEY, NAME, ID: any text, or * for all
+//! ext:NAME        ext:NAME.METHOD  ext:*             crypto:random
+//! ```
+//!
+//! A token is split at its first two colons (one for `ext`), so a name may hold colons; an extension's name ends at
+//! its first dot. Invariants: an unknown token is an error, never ignored; an empty name is an error; `*` is a
+//! wildcard only as the whole name. No token, no access.
+//! What it does not do: enforce. The host side of the guest boundary asks.
+
+use std::fmt;
+
+use crate::limits::{MAX_CAPABILITIES, MAX_CAPABILITY_TOKEN_BYTES};
+
+/// One thing, or all of them.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope<'a> {
+    /// `*`.
+    All,
+    /// That name.
+    Name(&'a str),
+}
+
+impl<'a> Scope<'a> {
+    fn parse(name: &'a str) -> Option<Self> {
+        match name {
+            "" => None,
+            "*" => Some(Self::All),
+            name => Some(Self::Name(name)),
+        }
+    }
+}
+
+/// One token, understood. `Display` writes the token.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum Capability<'a> {
+    /// Read state keys.
+    StateRead(Scope<'a>),
+    /// Write and delete state keys.
+    StateWrite(Scope<'a>),
+    /// Emit events.
+    EventsEmit(Scope<'a>),
+    /// Send view commands.
+    ViewUpdate(Scope<'a>),
+    /// Call every method of an extension, or of all.
+    Extension(Scope<'a>),
+    /// Call one method of one extension.
+    ExtensionMethod {
+        /// Extension.
+        name: &'a str,
+        /// Method.
+        method: &'a str,
+    },
+    /// Use `crypto.getRandomValues`.
+    CryptoRandom,
+}
+
+/// Why a token, or a list of them, is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CapabilityError {
+    /// No such capability.
+    #[error("unknown capability `{token}`")]
+    Unknown {
+        /// The token.
+        token: String,
+    },
+    /// A known prefix with nothing behind it.
+    #[error("capability `{token}` names nothing")]
+    EmptyName {
+        /// The token.
+        token: String,
+    },
+    /// Too long to be a name.
+    #[error("a capability of {length_bytes} bytes, more than {MAX_CAPABILITY_TOKEN_BYTES}")]
+    TooLong {
+        /// Its length.
+        length_bytes: usize,
+    },
+    /// More tokens than one execution may have.
+    #[error("more than {MAX_CAPABILITIES} capabilities")]
+    TooMany,
+}
+
+impl<'a> Capability<'a> {
+    /// Understands one token.
+    pub fn parse(token: &'a str) -> Result<Self, CapabilityError> {
+        if token.len() > MAX_CAPABILITY_TOKEN_BYTES {
+            return Err(CapabilityError::TooLong { length_bytes: token.len() });
+        }
+        let unknown = || CapabilityError::Unknown { token: token.to_owned() };
+        let empty = || CapabilityError::EmptyName { token: token.to_owned() };
+        if token == "crypto:random" {
+            return Ok(Self::CryptoRandom);
+        }
+        let (domain, rest) = token.split_once(':').ok_or_else(unknown)?;
+        if domain == "ext" {
+            return match rest.split_once('.') {
+                None => Scope::parse(rest).map(Self::Extension).ok_or_else(empty),
+                Some(("", _) | (_, "")) => Err(empty()),
+                // `*` within a name would look like a wildcard and be none.
+                Some(("*", _) | (_, "*")) => Err(unknown()),
+                Some((name, method)) => Ok(Self::ExtensionMethod { name, method }),
+            };
+        }
+        let (action, name) = rest.split_once(':').ok_or_else(unknown)?;
+        let capability = match (domain, action) {
+            ("state", "read") => Self::StateRead,
+            ("state", "write") => Self::StateWrite,
+            ("events", "emit") => Self::EventsEmit,
+            ("view", "update") => Self::ViewUpdate,
+            _ => return Err(unknown()),
+        };
+        Scope::parse(name).map(capability).ok_or_else(empty)
+    }
+}
+
+impl fmt::Display for Scope<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::All => f.write_str("*"),
+            Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+impl fmt::Display for Capability<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::StateRead(scope) => write!(f, "state:read:{scope}"),
+            Self::StateWrite(scope) => write!(f, "state:write:{scope}"),
+            Self::EventsEmit(scope) => write!(f, "events:emit:{scope}"),
+            Self::ViewUpdate(scope) => write!(f, "view:update:{scope}"),
+            Self::Extension(scope) => write!(f, "ext:{scope}"),
+            Self::ExtensionMethod { name, method } => write!(f, "ext:{name}.{method}"),
+            Self::CryptoRandom => f.write_str("crypto:random"),
+        }
+    }
+}
+
+/// What one execution may do. Made once per execution, asked at every host call; a question costs a binary search.
+/// Owns its names, so that it can outlive the frame in a suspension.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapabilitySet {
+    state_read: Names,
+    state_write: Names,
+    events_emit: Names,
+    view_update: Names,
+    extensions: Names,
+    /// Sorted, without repetition.
+    extension_methods: Vec<(Box<str>, Box<str>)>,
+    crypto_random: bool,
+}
+
+impl CapabilitySet {
+    /// Grants nothing.
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    /// Understands every token, or refuses the list at the first that it does not.
+    pub fn parse<T: AsRef<str>>(tokens: impl IntoIterator<Item = T>) -> Result<Self, CapabilityError> {
+        let mut set = Self::default();
+        for (position, token) in tokens.into_iter().enumerate() {
+            if position >= MAX_CAPABILITIES {
+                return Err(CapabilityError::TooMany);
+            }
+            match Capability::parse(token.as_ref())? {
+                Capability::StateRead(scope) => set.state_read.add(&scope),
+                Capability::StateWrite(scope) => set.state_write.add(&scope),
+                Capability::EventsEmit(scope) => set.events_emit.add(&scope),
+                Capability::ViewUpdate(scope) => set.view_update.add(&scope),
+                Capability::Extension(scope) => set.extensions.add(&scope),
+                Capability::ExtensionMethod { name, method } => {
+                    set.extension_methods.push((name.into(), method.into()));
+                }
+                Capability::CryptoRandom => set.crypto_random = true,
+            }
+        }
+        for names in
+            [&mut set.state_read, &mut set.state_write, &mut set.events_emit, &mut set.view_update, &mut set.extensions]
+        {
+            names.sort();
+        }
+        set.extension_methods.sort_unstable();
+        set.extension_methods.dedup();
+        Ok(set)
+    }
+
+    /// `state:read:key`.
+    pub fn can_read_state(&self, key: &str) -> bool {
+        self.state_read.has(key)
+    }
+
+    /// `state:read:*`.
+    pub fn can_read_all_state(&self) -> bool {
+        self.state_read.all
+    }
+
+    /// `state:write:key`.
+    pub fn can_write_state(&self, key: &str) -> bool {
+        self.state_write.has(key)
+    }
+
+    /// `events:emit:name`.
+    pub fn can_emit(&self, name: &str) -> bool {
+        self.events_emit.has(name)
+    }
+
+    /// `view:update:id`.
+    pub fn can_update_view(&self, id: &str) -> bool {
+        self.view_update.has(id)
+    }
+
+    /// `ext:extension`, or `ext:extension.method`.
+    pub fn can_call(&self, extension: &str, method: &str) -> bool {
+        self.extensions.has(extension)
+            || self.extension_methods.binary_search_by(|(name, of)| (&**name, &**of).cmp(&(extension, method))).is_ok()
+    }
+
+    /// `crypto:random`.
+    pub fn has_random(&self) -> bool {
+        self.crypto_random
+    }
+
+    /// Whether the grants include all that `need` asks for. A need for `*` is covered by `*` alone.
+    pub fn covers(&self, need: &Capability<'_>) -> bool {
+        match need {
+            Capability::StateRead(scope) => self.state_read.covers(scope),
+            Capability::StateWrite(scope) => self.state_write.covers(scope),
+            Capability::EventsEmit(scope) => self.events_emit.covers(scope),
+            Capability::ViewUpdate(scope) => self.view_update.covers(scope),
+            Capability::Extension(scope) => self.extensions.covers(scope),
+            Capability::ExtensionMethod { name, method } => self.can_call(name, method),
+            Capability::CryptoRandom => self.crypto_random,
+        }
+    }
+}
+
+/// The names granted of one sort. `names` is sorted and without repetition once the set is made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Names {
+    all: bool,
+    names: Vec<Box<str>>,
+}
+
+impl Names {
+    fn add(&mut self, scope: &Scope<'_>) {
+        match scope {
+            Scope::All => self.all = true,
+            Scope::Name(name) => self.names.push((*name).into()),
+        }
+    }
+
+    fn sort(&mut self) {
+        self.names.sort_unstable();
+        self.names.dedup();
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.all || self.names.binary_search_by(|granted| (**granted).cmp(name)).is_ok()
+    }
+
+    fn covers(&self, scope: &Scope<'_>) -> bool {
+        match scope {
+            Scope::All => self.all,
+            Scope::Name(name) => self.has(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(tokens: &[&str]) -> CapabilitySet {
+        CapabilitySet::parse(tokens).unwrap()
+    }
+
+    #[test]
+    fn tokens_round_trip_and_names_may_hold_colons() {
+        for token in [
+            "state:read:user",
+            "state:write:*",
+            "events:emit:system:error",
+            "view:update:a:b:c",
+            "ext:http",
+            "ext:*",
+            "ext:http.get",
+            "ext:a:b.c.d",
+            "crypto:random",
+            "state:read: ",
+            "state:read:a*",
+        ] {
+            assert_eq!(Capability::parse(token).unwrap().to_string(), token);
+        }
+        assert_eq!(
+            Capability::parse("events:emit:system:error"),
+            Ok(Capability::EventsEmit(Scope::Name("system:error")))
+        );
+        assert_eq!(Capability::parse("ext:a:b.c.d"), Ok(Capability::ExtensionMethod { name: "a:b", method: "c.d" }));
+    }
+
+    #[test]
+    fn unknown_tokens_are_named() {
+        for token in [
+            "",
+            "state",
+            "state:read",
+            "state:erase:k",
+            "State:read:k",
+            " state:read:k",
+            "*",
+            "ext",
+            "fs:read:/etc",
+            "crypto:random:x",
+            "crypto:*",
+            "ext:*.get",
+            "ext:http.*",
+            "events:emit",
+            "view:read:x",
+        ] {
+            let error = Capability::parse(token).unwrap_err();
+            assert_eq!(error, CapabilityError::Unknown { token: token.to_owned() });
+        }
+        for token in ["state:read:", "events:emit:", "ext:", "ext:.get", "ext:http."] {
+            assert_eq!(Capability::parse(token), Err(CapabilityError::EmptyName { token: token.to_owned() }));
+        }
+        assert!(CapabilitySet::parse(["state:read:a", "bad"]).is_err());
+    }
+
+    #[test]
+    fn nothing_is_granted_by_default() {
+        let none = CapabilitySet::none();
+        assert!(!none.can_read_state("a") && !none.can_write_state("a") && !none.can_emit("a"));
+        assert!(
+            !none.can_update_view("a") && !none.can_call("a", "b") && !none.has_random() && !none.can_read_all_state()
+        );
+    }
+
+    #[test]
+    fn a_grant_covers_its_name_and_nothing_near_it() {
+        let grants = set(&["state:read:user", "state:read:app", "events:emit:*", "ext:http.get", "ext:db"]);
+        assert!(grants.can_read_state("user") && grants.can_read_state("app"));
+        assert!(!grants.can_read_state("use") && !grants.can_read_state("user2") && !grants.can_read_state("*"));
+        assert!(!grants.can_write_state("user") && !grants.can_read_all_state());
+        assert!(grants.can_emit("anything"));
+        assert!(grants.can_call("http", "get") && !grants.can_call("http", "post"));
+        assert!(grants.can_call("db", "query") && !grants.can_call("db2", "query"));
+        assert!(set(&["ext:*"]).can_call("x", "y"));
+    }
+
+    #[test]
+    fn a_need_for_all_is_covered_by_all_alone() {
+        let need = |token| Capability::parse(token).unwrap();
+        let grants = set(&["state:read:a", "ext:http.get"]);
+        assert!(grants.covers(&need("state:read:a")) && !grants.covers(&need("state:read:*")));
+        assert!(grants.covers(&need("ext:http.get")) && !grants.covers(&need("ext:http")));
+        assert!(set(&["state:read:*", "ext:http"]).covers(&need("ext:http.get")));
+    }
+
+    #[test]
+    fn lists_and_tokens_are_bounded() {
+        let long = format!("state:read:{}", "k".repeat(MAX_CAPABILITY_TOKEN_BYTES));
+        assert!(matches!(Capability::parse(&long), Err(CapabilityError::TooLong { .. })));
+        assert_eq!(CapabilitySet::parse(vec!["ext:a"; MAX_CAPABILITIES + 1]), Err(CapabilityError::TooMany));
+    }
+}

@@ -1,0 +1,350 @@
+//! Error codes, and the error map that the wire carries (SPEC 4).
+//!
+//! Invariants: numbers are never reused; the wire carries names; every text in a [`WireError`] is bounded, however
+//! long the handler's was. What it does not do: decide what a client may see (the sidecar leaves `stack` and `snippet`
+//! out without `debug`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_NAME_BYTES, MAX_ERROR_STACK_BYTES};
+use crate::strict;
+
+/// Who has to do something about an error. The hundreds of the code's number say the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fault {
+    /// The program that sent the request.
+    Client,
+    /// The handler.
+    Guest,
+    /// A bound was reached.
+    Limit,
+    /// The sidecar or its machine.
+    Host,
+}
+
+macro_rules! error_codes {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
+        /// What went wrong, as one of the codes of SPEC 4.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[non_exhaustive]
+        #[repr(u16)]
+        pub enum ErrorCode { $($(#[$doc])* $variant = $number,)* }
+
+        impl ErrorCode {
+            /// Every code, by number.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+
+            /// The code of that name.
+            pub fn from_name(name: &str) -> Option<Self> {
+                match name { $($name => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+error_codes! {
+    /// Frame, message or version.
+    ProtocolError = 100, "PROTOCOL_ERROR";
+    /// A value of the request is wrong.
+    InvalidArgument = 200, "INVALID_ARGUMENT";
+    /// Handle forged, or not of this sidecar.
+    InvalidHandler = 201, "INVALID_HANDLER";
+    /// Suspension unknown, used, expired or foreign.
+    SuspensionError = 202, "SUSPENSION_ERROR";
+    /// By the client.
+    Cancelled = 203, "CANCELLED";
+    /// The handler does not parse.
+    CompilationError = 300, "COMPILATION_ERROR";
+    /// The handler threw or rejected.
+    ExecutionError = 301, "EXECUTION_ERROR";
+    /// No capability.
+    PermissionDenied = 302, "PERMISSION_DENIED";
+    /// The client has no such extension.
+    ExtensionNotFound = 303, "EXTENSION_NOT_FOUND";
+    /// The extension has no such method.
+    MethodNotFound = 304, "METHOD_NOT_FOUND";
+    /// A value that MessagePack cannot carry.
+    SerializationError = 305, "SERIALIZATION_ERROR";
+    /// Deadline.
+    Timeout = 400, "TIMEOUT";
+    /// Memory of the handler.
+    MemoryLimit = 401, "MEMORY_LIMIT";
+    /// A counted limit; `context` names it.
+    ResourceLimit = 402, "RESOURCE_LIMIT";
+    /// Queue full or waited too long.
+    Overloaded = 403, "OVERLOADED";
+    /// The guest trapped.
+    WasmError = 500, "WASM_ERROR";
+    /// A fault of the sidecar's own.
+    InternalError = 501, "INTERNAL_ERROR";
+    /// Made by clients: the connection ended with the request unanswered.
+    SidecarGone = 502, "SIDECAR_GONE";
+}
+
+impl ErrorCode {
+    /// The number for logs and metrics.
+    pub const fn number(self) -> u16 {
+        self as u16
+    }
+
+    /// Whether the same request may succeed later, as far as the code alone can tell (see [`WireError::retryable`]).
+    pub const fn retryable(self) -> bool {
+        matches!(self, Self::Overloaded | Self::WasmError | Self::InternalError | Self::SidecarGone)
+    }
+
+    /// Who has to act.
+    pub const fn fault(self) -> Fault {
+        match self.number() {
+            100..=299 => Fault::Client,
+            300..=399 => Fault::Guest,
+            400..=499 => Fault::Limit,
+            _ => Fault::Host,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl Serialize for ErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
+impl<'de> Deserialize<'de> for ErrorCode {
+    /// A code that this build does not know is `INTERNAL_ERROR` (SPEC 4).
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        strict::text(deserializer).map(|name| Self::from_name(name).unwrap_or(Self::InternalError))
+    }
+}
+
+/// A place in the handler's own source, 1-based.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    /// Line.
+    pub line: u32,
+    /// Column, in UTF-16 units as JavaScript counts them.
+    pub column: u32,
+}
+
+/// Up to five lines of the handler's source.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Snippet {
+    /// The lines.
+    #[serde(deserialize_with = "strict::string")]
+    pub code: String,
+    /// Which of them is meant, 1-based.
+    pub highlight_line: u32,
+}
+
+/// One value of an error's context.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum ContextValue {
+    /// A name.
+    Text(String),
+    /// A figure.
+    Number(u64),
+}
+
+/// The error map of SPEC 4. Build it with [`WireError::new`] and the `with_` methods, which bound every text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+#[error("{code}: {message}")]
+pub struct WireError {
+    /// Code.
+    pub code: ErrorCode,
+    /// Text for people.
+    #[serde(deserialize_with = "strict::string")]
+    pub message: String,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// Name of the handler's error object.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_box_str")]
+    pub name: Option<Box<str>>,
+    /// Where in the handler.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub location: Option<Location>,
+    /// Handler frames only.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_box_str")]
+    pub stack: Option<Box<str>>,
+    /// Source around the location.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub snippet: Option<Box<Snippet>>,
+    /// The missing token.
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_box_str")]
+    pub capability: Option<Box<str>>,
+    /// Which resource, which limit, how many.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "strict::context")]
+    pub context: BTreeMap<String, ContextValue>,
+}
+
+impl WireError {
+    /// An error with the code's own `retryable`.
+    pub fn new(code: ErrorCode, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: bounded(message.into(), MAX_ERROR_MESSAGE_BYTES),
+            retryable: code.retryable(),
+            name: None,
+            location: None,
+            stack: None,
+            snippet: None,
+            capability: None,
+            context: BTreeMap::new(),
+        }
+    }
+
+    /// INVALID_HANDLER for a handle that is well signed and unknown here: precompiling again helps.
+    pub fn unknown_handler(message: impl Into<String>) -> Self {
+        let mut error = Self::new(ErrorCode::InvalidHandler, message).with_context_text("reason", "unknown");
+        error.retryable = true;
+        error
+    }
+
+    /// RESOURCE_LIMIT that names the resource, its limit and how many there would have been.
+    pub fn resource_limit(resource: &str, limit: u64, count: u64) -> Self {
+        Self::new(ErrorCode::ResourceLimit, format!("{resource}: {count} is over the limit of {limit}"))
+            .with_context_text("resource", resource)
+            .with_context_number("limit", limit)
+            .with_context_number("count", count)
+    }
+
+    /// PERMISSION_DENIED that names the token that would have allowed it.
+    pub fn permission_denied(token: impl Into<String>) -> Self {
+        let token = token.into();
+        let mut error = Self::new(ErrorCode::PermissionDenied, format!("missing capability {token}"));
+        error.capability = Some(bounded(token, MAX_ERROR_MESSAGE_BYTES).into());
+        error
+    }
+
+    /// Adds the name of the handler's error object.
+    #[must_use]
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(bounded(name.into(), MAX_ERROR_NAME_BYTES).into());
+        self
+    }
+
+    /// Adds a place in the handler.
+    #[must_use]
+    pub fn with_location(mut self, line: u32, column: u32) -> Self {
+        self.location = Some(Location { line, column });
+        self
+    }
+
+    /// Adds handler frames.
+    #[must_use]
+    pub fn with_stack(mut self, stack: impl Into<String>) -> Self {
+        self.stack = Some(bounded(stack.into(), MAX_ERROR_STACK_BYTES).into());
+        self
+    }
+
+    /// Adds source lines, and which of them (1-based) is meant.
+    #[must_use]
+    pub fn with_snippet(mut self, code: impl Into<String>, highlight_line: u32) -> Self {
+        self.snippet = Some(Box::new(Snippet { code: bounded(code.into(), MAX_ERROR_STACK_BYTES), highlight_line }));
+        self
+    }
+
+    /// Adds the missing token.
+    #[must_use]
+    pub fn with_capability(mut self, token: impl Into<String>) -> Self {
+        self.capability = Some(bounded(token.into(), MAX_ERROR_MESSAGE_BYTES).into());
+        self
+    }
+
+    /// Adds a name to the context.
+    #[must_use]
+    pub fn with_context_text(mut self, key: &str, value: impl Into<String>) -> Self {
+        let value = ContextValue::Text(bounded(value.into(), MAX_ERROR_MESSAGE_BYTES));
+        self.context.insert(key.to_owned(), value);
+        self
+    }
+
+    /// Adds a figure to the context.
+    #[must_use]
+    pub fn with_context_number(mut self, key: &str, value: u64) -> Self {
+        self.context.insert(key.to_owned(), ContextValue::Number(value));
+        self
+    }
+
+    /// Leaves out what only `debug` shows.
+    #[must_use]
+    pub fn without_debug_detail(mut self) -> Self {
+        self.stack = None;
+        self.snippet = None;
+        self
+    }
+}
+
+/// Cuts a text at a character boundary; what was cut ends in "..." so that nobody takes it for the whole.
+fn bounded(mut text: String, max_bytes: usize) -> String {
+    const ELLIPSIS: &str = "...";
+    if text.len() > max_bytes {
+        let room = max_bytes.saturating_sub(ELLIPSIS.len());
+        let cut = (0..=room).rev().find(|at| text.is_char_boundary(*at)).unwrap_or_default();
+        text.truncate(cut);
+        text.push_str(ELLIPSIS);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_numbers_are_unique_and_round_trip() {
+        let mut numbers: Vec<_> = ErrorCode::ALL.iter().map(|code| code.number()).collect();
+        assert!(numbers.is_sorted());
+        numbers.dedup();
+        assert_eq!(numbers.len(), ErrorCode::ALL.len());
+        for code in ErrorCode::ALL {
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(*code));
+        }
+    }
+
+    #[test]
+    fn the_table_of_the_specification_has_the_same_codes_numbers_and_retryable() {
+        let spec = include_str!("../SPEC.md");
+        for code in ErrorCode::ALL {
+            let row = spec
+                .lines()
+                .find(|line| line.starts_with('|') && line.split(['|', ',']).any(|cell| cell.trim() == code.as_str()))
+                .unwrap_or_else(|| panic!("SPEC.md has no row for {code}"));
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            let position = cells[1].split(", ").position(|name| name == code.as_str()).unwrap();
+            assert_eq!(cells[2].split(", ").nth(position), Some(code.number().to_string().as_str()), "{row}");
+            if *code != ErrorCode::InvalidHandler {
+                assert_eq!(cells[3] == "yes", code.retryable(), "{row}");
+            }
+        }
+    }
+
+    #[test]
+    fn texts_are_cut_at_a_character() {
+        let error = WireError::new(ErrorCode::ExecutionError, "é".repeat(MAX_ERROR_MESSAGE_BYTES));
+        assert!(error.message.len() <= MAX_ERROR_MESSAGE_BYTES);
+        assert!(error.message.ends_with("é..."));
+    }
+
+    #[test]
+    fn faults_follow_the_hundreds() {
+        assert_eq!(ErrorCode::Cancelled.fault(), Fault::Client);
+        assert_eq!(ErrorCode::ExecutionError.fault(), Fault::Guest);
+        assert_eq!(ErrorCode::MemoryLimit.fault(), Fault::Limit);
+        assert_eq!(ErrorCode::SidecarGone.fault(), Fault::Host);
+    }
+}

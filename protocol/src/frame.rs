@@ -1,0 +1,382 @@
+//! Bytes to bodies and back: the length prefix, and nothing behind it.
+//!
+//! ```text
+//!  buf:  [ consumed | unread ............ | spare (zeroed) ]
+//!          0        start                 end              buf.len()
+//! ```
+//!
+//! Invariants: a length is checked before anything is reserved; the buffer grows with the bytes that arrived (at most
+//! twofold), never to the length that was claimed; after an error the decoder stays in error.
+//! What it does not do: read or write a socket, look into a body.
+
+use std::io;
+use std::ops::{Deref, Range};
+
+use rmp_serde::Serializer;
+use serde::Serialize;
+
+use crate::ids::RequestId;
+use crate::limits::{FRAME_BUFFER_INITIAL_BYTES, FRAME_BUFFER_KEEP_BYTES, FRAME_HEADER_BYTES, FRAME_TAKE_OVER_BYTES};
+use crate::message::Kind;
+
+/// The stream cannot be followed any further: the connection has to end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum FrameError {
+    /// A body has at least the array that it consists of.
+    #[error("a frame of length 0")]
+    Empty,
+    /// More than this side accepts.
+    #[error("a frame of {length_bytes} bytes, more than the {max_bytes} that are accepted")]
+    TooLarge {
+        /// What the peer claimed.
+        length_bytes: u64,
+        /// What is in force.
+        max_bytes: u64,
+    },
+}
+
+/// Cuts a stream into bodies. One per connection and direction; owned by the thread that reads the socket.
+///
+/// Read into [`spare`](Self::spare), tell [`advance`](Self::advance) how much it was, then take bodies with
+/// [`next_frame`](Self::next_frame) until it returns `None`.
+#[derive(Debug)]
+pub struct FrameDecoder {
+    buf: Vec<u8>,
+    start: usize,
+    end: usize,
+    max_body_bytes: usize,
+    failed: Option<FrameError>,
+}
+
+impl FrameDecoder {
+    /// A decoder that accepts bodies of up to `max_body_bytes`. Reserves nothing yet.
+    pub fn new(max_body_bytes: usize) -> Self {
+        Self { buf: Vec::new(), start: 0, end: 0, max_body_bytes, failed: None }
+    }
+
+    /// Room to read into, never empty. What was read before is kept.
+    pub fn spare(&mut self) -> &mut [u8] {
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            if self.buf.len() > FRAME_BUFFER_KEEP_BYTES {
+                self.buf = Vec::new();
+            }
+        }
+        if self.end == self.buf.len() {
+            self.make_room();
+        }
+        self.buf.get_mut(self.end..).unwrap_or_default()
+    }
+
+    /// Says that the first `read_bytes` of [`spare`](Self::spare) now hold bytes of the stream.
+    pub fn advance(&mut self, read_bytes: usize) {
+        self.end = self.end.saturating_add(read_bytes).min(self.buf.len());
+    }
+
+    /// Copies `bytes` in, for callers that have them elsewhere already.
+    pub fn push(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let spare = self.spare();
+            let taken = spare.len().min(bytes.len());
+            let (now, later) = bytes.split_at(taken);
+            if let Some(room) = spare.get_mut(..taken) {
+                room.copy_from_slice(now);
+            }
+            self.advance(taken);
+            bytes = later;
+        }
+    }
+
+    /// The next whole body, in place. `None`: read more.
+    pub fn next_frame(&mut self) -> Result<Option<&[u8]>, FrameError> {
+        Ok(match self.next_range()? {
+            Some(range) => self.buf.get(range),
+            None => None,
+        })
+    }
+
+    /// The next whole body, to keep or to give to another thread. A large one takes the read buffer with it instead of
+    /// being copied.
+    pub fn next_owned(&mut self) -> Result<Option<OwnedFrame>, FrameError> {
+        let Some(range) = self.next_range()? else { return Ok(None) };
+        if range.len() < FRAME_TAKE_OVER_BYTES {
+            let bytes = self.buf.get(range).unwrap_or_default().to_vec();
+            return Ok(Some(OwnedFrame { range: 0..bytes.len(), bytes }));
+        }
+        let rest = self.buf.get(self.start..self.end).unwrap_or_default().to_vec();
+        self.start = 0;
+        self.end = rest.len();
+        let bytes = std::mem::replace(&mut self.buf, rest);
+        Ok(Some(OwnedFrame { bytes, range }))
+    }
+
+    /// Whether the stream may end here: nothing of an unfinished frame is held.
+    pub fn is_at_boundary(&self) -> bool {
+        self.start == self.end && self.failed.is_none()
+    }
+
+    /// Bytes that arrived and were not handed out yet.
+    pub fn buffered_bytes(&self) -> usize {
+        self.end.saturating_sub(self.start)
+    }
+
+    /// Heap bytes that this decoder holds.
+    pub fn capacity_bytes(&self) -> usize {
+        self.buf.capacity()
+    }
+
+    fn next_range(&mut self) -> Result<Option<Range<usize>>, FrameError> {
+        if let Some(error) = self.failed {
+            return Err(error);
+        }
+        let unread = self.buf.get(self.start..self.end).unwrap_or_default();
+        let Some((header, rest)) = unread.split_first_chunk::<FRAME_HEADER_BYTES>() else {
+            return Ok(None);
+        };
+        let length = match self.checked_length(u32::from_le_bytes(*header)) {
+            Ok(length) => length,
+            Err(error) => {
+                self.failed = Some(error);
+                return Err(error);
+            }
+        };
+        if rest.len() < length {
+            return Ok(None);
+        }
+        let body_start = self.start.saturating_add(FRAME_HEADER_BYTES);
+        let body_end = body_start.saturating_add(length);
+        self.start = body_end;
+        Ok(Some(body_start..body_end))
+    }
+
+    fn checked_length(&self, claimed: u32) -> Result<usize, FrameError> {
+        let too_large =
+            FrameError::TooLarge { length_bytes: u64::from(claimed), max_bytes: self.max_body_bytes as u64 };
+        match usize::try_from(claimed).map_err(|_| too_large)? {
+            0 => Err(FrameError::Empty),
+            length if length > self.max_body_bytes => Err(too_large),
+            length => Ok(length),
+        }
+    }
+
+    /// The buffer is full: move the unread bytes to the front, or, where that yields less than half, double it.
+    fn make_room(&mut self) {
+        if self.start > 0 {
+            self.buf.copy_within(self.start..self.end, 0);
+            self.end = self.end.saturating_sub(self.start);
+            self.start = 0;
+        }
+        if self.end > self.buf.len() / 2 || self.buf.is_empty() {
+            // A frame that is known to fit is not grown past its own end.
+            let whole_frame = self.pending_frame_bytes().unwrap_or(usize::MAX).max(FRAME_BUFFER_INITIAL_BYTES);
+            let doubled = self.buf.len().saturating_mul(2).max(FRAME_BUFFER_INITIAL_BYTES);
+            let wanted = doubled.min(whole_frame).max(self.end.saturating_add(1));
+            self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
+            self.buf.resize(wanted, 0);
+        }
+    }
+
+    /// Size of the frame at the front, header included, once its header is there and valid.
+    fn pending_frame_bytes(&self) -> Option<usize> {
+        let header = self.buf.get(self.start..self.end)?.first_chunk::<FRAME_HEADER_BYTES>()?;
+        let length = self.checked_length(u32::from_le_bytes(*header)).ok()?;
+        length.checked_add(FRAME_HEADER_BYTES)
+    }
+}
+
+/// A body that left the decoder.
+#[derive(Clone, Debug)]
+pub struct OwnedFrame {
+    bytes: Vec<u8>,
+    range: Range<usize>,
+}
+
+impl Deref for OwnedFrame {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.bytes.get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+/// A message that cannot be sent.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// The body would be larger than the peer accepts.
+    #[error("the message is larger than the {max_bytes} bytes that a frame may have")]
+    TooLarge {
+        /// What is in force.
+        max_bytes: usize,
+    },
+    /// The fields are not a MessagePack map.
+    #[error("the message cannot be written as MessagePack")]
+    Serialize(#[source] rmp_serde::encode::Error),
+}
+
+/// Appends one whole frame to `out`: the length is written in place, payloads are copied once. On an error `out` is
+/// as it was. Memory beyond `max_body_bytes` is never taken.
+pub fn encode_frame<T: Serialize + ?Sized>(
+    kind: Kind,
+    id: RequestId,
+    fields: &T,
+    max_body_bytes: usize,
+    out: &mut Vec<u8>,
+) -> Result<(), EncodeError> {
+    let frame_start = out.len();
+    out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
+    let mut body = Bounded { room: max_body_bytes.min(u32::MAX as usize), written: 0, overflowed: false, out };
+    let result = write_body(kind, id, fields, &mut body);
+    let Bounded { written, overflowed, .. } = body;
+    let length = match (result, u32::try_from(written)) {
+        (Ok(()), Ok(length)) => length,
+        (result, _) => {
+            out.truncate(frame_start);
+            return Err(match result {
+                Err(error) if !overflowed => EncodeError::Serialize(error),
+                _ => EncodeError::TooLarge { max_bytes: max_body_bytes },
+            });
+        }
+    };
+    if let Some(header) = out.get_mut(frame_start..).and_then(<[u8]>::first_chunk_mut) {
+        *header = length.to_le_bytes();
+    }
+    Ok(())
+}
+
+fn write_body<T: Serialize + ?Sized>(
+    kind: Kind,
+    id: RequestId,
+    fields: &T,
+    body: &mut Bounded<'_>,
+) -> Result<(), rmp_serde::encode::Error> {
+    rmp::encode::write_array_len(body, 3)?;
+    rmp::encode::write_uint(body, u64::from(kind.number()))?;
+    rmp::encode::write_uint(body, u64::from(id.0))?;
+    fields.serialize(&mut Serializer::new(body).with_struct_map())
+}
+
+/// Appends to a buffer and fails, instead of growing it, at a bound.
+struct Bounded<'a> {
+    out: &'a mut Vec<u8>,
+    room: usize,
+    written: usize,
+    overflowed: bool,
+}
+
+impl io::Write for Bounded<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_all(bytes)?;
+        Ok(bytes.len())
+    }
+
+    #[inline]
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        let Some(room) = self.room.checked_sub(bytes.len()) else {
+            self.overflowed = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        };
+        self.room = room;
+        self.written = self.written.saturating_add(bytes.len());
+        self.out.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(body: &[u8]) -> Vec<u8> {
+        let mut bytes = (body.len() as u32).to_le_bytes().to_vec();
+        bytes.extend_from_slice(body);
+        bytes
+    }
+
+    #[test]
+    fn every_split_yields_the_same_frames() {
+        let stream: Vec<u8> = [&b"a"[..], b"bcd", &[7; 300]].iter().flat_map(|body| frame(body)).collect();
+        for split in 0..=stream.len() {
+            let mut decoder = FrameDecoder::new(1000);
+            let mut bodies = Vec::new();
+            for part in [&stream[..split], &stream[split..]] {
+                decoder.push(part);
+                while let Some(body) = decoder.next_frame().unwrap() {
+                    bodies.push(body.to_vec());
+                }
+            }
+            assert_eq!(bodies, [b"a".to_vec(), b"bcd".to_vec(), vec![7; 300]], "split at {split}");
+            assert!(decoder.is_at_boundary());
+        }
+    }
+
+    #[test]
+    fn lengths_out_of_bounds_are_refused_before_anything_is_reserved_and_for_good() {
+        for (length, error) in [
+            (0, FrameError::Empty),
+            (101, FrameError::TooLarge { length_bytes: 101, max_bytes: 100 }),
+            (u32::MAX, FrameError::TooLarge { length_bytes: u64::from(u32::MAX), max_bytes: 100 }),
+        ] {
+            let mut decoder = FrameDecoder::new(100);
+            decoder.push(&length.to_le_bytes());
+            assert_eq!(decoder.next_frame(), Err(error));
+            assert!(decoder.capacity_bytes() <= FRAME_BUFFER_INITIAL_BYTES);
+            decoder.push(&frame(b"x"));
+            assert_eq!(decoder.next_frame(), Err(error));
+            assert!(!decoder.is_at_boundary());
+        }
+    }
+
+    #[test]
+    fn memory_follows_the_bytes_that_arrived() {
+        let mut decoder = FrameDecoder::new(64 << 20);
+        decoder.push(&(64u32 << 20).to_le_bytes());
+        for received in (0..2 << 20).step_by(4096) {
+            decoder.push(&[0; 4096]);
+            assert_eq!(decoder.next_frame(), Ok(None));
+            assert!(decoder.capacity_bytes() <= 2 * (received + 4100) + FRAME_BUFFER_INITIAL_BYTES);
+        }
+    }
+
+    #[test]
+    fn the_buffer_of_a_large_frame_is_given_back() {
+        let mut decoder = FrameDecoder::new(64 << 20);
+        decoder.push(&frame(&vec![1; 3 << 20]));
+        assert_eq!(decoder.next_frame().unwrap().map(<[u8]>::len), Some(3 << 20));
+        decoder.spare();
+        assert!(decoder.capacity_bytes() <= FRAME_BUFFER_KEEP_BYTES);
+    }
+
+    #[test]
+    fn owned_frames_equal_borrowed_ones_and_leave_the_rest() {
+        let mut decoder = FrameDecoder::new(1 << 20);
+        let bodies = [vec![1; 10], vec![2; FRAME_TAKE_OVER_BYTES + 5], vec![3; 7]];
+        for body in &bodies {
+            decoder.push(&frame(body));
+        }
+        for body in &bodies {
+            assert_eq!(&*decoder.next_owned().unwrap().unwrap(), &body[..]);
+        }
+        assert!(decoder.next_owned().unwrap().is_none());
+        assert!(decoder.is_at_boundary());
+    }
+
+    #[test]
+    fn a_message_over_the_maximum_leaves_the_output_untouched() {
+        let mut out = vec![9];
+        let fields = std::collections::BTreeMap::from([("k", "0123456789")]);
+        encode_frame(Kind::Ping, RequestId(1), &fields, 17, &mut out).unwrap();
+        assert_eq!(out.len(), 1 + 4 + 17);
+        out.truncate(1);
+        let error = encode_frame(Kind::Ping, RequestId(1), &fields, 16, &mut out).unwrap_err();
+        assert!(matches!(error, EncodeError::TooLarge { max_bytes: 16 }));
+        assert_eq!(out, [9]);
+    }
+}

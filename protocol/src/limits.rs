@@ -1,0 +1,117 @@
+//! Every bound of the protocol and every default of the configuration, with the unit in the name and the reason.
+//!
+//! Invariant: no other file of the repository holds a number that bounds a peer's input. `SPEC.md` and the
+//! configuration tables are tested against this file.
+
+// ---- Frames -------------------------------------------------------------------------------------------------
+
+/// The four bytes in front of a body.
+pub const FRAME_HEADER_BYTES: usize = 4;
+
+/// Largest body that can be configured: lengths stay far from `u32::MAX`, so sums of a few of them never overflow
+/// a 64-bit size and a corrupted length is nearly always refused.
+pub const MAX_FRAME_BYTES_CEILING: u64 = 1 << 30;
+
+/// Smallest configurable frame: hello, its answer and a full error must always fit.
+pub const MIN_MAX_FRAME_BYTES: u64 = 64 << 10;
+
+/// First buffer of a connection: holds the requests of small handlers, and 500 idle connections stay cheap.
+pub const FRAME_BUFFER_INITIAL_BYTES: usize = 16 << 10;
+
+/// A connection's buffer that grew beyond this is given back once it is empty.
+pub const FRAME_BUFFER_KEEP_BYTES: usize = 1 << 20;
+
+/// From this size on an owned frame takes the read buffer over instead of copying out of it.
+pub const FRAME_TAKE_OVER_BYTES: usize = 64 << 10;
+
+// ---- Control values -----------------------------------------------------------------------------------------
+
+/// Nesting of control values, the fields map included. The deepest message known today uses 4.
+pub const MAX_CONTROL_DEPTH: usize = 16;
+
+/// Control values in one message (every key, scalar and container). A decoded string takes 16 bytes where the wire
+/// needs one, so without this bound a frame could make the decoder take 16 times its size.
+pub const MAX_CONTROL_VALUES: usize = 65_536;
+
+/// hello `client`: it is written to logs.
+pub const MAX_CLIENT_NAME_BYTES: usize = 128;
+
+/// `panelId` and `handlerName`: written to logs and kept per execution.
+pub const MAX_LABEL_BYTES: usize = 256;
+
+/// One capability token: a name is a state key, event or view id; longer ones are mistakes.
+pub const MAX_CAPABILITY_TOKEN_BYTES: usize = 1024;
+
+/// Capability tokens of one execution.
+pub const MAX_CAPABILITIES: usize = 10_000;
+
+/// Message text of an error; a handler chooses it, and it goes to logs.
+pub const MAX_ERROR_MESSAGE_BYTES: usize = 8 << 10;
+
+/// Stack text of an error, and code of a snippet.
+pub const MAX_ERROR_STACK_BYTES: usize = 16 << 10;
+
+/// Error names (`TypeError`): longer ones are attacks on log lines.
+pub const MAX_ERROR_NAME_BYTES: usize = 256;
+
+// ---- Payloads -----------------------------------------------------------------------------------------------
+
+/// Containers around one another within a payload. The guest's decoder recurses, and its stack is bounded.
+pub const MAX_PAYLOAD_DEPTH: usize = 64;
+
+// ---- Identifiers --------------------------------------------------------------------------------------------
+
+/// Random bytes in a suspension id: 128 bits cannot be guessed.
+pub const SUSPENSION_ID_BYTES: usize = 16;
+
+// ---- Configuration: defaults and bounds (CONTRACT 4) ----------------------------------------------------------
+
+/// Instances at most.
+pub const DEFAULT_MAX_INSTANCES: u32 = 10;
+/// Instances made before the first request.
+pub const DEFAULT_MIN_INSTANCES: u32 = 1;
+/// Fewest `maxInstances`: without an instance nothing runs.
+pub const MIN_MAX_INSTANCES: u32 = 1;
+
+/// Memory of one handler, ArrayBuffers and strings included.
+pub const DEFAULT_MEMORY_LIMIT_BYTES: u64 = 32 << 20;
+/// Below this the built-ins themselves do not fit.
+pub const MIN_MEMORY_LIMIT_BYTES: u64 = 1 << 20;
+
+/// Stack of one handler; overflow is a catchable RangeError.
+pub const DEFAULT_STACK_SIZE_BYTES: u64 = 1 << 20;
+/// Below this the engine's own calls do not fit.
+pub const MIN_STACK_SIZE_BYTES: u64 = 64 << 10;
+
+/// CPU and queue time of all segments of one execution; 0 = none.
+pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
+/// Time one suspension may wait for its resume.
+pub const DEFAULT_SUSPENSION_TIMEOUT_MS: u64 = 30_000;
+/// Suspended executions held at once.
+pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
+
+/// Host calls of one execution.
+pub const DEFAULT_MAX_HOST_CALLS: u64 = 10_000;
+/// State mutations of one execution.
+pub const DEFAULT_MAX_STATE_MUTATIONS: u64 = 1_000;
+/// Events of one execution.
+pub const DEFAULT_MAX_EVENTS: u64 = 100;
+
+/// Source text of a handler.
+pub const DEFAULT_MAX_SOURCE_BYTES: u64 = 1 << 20;
+/// Value and effects of one segment.
+pub const DEFAULT_MAX_RESULT_BYTES: u64 = 16 << 20;
+/// Log records of one execution; what is beyond is dropped and counted.
+pub const DEFAULT_MAX_LOG_BYTES: u64 = 64 << 10;
+/// Body of one frame, both directions.
+pub const DEFAULT_MAX_FRAME_BYTES: u64 = 64 << 20;
+
+/// Unanswered requests of one connection; a well-behaved client stays below it, and more is refused.
+pub const DEFAULT_MAX_IN_FLIGHT: u64 = 1_024;
+/// Executions that wait for an instance.
+pub const DEFAULT_MAX_QUEUED: u64 = 1_000;
+/// Time an execution may wait for an instance.
+pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
+
+/// Both tiers of the compile cache, each.
+pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;

@@ -1,0 +1,163 @@
+//! The messages of SPEC 2 and 3 and their fields.
+//!
+//! Every str and bin borrows: from the frame where a message was read, from its owner where it is written. A field is
+//! named here as in SPEC.md (`panel_id` = `panelId`), and described there.
+//!
+//! Invariant: a decoded message has the shape that SPEC.md demands. Whether its *values* make sense (is the state
+//! MessagePack, is the token known) is checked by `Execute::check` and by whoever uses the value.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::WireError;
+use crate::strict;
+
+mod answer;
+mod request;
+
+pub use answer::{
+    Checked, Compiled, Done, ExecutionMetrics, HelloLimits, MetricsText, PendingCall, SegmentResult, SidecarHello,
+    Stats, Status, SuspendMode,
+};
+pub use request::{CallFailure, CallLimits, Cancel, Check, ClientHello, Code, Execute, Precompile, Resolution, Resume};
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $number:literal;)*) => {
+        /// First element of a body.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        #[repr(u8)]
+        pub enum Kind { $($(#[$doc])* $variant = $number,)* }
+
+        impl Kind {
+            /// Every kind.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The kind of that number.
+            pub const fn from_number(number: u8) -> Option<Self> {
+                match number { $($number => Some(Self::$variant),)* _ => None }
+            }
+        }
+    };
+}
+
+kinds! {
+    /// Client's first frame.
+    Hello = 0x01;
+    /// Run a handler.
+    Execute = 0x02;
+    /// Compile a handler.
+    Precompile = 0x03;
+    /// Answer an extension call.
+    Resume = 0x04;
+    /// Stop an execution.
+    Cancel = 0x05;
+    /// Compile and infer.
+    Check = 0x06;
+    /// Figures.
+    Stats = 0x07;
+    /// Prometheus text.
+    Metrics = 0x08;
+    /// Are you there.
+    Ping = 0x09;
+    /// Drain and end.
+    Shutdown = 0x0a;
+    /// Sidecar's first frame.
+    HelloAnswer = 0x81;
+    /// One segment of an execution.
+    Result = 0x82;
+    /// A handle.
+    Compiled = 0x83;
+    /// Cancelled or drained.
+    Done = 0x84;
+    /// What check found.
+    Checked = 0x86;
+    /// Figures.
+    StatsAnswer = 0x87;
+    /// Prometheus text.
+    MetricsAnswer = 0x88;
+    /// Yes.
+    Pong = 0x89;
+    /// Failure.
+    Error = 0xff;
+}
+
+impl Kind {
+    /// The number on the wire.
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+
+    /// Whether a client sends it; else the sidecar does.
+    pub const fn is_from_client(self) -> bool {
+        self.number() < 0x80
+    }
+}
+
+/// What a client sends.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once per frame and matched at once; a box would cost an allocation per request"
+)]
+pub enum ClientMessage<'a> {
+    /// First frame.
+    Hello(ClientHello<'a>),
+    /// Run a handler.
+    Execute(Execute<'a>),
+    /// Compile a handler.
+    Precompile(Precompile<'a>),
+    /// Answer an extension call.
+    Resume(Resume<'a>),
+    /// Stop an execution.
+    Cancel(Cancel<'a>),
+    /// Compile and infer.
+    Check(Check<'a>),
+    /// Figures.
+    Stats,
+    /// Prometheus text.
+    Metrics,
+    /// Are you there.
+    Ping,
+    /// Drain and end.
+    Shutdown,
+}
+
+/// What the sidecar sends.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "made once per frame and matched at once; a box would cost an allocation per answer"
+)]
+pub enum SidecarMessage<'a> {
+    /// First frame.
+    Hello(SidecarHello<'a>),
+    /// One segment of an execution.
+    Result(SegmentResult<'a>),
+    /// A handle.
+    Compiled(Compiled<'a>),
+    /// Cancelled or drained.
+    Done(Done),
+    /// What check found.
+    Checked(Checked<'a>),
+    /// Figures.
+    Stats(Stats),
+    /// Prometheus text.
+    Metrics(MetricsText<'a>),
+    /// Yes.
+    Pong,
+    /// Failure.
+    Error(WireError),
+}
+
+/// Fields of messages without any.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct NoFields {}
+
+/// An error message: one key.
+#[derive(Serialize, Deserialize)]
+pub(crate) struct ErrorFields<E> {
+    #[serde(deserialize_with = "strict::map", bound(deserialize = "E: Deserialize<'de>"))]
+    pub(crate) error: E,
+}

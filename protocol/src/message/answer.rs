@@ -1,0 +1,220 @@
+//! What the sidecar sends. A field is named here as in SPEC.md (`cpu_us` = `cpuUs`), and described there.
+
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::error::WireError;
+use crate::strict::{self, bins};
+use crate::version::ProtocolVersion;
+
+/// SPEC 2, sidecar.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SidecarHello<'a> {
+    pub version: ProtocolVersion,
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub build: &'a str,
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub engine: &'a str,
+    pub pid: u32,
+    pub debug: bool,
+    #[serde(deserialize_with = "strict::map")]
+    pub limits: HelloLimits,
+}
+
+/// The limits in force, in hello.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HelloLimits {
+    pub max_frame_bytes: u64,
+    pub max_source_bytes: u64,
+    pub max_result_bytes: u64,
+    pub timeout_ms: u64,
+    pub memory_limit_bytes: u64,
+    pub stack_size_bytes: u64,
+    pub suspension_timeout_ms: u64,
+    pub max_host_calls: u64,
+    pub max_state_mutations: u64,
+    pub max_events: u64,
+    pub max_in_flight: u64,
+}
+
+macro_rules! named {
+    ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name { $($(#[$variant_doc])* $variant,)* }
+
+        impl $name {
+            /// The name on the wire.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl Serialize for $name {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(self.as_str())
+            }
+        }
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                match strict::text(deserializer)? {
+                    $($text => Ok(Self::$variant),)*
+                    other => Err(D::Error::unknown_variant(other, &[$($text,)*])),
+                }
+            }
+        }
+    };
+}
+
+named! {
+    /// How a handler's extension calls suspend.
+    SuspendMode {
+        /// They return promises.
+        Await = "await",
+        /// They return values; the stack is captured.
+        Stack = "stack",
+    }
+}
+
+named! {
+    /// How a segment ended.
+    Status {
+        /// The handler returned.
+        Success = "success",
+        /// The handler waits for extension calls.
+        Suspended = "suspended",
+        /// The execution failed.
+        Error = "error",
+    }
+}
+
+/// A compiled handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Compiled<'a> {
+    #[serde(borrow, deserialize_with = "strict::bin", serialize_with = "serde_bytes::serialize")]
+    pub handler: &'a [u8],
+    #[serde(borrow, deserialize_with = "strict::texts")]
+    pub capabilities: Vec<&'a str>,
+    pub suspend_mode: SuspendMode,
+    pub cache_hit: bool,
+    pub compilation_time_us: u64,
+}
+
+/// What check found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Checked<'a> {
+    #[serde(borrow, deserialize_with = "strict::texts")]
+    pub capabilities: Vec<&'a str>,
+    pub suspend_mode: SuspendMode,
+}
+
+/// Answer to cancel and shutdown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Done {
+    pub cancelled: bool,
+}
+
+/// Prometheus text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MetricsText<'a> {
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub text: &'a str,
+}
+
+/// Figures since the sidecar started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Stats {
+    pub total_executions: u64,
+    pub active_instances: u64,
+    pub available_instances: u64,
+    pub suspended_instances: u64,
+    pub cache_hit_rate: f64,
+    pub avg_execution_time_us: f64,
+    pub p50_execution_time_us: u64,
+    pub p95_execution_time_us: u64,
+    pub p99_execution_time_us: u64,
+    pub total_memory_bytes: u64,
+    pub instances_created: u64,
+    pub instances_reused: u64,
+    pub cache_entries: u64,
+    pub cache_size_bytes: u64,
+    pub queued: u64,
+    pub uptime_ms: u64,
+}
+
+/// One segment of an execution: how it ended, and what happened in it. Payload fields as in SPEC 3.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentResult<'a> {
+    pub status: Status,
+    pub seq: u32,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub value: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub state_mutations: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub events: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub view_commands: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub logs: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub suspensions: Vec<PendingCall<'a>>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub error: Option<WireError>,
+    #[serde(borrow, deserialize_with = "strict::map")]
+    pub metrics: ExecutionMetrics<'a>,
+}
+
+impl SegmentResult<'_> {
+    /// A segment of which nothing is known yet but how it ended.
+    pub fn new(status: Status, seq: u32) -> Self {
+        Self {
+            status,
+            seq,
+            value: None,
+            state_mutations: None,
+            events: None,
+            view_commands: None,
+            logs: None,
+            suspensions: Vec::new(),
+            error: None,
+            metrics: ExecutionMetrics::default(),
+        }
+    }
+}
+
+/// One outstanding extension call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PendingCall<'a> {
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub id: &'a str,
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub extension: &'a str,
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub method: &'a str,
+    #[serde(borrow, deserialize_with = "strict::bin", serialize_with = "serde_bytes::serialize")]
+    pub args: &'a [u8],
+}
+
+/// Figures of one execution, all of its segments so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ExecutionMetrics<'a> {
+    pub duration_us: u64,
+    pub cpu_us: u64,
+    pub queue_us: u64,
+    pub memory_used_bytes: u64,
+    pub memory_peak_bytes: u64,
+    pub instruction_count: u64,
+    #[serde(borrow, deserialize_with = "strict::counts", serialize_with = "strict::write_pairs")]
+    pub host_calls: Vec<(&'a str, u64)>,
+    pub cache_hit: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compilation_time_us: Option<u64>,
+}

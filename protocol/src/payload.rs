@@ -1,0 +1,421 @@
+//! A scanner for payloads: measures and checks MessagePack without decoding it, allocating or recursing.
+//!
+//! It exists so that the sidecar can index a state of 10 MB by its top-level keys and check that a peer sent exactly
+//! one value, while the values themselves stay opaque bytes (decoding multiplies their size 30-fold and more).
+//!
+//! Invariants: time is linear in the bytes looked at, whatever lengths they claim; memory is a fixed array of
+//! `MAX_PAYLOAD_DEPTH` counters; a value accepted by [`validate`] can be decoded by any MessagePack reader.
+//! What it does not do: build values, or refuse equal keys (the last one counts, as in JavaScript).
+
+use crate::limits::MAX_PAYLOAD_DEPTH;
+
+/// Why bytes are not a payload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// A value goes on behind the last byte.
+    #[error("the payload ends within a value")]
+    Truncated,
+    /// More than one value.
+    #[error("the payload goes on behind its value, at byte {offset}")]
+    TrailingBytes {
+        /// First byte that is too much.
+        offset: usize,
+    },
+    /// Containers nest too deep.
+    #[error("the payload nests more than {MAX_PAYLOAD_DEPTH} levels")]
+    TooDeep,
+    /// 0xc1, which MessagePack never uses.
+    #[error("byte {offset} of the payload is no MessagePack marker")]
+    BadMarker {
+        /// Where.
+        offset: usize,
+    },
+    /// An extension type other than the timestamp, or a timestamp of a length that there is not.
+    #[error("the payload holds extension type {kind} of {length} bytes, which is no timestamp")]
+    BadExtension {
+        /// Extension type.
+        kind: i8,
+        /// Its length.
+        length: usize,
+    },
+    /// A str that is not UTF-8.
+    #[error("the string at byte {offset} of the payload is not UTF-8")]
+    BadUtf8 {
+        /// Where its bytes begin.
+        offset: usize,
+    },
+    /// A map was needed.
+    #[error("the payload is not a map")]
+    NotAMap,
+    /// An array was needed.
+    #[error("the payload is not an array")]
+    NotAnArray,
+    /// A str was needed as key.
+    #[error("the map key at byte {offset} of the payload is not a string")]
+    KeyNotAString {
+        /// Where.
+        offset: usize,
+    },
+}
+
+/// nil: what an absent value means.
+pub const NIL: &[u8] = &[0xc0];
+/// The empty map: what an absent state or scope means.
+pub const EMPTY_MAP: &[u8] = &[0x80];
+
+/// Length of the first value in `bytes`. Strings are skipped without a look at their UTF-8.
+pub fn scan(bytes: &[u8]) -> Result<usize, PayloadError> {
+    Scanner { bytes, at: 0 }.skip_value::<false>()
+}
+
+/// Exactly one well-formed value: depth, extensions and UTF-8 checked, nothing behind it.
+pub fn validate(bytes: &[u8]) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value::<true>()?;
+    expect_end(bytes, end)
+}
+
+/// Exactly one value, without the look at UTF-8. For payloads whose reader copes with any bytes in strings.
+pub fn validate_shape(bytes: &[u8]) -> Result<(), PayloadError> {
+    expect_end(bytes, scan(bytes)?)
+}
+
+/// Walks the entries of a map without decoding their values. Values are skipped as by [`scan`]; keys are checked.
+/// The walk fails at the first fault, and with `TrailingBytes` where something follows the map.
+pub fn map_entries(bytes: &[u8]) -> Result<MapEntries<'_>, PayloadError> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    let remaining = match scanner.marker()? {
+        marker @ 0x80..=0x8f => u32::from(marker & 0x0f),
+        0xde => scanner.length::<2>()?,
+        0xdf => scanner.length::<4>()?,
+        _ => return Err(PayloadError::NotAMap),
+    };
+    Ok(MapEntries { scanner, remaining, ended: false })
+}
+
+/// Walks the elements of an array without decoding them; otherwise as [`map_entries`].
+pub fn array_items(bytes: &[u8]) -> Result<ArrayItems<'_>, PayloadError> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    let remaining = match scanner.marker()? {
+        marker @ 0x90..=0x9f => u32::from(marker & 0x0f),
+        0xdc => scanner.length::<2>()?,
+        0xdd => scanner.length::<4>()?,
+        _ => return Err(PayloadError::NotAnArray),
+    };
+    Ok(ArrayItems { scanner, remaining, ended: false })
+}
+
+/// The string that the whole of `bytes` is.
+pub fn as_str(bytes: &[u8]) -> Option<&str> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    let text = scanner.key().ok()?;
+    expect_end(bytes, scanner.at).ok()?;
+    Some(text)
+}
+
+fn expect_end(bytes: &[u8], end: usize) -> Result<(), PayloadError> {
+    if end == bytes.len() { Ok(()) } else { Err(PayloadError::TrailingBytes { offset: end }) }
+}
+
+/// Entries of a top-level map, see [`map_entries`].
+#[derive(Clone, Debug)]
+pub struct MapEntries<'a> {
+    scanner: Scanner<'a>,
+    remaining: u32,
+    ended: bool,
+}
+
+impl MapEntries<'_> {
+    /// Entries that the map claims to still have. A claim: reserve nothing by it unchecked.
+    pub fn claimed(&self) -> u32 {
+        self.remaining
+    }
+}
+
+impl<'a> Iterator for MapEntries<'a> {
+    type Item = Result<(&'a str, &'a [u8]), PayloadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let entry = step(&mut self.scanner, &mut self.remaining, &mut self.ended, |scanner| {
+            Ok((scanner.key()?, scanner.value()?))
+        })?;
+        self.ended |= entry.is_err();
+        Some(entry)
+    }
+}
+
+/// Elements of a top-level array, see [`array_items`].
+#[derive(Clone, Debug)]
+pub struct ArrayItems<'a> {
+    scanner: Scanner<'a>,
+    remaining: u32,
+    ended: bool,
+}
+
+impl<'a> Iterator for ArrayItems<'a> {
+    type Item = Result<&'a [u8], PayloadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let item = step(&mut self.scanner, &mut self.remaining, &mut self.ended, Scanner::value)?;
+        self.ended |= item.is_err();
+        Some(item)
+    }
+}
+
+/// One step of a walk: the next item, then once the check that nothing follows, then nothing.
+fn step<'a, T>(
+    scanner: &mut Scanner<'a>,
+    remaining: &mut u32,
+    ended: &mut bool,
+    read: impl FnOnce(&mut Scanner<'a>) -> Result<T, PayloadError>,
+) -> Option<Result<T, PayloadError>> {
+    if *ended {
+        return None;
+    }
+    if let Some(left) = remaining.checked_sub(1) {
+        *remaining = left;
+        return Some(read(scanner));
+    }
+    *ended = true;
+    expect_end(scanner.bytes, scanner.at).err().map(Err)
+}
+
+/// A position in a payload. `at` never passes `bytes.len()`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Scanner<'a> {
+    pub(crate) bytes: &'a [u8],
+    pub(crate) at: usize,
+}
+
+/// Size of a value that has no contents of its own to look at (header and all), by marker; 0 = look closer.
+/// Strings are in it only where UTF-8 is not checked, so they have a table of their own.
+const PLAIN_BYTES: [u8; 256] = plain_bytes(false);
+const PLAIN_BYTES_AND_SHORT_STRINGS: [u8; 256] = plain_bytes(true);
+
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+const fn plain_bytes(short_strings: bool) -> [u8; 256] {
+    let mut table = [0; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        table[marker] = match marker {
+            0x00..=0x7f | 0xe0..=0xff | 0xc0 | 0xc2 | 0xc3 => 1,
+            0xa0..=0xbf if short_strings => 1 + (marker as u8 & 0x1f),
+            0xcc | 0xd0 => 2,
+            0xcd | 0xd1 => 3,
+            0xce | 0xd2 | 0xca => 5,
+            0xcf | 0xd3 | 0xcb => 9,
+            _ => 0,
+        };
+        marker += 1;
+    }
+    table
+}
+
+impl<'a> Scanner<'a> {
+    /// Skips one value and returns the position behind it.
+    pub(crate) fn skip_value<const UTF8: bool>(&mut self) -> Result<usize, PayloadError> {
+        let table = if UTF8 { &PLAIN_BYTES } else { &PLAIN_BYTES_AND_SHORT_STRINGS };
+        // Values still to come in each open container, the innermost in `open`.
+        let mut outer = [0u64; MAX_PAYLOAD_DEPTH];
+        let mut depth = 0usize;
+        let mut open = 1u64;
+        loop {
+            while open == 0 {
+                let Some(above) = depth.checked_sub(1) else { return Ok(self.at) };
+                depth = above;
+                open = outer.get(depth).copied().unwrap_or(0);
+            }
+            open = open.wrapping_sub(1);
+            let marker = *self.bytes.get(self.at).ok_or(PayloadError::Truncated)?;
+            let plain = table.get(usize::from(marker)).copied().unwrap_or(0);
+            if plain != 0 {
+                let end = self.at.saturating_add(usize::from(plain));
+                if end > self.bytes.len() {
+                    return Err(PayloadError::Truncated);
+                }
+                self.at = end;
+                continue;
+            }
+            let children = self.skip_header_or_leaf::<UTF8>()?;
+            if let Some(children) = children {
+                // Each child takes a byte at least: a claim beyond that cannot be kept.
+                if children > self.left() as u64 {
+                    return Err(PayloadError::Truncated);
+                }
+                *outer.get_mut(depth).ok_or(PayloadError::TooDeep)? = open;
+                depth = depth.saturating_add(1);
+                open = children;
+            }
+        }
+    }
+
+    /// Skips the header of a container and returns its number of children, or skips a str, bin or ext whole.
+    fn skip_header_or_leaf<const UTF8: bool>(&mut self) -> Result<Option<u64>, PayloadError> {
+        let offset = self.at;
+        match self.marker()? {
+            marker @ 0x80..=0x8f => Ok(Some(u64::from(marker & 0x0f).wrapping_mul(2))),
+            marker @ 0x90..=0x9f => Ok(Some(u64::from(marker & 0x0f))),
+            marker @ 0xa0..=0xbf => self.string::<UTF8>(usize::from(marker & 0x1f)),
+            0xd9 => self.length::<1>().and_then(|length| self.string::<UTF8>(length as usize)),
+            0xda => self.length::<2>().and_then(|length| self.string::<UTF8>(length as usize)),
+            0xdb => self.length::<4>().and_then(|length| self.string::<UTF8>(length as usize)),
+            0xc4 => self.length::<1>().and_then(|length| self.leaf(length as usize)),
+            0xc5 => self.length::<2>().and_then(|length| self.leaf(length as usize)),
+            0xc6 => self.length::<4>().and_then(|length| self.leaf(length as usize)),
+            0xdc => self.length::<2>().map(|count| Some(u64::from(count))),
+            0xdd => self.length::<4>().map(|count| Some(u64::from(count))),
+            0xde => self.length::<2>().map(|count| Some(u64::from(count).wrapping_mul(2))),
+            0xdf => self.length::<4>().map(|count| Some(u64::from(count).wrapping_mul(2))),
+            marker @ 0xd4..=0xd8 => self.extension(1usize << (marker & 0x0f).wrapping_sub(4)),
+            0xc7 => self.length::<1>().and_then(|length| self.extension(length as usize)),
+            0xc8 => self.length::<2>().and_then(|length| self.extension(length as usize)),
+            0xc9 => self.length::<4>().and_then(|length| self.extension(length as usize)),
+            _ => Err(PayloadError::BadMarker { offset }),
+        }
+    }
+
+    fn string<const UTF8: bool>(&mut self, length: usize) -> Result<Option<u64>, PayloadError> {
+        let offset = self.at;
+        let text = self.take(length)?;
+        if UTF8 && std::str::from_utf8(text).is_err() {
+            return Err(PayloadError::BadUtf8 { offset });
+        }
+        Ok(None)
+    }
+
+    fn leaf(&mut self, length: usize) -> Result<Option<u64>, PayloadError> {
+        self.take(length).map(|_| None)
+    }
+
+    fn extension(&mut self, length: usize) -> Result<Option<u64>, PayloadError> {
+        let kind = i8::from_be_bytes([self.marker()?]);
+        self.take(length)?;
+        match (kind, length) {
+            (-1, 4 | 8 | 12) => Ok(None),
+            _ => Err(PayloadError::BadExtension { kind, length }),
+        }
+    }
+
+    fn value(&mut self) -> Result<&'a [u8], PayloadError> {
+        let start = self.at;
+        let end = self.skip_value::<false>()?;
+        self.bytes.get(start..end).ok_or(PayloadError::Truncated)
+    }
+
+    pub(crate) fn key(&mut self) -> Result<&'a str, PayloadError> {
+        let offset = self.at;
+        let length = match self.marker()? {
+            marker @ 0xa0..=0xbf => u32::from(marker & 0x1f),
+            0xd9 => self.length::<1>()?,
+            0xda => self.length::<2>()?,
+            0xdb => self.length::<4>()?,
+            _ => return Err(PayloadError::KeyNotAString { offset }),
+        };
+        let offset = self.at;
+        std::str::from_utf8(self.take(length as usize)?).map_err(|_| PayloadError::BadUtf8 { offset })
+    }
+
+    pub(crate) fn marker(&mut self) -> Result<u8, PayloadError> {
+        let marker = *self.bytes.get(self.at).ok_or(PayloadError::Truncated)?;
+        self.at = self.at.saturating_add(1);
+        Ok(marker)
+    }
+
+    /// A big-endian length of `N` (1, 2 or 4) bytes.
+    pub(crate) fn length<const N: usize>(&mut self) -> Result<u32, PayloadError> {
+        Ok(self.take(N)?.iter().fold(0, |length, byte| (length << 8) | u32::from(*byte)))
+    }
+
+    pub(crate) fn take(&mut self, length: usize) -> Result<&'a [u8], PayloadError> {
+        let rest = self.bytes.get(self.at..).unwrap_or_default();
+        let taken = rest.get(..length).ok_or(PayloadError::Truncated)?;
+        self.at = self.at.saturating_add(length);
+        Ok(taken)
+    }
+
+    fn left(&self) -> usize {
+        self.bytes.len().saturating_sub(self.at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nested(levels: usize) -> Vec<u8> {
+        let mut bytes = vec![0x91; levels];
+        bytes.push(0xc0);
+        bytes
+    }
+
+    #[test]
+    fn depth_is_counted_in_containers_around_one_another() {
+        assert_eq!(validate(&nested(64)), Ok(()));
+        assert_eq!(validate(&nested(65)), Err(PayloadError::TooDeep));
+        assert_eq!(validate(&nested(100_000)), Err(PayloadError::TooDeep));
+        let mut empty_at_65 = vec![0x91; 64];
+        empty_at_65.push(0x90);
+        assert_eq!(validate(&empty_at_65), Err(PayloadError::TooDeep));
+        assert_eq!(scan(&[0x92; 200]), Err(PayloadError::TooDeep));
+    }
+
+    #[test]
+    fn claims_beyond_the_end_fail_at_once() {
+        for bytes in [
+            &[0xdd, 0xff, 0xff, 0xff, 0xff][..],
+            &[0xdf, 0xff, 0xff, 0xff, 0xff, 0xc0],
+            &[0xdb, 0xff, 0xff, 0xff, 0xff],
+        ] {
+            assert_eq!(scan(bytes), Err(PayloadError::Truncated));
+        }
+    }
+
+    #[test]
+    fn scan_stops_behind_the_first_value_and_validate_wants_one() {
+        let bytes = [0x82, 0xa1, b'a', 1, 0xa1, b'b', 0xc4, 2, 9, 9, 0xc0];
+        assert_eq!(scan(&bytes), Ok(10));
+        assert_eq!(validate(&bytes), Err(PayloadError::TrailingBytes { offset: 10 }));
+        assert_eq!(validate(&bytes[..10]), Ok(()));
+    }
+
+    #[test]
+    fn utf8_is_checked_by_validate_and_in_keys_only() {
+        let bytes = [0x81, 0xa1, b'a', 0xa1, 0xff];
+        assert_eq!(validate(&bytes), Err(PayloadError::BadUtf8 { offset: 4 }));
+        assert_eq!(validate_shape(&bytes), Ok(()));
+        assert_eq!(map_entries(&bytes).unwrap().next(), Some(Ok(("a", &bytes[3..]))));
+        assert_eq!(map_entries(&[0x81, 0xa1, 0xff, 1]).unwrap().next(), Some(Err(PayloadError::BadUtf8 { offset: 2 })));
+    }
+
+    #[test]
+    fn only_timestamps_are_accepted_as_extensions() {
+        for (header, length, ok) in [
+            (&[0xd6, 0xff][..], 4, true),
+            (&[0xd7, 0xff], 8, true),
+            (&[0xc7, 12, 0xff], 12, true),
+            (&[0xd6, 0x01], 4, false),
+            (&[0xd4, 0xff], 1, false),
+            (&[0xd8, 0xff], 16, false),
+            (&[0xc7, 0, 0xff], 0, false),
+        ] {
+            let mut bytes = header.to_vec();
+            bytes.resize(header.len() + length, 0);
+            assert_eq!(validate(&bytes).is_ok(), ok, "{header:?}");
+            assert_eq!(scan(&bytes).is_ok(), ok, "{header:?}");
+        }
+        assert_eq!(validate(&[0xc1]), Err(PayloadError::BadMarker { offset: 0 }));
+    }
+
+    #[test]
+    fn entries_are_walked_to_the_end_and_nothing_may_follow() {
+        let bytes = [0x82, 0xa1, b'a', 0x92, 1, 2, 0xa1, b'b', 0xc0, 0x07];
+        let entries: Vec<_> = map_entries(&bytes).unwrap().collect();
+        assert_eq!(
+            entries,
+            [Ok(("a", &bytes[3..6])), Ok(("b", &bytes[8..9])), Err(PayloadError::TrailingBytes { offset: 9 })]
+        );
+        assert_eq!(map_entries(&[0x90]).unwrap_err(), PayloadError::NotAMap);
+        assert_eq!(map_entries(&[0x81, 1, 1]).unwrap().next(), Some(Err(PayloadError::KeyNotAString { offset: 1 })));
+        assert_eq!(array_items(&[0x92, 1, 0xa0]).unwrap().collect::<Vec<_>>(), [Ok(&[1][..]), Ok(&[0xa0][..])]);
+    }
+}
