@@ -1,0 +1,3 @@
+//! Rust client of nexus-sidecar.
+
+#![forbid(unsafe_code)]
