@@ -1,0 +1,51 @@
+//! Links the sidecar with the WasmEdge that `cargo xtask setup` prepared, and tells the source where the guest is.
+//!
+//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former).
+
+use std::path::{Path, PathBuf};
+use std::{env, fs, process};
+
+fn main() {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
+    println!("cargo:rerun-if-changed=build.rs");
+    link_wasmedge(&root.join(".nexus/wasmedge"));
+    println!("cargo:rerun-if-env-changed=NEXUS_GUEST_DIR");
+    embed_guest(&env::var_os("NEXUS_GUEST_DIR").map_or_else(|| root.join(".nexus/guest"), PathBuf::from));
+}
+
+fn link_wasmedge(wasmedge: &Path) {
+    println!("cargo:rerun-if-changed={}", wasmedge.join("lib/libwasmedge.so").display());
+    let lib = resolve(&wasmedge.join("lib"));
+    let argument = |argument: &str| println!("cargo:rustc-link-arg={argument}");
+    // DT_RPATH rather than DT_RUNPATH: it also counts for the libraries of the libraries.
+    argument(&format!("-Wl,--disable-new-dtags,-rpath,{}", lib.display()));
+    // A loader beside the libraries means that they need a newer libc than the system's. What we link has to run on that
+    // one, and the linker, which sees the system's, must not look for the new one's symbols in it.
+    let loader = wasmedge.join("loader");
+    if loader.exists() {
+        argument(&format!("-Wl,--dynamic-linker={}", resolve(&loader).display()));
+        argument("-Wl,--allow-shlib-undefined");
+    }
+}
+
+fn embed_guest(guest: &Path) {
+    let sums = guest.join("SHA256SUMS");
+    println!("cargo:rerun-if-changed={}", sums.display());
+    let text = fs::read_to_string(&sums).unwrap_or_else(|error| give_up(&sums, &error));
+    let library = "nexus-guest.so";
+    let sum = text.lines().filter_map(|line| line.split_once("  ")).find(|(_, file)| *file == library);
+    let Some((sum, _)) = sum else { give_up(&sums, &format!("it does not name {library}")) };
+    println!("cargo:rustc-env=NEXUS_GUEST_SHA256={sum}");
+    println!("cargo:rustc-env=NEXUS_GUEST_SO={}", resolve(&guest.join(library)).display());
+    println!("cargo:rustc-env=NEXUS_GUEST_WASM={}", resolve(&guest.join("nexus-guest.wasm")).display());
+}
+
+fn resolve(path: &Path) -> PathBuf {
+    path.canonicalize().unwrap_or_else(|error| give_up(path, &error))
+}
+
+fn give_up(path: &Path, error: &dyn std::fmt::Display) -> ! {
+    println!("cargo:warning={}: {error}", path.display());
+    println!("cargo:warning=This checkout is not set up. Run `cargo xtask setup` first.");
+    process::exit(1)
+}

@@ -1,0 +1,107 @@
+//! `cargo xtask`: everything between a fresh clone and a tested, measured sidecar, as one command each.
+//!
+//! ```text
+//!  setup:  WasmEdge -> guest compiler -> Binaryen -> guest -> links in .nexus -> cargo build, npm run build
+//!  test, demo, bench:  setup, then their own stages
+//! ```
+//!
+//! Costly results live in a cache outside the repository (`places.rs`), named by the digest of what they are made from.
+//! A stage works in a temporary directory and renames its result into place, so an interrupted set-up is simply started
+//! again. Nothing here runs at the product's run time.
+#![forbid(unsafe_code)]
+
+mod apt;
+mod binaryen;
+mod digest;
+mod guest;
+mod loops;
+mod patches;
+mod places;
+mod process;
+mod quickjs;
+mod stack_gate;
+mod stages;
+mod toolchain;
+mod wasmedge;
+mod workspace;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+
+use crate::places::Places;
+use crate::stages::Stages;
+
+const HELP: &str = "\
+cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
+
+  setup          make this machine able to build: WasmEdge, the guest's compiler, the guest itself, then the
+                 workspace and the Node client. Quick when there is nothing to do.
+  guest          only what the guest artifact needs, then rebuild it if its sources changed
+  demo           setup, then the demonstration of the Node client and of the Rust client
+  test           setup, then formatting, lints and every test
+  bench [--json] setup, then the measurements
+  gate FILE      list the frameless recursive cycles of a wasm file that has its names
+  help           this text
+
+Environment:
+  WASMEDGE_DIR       a WasmEdge 0.17.1 of your own (include/, lib/ and bin/wasmedge)
+  NEXUS_BUILD_CACHE  where costly results are kept (default: nexus-sidecar-build in the user's cache directory)
+  CARGO_TARGET_DIR   as for cargo
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let mut stages = Stages::new();
+    let result = dispatch(&args, &mut stages);
+    stages.summary();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            stages::report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
+    let mut words = args.iter().map(String::as_str);
+    let command = words.next().unwrap_or("help");
+    let rest: Vec<&str> = words.collect();
+    let accepts = match command {
+        "bench" => rest.iter().all(|word| *word == "--json"),
+        "gate" => rest.len() == 1,
+        _ => rest.is_empty(),
+    };
+    if !accepts {
+        anyhow::bail!("`{command}` does not take {rest:?}; see `cargo xtask help`");
+    }
+    match command {
+        "help" | "--help" | "-h" => {
+            print!("{HELP}");
+            Ok(())
+        }
+        "gate" => stack_gate::print_cycles(rest[0].as_ref()),
+        "guest" => {
+            let places = Places::open()?;
+            loops::guest(&places, stages)
+        }
+        "setup" => {
+            let places = Places::open()?;
+            loops::setup(&places, stages)
+        }
+        "demo" => {
+            let places = Places::open()?;
+            loops::demo(&places, stages)
+        }
+        "test" => {
+            let places = Places::open()?;
+            loops::test(&places, stages)
+        }
+        "bench" => {
+            let places = Places::open()?;
+            loops::bench(&places, stages, rest.contains(&"--json"))
+        }
+        other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
+    }
+}

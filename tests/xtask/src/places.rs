@@ -1,0 +1,128 @@
+//! Where things are: the repository, the cache of costly results outside it, and `.nexus`, whose links tell plain cargo
+//! commands where the results are.
+
+use std::fs::{self, File, TryLockError};
+use std::io::ErrorKind;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use crate::stages::{advise, note};
+
+/// The directories of one set-up. Holding it holds the cache's lock: two set-ups never work at once.
+pub struct Places {
+    /// The repository.
+    pub root: PathBuf,
+    /// Results that outlive `target/`, by the digest of their inputs.
+    pub cache: PathBuf,
+    /// `.nexus` in the repository.
+    pub links: PathBuf,
+    _lock: File,
+}
+
+impl Places {
+    pub fn open() -> Result<Self> {
+        // At run time rather than at compile time: two checkouts may share one target directory.
+        let manifest =
+            std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
+        let root = manifest.join("../..").canonicalize().context("cannot find the repository; use `cargo xtask`")?;
+        let cache = cache_directory()?;
+        fs::create_dir_all(cache.join("tmp")).map_err(|error| {
+            advise(
+                format!("cannot write to the cache directory {}: {error}", cache.display()),
+                "set NEXUS_BUILD_CACHE to a directory that you may write to",
+            )
+        })?;
+        let lock = lock(&cache.join("lock"))?;
+        // With the lock held, whatever is here was left by a set-up that did not end.
+        remove_contents(&cache.join("tmp"))?;
+        let links = root.join(".nexus");
+        fs::create_dir_all(&links)?;
+        Ok(Self { root, cache, links, _lock: lock })
+    }
+
+    /// An empty directory for work in progress, on the file system of the cache, so that it can be renamed into place.
+    pub fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let path = self.cache.join("tmp").join(name);
+        remove(&path)?;
+        fs::create_dir_all(&path)?;
+        Ok(path)
+    }
+
+    /// Moves a finished directory into the cache.
+    pub fn finish(&self, scratch: &Path, name: &str) -> Result<PathBuf> {
+        let place = self.cache.join(name);
+        if let Some(parent) = place.parent() {
+            fs::create_dir_all(parent)?;
+        }
+        remove(&place)?;
+        fs::rename(scratch, &place).with_context(|| format!("cannot rename into {}", place.display()))?;
+        Ok(place)
+    }
+}
+
+/// Makes `link` point to `target`, touching nothing if it does already.
+pub fn point(link: &Path, target: &Path) -> Result<()> {
+    if fs::read_link(link).is_ok_and(|now| now == target) {
+        return Ok(());
+    }
+    remove(link)?;
+    symlink(target, link).with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+/// Removes a file, a link or a directory, if it is there.
+pub fn remove(path: &Path) -> Result<()> {
+    let gone = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match gone {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes a file unless it already says so, which would make cargo believe that it changed.
+pub fn write_if_changed(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|now| now == text) {
+        return Ok(());
+    }
+    fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+fn remove_contents(directory: &Path) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        remove(&entry?.path())?;
+    }
+    Ok(())
+}
+
+fn cache_directory() -> Result<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let path = if let Some(chosen) = set("NEXUS_BUILD_CACHE") {
+        chosen
+    } else {
+        let base = set("XDG_CACHE_HOME").or_else(|| set("HOME").map(|home| home.join(".cache")));
+        base.ok_or_else(|| advise("neither HOME nor XDG_CACHE_HOME is set", "set NEXUS_BUILD_CACHE to a directory"))?
+            .join("nexus-sidecar-build")
+    };
+    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
+}
+
+fn lock(path: &Path) -> Result<File> {
+    let file = File::options().create(true).truncate(false).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            note(format!("another set-up is at work (lock {}); waiting for it", path.display()));
+            file.lock()?;
+        }
+        Err(TryLockError::Error(error)) => return Err(error).context("cannot lock the cache"),
+    }
+    Ok(file)
+}

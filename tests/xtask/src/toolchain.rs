@@ -1,0 +1,39 @@
+//! The guest's compiler: Debian's clang for WebAssembly, and libclang, which the bindings to WasmEdge are generated with.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::apt;
+use crate::places::point;
+use crate::process::quiet;
+use crate::stages::{advise, note};
+
+const PACKAGES: &[&str] = &["clang-16", "lld-16", "wasi-libc", "libclang-rt-16-dev-wasm32", "libclang-16-dev"];
+const LIBCLANG: &str = "/usr/lib/llvm-16/lib";
+
+pub const CLANG: &str = "clang-16";
+
+/// Installs what is missing.
+pub fn ensure() -> Result<()> {
+    let missing: Vec<&str> = PACKAGES.iter().copied().filter(|package| apt::installed(package).is_none()).collect();
+    if !missing.is_empty() {
+        apt::install(&missing)?;
+    }
+    let said = quiet("asking clang", Command::new(CLANG).arg("--version")).map_err(|error| {
+        error.context(advise("clang-16 does not run", "reinstall it: apt-get install --reinstall clang-16 lld-16"))
+    })?;
+    note(said.lines().next().unwrap_or_default());
+    Ok(())
+}
+
+/// What the output of the compiler depends on: the versions of all of it.
+pub fn fingerprint() -> String {
+    PACKAGES.iter().map(|package| format!("{package} {}\n", apt::installed(package).unwrap_or_default())).collect()
+}
+
+/// Leaves the link that `.cargo/config.toml` gives to bindgen.
+pub fn link(links: &Path) -> Result<()> {
+    point(&links.join("libclang"), Path::new(LIBCLANG))
+}
