@@ -2,14 +2,15 @@
  * One connection: requests out, answers in. Knows frames and ids; knows neither processes nor what a request means.
  *
  * Invariants: every request settles exactly once, by its answer or by `fail`; after `fail` nothing is written and every new
- * request rejects with the same error. Requests of one tick leave in one write. No timer runs per request. The socket
- * holds Node alive only while a foreground request is unanswered.
+ * request rejects with the same error. Requests of one tick leave in one write. No more requests are with the sidecar than it
+ * allows; the others wait here, encoded. No timer runs per request. The socket holds Node alive only while a foreground
+ * request is unanswered.
  */
 import type { Socket } from 'node:net';
 
 import { NexusError } from './errors.js';
 import { endFrame, FrameSplitter } from './frames.js';
-import { KEEP_BATCH_BYTES, MAX_FRAME_BYTES } from './limits.js';
+import { KEEP_BATCH_BYTES, MAX_FRAME_BYTES, RESERVED_IN_FLIGHT, UNANSWERED_BEFORE_HELLO } from './limits.js';
 import {
   Kind,
   PROTOCOL_VERSION,
@@ -39,7 +40,9 @@ interface Pending {
 export interface RequestOptions {
   /** Does not keep Node alive. */
   background?: boolean;
-  /** Told the id before the request is sent: what `cancel` names. */
+  /** Sent although the sidecar is busy with as many requests as it allows others: cancel, ping. */
+  urgent?: boolean;
+  /** Told the id once the request is accepted here: what `cancel` and `withdraw` name. */
   onId?: (id: number) => void;
 }
 
@@ -54,11 +57,14 @@ export class Connection {
   readonly #watchers = new Set<(error: NexusError) => void>();
 
   readonly #pending = new Map<number, Pending>();
+  /** Frames of pending requests that have not been sent yet, in order. */
+  readonly #waiting = new Map<number, Buffer>();
   #foreground = 0;
   #lastId = 0;
   #maxFrameBytes = MAX_FRAME_BYTES;
+  #maxInFlight = UNANSWERED_BEFORE_HELLO;
 
-  #batch = new Writer(FIRST_BATCH_BYTES, MAX_FRAME_BYTES * 2);
+  #batch = this.#newWriter(FIRST_BATCH_BYTES);
   #encoding = false;
   #flushQueued = false;
   #idleQueued = false;
@@ -119,7 +125,9 @@ export class Connection {
     return new Promise<T>((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure);
       const id = this.#nextId();
-      this.#write(id, encode);
+      const sent = this.#pending.size - this.#waiting.size;
+      if (sent < this.#maxInFlight || options.urgent === true) this.#write(id, encode);
+      else this.#waiting.set(id, this.#encodeAside(id, encode));
       // Encoding may have run a getter of the caller's that ended this connection.
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
@@ -129,6 +137,15 @@ export class Connection {
     });
   }
 
+  /** Takes back a request that has not been sent yet: it rejects with `error`. False when it is out already. */
+  withdraw(id: number, error: NexusError): boolean {
+    const pending = this.#pending.get(id);
+    if (pending === undefined || !this.#waiting.delete(id)) return false;
+    this.#settled(id, pending);
+    pending.reject(error);
+    return true;
+  }
+
   /** Ends the connection: everything pending rejects with `error`. The first call wins. */
   fail(error: NexusError): void {
     if (this.#failure !== undefined) return;
@@ -136,6 +153,7 @@ export class Connection {
     this.#helloSettle.reject(error);
     const pending = [...this.#pending.values()];
     this.#pending.clear();
+    this.#waiting.clear();
     this.#foreground = 0;
     this.#socket?.destroy();
     for (const request of pending) request.reject(error);
@@ -153,12 +171,8 @@ export class Connection {
   #write(id: number, encode: RequestEncoder): void {
     if (this.#encoding) {
       // A getter in a value that is being encoded made this request: it must not land inside the other frame.
-      const aside = new Writer(1024, MAX_FRAME_BYTES * 2);
-      endFrame(aside, encode(aside, id), this.#maxFrameBytes);
-      queueMicrotask(() => {
-        this.#batch.raw(aside.written());
-        this.#queueFlush();
-      });
+      const frame = this.#encodeAside(id, encode);
+      queueMicrotask(() => this.#append(frame));
       return;
     }
     const batch = this.#batch;
@@ -172,9 +186,30 @@ export class Connection {
     } finally {
       this.#encoding = false;
     }
+    this.#written();
+  }
+
+  /** The value is encoded now, as it is now, whenever it will be sent. */
+  #encodeAside(id: number, encode: RequestEncoder): Buffer {
+    const writer = this.#newWriter(1024);
+    endFrame(writer, encode(writer, id), this.#maxFrameBytes);
+    return Buffer.from(writer.written());
+  }
+
+  #append(frame: Buffer): void {
+    this.#batch.raw(frame);
+    this.#written();
+  }
+
+  #written(): void {
     // Large requests don't pile up in one buffer.
-    if (batch.length > KEEP_BATCH_BYTES) this.#flush();
+    if (this.#batch.length > KEEP_BATCH_BYTES) this.#flush();
     else this.#queueFlush();
+  }
+
+  /** Holds a batch and one frame on top of it. */
+  #newWriter(bytes: number): Writer {
+    return new Writer(bytes, 2 * KEEP_BATCH_BYTES + this.#maxFrameBytes);
   }
 
   /** nextTick runs when the microtasks are done: all that a batch of answers sets off leaves together. */
@@ -195,7 +230,7 @@ export class Connection {
     if (socket.writableLength === 0 && batch.bytes.length <= KEEP_BATCH_BYTES) {
       batch.length = 0; // the kernel has copied everything: the buffer is ours again
     } else {
-      this.#batch = new Writer(FIRST_BATCH_BYTES, MAX_FRAME_BYTES * 2);
+      this.#batch = this.#newWriter(FIRST_BATCH_BYTES);
     }
   }
 
@@ -240,12 +275,26 @@ export class Connection {
       throw new MalformedError(`the sidecar speaks protocol ${info.version}, this client ${PROTOCOL_VERSION}`);
     }
     this.#info = info;
-    this.#maxFrameBytes = Math.min(info.limits['maxFrameBytes'] ?? MAX_FRAME_BYTES, MAX_FRAME_BYTES);
+    this.#maxFrameBytes = info.limits['maxFrameBytes'] ?? MAX_FRAME_BYTES;
+    this.#splitter.maxFrameBytes = this.#maxFrameBytes;
+    this.#batch.maxBytes = 2 * KEEP_BATCH_BYTES + this.#maxFrameBytes;
+    const allowed = info.limits['maxInFlight'] ?? UNANSWERED_BEFORE_HELLO;
+    this.#maxInFlight = Math.max(1, allowed - Math.min(RESERVED_IN_FLIGHT, Math.floor(allowed / 4)));
     this.#helloSettle.resolve(info);
+    this.#sendWaiting();
+  }
+
+  #sendWaiting(): void {
+    for (const [id, frame] of this.#waiting) {
+      if (this.#pending.size - this.#waiting.size >= this.#maxInFlight) break;
+      this.#waiting.delete(id);
+      this.#append(frame);
+    }
   }
 
   #settled(id: number, pending: Pending): void {
     this.#pending.delete(id);
+    if (this.#waiting.size > 0) this.#sendWaiting();
     if (pending.background || --this.#foreground > 0 || this.#idleQueued) return;
     // Whoever calls in a row has the next request out before this tick: no ref and unref for each.
     this.#idleQueued = true;

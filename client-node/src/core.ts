@@ -88,11 +88,13 @@ export class Core {
   }
 
   resume<Result>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
-    return resumeOn(this.#link.connection(), checkSuspensionId(suspension), outcome, read);
+    checkSuspensionId(suspension);
+    return resumeOn(this.#link.connection(), suspension, outcome, read);
   }
 
   cancel(suspension: string): Promise<boolean> {
-    return cancelOn(this.#link.connection(), { suspension: checkSuspensionId(suspension) });
+    checkSuspensionId(suspension);
+    return cancelOn(this.#link.connection(), { suspension });
   }
 
   check(source: string): Promise<HandlerCheck> {
@@ -108,7 +110,7 @@ export class Core {
   }
 
   ping(): Promise<void> {
-    return this.#ask(Kind.ping, {}, Kind.pong, () => undefined);
+    return this.#ask(Kind.ping, {}, Kind.pong, () => undefined, { urgent: true });
   }
 
   shutdown(): Promise<void> {
@@ -158,6 +160,7 @@ export function cancelOn(connection: Connection, target: { suspension: string } 
     Kind.done,
     (writer, id) => writeRequest(writer, id, Kind.cancel, target),
     (fields) => boolean(fields, 'cancelled'),
+    { urgent: true },
   );
 }
 

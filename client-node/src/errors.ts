@@ -58,15 +58,17 @@ export interface ErrorDetails {
 }
 
 export class NexusError extends Error {
-  override readonly name = 'NexusError';
+  static {
+    Object.defineProperty(this.prototype, 'name', { value: 'NexusError', configurable: true, writable: true });
+  }
   readonly code: ErrorCode;
   readonly retryable: boolean;
-  readonly errorName?: string;
-  readonly location?: SourceLocation;
-  readonly handlerStack?: string;
-  readonly snippet?: SourceSnippet;
-  readonly capability?: string;
-  readonly context?: Record<string, string | number>;
+  declare readonly errorName?: string;
+  declare readonly location?: SourceLocation;
+  declare readonly handlerStack?: string;
+  declare readonly snippet?: SourceSnippet;
+  declare readonly capability?: string;
+  declare readonly context?: Record<string, string | number>;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause });

@@ -1,10 +1,11 @@
 /**
  * The map of fields in a message (SPEC 1): control values of at most 16 levels, str keys, no key twice, valid UTF-8, no
- * extension types. Payloads are not decoded here: they are `bin`, read as views.
+ * extension types, a bounded number of them. nil is the same as absent and is not kept. Payloads are not decoded here: they
+ * are `bin`, read as views.
  */
 import { isUtf8 } from 'node:buffer';
 
-import { MAX_CONTROL_DEPTH } from './limits.js';
+import { MAX_CONTROL_DEPTH, MAX_CONTROL_VALUES } from './limits.js';
 import { define } from './payload.js';
 import { MalformedError, type Reader } from './reader.js';
 import type { Writer } from './writer.js';
@@ -39,8 +40,20 @@ export function encodeFields(writer: Writer, value: Fields): void {
   }
 }
 
+/** A float, told apart from an integer: types are meant literally. */
+export class Float {
+  readonly value: number;
+  constructor(value: number) {
+    this.value = value;
+  }
+}
+
+/** Control values that the message being read may still hold. Reading is synchronous, so one counter serves all. */
+let valuesLeft = 0;
+
 /** Reads the map of fields. Throws MalformedError. */
 export function readFields(reader: Reader): Record<string, unknown> {
+  valuesLeft = MAX_CONTROL_VALUES - 1;
   const head = reader.u8();
   if (head >= 0x80 && head < 0x90) return readMap(reader, head & 0x0f, 1);
   if (head === 0xde) return readMap(reader, reader.u16(), 1);
@@ -51,16 +64,26 @@ export function readFields(reader: Reader): Record<string, unknown> {
 function readMap(reader: Reader, size: number, depth: number): Record<string, unknown> {
   if (depth > MAX_CONTROL_DEPTH) throw new MalformedError('nested too deep');
   reader.count(size, 2);
+  spend(size);
+  let nils = 0;
   const fields: Record<string, unknown> = {};
   for (let index = 0; index < size; index++) {
     const key = readText(reader, reader.u8(), true);
     if (key === undefined) throw new MalformedError('a key is not a str');
     if (Object.hasOwn(fields, key)) throw new MalformedError(`key \`${key}\` twice`);
     const value = readValue(reader, depth);
+    if (value === null) nils++;
     if (key === '__proto__') define(fields, key, value);
     else fields[key] = value;
   }
+  // Only now, so that a key with nil counts as a key that is there twice.
+  if (nils > 0) for (const key of Object.keys(fields)) if (fields[key] === null) delete fields[key];
   return fields;
+}
+
+function spend(count: number): void {
+  valuesLeft -= count;
+  if (valuesLeft < 0) throw new MalformedError(`more than ${MAX_CONTROL_VALUES} control values`);
 }
 
 function readArray(reader: Reader, size: number, depth: number): unknown[] {
@@ -88,6 +111,7 @@ function readText(reader: Reader, head: number, isKey: boolean): string | undefi
 }
 
 function readValue(reader: Reader, depth: number): unknown {
+  spend(1);
   const head = reader.u8();
   if (head < 0x80) return head;
   if (head >= 0xe0) return head - 0x100;
@@ -109,9 +133,9 @@ function readValue(reader: Reader, depth: number): unknown {
     case 0xc6:
       return reader.view(reader.u32());
     case 0xca:
-      return reader.f32();
+      return new Float(reader.f32());
     case 0xcb:
-      return reader.f64();
+      return new Float(reader.f64());
     case 0xcc:
       return reader.u8();
     case 0xcd:

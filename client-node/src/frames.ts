@@ -32,7 +32,7 @@ export type FrameSink = (bytes: Buffer, start: number, end: number) => void;
 
 export class FrameSplitter {
   readonly #sink: FrameSink;
-  readonly #maxFrameBytes: number;
+  maxFrameBytes: number;
   readonly #header = Buffer.allocUnsafeSlow(HEADER_BYTES);
   #headerBytes = 0;
   /** The frame that spans chunks, once its length is known. */
@@ -40,7 +40,7 @@ export class FrameSplitter {
   #bodyBytes = 0;
 
   constructor(maxFrameBytes: number, sink: FrameSink) {
-    this.#maxFrameBytes = maxFrameBytes;
+    this.maxFrameBytes = maxFrameBytes;
     this.#sink = sink;
   }
 
@@ -74,8 +74,8 @@ export class FrameSplitter {
   }
 
   #checked(size: number): number {
-    if (size === 0 || size > this.#maxFrameBytes) {
-      throw new NexusError('PROTOCOL_ERROR', `a frame of ${size} bytes; allowed are 1 to ${this.#maxFrameBytes}`);
+    if (size === 0 || size > this.maxFrameBytes) {
+      throw new NexusError('PROTOCOL_ERROR', `a frame of ${size} bytes; allowed are 1 to ${this.maxFrameBytes}`);
     }
     return size;
   }

@@ -1,6 +1,6 @@
 /** Bounds that the client applies itself. They mirror protocol/src/limits.rs; the sidecar's hello names those in force. */
 
-/** Largest frame body. */
+/** Largest frame body until the hello says what is in force. */
 export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
 /** Nesting of containers in a payload; a scalar has depth 0. */
 export const MAX_PAYLOAD_DEPTH = 64;
@@ -23,3 +23,10 @@ export const BACKOFF_MAX_MS = 2000;
 export const MAX_REMEMBERED_SOURCE_CHARS = 16 * 1024 * 1024;
 /** Suspensions of executions in Buffers that are remembered as such. */
 export const MAX_BUFFER_SUSPENSIONS = 10_000;
+/** Control values of one message; of these a request's registry and tokens may use up to the second number. */
+export const MAX_CONTROL_VALUES = 65_536;
+export const MAX_LISTED_NAMES = 60_000;
+/** Requests that are sent before the hello says how many may be unanswered. */
+export const UNANSWERED_BEFORE_HELLO = 8;
+/** Of the sidecar's `maxInFlight`, what is kept free for cancels and pings (but at most a quarter). */
+export const RESERVED_IN_FLIGHT = 32;

@@ -150,7 +150,11 @@ export class Link {
     const limit = this.#config.shutdownTimeoutMs ?? DEFAULT_SHUTDOWN_TIMEOUT_MS;
     life.child?.ref(); // its end is awaited now
     const deadline = setTimeout(() => life.connection.fail(shutDownError()), limit);
-    const drained = life.connection.request(Kind.done, (writer, id) => writeRequest(writer, id, Kind.shutdown, {}), () => undefined);
+    const drained = life.connection.request(
+      Kind.done,
+      (writer, id) => writeRequest(writer, id, Kind.shutdown, {}),
+      () => undefined,
+    );
     try {
       await drained;
       // A child ends by itself; a connection to a running sidecar is closed by us once it has drained.

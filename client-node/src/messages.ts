@@ -3,7 +3,7 @@
  * with every rule of SPEC 1 checked, so that code behind this file deals with typed, complete values only.
  */
 import { errorFromWire, NexusError, type ErrorDetails, type ExtensionError } from './errors.js';
-import { encodeFields, readFields, type Fields } from './fields.js';
+import { encodeFields, Float, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
 import { writeValue } from './payload.js';
 import { MalformedError, Reader } from './reader.js';
@@ -173,12 +173,12 @@ export interface HelloInfo {
 
 export function readHello(fields: Record<string, unknown>): HelloInfo {
   return {
-    version: number(fields, 'version'),
+    version: uint(fields, 'version'),
     build: string(fields, 'build'),
     engine: string(fields, 'engine'),
-    pid: number(fields, 'pid'),
+    pid: uint(fields, 'pid'),
     debug: boolean(fields, 'debug'),
-    limits: numbers(fields, 'limits'),
+    limits: uints(fields, 'limits'),
   };
 }
 
@@ -191,17 +191,15 @@ export function readError(value: unknown): NexusError {
   if (fields['capability'] !== undefined) details.capability = string(fields, 'capability');
   if (fields['location'] !== undefined) {
     const location = map(fields['location'], 'location');
-    details.location = { line: number(location, 'line'), column: number(location, 'column') };
+    details.location = { line: uint(location, 'line'), column: uint(location, 'column') };
   }
   if (fields['snippet'] !== undefined) {
     const snippet = map(fields['snippet'], 'snippet');
-    details.snippet = { code: string(snippet, 'code'), highlightLine: number(snippet, 'highlightLine') };
+    details.snippet = { code: string(snippet, 'code'), highlightLine: uint(snippet, 'highlightLine') };
   }
   if (fields['context'] !== undefined) {
     const context = map(fields['context'], 'context');
-    for (const value of Object.values(context)) {
-      if (typeof value !== 'string' && typeof value !== 'number') throw new MalformedError('`context` holds str and u64');
-    }
+    for (const key of Object.keys(context)) if (typeof context[key] !== 'string') uint(context, key);
     details.context = context as Record<string, string | number>;
   }
   return errorFromWire(string(fields, 'code'), string(fields, 'message'), details);
@@ -213,10 +211,17 @@ export function string(fields: Record<string, unknown>, key: string): string {
   return value;
 }
 
-export function number(fields: Record<string, unknown>, key: string): number {
+/** u16, u32, u64. */
+export function uint(fields: Record<string, unknown>, key: string): number {
   const value = fields[key];
-  if (typeof value !== 'number') throw new MalformedError(`\`${key}\` is not a number`);
+  if (typeof value !== 'number' || value < 0) throw new MalformedError(`\`${key}\` is not an unsigned integer`);
   return value;
+}
+
+export function float(fields: Record<string, unknown>, key: string): number {
+  const value = fields[key];
+  if (!(value instanceof Float)) throw new MalformedError(`\`${key}\` is not a float`);
+  return value.value;
 }
 
 export function boolean(fields: Record<string, unknown>, key: string): boolean {
@@ -239,15 +244,14 @@ export function strings(fields: Record<string, unknown>, key: string): string[] 
   return value as string[];
 }
 
-export function numbers(fields: Record<string, unknown>, key: string): Record<string, number> {
+export function uints(fields: Record<string, unknown>, key: string): Record<string, number> {
   const value = map(fields[key], key);
-  for (const item of Object.values(value)) if (typeof item !== 'number') throw new MalformedError(`\`${key}\` holds numbers`);
+  for (const name of Object.keys(value)) uint(value, name);
   return value as Record<string, number>;
 }
 
 export function map(value: unknown, key: string): Record<string, unknown> {
-  if (typeof value !== 'object' || value === null || Array.isArray(value) || Buffer.isBuffer(value)) {
-    throw new MalformedError(`\`${key}\` is not a map`);
-  }
+  const isMap = typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value);
+  if (!isMap || value instanceof Float) throw new MalformedError(`\`${key}\` is not a map`);
   return value as Record<string, unknown>;
 }

@@ -71,7 +71,12 @@ function writeObject(writer: Writer, value: object, depth: number): void {
 }
 
 function isLeaf(value: object): boolean {
-  return value instanceof Date || ArrayBuffer.isView(value) || value instanceof ArrayBuffer;
+  return (
+    value instanceof Date ||
+    ArrayBuffer.isView(value) ||
+    value instanceof ArrayBuffer ||
+    value instanceof SharedArrayBuffer
+  );
 }
 
 function writeArray(writer: Writer, value: readonly unknown[], depth: number): void {
@@ -133,6 +138,10 @@ function readValue(reader: Reader, depth: number): unknown {
       return readBin(reader, reader.u32());
     case 0xc7:
       return readExt(reader, reader.u8());
+    case 0xc8:
+      return readExt(reader, reader.u16());
+    case 0xc9:
+      return readExt(reader, reader.u32());
     case 0xca:
       return reader.f32();
     case 0xcb:

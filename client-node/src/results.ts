@@ -2,7 +2,7 @@
  * Answers to typed results. In plain mode payloads are decoded; in Buffer mode they are handed on as they are.
  * Everything throws MalformedError (or SERIALIZATION_ERROR for a payload) when the sidecar sent something else.
  */
-import { boolean, bytes, map, number, numbers, readError, string, strings } from './messages.js';
+import { boolean, bytes, float, map, readError, string, strings, uint, uints } from './messages.js';
 import { decodePayload } from './payload.js';
 import { MalformedError } from './reader.js';
 import type {
@@ -52,7 +52,7 @@ function readCommon<Args>(fields: Fields, readArgs: (args: Buffer) => Args) {
   if (status === 'error' && error === undefined) throw new MalformedError('status error without an error');
   return {
     status,
-    seq: number(fields, 'seq'),
+    seq: uint(fields, 'seq'),
     suspensions,
     metrics: readMetrics(map(fields['metrics'], 'metrics')),
     ...(suspension !== undefined && { suspension }),
@@ -75,16 +75,16 @@ function readSuspensions<Args>(value: unknown, readArgs: (args: Buffer) => Args)
 
 function readMetrics(fields: Fields): ExecutionMetrics {
   const metrics: ExecutionMetrics = {
-    durationUs: number(fields, 'durationUs'),
-    cpuUs: number(fields, 'cpuUs'),
-    queueUs: number(fields, 'queueUs'),
-    memoryUsedBytes: number(fields, 'memoryUsedBytes'),
-    memoryPeakBytes: number(fields, 'memoryPeakBytes'),
-    instructionCount: number(fields, 'instructionCount'),
-    hostCalls: numbers(fields, 'hostCalls'),
+    durationUs: uint(fields, 'durationUs'),
+    cpuUs: uint(fields, 'cpuUs'),
+    queueUs: uint(fields, 'queueUs'),
+    memoryUsedBytes: uint(fields, 'memoryUsedBytes'),
+    memoryPeakBytes: uint(fields, 'memoryPeakBytes'),
+    instructionCount: uint(fields, 'instructionCount'),
+    hostCalls: uints(fields, 'hostCalls'),
     cacheHit: boolean(fields, 'cacheHit'),
   };
-  if (fields['compilationTimeUs'] !== undefined) metrics.compilationTimeUs = number(fields, 'compilationTimeUs');
+  if (fields['compilationTimeUs'] !== undefined) metrics.compilationTimeUs = uint(fields, 'compilationTimeUs');
   return metrics;
 }
 
@@ -137,8 +137,12 @@ const STATS_KEYS = [
   'uptimeMs',
 ] as const satisfies readonly (keyof RuntimeStats)[];
 
+const FLOAT_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>(['cacheHitRate', 'avgExecutionTimeUs']);
+
 export function readStats(fields: Fields): RuntimeStats {
-  return Object.fromEntries(STATS_KEYS.map((key) => [key, number(fields, key)])) as unknown as RuntimeStats;
+  return Object.fromEntries(
+    STATS_KEYS.map((key) => [key, FLOAT_STATS.has(key) ? float(fields, key) : uint(fields, key)]),
+  ) as unknown as RuntimeStats;
 }
 
 /** Before a sidecar runs, nothing has been executed and nothing is held. */

@@ -225,7 +225,11 @@ class Run {
   #stop(error: unknown): void {
     if (this.#finished || this.#stopped !== undefined) return;
     this.#stopped = { error };
-    for (const request of this.#inFlight) cancelOn(this.#connection, { request }).catch(() => undefined);
+    const withdrawn = new NexusError('CANCELLED', 'the run was aborted');
+    for (const request of [...this.#inFlight]) {
+      if (this.#connection.withdraw(request, withdrawn)) continue;
+      cancelOn(this.#connection, { request }).catch(() => undefined);
+    }
     if (this.#inFlight.size === 0 && this.#segments.at(-1)?.status === 'suspended') this.#cancelSuspended();
   }
 

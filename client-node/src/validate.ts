@@ -3,6 +3,7 @@
  * sidecar closes a connection for that, with everybody else's requests on it.
  */
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
 import type { AsyncResult, HandlerContext } from './types.js';
 
@@ -20,10 +21,9 @@ export function checkHandle(handle: unknown): Uint8Array {
 }
 
 /** An id that no sidecar can have given is answered like any unknown one, without a round trip. */
-export function checkSuspensionId(id: unknown): string {
+export function checkSuspensionId(id: unknown): void {
   if (typeof id !== 'string') throw invalid('the suspension id is not a string');
   if (!SUSPENSION_ID.test(id)) throw new NexusError('SUSPENSION_ERROR', 'unknown suspension');
-  return id;
 }
 
 export function checkTimeout(timeoutMs: unknown): number | undefined {
@@ -40,11 +40,12 @@ export function contextFields(context: HandlerContext, timeoutMs: number | undef
   const { panelId, handlerName, capabilities, extensionRegistry, limits, strictCapabilities, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);
-  if (capabilities !== undefined) checkStrings('capabilities', capabilities);
+  let names = capabilities === undefined ? 0 : checkStrings('capabilities', capabilities);
   if (extensionRegistry !== undefined) {
     checkMap('extensionRegistry', extensionRegistry);
-    for (const methods of Object.values(extensionRegistry)) checkStrings('extensionRegistry', methods);
+    for (const methods of Object.values(extensionRegistry)) names += 2 + checkStrings('extensionRegistry', methods);
   }
+  if (names > MAX_LISTED_NAMES) throw invalid(`capabilities and extensions list more than ${MAX_LISTED_NAMES} names`);
   if (limits !== undefined) {
     checkMap('limits', limits);
     for (const [name, limit] of Object.entries(limits)) {
@@ -79,12 +80,14 @@ function checkName(key: string, value: unknown): void {
   }
 }
 
-function checkStrings(key: string, value: unknown): void {
+/** How many there are. */
+function checkStrings(key: string, value: unknown): number {
   if (!Array.isArray(value)) throw invalid(`\`${key}\` is not an array of strings`);
   // By index: `every` would pass over holes.
   for (let index = 0; index < value.length; index++) {
     if (typeof value[index] !== 'string') throw invalid(`\`${key}\` is not an array of strings`);
   }
+  return value.length;
 }
 
 function checkMap(key: string, value: unknown): void {

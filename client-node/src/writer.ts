@@ -18,12 +18,12 @@ export class Writer {
   bytes: Buffer;
   length = 0;
   #view: DataView;
-  readonly #maxBytes: number;
+  maxBytes: number;
 
   constructor(initialBytes: number, maxBytes: number) {
     this.bytes = Buffer.allocUnsafeSlow(initialBytes);
     this.#view = new DataView(this.bytes.buffer, this.bytes.byteOffset, this.bytes.byteLength);
-    this.#maxBytes = maxBytes;
+    this.maxBytes = maxBytes;
   }
 
   /** What was written, without a copy: valid until the next write. */
@@ -39,10 +39,10 @@ export class Writer {
   }
 
   #grow(needed: number): void {
-    if (needed > this.#maxBytes) {
-      throw new NexusError('INVALID_ARGUMENT', `request is larger than ${this.#maxBytes} bytes`);
+    if (needed > this.maxBytes) {
+      throw new NexusError('INVALID_ARGUMENT', `request is larger than ${this.maxBytes} bytes`);
     }
-    const bytes = Buffer.allocUnsafeSlow(Math.min(Math.max(needed, this.bytes.length * 2), this.#maxBytes));
+    const bytes = Buffer.allocUnsafeSlow(Math.min(Math.max(needed, this.bytes.length * 2), this.maxBytes));
     this.bytes.copy(bytes, 0, 0, this.length);
     this.bytes = bytes;
     this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);

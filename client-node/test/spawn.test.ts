@@ -1,0 +1,216 @@
+/** Starting, failing to start, and peers that break the protocol. None of the programs here is a sidecar. */
+import assert from 'node:assert/strict';
+import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+
+import { NexusError, NexusRuntime } from '@nexus/sidecar';
+import { beginFrame, endFrame } from '../dist/esm/frames.js';
+import { encodeFields, type Fields } from '../dist/esm/fields.js';
+import { childEnv, findBinary } from '../dist/esm/spawn.js';
+import { Writer } from '../dist/esm/writer.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'nexus-spawn-'));
+after(() => rmSync(folder, { recursive: true }));
+
+function program(name: string, script: string): string {
+  const path = join(folder, name);
+  writeFileSync(path, `#!/bin/sh\n${script}\n`);
+  chmodSync(path, 0o755);
+  return path;
+}
+
+async function failure(promise: Promise<unknown>): Promise<NexusError> {
+  const error: unknown = await promise.then(
+    () => assert.fail('it did not reject'),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof NexusError, String(error));
+  return error;
+}
+
+test('the binary is looked for in the option, the environment and PATH, in this order', () => {
+  const first = program('first', '');
+  mkdirSync(join(folder, 'bin'));
+  const onPath = program('bin/nexus-sidecar', '');
+  const env = { PATH: `relative:/nonexistent:${join(folder, 'bin')}`, NEXUS_SIDECAR_BIN: first };
+  assert.equal(findBinary({ binaryPath: onPath, env }), onPath);
+  assert.equal(findBinary({ env }), first);
+  assert.equal(findBinary({ env: { PATH: env.PATH } }), onPath);
+});
+
+test('a binary that is nowhere is an error that says where it was looked for', async () => {
+  assert.throws(
+    () => findBinary({ env: { PATH: '/nonexistent:/also' } }),
+    (error) => {
+      assert.ok(error instanceof NexusError && error.code === 'SIDECAR_GONE' && !error.retryable);
+      for (const place of ['binaryPath', 'NEXUS_SIDECAR_BIN', `@nexus/sidecar-${process.platform}-${process.arch}`, '/nonexistent:/also']) {
+        assert.ok(error.message.includes(place), place);
+      }
+      return true;
+    },
+  );
+  // Named, so nothing else is tried; also for a folder and for a file that is not executable.
+  const plain = join(folder, 'plain');
+  writeFileSync(plain, '');
+  for (const binaryPath of ['/nonexistent', folder, plain]) {
+    const error = await failure(new NexusRuntime({ binaryPath }).ping());
+    assert.ok(error.message.includes(binaryPath) && error.context?.['reason'] === 'not-found');
+  }
+});
+
+test('a program that ends at once rejects what waits, with exit code and its last words', async () => {
+  const lines: string[] = [];
+  const script = 'i=0; while [ $i -lt 30 ]; do echo "line $i" >&2; i=$((i+1)); done; printf "no newline" >&2; exit 3';
+  const runtime = new NexusRuntime({ binaryPath: program('talks', script), onLog: (line) => lines.push(line) });
+  const [first, second] = await Promise.all([failure(runtime.ping()), failure(runtime.executeHandler('return 1'))]);
+  assert.equal(first, second);
+  assert.equal(first.code, 'SIDECAR_GONE');
+  assert.equal(first.retryable, true);
+  assert.equal(first.context?.['exitCode'], 3);
+  assert.match(first.message, /exited with code 3/);
+  assert.match(first.message, /line 29\n {2}no newline/);
+  assert.doesNotMatch(first.message, /line 10\n/);
+  assert.equal(lines.length, 31);
+});
+
+test('a program that is killed rejects what waits, with the signal; a logger that throws is no matter', async () => {
+  const onLog = (): never => {
+    throw new Error('logger');
+  };
+  const runtime = new NexusRuntime({ binaryPath: program('dies', 'echo dying >&2; kill -9 $$'), onLog });
+  const error = await failure(runtime.ping());
+  assert.equal(error.context?.['signal'], 'SIGKILL');
+});
+
+test('a program that never says hello is killed when the start limit has passed', async () => {
+  const pidFile = join(folder, 'pid');
+  const binaryPath = program('silent', `echo $$ > ${pidFile}; exec sleep 600`);
+  const runtime = new NexusRuntime({ binaryPath, startTimeoutMs: 150 });
+  const error = await failure(runtime.ping());
+  assert.equal(error.code, 'SIDECAR_GONE');
+  assert.match(error.message, /150 ms/);
+  await runtime.shutdown();
+  const pid = Number(readFileSync(pidFile, 'utf8'));
+  await ended(pid);
+});
+
+async function ended(pid: number): Promise<void> {
+  for (;;) {
+    try {
+      process.kill(pid, 0);
+    } catch {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+test('starts after early deaths wait longer and longer', async () => {
+  const runtime = new NexusRuntime({ binaryPath: program('crashes', 'exit 1') });
+  const startedAt = performance.now();
+  for (let call = 0; call < 4; call++) assert.equal((await failure(runtime.ping())).code, 'SIDECAR_GONE');
+  const waits = 50 + 100 + 200;
+  assert.ok(performance.now() - startedAt >= waits);
+});
+
+test('a shutdown while the next start waits settles everything', async () => {
+  const runtime = new NexusRuntime({ binaryPath: program('crashes2', 'exit 1'), shutdownTimeoutMs: 50 });
+  for (let call = 0; call < 3; call++) await failure(runtime.ping());
+  const pending = failure(runtime.ping());
+  await runtime.shutdown();
+  assert.equal((await pending).code, 'SIDECAR_GONE');
+  const late = await failure(runtime.ping());
+  assert.match(late.message, /shut down/);
+  assert.equal(late.retryable, false);
+});
+
+test('a runtime that was never used shuts down at once, as often as asked', async () => {
+  const runtime = new NexusRuntime({ binaryPath: '/nonexistent' });
+  await Promise.all([runtime.shutdown(), runtime.shutdown(), runtime[Symbol.asyncDispose]()]);
+});
+
+test('the sidecar gets no variables that may hold secrets', () => {
+  const env = { PATH: '/bin', HOME: '/root', NEXUS_DEBUG: 'true', LC_ALL: 'C', AWS_SECRET_ACCESS_KEY: 's', JWT_SECRET: 's', NODE_OPTIONS: 'x' };
+  assert.deepEqual(childEnv(env, { EXTRA: '1' }), { PATH: '/bin', HOME: '/root', NEXUS_DEBUG: 'true', LC_ALL: 'C', EXTRA: '1' });
+});
+
+/** What a peer that is no sidecar sends to whoever connects. */
+async function withPeer(bytes: Buffer, use: (runtime: NexusRuntime) => Promise<void>): Promise<void> {
+  const path = join(folder, `peer-${Math.random().toString(36).slice(2)}`);
+  const sockets = new Set<Socket>();
+  const server = createServer((socket) => {
+    sockets.add(socket);
+    socket.on('error', () => undefined);
+    socket.write(bytes);
+  });
+  await new Promise<void>((resolve) => server.listen(path, resolve));
+  try {
+    await use(new NexusRuntime({ connect: path, startTimeoutMs: 2000 }));
+  } finally {
+    for (const socket of sockets) socket.destroy();
+    server.close();
+  }
+}
+
+function frame(kind: number, id: number, fields: Fields): Buffer {
+  const writer = new Writer(64, 1 << 20);
+  const at = beginFrame(writer, kind, id);
+  encodeFields(writer, fields);
+  endFrame(writer, at, 1 << 20);
+  return Buffer.from(writer.written());
+}
+
+const HELLO = { version: 1, build: 'x', engine: '0'.repeat(64), pid: 1, debug: false, limits: {} };
+
+test('a peer that breaks the protocol gets everything rejected with PROTOCOL_ERROR', async () => {
+  const hello = frame(0x81, 0, HELLO);
+  const peers: Record<string, Buffer> = {
+    'text of another protocol': Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'),
+    'a frame of no bytes': Buffer.alloc(4),
+    'no hello first': frame(0x89, 1, {}),
+    'a hello without a field': frame(0x81, 0, { version: 1 }),
+    'another version': frame(0x81, 0, { ...HELLO, version: 2 }),
+    'an answer that nobody asked for': Buffer.concat([hello, frame(0x89, 77, {})]),
+    'an answer of another kind': Buffer.concat([hello, frame(0x88, 1, { text: '' })]),
+    'a malformed body': Buffer.concat([hello, Buffer.from('0200000093c1', 'hex')]),
+  };
+  for (const [what, bytes] of Object.entries(peers)) {
+    await withPeer(bytes, async (runtime) => {
+      const errors = await Promise.all([failure(runtime.ping()), failure(runtime.run('return 1'))]);
+      for (const error of errors) assert.equal(error.code, 'PROTOCOL_ERROR', `${what}: ${error.message}`);
+    });
+  }
+});
+
+test('an error of the connection itself reaches everybody who waits, unknown codes as INTERNAL_ERROR', async () => {
+  const refusal = { code: 'PROTOCOL_ERROR', message: 'client speaks 1 to 1, sidecar 2 to 3', retryable: false };
+  await withPeer(frame(0xff, 0, { error: refusal }), async (runtime) => {
+    const error = await failure(runtime.ping());
+    assert.equal(error.code, 'PROTOCOL_ERROR');
+    assert.equal(error.message, refusal.message);
+  });
+  const unknown = { code: 'NEW_CODE', message: 'from the future', retryable: true };
+  await withPeer(Buffer.concat([frame(0x81, 0, HELLO), frame(0xff, 1, { error: unknown })]), async (runtime) => {
+    const error = await failure(runtime.ping());
+    assert.equal(error.code, 'INTERNAL_ERROR');
+    assert.equal(error.retryable, true);
+  });
+});
+
+test('an answer that is whole but wrong fails its own request only', async () => {
+  const bytes = Buffer.concat([frame(0x81, 0, HELLO), frame(0x88, 1, { text: 5 }), frame(0x89, 2, {})]);
+  await withPeer(bytes, async (runtime) => {
+    const metrics = failure(runtime.getPrometheusMetrics());
+    await runtime.ping();
+    assert.equal((await metrics).code, 'PROTOCOL_ERROR');
+  });
+});
+
+test('a socket that is not there or closes rejects with SIDECAR_GONE', async () => {
+  const missing = await failure(new NexusRuntime({ connect: join(folder, 'missing') }).ping());
+  assert.equal(missing.code, 'SIDECAR_GONE');
+  assert.match(missing.message, /ENOENT/);
+});
