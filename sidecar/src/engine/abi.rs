@@ -1,0 +1,107 @@
+//! The host's twin of `guest/nx_abi.h`: names of exports, layout of the shared block, result codes.
+//!
+//! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
+
+/// Version of the boundary; the guest states its own in the first word of the shared block.
+pub const ABI_VERSION: u32 = 1;
+
+/// Name of the module that all imports come from.
+pub const IMPORT_MODULE: &str = "nexus";
+
+/// Size of the linear memory that the guest is linked with (initial = maximum: it never grows or moves).
+pub const LINEAR_MEMORY_BYTES: usize = 256 << 20;
+
+/// Bytes at the bottom of the linear memory that are the guest's shadow stack; it grows down from here.
+pub const SHADOW_STACK_BYTES: u32 = 4 << 20;
+
+/// Bits of a `state_get` result.
+pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
+/// Longest value that fits beside the flag.
+pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff;
+
+/// Exports of the guest.
+pub mod export {
+    pub const INITIALIZE: &str = "_initialize";
+    pub const SHARED: &str = "nx_shared";
+    pub const INIT: &str = "nx_init";
+    pub const ALLOC: &str = "nx_alloc";
+    pub const COMPILE: &str = "nx_compile";
+    pub const RUN: &str = "nx_run";
+    pub const RESUME: &str = "nx_resume";
+    pub const MEMORY: &str = "memory";
+    pub const STACK_POINTER: &str = "__stack_pointer";
+}
+
+/// Negative results of host calls.
+pub mod result {
+    pub const DENIED: i32 = -1;
+    pub const LIMIT: i32 = -2;
+    pub const INVALID: i32 = -3;
+    pub const NOT_FOUND: i32 = -4;
+    pub const INTERNAL: i32 = -5;
+    pub const NO_METHOD: i32 = -6;
+}
+
+/// What `nx_compile`, `nx_run` and `nx_resume` return.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Status {
+    Done,
+    Suspended,
+    Failed,
+    Stuck,
+    BadCall,
+}
+
+impl Status {
+    /// None: the guest returned a number that it should not know.
+    pub fn from_i32(value: i32) -> Option<Self> {
+        Some(match value {
+            0 => Self::Done,
+            1 => Self::Suspended,
+            2 => Self::Failed,
+            3 => Self::Stuck,
+            4 => Self::BadCall,
+            _ => return None,
+        })
+    }
+}
+
+/// Copy of the guest's shared block.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shared {
+    pub abi_version: u32,
+    pub out: u32,
+    pub out_len: u32,
+    pub memory_used: u32,
+    pub memory_peak: u32,
+    pub ticks: u32,
+    pub out_of_memory: u32,
+    pub inbox: u32,
+    pub inbox_capacity: u32,
+}
+
+/// Size of the block.
+pub const SHARED_BYTES: usize = 40;
+/// Where in the block the watchdog writes.
+pub const INTERRUPT_OFFSET: u32 = 4;
+
+impl Shared {
+    pub fn from_bytes(bytes: &[u8; SHARED_BYTES]) -> Self {
+        let word = |i: usize| {
+            let mut w = [0; 4];
+            w.copy_from_slice(&bytes[4 * i..4 * i + 4]);
+            u32::from_le_bytes(w)
+        };
+        Self {
+            abi_version: word(0),
+            out: word(2),
+            out_len: word(3),
+            memory_used: word(4),
+            memory_peak: word(5),
+            ticks: word(6),
+            out_of_memory: word(7),
+            inbox: word(8),
+            inbox_capacity: word(9),
+        }
+    }
+}

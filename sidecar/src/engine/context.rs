@@ -1,0 +1,324 @@
+//! What one execution may do, and what it has done: capabilities, limits, state, effects, outstanding calls.
+//!
+//! Lives beside the instance while the execution runs or is suspended. Effects are taken out at the end of each segment;
+//! counts go on over all segments.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use nexus_protocol::CapabilitySet;
+use nexus_protocol::payload;
+
+use super::host::HOST_CALLS;
+use super::state::StateView;
+
+/// Longest name of a key, event, view, extension or method.
+pub const MAX_NAME_BYTES: usize = 1024;
+/// Most random bytes in one call (the guest's own limit).
+pub const MAX_RANDOM_BYTES: usize = 65_536;
+/// Violations of one execution that are kept for the log.
+const MAX_VIOLATIONS: usize = 16;
+
+/// Limits of one execution. The configured ones, or narrower ones that the request gave.
+#[derive(Clone, Debug)]
+pub struct ExecutionLimits {
+    pub timeout: Option<Duration>,
+    pub memory_bytes: u32,
+    pub host_calls: u64,
+    pub state_mutations: u64,
+    pub events: u64,
+    pub result_bytes: u64,
+    pub log_bytes: u64,
+}
+
+/// A limit that was reached: the execution ends with RESOURCE_LIMIT.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Breach {
+    pub resource: &'static str,
+    pub limit: u64,
+    pub count: u64,
+}
+
+/// An extension call that the handler has made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewCall {
+    pub extension: String,
+    pub method: String,
+    /// MessagePack array.
+    pub args: Vec<u8>,
+    /// By which the guest knows it.
+    pub number: u32,
+}
+
+/// A list of records, each already MessagePack.
+#[derive(Debug, Default)]
+struct Records {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Records {
+    fn take(&mut self) -> Option<Vec<u8>> {
+        if self.count == 0 {
+            return None;
+        }
+        let mut out = Vec::with_capacity(self.bytes.len() + 5);
+        let _ = rmp::encode::write_array_len(&mut out, self.count);
+        out.append(&mut self.bytes);
+        self.count = 0;
+        Some(out)
+    }
+}
+
+/// Effects of one segment, each a MessagePack array; none when empty.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Effects {
+    pub state_mutations: Option<Vec<u8>>,
+    pub events: Option<Vec<u8>>,
+    pub view_commands: Option<Vec<u8>>,
+    pub logs: Option<Vec<u8>>,
+}
+
+/// Extensions and their methods, when the client has named them.
+pub type Registry = BTreeMap<String, Vec<String>>;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Context {
+    pub capabilities: CapabilitySet,
+    pub extensions: Option<Registry>,
+    pub state: StateView,
+    pub args: Vec<u8>,
+    pub scope: Vec<u8>,
+    pub seed: u64,
+    pub limits: ExecutionLimits,
+    /// The first limit that was reached.
+    pub breach: Option<Breach>,
+    /// Tokens of capabilities that were missing.
+    pub violations: Vec<String>,
+    /// Calls made in this segment.
+    pub new_calls: Vec<NewCall>,
+    calls: u32,
+    counts: [u64; HOST_CALLS.len()],
+    mutations: Records,
+    events: Records,
+    views: Records,
+    logs: Records,
+    total_mutations: u64,
+    total_events: u64,
+    effect_bytes: u64,
+    log_bytes: u64,
+    logs_dropped: bool,
+    now_ms: Option<f64>,
+}
+
+impl Context {
+    pub fn new(capabilities: CapabilitySet, state: StateView, limits: ExecutionLimits) -> Self {
+        Self {
+            capabilities,
+            extensions: None,
+            state,
+            args: Vec::new(),
+            scope: Vec::new(),
+            seed: 0,
+            limits,
+            breach: None,
+            violations: Vec::new(),
+            new_calls: Vec::new(),
+            calls: 0,
+            counts: [0; HOST_CALLS.len()],
+            mutations: Records::default(),
+            events: Records::default(),
+            views: Records::default(),
+            logs: Records::default(),
+            total_mutations: 0,
+            total_events: 0,
+            effect_bytes: 0,
+            log_bytes: 0,
+            logs_dropped: false,
+            now_ms: None,
+        }
+    }
+
+    /// A new segment: the clock moves on.
+    pub fn begin_segment(&mut self) {
+        self.now_ms = None;
+        self.new_calls.clear();
+    }
+
+    /// Milliseconds since 1970, the same throughout a segment.
+    pub fn now_ms(&mut self) -> f64 {
+        *self.now_ms.get_or_insert_with(wall_clock_ms)
+    }
+
+    fn limit(&mut self, resource: &'static str, limit: u64, count: u64) -> Result<(), Breach> {
+        if count <= limit {
+            return Ok(());
+        }
+        let breach = Breach { resource, limit, count };
+        self.breach.get_or_insert_with(|| breach.clone());
+        Err(breach)
+    }
+
+    pub fn count_call(&mut self, index: usize) -> Result<(), Breach> {
+        if let Some(count) = self.counts.get_mut(index) {
+            *count += 1;
+        }
+        let total = self.counts.iter().sum();
+        self.limit("maxHostCalls", self.limits.host_calls, total)
+    }
+
+    /// Host calls so far: name and count, those that happened.
+    pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
+        HOST_CALLS.into_iter().zip(self.counts).filter(|(_, n)| *n > 0)
+    }
+
+    /// Notes a missing capability; the answer to the guest.
+    pub fn deny(&mut self, token: String) -> Result<i32, i32> {
+        log::debug!("capability violation: {token}");
+        if self.violations.len() < MAX_VIOLATIONS {
+            self.violations.push(token);
+        }
+        Err(super::abi::result::DENIED)
+    }
+
+    /// All effects of an execution share the limit of a result, since they leave in one.
+    fn count_effect(&mut self, bytes: usize) -> Result<(), Breach> {
+        self.effect_bytes += bytes as u64;
+        self.limit("maxResultBytes", self.limits.result_bytes, self.effect_bytes)
+    }
+
+    fn count_mutation(&mut self, bytes: usize) -> Result<(), Breach> {
+        self.total_mutations += 1;
+        self.limit("maxStateMutations", self.limits.state_mutations, self.total_mutations)?;
+        self.count_effect(bytes)
+    }
+
+    pub fn record_set(&mut self, key: &str, value: &[u8]) -> Result<(), Breach> {
+        self.count_mutation(key.len() + value.len())?;
+        let out = record(&mut self.mutations, 3);
+        put_str(out, "op");
+        put_str(out, "set");
+        put_str(out, "key");
+        put_str(out, key);
+        put_str(out, "value");
+        out.extend_from_slice(value);
+        self.state.set(key, value);
+        Ok(())
+    }
+
+    /// Whether the key was there.
+    pub fn record_delete(&mut self, key: &str) -> Result<bool, Breach> {
+        self.count_mutation(key.len())?;
+        let out = record(&mut self.mutations, 2);
+        put_str(out, "op");
+        put_str(out, "delete");
+        put_str(out, "key");
+        put_str(out, key);
+        Ok(self.state.delete(key))
+    }
+
+    pub fn record_event(&mut self, name: &str, payload: &[u8]) -> Result<(), Breach> {
+        self.total_events += 1;
+        self.limit("maxEvents", self.limits.events, self.total_events)?;
+        self.count_effect(name.len() + payload.len())?;
+        let now = self.now_ms();
+        let out = record(&mut self.events, 3);
+        put_str(out, "name");
+        put_str(out, name);
+        put_str(out, "payload");
+        out.extend_from_slice(payload);
+        put_time(out, now);
+        Ok(())
+    }
+
+    pub fn record_view_command(&mut self, view: &str, command: &str, params: &[u8]) -> Result<(), Breach> {
+        self.total_events += 1;
+        self.limit("maxEvents", self.limits.events, self.total_events)?;
+        self.count_effect(view.len() + command.len() + params.len())?;
+        let out = record(&mut self.views, 3);
+        put_str(out, "viewId");
+        put_str(out, view);
+        put_str(out, "command");
+        put_str(out, command);
+        put_str(out, "params");
+        out.extend_from_slice(params);
+        Ok(())
+    }
+
+    pub fn log_bytes_left(&self) -> usize {
+        usize::try_from(self.limits.log_bytes.saturating_sub(self.log_bytes)).unwrap_or(usize::MAX)
+    }
+
+    /// Logs never end an execution: what is over the limit is dropped, and one record says so.
+    pub fn record_log(&mut self, level: u32, text: &str) {
+        if self.logs_dropped {
+            return;
+        }
+        let left = self.log_bytes_left();
+        let cut = text.floor_char_boundary(left.min(text.len()));
+        self.log_bytes += text.len() as u64;
+        self.push_log(level, &text[..cut]);
+        if cut < text.len() {
+            self.logs_dropped = true;
+            let limit = self.limits.log_bytes;
+            self.push_log(2, &format!("the log ends here: maxLogBytes is {limit}"));
+        }
+    }
+
+    fn push_log(&mut self, level: u32, text: &str) {
+        let now = self.now_ms();
+        let level = ["debug", "info", "warn", "error"].get(level as usize).copied().unwrap_or("info");
+        let out = record(&mut self.logs, 3);
+        put_str(out, "level");
+        put_str(out, level);
+        put_str(out, "message");
+        put_str(out, text);
+        put_time(out, now);
+    }
+
+    /// The number of the call, which the guest expects to count up from 0.
+    pub fn record_call(&mut self, mut call: NewCall) -> Result<i32, i32> {
+        self.count_effect(call.args.len())?;
+        call.number = self.calls;
+        self.calls += 1;
+        let number = i32::try_from(call.number).map_err(|_| super::abi::result::INTERNAL)?;
+        self.new_calls.push(call);
+        Ok(number)
+    }
+
+    pub fn take_effects(&mut self) -> Effects {
+        Effects {
+            state_mutations: self.mutations.take(),
+            events: self.events.take(),
+            view_commands: self.views.take(),
+            logs: self.logs.take(),
+        }
+    }
+}
+
+/// Milliseconds since 1970, by the wall clock.
+fn wall_clock_ms() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_millis() as f64)
+}
+
+/// Begins a record of `fields` fields.
+fn record(records: &mut Records, fields: u32) -> &mut Vec<u8> {
+    records.count += 1;
+    let _ = rmp::encode::write_map_len(&mut records.bytes, fields);
+    &mut records.bytes
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    let _ = rmp::encode::write_str(out, text);
+}
+
+fn put_time(out: &mut Vec<u8>, now_ms: f64) {
+    put_str(out, "timestamp");
+    let _ = rmp::encode::write_uint(out, now_ms as u64);
+}
+
+/// Whether bytes of a client are a payload that the guest may be given.
+pub fn check_payload(bytes: &[u8]) -> Result<(), payload::PayloadError> {
+    payload::validate_shape(bytes)
+}

@@ -1,0 +1,169 @@
+//! Who may touch a guest's memory when: the hand-over between the thread that runs it and the watchdog.
+//!
+//! ```text
+//!            begin            enter_host
+//!   Idle ------------> Running <--------> Host          (the running thread)
+//!    ^                 |  ^   |
+//!    +------- end -----+  |   | watchdog: only from Running
+//!                         v   v
+//!                       Watchdog ----> Killed           (the watchdog thread; memory is gone for good)
+//! ```
+//!
+//! The watchdog first sets the interrupt word, which QuickJS polls, and after a grace period takes the memory away, which
+//! stops native code anywhere. It never does so while the guest is inside a host call: a fault there would be in Rust code.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::ffi::LinearMemory;
+
+/// Time between the interrupt word and the hard kill.
+pub const KILL_GRACE: Duration = Duration::from_millis(10);
+
+/// Why a run was stopped from outside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum StopCause {
+    Deadline = 1,
+    Cancelled = 2,
+}
+
+/// How a stopped run came to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody interfered, or the interrupt word was enough: the memory is as the guest left it.
+    Intact(Option<StopCause>),
+    /// The memory was taken away: the instance can only be dropped.
+    Killed(StopCause),
+}
+
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const HOST: u8 = 2;
+const WATCHDOG: u8 = 3;
+const KILLED: u8 = 4;
+
+const NO_DEADLINE: u64 = u64::MAX;
+
+/// Monotonic time in microseconds since `epoch`.
+fn micros_since(epoch: Instant, now: Instant) -> u64 {
+    u64::try_from(now.saturating_duration_since(epoch).as_micros()).unwrap_or(u64::MAX)
+}
+
+/// While it lives, the guest's memory stays; also when the host call panics.
+#[derive(Debug)]
+pub struct HostCallGuard<'a>(&'a RunControl);
+
+impl Drop for HostCallGuard<'_> {
+    fn drop(&mut self) {
+        self.0.state.store(RUNNING, Ordering::Release);
+    }
+}
+
+/// Shared by an instance (which runs) and the watchdog (which stops).
+#[derive(Debug)]
+pub struct RunControl {
+    state: AtomicU8,
+    cause: AtomicU8,
+    epoch: Instant,
+    deadline: AtomicU64,
+    interrupted_at: AtomicU64,
+    interrupt_word: AtomicU32,
+    memory: LinearMemory,
+}
+
+impl RunControl {
+    /// `interrupt_word`: address of the word in linear memory that stops QuickJS.
+    pub fn new(memory: LinearMemory, interrupt_word: u32) -> Arc<Self> {
+        Arc::new(Self {
+            state: AtomicU8::new(IDLE),
+            cause: AtomicU8::new(0),
+            epoch: Instant::now(),
+            deadline: AtomicU64::new(NO_DEADLINE),
+            interrupted_at: AtomicU64::new(NO_DEADLINE),
+            interrupt_word: AtomicU32::new(interrupt_word),
+            memory,
+        })
+    }
+
+    // ---- the running thread ----
+
+    /// The guest is about to run. Whatever was asked of an earlier run is forgotten.
+    pub fn begin(&self, deadline: Option<Instant>) {
+        debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
+        self.cause.store(0, Ordering::Relaxed);
+        self.interrupted_at.store(NO_DEADLINE, Ordering::Relaxed);
+        let at = deadline.map_or(NO_DEADLINE, |d| micros_since(self.epoch, d));
+        self.deadline.store(at, Ordering::Relaxed);
+        // sequentially consistent with the watchdog's `asleep`: one of the two sees the other
+        self.state.store(RUNNING, Ordering::SeqCst);
+    }
+
+    /// The guest has returned or trapped.
+    pub fn end(&self) -> Ended {
+        let cause = || match self.cause.load(Ordering::Acquire) {
+            0 => None,
+            c if c == StopCause::Cancelled as u8 => Some(StopCause::Cancelled),
+            _ => Some(StopCause::Deadline),
+        };
+        if self.leave(RUNNING, IDLE) { Ended::Intact(cause()) } else { Ended::Killed(cause().unwrap_or(StopCause::Deadline)) }
+    }
+
+    /// A host call begins. None: the memory is gone, return at once and touch nothing.
+    pub fn enter_host(&self) -> Option<HostCallGuard<'_>> {
+        self.leave(RUNNING, HOST).then_some(HostCallGuard(self))
+    }
+
+    /// Moves on from a state that only the watchdog changes under us, waiting the few microseconds that it needs.
+    fn leave(&self, from: u8, to: u8) -> bool {
+        loop {
+            match self.state.compare_exchange_weak(from, to, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return true,
+                Err(KILLED) => return false,
+                Err(_) => std::hint::spin_loop(),
+            }
+        }
+    }
+
+    // ---- other threads ----
+
+    /// Asks for the end of what runs now. The caller makes sure that it still is what it wants to stop.
+    pub fn stop(&self, cause: StopCause) {
+        let _ = self.cause.compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Relaxed);
+        self.deadline.store(0, Ordering::Release);
+    }
+
+    /// One look of the watchdog. True while something runs.
+    pub fn patrol(&self, now: Instant) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        if state == IDLE || state == KILLED {
+            return false;
+        }
+        let now = micros_since(self.epoch, now);
+        if now < self.deadline.load(Ordering::Acquire) {
+            return true;
+        }
+        let interrupted_at = self.interrupted_at.load(Ordering::Relaxed);
+        let kill = interrupted_at != NO_DEADLINE;
+        if kill && now < interrupted_at.saturating_add(KILL_GRACE.as_micros() as u64) {
+            return true;
+        }
+        if self.state.compare_exchange(RUNNING, WATCHDOG, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            return true; // in a host call, or just ended: look again at the next tick
+        }
+        let _ = self.cause.compare_exchange(0, StopCause::Deadline as u8, Ordering::AcqRel, Ordering::Relaxed);
+        let mut next = RUNNING;
+        if kill {
+            match self.memory.revoke() {
+                Ok(()) => next = KILLED,
+                Err(e) => log::error!("cannot take the memory of a run away: {e}"),
+            }
+        } else {
+            let _ = self.memory.store_u32(self.interrupt_word.load(Ordering::Relaxed), 1);
+            self.interrupted_at.store(now, Ordering::Relaxed);
+        }
+        self.state.store(next, Ordering::Release);
+        next == RUNNING
+    }
+}

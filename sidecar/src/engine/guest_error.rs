@@ -1,0 +1,146 @@
+//! Errors as the guest describes them, turned into errors of the protocol: with place and snippet in the handler's own source.
+//!
+//! Everything here is a claim of the guest. It decides only what the handler's own owner gets to read.
+
+use nexus_protocol::{ErrorCode, WireError};
+use serde::Deserialize;
+
+/// Name under which the guest compiles every handler.
+const FILE: &str = "handler.js";
+/// Lines around the one that is meant.
+const SNIPPET_CONTEXT: usize = 2;
+/// Longest line of a snippet, in characters.
+const MAX_SNIPPET_LINE: usize = 200;
+
+/// What `nx_describe_error` wrote.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct GuestError {
+    pub name: Option<String>,
+    pub message: String,
+    pub stack: Option<String>,
+    pub code: Option<String>,
+    pub capability: Option<String>,
+}
+
+impl GuestError {
+    pub fn decode(bytes: &[u8]) -> Self {
+        let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
+        decoder.set_max_depth(4);
+        Self::deserialize(&mut decoder).unwrap_or_default()
+    }
+
+    /// Line and byte column of the first frame that lies in the handler.
+    fn place(&self) -> Option<(u32, u32)> {
+        self.stack.as_deref()?.lines().find_map(place_in_frame)
+    }
+
+    /// The error with its place, snippet and stack. `source`: what the handler's owner wrote.
+    pub fn located(&self, mut error: WireError, source: &str) -> WireError {
+        if let Some((line, byte_column)) = self.place() {
+            error = error.with_location(line, utf16_column(source, line, byte_column));
+            if let Some((code, highlight)) = snippet(source, line) {
+                error = error.with_snippet(code, highlight);
+            }
+        }
+        if let Some(stack) = self.stack.as_deref().map(own_frames).filter(|s| !s.is_empty()) {
+            error = error.with_stack(stack);
+        }
+        error
+    }
+
+    /// As an error that the handler caused.
+    pub fn to_wire(&self, fallback: ErrorCode, source: &str) -> WireError {
+        let code = self.code.as_deref().and_then(|code| match code {
+            "PERMISSION_DENIED" => Some(ErrorCode::PermissionDenied),
+            "EXTENSION_NOT_FOUND" => Some(ErrorCode::ExtensionNotFound),
+            "METHOD_NOT_FOUND" => Some(ErrorCode::MethodNotFound),
+            "SERIALIZATION_ERROR" => Some(ErrorCode::SerializationError),
+            _ => None,
+        });
+        let message = if self.message.is_empty() { "the handler failed without a message" } else { &self.message };
+        let mut error = WireError::new(code.unwrap_or(fallback), message);
+        if let Some(name) = &self.name {
+            error = error.with_name(name.as_str());
+        }
+        if let (Some(ErrorCode::PermissionDenied), Some(capability)) = (code, &self.capability) {
+            error = error.with_capability(capability.as_str());
+        }
+        if let (None, Some(own)) = (code, &self.code) {
+            error = error.with_context_text("code", own.as_str());
+        }
+        self.located(error, source)
+    }
+}
+
+/// `    at f (handler.js:3:13)` or `    at handler.js:2:9`
+fn place_in_frame(frame: &str) -> Option<(u32, u32)> {
+    let (_, rest) = frame.rsplit_once(FILE)?;
+    let mut numbers = rest.strip_prefix(':')?.trim_end_matches(')').split(':');
+    let line = numbers.next()?.parse().ok()?;
+    let column = numbers.next()?.parse().ok()?;
+    Some((line, column))
+}
+
+/// The stack without frames that are not the handler's.
+fn own_frames(stack: &str) -> String {
+    stack.lines().filter(|line| place_in_frame(line).is_some()).map(str::trim).collect::<Vec<_>>().join("\n")
+}
+
+/// The guest counts columns in bytes; editors and JavaScript count UTF-16 units.
+fn utf16_column(source: &str, line: u32, byte_column: u32) -> u32 {
+    let Some(text) = source.lines().nth(line.saturating_sub(1) as usize) else { return byte_column };
+    let bytes = text.floor_char_boundary((byte_column.saturating_sub(1) as usize).min(text.len()));
+    text[..bytes].encode_utf16().count() as u32 + 1
+}
+
+/// Up to five lines, and which of them (from 1) is meant.
+fn snippet(source: &str, line: u32) -> Option<(String, u32)> {
+    let lines: Vec<&str> = source.lines().collect();
+    let at = (line as usize).checked_sub(1).filter(|at| *at < lines.len())?;
+    let first = at.saturating_sub(SNIPPET_CONTEXT);
+    let last = (at + SNIPPET_CONTEXT).min(lines.len() - 1);
+    let code: Vec<String> = lines[first..=last].iter().map(|l| l.chars().take(MAX_SNIPPET_LINE).collect()).collect();
+    Some((code.join("\n"), (at - first + 1) as u32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(stack: &str) -> GuestError {
+        GuestError { message: "m".into(), stack: Some(stack.into()), ..Default::default() }
+    }
+
+    #[test]
+    fn the_first_frame_of_the_handler_is_the_place() {
+        let e = error("    at <anonymous> (native)\n    at f (handler.js:2:3)\n    at handler (handler.js:9:1)\n");
+        let wire = e.to_wire(ErrorCode::ExecutionError, "a\nbbb\nc\nd");
+        let location = wire.location.unwrap();
+        assert_eq!((location.line, location.column), (2, 3));
+        assert_eq!(&*wire.stack.unwrap(), "at f (handler.js:2:3)\nat handler (handler.js:9:1)");
+        let snippet = wire.snippet.unwrap();
+        assert_eq!((snippet.code.as_str(), snippet.highlight_line), ("a\nbbb\nc\nd", 2));
+    }
+
+    #[test]
+    fn columns_are_utf16_units() {
+        let wire = error("    at handler.js:1:8\n").to_wire(ErrorCode::CompilationError, "'é😀' x");
+        assert_eq!(wire.location.unwrap().column, 5);
+    }
+
+    #[test]
+    fn nonsense_gives_no_place() {
+        for stack in ["", "at handler.js", "handler.js:x:1", "handler.js:99999999999:1", "handler.js:"] {
+            assert_eq!(error(stack).to_wire(ErrorCode::ExecutionError, "x").location, None, "{stack}");
+        }
+        let far = error("at handler.js:77:88").to_wire(ErrorCode::ExecutionError, "x");
+        assert_eq!((far.location.unwrap().line, far.snippet), (77, None));
+    }
+
+    #[test]
+    fn garbage_is_an_error_without_detail() {
+        assert_eq!(GuestError::decode(&[0xff, 0xc1]).message, "");
+        assert_eq!(GuestError::decode(&[]).to_wire(ErrorCode::ExecutionError, "").message, "the handler failed without a message");
+    }
+}

@@ -1,0 +1,308 @@
+//! The host calls: what a handler can reach, in one table. Capabilities, counts and byte limits are checked here, once,
+//! whatever the guest's memory may have become.
+//!
+//! A host call copies what it needs out of the guest, does a bounded amount of work, and returns. It never blocks, and it
+//! touches the guest's memory only between `enter_host` and `leave_host`.
+
+use std::sync::Arc;
+
+use nexus_protocol::payload;
+use wasmedge_sdk::{ValType, WasmValue};
+
+use super::abi::{self, result};
+use super::context::{Breach, Context, MAX_NAME_BYTES, MAX_RANDOM_BYTES, NewCall};
+use super::control::{HostCallGuard, RunControl};
+use super::ffi::{HostTrap, Import, LinearMemory, guarded};
+
+/// Host data of one instance.
+#[derive(Debug, Default)]
+pub struct HostData {
+    /// What the running execution may do and has done; none while the instance is idle.
+    pub context: Option<Box<Context>>,
+    /// Set once, when the instance is made.
+    pub link: Option<(LinearMemory, Arc<RunControl>)>,
+}
+
+/// Names for counting, in the order of the table.
+pub const HOST_CALLS: [&str; 12] = [
+    "state_get",
+    "state_set",
+    "state_delete",
+    "state_has",
+    "state_keys",
+    "emit_event",
+    "view_command",
+    "ext_call",
+    "ext_query",
+    "log",
+    "now",
+    "random_bytes",
+];
+
+/// The guest's side of one call: its memory, and the arguments as it gave them.
+struct Guest<'a> {
+    memory: LinearMemory,
+    args: &'a [WasmValue],
+}
+
+/// One call in progress.
+struct Call<'a> {
+    guest: Guest<'a>,
+    context: &'a mut Context,
+}
+
+impl Guest<'_> {
+    fn u32(&self, i: usize) -> u32 {
+        self.args.get(i).map_or(0, |v| v.to_i32() as u32)
+    }
+
+    /// Bytes that the guest points at with the arguments i (address) and i + 1 (length).
+    fn bytes(&self, i: usize, max: usize) -> Result<Vec<u8>, i32> {
+        let len = self.u32(i + 1) as usize;
+        if len > max {
+            return Err(result::INVALID);
+        }
+        self.memory.read_vec(self.u32(i), len).map_err(|_| result::INVALID)
+    }
+
+    fn name(&self, i: usize) -> Result<String, i32> {
+        String::from_utf8(self.bytes(i, MAX_NAME_BYTES)?).map_err(|_| result::INVALID)
+    }
+
+    /// A payload that the guest made: one well-formed value, as clients may rely on.
+    fn payload(&self, i: usize) -> Result<Vec<u8>, i32> {
+        let bytes = self.bytes(i, abi::MAX_VALUE_BYTES)?;
+        payload::validate(&bytes).map_err(|_| result::INVALID)?;
+        Ok(bytes)
+    }
+
+    /// Copies `bytes` to arguments i (address) and i + 1 (capacity) if they fit, and returns their length.
+    fn reply(&self, i: usize, bytes: &[u8]) -> Result<i32, i32> {
+        if bytes.len() > abi::MAX_VALUE_BYTES {
+            return Err(result::INTERNAL);
+        }
+        if bytes.len() <= self.u32(i + 1) as usize {
+            self.memory.write(self.u32(i), bytes).map_err(|_| result::INVALID)?;
+        }
+        Ok(bytes.len() as i32)
+    }
+}
+
+type Answer = Result<i32, i32>;
+
+fn state_get(call: &mut Call<'_>) -> Answer {
+    let key = call.guest.name(0)?;
+    if !call.context.capabilities.can_read_state(&key) {
+        return call.context.deny(format!("state:read:{key}"));
+    }
+    let read_only = if call.context.capabilities.can_write_state(&key) { 0 } else { abi::READ_ONLY_FLAG };
+    let value = call.context.state.get(&key).ok_or(result::NOT_FOUND)?;
+    Ok(call.guest.reply(2, value)? | read_only)
+}
+
+fn state_set(call: &mut Call<'_>) -> Answer {
+    let key = call.guest.name(0)?;
+    if !call.context.capabilities.can_write_state(&key) {
+        return call.context.deny(format!("state:write:{key}"));
+    }
+    let value = call.guest.payload(2)?;
+    call.context.record_set(&key, &value)?;
+    Ok(0)
+}
+
+fn state_delete(call: &mut Call<'_>) -> Answer {
+    let key = call.guest.name(0)?;
+    if !call.context.capabilities.can_write_state(&key) {
+        return call.context.deny(format!("state:write:{key}"));
+    }
+    Ok(i32::from(call.context.record_delete(&key)?))
+}
+
+fn state_has(call: &mut Call<'_>) -> Answer {
+    let key = call.guest.name(0)?;
+    if !call.context.capabilities.can_read_state(&key) {
+        return call.context.deny(format!("state:read:{key}"));
+    }
+    Ok(i32::from(call.context.state.get(&key).is_some()))
+}
+
+fn state_keys(call: &mut Call<'_>) -> Answer {
+    if !call.context.capabilities.can_read_all_state() {
+        return call.context.deny("state:read:*".into());
+    }
+    let keys = call.context.state.keys();
+    call.guest.reply(0, &keys)
+}
+
+fn emit_event(call: &mut Call<'_>) -> Answer {
+    let name = call.guest.name(0)?;
+    if !call.context.capabilities.can_emit(&name) {
+        return call.context.deny(format!("events:emit:{name}"));
+    }
+    let payload = call.guest.payload(2)?;
+    call.context.record_event(&name, &payload)?;
+    Ok(0)
+}
+
+fn view_command(call: &mut Call<'_>) -> Answer {
+    let bytes = call.guest.payload(0)?;
+    let mut parts = payload::array_items(&bytes).map_err(|_| result::INVALID)?.flatten();
+    let (Some(view), Some(command), Some(params)) = (parts.next(), parts.next(), parts.next()) else {
+        return Err(result::INVALID);
+    };
+    let (Some(view), Some(command)) = (payload::as_str(view), payload::as_str(command)) else { return Err(result::INVALID) };
+    if !call.context.capabilities.can_update_view(view) {
+        return call.context.deny(format!("view:update:{view}"));
+    }
+    call.context.record_view_command(view, command, params)?;
+    Ok(0)
+}
+
+fn ext_call(call: &mut Call<'_>) -> Answer {
+    let extension = call.guest.name(0)?;
+    let method = call.guest.name(2)?;
+    if !call.context.capabilities.can_call(&extension, &method) {
+        return call.context.deny(format!("ext:{extension}.{method}"));
+    }
+    if let Some(registry) = &call.context.extensions {
+        let methods = registry.get(&extension).ok_or(result::NOT_FOUND)?;
+        if !methods.iter().any(|m| *m == method) {
+            return Err(result::NO_METHOD);
+        }
+    }
+    let args = call.guest.payload(4)?;
+    call.context.record_call(NewCall { extension, method, args, number: 0 })
+}
+
+fn ext_query(call: &mut Call<'_>) -> Answer {
+    let what = call.guest.u32(0);
+    let name = if what == 2 { String::new() } else { call.guest.name(1)? };
+    let names = match (what, &call.context.extensions) {
+        (0, Some(registry)) => return Ok(i32::from(registry.contains_key(&name))),
+        // without a list the client alone knows what there is, so nothing is said not to exist
+        (0, None) => return Ok(1),
+        (1, Some(registry)) => registry.get(&name).cloned().unwrap_or_default(),
+        (2, Some(registry)) => registry.keys().cloned().collect(),
+        (_, None) => Vec::new(),
+        _ => return Err(result::INVALID),
+    };
+    let bytes = rmp_serde::to_vec(&names).map_err(|_| result::INTERNAL)?;
+    call.guest.reply(3, &bytes)
+}
+
+fn log_record(call: &mut Call<'_>) -> Answer {
+    let level = call.guest.u32(0);
+    // cut before it is copied: a handler may hand over megabytes
+    let len = (call.guest.u32(2) as usize).min(call.context.log_bytes_left() + 1);
+    let mut text = call.guest.memory.read_vec(call.guest.u32(1), len).map_err(|_| result::INVALID)?;
+    while let Err(e) = std::str::from_utf8(&text) {
+        let good = e.valid_up_to();
+        match e.error_len() {
+            None => text.truncate(good),
+            Some(bad) => drop(text.splice(good..good + bad, "\u{fffd}".bytes())),
+        }
+    }
+    let text = String::from_utf8(text).unwrap_or_default();
+    call.context.record_log(level, &text);
+    Ok(0)
+}
+
+fn random_bytes(call: &mut Call<'_>) -> Answer {
+    if !call.context.capabilities.has_random() {
+        return call.context.deny("crypto:random".into());
+    }
+    let len = call.guest.u32(1) as usize;
+    if len > MAX_RANDOM_BYTES {
+        return Err(result::INVALID);
+    }
+    let mut bytes = vec![0; len];
+    crate::os::fill_random(&mut bytes).map_err(|_| result::INTERNAL)?;
+    call.guest.memory.write(call.guest.u32(0), &bytes).map_err(|_| result::INVALID)?;
+    Ok(0)
+}
+
+/// The frame around every host call: the gate to the watchdog, the count, the limit.
+fn host_call(index: usize, data: &mut HostData, args: &[WasmValue], f: impl FnOnce(&mut Call<'_>) -> Answer) -> Result<i32, HostTrap> {
+    let HostData { context, link } = data;
+    let (Some((memory, control)), Some(context)) = (link, context) else {
+        // initialising, or a guest that calls out of its turn: there is nothing that it could reach
+        return Ok(result::INTERNAL);
+    };
+    let _inside: HostCallGuard<'_> = control.enter_host().ok_or(HostTrap)?;
+    let answer = match context.count_call(index) {
+        Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context }),
+        Err(breach) => Err(breach.into()),
+    };
+    Ok(answer.unwrap_or_else(|code| code))
+}
+
+macro_rules! import {
+    ($index:literal, $function:path, [$($param:ident),*]) => {
+        Import {
+            name: concat_name($index),
+            params: &[$(ValType::$param),*],
+            result: ValType::I32,
+            entry: |data, _, _, args| {
+                guarded(|data, args| host_call($index, data, args, $function).map(WasmValue::from_i32), data, &args)
+            },
+        }
+    };
+}
+
+const fn concat_name(index: usize) -> &'static str {
+    [
+        "__nexus_state_get",
+        "__nexus_state_set",
+        "__nexus_state_delete",
+        "__nexus_state_has",
+        "__nexus_state_keys",
+        "__nexus_emit_event",
+        "__nexus_view_command",
+        "__nexus_ext_call",
+        "__nexus_ext_query",
+        "__nexus_log",
+        "__nexus_now",
+        "__nexus_random_bytes",
+    ][index]
+}
+
+/// Place of `now` in the table.
+const NOW: usize = 10;
+
+/// Every import of the guest.
+pub fn imports() -> [Import<HostData>; 12] {
+    [
+        import!(0, state_get, [I32, I32, I32, I32]),
+        import!(1, state_set, [I32, I32, I32, I32]),
+        import!(2, state_delete, [I32, I32]),
+        import!(3, state_has, [I32, I32]),
+        import!(4, state_keys, [I32, I32]),
+        import!(5, emit_event, [I32, I32, I32, I32]),
+        import!(6, view_command, [I32, I32]),
+        import!(7, ext_call, [I32, I32, I32, I32, I32, I32]),
+        import!(8, ext_query, [I32, I32, I32, I32, I32]),
+        import!(9, log_record, [I32, I32, I32]),
+        Import {
+            name: concat_name(NOW),
+            params: &[],
+            result: ValType::F64,
+            entry: |data, _, _, args| {
+                guarded(
+                    |data: &mut HostData, _| {
+                        // needs no memory, so no gate; while the guest is initialised there is no context, and time stands at 0
+                        Ok(WasmValue::from_f64(data.context.as_mut().map_or(0.0, |c| c.now_ms())))
+                    },
+                    data,
+                    &args,
+                )
+            },
+        },
+        import!(11, random_bytes, [I32, I32]),
+    ]
+}
+
+impl From<Breach> for i32 {
+    fn from(_: Breach) -> Self {
+        result::LIMIT
+    }
+}

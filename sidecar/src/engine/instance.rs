@@ -1,0 +1,347 @@
+//! One guest: compile, run, resume, reset. Knows nothing of pools, requests or clients.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::payload;
+use wasmedge_sdk::WasmValue;
+
+use super::Engine;
+use super::abi::{self, Shared, Status, export};
+use super::context::{Breach, Context};
+use super::control::{Ended, RunControl, StopCause};
+use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
+use super::host::HostData;
+use super::image::ResetError;
+
+/// How a segment of an execution ended.
+#[derive(Debug)]
+pub enum SegmentEnd {
+    /// The handler's value, a valid payload.
+    Done(Vec<u8>),
+    /// Extension calls are outstanding; the instance holds the execution.
+    Suspended,
+    /// The handler failed: the guest's description of the error.
+    Failed(Vec<u8>),
+    /// A limit was reached.
+    Limit(Breach, Vec<u8>),
+    /// The handler used up its memory.
+    OutOfMemory(Vec<u8>),
+    /// It waits for something that cannot happen.
+    Stuck,
+    /// Stopped from outside, with the guest's description of where it stood, if it could still give one.
+    Stopped(StopCause, Vec<u8>),
+    /// The guest trapped, or broke the boundary's rules.
+    Broken(String),
+}
+
+/// One segment: how it ended and what it took.
+#[derive(Debug)]
+pub struct Segment {
+    pub end: SegmentEnd,
+    /// Wall time inside the guest.
+    pub ran: Duration,
+    pub cpu: Duration,
+    pub memory_used: u64,
+    pub memory_peak: u64,
+    /// Interpreter ticks since the execution began; each is about 10,000 operations.
+    pub ticks: u64,
+}
+
+/// Outcome of a compilation.
+#[derive(Debug)]
+pub enum Compiled {
+    Bytecode(Vec<u8>),
+    /// The guest's description of the syntax error.
+    Refused(Vec<u8>),
+    Stopped(StopCause),
+    Broken(String),
+}
+
+/// A guest, pristine or in use. Moves between threads; one at a time uses it. Dropping it frees everything.
+pub struct Instance {
+    // declared before `wasm`, but harmless after it: a control of an idle run never touches memory
+    control: Arc<RunControl>,
+    wasm: WasmInstance<HostData>,
+    engine: Arc<Engine>,
+    inbox_used: u32,
+    /// False once something happened that a reset is not trusted with.
+    sound: bool,
+    /// Whether this instance has run before: for statistics.
+    pub uses: u64,
+}
+
+impl std::fmt::Debug for Instance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Instance").field("sound", &self.sound).field("uses", &self.uses).finish_non_exhaustive()
+    }
+}
+
+enum CallEnd {
+    Returned(Status, Shared),
+    Stopped(StopCause, Option<Shared>),
+    Broken(String),
+}
+
+impl Instance {
+    pub(super) fn new(engine: Arc<Engine>, mut wasm: WasmInstance<HostData>) -> Self {
+        let memory = wasm.memory();
+        let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET);
+        engine.watchdog.watch(&control);
+        wasm.data_mut().link = Some((memory, control.clone()));
+        Self { control, wasm, engine, inbox_used: 0, sound: true, uses: 0 }
+    }
+
+    /// By which others stop what runs here.
+    pub fn control(&self) -> &Arc<RunControl> {
+        &self.control
+    }
+
+    fn memory(&self) -> LinearMemory {
+        self.wasm.memory()
+    }
+
+    /// The execution's context, while there is one.
+    pub fn context_mut(&mut self) -> Option<&mut Context> {
+        self.wasm.data_mut().context.as_deref_mut()
+    }
+
+    pub fn take_context(&mut self) -> Option<Box<Context>> {
+        self.wasm.data_mut().context.take()
+    }
+
+    /// Whether a reset makes this instance as good as new.
+    pub fn is_sound(&self) -> bool {
+        self.sound
+    }
+
+    // ---- what the guest is asked to do ----
+
+    /// Compiles source to bytecode. The instance needs a reset afterwards.
+    pub fn compile(&mut self, source: &str, deadline: Option<Instant>) -> Compiled {
+        let mut text = Vec::with_capacity(source.len() + 1);
+        text.extend_from_slice(source.as_bytes());
+        text.push(0);
+        let at = match self.place(&text) {
+            Ok(at) => at,
+            Err(e) => return Compiled::Broken(e),
+        };
+        let args = [WasmValue::from_i32(at as i32), WasmValue::from_i32(source.len() as i32)];
+        match self.call(export::COMPILE, &args, deadline) {
+            CallEnd::Returned(Status::Done, shared) => match self.output(&shared) {
+                Ok(bytecode) => Compiled::Bytecode(bytecode),
+                Err(e) => self.broken(e.to_string(), Compiled::Broken),
+            },
+            CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.output(&shared).unwrap_or_default()),
+            CallEnd::Returned(status, _) => self.broken(format!("compiling ended with {status:?}"), Compiled::Broken),
+            CallEnd::Stopped(cause, _) => Compiled::Stopped(cause),
+            CallEnd::Broken(e) => Compiled::Broken(e),
+        }
+    }
+
+    /// Runs a handler's first segment. The instance must be pristine.
+    pub fn run(&mut self, bytecode: &[u8], mut context: Box<Context>, deadline: Option<Instant>) -> Segment {
+        debug_assert_eq!(self.inbox_used, 0);
+        self.uses += 1;
+        context.begin_segment();
+        let placed = self.place(bytecode).and_then(|code| {
+            let args = self.place(&context.args)?;
+            Ok((code, args, self.place(&context.scope)?))
+        });
+        let (code, args, scope) = match placed {
+            Ok(addresses) => addresses,
+            Err(e) => return self.no_segment(e),
+        };
+        let arguments = [
+            WasmValue::from_i32(code as i32),
+            WasmValue::from_i32(bytecode.len() as i32),
+            WasmValue::from_i32(args as i32),
+            WasmValue::from_i32(context.args.len() as i32),
+            WasmValue::from_i32(scope as i32),
+            WasmValue::from_i32(context.scope.len() as i32),
+            WasmValue::from_i64(context.seed as i64),
+            WasmValue::from_i32(context.limits.memory_bytes as i32),
+        ];
+        self.wasm.data_mut().context = Some(context);
+        self.segment(export::RUN, &arguments, deadline)
+    }
+
+    /// Gives a suspended handler the answer to one of its calls: Ok(payload), or Err(payload `{message, name?, code?}`).
+    pub fn resume(&mut self, call: u32, answer: Result<&[u8], &[u8]>, deadline: Option<Instant>) -> Segment {
+        if let Some(context) = self.context_mut() {
+            context.begin_segment();
+        }
+        let (ok, bytes) = match answer {
+            Ok(bytes) => (1, bytes),
+            Err(bytes) => (0, bytes),
+        };
+        let at = match self.place(bytes) {
+            Ok(at) => at,
+            Err(e) => return self.no_segment(e),
+        };
+        let arguments = [
+            WasmValue::from_i32(call as i32),
+            WasmValue::from_i32(ok),
+            WasmValue::from_i32(at as i32),
+            WasmValue::from_i32(bytes.len() as i32),
+        ];
+        self.segment(export::RESUME, &arguments, deadline)
+    }
+
+    /// Makes the instance pristine again. Every byte is restored; a failed reset leaves it unsound.
+    pub fn reset(&mut self) -> Result<(), ResetError> {
+        let restored = self.engine.image.restore(self.memory());
+        let stack = self.wasm.set_global(export::STACK_POINTER, self.engine.image.stack_pointer());
+        self.wasm.data_mut().context = None;
+        self.inbox_used = 0;
+        self.sound = self.sound && restored.is_ok() && stack.is_ok();
+        restored
+    }
+
+    /// First address at which the memory differs from the pristine image. Slow: for tests and soaks.
+    pub fn first_difference(&self) -> Option<u32> {
+        self.engine.image.first_difference(self.memory())
+    }
+
+    /// Where the guest's stack pointer stands. For tests.
+    pub fn stack_pointer(&self) -> Option<i32> {
+        self.wasm.global(export::STACK_POINTER)
+    }
+
+    /// The whole of linear memory. For tests that look for traces of an execution.
+    pub fn dump_memory(&self) -> Vec<u8> {
+        self.memory().read_vec(0, self.memory().len()).unwrap_or_default()
+    }
+
+    // ---- how ----
+
+    /// Puts bytes where the guest can read them: into the inbox while they fit, else into memory that the guest allocates.
+    fn place(&mut self, bytes: &[u8]) -> Result<u32, String> {
+        if bytes.is_empty() {
+            return Ok(0);
+        }
+        let len = u32::try_from(bytes.len()).map_err(|_| "an input is larger than the guest's memory".to_owned())?;
+        let rounded = len.checked_next_multiple_of(16).unwrap_or(u32::MAX);
+        let left = self.engine.inbox_capacity - self.inbox_used;
+        let at = if rounded <= left {
+            let at = self.engine.inbox + self.inbox_used;
+            self.inbox_used += rounded;
+            at
+        } else {
+            match self.wasm.call(export::ALLOC, &[WasmValue::from_i32(len as i32)]) {
+                Ok(0) => return Err("an input does not fit into the guest's memory".to_owned()),
+                Ok(at) => at as u32,
+                Err(Trap(e)) => return Err(self.broken(e, |e| e)),
+            }
+        };
+        self.memory().write(at, bytes).map_err(|e| self.broken(e.to_string(), |e| e))?;
+        Ok(at)
+    }
+
+    fn broken<T>(&mut self, why: String, wrap: impl FnOnce(String) -> T) -> T {
+        self.sound = false;
+        wrap(why)
+    }
+
+    fn no_segment(&mut self, why: String) -> Segment {
+        self.sound = false;
+        Segment { end: SegmentEnd::Broken(why), ran: Duration::ZERO, cpu: Duration::ZERO, memory_used: 0, memory_peak: 0, ticks: 0 }
+    }
+
+    fn call(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> CallEnd {
+        self.control.begin(deadline);
+        self.engine.watchdog.notify();
+        let returned = self.wasm.call(name, args);
+        let ended = self.control.end();
+        if let Ended::Killed(cause) = ended {
+            self.sound = false;
+            // so that WasmEdge frees the memory in the state in which it made it
+            if let Err(e) = self.memory().restore_access() {
+                log::error!("cannot give back access to the memory of a killed instance: {e}");
+            }
+            return CallEnd::Stopped(cause, None);
+        }
+        let mut block = [0; abi::SHARED_BYTES];
+        let shared = self.memory().read(self.engine.shared_at, &mut block).map(|()| Shared::from_bytes(&block));
+        let (status, shared) = match (returned, shared) {
+            (Ok(status), Ok(shared)) => (status, shared),
+            (Err(Trap(e)), _) => return self.broken(e, CallEnd::Broken),
+            (_, Err(e)) => return self.broken(e.to_string(), CallEnd::Broken),
+        };
+        if shared.out_of_memory != 0 {
+            self.sound = false;
+        }
+        match (ended, Status::from_i32(status)) {
+            (Ended::Intact(Some(cause)), Some(status)) => {
+                self.sound = false;
+                if cause == StopCause::Deadline && status == Status::Done {
+                    return CallEnd::Returned(status, shared);
+                }
+                CallEnd::Stopped(cause, (status == Status::Failed).then_some(shared))
+            }
+            (_, Some(Status::BadCall)) => self.broken("the guest does not know this call".into(), CallEnd::Broken),
+            (_, Some(status)) => CallEnd::Returned(status, shared),
+            (_, None) => self.broken(format!("the guest returned {status}"), CallEnd::Broken),
+        }
+    }
+
+    fn output(&self, shared: &Shared) -> Result<Vec<u8>, OutOfBounds> {
+        self.memory().read_vec(shared.out, shared.out_len as usize)
+    }
+
+    fn segment(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> Segment {
+        let started = Instant::now();
+        let cpu_started = crate::os::thread_cpu_time();
+        let end = self.call(name, args, deadline);
+        let cpu = crate::os::thread_cpu_time().saturating_sub(cpu_started);
+        let ran = started.elapsed();
+        let shared = match &end {
+            CallEnd::Returned(_, shared) => *shared,
+            CallEnd::Stopped(_, shared) => shared.unwrap_or_default(),
+            CallEnd::Broken(_) => Shared::default(),
+        };
+        let end = self.interpret(end, &shared);
+        let memory_peak = u64::from(shared.memory_peak.max(shared.memory_used));
+        Segment { end, ran, cpu, memory_used: shared.memory_used.into(), memory_peak, ticks: shared.ticks.into() }
+    }
+
+    fn interpret(&mut self, end: CallEnd, shared: &Shared) -> SegmentEnd {
+        let status = match end {
+            CallEnd::Returned(status, _) => status,
+            CallEnd::Stopped(cause, described) => {
+                let description = described.and_then(|shared| self.output(&shared).ok()).unwrap_or_default();
+                return SegmentEnd::Stopped(cause, description);
+            }
+            CallEnd::Broken(why) => return SegmentEnd::Broken(why),
+        };
+        let out = match self.result_bytes(shared) {
+            Ok(out) => out,
+            Err(end) => return end,
+        };
+        // the host's own count decides, not what the guest says became of it
+        if let Some(breach) = self.context_mut().and_then(|c| c.breach.clone()) {
+            return SegmentEnd::Limit(breach, if status == Status::Failed { out } else { Vec::new() });
+        }
+        match status {
+            Status::Done => match payload::validate(&out) {
+                Ok(()) => SegmentEnd::Done(out),
+                Err(e) => self.broken(format!("the guest's result is no payload: {e}"), SegmentEnd::Broken),
+            },
+            Status::Suspended => SegmentEnd::Suspended,
+            Status::Stuck => SegmentEnd::Stuck,
+            Status::Failed if shared.out_of_memory != 0 => SegmentEnd::OutOfMemory(out),
+            Status::Failed => SegmentEnd::Failed(out),
+            Status::BadCall => SegmentEnd::Broken("the guest does not know this call".into()),
+        }
+    }
+
+    /// What the guest left, held against the limit of a result before it is copied.
+    fn result_bytes(&mut self, shared: &Shared) -> Result<Vec<u8>, SegmentEnd> {
+        let limit = self.context_mut().map_or(0, |c| c.limits.result_bytes);
+        let count = u64::from(shared.out_len);
+        if count > limit {
+            return Err(SegmentEnd::Limit(Breach { resource: "maxResultBytes", limit, count }, Vec::new()));
+        }
+        self.output(shared).map_err(|e| self.broken(e.to_string(), SegmentEnd::Broken))
+    }
+}

@@ -1,0 +1,76 @@
+//! From bytes to a validated module.
+//!
+//! The native code is part of this binary, so it is exactly as trustworthy as the binary. It is loaded through a sealed
+//! memory file, since WasmEdge loads native code by path only: nothing on disk can be exchanged under it.
+
+use std::fs;
+
+use sha2::{Digest, Sha256};
+use wasmedge_sdk::config::{CommonConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions};
+use wasmedge_sdk::{LogManager, Module, RunMode};
+
+use super::{EngineError, EngineOptions, abi};
+use crate::os;
+
+static BUILT_IN_NATIVE: &[u8] = include_bytes!(env!("NEXUS_GUEST_SO"));
+static BUILT_IN_WASM: &[u8] = include_bytes!(env!("NEXUS_GUEST_WASM"));
+
+/// First bytes of a native module.
+const ELF_MAGIC: &[u8] = b"\x7fELF";
+
+pub struct Loaded {
+    pub module: Module,
+    pub config: Config,
+    /// Of the WebAssembly module or of the native code, whichever runs.
+    pub digest: [u8; 32],
+}
+
+pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
+    // WasmEdge writes every trap to stdout, which belongs to nobody but the user
+    LogManager::log_off();
+    let file;
+    let (name, bytes): (String, &[u8]) = match &options.module {
+        Some(path) => {
+            file = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
+            (path.display().to_string(), &file)
+        }
+        None if options.aot => ("(built in)".into(), BUILT_IN_NATIVE),
+        None => ("(built in)".into(), BUILT_IN_WASM),
+    };
+    let fail = |reason: String| EngineError::Load { name: name.clone(), reason };
+    let config = config(options).map_err(|e| fail(e.to_string()))?;
+    let native = bytes.starts_with(ELF_MAGIC);
+    if native && !options.aot {
+        return Err(fail("it is native code, and enableAOT is false; give the .wasm file instead".into()));
+    }
+    let module = if native {
+        let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| fail(e.to_string()))?;
+        Module::from_file(Some(&config), sealed.path())
+    } else {
+        Module::from_bytes(Some(&config), bytes)
+    }
+    .map_err(|e| fail(e.to_string()))?;
+    if let Some(foreign) = module.imports().iter().find(|i| i.module_name() != abi::IMPORT_MODULE) {
+        let what = format!("{}.{}", foreign.module_name(), foreign.name());
+        return Err(fail(format!("it imports {what}, which no guest of ours needs")));
+    }
+    Ok(Loaded { module, config, digest: Sha256::digest(bytes).into() })
+}
+
+/// Only what the guest is compiled with; every proposal that is off is code that an attacker cannot reach.
+fn config(options: &EngineOptions) -> wasmedge_sdk::WasmEdgeResult<Config> {
+    let common = CommonConfigOptions::default()
+        .mutable_globals(true)
+        .non_trap_conversions(true)
+        .sign_extension_operators(true)
+        .multi_value(true)
+        .bulk_memory_operations(true)
+        .reference_types(true)
+        .simd(true)
+        .tail_call(false)
+        .multi_memories(false)
+        .threads(false)
+        .run_mode(if options.aot { RunMode::Aot } else { RunMode::Interpreter });
+    let runtime = RuntimeConfigOptions::default().max_memory_pages((abi::LINEAR_MEMORY_BYTES / 65_536) as u32);
+    ConfigBuilder::new(common).with_runtime_config(runtime).build()
+}

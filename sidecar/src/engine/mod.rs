@@ -1,0 +1,216 @@
+//! The engine: a WasmEdge module that is QuickJS, loaded once, and instances of it that start from one pristine image.
+//!
+//! ```text
+//!   Engine (module, image, watchdog) --instantiate--> Instance --run--> Segment --resume--> Segment ... --reset--> pristine
+//! ```
+//! The engine does not know of clients, requests, pools or caches. It may be used from any thread with a stack of
+//! `thread_stack_bytes`; one instance is used by one thread at a time.
+
+pub mod abi;
+pub mod context;
+pub mod control;
+mod ffi;
+pub mod guest_error;
+pub mod host;
+pub mod image;
+pub mod instance;
+#[cfg(test)]
+mod instance_tests;
+mod load;
+mod state;
+pub mod watchdog;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmedge_sdk::config::Config;
+use wasmedge_sdk::{Module, WasmValue};
+
+use abi::{Shared, Status, export};
+use ffi::WasmInstance;
+use host::HostData;
+use image::Image;
+pub use instance::{Compiled, Instance, Segment, SegmentEnd};
+pub use state::StateView;
+use watchdog::Watchdog;
+
+/// What an engine is made from.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// Native code (true) or interpretation (false).
+    pub aot: bool,
+    /// JavaScript stack of a handler.
+    pub stack_bytes: u32,
+    /// Another guest module than the built-in one.
+    pub module: Option<PathBuf>,
+}
+
+/// The engine could not be started.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EngineError {
+    #[error("cannot read the guest module {path}: {source}")]
+    ReadModule { path: PathBuf, source: std::io::Error },
+    #[error("cannot load the guest module {name}: {reason}")]
+    Load { name: String, reason: String },
+    #[error("cannot create an instance: {0}")]
+    Instantiate(String),
+    #[error("the guest module does not fit this sidecar: {0}")]
+    Mismatch(String),
+    #[error("the guest could not be initialised: {0}")]
+    Init(String),
+    #[error(
+        "the guest runs, but as interpreted code ({took:?} for the self-test, at most {allowed:?} expected); WasmEdge did not use \
+         the native code. Set enableAOT to false to run interpreted on purpose"
+    )]
+    NotNative { took: Duration, allowed: Duration },
+    #[error("cannot start the watchdog thread: {0}")]
+    Watchdog(std::io::Error),
+}
+
+/// See the module.
+pub struct Engine {
+    module: Module,
+    config: Config,
+    image: Image,
+    watchdog: Watchdog,
+    digest: [u8; 32],
+    shared_at: u32,
+    inbox: u32,
+    inbox_capacity: u32,
+    options: EngineOptions,
+}
+
+/// Native stack that a thread needs to run a guest: measured use of hostile recursion, with a margin of two and more
+/// (15 bytes of native stack for each byte of JavaScript stack, twice that for deep built-ins).
+pub fn thread_stack_bytes(stack_bytes: u32) -> usize {
+    (16 << 20) + 48 * stack_bytes as usize
+}
+
+impl Engine {
+    /// Loads the module, makes the image, and checks that native code is really used.
+    pub fn start(options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        let loaded = load::load(&options)?;
+        let watchdog = Watchdog::start().map_err(EngineError::Watchdog)?;
+        let mut first = instantiate(&loaded.module, &loaded.config)?;
+        let (shared_at, shared) = initialise(&mut first, options.stack_bytes)?;
+        let stack_pointer = first
+            .global(export::STACK_POINTER)
+            .ok_or_else(|| EngineError::Mismatch("it does not export its stack pointer".into()))?;
+        let image = Image::capture(first.memory(), stack_pointer);
+        let engine = Arc::new(Self {
+            module: loaded.module,
+            config: loaded.config,
+            image,
+            watchdog,
+            digest: loaded.digest,
+            shared_at,
+            inbox: shared.inbox,
+            inbox_capacity: shared.inbox_capacity,
+            options,
+        });
+        engine.self_test(Instance::new(engine.clone(), first))?;
+        Ok(engine)
+    }
+
+    /// A pristine instance.
+    pub fn instantiate(self: &Arc<Self>) -> Result<Instance, EngineError> {
+        let mut wasm = instantiate(&self.module, &self.config)?;
+        self.image.install(wasm.memory()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
+        wasm.set_global(export::STACK_POINTER, self.image.stack_pointer()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
+        Ok(Instance::new(self.clone(), wasm))
+    }
+
+    /// SHA-256 of the guest module: what the compile cache and handles are bound to.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.digest
+    }
+
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    pub fn watchdog(&self) -> &Watchdog {
+        &self.watchdog
+    }
+
+    /// Bytes of memory that an idle instance holds.
+    pub fn idle_bytes(&self) -> usize {
+        self.image.resident_bytes()
+    }
+
+    /// Compiles and runs a small loop. Interpreted, QuickJS is several hundred times slower than native: the limit lies far
+    /// from both.
+    fn self_test(self: &Arc<Self>, mut instance: Instance) -> Result<(), EngineError> {
+        const LOOP: &str = "let n = 0; for (let i = 0; i < 3000; i++) n += i; return n";
+        const EXPECTED: &[u8] = &[0xce, 0x00, 0x44, 0xa4, 0x44];
+        const ALLOWED: Duration = Duration::from_millis(6);
+        let deadline = Some(Instant::now() + Duration::from_secs(20));
+        let bytecode = match instance.compile(LOOP, deadline) {
+            Compiled::Bytecode(bytecode) => bytecode,
+            other => return Err(EngineError::Init(format!("the self-test does not compile: {other:?}"))),
+        };
+        let mut took = Duration::MAX;
+        for _ in 0..5 {
+            instance.reset().map_err(|e| EngineError::Init(e.to_string()))?;
+            let segment = instance.run(&bytecode, Box::new(self_test_context()), deadline);
+            match segment.end {
+                SegmentEnd::Done(value) if value == EXPECTED => took = took.min(segment.ran),
+                other => return Err(EngineError::Init(format!("the self-test returned {other:?}"))),
+            }
+            if took <= ALLOWED || !self.options.aot {
+                return Ok(());
+            }
+        }
+        Err(EngineError::NotNative { took, allowed: ALLOWED })
+    }
+}
+
+fn self_test_context() -> context::Context {
+    let limits = context::ExecutionLimits {
+        timeout: None,
+        memory_bytes: 8 << 20,
+        host_calls: 0,
+        state_mutations: 0,
+        events: 0,
+        result_bytes: 1024,
+        log_bytes: 0,
+    };
+    context::Context::new(nexus_protocol::CapabilitySet::default(), StateView::new(vec![0x80]), limits)
+}
+
+fn instantiate(module: &Module, config: &Config) -> Result<WasmInstance<HostData>, EngineError> {
+    let wasm = WasmInstance::new(module, config, &host::imports(), HostData::default())
+        .map_err(|e| EngineError::Instantiate(e.to_string()))?;
+    if wasm.memory().len() != abi::LINEAR_MEMORY_BYTES {
+        return Err(EngineError::Mismatch(format!(
+            "its memory has {} bytes, {} are expected",
+            wasm.memory().len(),
+            abi::LINEAR_MEMORY_BYTES
+        )));
+    }
+    Ok(wasm)
+}
+
+/// Runs the guest's constructors; returns where its shared block is, and the block.
+fn initialise(wasm: &mut WasmInstance<HostData>, stack_bytes: u32) -> Result<(u32, Shared), EngineError> {
+    let init = |e: ffi::Trap| EngineError::Init(e.to_string());
+    wasm.call(export::INITIALIZE, &[]).map_err(init)?;
+    let shared_at = wasm.call(export::SHARED, &[]).map_err(init)? as u32;
+    let status = wasm.call(export::INIT, &[WasmValue::from_i32(stack_bytes as i32)]).map_err(init)?;
+    if Status::from_i32(status) != Some(Status::Done) {
+        return Err(EngineError::Init(format!("nx_init returned {status}")));
+    }
+    let mut block = [0; abi::SHARED_BYTES];
+    wasm.memory().read(shared_at, &mut block).map_err(|e| EngineError::Mismatch(e.to_string()))?;
+    let shared = Shared::from_bytes(&block);
+    if shared.abi_version != abi::ABI_VERSION {
+        return Err(EngineError::Mismatch(format!(
+            "it speaks version {} of the boundary, this sidecar {}",
+            shared.abi_version,
+            abi::ABI_VERSION
+        )));
+    }
+    Ok((shared_at, shared))
+}

@@ -1,0 +1,119 @@
+//! One thread that looks at every run: deadlines, cancellations, kills, and whatever else has to happen in time.
+//!
+//! It ticks while something runs and for a moment after, and sleeps otherwise: a run that starts while it sleeps wakes it.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use super::control::RunControl;
+
+/// Time between two looks.
+pub const TICK: Duration = Duration::from_millis(1);
+/// Looks without anything running before it sleeps.
+const IDLE_TICKS: u32 = 200;
+
+/// Called at each tick with whether anything was running; returns whether ticking is still needed.
+pub type TickHook = Box<dyn Fn(Instant) -> bool + Send + Sync>;
+
+struct Inner {
+    controls: Mutex<Vec<Weak<RunControl>>>,
+    hook: Mutex<Option<TickHook>>,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+    lock: Mutex<()>,
+    wake: Condvar,
+}
+
+/// Handle to the thread; dropping it ends the thread.
+pub struct Watchdog {
+    inner: Arc<Inner>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Watchdog {
+    pub fn start() -> std::io::Result<Self> {
+        let inner = Arc::new(Inner {
+            controls: Mutex::new(Vec::new()),
+            hook: Mutex::new(None),
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            lock: Mutex::new(()),
+            wake: Condvar::new(),
+        });
+        let own = inner.clone();
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || own.run())?;
+        Ok(Self { inner, thread: Some(thread) })
+    }
+
+    /// Looks after a run control until it is dropped.
+    pub fn watch(&self, control: &Arc<RunControl>) {
+        self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(control));
+    }
+
+    pub fn set_hook(&self, hook: TickHook) {
+        *self.inner.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
+    }
+
+    /// A run begins, or a deadline was moved. Costs one load when the thread is ticking.
+    pub fn notify(&self) {
+        if self.inner.asleep.load(Ordering::SeqCst) {
+            let _guard = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inner.wake.notify_one();
+        }
+    }
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.inner.stop.store(true, Ordering::SeqCst);
+        {
+            let _guard = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.inner.wake.notify_one();
+        }
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Inner {
+    fn run(&self) {
+        let mut idle = 0;
+        while !self.stop.load(Ordering::SeqCst) {
+            if self.patrol(Instant::now()) {
+                idle = 0;
+            } else {
+                idle += 1;
+            }
+            if idle < IDLE_TICKS {
+                std::thread::sleep(TICK);
+                continue;
+            }
+            idle = 0;
+            let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
+            self.asleep.store(true, Ordering::SeqCst);
+            // what began before `asleep` was visible is seen here; what begins after notifies
+            if !self.patrol(Instant::now()) && !self.stop.load(Ordering::SeqCst) {
+                drop(self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner));
+            }
+            self.asleep.store(false, Ordering::SeqCst);
+        }
+    }
+
+    fn patrol(&self, now: Instant) -> bool {
+        let mut busy = false;
+        self.controls.lock().unwrap_or_else(PoisonError::into_inner).retain(|control| match control.upgrade() {
+            Some(control) => {
+                busy |= control.patrol(now);
+                true
+            }
+            None => false,
+        });
+        if let Some(hook) = &*self.hook.lock().unwrap_or_else(PoisonError::into_inner) {
+            busy |= hook(now);
+        }
+        busy
+    }
+}
