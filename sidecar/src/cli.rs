@@ -115,14 +115,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         "serve" => {
             let fd = sub.get_one::<i64>("fd").and_then(|fd| RawFd::try_from(*fd).ok());
             match (sub.get_one::<PathBuf>("listen"), fd) {
-                (Some(path), None) => Ok(Command::Serve {
-                    listen: Listen::Path(path.clone()),
-                    config: config_args(sub),
-                }),
-                (None, Some(fd)) => Ok(Command::Serve {
-                    listen: Listen::Fd(fd),
-                    config: config_args(sub),
-                }),
+                (Some(path), None) => {
+                    Ok(Command::Serve { listen: Listen::Path(path.clone()), config: config_args(sub) })
+                }
+                (None, Some(fd)) => Ok(Command::Serve { listen: Listen::Fd(fd), config: config_args(sub) }),
                 _ => Err(UsageError(
                     "error: serve needs one of --listen PATH and --fd N; try 'nexus-sidecar serve --help'".to_owned(),
                 )),
@@ -138,17 +134,11 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             json: sub.get_flag("json"),
             config: config_args(sub),
         }))),
-        "check" => Ok(Command::Check {
-            file: script(sub),
-            json: sub.get_flag("json"),
-            config: config_args(sub),
-        }),
+        "check" => Ok(Command::Check { file: script(sub), json: sub.get_flag("json"), config: config_args(sub) }),
         "stats" => Ok(Command::Stats(connect(sub))),
         "metrics" => Ok(Command::Metrics(connect(sub))),
         "ping" => Ok(Command::Ping(connect(sub))),
-        "engine" => Ok(Command::Engine {
-            json: sub.get_flag("json"),
-        }),
+        "engine" => Ok(Command::Engine { json: sub.get_flag("json") }),
         other => Err(UsageError(format!("error: the command {other} is not handled"))),
     }
 }
@@ -167,13 +157,9 @@ fn root_flags(matches: &ArgMatches) -> Result<Command, UsageError> {
 }
 
 fn config_args(matches: &ArgMatches) -> ConfigArgs {
-    let flags = SETTINGS
-        .iter()
-        .filter_map(|setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone())));
-    ConfigArgs {
-        file: matches.get_one::<PathBuf>("config").cloned(),
-        flags: flags.collect(),
-    }
+    let flags =
+        SETTINGS.iter().filter_map(|setting| Some((setting.key, matches.get_one::<String>(setting.key)?.clone())));
+    ConfigArgs { file: matches.get_one::<PathBuf>("config").cloned(), flags: flags.collect() }
 }
 
 fn script(matches: &ArgMatches) -> Script {
@@ -185,10 +171,7 @@ fn script(matches: &ArgMatches) -> Script {
 
 fn connect(matches: &ArgMatches) -> Connect {
     let path = matches.get_one::<PathBuf>("connect").cloned().unwrap_or_default();
-    Connect {
-        path,
-        json: matches.get_flag("json"),
-    }
+    Connect { path, json: matches.get_flag("json") }
 }
 
 #[cfg(test)]
@@ -198,11 +181,7 @@ mod tests {
     use super::*;
 
     fn parsed(line: &[&str]) -> Result<Command, UsageError> {
-        parse(
-            std::iter::once("nexus-sidecar")
-                .chain(line.iter().copied())
-                .map(OsString::from),
-        )
+        parse(std::iter::once("nexus-sidecar").chain(line.iter().copied()).map(OsString::from))
     }
 
     fn help(line: &[&str]) -> String {
@@ -226,18 +205,9 @@ mod tests {
         let config = ConfigArgs::default;
         assert_eq!(
             parsed(&["serve", "--listen", "/x"]),
-            Ok(Command::Serve {
-                listen: Listen::Path("/x".into()),
-                config: config()
-            })
+            Ok(Command::Serve { listen: Listen::Path("/x".into()), config: config() })
         );
-        assert_eq!(
-            parsed(&["serve", "--fd", "3"]),
-            Ok(Command::Serve {
-                listen: Listen::Fd(3),
-                config: config()
-            })
-        );
+        assert_eq!(parsed(&["serve", "--fd", "3"]), Ok(Command::Serve { listen: Listen::Fd(3), config: config() }));
     }
 
     #[test]
@@ -259,22 +229,8 @@ mod tests {
                 ("debug", "true".to_owned()),
             ],
         };
-        let flags = [
-            "--config",
-            "/c.toml",
-            "--max-instances",
-            "4",
-            "--debug",
-            "true",
-            "--enable-aot",
-            "false",
-        ];
-        for command in [
-            &["serve", "--fd", "3"][..],
-            &["run", "h.js"],
-            &["check", "h.js"],
-            &["--check-config"],
-        ] {
+        let flags = ["--config", "/c.toml", "--max-instances", "4", "--debug", "true", "--enable-aot", "false"];
+        for command in [&["serve", "--fd", "3"][..], &["run", "h.js"], &["check", "h.js"], &["--check-config"]] {
             let line: Vec<_> = command.iter().chain(&flags).copied().collect();
             let config = match parsed(&line).unwrap() {
                 Command::Serve { config, .. } | Command::Check { config, .. } | Command::CheckConfig(config) => config,
@@ -315,9 +271,7 @@ mod tests {
             "--timeout-ms",
             "100",
         ];
-        let Ok(Command::Run(run)) = parsed(&line) else {
-            panic!("not run")
-        };
+        let Ok(Command::Run(run)) = parsed(&line) else { panic!("not run") };
         assert_eq!(run.file, Script::File("h.ts".into()));
         assert_eq!(run.state, Some(JsonSource::Inline(json!({"n": 1}))));
         assert_eq!(run.args, Some(JsonSource::Inline(json!(-5))));
@@ -330,36 +284,22 @@ mod tests {
 
     #[test]
     fn a_dash_reads_the_handler_from_standard_input() {
-        let Ok(Command::Run(run)) = parsed(&["run", "-"]) else {
-            panic!("not run")
-        };
+        let Ok(Command::Run(run)) = parsed(&["run", "-"]) else { panic!("not run") };
         assert_eq!(run.file, Script::Stdin);
     }
 
     #[test]
     fn bad_json_is_refused_with_what_to_do() {
         let message = refused(&["run", "h.js", "--state", "{n: 1}"]);
-        assert!(
-            message.contains("not JSON") && message.contains("@FILE reads a file"),
-            "{message}"
-        );
+        assert!(message.contains("not JSON") && message.contains("@FILE reads a file"), "{message}");
         assert!(refused(&["run", "h.js", "--state", "@"]).contains("a file name must follow the @"));
     }
 
     #[test]
     fn client_commands_need_a_socket() {
-        let connect = |json| Connect {
-            path: "/s".into(),
-            json,
-        };
-        assert_eq!(
-            parsed(&["stats", "--connect", "/s", "--json"]),
-            Ok(Command::Stats(connect(true)))
-        );
-        assert_eq!(
-            parsed(&["metrics", "--connect", "/s"]),
-            Ok(Command::Metrics(connect(false)))
-        );
+        let connect = |json| Connect { path: "/s".into(), json };
+        assert_eq!(parsed(&["stats", "--connect", "/s", "--json"]), Ok(Command::Stats(connect(true))));
+        assert_eq!(parsed(&["metrics", "--connect", "/s"]), Ok(Command::Metrics(connect(false))));
         assert_eq!(parsed(&["ping", "--connect", "/s"]), Ok(Command::Ping(connect(false))));
         for name in ["stats", "metrics", "ping"] {
             assert!(refused(&[name]).contains("--connect <PATH>"));
@@ -372,27 +312,15 @@ mod tests {
         assert!(refused(&["run", "h.js", "--max-instance", "4"]).contains("'--max-instances'"));
         assert!(refused(&["top"]).contains("unrecognized"));
         let nothing = refused(&[]);
-        assert!(
-            nothing.starts_with("error: say what to do") && nothing.contains("Commands:"),
-            "{nothing}"
-        );
+        assert!(nothing.starts_with("error: say what to do") && nothing.contains("Commands:"), "{nothing}");
     }
 
     #[test]
     fn help_is_about_what_exists() {
         let text = help(&["--help"]);
-        for word in [
-            "serve",
-            "run",
-            "check",
-            "stats",
-            "metrics",
-            "ping",
-            "engine",
-            "--version",
-            "--check-config",
-            "Examples:",
-        ] {
+        for word in
+            ["serve", "run", "check", "stats", "metrics", "ping", "engine", "--version", "--check-config", "Examples:"]
+        {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }
         assert!(!text.contains("--max-queue-ms"), "{text}");

@@ -14,7 +14,8 @@ use crate::config::ConfigErrors;
 #[repr(u8)]
 pub enum ExitCode {
     Ok = 0,
-    /// `run` and `check`: the handler failed, the sidecar did not. Client commands: the sidecar answered with an error.
+    /// `run` and `check`: the handler failed, the sidecar did not. Client commands: the sidecar did not answer, or
+    /// answered with an error.
     HandlerFailed = 1,
     /// The command line makes no sense; also what `--check-config` ends with when the configuration is refused.
     Usage = 2,
@@ -55,11 +56,13 @@ pub enum StartError {
         "the guest module has digest {found}, but this build expects {expected}; run `cargo xtask setup` or reinstall"
     )]
     GuestMismatch { expected: String, found: String },
+    /// A command other than `serve` failed; the error is the command's own.
+    #[error("{source}")]
+    Command { source: Box<dyn std::error::Error + Send + Sync>, code: ExitCode },
+    #[error("cannot write the output: {0}")]
+    Output(#[from] std::io::Error),
     #[error("{context}: {source}")]
-    Io {
-        context: &'static str,
-        source: std::io::Error,
-    },
+    Io { context: &'static str, source: std::io::Error },
 }
 
 impl StartError {
@@ -71,7 +74,8 @@ impl StartError {
             Self::Engine(_) => ExitCode::EngineInit,
             Self::GuestMismatch { .. } => ExitCode::GuestMismatch,
             Self::NotASocket { .. } => ExitCode::Usage,
-            Self::Listen { .. } | Self::Io { .. } => ExitCode::Internal,
+            Self::Command { code, .. } => *code,
+            Self::Listen { .. } | Self::Output(_) | Self::Io { .. } => ExitCode::Internal,
         }
     }
 }
@@ -100,9 +104,7 @@ mod tests {
 
     #[test]
     fn a_busy_socket_names_the_path_and_ends_with_4() {
-        let error = StartError::SocketInUse {
-            path: "/run/x.sock".into(),
-        };
+        let error = StartError::SocketInUse { path: "/run/x.sock".into() };
         assert_eq!(error.to_string(), "/run/x.sock: another process serves this socket");
         assert_eq!(error.exit_code(), ExitCode::SocketInUse);
     }

@@ -68,14 +68,11 @@ fn run() -> clap::Command {
 }
 
 fn check() -> clap::Command {
-    command(
-        "check",
-        "Compile a handler; list the capabilities that it needs and how it suspends",
-    )
-    .after_help("Example:\n  nexus-sidecar check handler.js\n\nEnds with 0 when the handler compiles, else with 1.")
-    .arg(file_arg())
-    .arg(switch("json", "Print one JSON document for programs"))
-    .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
+    command("check", "Compile a handler; list the capabilities that it needs and how it suspends")
+        .after_help("Example:\n  nexus-sidecar check handler.js\n\nEnds with 0 when the handler compiles, else with 1.")
+        .arg(file_arg())
+        .arg(switch("json", "Print one JSON document for programs"))
+        .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
 }
 
 fn stats() -> clap::Command {
@@ -83,11 +80,8 @@ fn stats() -> clap::Command {
 }
 
 fn metrics() -> clap::Command {
-    client(
-        "metrics",
-        "Print the metrics of a running sidecar in the Prometheus text format",
-    )
-    .arg(switch("json", "Print the text as one JSON string"))
+    client("metrics", "Print the metrics of a running sidecar in the Prometheus text format")
+        .arg(switch("json", "Print the text as one JSON string"))
 }
 
 fn ping() -> clap::Command {
@@ -113,11 +107,7 @@ fn switch(name: &'static str, help: &'static str) -> Arg {
 }
 
 fn path(name: &'static str, help: &'static str) -> Arg {
-    Arg::new(name)
-        .long(name)
-        .value_name("PATH")
-        .value_parser(PathBufValueParser::new())
-        .help(help)
+    Arg::new(name).long(name).value_name("PATH").value_parser(PathBufValueParser::new()).help(help)
 }
 
 fn file_arg() -> Arg {
@@ -155,10 +145,7 @@ fn parse_json_source(text: &str) -> Result<JsonSource, String> {
 }
 
 fn config_flags() -> Vec<Arg> {
-    let file = path(
-        "config",
-        "Configuration file, TOML; its keys are the camelCase form of these flags",
-    );
+    let file = path("config", "Configuration file, TOML; its keys are the camelCase form of these flags");
     let flags = SETTINGS.iter().map(|setting| {
         Arg::new(setting.key)
             .long(setting.flag())
@@ -166,10 +153,7 @@ fn config_flags() -> Vec<Arg> {
             .allow_negative_numbers(true)
             .help(setting.help())
     });
-    std::iter::once(file)
-        .chain(flags)
-        .map(|arg| arg.help_heading(CONFIG_HEADING))
-        .collect()
+    std::iter::once(file).chain(flags).map(|arg| arg.help_heading(CONFIG_HEADING)).collect()
 }
 
 const ROOT_EXAMPLES: &str = "\
@@ -185,7 +169,7 @@ environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config
 
 Exit status:
   0   all went well
-  1   the handler failed, or the sidecar that was asked answered with an error
+  1   the handler failed, or the sidecar that was asked did not answer
   2   wrong command line
   3   wrong configuration
   4   the socket is in use

@@ -35,11 +35,7 @@ impl Loaded {
             let place = (setting.place)(&mut config);
             let (value, words) = (place.to_toml(setting.kind), place.to_words(setting.kind));
             let entry = format!("{} = {value}", setting.key);
-            let words = if matches!(setting.kind, Kind::Bytes { .. }) {
-                format!("{words}, ")
-            } else {
-                String::new()
-            };
+            let words = if matches!(setting.kind, Kind::Bytes { .. }) { format!("{words}, ") } else { String::new() };
             let _ = writeln!(out, "{entry:<40} # {words}{origin}");
         }
         out

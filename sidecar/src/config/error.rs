@@ -11,18 +11,9 @@ use super::value::{Amount, Problem};
 #[non_exhaustive]
 pub enum ConfigError {
     #[error("{key} = {value:?} ({origin}): {problem}")]
-    Value {
-        key: &'static str,
-        value: String,
-        origin: Origin,
-        problem: Problem,
-    },
+    Value { key: &'static str, value: String, origin: Origin, problem: Problem },
     #[error("{key:?} ({origin}): there is no such setting{}", suggest(*.suggestion))]
-    UnknownKey {
-        key: String,
-        origin: Origin,
-        suggestion: Option<&'static str>,
-    },
+    UnknownKey { key: String, origin: Origin, suggestion: Option<&'static str> },
     #[error("{small_key} = {small} ({small_origin}) must not be more than {large_key} = {large} ({large_origin})")]
     Order {
         small_key: &'static str,
@@ -33,21 +24,13 @@ pub enum ConfigError {
         large_origin: Box<Origin>,
     },
     #[error("{first} and {second} set the same thing ({key}): unset one of them")]
-    Twice {
-        key: &'static str,
-        first: String,
-        second: &'static str,
-    },
+    Twice { key: &'static str, first: String, second: &'static str },
     #[error("{}: cannot read the configuration file: {source}", .path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{}: the configuration file is larger than {max_bytes} bytes", .path.display())]
     TooLong { path: PathBuf, max_bytes: u64 },
     #[error("{}:{line}: not TOML: {message}", .path.display())]
-    Syntax {
-        path: PathBuf,
-        line: usize,
-        message: String,
-    },
+    Syntax { path: PathBuf, line: usize, message: String },
 }
 
 /// Everything that is wrong with one configuration, at least one entry, in the order of the sources.
@@ -75,7 +58,5 @@ impl fmt::Display for ConfigErrors {
 impl std::error::Error for ConfigErrors {}
 
 fn suggest(suggestion: Option<&'static str>) -> String {
-    suggestion
-        .map(|key| format!("; did you mean {key}?"))
-        .unwrap_or_default()
+    suggestion.map(|key| format!("; did you mean {key}?")).unwrap_or_default()
 }

@@ -18,20 +18,12 @@ const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// Reads the whole file, at most [`MAX_FILE_BYTES`].
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    let unreadable = |source| ConfigError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MAX_FILE_BYTES + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
+    file.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     if text.len() as u64 > MAX_FILE_BYTES {
-        return Err(ConfigError::TooLong {
-            path: path.to_owned(),
-            max_bytes: MAX_FILE_BYTES,
-        });
+        return Err(ConfigError::TooLong { path: path.to_owned(), max_bytes: MAX_FILE_BYTES });
     }
     Ok(text)
 }
@@ -49,40 +41,24 @@ pub(super) fn entries(
         Err(error) => {
             let line = line_of(error.span().map_or(0, |span| span.start));
             let message = error.message().replace('\n', "; ");
-            errors.push(ConfigError::Syntax {
-                path: path.to_owned(),
-                line,
-                message,
-            });
+            errors.push(ConfigError::Syntax { path: path.to_owned(), line, message });
             return;
         }
     };
     let mut found: Vec<_> = table.iter().collect();
     found.sort_by_key(|(key, _)| key.span().start);
     for (key, value) in found {
-        let origin = Origin::File {
-            path: path.to_owned(),
-            line: line_of(key.span().start),
-        };
+        let origin = Origin::File { path: path.to_owned(), line: line_of(key.span().start) };
         let name = key.get_ref();
         let Some(setting) = SETTINGS.iter().find(|setting| setting.key == name) else {
             let suggestion = nearest(name);
-            errors.push(ConfigError::UnknownKey {
-                key: name.clone().into_owned(),
-                origin,
-                suggestion,
-            });
+            errors.push(ConfigError::UnknownKey { key: name.clone().into_owned(), origin, suggestion });
             continue;
         };
         let written = text.get(value.span()).unwrap_or_default().trim_matches('"').to_owned();
         let set = |place: &mut Place<'_>| set(place, setting, value.get_ref());
         if let Err(problem) = apply(setting, origin.clone(), &set) {
-            errors.push(ConfigError::Value {
-                key: setting.key,
-                value: written,
-                origin,
-                problem,
-            });
+            errors.push(ConfigError::Value { key: setting.key, value: written, origin, problem });
         }
     }
 }

@@ -33,17 +33,9 @@ impl ConfigArgs {
     /// Reads file, environment and flags. All that is wrong is reported, not only the first.
     pub fn load(&self, env: impl IntoIterator<Item = (OsString, OsString)>) -> Result<Loaded, ConfigErrors> {
         let env: BTreeMap<OsString, OsString> = env.into_iter().filter(|(_, value)| !value.is_empty()).collect();
-        let config = Config {
-            cache_dir: default_cache_dir(&env),
-            ..Config::default()
-        };
+        let config = Config { cache_dir: default_cache_dir(&env), ..Config::default() };
         let origins = vec![Origin::Default; SETTINGS.len()];
-        let mut loader = Loader {
-            config,
-            origins,
-            errors: Vec::new(),
-            warnings: Vec::new(),
-        };
+        let mut loader = Loader { config, origins, errors: Vec::new(), warnings: Vec::new() };
         if let Some(path) = &self.file {
             loader.read_file(path);
         }
@@ -61,12 +53,7 @@ impl Loader {
             Ok(text) => text,
             Err(error) => return self.errors.push(error),
         };
-        let Self {
-            config,
-            origins,
-            errors,
-            ..
-        } = self;
+        let Self { config, origins, errors, .. } = self;
         file::entries(path, &text, errors, |setting, origin, set| {
             set(&mut (setting.place)(config))?;
             note(origins, setting, origin);
@@ -83,11 +70,7 @@ impl Loader {
             let mib = mib_name.and_then(|name| Some((name, env.get(OsStr::new(name))?)));
             match (plain, mib) {
                 (Some(_), Some((second, _))) => {
-                    self.errors.push(ConfigError::Twice {
-                        key: setting.key,
-                        first: name.clone(),
-                        second,
-                    });
+                    self.errors.push(ConfigError::Twice { key: setting.key, first: name.clone(), second });
                 }
                 (Some(value), None) => self.set_text(setting, value, Origin::Env(name.clone())),
                 (None, Some((name, value))) => self.set_mebibytes(setting, value, Origin::Env(name.to_owned())),
@@ -99,9 +82,8 @@ impl Loader {
         // Another program may use the same prefix, so a name that we do not know is no reason not to start.
         for name in env.keys().filter_map(|name| name.to_str()) {
             if name.starts_with(ENV_PREFIX) && !known.iter().any(|known| known == name) {
-                self.warnings.push(format!(
-                    "environment variable {name} is not a setting of the sidecar and was ignored"
-                ));
+                self.warnings
+                    .push(format!("environment variable {name} is not a setting of the sidecar and was ignored"));
             }
         }
     }
@@ -141,12 +123,7 @@ impl Loader {
             Ok(()) => note(&mut self.origins, setting, origin),
             Err(problem) => {
                 let value = value.to_string_lossy().into_owned();
-                self.errors.push(ConfigError::Value {
-                    key: setting.key,
-                    value,
-                    origin,
-                    problem,
-                });
+                self.errors.push(ConfigError::Value { key: setting.key, value, origin, problem });
             }
         }
     }
@@ -161,11 +138,7 @@ impl Loader {
         if !self.errors.is_empty() {
             return Err(ConfigErrors(self.errors));
         }
-        Ok(Loaded {
-            config: self.config,
-            origins: self.origins,
-            warnings: self.warnings,
-        })
+        Ok(Loaded { config: self.config, origins: self.origins, warnings: self.warnings })
     }
 
     fn require_order(&mut self, small_key: &'static str, large_key: &'static str) {
@@ -204,22 +177,13 @@ fn note(origins: &mut [Origin], setting: &'static Setting, origin: Origin) {
 /// systemd's cache directory of the unit, else the user's; none where neither is known.
 /// A relative XDG_CACHE_HOME is to be ignored, says the XDG base directory specification.
 fn default_cache_dir(env: &BTreeMap<OsString, OsString>) -> Option<PathBuf> {
-    let absolute = |name: &str| {
-        env.get(OsStr::new(name))
-            .map(PathBuf::from)
-            .filter(|path| path.is_absolute())
-    };
+    let absolute = |name: &str| env.get(OsStr::new(name)).map(PathBuf::from).filter(|path| path.is_absolute());
     // systemd separates several directories by colons; the first is the one that the unit named first.
-    let of_unit = env
-        .get(OsStr::new("CACHE_DIRECTORY"))
-        .and_then(|list| list.to_str()?.split(':').next());
-    of_unit
-        .map(PathBuf::from)
-        .filter(|path| path.is_absolute())
-        .or_else(|| {
-            let user = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
-            Some(user.join("nexus-sidecar"))
-        })
+    let of_unit = env.get(OsStr::new("CACHE_DIRECTORY")).and_then(|list| list.to_str()?.split(':').next());
+    of_unit.map(PathBuf::from).filter(|path| path.is_absolute()).or_else(|| {
+        let user = absolute("XDG_CACHE_HOME").or_else(|| Some(absolute("HOME")?.join(".cache")))?;
+        Some(user.join("nexus-sidecar"))
+    })
 }
 
 #[cfg(test)]
@@ -246,10 +210,7 @@ mod tests {
         }
 
         fn args(&self) -> ConfigArgs {
-            ConfigArgs {
-                file: Some(self.0.clone()),
-                flags: Vec::new(),
-            }
+            ConfigArgs { file: Some(self.0.clone()), flags: Vec::new() }
         }
     }
 
@@ -277,32 +238,12 @@ mod tests {
         let file = TempFile::new("order", "maxInstances = 2\nmaxEvents = 2\nmaxQueued = 2\n");
         let mut args = file.args();
         args.flags = vec![("maxInstances", "4".to_owned())];
-        let loaded = args
-            .load(env(&[("NEXUS_MAX_INSTANCES", "3"), ("NEXUS_MAX_EVENTS", "3")]))
-            .unwrap();
-        let Config {
-            max_instances,
-            max_events,
-            max_queued,
-            max_host_calls,
-            ..
-        } = loaded.config;
-        assert_eq!(
-            (max_instances, max_events, max_queued, max_host_calls),
-            (4, 3, 2, 10_000)
-        );
-        assert_eq!(
-            loaded.origin("maxInstances").unwrap().to_string(),
-            "flag --max-instances"
-        );
-        assert_eq!(
-            loaded.origin("maxEvents").unwrap().to_string(),
-            "environment variable NEXUS_MAX_EVENTS"
-        );
-        assert_eq!(
-            loaded.origin("maxQueued").unwrap().to_string(),
-            format!("{}:3", file.0.display())
-        );
+        let loaded = args.load(env(&[("NEXUS_MAX_INSTANCES", "3"), ("NEXUS_MAX_EVENTS", "3")])).unwrap();
+        let Config { max_instances, max_events, max_queued, max_host_calls, .. } = loaded.config;
+        assert_eq!((max_instances, max_events, max_queued, max_host_calls), (4, 3, 2, 10_000));
+        assert_eq!(loaded.origin("maxInstances").unwrap().to_string(), "flag --max-instances");
+        assert_eq!(loaded.origin("maxEvents").unwrap().to_string(), "environment variable NEXUS_MAX_EVENTS");
+        assert_eq!(loaded.origin("maxQueued").unwrap().to_string(), format!("{}:3", file.0.display()));
     }
 
     #[test]
@@ -310,16 +251,10 @@ mod tests {
         let text = "# comment\nmemoryLimitBytes = \"8 MiB\"\nmaxLogBytes = 0x100\ndebug = true\n\
                     cacheDir = \"/var/cache/x\"\nquickjsModulePath = 'built-in'\nlog = \"debug\"\ntimeoutMs = 1_000\n";
         let config = TempFile::new("types", text).args().load(env(&[])).unwrap().config;
-        assert_eq!(
-            (config.memory_limit_bytes, config.max_log_bytes, config.timeout_ms),
-            (8 << 20, 256, 1000)
-        );
+        assert_eq!((config.memory_limit_bytes, config.max_log_bytes, config.timeout_ms), (8 << 20, 256, 1000));
         assert!(config.debug);
         assert_eq!(config.cache_dir.as_deref(), Some(Path::new("/var/cache/x")));
-        assert_eq!(
-            (config.quickjs_module_path, config.log),
-            (None, log::LevelFilter::Debug)
-        );
+        assert_eq!((config.quickjs_module_path, config.log), (None, log::LevelFilter::Debug));
     }
 
     #[test]
@@ -327,31 +262,16 @@ mod tests {
         for (text, problem) in [
             ("debug = \"true\"", "debug = \"true\" (X:2): must be true or false"),
             ("debug = 1", "debug = \"1\" (X:2): must be true or false"),
-            (
-                "maxInstances = \"4\"",
-                "maxInstances = \"4\" (X:2): must be a whole number of at least 1",
-            ),
-            (
-                "maxInstances = -4",
-                "maxInstances = \"-4\" (X:2): must be a whole number of at least 1",
-            ),
-            (
-                "maxInstances = 1.0",
-                "maxInstances = \"1.0\" (X:2): must be a whole number of at least 1",
-            ),
+            ("maxInstances = \"4\"", "maxInstances = \"4\" (X:2): must be a whole number of at least 1"),
+            ("maxInstances = -4", "maxInstances = \"-4\" (X:2): must be a whole number of at least 1"),
+            ("maxInstances = 1.0", "maxInstances = \"1.0\" (X:2): must be a whole number of at least 1"),
             ("maxInstances = 0", "maxInstances = \"0\" (X:2): must be 1 or more"),
             (
                 "memoryLimitBytes = \"32MB\"",
                 "memoryLimitBytes = \"32MB\" (X:2): must be a number of bytes, such as 1048576 or \"1 MiB\" (units: KiB, MiB, GiB)",
             ),
-            (
-                "cacheDir = true",
-                "cacheDir = \"true\" (X:2): must be a path, or \"none\"",
-            ),
-            (
-                "log = \"loud\"",
-                "log = \"loud\" (X:2): must be one of off, error, warn, info, debug, trace",
-            ),
+            ("cacheDir = true", "cacheDir = \"true\" (X:2): must be a path, or \"none\""),
+            ("log = \"loud\"", "log = \"loud\" (X:2): must be one of off, error, warn, info, debug, trace"),
             ("[debug]", "debug = \"[debug]\" (X:2): must be true or false"),
         ] {
             let file = TempFile::new("wrong-type", &format!("# first line\n{text}\n"));
@@ -371,10 +291,7 @@ mod tests {
             let file = TempFile::new("unknown", text);
             let key = text.split(' ').next().unwrap();
             let message = only_error(file.args().load(env(&[])));
-            assert_eq!(
-                message,
-                format!("{key:?} ({}:1): there is no such setting{suggestion}", file.0.display())
-            );
+            assert_eq!(message, format!("{key:?} ({}:1): there is no such setting{suggestion}", file.0.display()));
         }
     }
 
@@ -382,29 +299,17 @@ mod tests {
     fn a_file_that_is_not_toml_is_refused_with_its_line() {
         let file = TempFile::new("syntax", "maxInstances = 4\nmaxInstances 5\n");
         let message = only_error(file.args().load(env(&[])));
-        assert!(
-            message.starts_with(&format!("{}:2: not TOML: ", file.0.display())),
-            "{message}"
-        );
+        assert!(message.starts_with(&format!("{}:2: not TOML: ", file.0.display())), "{message}");
         let file = TempFile::new("twice", "debug = true\ndebug = false\n");
         let message = only_error(file.args().load(env(&[])));
-        assert!(
-            message.contains(":2: not TOML: ") && message.contains("duplicate key"),
-            "{message}"
-        );
+        assert!(message.contains(":2: not TOML: ") && message.contains("duplicate key"), "{message}");
     }
 
     #[test]
     fn a_file_that_cannot_be_read_is_named() {
-        let args = ConfigArgs {
-            file: Some("/nonexistent/x.toml".into()),
-            flags: Vec::new(),
-        };
+        let args = ConfigArgs { file: Some("/nonexistent/x.toml".into()), flags: Vec::new() };
         let message = only_error(args.load(env(&[])));
-        assert!(
-            message.starts_with("/nonexistent/x.toml: cannot read the configuration file: "),
-            "{message}"
-        );
+        assert!(message.starts_with("/nonexistent/x.toml: cannot read the configuration file: "), "{message}");
         let long = TempFile::new("long", &"#\n".repeat(600_000));
         assert!(only_error(long.args().load(env(&[]))).contains("larger than 1048576 bytes"));
     }
@@ -423,9 +328,8 @@ mod tests {
 
     #[test]
     fn all_errors_are_reported_at_once() {
-        let errors = flags(&[("maxInstances", "0"), ("debug", "maybe")])
-            .load(env(&[("NEXUS_LOG", "loud")]))
-            .unwrap_err();
+        let errors =
+            flags(&[("maxInstances", "0"), ("debug", "maybe")]).load(env(&[("NEXUS_LOG", "loud")])).unwrap_err();
         assert_eq!(errors.iter().len(), 3);
         assert_eq!(errors.to_string().lines().count(), 3);
     }
@@ -444,20 +348,11 @@ mod tests {
 
     #[test]
     fn the_memory_limit_can_be_given_in_mebibytes_but_not_twice() {
-        let loaded = ConfigArgs::default()
-            .load(env(&[("NEXUS_MEMORY_LIMIT_MB", "16")]))
-            .unwrap();
+        let loaded = ConfigArgs::default().load(env(&[("NEXUS_MEMORY_LIMIT_MB", "16")])).unwrap();
         assert_eq!(loaded.config.memory_limit_bytes, 16 << 20);
-        let both = env(&[
-            ("NEXUS_MEMORY_LIMIT_MB", "16"),
-            ("NEXUS_MEMORY_LIMIT_BYTES", "16777216"),
-        ]);
+        let both = env(&[("NEXUS_MEMORY_LIMIT_MB", "16"), ("NEXUS_MEMORY_LIMIT_BYTES", "16777216")]);
         assert!(only_error(ConfigArgs::default().load(both)).contains("set the same thing"));
-        assert!(
-            ConfigArgs::default()
-                .load(env(&[("NEXUS_MEMORY_LIMIT_MB", "0")]))
-                .is_err()
-        );
+        assert!(ConfigArgs::default().load(env(&[("NEXUS_MEMORY_LIMIT_MB", "0")])).is_err());
     }
 
     #[test]
@@ -474,14 +369,8 @@ mod tests {
     fn the_cache_directory_follows_systemd_then_xdg_then_home() {
         let dir = |pairs: &[(&str, &str)]| ConfigArgs::default().load(env(pairs)).unwrap().config.cache_dir;
         assert_eq!(dir(&[("HOME", "/h")]), Some("/h/.cache/nexus-sidecar".into()));
-        assert_eq!(
-            dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]),
-            Some("/c/nexus-sidecar".into())
-        );
-        assert_eq!(
-            dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]),
-            Some("/h/.cache/nexus-sidecar".into())
-        );
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "/c")]), Some("/c/nexus-sidecar".into()));
+        assert_eq!(dir(&[("HOME", "/h"), ("XDG_CACHE_HOME", "relative")]), Some("/h/.cache/nexus-sidecar".into()));
         assert_eq!(dir(&[("HOME", "/h"), ("CACHE_DIRECTORY", "/s:/t")]), Some("/s".into()));
         assert_eq!(dir(&[("HOME", "/h"), ("NEXUS_CACHE_DIR", "none")]), None);
         assert_eq!(dir(&[]), None);
@@ -489,19 +378,11 @@ mod tests {
 
     #[test]
     fn the_description_is_a_file_that_gives_the_same_configuration() {
-        let args = flags(&[
-            ("maxInstances", "4"),
-            ("debug", "true"),
-            ("cacheDir", "/a \"b\""),
-            ("log", "trace"),
-        ]);
+        let args = flags(&[("maxInstances", "4"), ("debug", "true"), ("cacheDir", "/a \"b\""), ("log", "trace")]);
         let first = args.load(env(&[("NEXUS_MEMORY_LIMIT_MB", "16")])).unwrap();
         let text = first.describe();
         assert_eq!(text.lines().count(), SETTINGS.len());
-        assert!(
-            text.contains("# 16 MiB, environment variable NEXUS_MEMORY_LIMIT_MB"),
-            "{text}"
-        );
+        assert!(text.contains("# 16 MiB, environment variable NEXUS_MEMORY_LIMIT_MB"), "{text}");
         let second = TempFile::new("described", &text).args().load(env(&[])).unwrap();
         assert_eq!(second.config, first.config);
     }

@@ -13,6 +13,10 @@ const MAX_SUSPENDED: u64 = 8_000;
 const MAX_WAIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Counters of the guest's effects; beyond this the byte limits would end the execution anyway.
 const MAX_COUNT: u64 = 1_000_000_000;
+/// The guest is linked with 256 MiB of memory and 4 MiB of stack. Its own data, the request and the calls between two
+/// checks of the stack need the rest.
+const MAX_MEMORY_LIMIT_BYTES: u64 = 224 * MIB;
+const MAX_STACK_SIZE_BYTES: u64 = 3 * MIB;
 const MAX_QUEUED: u64 = 100_000;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -31,13 +35,7 @@ pub struct Setting {
 }
 
 const fn setting(key: &'static str, kind: Kind, doc: &'static str, place: fn(&mut Config) -> Place<'_>) -> Setting {
-    Setting {
-        key,
-        kind,
-        doc,
-        env_mebibytes: None,
-        place,
-    }
+    Setting { key, kind, doc, env_mebibytes: None, place }
 }
 
 const fn count(min: u64, max: u64) -> Kind {
@@ -69,14 +67,14 @@ pub static SETTINGS: [Setting; 25] = [
         env_mebibytes: Some("NEXUS_MEMORY_LIMIT_MB"),
         ..setting(
             "memoryLimitBytes",
-            bytes(limits::MIN_MEMORY_LIMIT_BYTES, 4 * GIB),
+            bytes(limits::MIN_MEMORY_LIMIT_BYTES, MAX_MEMORY_LIMIT_BYTES),
             "Memory of one execution, strings and ArrayBuffers included",
             |c| Place::Number(&mut c.memory_limit_bytes),
         )
     },
     setting(
         "stackSizeBytes",
-        bytes(limits::MIN_STACK_SIZE_BYTES, 64 * MIB),
+        bytes(limits::MIN_STACK_SIZE_BYTES, MAX_STACK_SIZE_BYTES),
         "Stack of one execution; overflowing it is a RangeError",
         |c| Place::Number(&mut c.stack_size_bytes),
     ),
@@ -86,51 +84,28 @@ pub static SETTINGS: [Setting; 25] = [
         "Running and queueing time of one execution, without the time it is suspended; 0 = no limit",
         |c| Place::Number(&mut c.timeout_ms),
     ),
-    setting(
-        "suspensionTimeoutMs",
-        millis(1),
-        "Time that one suspension may wait to be resumed",
-        |c| Place::Number(&mut c.suspension_timeout_ms),
-    ),
-    setting(
-        "maxSuspended",
-        count(0, MAX_SUSPENDED),
-        "Suspended executions held at once",
-        |c| Place::Number(&mut c.max_suspended),
-    ),
-    setting(
-        "maxHostCalls",
-        count(0, MAX_COUNT),
-        "Calls out of the sandbox per execution",
-        |c| Place::Number(&mut c.max_host_calls),
-    ),
-    setting(
-        "maxStateMutations",
-        count(0, MAX_COUNT),
-        "Changes of $state per execution",
-        |c| Place::Number(&mut c.max_state_mutations),
-    ),
-    setting("maxEvents", count(0, MAX_COUNT), "Events emitted per execution", |c| {
-        Place::Number(&mut c.max_events)
+    setting("suspensionTimeoutMs", millis(1), "Time that one suspension may wait to be resumed", |c| {
+        Place::Number(&mut c.suspension_timeout_ms)
     }),
-    setting(
-        "maxSourceBytes",
-        bytes(1, limits::MAX_FRAME_BYTES_CEILING),
-        "Source of one handler",
-        |c| Place::Number(&mut c.max_source_bytes),
-    ),
-    setting(
-        "maxResultBytes",
-        bytes(1, limits::MAX_FRAME_BYTES_CEILING),
-        "Result of one execution",
-        |c| Place::Number(&mut c.max_result_bytes),
-    ),
-    setting(
-        "maxLogBytes",
-        bytes(0, limits::MAX_FRAME_BYTES_CEILING),
-        "Log text returned by one execution",
-        |c| Place::Number(&mut c.max_log_bytes),
-    ),
+    setting("maxSuspended", count(0, MAX_SUSPENDED), "Suspended executions held at once", |c| {
+        Place::Number(&mut c.max_suspended)
+    }),
+    setting("maxHostCalls", count(0, MAX_COUNT), "Calls out of the sandbox per execution", |c| {
+        Place::Number(&mut c.max_host_calls)
+    }),
+    setting("maxStateMutations", count(0, MAX_COUNT), "Changes of $state per execution", |c| {
+        Place::Number(&mut c.max_state_mutations)
+    }),
+    setting("maxEvents", count(0, MAX_COUNT), "Events emitted per execution", |c| Place::Number(&mut c.max_events)),
+    setting("maxSourceBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Source of one handler", |c| {
+        Place::Number(&mut c.max_source_bytes)
+    }),
+    setting("maxResultBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Result of one execution", |c| {
+        Place::Number(&mut c.max_result_bytes)
+    }),
+    setting("maxLogBytes", bytes(0, limits::MAX_FRAME_BYTES_CEILING), "Log text returned by one execution", |c| {
+        Place::Number(&mut c.max_log_bytes)
+    }),
     setting(
         "maxFrameBytes",
         bytes(limits::MIN_MAX_FRAME_BYTES, limits::MAX_FRAME_BYTES_CEILING),
@@ -143,66 +118,41 @@ pub static SETTINGS: [Setting; 25] = [
         "Executions that may wait for an instance; beyond it they are OVERLOADED",
         |c| Place::Number(&mut c.max_queued),
     ),
-    setting(
-        "maxQueueMs",
-        millis(0),
-        "Time that one execution may wait for an instance",
-        |c| Place::Number(&mut c.max_queue_ms),
-    ),
+    setting("maxQueueMs", millis(0), "Time that one execution may wait for an instance", |c| {
+        Place::Number(&mut c.max_queue_ms)
+    }),
     setting(
         "cacheDir",
         Kind::Path { absent: "none" },
         "Where compiled handlers are kept; none = in memory only",
         |c| Place::Path(&mut c.cache_dir),
     ),
-    setting(
-        "maxCacheSizeBytes",
-        bytes(0, 64 * GIB),
-        "Size of the cache of compiled handlers",
-        |c| Place::Number(&mut c.max_cache_size_bytes),
-    ),
-    setting(
-        "enableAOT",
-        Kind::Switch,
-        "Run native code; false interprets, about 500 times slower",
-        |c| Place::Switch(&mut c.enable_aot),
-    ),
-    setting(
-        "enableSIMD",
-        Kind::Switch,
-        "Allow SIMD instructions in the guest module",
-        |c| Place::Switch(&mut c.enable_simd),
-    ),
-    setting(
-        "enableBulkMemory",
-        Kind::Switch,
-        "Allow bulk memory instructions in the guest module",
-        |c| Place::Switch(&mut c.enable_bulk_memory),
-    ),
+    setting("maxCacheSizeBytes", bytes(0, 64 * GIB), "Size of the cache of compiled handlers", |c| {
+        Place::Number(&mut c.max_cache_size_bytes)
+    }),
+    setting("enableAOT", Kind::Switch, "Run native code; false interprets, about 500 times slower", |c| {
+        Place::Switch(&mut c.enable_aot)
+    }),
+    setting("enableSIMD", Kind::Switch, "Allow SIMD instructions in the guest module", |c| {
+        Place::Switch(&mut c.enable_simd)
+    }),
+    setting("enableBulkMemory", Kind::Switch, "Allow bulk memory instructions in the guest module", |c| {
+        Place::Switch(&mut c.enable_bulk_memory)
+    }),
     setting(
         "quickjsModulePath",
         Kind::Path { absent: "built-in" },
         "Another guest module, as trusted as this program",
         |c| Place::Path(&mut c.quickjs_module_path),
     ),
-    setting(
-        "debug",
-        Kind::Switch,
-        "Put stacks and source snippets into errors",
-        |c| Place::Switch(&mut c.debug),
-    ),
+    setting("debug", Kind::Switch, "Put stacks and source snippets into errors", |c| Place::Switch(&mut c.debug)),
     setting(
         "strictCapabilities",
         Kind::Switch,
         "Refuse a handler before it runs when its grants cannot suffice",
         |c| Place::Switch(&mut c.strict_capabilities),
     ),
-    setting(
-        "log",
-        Kind::Level,
-        "Least severe log record that is written to stderr",
-        |c| Place::Level(&mut c.log),
-    ),
+    setting("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
 ];
 
 impl Setting {
@@ -218,12 +168,7 @@ impl Setting {
     /// The line of the help text.
     pub fn help(&self) -> String {
         let bound = self.kind.bound().map(|bound| format!("; {bound}")).unwrap_or_default();
-        format!(
-            "{} [default: {}{bound}] [env: {}]",
-            self.doc,
-            self.default_in_words(),
-            self.env()
-        )
+        format!("{} [default: {}{bound}] [env: {}]", self.doc, self.default_in_words(), self.env())
     }
 
     fn default_in_words(&self) -> String {
@@ -257,10 +202,7 @@ mod tests {
     use super::*;
 
     fn named(key: &str) -> &'static Setting {
-        SETTINGS
-            .iter()
-            .find(|setting| setting.key == key)
-            .expect("a setting of the table")
+        SETTINGS.iter().find(|setting| setting.key == key).expect("a setting of the table")
     }
 
     #[test]
@@ -293,11 +235,7 @@ mod tests {
                 Place::Level(value) => *value = LevelFilter::Trace,
             }
             assert_ne!(config, default, "{} sets nothing", setting.key);
-            assert!(
-                changed.insert(format!("{config:?}")),
-                "{} sets another setting's field",
-                setting.key
-            );
+            assert!(changed.insert(format!("{config:?}")), "{} sets another setting's field", setting.key);
         }
         let fields = format!("{default:#?}")
             .lines()
@@ -312,9 +250,7 @@ mod tests {
             let mut config = Config::default();
             let text = (setting.place)(&mut config).to_toml(setting.kind);
             let text = text.trim_matches('"');
-            (setting.place)(&mut config)
-                .set_text(setting.kind, text)
-                .expect(setting.key);
+            (setting.place)(&mut config).set_text(setting.kind, text).expect(setting.key);
             assert_eq!(config, Config::default(), "{}", setting.key);
         }
     }
@@ -325,10 +261,6 @@ mod tests {
             named("maxInstances").help(),
             "Instances that may run at once [default: 10; 1 to 2000] [env: NEXUS_MAX_INSTANCES]"
         );
-        assert!(
-            named("memoryLimitBytes")
-                .help()
-                .contains("[default: 32 MiB; 1 MiB to 4 GiB]")
-        );
+        assert!(named("memoryLimitBytes").help().contains("[default: 32 MiB; 1 MiB to 224 MiB]"));
     }
 }

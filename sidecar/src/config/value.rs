@@ -116,9 +116,7 @@ impl Kind {
         match (number, self) {
             (Some(number), _) => self.check(number),
             (None, Self::Bytes { .. }) => Err(Problem::NotASize),
-            (None, _) => Err(Problem::NotANumber {
-                min: self.range().map_or(0, |(min, _)| min),
-            }),
+            (None, _) => Err(Problem::NotANumber { min: self.range().map_or(0, |(min, _)| min) }),
         }
     }
 }
@@ -210,14 +208,12 @@ pub(super) fn mebibytes(text: &str) -> Option<u64> {
 impl fmt::Display for Amount {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
-            Kind::Bytes { .. } => match UNITS
-                .iter()
-                .rev()
-                .find(|(_, unit)| self.value >= *unit && self.value.is_multiple_of(*unit))
-            {
-                Some((name, unit)) => write!(f, "{} {name}", self.value / unit),
-                None => write!(f, "{} bytes", self.value),
-            },
+            Kind::Bytes { .. } => {
+                match UNITS.iter().rev().find(|(_, unit)| self.value >= *unit && self.value.is_multiple_of(*unit)) {
+                    Some((name, unit)) => write!(f, "{} {name}", self.value / unit),
+                    None => write!(f, "{} bytes", self.value),
+                }
+            }
             Kind::Millis { .. } => write!(f, "{} ms", self.value),
             _ => self.value.fmt(f),
         }
@@ -231,9 +227,7 @@ fn parse_digits(text: &str) -> Option<u64> {
 }
 
 fn parse_size(text: &str) -> Option<u64> {
-    let unit = UNITS
-        .iter()
-        .find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim_end(), *unit)));
+    let unit = UNITS.iter().find_map(|(name, unit)| Some((text.strip_suffix(name)?.trim_end(), *unit)));
     let (digits, unit) = unit.unwrap_or((text, 1));
     parse_digits(digits)?.checked_mul(unit)
 }
@@ -298,10 +292,7 @@ mod tests {
         assert_eq!(number(COUNT, "0").unwrap_err().to_string(), "must be 1 or more");
         assert_eq!(number(COUNT, "11").unwrap_err().to_string(), "must be 10 or less");
         assert_eq!(number(SIZE, "1").unwrap_err().to_string(), "must be 1 KiB or more");
-        assert_eq!(
-            number(COUNT, "four").unwrap_err().to_string(),
-            "must be a whole number of at least 1"
-        );
+        assert_eq!(number(COUNT, "four").unwrap_err().to_string(), "must be a whole number of at least 1");
         assert_eq!(number(COUNT, "4 KiB"), Err(Problem::NotANumber { min: 1 }));
     }
 
@@ -318,10 +309,7 @@ mod tests {
         assert_eq!(Place::Switch(&mut value).set_text(Kind::Switch, "true"), Ok(()));
         assert!(value);
         for text in ["1", "yes", "on", "TRUE", ""] {
-            assert_eq!(
-                Place::Switch(&mut value).set_text(Kind::Switch, text),
-                Err(Problem::NotASwitch)
-            );
+            assert_eq!(Place::Switch(&mut value).set_text(Kind::Switch, text), Err(Problem::NotASwitch));
         }
     }
 

@@ -28,10 +28,7 @@ pub struct LogLinear {
 
 impl LogLinear {
     pub fn new() -> Self {
-        Self {
-            buckets: zeros(BUCKETS),
-            sum_nanos: AtomicU64::new(0),
-        }
+        Self { buckets: zeros(BUCKETS), sum_nanos: AtomicU64::new(0) }
     }
 
     pub fn record_nanos(&self, nanos: u64) {
@@ -44,11 +41,7 @@ impl LogLinear {
     pub fn summary(&self) -> Summary {
         let counts: Vec<u64> = self.buckets.iter().map(|bucket| bucket.load(Relaxed)).collect();
         let count = counts.iter().sum();
-        Summary {
-            counts,
-            count,
-            sum_nanos: self.sum_nanos.load(Relaxed),
-        }
+        Summary { counts, count, sum_nanos: self.sum_nanos.load(Relaxed) }
     }
 }
 
@@ -111,11 +104,7 @@ pub struct Bounded {
 impl Bounded {
     /// `bounds` in seconds, ascending.
     pub fn new(bounds: &'static [f64]) -> Self {
-        Self {
-            bounds,
-            buckets: zeros(bounds.len() + 1),
-            sum_nanos: AtomicU64::new(0),
-        }
+        Self { bounds, buckets: zeros(bounds.len() + 1), sum_nanos: AtomicU64::new(0) }
     }
 
     /// Each bound with the number of samples that do not exceed it; infinity comes last.
@@ -221,10 +210,7 @@ mod tests {
     #[test]
     fn without_samples_everything_is_zero() {
         let summary = LogLinear::new().summary();
-        assert_eq!(
-            (summary.count(), summary.mean(), summary.quantile(0.99)),
-            (0, Duration::ZERO, Duration::ZERO)
-        );
+        assert_eq!((summary.count(), summary.mean(), summary.quantile(0.99)), (0, Duration::ZERO, Duration::ZERO));
     }
 
     #[test]

@@ -25,11 +25,7 @@ pub enum Layout {
 impl Layout {
     /// The journal says with this variable that stderr is connected to it.
     pub fn detect() -> Self {
-        if std::env::var_os("JOURNAL_STREAM").is_some() {
-            Self::Journal
-        } else {
-            Self::Plain
-        }
+        if std::env::var_os("JOURNAL_STREAM").is_some() { Self::Journal } else { Self::Plain }
     }
 }
 
@@ -63,10 +59,7 @@ pub fn escape(text: &str) -> String {
 }
 
 fn line(out: &mut impl Write, target: &str, args: &fmt::Arguments<'_>) -> io::Result<()> {
-    let mut text = Capped {
-        text: String::new(),
-        dropped: 0,
-    };
+    let mut text = Capped { text: String::new(), dropped: 0 };
     // `Capped` refuses nothing; an error can only be a Display implementation's own, and then the text so far is logged.
     let _ = text.write_fmt(*args);
     write!(out, "{target}: {}", escape(&text.text))?;
@@ -104,10 +97,7 @@ impl fmt::Write for Capped {
         let kept = if self.dropped > 0 {
             0
         } else {
-            (0..=room.min(text.len()))
-                .rev()
-                .find(|end| text.is_char_boundary(*end))
-                .unwrap_or(0)
+            (0..=room.min(text.len())).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0)
         };
         let (head, tail) = text.split_at(kept);
         self.text.push_str(head);
@@ -128,33 +118,20 @@ mod tests {
 
     #[test]
     fn a_record_is_one_line_whatever_it_says() {
-        assert_eq!(
-            logged("a\nERROR forged\r\u{1b}[2Jb"),
-            "target: a\\nERROR forged\\r\\u{1b}[2Jb\n"
-        );
-        assert_eq!(
-            logged("\u{202e}drowssap\u{2028}\u{85}\u{0}"),
-            "target: \\u{202e}drowssap\\u{2028}\\u{85}\\u{0}\n"
-        );
+        assert_eq!(logged("a\nERROR forged\r\u{1b}[2Jb"), "target: a\\nERROR forged\\r\\u{1b}[2Jb\n");
+        assert_eq!(logged("\u{202e}drowssap\u{2028}\u{85}\u{0}"), "target: \\u{202e}drowssap\\u{2028}\\u{85}\\u{0}\n");
     }
 
     #[test]
     fn ordinary_text_of_any_script_is_left_alone() {
-        assert_eq!(
-            logged("gr\u{fc}n \u{5909}\u{6570} 'x' \\n"),
-            "target: gr\u{fc}n \u{5909}\u{6570} 'x' \\n\n"
-        );
+        assert_eq!(logged("gr\u{fc}n \u{5909}\u{6570} 'x' \\n"), "target: gr\u{fc}n \u{5909}\u{6570} 'x' \\n\n");
     }
 
     #[test]
     fn a_long_record_is_cut_at_a_character_and_says_so() {
         let text = logged(&"\u{e9}".repeat(MAX_RECORD_BYTES));
         assert!(text.len() < MAX_RECORD_BYTES + 100);
-        assert!(
-            text.ends_with(&format!("\u{e9}... ({MAX_RECORD_BYTES} bytes more)\n")),
-            "{}",
-            text.len()
-        );
+        assert!(text.ends_with(&format!("\u{e9}... ({MAX_RECORD_BYTES} bytes more)\n")), "{}", text.len());
         assert!(!logged(&"x".repeat(MAX_RECORD_BYTES)).contains("more"));
     }
 

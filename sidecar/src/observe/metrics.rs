@@ -86,14 +86,8 @@ impl Handles {
                 duration: histogram!(EXECUTION_DURATION_SECONDS),
                 time: histogram!(EXECUTION_TIME_US),
                 reset: histogram!(RESET_DURATION_SECONDS),
-                host_calls: host_functions
-                    .iter()
-                    .map(|name| counter!(HOST_CALLS_TOTAL, "function" => *name))
-                    .collect(),
-                errors: ErrorCode::ALL
-                    .iter()
-                    .map(|code| counter!(ERRORS_TOTAL, "code" => code.as_str()))
-                    .collect(),
+                host_calls: host_functions.iter().map(|name| counter!(HOST_CALLS_TOTAL, "function" => *name)).collect(),
+                errors: ErrorCode::ALL.iter().map(|code| counter!(ERRORS_TOTAL, "code" => code.as_str())).collect(),
                 suspensions: SuspensionEvent::ALL.map(|event| counter!(SUSPENSIONS_TOTAL, "event" => event.name())),
                 violations: counter!(CAPABILITY_VIOLATIONS_TOTAL),
                 read: ReadHandles {
@@ -130,38 +124,20 @@ impl Handles {
 }
 
 fn describe() {
-    describe_counter!(
-        EXECUTIONS_TOTAL,
-        "Segments answered: success and error end an execution, suspended does not"
-    );
-    describe_histogram!(
-        EXECUTION_DURATION_SECONDS,
-        "Time of ended executions, without the time they were suspended"
-    );
-    describe_histogram!(
-        EXECUTION_TIME_US,
-        "The same in microseconds, with quantiles since the start of the sidecar"
-    );
-    describe_gauge!(
-        CACHE_HIT_RATE,
-        "Part of the compilations that the cache answered, 0 to 1"
-    );
+    describe_counter!(EXECUTIONS_TOTAL, "Segments answered: success and error end an execution, suspended does not");
+    describe_histogram!(EXECUTION_DURATION_SECONDS, "Time of ended executions, without the time they were suspended");
+    describe_histogram!(EXECUTION_TIME_US, "The same in microseconds, with quantiles since the start of the sidecar");
+    describe_gauge!(CACHE_HIT_RATE, "Part of the compilations that the cache answered, 0 to 1");
     describe_counter!(CACHE_HITS_TOTAL, "Handlers found compiled");
     describe_counter!(CACHE_MISSES_TOTAL, "Handlers that had to be compiled");
     describe_counter!(
         CACHE_REJECTED_TOTAL,
         "Entries of the disk cache that were bad, foreign or old, and were removed"
     );
-    describe_gauge!(
-        PEAK_MEMORY_BYTES,
-        "Most memory that one execution has used since the start of the sidecar"
-    );
+    describe_gauge!(PEAK_MEMORY_BYTES, "Most memory that one execution has used since the start of the sidecar");
     describe_counter!(HOST_CALLS_TOTAL, "Calls out of the sandbox");
     describe_counter!(ERRORS_TOTAL, "Errors answered, by code");
-    describe_gauge!(
-        POOL_INSTANCES,
-        "Instances by state; terminated counts all since the start of the sidecar"
-    );
+    describe_gauge!(POOL_INSTANCES, "Instances by state; terminated counts all since the start of the sidecar");
     describe_gauge!(SUSPENSIONS, "Suspensions that wait to be resumed");
     describe_counter!(SUSPENSIONS_TOTAL, "What became of suspensions");
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");

@@ -9,15 +9,16 @@ mod histogram;
 pub mod logging;
 pub mod metrics;
 mod registry;
-mod stats;
+mod snapshot;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
+use nexus_protocol::message::Stats;
 
-pub use stats::{Snapshot, Stats};
+pub use snapshot::Snapshot;
 
 use self::metrics::Handles;
 use histogram::LogLinear;
@@ -71,13 +72,7 @@ impl Observer {
         let registry = Registry::new(metrics::SHAPES);
         let handles = Handles::new(&registry, host_functions);
         let times = registry.quantiles(metrics::EXECUTION_TIME_US).unwrap_or_default();
-        Self {
-            registry,
-            handles,
-            times,
-            memory_peak_bytes: AtomicU64::new(0),
-            started: Instant::now(),
-        }
+        Self { registry, handles, times, memory_peak_bytes: AtomicU64::new(0), started: Instant::now() }
     }
 
     pub fn record_segment(&self, record: &SegmentRecord<'_>) {
@@ -128,6 +123,7 @@ impl Observer {
         }
     }
 
+    /// Times are those of ended executions since start.
     pub fn stats(&self, snapshot: &Snapshot) -> Stats {
         let times = self.times.summary();
         let micros = |fraction| u64::try_from(times.quantile(fraction).as_micros()).unwrap_or(u64::MAX);
@@ -173,13 +169,7 @@ impl Status {
 
 impl SuspensionEvent {
     /// In the order of the variants.
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Created,
-        Self::Resumed,
-        Self::Expired,
-        Self::Cancelled,
-        Self::Refused,
-    ];
+    pub(crate) const ALL: [Self; 5] = [Self::Created, Self::Resumed, Self::Expired, Self::Cancelled, Self::Refused];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -210,12 +200,8 @@ mod tests {
     }
 
     fn value(text: &str, series: &str) -> f64 {
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {series} in\n{text}"))
-            .parse()
-            .expect("a number")
+        let line = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {series} in\n{text}")).parse().expect("a number")
     }
 
     #[test]
@@ -228,10 +214,7 @@ mod tests {
         assert_eq!((stats.total_executions, stats.avg_execution_time_us), (1, 100.0));
         assert!((98..=102).contains(&stats.p99_execution_time_us), "{stats:?}");
         let text = observer.prometheus(&Snapshot::default());
-        assert_eq!(
-            value(&text, "nexus_handler_executions_total{status=\"suspended\"}"),
-            2.0
-        );
+        assert_eq!(value(&text, "nexus_handler_executions_total{status=\"suspended\"}"), 2.0);
         assert_eq!(value(&text, "nexus_handler_executions_total{status=\"success\"}"), 1.0);
         assert_eq!(value(&text, "nexus_handler_execution_duration_seconds_count"), 1.0);
         assert_eq!(value(&text, "nexus_host_calls_total{function=\"state_get\"}"), 6.0);
@@ -273,10 +256,7 @@ mod tests {
             ..Snapshot::default()
         };
         let stats = observer.stats(&snapshot);
-        assert_eq!(
-            (stats.active_instances, stats.queued, stats.cache_hit_rate),
-            (3, 8, 0.75)
-        );
+        assert_eq!((stats.active_instances, stats.queued, stats.cache_hit_rate), (3, 8, 0.75));
         let text = observer.prometheus(&snapshot);
         for (series, expected) in [
             ("nexus_pool_instances{state=\"active\"}", 3.0),
@@ -293,13 +273,7 @@ mod tests {
             assert_eq!(value(&text, series), expected, "{series}");
         }
         snapshot.active_instances = 0;
-        assert_eq!(
-            value(
-                &observer.prometheus(&snapshot),
-                "nexus_pool_instances{state=\"active\"}"
-            ),
-            0.0
-        );
+        assert_eq!(value(&observer.prometheus(&snapshot), "nexus_pool_instances{state=\"active\"}"), 0.0);
     }
 
     #[test]
@@ -344,26 +318,13 @@ mod tests {
     #[test]
     fn an_index_that_no_function_has_is_ignored() {
         let observer = Observer::new(FUNCTIONS);
-        observer.record_segment(&SegmentRecord {
-            host_calls: &[(200, 1)],
-            ..segment(Status::Success, 1)
-        });
+        observer.record_segment(&SegmentRecord { host_calls: &[(200, 1)], ..segment(Status::Success, 1) });
         assert!(!observer.prometheus(&Snapshot::default()).contains("200"));
     }
 
     #[test]
     fn indices_of_the_enums_follow_their_lists() {
-        assert!(
-            Status::ALL
-                .iter()
-                .enumerate()
-                .all(|(index, status)| *status as usize == index)
-        );
-        assert!(
-            SuspensionEvent::ALL
-                .iter()
-                .enumerate()
-                .all(|(index, event)| *event as usize == index)
-        );
+        assert!(Status::ALL.iter().enumerate().all(|(index, status)| *status as usize == index));
+        assert!(SuspensionEvent::ALL.iter().enumerate().all(|(index, event)| *event as usize == index));
     }
 }

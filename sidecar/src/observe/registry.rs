@@ -55,10 +55,7 @@ enum Series {
 impl Registry {
     /// `shapes`: every histogram by name; one that is not listed records nothing.
     pub fn new(shapes: &'static [(&'static str, Shape)]) -> Self {
-        Self {
-            shapes,
-            families: Mutex::new(BTreeMap::new()),
-        }
+        Self { shapes, families: Mutex::new(BTreeMap::new()) }
     }
 
     /// The quantiles behind the histogram `name`, where it has that shape and is registered without labels.
@@ -88,13 +85,8 @@ impl Registry {
     /// The series of `key`, made by `make` when it is new; `None` beyond the cap.
     fn series(&self, key: &Key, make: impl FnOnce() -> Series) -> Option<Series> {
         let mut families = self.lock();
-        let family = families
-            .entry(key.name().to_owned())
-            .or_insert_with(|| Family::new(SharedString::from("")));
-        let labels: Labels = key
-            .labels()
-            .map(|label| (label.key().to_owned(), label.value().to_owned()))
-            .collect();
+        let family = families.entry(key.name().to_owned()).or_insert_with(|| Family::new(SharedString::from("")));
+        let labels: Labels = key.labels().map(|label| (label.key().to_owned(), label.value().to_owned())).collect();
         if family.series.len() >= MAX_SERIES && !family.series.contains_key(&labels) {
             return None;
         }
@@ -102,10 +94,7 @@ impl Registry {
     }
 
     fn describe(&self, name: KeyName, help: SharedString) {
-        self.lock()
-            .entry(name.as_str().to_owned())
-            .or_insert_with(|| Family::new(SharedString::from("")))
-            .help = help;
+        self.lock().entry(name.as_str().to_owned()).or_insert_with(|| Family::new(SharedString::from(""))).help = help;
     }
 
     /// A panic while the lock was held leaves the maps whole: each change is one insertion.
@@ -116,10 +105,7 @@ impl Registry {
 
 impl Family {
     fn new(help: SharedString) -> Self {
-        Self {
-            help,
-            series: BTreeMap::new(),
-        }
+        Self { help, series: BTreeMap::new() }
     }
 }
 
@@ -196,11 +182,7 @@ impl Series {
             Self::Quantiles(histogram) => {
                 let summary = histogram.summary();
                 for fraction in QUANTILES {
-                    line(
-                        "",
-                        Some(("quantile", fraction)),
-                        summary.quantile(fraction).as_nanos() as f64 / 1e3,
-                    );
+                    line("", Some(("quantile", fraction)), summary.quantile(fraction).as_nanos() as f64 / 1e3);
                 }
                 line("_sum", None, summary.sum().as_nanos() as f64 / 1e3);
                 line("_count", None, summary.count() as f64);
@@ -210,24 +192,14 @@ impl Series {
 }
 
 fn render_labels(labels: &Labels, extra: Option<(&str, f64)>) -> String {
-    let own = labels
-        .iter()
-        .map(|(key, value)| format!("{key}=\"{}\"", escape_label(value)));
+    let own = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape_label(value)));
     let extra = extra.map(|(key, value)| format!("{key}=\"{}\"", number(value)));
     let all: Vec<String> = own.chain(extra).collect();
-    if all.is_empty() {
-        String::new()
-    } else {
-        format!("{{{}}}", all.join(","))
-    }
+    if all.is_empty() { String::new() } else { format!("{{{}}}", all.join(",")) }
 }
 
 fn number(value: f64) -> String {
-    if value == f64::INFINITY {
-        "+Inf".to_owned()
-    } else {
-        value.to_string()
-    }
+    if value == f64::INFINITY { "+Inf".to_owned() } else { value.to_string() }
 }
 
 fn escape_help(text: &str) -> String {

@@ -1,0 +1,194 @@
+//! What an execution did, as text for people and as one JSON document for programs.
+
+use std::fmt::Write;
+
+use rmpv::Value;
+use serde_json::{Value as Json, json};
+
+use super::diagnostic::diagnostic;
+use super::notation::{notation, to_json};
+use super::run::{Call, Outcome, Segment};
+use crate::observe::logging::escape;
+
+/// Width of the first column.
+const LABEL_WIDTH: usize = 6;
+
+/// Every effect in one line, in the order of the segments, then the value or the error, then the figures.
+pub(super) fn text(outcome: &Outcome, name: &str, source: &str) -> String {
+    let mut out = String::new();
+    for (index, segment) in outcome.segments.iter().enumerate() {
+        if outcome.segments.len() > 1 {
+            let _ = writeln!(out, "segment {index}");
+        }
+        segment_text(&mut out, segment);
+    }
+    match &outcome.end {
+        Ok(value) => {
+            let _ = writeln!(out, "{}", notation(value, 0));
+        }
+        Err(error) => out.push_str(&diagnostic(error, name, source)),
+    }
+    let _ = writeln!(out, "({})", outcome.summary);
+    out
+}
+
+pub(super) fn json(outcome: &Outcome) -> Json {
+    let segments: Vec<Json> = outcome.segments.iter().map(segment_json).collect();
+    match &outcome.end {
+        Ok(value) => {
+            json!({"status": "success", "value": to_json(value), "segments": segments, "metrics": outcome.metrics})
+        }
+        Err(error) => json!({"status": "error", "error": error, "segments": segments, "metrics": outcome.metrics}),
+    }
+}
+
+fn segment_text(out: &mut String, segment: &Segment) {
+    let mut line = |label: &str, text: String| {
+        let _ = writeln!(out, "{label:LABEL_WIDTH$} {text}");
+    };
+    for log in &segment.logs {
+        line(&word(log, "level"), word(log, "message"));
+    }
+    for mutation in &segment.state_mutations {
+        let key = word(mutation, "key");
+        match field(mutation, "value") {
+            Some(value) if word(mutation, "op") == "set" => {
+                line("set", format!("{key} = {}", notation(value, LABEL_WIDTH + 1)))
+            }
+            _ => line(&word(mutation, "op"), key),
+        }
+    }
+    for event in &segment.events {
+        line("event", format!("{} {}", word(event, "name"), payload(event, "payload")));
+    }
+    for view in &segment.view_commands {
+        line("view", format!("{} {} {}", word(view, "viewId"), word(view, "command"), payload(view, "params")));
+    }
+    if let Some(Call { name, args, answer }) = &segment.call {
+        let args: Vec<String> = args.iter().map(|arg| notation(arg, LABEL_WIDTH + 1)).collect();
+        let answer = match answer {
+            Ok(value) => format!("-> {}", notation(value, LABEL_WIDTH + 1)),
+            Err(message) => format!("fails: {}", escape(message)),
+        };
+        line("call", format!("{}({}) {answer}", escape(name), args.join(", ")));
+    }
+}
+
+fn segment_json(segment: &Segment) -> Json {
+    let list = |items: &[Value]| items.iter().map(to_json).collect::<Json>();
+    let call = segment.call.as_ref().map(|call| {
+        let (key, answer) = match &call.answer {
+            Ok(value) => ("value", to_json(value)),
+            Err(message) => ("error", json!(message)),
+        };
+        json!({"name": call.name, "args": list(&call.args), key: answer})
+    });
+    json!({
+        "stateMutations": list(&segment.state_mutations),
+        "events": list(&segment.events),
+        "viewCommands": list(&segment.view_commands),
+        "logs": list(&segment.logs),
+        "call": call,
+    })
+}
+
+fn field<'a>(record: &'a Value, key: &str) -> Option<&'a Value> {
+    record.as_map()?.iter().find(|(name, _)| name.as_str() == Some(key)).map(|(_, value)| value)
+}
+
+/// A text field, safe for a terminal.
+fn word(record: &Value, key: &str) -> String {
+    escape(field(record, key).and_then(Value::as_str).unwrap_or_default())
+}
+
+fn payload(record: &Value, key: &str) -> String {
+    field(record, key).map(|value| notation(value, LABEL_WIDTH + 1)).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_protocol::{EffectList, ErrorCode, WireError};
+
+    use super::super::notation::decode;
+    use super::*;
+
+    fn items(fill: impl FnOnce(&mut EffectList)) -> Vec<Value> {
+        let mut list = EffectList::new();
+        fill(&mut list);
+        decode(list.payload().unwrap()).unwrap().as_array().unwrap().clone()
+    }
+
+    fn two_segments() -> Outcome {
+        let first = Segment {
+            state_mutations: items(|list| {
+                list.push_set("count", &[2]);
+                list.push_delete("old");
+            }),
+            events: items(|list| list.push_event("saved", &[0x81, 0xa2, b'i', b'd', 7], 5.0)),
+            view_commands: items(|list| list.push_view_command("grid", "focus", &[0x80])),
+            logs: items(|list| list.push_log("info", "hello\u{1b}", 5.0)),
+            call: Some(Call {
+                name: "http.get".to_owned(),
+                args: vec![Value::from("/x")],
+                answer: Ok(Value::from("body")),
+            }),
+        };
+        let last = Segment { call: None, ..Segment::default() };
+        let end = Ok(Value::from("done"));
+        Outcome { segments: vec![first, last], end, metrics: json!({"durationUs": 12}), summary: "12 us".to_owned() }
+    }
+
+    #[test]
+    fn effects_come_in_order_and_the_value_last() {
+        let expected = r#"segment 0
+info   hello\u{1b}
+set    count = 2
+delete old
+event  saved { id: 7 }
+view   grid focus {}
+call   http.get("/x") -> "body"
+segment 1
+"done"
+(12 us)
+"#;
+        assert_eq!(text(&two_segments(), "h.js", ""), expected);
+    }
+
+    #[test]
+    fn a_handler_without_effects_is_its_value() {
+        let outcome = Outcome {
+            segments: vec![Segment::default()],
+            end: Ok(Value::from(42)),
+            metrics: json!({}),
+            summary: "9 us".to_owned(),
+        };
+        assert_eq!(text(&outcome, "h.js", ""), "42\n(9 us)\n");
+    }
+
+    #[test]
+    fn an_error_takes_the_place_of_the_value() {
+        let error = WireError::new(ErrorCode::ExecutionError, "bad").with_location(1, 1);
+        let outcome = Outcome { end: Err(Box::new(error)), ..two_segments() };
+        assert!(
+            text(&outcome, "h.js", "throw")
+                .ends_with("error: EXECUTION_ERROR: bad\n  --> h.js:1:1\n   |\n 1 | throw\n   | ^\n(12 us)\n")
+        );
+        let document = json(&outcome);
+        assert_eq!(document["status"], "error");
+        assert_eq!(document["error"]["code"], "EXECUTION_ERROR");
+        assert_eq!(document["error"]["location"], json!({"line": 1, "column": 1}));
+        assert!(document.get("value").is_none());
+    }
+
+    #[test]
+    fn the_document_for_programs_has_everything() {
+        let document = json(&two_segments());
+        assert_eq!(document["value"], "done");
+        assert_eq!(document["metrics"]["durationUs"], 12);
+        let first = &document["segments"][0];
+        assert_eq!(first["stateMutations"][0], json!({"op": "set", "key": "count", "value": 2}));
+        assert_eq!(first["events"][0]["payload"], json!({"id": 7}));
+        assert_eq!(first["call"], json!({"name": "http.get", "args": ["/x"], "value": "body"}));
+        assert_eq!(document["segments"][1]["call"], Json::Null);
+    }
+}

@@ -1,0 +1,30 @@
+//! What is read from other modules when statistics are asked for.
+
+/// The figures that pool, queue, suspensions and cache keep; taken by whoever owns those, at the moment of reading.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    pub active_instances: u64,
+    pub available_instances: u64,
+    pub suspended_instances: u64,
+    /// Since start.
+    pub terminated_instances: u64,
+    pub instances_created: u64,
+    pub instances_reused: u64,
+    pub total_memory_bytes: u64,
+    /// Suspensions that wait; one suspended execution may have several.
+    pub suspensions: u64,
+    pub queued: u64,
+    pub cache_hits: u64,
+    pub cache_misses: u64,
+    pub cache_rejected: u64,
+    pub cache_entries: u64,
+    pub cache_size_bytes: u64,
+}
+
+impl Snapshot {
+    /// 0 to 1; 0 before the first look-up.
+    pub fn cache_hit_rate(&self) -> f64 {
+        let lookups = self.cache_hits.saturating_add(self.cache_misses);
+        if lookups == 0 { 0.0 } else { self.cache_hits as f64 / lookups as f64 }
+    }
+}
