@@ -88,3 +88,45 @@ pub(super) fn nearest(key: &str) -> Option<&'static str> {
     let best = SETTINGS.iter().max_by(|a, b| score(a).total_cmp(&score(b)))?;
     (score(best) > 0.7).then_some(best.key)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    /// xorshift64: the same sequence in every run.
+    struct Random(u64);
+
+    impl Random {
+        fn below(&mut self, bound: usize) -> usize {
+            self.0 ^= self.0 << 13;
+            self.0 ^= self.0 >> 7;
+            self.0 ^= self.0 << 17;
+            (self.0 % bound as u64) as usize
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic_and_none_gets_past_the_bounds() {
+        const SEED_TEXT: &str = "maxInstances = 4\nminInstances = 1\ncacheDir = \"/a\\u0041\"\n[x]\ny = [1, 2.5e3]\n\
+                                 debug = true # \u{e9}\nmemoryLimitBytes = '8 MiB'\nlog = \"info\"\n\"a\".b = 1979-05-27\n";
+        const PIECES: [&str; 12] =
+            ["\"", "'", "\n", "=", "[", "]", "\u{0}", "\u{feff}", "99999999999999999999", "-", ".", "\u{1f600}"];
+        let mut random = Random(0x9e37_79b9_7f4a_7c15);
+        for _ in 0..20_000 {
+            let mut chars: Vec<char> = SEED_TEXT.chars().collect();
+            for _ in 0..=random.below(4) {
+                let at = random.below(chars.len());
+                match random.below(3) {
+                    0 => drop(chars.remove(at)),
+                    1 => chars.splice(at..at, PIECES[random.below(PIECES.len())].chars()).for_each(drop),
+                    _ => chars.truncate(at.max(1)),
+                }
+            }
+            let text: String = chars.into_iter().collect();
+            let (mut config, mut errors) = (Config::default(), Vec::new());
+            entries(Path::new("x"), &text, &mut errors, |setting, _, set| set(&mut (setting.place)(&mut config)));
+            assert!((1..=2000).contains(&config.max_instances) && config.memory_limit_bytes >= 1 << 20, "{text:?}");
+        }
+    }
+}
