@@ -116,6 +116,9 @@ mod tests {
         for _ in 0..20_000 {
             let mut chars: Vec<char> = SEED_TEXT.chars().collect();
             for _ in 0..=random.below(4) {
+                if chars.is_empty() {
+                    break;
+                }
                 let at = random.below(chars.len());
                 match random.below(3) {
                     0 => drop(chars.remove(at)),
