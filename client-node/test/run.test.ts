@@ -1,0 +1,240 @@
+/** The run loop against the real sidecar. */
+import assert from 'node:assert/strict';
+import { after, test } from 'node:test';
+
+import { NexusError, type Segment } from '@nexus/sidecar';
+
+import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
+
+const runtime = newRuntime({ maxInstances: 4, timeoutMs: 5000 });
+after(() => runtime.shutdown());
+const capabilities = ALL;
+
+test('a run without extension calls gives its value and its effects', WATCHDOG, async () => {
+  const result = await runtime.run('$state.a = 1; $emit("e", 2); return $args.x', { args: { x: 'v' }, capabilities });
+  assert.equal(result.value, 'v');
+  assert.deepEqual(result.stateMutations, [{ op: 'set', key: 'a', value: 1 }]);
+  assert.equal(result.events[0]?.payload, 2);
+  assert.equal(result.segments.length, 1);
+  assert.equal(result.segments[0]?.status, 'success');
+});
+
+test('a segment is delivered before the extension that it waits for is called', WATCHDOG, async () => {
+  const order: string[] = [];
+  const result = await runtime.run(
+    '$state.loading = true; const user = await $ext.http.get("/u"); $state.user = user; $state.loading = false; return user.name',
+    {
+      capabilities,
+      onSegment: ({ seq, stateMutations }) => order.push(`${seq}:${stateMutations.map(({ key }) => key).join()}`),
+      extensions: {
+        http: {
+          get: async (path: string) => {
+            order.push(`get ${path}`);
+            return { name: 'Ada' };
+          },
+        },
+      },
+    },
+  );
+  assert.deepEqual(order, ['0:loading', 'get /u', '1:user,loading']);
+  assert.equal(result.value, 'Ada');
+  assert.deepEqual(result.stateMutations.map(({ key }) => key), ['loading', 'user', 'loading']);
+});
+
+test('calls that the handler makes together run together and may end in any order', WATCHDOG, async () => {
+  const gates = { a: deferred<string>(), b: deferred<string>(), c: deferred<string>() };
+  let started = 0;
+  const get = (name: keyof typeof gates): Promise<string> => {
+    if (++started === 3) {
+      gates.c.resolve('C');
+      gates.a.resolve('A');
+      setTimeout(() => gates.b.resolve('B'), 20);
+    }
+    return gates[name].promise;
+  };
+  const seqs: number[] = [];
+  const result = await runtime.run(
+    'return await Promise.all(["a", "b", "c"].map(async (n) => { const v = await $ext.x.get(n); $state[n] = v; return v }))',
+    { capabilities, extensions: { x: { get } }, onSegment: ({ seq }) => seqs.push(seq) },
+  );
+  assert.deepEqual(result.value, ['A', 'B', 'C']);
+  assert.deepEqual(seqs, [0, 1, 2, 3]);
+  assert.equal(result.stateMutations.length, 3);
+});
+
+test('a call without await gets the value itself', WATCHDOG, async () => {
+  const result = await runtime.run('let sum = 0; for (let i = 0; i < 5; i++) sum += $ext.math.double(i); return sum', {
+    capabilities,
+    extensions: { math: { double: (n: number) => 2 * n } },
+  });
+  assert.equal(result.value, 20);
+  assert.equal(result.segments.length, 6);
+});
+
+test('what an extension throws can be caught in the handler', WATCHDOG, async () => {
+  const extensions = {
+    x: {
+      rejects: async () => {
+        throw Object.assign(new RangeError('too far'), { code: 'E_FAR' });
+      },
+      throws: () => {
+        throw 'text';
+      },
+      unsendable: () => 2n ** 70n,
+      cyclic: () => {
+        const cycle: unknown[] = [];
+        cycle.push(cycle);
+        return cycle;
+      },
+    },
+  };
+  const code = (method: string) => `try { await $ext.x.${method}() } catch (e) { return [e.name, e.message, e.code ?? null] }`;
+  const value = async (method: string) => (await runtime.run(code(method), { capabilities, extensions })).value;
+  assert.deepEqual(await value('rejects'), ['RangeError', 'too far', 'E_FAR']);
+  assert.deepEqual(await value('throws'), ['Error', 'text', null]);
+  assert.equal(((await value('unsendable')) as string[])[2], 'SERIALIZATION_ERROR');
+  assert.equal(((await value('cyclic')) as string[])[2], 'SERIALIZATION_ERROR');
+  const error = await failure(runtime.run('await $ext.x.rejects()', { capabilities, extensions }));
+  assert.match(error.message, /too far/);
+});
+
+test('a handler reaches own properties of the extensions only', WATCHDOG, async () => {
+  const reached: string[] = [];
+  class Service {
+    inherited = undefined;
+    method(): void {
+      reached.push('prototype method');
+    }
+  }
+  const extensions = { svc: new Service() as never, fn: { ok: () => 1, data: 5 as never } };
+  const attempts = [
+    '$ext.nothing.get()', '$ext.constructor.keys({})', '$ext.toString.call()', '$ext["__proto__"].toString()', '$ext.hasOwnProperty.call()',
+    '$ext.fn.constructor("return 1")', '$ext.fn.toString()', '$ext.fn["__proto__"]()', '$ext.fn.data()', '$ext.svc.method()', '$ext.fn.missing()',
+  ];
+  for (const attempt of attempts) {
+    const result = await runtime.run(`try { await ${attempt}; return 'reached' } catch (e) { return e.code ?? e.name }`, { capabilities, extensions });
+    const expected = ['EXTENSION_NOT_FOUND', 'METHOD_NOT_FOUND', 'TypeError'];
+    assert.ok(expected.includes(result.value as string), `${attempt}: ${String(result.value)}`);
+  }
+  assert.deepEqual(reached, []);
+});
+
+test('the handler sees the list of extensions', WATCHDOG, async () => {
+  const result = await runtime.run('return [$ext.list(), $ext.exists("http"), $ext.exists("no"), $ext.methods("http")]', {
+    capabilities,
+    extensions: { http: { get: () => 1, post: () => 2 } },
+  });
+  assert.deepEqual(result.value, [['http'], true, false, ['get', 'post']]);
+});
+
+test('a handler that ends with calls outstanding is done; late answers are nobody\'s business', WATCHDOG, async () => {
+  const late = deferred<number>();
+  const result = await runtime.run('return await Promise.race([$ext.x.slow(), $ext.x.fast()])', {
+    capabilities,
+    extensions: { x: { slow: () => late.promise, fast: async () => 'fast' } },
+  });
+  assert.equal(result.value, 'fast');
+  late.reject(new Error('nobody listens'));
+  await new Promise((resolve) => setImmediate(resolve));
+  await runtime.ping();
+});
+
+test('a handler that fails throws a NexusError', WATCHDOG, async () => {
+  const segments: Segment[] = [];
+  const error = await failure(
+    runtime.run('\n$state.a = 1; throw new TypeError("bad")', { capabilities, onSegment: (segment) => segments.push(segment) }),
+  );
+  assert.equal(error.code, 'EXECUTION_ERROR');
+  assert.equal(error.errorName, 'TypeError');
+  assert.equal(error.location?.line, 2);
+  assert.deepEqual(segments[0]?.stateMutations, [{ op: 'set', key: 'a', value: 1 }]);
+  assert.equal((await failure(runtime.run('for (;;);', { timeoutMs: 50 }))).code, 'TIMEOUT');
+  assert.equal((await failure(runtime.run('const = 1'))).code, 'COMPILATION_ERROR');
+});
+
+test('what onSegment throws or rejects with ends the run and is thrown by it', WATCHDOG, async () => {
+  const code = '$state.a = 1; await $ext.x.y(); return 1';
+  let calls = 0;
+  const extensions = { x: { y: () => ++calls } };
+  const oops = new Error('oops');
+  const sync = runtime.run(code, { capabilities, extensions, onSegment: () => { throw oops; } });
+  await assert.rejects(sync, (error) => error === oops);
+  assert.equal(calls, 0);
+  const onLast = async ({ status }: Segment): Promise<void> => {
+    if (status === 'success') throw oops;
+  };
+  await assert.rejects(runtime.run(code, { capabilities, extensions, onSegment: onLast }), (error) => error === oops);
+});
+
+test('an abort before the start, while running and while suspended rejects with CANCELLED and its reason', WATCHDOG, async () => {
+  const reason = new Error('user went away');
+  const isAbort = (error: NexusError): boolean => error.code === 'CANCELLED' && error.cause === reason;
+
+  assert.ok(isAbort(await failure(runtime.run('return 1', { signal: AbortSignal.abort(reason) }))));
+
+  const running = new AbortController();
+  setTimeout(() => running.abort(reason), 50);
+  const startedAt = performance.now();
+  assert.ok(isAbort(await failure(runtime.run('for (;;);', { signal: running.signal }))));
+  assert.ok(performance.now() - startedAt < 4000);
+
+  const suspended = new AbortController();
+  const { resolve, promise } = deferred<void>();
+  const seen: string[] = [];
+  const run = runtime.run('$state.a = 1; await $ext.x.wait(); $state.b = 1', {
+    capabilities,
+    signal: suspended.signal,
+    extensions: { x: { wait: () => { setImmediate(() => suspended.abort(reason)); return promise; } } },
+    onSegment: ({ stateMutations }) => seen.push(...stateMutations.map(({ key }) => key)),
+  });
+  assert.ok(isAbort(await failure(run)));
+  resolve();
+  assert.deepEqual(seen, ['a']);
+  await untilStats(({ suspendedInstances }) => suspendedInstances === 0);
+});
+
+async function untilStats(holds: (stats: Awaited<ReturnType<typeof runtime.getStats>>) => boolean): Promise<void> {
+  while (!holds(await runtime.getStats())) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+test('an abort after the end changes nothing and leaves no listener', WATCHDOG, async () => {
+  const { signal } = new AbortController();
+  let listeners = 0;
+  const counted = new Proxy(signal, {
+    get(target, key) {
+      const value: unknown = Reflect.get(target, key, target);
+      if (key === 'addEventListener') listeners++;
+      if (key === 'removeEventListener') listeners--;
+      return typeof value === 'function' ? (value.bind(target) as unknown) : value;
+    },
+  });
+  assert.equal((await runtime.run('return 7', { signal: counted })).value, 7);
+  assert.equal(listeners, 0);
+});
+
+test('a run that is suspended when the sidecar is killed rejects at once', WATCHDOG, async () => {
+  const own = newRuntime();
+  const { pid } = await own.start();
+  const run = own.run('await $ext.x.never()', {
+    capabilities,
+    extensions: { x: { never: () => { process.kill(pid, 'SIGKILL'); return new Promise(() => undefined); } } },
+  });
+  const error = await failure(run);
+  assert.equal(error.code, 'SIDECAR_GONE');
+  assert.equal(error.context?.['signal'], 'SIGKILL');
+  await ended(pid);
+  await own.shutdown();
+});
+
+test('many runs with calls at the same time keep their own values', WATCHDOG, async () => {
+  const extensions = { x: { echo: async (value: unknown) => value } };
+  const runs = Array.from({ length: 100 }, (_, index) =>
+    runtime.run('let sum = 0; for (let i = 0; i < 3; i++) sum += await $ext.x.echo($args + i); return sum', {
+      args: index,
+      capabilities,
+      extensions,
+    }),
+  );
+  const values = (await Promise.all(runs)).map(({ value }) => value);
+  assert.deepEqual(values, Array.from({ length: 100 }, (_, index) => 3 * index + 3));
+});

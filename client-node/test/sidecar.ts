@@ -1,0 +1,60 @@
+/** The real sidecar for integration tests. There is no other: without the program these tests fail. */
+import assert from 'node:assert/strict';
+import { accessSync, constants } from 'node:fs';
+import { fileURLToPath } from 'node:url';
+
+import { NexusError, NexusRuntime, type RuntimeConfig } from '@nexus/sidecar';
+
+const built = fileURLToPath(new URL('../../target/release/nexus-sidecar', import.meta.url));
+
+export function sidecarBinary(): string {
+  const path = process.env['NEXUS_SIDECAR_BIN'] ?? built;
+  try {
+    accessSync(path, constants.X_OK);
+  } catch {
+    throw new Error(`the integration tests need the sidecar: ${path} is not there. Build it (cargo build --release) or set NEXUS_SIDECAR_BIN`);
+  }
+  return path;
+}
+
+export function newRuntime(config: RuntimeConfig = {}): NexusRuntime {
+  return new NexusRuntime({ binaryPath: sidecarBinary(), ...config });
+}
+
+export const ALL = ['state:read:*', 'state:write:*', 'events:emit:*', 'view:update:*', 'ext:*', 'crypto:random'];
+
+/** The NexusError with which the promise rejects. */
+export async function failure(promise: Promise<unknown>): Promise<NexusError> {
+  const error: unknown = await promise.then(
+    (value) => assert.fail(`it did not reject but gave ${JSON.stringify(value)}`),
+    (reason: unknown) => reason,
+  );
+  assert.ok(error instanceof NexusError, String(error));
+  return error;
+}
+
+/** A promise to be settled from outside. */
+export function deferred<T>(): { promise: Promise<T>; resolve(value: T): void; reject(error: unknown): void } {
+  let resolve!: (value: T) => void;
+  let reject!: (error: unknown) => void;
+  const promise = new Promise<T>((onValue, onError) => {
+    resolve = onValue;
+    reject = onError;
+  });
+  return { promise, resolve, reject };
+}
+
+/** Waits until the process has gone. */
+export async function ended(pid: number): Promise<void> {
+  for (;;) {
+    try {
+      process.kill(pid, 0);
+    } catch {
+      return;
+    }
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
+}
+
+/** For tests that could hang. */
+export const WATCHDOG = { timeout: 60_000 };
