@@ -174,7 +174,7 @@ try {
   check('the error is on line 3', syntax.location?.line === 3);
 } catch (error) {
   failures++;
-  console.log(`\n${red('The demo failed:')} ${error.stack}`);
+  console.log(`\n${red('The demo failed:')} ${error instanceof NexusError ? `${error.code}: ${error.message}` : error.stack}`);
 } finally {
   await runtime.shutdown();
   server.close();

@@ -1,7 +1,7 @@
 /**
  * The map of fields in a message (SPEC 1): control values of at most 16 levels, str keys, no key twice, valid UTF-8, no
  * extension types, a bounded number of them. nil is the same as absent and is not kept. Payloads are not decoded here: they
- * are `bin`, read as views.
+ * stay where they lie, as Bin.
  */
 import { isUtf8 } from 'node:buffer';
 
@@ -127,11 +127,11 @@ function readValue(reader: Reader, depth: number): unknown {
     case 0xc3:
       return true;
     case 0xc4:
-      return reader.view(reader.u8());
+      return reader.bin(reader.u8());
     case 0xc5:
-      return reader.view(reader.u16());
+      return reader.bin(reader.u16());
     case 0xc6:
-      return reader.view(reader.u32());
+      return reader.bin(reader.u32());
     case 0xca:
       return new Float(reader.f32());
     case 0xcb:

@@ -6,7 +6,7 @@ import { errorFromWire, NexusError, type ErrorDetails, type ExtensionError } fro
 import { encodeFields, Float, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
 import { writeValue } from './payload.js';
-import { MalformedError, Reader } from './reader.js';
+import { Bin, MalformedError, Reader } from './reader.js';
 import type { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
@@ -134,7 +134,7 @@ export interface Answer {
   fields: Record<string, unknown>;
 }
 
-/** Throws MalformedError. The `bin` values are views of `bytes`. */
+/** Throws MalformedError. The `bin` values stay in `bytes`. */
 export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
   const reader = new Reader(bytes, start, end);
   if (reader.u8() !== 0x93) throw new MalformedError('a body is an array of three');
@@ -230,9 +230,9 @@ export function boolean(fields: Record<string, unknown>, key: string): boolean {
   return value;
 }
 
-export function bytes(fields: Record<string, unknown>, key: string): Buffer {
+export function bin(fields: Record<string, unknown>, key: string): Bin {
   const value = fields[key];
-  if (!Buffer.isBuffer(value)) throw new MalformedError(`\`${key}\` is not a bin`);
+  if (!(value instanceof Bin)) throw new MalformedError(`\`${key}\` is not a bin`);
   return value;
 }
 
@@ -251,7 +251,7 @@ export function uints(fields: Record<string, unknown>, key: string): Record<stri
 }
 
 export function map(value: unknown, key: string): Record<string, unknown> {
-  const isMap = typeof value === 'object' && value !== null && !Array.isArray(value) && !Buffer.isBuffer(value);
-  if (!isMap || value instanceof Float) throw new MalformedError(`\`${key}\` is not a map`);
+  const isMap = typeof value === 'object' && value !== null && !Array.isArray(value);
+  if (!isMap || value instanceof Float || value instanceof Bin) throw new MalformedError(`\`${key}\` is not a map`);
   return value as Record<string, unknown>;
 }

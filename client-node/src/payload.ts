@@ -6,7 +6,7 @@
  */
 import { NexusError } from './errors.js';
 import { MAX_FRAME_BYTES, MAX_PAYLOAD_DEPTH } from './limits.js';
-import { MalformedError, Reader } from './reader.js';
+import { MalformedError, Reader, type Bin } from './reader.js';
 import { Writer } from './writer.js';
 
 /** One value as MessagePack bytes of its own. */
@@ -19,7 +19,16 @@ export function encodePayload(value: unknown): Buffer {
 /** The value of MessagePack bytes; SERIALIZATION_ERROR when they are not one well-formed value. */
 export function decodePayload(bytes: Uint8Array): unknown {
   const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  const reader = new Reader(buffer);
+  return decodeRange(buffer, 0, buffer.length);
+}
+
+/** The payload that a message carries. */
+export function decodeBin(bin: Bin): unknown {
+  return decodeRange(bin.bytes, bin.start, bin.end);
+}
+
+function decodeRange(bytes: Buffer, start: number, end: number): unknown {
+  const reader = new Reader(bytes, start, end);
   try {
     const value = readValue(reader, 0);
     if (reader.at !== reader.end) throw new MalformedError('bytes behind the value');
@@ -187,7 +196,8 @@ function readValue(reader: Reader, depth: number): unknown {
 
 function readBin(reader: Reader, size: number): Uint8Array {
   // A copy: a small value must not keep a whole chunk of the socket alive.
-  return new Uint8Array(reader.view(size));
+  const at = reader.take(size);
+  return new Uint8Array(reader.bytes.subarray(at, at + size));
 }
 
 function readArray(reader: Reader, size: number, depth: number): unknown[] {

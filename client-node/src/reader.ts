@@ -23,7 +23,7 @@ export class Reader {
     this.bytes = bytes;
     this.at = at;
     this.end = end;
-    this.#view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.#view = viewOf(bytes);
   }
 
   /** The offset of the next `count` bytes, which exist. */
@@ -128,10 +128,41 @@ export class Reader {
     return text;
   }
 
-  view(size: number): Buffer {
+  bin(size: number): Bin {
     const at = this.take(size);
-    return this.bytes.subarray(at, at + size);
+    return new Bin(this.bytes, at, at + size);
   }
+}
+
+/** A bin where it lies. Making a Buffer of it costs more than reading a small one, so that is left to who needs one. */
+export class Bin {
+  constructor(
+    readonly bytes: Buffer,
+    readonly start: number,
+    readonly end: number,
+  ) {}
+
+  /** A Buffer of its own, unless it is most of the memory that a view would keep alive. */
+  toBuffer(): Buffer {
+    const view = this.bytes.subarray(this.start, this.end);
+    return view.length * 2 < view.buffer.byteLength ? Buffer.from(view) : view;
+  }
+}
+
+/** Chunks of the socket are at most this large; a view of something larger is not worth keeping its memory. */
+const MAX_CACHED_BYTES = 65_536;
+let viewedBytes: Buffer | undefined;
+let view: DataView = new DataView(new ArrayBuffer(0));
+
+/** One chunk holds many answers and many payloads: their readers share one DataView. */
+function viewOf(bytes: Buffer): DataView {
+  if (bytes === viewedBytes) return view;
+  const fresh = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  if (bytes.buffer.byteLength <= MAX_CACHED_BYTES) {
+    viewedBytes = bytes;
+    view = fresh;
+  }
+  return fresh;
 }
 
 function isAscii(text: string): boolean {
