@@ -1,47 +1,37 @@
 //! `check`: whether a handler compiles, which capabilities it needs, and how it suspends.
 
-use std::io::Write;
-
 use nexus_protocol::message::{Check, SuspendMode};
 use nexus_protocol::{ClientMessage, SidecarMessage};
 use serde_json::json;
 
-use super::client::{Client, ClientError};
+use super::client::{ClientError, Sidecar};
 use super::diagnostic::diagnostic;
 use crate::error::{ExitCode, StartError};
 use crate::observe::logging::escape;
 
+/// The report, and how the command ends.
 pub(super) fn check(
-    client: &mut Client,
+    sidecar: &mut impl Sidecar,
     name: &str,
     source: &str,
     json: bool,
-    out: &mut dyn Write,
-) -> Result<ExitCode, StartError> {
-    let checked = client.ask(&ClientMessage::Check(Check { source }), |answer| match answer {
+) -> Result<(ExitCode, String), StartError> {
+    let checked = sidecar.ask(&ClientMessage::Check(Check { source }), |answer| match answer {
         SidecarMessage::Checked(checked) => {
             Some((checked.suspend_mode, checked.capabilities.into_iter().map(str::to_owned).collect::<Vec<_>>()))
         }
         _ => None,
     });
     match checked {
-        Ok((mode, capabilities)) => {
-            if json {
-                let document = json!({"ok": true, "suspendMode": mode.as_str(), "capabilities": capabilities});
-                writeln!(out, "{document}")?;
-            } else {
-                out.write_all(text(name, mode, &capabilities).as_bytes())?;
-            }
-            Ok(ExitCode::Ok)
+        Ok((mode, capabilities)) if json => {
+            let document = json!({"ok": true, "suspendMode": mode.as_str(), "capabilities": capabilities});
+            Ok((ExitCode::Ok, format!("{document}\n")))
         }
-        Err(ClientError::Refused(error)) => {
-            if json {
-                writeln!(out, "{}", json!({"ok": false, "error": error}))?;
-            } else {
-                out.write_all(diagnostic(&error, name, source).as_bytes())?;
-            }
-            Ok(ExitCode::HandlerFailed)
+        Ok((mode, capabilities)) => Ok((ExitCode::Ok, text(name, mode, &capabilities))),
+        Err(ClientError::Refused(error)) if json => {
+            Ok((ExitCode::HandlerFailed, format!("{}\n", json!({"ok": false, "error": error}))))
         }
+        Err(ClientError::Refused(error)) => Ok((ExitCode::HandlerFailed, diagnostic(&error, name, source))),
         Err(error) => Err(error.into()),
     }
 }
@@ -66,15 +56,13 @@ mod tests {
     use nexus_protocol::message::Checked;
     use nexus_protocol::{ErrorCode, WireError};
 
+    use super::super::client::Client;
     use super::super::client::tests::peer;
     use super::*;
 
     fn checked(answer: SidecarMessage<'static>, json: bool) -> (ExitCode, String) {
         let (stream, _) = peer(vec![answer]);
-        let mut out = Vec::new();
-        let mut client = Client::over(stream, None).unwrap();
-        let code = check(&mut client, "h.js", "return (", json, &mut out).unwrap();
-        (code, String::from_utf8(out).unwrap())
+        check(&mut Client::over(stream, None).unwrap(), "h.js", "return (", json).unwrap()
     }
 
     fn good() -> SidecarMessage<'static> {

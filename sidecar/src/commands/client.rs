@@ -1,4 +1,4 @@
-//! A blocking client for the commands that ask a running sidecar: one connection, one request at a time.
+//! Whom the commands ask; and a blocking client of a running sidecar: one connection, one request at a time.
 
 use std::io::{self, Read, Write};
 use std::net::Shutdown;
@@ -49,6 +49,17 @@ impl From<ClientError> for StartError {
     fn from(error: ClientError) -> Self {
         Self::Command { source: Box::new(error), code: ExitCode::HandlerFailed }
     }
+}
+
+/// Somebody who answers requests: a sidecar behind a socket, or one in this process.
+pub(super) trait Sidecar {
+    /// Sends `message` and hands its answer to `read`, which returns `None` for a kind that it did not expect. An answer
+    /// of kind error is an `Err`.
+    fn ask<T>(
+        &mut self,
+        message: &ClientMessage<'_>,
+        read: impl FnOnce(SidecarMessage<'_>) -> Option<T>,
+    ) -> Result<T, ClientError>;
 }
 
 #[derive(Debug)]
@@ -104,9 +115,10 @@ impl Client {
             _ => Err(ClientError::Unexpected),
         }
     }
+}
 
-    /// Sends `message` and hands its answer to `read`, which returns `None` for a kind that it did not expect.
-    pub(super) fn ask<T>(
+impl Sidecar for Client {
+    fn ask<T>(
         &mut self,
         message: &ClientMessage<'_>,
         read: impl FnOnce(SidecarMessage<'_>) -> Option<T>,

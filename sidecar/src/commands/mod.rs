@@ -1,14 +1,14 @@
 //! What each command of the command line does, `serve`, `engine` and `--version` excepted. All write to an output that
 //! `main` hands in.
 //!
-//! `run` and `check` are clients of a sidecar of their own, at the other end of a socket pair: what they show is what a
-//! client would get. How such a sidecar is started is the caller's: [`OneSidecar`].
+//! `run` and `check` ask a sidecar in this process, the others one behind a socket; all in the messages of the protocol.
 
 mod check;
 mod client;
 mod diagnostic;
 pub mod fixtures;
 pub mod input;
+mod local;
 pub mod notation;
 mod remote;
 mod report;
@@ -16,7 +16,6 @@ mod run;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 
 use log::LevelFilter;
 
@@ -24,31 +23,17 @@ use crate::cli::{Connect, Run, Script};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
 use crate::error::{ExitCode, StartError};
 
-use client::Client;
 pub use client::ClientError;
 pub use input::InputError;
 
-/// Starts a sidecar for one client. Whatever it returns is dropped when that client has gone, and ends it.
-pub trait OneSidecar {
-    type Running;
-
-    fn start(self, config: Config, stream: UnixStream) -> Result<Self::Running, StartError>;
-}
-
-impl<R, F: FnOnce(Config, UnixStream) -> Result<R, StartError>> OneSidecar for F {
-    type Running = R;
-
-    fn start(self, config: Config, stream: UnixStream) -> Result<R, StartError> {
-        self(config, stream)
-    }
-}
+use local::with_sidecar;
 
 /// Runs one handler. `loaded` is the configuration that `run.config` gave.
-pub fn run(run: &Run, loaded: &Loaded, sidecar: impl OneSidecar, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let config = for_one_handler(loaded);
     let (name, source) = read(&run.file, &config)?;
     let mut inputs = run::Inputs::read(run, name, source, config.max_frame_bytes)?;
-    let outcome = with_client(sidecar, config, |client| inputs.execute(client))?;
+    let outcome = with_sidecar(config, |sidecar| inputs.execute(sidecar))?;
     if run.json {
         writeln!(out, "{}", report::json(&outcome))?;
     } else {
@@ -58,16 +43,12 @@ pub fn run(run: &Run, loaded: &Loaded, sidecar: impl OneSidecar, out: &mut dyn W
 }
 
 /// Compiles one handler and says what it needs.
-pub fn check(
-    file: &Script,
-    json: bool,
-    loaded: &Loaded,
-    sidecar: impl OneSidecar,
-    out: &mut dyn Write,
-) -> Result<ExitCode, StartError> {
+pub fn check(file: &Script, json: bool, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let config = for_one_handler(loaded);
     let (name, source) = read(file, &config)?;
-    with_client(sidecar, config, |client| check::check(client, &name, &source, json, out))
+    let (code, text) = with_sidecar(config, |sidecar| check::check(sidecar, &name, &source, json))?;
+    out.write_all(text.as_bytes())?;
+    Ok(code)
 }
 
 pub fn stats(connect: &Connect, out: &mut dyn Write) -> Result<ExitCode, StartError> {
@@ -130,62 +111,149 @@ fn read(file: &Script, config: &Config) -> Result<(String, String), StartError> 
     Ok((name, input::read_script(file, config.max_source_bytes)?))
 }
 
-fn with_client<T>(
-    sidecar: impl OneSidecar,
-    config: Config,
-    act: impl FnOnce(&mut Client) -> Result<T, StartError>,
-) -> Result<T, StartError> {
-    let (ours, theirs) =
-        UnixStream::pair().map_err(|source| StartError::Io { context: "cannot make a socket pair", source })?;
-    let running = sidecar.start(config, theirs)?;
-    // The handler may take as long as its deadline allows, so the client sets none of its own.
-    let result = Client::over(ours, None).map_err(StartError::from).and_then(|mut client| act(&mut client));
-    drop(running);
-    result
-}
-
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::message::{SegmentResult, Status};
-    use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
+    use std::path::PathBuf;
+    use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-    use super::client::tests::serve;
+    use serde_json::{Value as Json, json};
+
     use super::*;
+    use crate::cli::JsonSource;
 
-    /// Runs a handler file against a sidecar that gives these answers.
-    fn ran(json: bool, answer: SidecarMessage<'static>) -> (ExitCode, String) {
-        let path =
-            std::env::temp_dir().join(format!("nexus-run-{}-{:?}.js", std::process::id(), std::thread::current().id()));
-        std::fs::write(&path, "return 42").unwrap();
-        let mut command = run::tests::run_with(None);
-        command.file = Script::File(path.clone());
-        command.json = json;
-        let loaded = ConfigArgs::default().load([]).unwrap();
+    /// A handler in a file of its own, gone when dropped.
+    struct HandlerFile(PathBuf);
+
+    impl HandlerFile {
+        fn new(source: &str) -> Self {
+            static COUNT: AtomicU32 = AtomicU32::new(0);
+            let name = format!("nexus-handler-{}-{}.js", std::process::id(), COUNT.fetch_add(1, Relaxed));
+            let path = std::env::temp_dir().join(name);
+            std::fs::write(&path, source).unwrap();
+            Self(path)
+        }
+    }
+
+    impl Drop for HandlerFile {
+        fn drop(&mut self) {
+            let _ = std::fs::remove_file(&self.0);
+        }
+    }
+
+    /// Runs `source` in a real engine, as the command would; the name of the file reads FILE in the text.
+    fn ran(source: &str, change: impl FnOnce(&mut Run)) -> (ExitCode, String) {
+        let file = HandlerFile::new(source);
+        let mut run = run::tests::run_with(None);
+        run.file = Script::File(file.0.clone());
+        change(&mut run);
+        let loaded = run.config.load([]).unwrap();
         let mut out = Vec::new();
-        let sidecar = |_: Config, stream: UnixStream| Ok(serve(stream, vec![answer]));
-        let code = super::run(&command, &loaded, sidecar, &mut out);
-        std::fs::remove_file(path).unwrap();
-        (code.unwrap(), String::from_utf8(out).unwrap())
+        let code = super::run(&run, &loaded, &mut out).unwrap();
+        (code, String::from_utf8(out).unwrap().replace(&*file.0.display().to_string(), "FILE"))
+    }
+
+    fn grant<'a>(tokens: &'a [&str]) -> impl FnOnce(&mut Run) + 'a {
+        |run| run.grants = tokens.iter().map(|token| (*token).to_owned()).collect()
+    }
+
+    fn lines(text: &str) -> Vec<&str> {
+        text.lines().filter(|line| !line.starts_with('(')).collect()
     }
 
     #[test]
-    fn run_prints_the_value_and_ends_with_0() {
-        let mut result = SegmentResult::new(Status::Success, 0);
-        result.value = Some(&[42]);
-        let (code, text) = ran(false, SidecarMessage::Result(result.clone()));
-        assert_eq!(code, ExitCode::Ok);
-        assert!(text.starts_with("42\n("), "{text}");
-        let (_, document) = ran(true, SidecarMessage::Result(result));
-        assert_eq!(serde_json::from_str::<serde_json::Value>(&document).unwrap()["value"], 42);
+    fn run_shows_value_and_effects() {
+        let source = "$log('hi'); $state.n = $state.n + 1; delete $state.old; $emit('saved', { id: 7 });\n\
+                      $view.focus('grid'); return [$state.n, 2n ** 60n, new Date(0), new Uint8Array(2)]";
+        let tokens = ["state:read:n", "state:write:*", "events:emit:saved", "view:update:grid"];
+        let (code, text) = ran(source, grant(&tokens));
+        assert_eq!(code, ExitCode::Ok, "{text}");
+        let expected = [
+            "info   hi",
+            "set    n = 2",
+            "delete old",
+            "event  saved { id: 7 }",
+            "view   grid focus {}",
+            "[2, 1152921504606846976n, Date(1970-01-01T00:00:00Z), Uint8Array(2) [0, 0]]",
+        ];
+        assert_eq!(lines(&text), expected);
     }
 
     #[test]
-    fn run_of_a_failed_handler_ends_with_1() {
-        let mut result = SegmentResult::new(Status::Error, 0);
-        result.error = Some(WireError::new(ErrorCode::Timeout, "too long"));
-        let (code, text) = ran(false, SidecarMessage::Result(result));
+    fn run_of_a_failed_handler_shows_the_place_and_ends_with_1() {
+        let (code, text) = ran("let x = {};\n  x.f();", |_| {});
         assert_eq!(code, ExitCode::HandlerFailed);
-        assert!(text.starts_with("error: TIMEOUT: too long\n"), "{text}");
+        let lines = lines(&text);
+        assert!(lines[0].starts_with("error: EXECUTION_ERROR: TypeError: "), "{text}");
+        assert!(lines[1].starts_with("  --> FILE:2:"), "{text}");
+        assert_eq!(lines[3], " 2 |   x.f();", "{text}");
+    }
+
+    #[test]
+    fn a_missing_grant_is_named() {
+        let (code, text) = ran("$state.m = 1", grant(&["state:read:*"]));
+        assert_eq!(code, ExitCode::HandlerFailed);
+        assert!(text.contains("error: PERMISSION_DENIED") && text.contains("--grant state:write:m\n"), "{text}");
+    }
+
+    #[test]
+    fn extension_calls_take_the_fixtures_in_order() {
+        let source = "const a = await $ext.http.get('/a');\n$log(a);\n\
+                      try { await $ext.http.get('/b') } catch (e) { return [a, e.message, e.extension] }";
+        let (code, text) = ran(source, |run| {
+            run.grants = vec!["ext:http".to_owned()];
+            run.extensions = Some(JsonSource::Inline(json!({"http.get": [{"n": 1}, {"error": "down"}]})));
+        });
+        assert_eq!(code, ExitCode::Ok, "{text}");
+        let expected = [
+            "segment 0",
+            "call   http.get(\"/a\") -> { n: 1 }",
+            "segment 1",
+            "info   { n: 1 }",
+            "call   http.get(\"/b\") fails: down",
+            "segment 2",
+            "[{ n: 1 }, \"down\", \"http\"]",
+        ];
+        assert_eq!(lines(&text)[..3], expected[..3], "{text}");
+        assert_eq!(lines(&text)[4..], expected[4..], "{text}");
+    }
+
+    #[test]
+    fn an_extension_without_a_fixture_does_not_exist() {
+        let (code, text) = ran("return await $ext.http.get('/a')", |run| run.grants = vec!["ext:http".to_owned()]);
+        assert_eq!(code, ExitCode::HandlerFailed);
+        assert!(text.starts_with("error: EXTENSION_NOT_FOUND"), "{text}");
+    }
+
+    #[test]
+    fn the_deadline_of_a_flag_is_kept() {
+        let (code, text) = ran("for (;;) ;", |run| run.config.flags = vec![("timeoutMs", "50".to_owned())]);
+        assert_eq!(code, ExitCode::HandlerFailed);
+        assert!(text.starts_with("error: TIMEOUT"), "{text}");
+    }
+
+    #[test]
+    fn programs_get_one_document() {
+        let (_, text) = ran("$log('a'); return $state.n", |run| run.json = true);
+        let document: Json = serde_json::from_str(&text).unwrap();
+        assert_eq!(document["value"], 1);
+        assert_eq!(document["segments"][0]["logs"][0]["message"], "a");
+        assert_eq!(document["metrics"]["cacheHit"], false);
+    }
+
+    #[test]
+    fn check_refuses_what_does_not_compile() {
+        let loaded = ConfigArgs::default().load([]).unwrap();
+        let checked = |source: &str| {
+            let file = HandlerFile::new(source);
+            let mut out = Vec::new();
+            let code = check(&Script::File(file.0.clone()), false, &loaded, &mut out).unwrap();
+            (code, String::from_utf8(out).unwrap())
+        };
+        let (code, text) = checked("return 1");
+        assert!(code == ExitCode::Ok && text.contains(": compiles\n"), "{text}");
+        let (code, text) = checked("let a = 1;\nlet = ;");
+        assert_eq!(code, ExitCode::HandlerFailed);
+        assert!(text.starts_with("error: COMPILATION_ERROR: ") && text.contains("\n 2 | let = ;\n"), "{text}");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use nexus_protocol::message::Stats;
 use nexus_protocol::{ClientMessage, SidecarMessage};
 use serde_json::json;
 
-use super::client::Client;
+use super::client::{Client, Sidecar};
 use crate::cli::Connect;
 use crate::error::StartError;
 use crate::observe::logging::escape;

@@ -1,6 +1,6 @@
 //! `run`: one handler, from its source to its value, with extension calls answered from fixtures.
 //!
-//! It is a client like any other: it speaks the protocol to a sidecar, so what it shows is what a client would get.
+//! It is a client like any other: it asks in messages of the protocol, so what it shows is what a client would get.
 
 use nexus_protocol::message::{
     CallFailure, Code, Execute, ExecutionMetrics, Resolution, Resume, SegmentResult, Status,
@@ -9,7 +9,7 @@ use nexus_protocol::{ClientMessage, ErrorCode, PayloadError, SidecarMessage, Wir
 use rmpv::Value;
 use serde_json::{Value as Json, json};
 
-use super::client::{Client, ClientError};
+use super::client::{ClientError, Sidecar};
 use super::fixtures::{Answer, Fixtures};
 use super::input::{read_json, read_object_payload, read_payload};
 use super::notation::decode;
@@ -97,7 +97,7 @@ impl Inputs {
     }
 
     /// Executes, and resumes until the execution ends. Extensions without a fixture do not exist for the handler.
-    pub(super) fn execute(&mut self, client: &mut Client) -> Result<Outcome, StartError> {
+    pub(super) fn execute(&mut self, sidecar: &mut impl Sidecar) -> Result<Outcome, StartError> {
         let mut execute = Execute::new(Code::Source(&self.source));
         execute.handler_name = Some(label(&self.name));
         execute.state = self.state.as_deref();
@@ -105,12 +105,12 @@ impl Inputs {
         execute.scope = self.scope.as_deref();
         execute.capabilities = self.grants.iter().map(String::as_str).collect();
         execute.extensions = Some(self.fixtures.names().collect());
-        let mut reply = ask(client, &ClientMessage::Execute(execute))?;
+        let mut reply = ask(sidecar, &ClientMessage::Execute(execute))?;
         let mut segments = Vec::new();
         loop {
             let end = match (reply.status, reply.pending, reply.error) {
                 (Status::Suspended, Some(pending), _) => {
-                    let (call, next) = self.answer(client, pending)?;
+                    let (call, next) = self.answer(sidecar, pending)?;
                     reply.segment.call = Some(call);
                     segments.push(reply.segment);
                     reply = next;
@@ -127,7 +127,7 @@ impl Inputs {
         }
     }
 
-    fn answer(&mut self, client: &mut Client, pending: Pending) -> Result<(Call, Reply), StartError> {
+    fn answer(&mut self, sidecar: &mut impl Sidecar, pending: Pending) -> Result<(Call, Reply), StartError> {
         let name = format!("{}.{}", pending.extension, pending.method);
         let answer = self.fixtures.next(&pending.extension, &pending.method)?;
         let missing = format!("--ext has no further answer for {name}");
@@ -136,7 +136,7 @@ impl Inputs {
             Answer::Error(message) => (failure(message), Err(message.clone())),
             Answer::Missing => (failure(&missing), Err(missing.clone())),
         };
-        let reply = ask(client, &ClientMessage::Resume(Resume { suspension: &pending.id, resolution }))?;
+        let reply = ask(sidecar, &ClientMessage::Resume(Resume { suspension: &pending.id, resolution }))?;
         let args = match pending.args {
             Value::Array(args) => args,
             other => vec![other],
@@ -149,8 +149,8 @@ fn failure(message: &str) -> Resolution<'_> {
     Resolution::Failure(CallFailure { message, name: None, code: None })
 }
 
-fn ask(client: &mut Client, message: &ClientMessage<'_>) -> Result<Reply, StartError> {
-    let reply = client.ask(message, |answer| match answer {
+fn ask(sidecar: &mut impl Sidecar, message: &ClientMessage<'_>) -> Result<Reply, StartError> {
+    let reply = sidecar.ask(message, |answer| match answer {
         SidecarMessage::Result(result) => Some(Reply::from_result(result)),
         _ => None,
     })?;
@@ -222,6 +222,7 @@ fn label(name: &str) -> &str {
 pub(super) mod tests {
     use nexus_protocol::message::PendingCall;
 
+    use super::super::client::Client;
     use super::super::client::tests::peer;
     use super::*;
     use crate::cli::{JsonSource, Script};
