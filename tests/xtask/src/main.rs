@@ -13,6 +13,7 @@
 mod apt;
 mod binaryen;
 mod digest;
+mod frames;
 mod guest;
 mod loops;
 mod patches;

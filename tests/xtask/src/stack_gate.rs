@@ -1,12 +1,12 @@
 //! The stack gate: no recursion of the guest may escape QuickJS's stack check.
 //!
 //! Native code has no stack check of its own: an overflow of the native stack kills the process. QuickJS checks the pointer
-//! of the *shadow* stack, in linear memory, so a recursion is bounded if every round of it moves that pointer. This gate
-//! lists the cycles of the call graph in which no function does, and fails on one that is not in the list of the examined.
+//! of the *shadow* stack, in linear memory, so a recursion is bounded if every round of it lowers that pointer. This gate
+//! lists the cycles of calls none of which is surely made with a lowered pointer (`frames.rs`), and fails on one that is not
+//! in the list of the examined.
 //!
-//! A function counts as having a frame only if it sets the pointer at its very beginning: outside any block and before any
-//! call. A frame of something inlined into a branch does not bound a recursion past that branch. Indirect calls are taken to
-//! reach every function of the tables that has the right type. Host functions never call back, so imports end a path.
+//! Indirect calls are taken to reach every function of the tables that has the right type. Host functions never call back,
+//! so imports end a path.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -14,6 +14,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use wasmparser::{ElementItems, FuncType, KnownCustom, Name, Operator, Parser, Payload, TypeRef};
 
+use crate::frames::{self, FramelessCalls};
 use crate::stages::note;
 
 /// The cycles that have been examined, with the reason why each is harmless.
@@ -54,10 +55,19 @@ pub fn check(wasm: &[u8]) -> Result<()> {
 pub fn print_cycles(path: &Path) -> Result<()> {
     let wasm = std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?;
     let allowed = parse_allowed(ALLOWED)?;
+    let module = Module::read(&wasm)?;
     for cycle in frameless_cycles(&wasm)? {
         let reason = allowed.iter().find(|entry| cycle.is_subset(&entry.functions)).map(|entry| entry.reason.as_str());
         println!("{}", cycle.iter().map(String::as_str).collect::<Vec<_>>().join(" "));
         println!("    {}", reason.unwrap_or("NEW"));
+        for (index, function) in module.functions.iter().enumerate() {
+            let of_cycle = |index: &usize| cycle.contains(&module.name(*index));
+            let callees: Vec<String> =
+                module.callees(function).into_iter().filter(of_cycle).map(|index| module.name(index)).collect();
+            if of_cycle(&index) && !callees.is_empty() {
+                println!("    {} calls {}", module.name(index), callees.join(" "));
+            }
+        }
     }
     Ok(())
 }
@@ -80,27 +90,18 @@ fn parse_allowed(text: &str) -> Result<Vec<Allowed>> {
     Ok(entries)
 }
 
-/// The cycles of functions without a frame, each as the largest set of functions that reach one another.
+/// The cycles of frameless calls, each as the largest set of functions that reach one another.
 fn frameless_cycles(wasm: &[u8]) -> Result<Vec<Cycle>> {
     let module = Module::read(wasm)?;
-    let edges: Vec<Vec<usize>> = module.functions.iter().map(|function| module.frameless_callees(function)).collect();
+    let edges: Vec<Vec<usize>> = module.functions.iter().map(|function| module.callees(function)).collect();
     let mut cycles = Vec::new();
     for component in components(&edges) {
-        let own = component[0];
-        if module.functions[own].framed || (component.len() == 1 && !edges[own].contains(&own)) {
-            continue;
+        if component.len() > 1 || edges[component[0]].contains(&component[0]) {
+            cycles.push(component.iter().map(|index| module.name(*index)).collect());
         }
-        cycles.push(component.iter().map(|index| module.name(*index)).collect());
     }
     cycles.sort();
     Ok(cycles)
-}
-
-#[derive(Default)]
-struct Function {
-    framed: bool,
-    calls: BTreeSet<u32>,
-    indirect: BTreeSet<u32>,
 }
 
 /// What the gate needs to know of a module.
@@ -110,7 +111,8 @@ struct Module {
     imported: usize,
     /// The type of every function, imports first.
     signatures: Vec<u32>,
-    functions: Vec<Function>,
+    /// The calls of every function that is not imported, with the pointer not surely lowered.
+    functions: Vec<FramelessCalls>,
     in_tables: BTreeSet<u32>,
     names: BTreeMap<u32, String>,
 }
@@ -169,31 +171,8 @@ impl Module {
             bail!("the module has no names");
         }
         for body in bodies {
-            let mut function = Function::default();
-            let (mut depth, mut at_start) = (0usize, true);
-            for operator in body.get_operators_reader()? {
-                match operator? {
-                    Operator::Block { .. } | Operator::Loop { .. } | Operator::If { .. } => depth += 1,
-                    Operator::End => depth = depth.saturating_sub(1),
-                    Operator::GlobalSet { global_index } if global_index == stack_pointer => {
-                        function.framed |= at_start && depth == 0;
-                    }
-                    Operator::Call { function_index } => {
-                        at_start = false;
-                        function.calls.insert(function_index);
-                    }
-                    Operator::CallIndirect { type_index, .. } => {
-                        at_start = false;
-                        function.indirect.insert(type_index);
-                    }
-                    other @ (Operator::ReturnCall { .. }
-                    | Operator::ReturnCallIndirect { .. }
-                    | Operator::CallRef { .. }
-                    | Operator::ReturnCallRef { .. }) => bail!("the gate does not know how to follow {other:?}"),
-                    _ => {}
-                }
-            }
-            module.functions.push(function);
+            let operators = body.get_operators_reader()?.into_iter().collect::<Result<Vec<_>, _>>()?;
+            module.functions.push(frames::frameless_calls(&operators, stack_pointer)?);
         }
         Ok(module)
     }
@@ -228,18 +207,14 @@ impl Module {
         Ok(())
     }
 
-    fn frameless_callees(&self, function: &Function) -> Vec<usize> {
-        if function.framed {
-            return Vec::new();
-        }
-        let mut callees = function.calls.clone();
+    fn callees(&self, function: &FramelessCalls) -> Vec<usize> {
+        let mut callees = function.direct.clone();
         for wanted in &function.indirect {
             let wanted = &self.types[*wanted as usize];
             let fits = |index: &&u32| self.types[self.signatures[**index as usize] as usize] == *wanted;
             callees.extend(self.in_tables.iter().filter(fits));
         }
-        let defined = callees.into_iter().filter_map(|index| (index as usize).checked_sub(self.imported));
-        defined.filter(|index| !self.functions[*index].framed).collect()
+        callees.into_iter().filter_map(|index| (index as usize).checked_sub(self.imported)).collect()
     }
 
     fn name(&self, defined: usize) -> String {
@@ -304,4 +279,31 @@ fn components(edges: &[Vec<usize>]) -> Vec<Vec<usize>> {
         }
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn components_are_the_cycles() {
+        let edges = vec![vec![1], vec![2], vec![0, 3], vec![4], vec![4], vec![]];
+        let mut found = components(&edges);
+        found.iter_mut().for_each(|component| component.sort_unstable());
+        found.sort();
+        assert_eq!(found, vec![vec![0, 1, 2], vec![3], vec![4], vec![5]]);
+    }
+
+    #[test]
+    fn numbers_behind_a_name_do_not_count() {
+        assert_eq!(normalised("js_free.12"), "js_free");
+        assert_eq!(normalised("js_free.12.3"), "js_free");
+        assert_eq!(normalised("js_free.part"), "js_free.part");
+    }
+
+    #[test]
+    fn every_allowed_cycle_has_a_reason() {
+        assert!(parse_allowed(ALLOWED).is_ok());
+        assert!(parse_allowed("a b\n    because\nc\n").is_err());
+    }
 }
