@@ -137,7 +137,7 @@ export interface Answer {
 /** Throws MalformedError. The `bin` values stay in `bytes`. */
 export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
   const reader = new Reader(bytes, start, end);
-  if (reader.u8() !== 0x93) throw new MalformedError('a body is an array of three');
+  readBodyHeader(reader);
   const kind = readUint(reader, 0xff);
   const id = readUint(reader, 0xffff_ffff);
   const fields = readFields(reader);
@@ -145,17 +145,41 @@ export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
   return { kind, id, fields };
 }
 
+function readBodyHeader(reader: Reader): void {
+  const head = reader.u8();
+  const size = head === 0x93 ? 3 : head === 0xdc ? reader.u16() : head === 0xdd ? reader.u32() : 0;
+  if (size !== 3) throw new MalformedError('a body is an array of three');
+}
+
+/** Any integer form that holds the value. */
 function readUint(reader: Reader, max: number): number {
   const head = reader.u8();
-  let value: number | bigint;
-  if (head < 0x80) value = head;
-  else if (head === 0xcc) value = reader.u8();
-  else if (head === 0xcd) value = reader.u16();
-  else if (head === 0xce) value = reader.u32();
-  else if (head === 0xcf) value = reader.u64();
-  else throw new MalformedError('kind and id are unsigned integers');
-  if (typeof value === 'bigint' || value > max) throw new MalformedError('kind or id out of range');
+  const value = head < 0x80 ? head : readWideInt(reader, head);
+  if (typeof value === 'bigint' || value < 0 || value > max) throw new MalformedError('kind or id out of range');
   return value;
+}
+
+function readWideInt(reader: Reader, head: number): number | bigint {
+  switch (head) {
+    case 0xcc:
+      return reader.u8();
+    case 0xcd:
+      return reader.u16();
+    case 0xce:
+      return reader.u32();
+    case 0xcf:
+      return reader.u64();
+    case 0xd0:
+      return reader.i8();
+    case 0xd1:
+      return reader.i16();
+    case 0xd2:
+      return reader.i32();
+    case 0xd3:
+      return reader.i64();
+    default:
+      throw new MalformedError('kind and id are integers');
+  }
 }
 
 export interface HelloInfo {
