@@ -2,8 +2,8 @@
 
 use std::fmt::Write;
 
-use nexus_protocol::WireError;
 use nexus_protocol::error::ContextValue;
+use nexus_protocol::{ErrorCode, WireError};
 
 use crate::observe::logging::escape;
 
@@ -14,8 +14,11 @@ const TAB: &str = "  ";
 /// `name` is what the handler was read from.
 pub(super) fn diagnostic(error: &WireError, name: &str, source: &str) -> String {
     let mut out = String::new();
-    // A thrown object's name stands in front of its message, as consoles show it.
-    let thrown = error.name.as_deref().filter(|name| !error.message.starts_with(name));
+    // What a handler threw is shown as consoles show it; the codes of the sidecar's own errors say more than `Error` does.
+    let thrown = error
+        .name
+        .as_deref()
+        .filter(|name| error.code == ErrorCode::ExecutionError && !error.message.starts_with(name));
     let thrown = thrown.map(|name| format!("{}: ", escape(name))).unwrap_or_default();
     let _ = writeln!(out, "error: {}: {thrown}{}", error.code, escape(&error.message));
     if let Some(location) = &error.location {
@@ -70,8 +73,6 @@ fn visible(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::ErrorCode;
-
     use super::*;
 
     #[test]

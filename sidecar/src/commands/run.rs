@@ -199,11 +199,11 @@ fn summary(metrics: &ExecutionMetrics<'_>) -> String {
         format!("{} us CPU", metrics.cpu_us),
         format!("{} at most", bytes_text(metrics.memory_peak_bytes)),
     ];
-    parts.push(match (metrics.cache_hit, metrics.compilation_time_us) {
-        (true, _) => "found compiled".to_owned(),
-        (false, Some(micros)) => format!("compiled in {micros} us"),
-        (false, None) => "compiled".to_owned(),
-    });
+    match (metrics.cache_hit, metrics.compilation_time_us) {
+        (true, _) => parts.push("found compiled".to_owned()),
+        (false, Some(micros)) => parts.push(format!("compiled in {micros} us")),
+        (false, None) => {}
+    }
     let calls: Vec<String> = metrics.host_calls.iter().map(|(name, count)| format!("{name} {count}")).collect();
     if !calls.is_empty() {
         parts.push(format!("host calls: {}", calls.join(", ")));
