@@ -32,10 +32,7 @@ impl PrivateApt {
             ));
         }
         let mirror = debian_mirror()?;
-        fs::write(
-            directory.join("etc/sources.list"),
-            format!("deb [signed-by={keyring}] {mirror} {suite} main\n"),
-        )?;
+        fs::write(directory.join("etc/sources.list"), format!("deb [signed-by={keyring}] {mirror} {suite} main\n"))?;
         fs::write(directory.join("apt.conf"), configuration(directory)?)?;
         let apt = Self { directory: directory.to_owned() };
         quiet(&format!("reading Debian's list of {suite}"), apt.command("apt-get").arg("update"))?;
@@ -82,7 +79,7 @@ impl PrivateApt {
 
 /// The machine's own settings for fetching (a proxy, say), and nothing else of the system's.
 fn configuration(directory: &Path) -> Result<String> {
-    let dump = quiet("asking apt", &mut Command::new("apt-config").arg("dump"))?;
+    let dump = quiet("asking apt", Command::new("apt-config").arg("dump"))?;
     let mut text: String =
         dump.lines().filter(|line| line.starts_with("Acquire::")).flat_map(|line| [line, "\n"]).collect();
     let here = directory.display();

@@ -35,7 +35,10 @@ impl Binaryen {
             let mut npm = Command::new("npm");
             npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(&scratch);
             quiet("downloading Binaryen", &mut npm).map_err(|error| {
-                error.context(advise("npm cannot install Binaryen", "check that npm reaches its registry; run this again"))
+                error.context(advise(
+                    "npm cannot install Binaryen",
+                    "check that npm reaches its registry; run this again",
+                ))
             })?;
             places.finish(&scratch, &name)?;
         }

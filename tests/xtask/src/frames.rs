@@ -256,7 +256,8 @@ mod tests {
 
     #[test]
     fn a_frame_inside_a_frame_leaves_the_outer_one() {
-        let inner = [GET, Operator::I32Const { value: 8 }, Operator::I32Sub, Operator::LocalTee { local_index: 2 }, SET];
+        let inner =
+            [GET, Operator::I32Const { value: 8 }, Operator::I32Sub, Operator::LocalTee { local_index: 2 }, SET];
         let left = [Operator::LocalGet { local_index: 2 }, Operator::I32Const { value: 8 }, Operator::I32Add, SET];
         assert_eq!(found(&[&lower(), &inner, &left, &[call(1)], &raise(), &[call(2), Operator::End]]), [2]);
     }

@@ -33,14 +33,18 @@ const MEMORY_BYTES: u32 = 256 << 20;
 const STACK_BYTES: u32 = 4 << 20;
 
 /// EMSCRIPTEN makes QuickJS leave out threads and atomics; wasi-libc's fenv.h lacks the two rounding modes.
-const COMPILE: &[&str] = &[
-    "--target=wasm32-wasi", "-O3", "-DEMSCRIPTEN=1", "-DFE_DOWNWARD=0", "-DFE_UPWARD=0", "-D_GNU_SOURCE", "-DNDEBUG",
-];
+const COMPILE: &[&str] =
+    &["--target=wasm32-wasi", "-O3", "-DEMSCRIPTEN=1", "-DFE_DOWNWARD=0", "-DFE_UPWARD=0", "-D_GNU_SOURCE", "-DNDEBUG"];
 
 /// For our own sources. QuickJS is read as a system header, whose warnings are not shown.
 const WARNINGS: &[&str] = &[
-    "-Wall", "-Wextra", "-Wno-unused-parameter", "-Wno-sign-compare", "-Wno-unused-function",
-    "-Wno-missing-field-initializers", "-Wno-cast-function-type",
+    "-Wall",
+    "-Wextra",
+    "-Wno-unused-parameter",
+    "-Wno-sign-compare",
+    "-Wno-unused-function",
+    "-Wno-missing-field-initializers",
+    "-Wno-cast-function-type",
 ];
 
 /// The stack stands first, so that an overflow traps instead of running into data. No -O here: it would make clang run
@@ -49,8 +53,12 @@ const LINK: &[&str] =
     &["--target=wasm32-wasi", "-mexec-model=reactor", "-Wl,--stack-first", "-Wl,--export=__stack_pointer"];
 
 const FEATURES: &[&str] = &[
-    "--enable-bulk-memory", "--enable-sign-ext", "--enable-mutable-globals", "--enable-nontrapping-float-to-int",
-    "--enable-reference-types", "--enable-multivalue",
+    "--enable-bulk-memory",
+    "--enable-sign-ext",
+    "--enable-mutable-globals",
+    "--enable-nontrapping-float-to-int",
+    "--enable-reference-types",
+    "--enable-multivalue",
 ];
 
 const AOT: &[&str] = &["compile", "--optimize", "3"];
@@ -72,8 +80,7 @@ struct Variant {
     optimize: &'static [&'static str],
 }
 
-const VARIANTS: &[Variant] =
-    &[Variant { name: "direct", stem: "nexus-guest", defines: &[], optimize: &["-O3"] }];
+const VARIANTS: &[Variant] = &[Variant { name: "direct", stem: "nexus-guest", defines: &[], optimize: &["-O3"] }];
 
 /// Everything that the artifact is made from, read once.
 struct Sources {
@@ -197,7 +204,10 @@ impl Variant {
             quiet("compiling it to native code", &mut compile)
         })?;
         let sum = |path: &Path| digest::of_file(path);
-        fs::write(out.join("SHA256SUMS"), format!("{}  {1}.wasm\n{2}  {1}.so\n", sum(&module)?, self.stem, sum(&library)?))?;
+        fs::write(
+            out.join("SHA256SUMS"),
+            format!("{}  {1}.wasm\n{2}  {1}.so\n", sum(&module)?, self.stem, sum(&library)?),
+        )?;
         let directory = places.finish(&out, name)?;
         remove(&work)?;
         Ok(directory)
@@ -230,7 +240,10 @@ impl Variant {
                     scope.spawn(move || self.compile_unit(unit, ours, theirs))
                 })
                 .collect();
-            compilers.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?).collect()
+            compilers
+                .into_iter()
+                .map(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?)
+                .collect()
         });
         let objects = objects.context("the guest does not compile")?;
 
@@ -284,7 +297,8 @@ fn gate(directory: &Path, variant: &Variant) -> Result<()> {
 fn cached(directory: &Path, variant: &Variant) -> Option<PathBuf> {
     let sums = fs::read_to_string(directory.join("SHA256SUMS")).ok()?;
     let whole = sums.lines().all(|line| {
-        line.split_once("  ").is_some_and(|(sum, file)| digest::of_file(&directory.join(file)).is_ok_and(|now| now == sum))
+        line.split_once("  ")
+            .is_some_and(|(sum, file)| digest::of_file(&directory.join(file)).is_ok_and(|now| now == sum))
     });
     if !whole || sums.lines().count() != 2 {
         note(format!("{}: the one in the cache is damaged; building it anew", variant.name));

@@ -52,9 +52,8 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
         let lints = ["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
         shown(cargo(root).args(lints))
     })?;
-    stages.run("Rust tests", || {
-        shown(cargo(root).args(["test", "--workspace", "--release"]).env(SIDECAR, &sidecar))
-    })?;
+    stages
+        .run("Rust tests", || shown(cargo(root).args(["test", "--workspace", "--release"]).env(SIDECAR, &sidecar)))?;
     stages.run("Node tests", || shown(workspace::npm(root).arg("test").env(SIDECAR, &sidecar)))
 }
 

@@ -86,7 +86,8 @@ impl Patch {
 mod tests {
     use super::*;
 
-    const TEXT: &str = "file: a.c\nwhy: a test\n---- anchor\nint f(void)\n{\n---- replacement\nint f(void)\n{\n    g();\n";
+    const TEXT: &str =
+        "file: a.c\nwhy: a test\n---- anchor\nint f(void)\n{\n---- replacement\nint f(void)\n{\n    g();\n";
 
     fn source(text: &str) -> BTreeMap<String, String> {
         BTreeMap::from([("a.c".to_owned(), text.to_owned())])

@@ -27,8 +27,22 @@ const SUITES: &[&str] = &["forky", "sid"];
 /// What belongs to glibc. Never taken from the prefix unless its loader is used too: a loader and a libc of different
 /// versions do not work together.
 const GLIBC: &[&str] = &[
-    "ld-linux", "libc.so", "libm.so", "libmvec.so", "libpthread.so", "libdl.so", "librt.so", "libresolv.so", "libutil.so",
-    "libanl.so", "libnsl.so", "libnss_", "libBrokenLocale.so", "libthread_db.so", "libc_malloc_debug.so", "libmemusage.so",
+    "ld-linux",
+    "libc.so",
+    "libm.so",
+    "libmvec.so",
+    "libpthread.so",
+    "libdl.so",
+    "librt.so",
+    "libresolv.so",
+    "libutil.so",
+    "libanl.so",
+    "libnsl.so",
+    "libnss_",
+    "libBrokenLocale.so",
+    "libthread_db.so",
+    "libc_malloc_debug.so",
+    "libmemusage.so",
     "libpcprofile.so",
 ];
 

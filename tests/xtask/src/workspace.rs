@@ -23,10 +23,13 @@ pub fn build_node_client(root: &Path) -> Result<()> {
     let modified = |path: &Path| path.metadata().and_then(|metadata| metadata.modified()).ok();
     if !locked.is_file() || modified(&installed).is_none() || modified(&installed) < modified(&locked) {
         let how = if locked.is_file() { "ci" } else { "install" };
-        quiet("installing the Node client's tools", npm(root).args([how, "--ignore-scripts", "--no-audit", "--no-fund"]))
-            .map_err(|error| {
-                error.context(advise("npm cannot install", "check that npm reaches its registry; run this again"))
-            })?;
+        quiet(
+            "installing the Node client's tools",
+            npm(root).args([how, "--ignore-scripts", "--no-audit", "--no-fund"]),
+        )
+        .map_err(|error| {
+            error.context(advise("npm cannot install", "check that npm reaches its registry; run this again"))
+        })?;
     }
     quiet("building the Node client", npm(root).args(["run", "--silent", "build"])).map(drop)
 }
