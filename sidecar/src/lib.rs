@@ -1,14 +1,28 @@
 //! nexus-sidecar: a sandbox for untrusted JavaScript handlers that a program can spawn.
 
+/// Compiled handlers and the handles that name them.
+pub mod cache;
 /// The command line.
 pub mod cli;
+/// What each command does.
+pub mod commands;
 /// Typed configuration: defaults, bounds, and where each value came from.
 pub mod config;
 /// QuickJS in WasmEdge: one instance, its pristine image, its limits.
 pub mod engine;
 /// Errors of starting, and exit codes.
 pub mod error;
+/// One execution, from its first segment to its end.
+pub mod execution;
 /// Metrics, statistics, log.
 pub mod observe;
 /// System calls that need unsafe code.
 pub mod os;
+/// Pristine instances, ready to run.
+pub mod pool;
+/// Compile, execute, resume: everything but the transport.
+pub mod runtime;
+/// The `serve` command.
+pub mod serve;
+/// Connections in, answers out.
+pub mod server;

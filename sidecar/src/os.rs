@@ -3,7 +3,8 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -53,4 +54,22 @@ pub fn fill_random(out: &mut [u8]) -> io::Result<()> {
 /// CPU time that the calling thread has used.
 pub fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+/// Takes over a connected stream socket that the parent left open under a number.
+pub fn adopt_socket(fd: RawFd) -> io::Result<UnixStream> {
+    use nix::sys::socket::{AddressFamily, SockType, getsockopt, sockopt};
+
+    // SAFETY: only borrowed to look at it; a number that is not open makes the calls below fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    if getsockopt(&borrowed, sockopt::SockType)? != SockType::Stream {
+        return Err(io::Error::other("it is no stream socket"));
+    }
+    let family = nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(fd)?;
+    if nix::sys::socket::SockaddrLike::family(&family) != Some(AddressFamily::Unix) {
+        return Err(io::Error::other("it is no Unix socket"));
+    }
+    // SAFETY: the number is open (checked above), and the command line gives it to us alone.
+    Ok(unsafe { UnixStream::from_raw_fd(fd) })
 }

@@ -6,8 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nexus_protocol::CapabilitySet;
-use nexus_protocol::payload;
+use nexus_protocol::{CapabilitySet, EffectList, payload};
 
 use super::host::HOST_CALLS;
 use super::state::StateView;
@@ -50,33 +49,13 @@ pub struct NewCall {
     pub number: u32,
 }
 
-/// A list of records, each already MessagePack.
+/// Effects of one segment.
 #[derive(Debug, Default)]
-struct Records {
-    bytes: Vec<u8>,
-    count: u32,
-}
-
-impl Records {
-    fn take(&mut self) -> Option<Vec<u8>> {
-        if self.count == 0 {
-            return None;
-        }
-        let mut out = Vec::with_capacity(self.bytes.len() + 5);
-        let _ = rmp::encode::write_array_len(&mut out, self.count);
-        out.append(&mut self.bytes);
-        self.count = 0;
-        Some(out)
-    }
-}
-
-/// Effects of one segment, each a MessagePack array; none when empty.
-#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Effects {
-    pub state_mutations: Option<Vec<u8>>,
-    pub events: Option<Vec<u8>>,
-    pub view_commands: Option<Vec<u8>>,
-    pub logs: Option<Vec<u8>>,
+    pub state_mutations: EffectList,
+    pub events: EffectList,
+    pub view_commands: EffectList,
+    pub logs: EffectList,
 }
 
 /// Extensions and their methods, when the client has named them.
@@ -100,10 +79,8 @@ pub struct Context {
     pub new_calls: Vec<NewCall>,
     calls: u32,
     counts: [u64; HOST_CALLS.len()],
-    mutations: Records,
-    events: Records,
-    views: Records,
-    logs: Records,
+    reported: [u64; HOST_CALLS.len()],
+    effects: Effects,
     total_mutations: u64,
     total_events: u64,
     effect_bytes: u64,
@@ -127,10 +104,8 @@ impl Context {
             new_calls: Vec::new(),
             calls: 0,
             counts: [0; HOST_CALLS.len()],
-            mutations: Records::default(),
-            events: Records::default(),
-            views: Records::default(),
-            logs: Records::default(),
+            reported: [0; HOST_CALLS.len()],
+            effects: Effects::default(),
             total_mutations: 0,
             total_events: 0,
             effect_bytes: 0,
@@ -173,6 +148,18 @@ impl Context {
         HOST_CALLS.into_iter().zip(self.counts).filter(|(_, n)| *n > 0)
     }
 
+    /// Host calls since this was last asked: place in the table and count.
+    pub fn new_host_calls(&mut self) -> Vec<(u8, u32)> {
+        let mut new = Vec::new();
+        for (i, (count, reported)) in self.counts.iter().zip(&mut self.reported).enumerate() {
+            let n = count - std::mem::replace(reported, *count);
+            if n > 0 {
+                new.push((i as u8, u32::try_from(n).unwrap_or(u32::MAX)));
+            }
+        }
+        new
+    }
+
     /// Notes a missing capability; the answer to the guest.
     pub fn deny(&mut self, token: String) -> Result<i32, i32> {
         log::debug!("capability violation: {token}");
@@ -196,13 +183,7 @@ impl Context {
 
     pub fn record_set(&mut self, key: &str, value: &[u8]) -> Result<(), Breach> {
         self.count_mutation(key.len() + value.len())?;
-        let out = record(&mut self.mutations, 3);
-        put_str(out, "op");
-        put_str(out, "set");
-        put_str(out, "key");
-        put_str(out, key);
-        put_str(out, "value");
-        out.extend_from_slice(value);
+        self.effects.state_mutations.push_set(key, value);
         self.state.set(key, value);
         Ok(())
     }
@@ -210,11 +191,7 @@ impl Context {
     /// Whether the key was there.
     pub fn record_delete(&mut self, key: &str) -> Result<bool, Breach> {
         self.count_mutation(key.len())?;
-        let out = record(&mut self.mutations, 2);
-        put_str(out, "op");
-        put_str(out, "delete");
-        put_str(out, "key");
-        put_str(out, key);
+        self.effects.state_mutations.push_delete(key);
         Ok(self.state.delete(key))
     }
 
@@ -223,12 +200,7 @@ impl Context {
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(name.len() + payload.len())?;
         let now = self.now_ms();
-        let out = record(&mut self.events, 3);
-        put_str(out, "name");
-        put_str(out, name);
-        put_str(out, "payload");
-        out.extend_from_slice(payload);
-        put_time(out, now);
+        self.effects.events.push_event(name, payload, now);
         Ok(())
     }
 
@@ -236,13 +208,7 @@ impl Context {
         self.total_events += 1;
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(view.len() + command.len() + params.len())?;
-        let out = record(&mut self.views, 3);
-        put_str(out, "viewId");
-        put_str(out, view);
-        put_str(out, "command");
-        put_str(out, command);
-        put_str(out, "params");
-        out.extend_from_slice(params);
+        self.effects.view_commands.push_view_command(view, command, params);
         Ok(())
     }
 
@@ -269,12 +235,7 @@ impl Context {
     fn push_log(&mut self, level: u32, text: &str) {
         let now = self.now_ms();
         let level = ["debug", "info", "warn", "error"].get(level as usize).copied().unwrap_or("info");
-        let out = record(&mut self.logs, 3);
-        put_str(out, "level");
-        put_str(out, level);
-        put_str(out, "message");
-        put_str(out, text);
-        put_time(out, now);
+        self.effects.logs.push_log(level, text, now);
     }
 
     /// The number of the call, which the guest expects to count up from 0.
@@ -288,34 +249,13 @@ impl Context {
     }
 
     pub fn take_effects(&mut self) -> Effects {
-        Effects {
-            state_mutations: self.mutations.take(),
-            events: self.events.take(),
-            view_commands: self.views.take(),
-            logs: self.logs.take(),
-        }
+        std::mem::take(&mut self.effects)
     }
 }
 
 /// Milliseconds since 1970, by the wall clock.
 fn wall_clock_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_millis() as f64)
-}
-
-/// Begins a record of `fields` fields.
-fn record(records: &mut Records, fields: u32) -> &mut Vec<u8> {
-    records.count += 1;
-    let _ = rmp::encode::write_map_len(&mut records.bytes, fields);
-    &mut records.bytes
-}
-
-fn put_str(out: &mut Vec<u8>, text: &str) {
-    let _ = rmp::encode::write_str(out, text);
-}
-
-fn put_time(out: &mut Vec<u8>, now_ms: f64) {
-    put_str(out, "timestamp");
-    let _ = rmp::encode::write_uint(out, now_ms as u64);
 }
 
 /// Whether bytes of a client are a payload that the guest may be given.

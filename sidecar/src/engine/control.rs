@@ -89,20 +89,27 @@ impl RunControl {
 
     // ---- the running thread ----
 
-    /// The guest is about to run. Whatever was asked of an earlier run is forgotten.
+    /// From here on a `stop` means the next run, or the one in progress. Whoever may stop it learns of it after this.
+    pub fn arm(&self) {
+        self.cause.store(0, Ordering::SeqCst);
+    }
+
+    /// The guest is about to run. A stop since `arm` still counts.
     pub fn begin(&self, deadline: Option<Instant>) {
         debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
-        self.cause.store(0, Ordering::Relaxed);
         self.interrupted_at.store(NO_DEADLINE, Ordering::Relaxed);
         let at = deadline.map_or(NO_DEADLINE, |d| micros_since(self.epoch, d));
-        self.deadline.store(at, Ordering::Relaxed);
+        self.deadline.store(at, Ordering::SeqCst);
+        if self.cause.load(Ordering::SeqCst) != 0 {
+            self.deadline.store(0, Ordering::Relaxed);
+        }
         // sequentially consistent with the watchdog's `asleep`: one of the two sees the other
         self.state.store(RUNNING, Ordering::SeqCst);
     }
 
     /// The guest has returned or trapped.
     pub fn end(&self) -> Ended {
-        let cause = || match self.cause.load(Ordering::Acquire) {
+        let cause = || match self.cause.swap(0, Ordering::AcqRel) {
             0 => None,
             c if c == StopCause::Cancelled as u8 => Some(StopCause::Cancelled),
             _ => Some(StopCause::Deadline),
@@ -130,8 +137,8 @@ impl RunControl {
 
     /// Asks for the end of what runs now. The caller makes sure that it still is what it wants to stop.
     pub fn stop(&self, cause: StopCause) {
-        let _ = self.cause.compare_exchange(0, cause as u8, Ordering::AcqRel, Ordering::Relaxed);
-        self.deadline.store(0, Ordering::Release);
+        let _ = self.cause.compare_exchange(0, cause as u8, Ordering::SeqCst, Ordering::Relaxed);
+        self.deadline.store(0, Ordering::SeqCst);
     }
 
     /// One look of the watchdog. True while something runs.

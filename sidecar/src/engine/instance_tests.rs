@@ -78,12 +78,12 @@ fn a_handler_runs_and_its_writes_are_recorded() {
         let end = run_with(i, source, context(json!({"n": 41, "user": {"name": "a"}}), &caps), SECOND);
         assert_eq!(value(end), json!(42));
         let effects = i.context_mut().unwrap().take_effects();
-        let mutations: Value = rmp_serde::from_slice(&effects.state_mutations.unwrap()).unwrap();
+        let mutations: Value = rmp_serde::from_slice(effects.state_mutations.payload().unwrap()).unwrap();
         assert_eq!(
             mutations,
             json!([{"op": "set", "key": "n", "value": 42}, {"op": "set", "key": "user", "value": {"name": "x"}}])
         );
-        let events: Value = rmp_serde::from_slice(&effects.events.unwrap()).unwrap();
+        let events: Value = rmp_serde::from_slice(effects.events.payload().unwrap()).unwrap();
         assert_eq!((&events[0]["name"], &events[0]["payload"]), (&json!("done"), &json!({"n": 42})));
     });
 }

@@ -12,8 +12,8 @@ use wasmedge_sdk::{LogManager, Module, RunMode};
 use super::{EngineError, EngineOptions, abi};
 use crate::os;
 
-static BUILT_IN_NATIVE: &[u8] = include_bytes!(env!("NEXUS_GUEST_SO"));
-static BUILT_IN_WASM: &[u8] = include_bytes!(env!("NEXUS_GUEST_WASM"));
+pub(super) static BUILT_IN_NATIVE: &[u8] = include_bytes!(env!("NEXUS_GUEST_SO"));
+pub(super) static BUILT_IN_WASM: &[u8] = include_bytes!(env!("NEXUS_GUEST_WASM"));
 
 /// First bytes of a native module.
 const ELF_MAGIC: &[u8] = b"\x7fELF";

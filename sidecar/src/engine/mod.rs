@@ -9,6 +9,7 @@
 pub mod abi;
 pub mod context;
 pub mod control;
+pub mod describe;
 mod ffi;
 pub mod guest_error;
 pub mod host;

@@ -1,0 +1,222 @@
+//! The compile cache: handlers by the digest of everything that decides their bytecode.
+//!
+//! The memory tier is bounded by bytes and forgets what was used longest ago. One compilation per key runs at a time; others
+//! that need the same key wait for it. Failures are not kept.
+
+pub mod handle;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use lru::LruCache;
+use nexus_protocol::message::SuspendMode;
+use sha2::{Digest, Sha256};
+
+/// What a key is derived from beside the source: another engine or another format is another handler.
+const DOMAIN: &[u8] = b"nexus-sidecar handler 1\0";
+
+/// SHA-256 over domain, engine and source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct HandlerDigest(pub [u8; 32]);
+
+impl HandlerDigest {
+    pub fn new(engine: &[u8; 32], source: &str) -> Self {
+        let mut hash = Sha256::new();
+        hash.update(DOMAIN);
+        hash.update(engine);
+        hash.update(source.as_bytes());
+        Self(hash.finalize().into())
+    }
+}
+
+/// A compiled handler. Immutable and shared.
+#[derive(Debug)]
+pub struct Handler {
+    pub digest: HandlerDigest,
+    /// As its owner wrote it: errors point into it.
+    pub source: Box<str>,
+    pub bytecode: Box<[u8]>,
+    /// Tokens that its text shows to be needed.
+    pub capabilities: Vec<Need>,
+    pub suspend_mode: SuspendMode,
+}
+
+/// A capability that a handler's text needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Need {
+    pub token: Box<str>,
+    pub line: u32,
+    pub column: u32,
+    /// The name is a literal: without the grant, reaching that place fails for certain.
+    pub certain: bool,
+}
+
+impl Handler {
+    fn weight(&self) -> u64 {
+        let needs: usize = self.capabilities.iter().map(|n| n.token.len() + 48).sum();
+        (self.source.len() + self.bytecode.len() + needs + 256) as u64
+    }
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+pub struct CacheCounts {
+    pub hits: u64,
+    pub misses: u64,
+    pub entries: u64,
+    pub bytes: u64,
+}
+
+struct Inner {
+    entries: LruCache<HandlerDigest, Arc<Handler>>,
+    bytes: u64,
+    hits: u64,
+    misses: u64,
+    compiling: HashMap<HandlerDigest, ()>,
+}
+
+/// The memory tier.
+pub struct CompileCache {
+    inner: Mutex<Inner>,
+    compiled: Condvar,
+    max_bytes: u64,
+}
+
+impl CompileCache {
+    pub fn new(max_bytes: u64) -> Self {
+        let inner = Inner { entries: LruCache::unbounded(), bytes: 0, hits: 0, misses: 0, compiling: HashMap::new() };
+        Self { inner: Mutex::new(inner), compiled: Condvar::new(), max_bytes }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A handler that is there. Counts a hit, or nothing.
+    pub fn get(&self, digest: &HandlerDigest) -> Option<Arc<Handler>> {
+        let mut inner = self.lock();
+        let found = inner.entries.get(digest).cloned();
+        inner.hits += u64::from(found.is_some());
+        found
+    }
+
+    /// The handler and whether it was there; otherwise `compile` makes it, once however many ask.
+    pub fn get_or_compile<E>(
+        &self,
+        digest: HandlerDigest,
+        compile: impl FnOnce() -> Result<Handler, E>,
+    ) -> Result<(Arc<Handler>, bool), E> {
+        let mut inner = self.lock();
+        loop {
+            if let Some(found) = inner.entries.get(&digest).cloned() {
+                inner.hits += 1;
+                return Ok((found, true));
+            }
+            if inner.compiling.contains_key(&digest) {
+                inner = self.compiled.wait(inner).unwrap_or_else(PoisonError::into_inner);
+                continue;
+            }
+            break;
+        }
+        inner.misses += 1;
+        inner.compiling.insert(digest, ());
+        drop(inner);
+        // also when compiling panics, the others must not wait for ever
+        let _done = Compiling { cache: self, digest };
+        let handler = Arc::new(compile()?);
+        self.insert(handler.clone());
+        Ok((handler, false))
+    }
+
+    fn insert(&self, handler: Arc<Handler>) {
+        let mut inner = self.lock();
+        inner.bytes += handler.weight();
+        if let Some(old) = inner.entries.put(handler.digest, handler) {
+            inner.bytes -= old.weight();
+        }
+        while inner.bytes > self.max_bytes {
+            let Some((_, oldest)) = inner.entries.pop_lru() else { break };
+            inner.bytes -= oldest.weight();
+        }
+    }
+
+    pub fn counts(&self) -> CacheCounts {
+        let inner = self.lock();
+        CacheCounts { hits: inner.hits, misses: inner.misses, entries: inner.entries.len() as u64, bytes: inner.bytes }
+    }
+}
+
+struct Compiling<'a> {
+    cache: &'a CompileCache,
+    digest: HandlerDigest,
+}
+
+impl Drop for Compiling<'_> {
+    fn drop(&mut self) {
+        self.cache.lock().compiling.remove(&self.digest);
+        self.cache.compiled.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    fn handler(source: &str, bytecode_bytes: usize) -> Handler {
+        Handler {
+            digest: HandlerDigest::new(&[0; 32], source),
+            source: source.into(),
+            bytecode: vec![0; bytecode_bytes].into(),
+            capabilities: Vec::new(),
+            suspend_mode: SuspendMode::Await,
+        }
+    }
+
+    #[test]
+    fn one_compilation_serves_all_that_wait() {
+        let cache = CompileCache::new(1 << 20);
+        let compiled = AtomicU32::new(0);
+        let barrier = std::sync::Barrier::new(4);
+        std::thread::scope(|s| {
+            for _ in 0..4 {
+                s.spawn(|| {
+                    barrier.wait();
+                    let digest = handler("a", 10).digest;
+                    let made = cache.get_or_compile(digest, || {
+                        compiled.fetch_add(1, Ordering::SeqCst);
+                        Ok::<_, ()>(handler("a", 10))
+                    });
+                    assert!(made.is_ok());
+                });
+            }
+        });
+        assert_eq!(compiled.load(Ordering::SeqCst), 1);
+        let counts = cache.counts();
+        assert_eq!((counts.hits, counts.misses, counts.entries), (3, 1, 1));
+    }
+
+    #[test]
+    fn a_failure_is_not_kept() {
+        let cache = CompileCache::new(1 << 20);
+        let digest = handler("a", 1).digest;
+        assert!(cache.get_or_compile(digest, || Err::<Handler, _>("no")).is_err());
+        assert!(cache.get_or_compile(digest, || Ok::<_, &str>(handler("a", 1))).is_ok());
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_bytes_are_bounded() {
+        let cache = CompileCache::new(3000);
+        for name in ["a", "b", "c"] {
+            cache.get_or_compile(handler(name, 1000).digest, || Ok::<_, ()>(handler(name, 1000))).unwrap();
+        }
+        assert!(cache.get(&handler("a", 0).digest).is_none());
+        assert!(cache.get(&handler("c", 0).digest).is_some());
+        assert!(cache.counts().bytes <= 3000);
+    }
+
+    #[test]
+    fn another_engine_is_another_key() {
+        assert_ne!(HandlerDigest::new(&[0; 32], "x"), HandlerDigest::new(&[1; 32], "x"));
+    }
+}

@@ -1,0 +1,192 @@
+//! One execution of a handler: from its first segment to its end, over any number of suspensions.
+//!
+//! ```text
+//!   Runtime::execute --> Report + Suspended(Execution) --resume--> Report + Suspended ... --> Report + Finished
+//! ```
+//! An `Execution` exists only while it is suspended or being resumed; it owns its instance, and dropping it frees that.
+
+mod report;
+mod request;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::Status;
+use nexus_protocol::{ErrorCode, SuspensionId, WireError};
+
+pub use report::{Report, Totals};
+pub use request::{Input, prepare};
+
+use crate::cache::Handler;
+use crate::engine::context::{Context, NewCall};
+use crate::engine::control::{RunControl, StopCause};
+use crate::engine::guest_error::GuestError;
+use crate::engine::{Instance, Segment, SegmentEnd};
+use crate::os;
+
+/// An extension call that waits for its answer.
+#[derive(Clone, Debug)]
+pub struct Outstanding {
+    pub id: SuspensionId,
+    pub call: NewCall,
+}
+
+/// A suspended execution, with the instance that holds it.
+#[derive(Debug)]
+pub struct Execution {
+    handler: Arc<Handler>,
+    instance: Instance,
+    totals: Totals,
+    outstanding: Vec<Outstanding>,
+}
+
+/// What came of a segment, beside its report.
+#[derive(Debug)]
+pub enum Progress {
+    /// It waits for its outstanding calls.
+    Suspended(Box<Execution>),
+    /// It has ended; the instance goes back to the pool once the report is on its way.
+    Finished(Option<Instance>),
+}
+
+/// The answer of the client to one call.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// A payload.
+    Value(&'a [u8]),
+    /// A payload: the map `{message, name?, code?}`.
+    Failure(&'a [u8]),
+}
+
+impl Execution {
+    /// Runs the first segment on a pristine instance.
+    pub fn start(handler: Arc<Handler>, mut instance: Instance, context: Box<Context>, mut totals: Totals) -> (Report, Progress) {
+        let Some(deadline) = totals.deadline() else {
+            return (timed_out(&totals), Progress::Finished(Some(instance)));
+        };
+        let segment = instance.run(&handler.bytecode, context, deadline);
+        totals.add(&segment);
+        Self { handler, instance, totals, outstanding: Vec::new() }.finish_segment(segment)
+    }
+
+    /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
+    pub fn resume(mut self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+        let Some(at) = self.outstanding.iter().position(|o| o.id == id) else {
+            let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
+            return (self.totals.failure(error), Progress::Finished(Some(self.instance)));
+        };
+        let call = self.outstanding.remove(at).call;
+        let Some(deadline) = self.totals.deadline() else {
+            return (timed_out(&self.totals), Progress::Finished(Some(self.instance)));
+        };
+        let answer = match answer {
+            Answer::Value(bytes) => Ok(bytes),
+            Answer::Failure(bytes) => Err(bytes),
+        };
+        let segment = self.instance.resume(call.number, answer, deadline);
+        self.totals.add(&segment);
+        self.totals.next_segment();
+        self.finish_segment(segment)
+    }
+
+    /// By which others stop its next segment.
+    pub fn control(&self) -> &Arc<RunControl> {
+        self.instance.control()
+    }
+
+    pub fn outstanding(&self) -> &[Outstanding] {
+        &self.outstanding
+    }
+
+    /// Gives the instance up; for an execution that will not be resumed.
+    pub fn into_instance(self) -> Instance {
+        self.instance
+    }
+
+    fn finish_segment(mut self, segment: Segment) -> (Report, Progress) {
+        let mut report = self.totals.report(&mut self.instance);
+        let outcome = match segment.end {
+            SegmentEnd::Done(value) => Ok(Some(value)),
+            SegmentEnd::Suspended => self.take_new_calls().map(|()| None),
+            end => Err(error_of(end, &self.handler.source, &self.totals)),
+        };
+        match outcome {
+            Ok(Some(value)) => {
+                report.status = Status::Success;
+                report.value = Some(value);
+            }
+            Ok(None) => {
+                report.status = Status::Suspended;
+                report.suspensions.clone_from(&self.outstanding);
+                return (report, Progress::Suspended(Box::new(self)));
+            }
+            Err(error) => {
+                report.status = Status::Error;
+                report.error = Some(error);
+            }
+        }
+        (report, Progress::Finished(Some(self.instance)))
+    }
+
+    /// Gives every call of this segment its suspension id.
+    fn take_new_calls(&mut self) -> Result<(), WireError> {
+        let new_calls = self.instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
+        for call in new_calls {
+            let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
+            os::fill_random(&mut id).map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
+            self.outstanding.push(Outstanding { id: SuspensionId(id), call });
+        }
+        Ok(())
+    }
+}
+
+fn timed_out(totals: &Totals) -> Report {
+    totals.failure(timeout_error(totals.timeout))
+}
+
+fn timeout_error(timeout: Option<Duration>) -> WireError {
+    let ms = timeout.map_or(0, |t| t.as_millis() as u64);
+    WireError::new(ErrorCode::Timeout, format!("the execution used up its {ms} ms")).with_context_number("limit", ms)
+}
+
+fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
+    let located = |error: WireError, described: &[u8]| GuestError::decode(described).located(error, source);
+    match end {
+        SegmentEnd::Failed(described) => GuestError::decode(&described).to_wire(ErrorCode::ExecutionError, source),
+        SegmentEnd::Limit(breach, described) => {
+            located(WireError::resource_limit(breach.resource, breach.limit, breach.count), &described)
+        }
+        SegmentEnd::OutOfMemory(described) => {
+            let limit = totals.memory_limit_bytes;
+            let error = WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"));
+            located(error.with_context_number("limit", limit), &described)
+        }
+        SegmentEnd::Stuck => WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle"),
+        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals.timeout), &described),
+        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Broken(why) => {
+            log::warn!("a guest broke: {why}");
+            WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
+        }
+        SegmentEnd::Done(_) | SegmentEnd::Suspended => WireError::new(ErrorCode::InternalError, "a segment without an error failed"),
+    }
+}
+
+/// What a cancelled request is answered with.
+pub fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the execution was cancelled")
+}
+
+/// What every suspension id gets that cannot be resumed, whatever the reason.
+pub fn no_such_suspension() -> WireError {
+    WireError::new(ErrorCode::SuspensionError, "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else")
+}
+
+/// Deadline of work that begins now with `budget` left; the outer None: nothing is left.
+pub(crate) fn deadline_in(budget: Option<Duration>) -> Option<Option<Instant>> {
+    match budget {
+        None => Some(None),
+        Some(Duration::ZERO) => None,
+        Some(left) => Some(Instant::now().checked_add(left)),
+    }
+}

@@ -1,0 +1,120 @@
+//! From an execute request to what the engine needs: every value of the request is checked here, and none is trusted after.
+
+use std::time::Duration;
+
+use nexus_protocol::message::{CallLimits, Execute};
+use nexus_protocol::payload::{self, PayloadError};
+use nexus_protocol::{CapabilitySet, ErrorCode, WireError};
+
+use crate::config::Config;
+use crate::engine::StateView;
+use crate::engine::context::{Context, ExecutionLimits, check_payload};
+use crate::os;
+
+/// A request whose values are good.
+#[derive(Debug)]
+pub struct Input {
+    pub context: Box<Context>,
+    pub timeout: Option<Duration>,
+    pub strict: bool,
+}
+
+fn invalid(what: &str, why: impl std::fmt::Display) -> WireError {
+    WireError::new(ErrorCode::InvalidArgument, format!("{what}: {why}"))
+}
+
+/// Checks a request against the configuration.
+pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireError> {
+    request.check()?;
+    let capabilities = CapabilitySet::parse(&request.capabilities).map_err(|e| invalid("capabilities", e))?;
+    let state = request.state.unwrap_or(payload::EMPTY_MAP);
+    let not_payload = |what: &'static str| move |e: PayloadError| invalid(what, e);
+    StateView::check(state).map_err(not_payload("state"))?;
+    for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
+        bytes.map_or(Ok(()), check_payload).map_err(not_payload(what))?;
+    }
+    let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
+    let mut context = Context::new(capabilities, StateView::new(state.to_vec()), limits(config, &request.limits, timeout));
+    context.args = request.args.unwrap_or_default().to_vec();
+    context.scope = request.scope.unwrap_or_default().to_vec();
+    context.seed = match request.seed {
+        Some(seed) => seed,
+        None => random_seed()?,
+    };
+    context.extensions = request.extensions.as_ref().map(|registry| {
+        registry.iter().map(|(name, methods)| ((*name).to_owned(), methods.iter().map(|m| (*m).to_owned()).collect())).collect()
+    });
+    Ok(Input { context: Box::new(context), timeout, strict: config.strict_capabilities || request.strict_capabilities })
+}
+
+/// The smaller of the two; 0 means: none (configured), the configured one (asked for).
+fn narrow_timeout(configured_ms: u64, asked_ms: Option<u64>) -> Option<Duration> {
+    let ms = match (configured_ms, asked_ms.unwrap_or(0)) {
+        (configured, 0) => configured,
+        (0, asked) => asked,
+        (configured, asked) => configured.min(asked),
+    };
+    (ms > 0).then(|| Duration::from_millis(ms))
+}
+
+fn limits(config: &Config, asked: &CallLimits<'_>, timeout: Option<Duration>) -> ExecutionLimits {
+    let narrow = |configured: u64, asked: Option<u64>| asked.map_or(configured, |a| a.min(configured));
+    let memory = narrow(config.memory_limit_bytes, asked.memory_limit_bytes);
+    ExecutionLimits {
+        timeout,
+        memory_bytes: u32::try_from(memory).unwrap_or(u32::MAX),
+        host_calls: narrow(config.max_host_calls, asked.max_host_calls),
+        state_mutations: narrow(config.max_state_mutations, asked.max_state_mutations),
+        events: narrow(config.max_events, asked.max_events),
+        result_bytes: narrow(config.max_result_bytes, asked.max_result_bytes),
+        log_bytes: narrow(config.max_log_bytes, asked.max_log_bytes),
+    }
+}
+
+fn random_seed() -> Result<u64, WireError> {
+    let mut seed = [0; 8];
+    os::fill_random(&mut seed).map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
+    Ok(u64::from_le_bytes(seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use nexus_protocol::message::Code;
+
+    use super::*;
+
+    fn request<'a>() -> Execute<'a> {
+        Execute::new(Code::Source("return 1"))
+    }
+
+    #[test]
+    fn limits_of_a_call_only_narrow() {
+        let config = Config::default();
+        let mut wide = request();
+        wide.timeout_ms = Some(config.timeout_ms * 2);
+        wide.limits.max_events = Some(config.max_events + 1);
+        let input = prepare(&wide, &config).unwrap();
+        assert_eq!(input.timeout, Some(Duration::from_millis(config.timeout_ms)));
+        assert_eq!(input.context.limits.events, config.max_events);
+        let mut narrow = request();
+        narrow.timeout_ms = Some(7);
+        narrow.limits.max_events = Some(0);
+        let input = prepare(&narrow, &config).unwrap();
+        assert_eq!(input.timeout, Some(Duration::from_millis(7)));
+        assert_eq!(input.context.limits.events, 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let config = Config::default();
+        let mut bad = request();
+        bad.capabilities = vec!["state:read:a", "fs:write:*"];
+        assert!(prepare(&bad, &config).unwrap_err().message.contains("fs:write:*"));
+        let mut bad = request();
+        bad.state = Some(b"\x01");
+        assert!(prepare(&bad, &config).unwrap_err().message.starts_with("state: "));
+        let mut bad = request();
+        bad.args = Some(b"\x92\x01");
+        assert!(prepare(&bad, &config).unwrap_err().message.starts_with("args: "));
+    }
+}

@@ -1,0 +1,42 @@
+//! Parse, run, map to an exit code.
+
+use std::process;
+
+use nexus_sidecar::cli::{self, Command};
+use nexus_sidecar::error::{ExitCode, StartError};
+use nexus_sidecar::{commands, engine, serve};
+
+fn main() {
+    let code = match main_exec() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("nexus-sidecar: {error}");
+            error.exit_code()
+        }
+    };
+    // workers may still be running guests; nothing of theirs outlives the process
+    process::exit(code as i32)
+}
+
+fn main_exec() -> Result<ExitCode, StartError> {
+    let command = cli::parse(std::env::args_os())?;
+    let env = || std::env::vars_os();
+    let out = &mut std::io::stdout();
+    match command {
+        Command::Serve { listen, config } => serve::serve(&listen, config.load(env())?),
+        Command::Run(run) => commands::run(&run, &run.config.load(env())?, out),
+        Command::Check { file, json, config } => commands::check(&file, json, &config.load(env())?, out),
+        Command::Stats(connect) => commands::stats(&connect, out),
+        Command::Metrics(connect) => commands::metrics(&connect, out),
+        Command::Ping(connect) => commands::ping(&connect, out),
+        Command::CheckConfig(config) => commands::check_config(&config, env(), out, &mut std::io::stderr()),
+        Command::Engine { json } => engine::describe::print(json, out),
+        Command::Version => engine::describe::version(out),
+        Command::Help(text) => {
+            use std::io::Write;
+            out.write_all(text.as_bytes())?;
+            Ok(ExitCode::Ok)
+        }
+        _ => Err(StartError::Io { context: "this command", source: std::io::Error::other("is not part of this build") }),
+    }
+}

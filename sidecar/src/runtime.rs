@@ -1,0 +1,264 @@
+//! Everything that a sidecar does for a request, without any transport: compile (cached), execute, resume.
+//!
+//! Calls block the thread they are made on, which needs the stack of `engine::thread_stack_bytes`. Used by the server's
+//! workers, and by the `run` and `check` commands directly.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
+use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
+
+use crate::cache::handle::HandleKey;
+use crate::cache::{CompileCache, Handler, HandlerDigest};
+use crate::config::Config;
+use crate::engine::control::RunControl;
+use crate::engine::guest_error::GuestError;
+use crate::engine::host::HOST_CALLS;
+use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
+use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
+use crate::observe::{self, Observer, SegmentRecord, Snapshot};
+use crate::os;
+use crate::pool::Pool;
+
+/// See the module.
+pub struct Runtime {
+    pub config: Config,
+    engine: Arc<Engine>,
+    pool: Pool,
+    cache: CompileCache,
+    handles: HandleKey,
+    pub observer: Observer,
+}
+
+/// Told of every run control before the guest runs under it, so that the run can be stopped.
+pub type Register<'a> = &'a mut dyn FnMut(&Arc<RunControl>);
+
+/// A compiled handler, and how it came to be.
+#[derive(Debug)]
+pub struct Found {
+    pub handler: Arc<Handler>,
+    pub cache_hit: bool,
+    /// None on a hit.
+    pub took: Option<Duration>,
+}
+
+/// What the server knows of executions, for statistics.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Load {
+    pub active: u64,
+    pub suspended: u64,
+    pub suspensions: u64,
+    pub queued: u64,
+}
+
+impl Runtime {
+    pub fn new(config: Config) -> Result<Self, EngineError> {
+        let options = EngineOptions {
+            aot: config.enable_aot,
+            stack_bytes: u32::try_from(config.stack_size_bytes).unwrap_or(u32::MAX),
+            module: config.quickjs_module_path.clone(),
+        };
+        let engine = Engine::start(options)?;
+        let pool = Pool::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
+        let mut key = [0; 32];
+        os::fill_random(&mut key).map_err(|e| EngineError::Init(e.to_string()))?;
+        Ok(Self {
+            cache: CompileCache::new(config.max_cache_size_bytes),
+            config,
+            engine,
+            pool,
+            handles: HandleKey::new(key),
+            observer: Observer::new(&HOST_CALLS),
+        })
+    }
+
+    pub fn engine(&self) -> &Arc<Engine> {
+        &self.engine
+    }
+
+    // ---- compiling ----
+
+    /// The compiled handler, from the cache or made now.
+    pub fn compile(&self, source: &str, timeout: Option<Duration>, register: Register<'_>) -> Result<Found, WireError> {
+        let limit = self.config.max_source_bytes;
+        if source.len() as u64 > limit {
+            return Err(WireError::resource_limit("maxSourceBytes", limit, source.len() as u64));
+        }
+        let digest = HandlerDigest::new(self.engine.digest(), source);
+        let started = Instant::now();
+        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, timeout, register));
+        let (handler, cache_hit) = made.map_err(|e| self.public(e))?;
+        Ok(Found { handler, cache_hit, took: (!cache_hit).then(|| started.elapsed()) })
+    }
+
+    fn compile_now(
+        &self,
+        digest: HandlerDigest,
+        source: &str,
+        timeout: Option<Duration>,
+        register: Register<'_>,
+    ) -> Result<Handler, WireError> {
+        let mut instance = self.lease()?;
+        register(instance.control());
+        let compiled = instance.compile(source, timeout.and_then(|t| Instant::now().checked_add(t)));
+        self.give_back(Some(instance));
+        let bytecode = match compiled {
+            Compiled::Bytecode(bytecode) => bytecode,
+            Compiled::Refused(described) => {
+                return Err(GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source));
+            }
+            Compiled::Stopped(crate::engine::control::StopCause::Cancelled) => return Err(execution::cancelled()),
+            Compiled::Stopped(_) => return Err(WireError::new(ErrorCode::Timeout, "compiling the handler took too long")),
+            Compiled::Broken(why) => {
+                log::warn!("compiling broke a guest: {why}");
+                return Err(WireError::new(ErrorCode::WasmError, "compiling the handler broke its instance"));
+            }
+        };
+        Ok(Handler {
+            digest,
+            source: source.into(),
+            bytecode: bytecode.into(),
+            capabilities: Vec::new(),
+            suspend_mode: SuspendMode::Await,
+        })
+    }
+
+    /// The handle that clients get for a handler.
+    pub fn handle(&self, handler: &Handler) -> Vec<u8> {
+        self.handles.sign(&handler.digest)
+    }
+
+    fn find(&self, code: Code<'_>, timeout: Option<Duration>, register: Register<'_>) -> Result<Found, WireError> {
+        match code {
+            Code::Source(source) => self.compile(source, timeout, register),
+            Code::Handler(handle) => {
+                let digest = self
+                    .handles
+                    .verify(handle)
+                    .ok_or_else(|| WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again"))?;
+                let handler = self
+                    .cache
+                    .get(&digest)
+                    .ok_or_else(|| WireError::unknown_handler("the handler is no longer in the cache; compile again"))?;
+                Ok(Found { handler, cache_hit: true, took: None })
+            }
+        }
+    }
+
+    // ---- executing ----
+
+    /// Runs a handler up to its first suspension or its end. `queued`: how long the request has waited.
+    pub fn execute(&self, request: &Execute<'_>, queued: Duration, register: Register<'_>) -> (Report, Progress) {
+        let mut totals = Totals::queued(queued);
+        let (report, progress) = match self.begin(request, &mut totals, register) {
+            Ok(begun) => begun,
+            Err(error) => (totals.failure(error), Progress::Finished(None)),
+        };
+        (self.observed(report), progress)
+    }
+
+    fn begin(&self, request: &Execute<'_>, totals: &mut Totals, register: Register<'_>) -> Result<(Report, Progress), WireError> {
+        let input = execution::prepare(request, &self.config)?;
+        totals.timeout = input.timeout;
+        totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
+        let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
+        let found = self.find(request.code, left, register)?;
+        totals.cache_hit = found.cache_hit;
+        totals.compilation = found.took;
+        if input.strict {
+            refuse_uncovered(&found.handler, &input.context.capabilities)?;
+        }
+        let instance = self.lease()?;
+        register(instance.control());
+        Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
+    }
+
+    /// Goes on with a suspended execution.
+    pub fn resume(&self, execution: Execution, id: SuspensionId, answer: Answer<'_>, register: Register<'_>) -> (Report, Progress) {
+        register(execution.control());
+        let (report, progress) = execution.resume(id, answer);
+        (self.observed(report), progress)
+    }
+
+    /// Takes an instance back once its execution is answered.
+    pub fn give_back(&self, instance: Option<crate::engine::Instance>) {
+        if let Some(took) = instance.and_then(|i| self.pool.give_back(i)) {
+            self.observer.record_reset(took);
+        }
+    }
+
+    fn lease(&self) -> Result<crate::engine::Instance, WireError> {
+        self.pool.lease().map_err(|e| {
+            log::error!("{e}");
+            WireError::new(ErrorCode::InternalError, "no instance could be made")
+        })
+    }
+
+    /// Counts a segment, logs what the operator should know, and leaves out what clients may not see.
+    fn observed(&self, mut report: Report) -> Report {
+        for token in &report.violations {
+            log::warn!("a handler tried to use the capability {token}, which it was not granted");
+        }
+        self.observer.record_segment(&SegmentRecord {
+            status: match report.status {
+                Status::Success => observe::Status::Success,
+                Status::Suspended => observe::Status::Suspended,
+                Status::Error => observe::Status::Error,
+            },
+            duration: report.duration(),
+            host_calls: &report.new_host_calls,
+            error: report.error.as_ref().map(|e| e.code),
+            memory_peak_bytes: report.memory_peak_bytes(),
+            capability_violations: report.violations.len() as u32,
+        });
+        report.error = report.error.take().map(|e| self.public(e));
+        report
+    }
+
+    fn public(&self, error: WireError) -> WireError {
+        if self.config.debug { error } else { error.without_debug_detail() }
+    }
+
+    // ---- telling ----
+
+    fn snapshot(&self, load: Load) -> Snapshot {
+        let pool = self.pool.counts();
+        let cache = self.cache.counts();
+        Snapshot {
+            active_instances: load.active,
+            available_instances: pool.available,
+            suspended_instances: load.suspended,
+            terminated_instances: pool.terminated,
+            instances_created: pool.created,
+            instances_reused: pool.reused,
+            total_memory_bytes: (load.active + pool.available + load.suspended) * self.engine.idle_bytes() as u64 + cache.bytes,
+            suspensions: load.suspensions,
+            queued: load.queued,
+            cache_hits: cache.hits,
+            cache_misses: cache.misses,
+            cache_rejected: 0,
+            cache_entries: cache.entries,
+            cache_size_bytes: cache.bytes,
+        }
+    }
+
+    pub fn stats(&self, load: Load) -> Stats {
+        self.observer.stats(&self.snapshot(load))
+    }
+
+    pub fn prometheus(&self, load: Load) -> String {
+        self.observer.prometheus(&self.snapshot(load))
+    }
+}
+
+/// The static check: a need that is certain and not granted ends the execution before it begins.
+fn refuse_uncovered(handler: &Handler, granted: &CapabilitySet) -> Result<(), WireError> {
+    let missing = handler.capabilities.iter().find(|need| {
+        need.certain && Capability::parse(&need.token).is_ok_and(|capability| !granted.covers(&capability))
+    });
+    match missing {
+        Some(need) => Err(WireError::permission_denied(&*need.token).with_location(need.line, need.column)),
+        None => Ok(()),
+    }
+}

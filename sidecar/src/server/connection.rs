@@ -1,0 +1,100 @@
+//! The writing half of a connection. Any thread appends whole frames; whoever flushes writes as much as the socket takes, and
+//! the poller writes the rest when the socket has room again.
+
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use nexus_protocol::{RequestId, SidecarMessage};
+
+use super::hub::SessionId;
+
+/// A buffer that grew beyond this is given back when it is empty.
+const KEEP_BYTES: usize = 256 << 10;
+
+/// What a flush left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flushed {
+    All,
+    /// The socket is full.
+    Blocked,
+    /// The peer is gone.
+    Broken,
+}
+
+#[derive(Debug, Default)]
+struct Out {
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Connection {
+    pub session: SessionId,
+    stream: UnixStream,
+    out: Mutex<Out>,
+    max_frame_bytes: usize,
+}
+
+impl Connection {
+    pub fn new(session: SessionId, stream: UnixStream, max_frame_bytes: usize) -> io::Result<Self> {
+        stream.set_nonblocking(true)?;
+        Ok(Self { session, stream, out: Mutex::new(Out::default()), max_frame_bytes })
+    }
+
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Out> {
+        self.out.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends frames; `f` must append whole ones.
+    pub fn append(&self, f: impl FnOnce(&mut Vec<u8>, usize)) {
+        f(&mut self.lock().bytes, self.max_frame_bytes);
+    }
+
+    /// Appends one message.
+    pub fn send(&self, id: RequestId, message: &SidecarMessage<'_>) {
+        self.append(|out, max| {
+            if let Err(e) = message.encode(id, max, out) {
+                log::error!("cannot encode an answer: {e}");
+            }
+        });
+    }
+
+    /// Bytes that wait for the peer to read.
+    pub fn pending_bytes(&self) -> usize {
+        let out = self.lock();
+        out.bytes.len() - out.written
+    }
+
+    pub fn flush(&self) -> Flushed {
+        let mut out = self.lock();
+        while out.written < out.bytes.len() {
+            let rest = out.bytes.get(out.written..).unwrap_or_default();
+            match (&self.stream).write(rest) {
+                Ok(0) => return Flushed::Broken,
+                Ok(n) => out.written += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(_) => return Flushed::Broken,
+            }
+        }
+        out.written = 0;
+        out.bytes.clear();
+        if out.bytes.capacity() > KEEP_BYTES {
+            out.bytes = Vec::new();
+        }
+        Flushed::All
+    }
+}
+
+impl AsFd for Connection {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.stream.as_fd()
+    }
+}

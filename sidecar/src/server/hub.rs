@@ -1,0 +1,461 @@
+//! Who waits, who runs, who is suspended: the books of a server, without sockets, threads or clocks of its own.
+//!
+//! ```text
+//!   enqueue --> Queued --next_job--> Running --finish--> (answered)
+//!                  |                    |  \--suspend--> Suspended --take--> Running ...
+//!                cancel               cancel                cancel, expire, close
+//! ```
+//! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
+//! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::Kind;
+use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
+
+use super::connection::Connection;
+use crate::engine::control::{RunControl, StopCause};
+use crate::execution::Execution;
+
+/// One connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// A request that needs a worker: still encoded, so that decoding a large one holds up nobody else.
+#[derive(Debug)]
+pub struct Job {
+    pub session: SessionId,
+    pub id: RequestId,
+    pub kind: Kind,
+    pub frame: Arc<OwnedFrame>,
+    pub enqueued: Instant,
+    /// Where the answer goes.
+    pub connection: Arc<Connection>,
+}
+
+/// Bounds of the hub.
+#[derive(Clone, Copy, Debug)]
+pub struct HubLimits {
+    pub max_running: usize,
+    pub max_queued: usize,
+    pub max_suspended: usize,
+    pub max_in_flight: usize,
+    /// None: no bound.
+    pub max_queue_time: Option<Duration>,
+    pub suspension_timeout: Option<Duration>,
+}
+
+/// Why a job was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// `maxQueued`, or the session's own bound.
+    Overloaded { limit: usize },
+    /// The session already has a request with this id.
+    DuplicateId,
+    /// The server is about to end.
+    Draining,
+}
+
+#[derive(Debug)]
+enum Request {
+    Queued,
+    Running { control: Option<Arc<RunControl>>, cancelled: bool },
+    /// A resume that waits for another resume of the same execution.
+    Parked { execution: u64 },
+}
+
+#[derive(Debug)]
+enum Holder {
+    Suspended(Box<Execution>),
+    /// A worker has it; `cancelled`: it is to end as soon as the worker is done with the segment.
+    Running { control: Option<Arc<RunControl>>, cancelled: bool },
+}
+
+#[derive(Debug)]
+struct Entry {
+    session: SessionId,
+    holder: Holder,
+    ids: Vec<SuspensionId>,
+    expires: Option<Instant>,
+    parked: VecDeque<Job>,
+}
+
+/// What a worker gets when it asks for a suspended execution.
+#[derive(Debug)]
+pub enum Taken {
+    Run { key: u64, execution: Box<Execution> },
+    /// Another resume of the execution is running; the job waits for it.
+    Parked,
+    Unknown(Job),
+}
+
+/// Outcome of a cancellation.
+#[derive(Debug)]
+pub enum Cancelled {
+    Nothing,
+    /// It will be answered by whoever has it.
+    Underway,
+    /// It was queued: the caller answers it.
+    Job(Job),
+    /// It was suspended: the caller drops it.
+    Execution(Box<Execution>),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hub {
+    limits: HubLimits,
+    queues: HashMap<SessionId, VecDeque<Job>>,
+    /// Sessions that have something queued, in turn.
+    turn: VecDeque<SessionId>,
+    queued: usize,
+    running: usize,
+    requests: HashMap<(SessionId, RequestId), Request>,
+    in_flight: HashMap<SessionId, usize>,
+    entries: HashMap<u64, Entry>,
+    by_suspension: HashMap<SuspensionId, u64>,
+    next_key: u64,
+    suspended: usize,
+    draining: bool,
+}
+
+impl Hub {
+    pub fn new(limits: HubLimits) -> Self {
+        Self {
+            limits,
+            queues: HashMap::new(),
+            turn: VecDeque::new(),
+            queued: 0,
+            running: 0,
+            requests: HashMap::new(),
+            in_flight: HashMap::new(),
+            entries: HashMap::new(),
+            by_suspension: HashMap::new(),
+            next_key: 0,
+            suspended: 0,
+            draining: false,
+        }
+    }
+
+    // ---- sessions ----
+
+    pub fn open_session(&mut self, session: SessionId) {
+        self.queues.insert(session, VecDeque::new());
+        self.in_flight.insert(session, 0);
+    }
+
+    fn is_open(&self, session: SessionId) -> bool {
+        self.queues.contains_key(&session)
+    }
+
+    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be dropped.
+    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<Execution>> {
+        if let Some(queue) = self.queues.remove(&session) {
+            self.queued -= queue.len();
+        }
+        self.turn.retain(|s| *s != session);
+        self.in_flight.remove(&session);
+        self.requests.retain(|(owner, _), request| {
+            if let (true, Request::Running { control: Some(control), .. }) = (*owner == session, &*request) {
+                control.stop(StopCause::Cancelled);
+            }
+            // the worker that runs it still calls `finish`
+            *owner != session || matches!(request, Request::Running { .. })
+        });
+        let keys: Vec<u64> = self.entries.iter().filter(|(_, e)| e.session == session).map(|(k, _)| *k).collect();
+        keys.into_iter().filter_map(|key| self.end_entry(key)).collect()
+    }
+
+    /// Takes a suspended execution out, or marks one that runs so that it is not put back.
+    fn end_entry(&mut self, key: u64) -> Option<Box<Execution>> {
+        let entry = self.entries.get_mut(&key)?;
+        match &mut entry.holder {
+            Holder::Running { control, cancelled } => {
+                *cancelled = true;
+                if let Some(control) = control {
+                    control.stop(StopCause::Cancelled);
+                }
+                None
+            }
+            Holder::Suspended(_) => {
+                let entry = self.entries.remove(&key)?;
+                self.forget_ids(&entry.ids);
+                self.suspended -= 1;
+                match entry.holder {
+                    Holder::Suspended(execution) => Some(execution),
+                    Holder::Running { .. } => None,
+                }
+            }
+        }
+    }
+
+    fn forget_ids(&mut self, ids: &[SuspensionId]) {
+        for id in ids {
+            self.by_suspension.remove(id);
+        }
+    }
+
+    // ---- queue ----
+
+    /// Takes a job in, or gives it back with the reason.
+    pub fn enqueue(&mut self, job: Job) -> Result<(), (Job, Refusal)> {
+        let key = (job.session, job.id);
+        let Some(queue) = self.queues.get_mut(&job.session) else { return Ok(()) };
+        if self.requests.contains_key(&key) {
+            return Err((job, Refusal::DuplicateId));
+        }
+        if self.draining && job.kind != Kind::Resume {
+            return Err((job, Refusal::Draining));
+        }
+        let in_flight = self.in_flight.entry(job.session).or_default();
+        let refused = if *in_flight >= self.limits.max_in_flight {
+            Some(self.limits.max_in_flight)
+        } else if self.queued >= self.limits.max_queued + self.limits.max_running.saturating_sub(self.running) {
+            Some(self.limits.max_queued)
+        } else {
+            None
+        };
+        if let Some(limit) = refused {
+            return Err((job, Refusal::Overloaded { limit }));
+        }
+        *in_flight += 1;
+        self.requests.insert(key, Request::Queued);
+        if queue.is_empty() {
+            self.turn.push_back(job.session);
+        }
+        queue.push_back(job);
+        self.queued += 1;
+        Ok(())
+    }
+
+    /// Whether `next_job` would give one.
+    pub fn has_ready(&self) -> bool {
+        self.queued > 0 && self.running < self.limits.max_running
+    }
+
+    /// The next job, in turn of the sessions. It counts as running until `finish`.
+    pub fn next_job(&mut self) -> Option<Job> {
+        if self.running >= self.limits.max_running {
+            return None;
+        }
+        let session = self.turn.pop_front()?;
+        let queue = self.queues.get_mut(&session)?;
+        let job = queue.pop_front()?;
+        if !queue.is_empty() {
+            self.turn.push_back(session);
+        }
+        self.queued -= 1;
+        self.running += 1;
+        self.requests.insert((session, job.id), Request::Running { control: None, cancelled: false });
+        Some(job)
+    }
+
+    /// A worker is about to run a guest for a request. From now on a cancellation reaches it.
+    pub fn register(&mut self, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
+        control.arm();
+        let open = self.is_open(session);
+        let Some(Request::Running { control: slot, cancelled }) = self.requests.get_mut(&(session, id)) else { return };
+        *slot = Some(control.clone());
+        if *cancelled || !open {
+            control.stop(StopCause::Cancelled);
+        }
+    }
+
+    /// A request is answered, or its session is gone.
+    pub fn finish(&mut self, session: SessionId, id: RequestId) {
+        if matches!(self.requests.remove(&(session, id)), Some(Request::Running { .. })) {
+            self.running -= 1;
+        }
+        if let Some(n) = self.in_flight.get_mut(&session) {
+            *n = n.saturating_sub(1);
+        }
+    }
+
+    // ---- suspensions ----
+
+    /// Keeps a suspended execution. Given back when there is no room for it, or nobody any more who could resume it.
+    pub fn suspend(&mut self, session: SessionId, execution: Box<Execution>, now: Instant) -> Result<(), Box<Execution>> {
+        if !self.is_open(session) || self.suspended >= self.limits.max_suspended {
+            return Err(execution);
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        self.suspended += 1;
+        let ids = self.index(key, &execution);
+        let expires = self.limits.suspension_timeout.and_then(|t| now.checked_add(t));
+        let holder = Holder::Suspended(execution);
+        self.entries.insert(key, Entry { session, holder, ids, expires, parked: VecDeque::new() });
+        Ok(())
+    }
+
+    fn index(&mut self, key: u64, execution: &Execution) -> Vec<SuspensionId> {
+        let ids: Vec<SuspensionId> = execution.outstanding().iter().map(|o| o.id).collect();
+        self.by_suspension.extend(ids.iter().map(|id| (*id, key)));
+        ids
+    }
+
+    /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
+    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken {
+        let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
+        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else { return Taken::Unknown(job) };
+        if matches!(entry.holder, Holder::Running { .. }) {
+            // its worker slot is free while it waits; it comes back through the queue
+            self.running -= 1;
+            self.requests.insert((job.session, job.id), Request::Parked { execution: key });
+            entry.parked.push_back(job);
+            return Taken::Parked;
+        }
+        let running = Holder::Running { control: None, cancelled: false };
+        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else { return Taken::Unknown(job) };
+        entry.expires = None;
+        self.by_suspension.remove(&id);
+        self.suspended -= 1;
+        Taken::Run { key, execution }
+    }
+
+    /// As `register`, for a segment of an execution that was taken.
+    pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
+        self.register(session, id, control);
+        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key) else { return };
+        *slot = Some(control.clone());
+        if *cancelled {
+            control.stop(StopCause::Cancelled);
+        }
+    }
+
+    /// A taken execution is suspended again. Given back when it was cancelled meanwhile.
+    pub fn put_back(&mut self, key: u64, execution: Box<Execution>, now: Instant) -> Result<(), Box<Execution>> {
+        let cancelled = !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
+        if cancelled {
+            self.end(key);
+            return Err(execution);
+        }
+        let ids = self.index(key, &execution);
+        let expires = self.limits.suspension_timeout.and_then(|t| now.checked_add(t));
+        let mut parked = VecDeque::new();
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.ids = ids;
+            entry.expires = expires;
+            entry.holder = Holder::Suspended(execution);
+            parked = std::mem::take(&mut entry.parked);
+        }
+        self.suspended += 1;
+        self.requeue(parked);
+        Ok(())
+    }
+
+    /// A taken execution has ended. Resumes that waited for it find nothing when their turn comes.
+    pub fn end(&mut self, key: u64) {
+        if let Some(entry) = self.entries.remove(&key) {
+            self.forget_ids(&entry.ids);
+            self.requeue(entry.parked);
+        }
+    }
+
+    /// Parked resumes go to the front: they have waited in the queue once.
+    fn requeue(&mut self, parked: VecDeque<Job>) {
+        for job in parked.into_iter().rev() {
+            let Some(queue) = self.queues.get_mut(&job.session) else { continue };
+            self.requests.insert((job.session, job.id), Request::Queued);
+            if queue.is_empty() {
+                self.turn.push_front(job.session);
+            }
+            queue.push_front(job);
+            self.queued += 1;
+        }
+    }
+
+    // ---- cancelling and expiring ----
+
+    pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled {
+        match self.requests.get_mut(&(session, id)) {
+            None => Cancelled::Nothing,
+            Some(Request::Running { control, cancelled }) => {
+                *cancelled = true;
+                if let Some(control) = control {
+                    control.stop(StopCause::Cancelled);
+                }
+                Cancelled::Underway
+            }
+            Some(Request::Queued) => {
+                let Some(queue) = self.queues.get_mut(&session) else { return Cancelled::Nothing };
+                let Some(at) = queue.iter().position(|job| job.id == id) else { return Cancelled::Nothing };
+                let Some(job) = queue.remove(at) else { return Cancelled::Nothing };
+                if queue.is_empty() {
+                    self.turn.retain(|s| *s != session);
+                }
+                self.queued -= 1;
+                Cancelled::Job(job)
+            }
+            Some(Request::Parked { execution }) => {
+                let key = *execution;
+                let Some(entry) = self.entries.get_mut(&key) else { return Cancelled::Nothing };
+                let at = entry.parked.iter().position(|job| job.session == session && job.id == id);
+                match at.and_then(|at| entry.parked.remove(at)) {
+                    Some(job) => Cancelled::Job(job),
+                    None => Cancelled::Nothing,
+                }
+            }
+        }
+    }
+
+    pub fn cancel_suspension(&mut self, session: SessionId, id: SuspensionId) -> Cancelled {
+        let Some(key) = self.by_suspension.get(&id).copied() else { return Cancelled::Nothing };
+        match self.entries.get(&key) {
+            Some(entry) if entry.session == session => match self.end_entry(key) {
+                Some(execution) => Cancelled::Execution(execution),
+                None => Cancelled::Underway,
+            },
+            _ => Cancelled::Nothing,
+        }
+    }
+
+    /// Suspensions whose time is over, to be dropped, and jobs that waited too long, to be answered.
+    pub fn expire(&mut self, now: Instant) -> (Vec<Box<Execution>>, Vec<Job>) {
+        let due: Vec<u64> =
+            self.entries.iter().filter(|(_, e)| e.expires.is_some_and(|at| at <= now)).map(|(key, _)| *key).collect();
+        let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
+        let mut overdue = Vec::new();
+        if let Some(max) = self.limits.max_queue_time {
+            for queue in self.queues.values_mut() {
+                while queue.front().is_some_and(|job| now.saturating_duration_since(job.enqueued) > max) {
+                    overdue.extend(queue.pop_front());
+                    self.queued -= 1;
+                }
+            }
+            let queues = &self.queues;
+            self.turn.retain(|s| queues.get(s).is_some_and(|q| !q.is_empty()));
+        }
+        (executions, overdue)
+    }
+
+    // ---- ending ----
+
+    /// Refuses everything but resumes from now on.
+    pub fn drain(&mut self) {
+        self.draining = true;
+    }
+
+    /// Nothing is queued or running.
+    pub fn is_quiet(&self) -> bool {
+        self.queued == 0 && self.running == 0
+    }
+
+    pub fn queued(&self) -> usize {
+        self.queued
+    }
+
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    pub fn suspended(&self) -> usize {
+        self.suspended
+    }
+
+    pub fn suspensions(&self) -> usize {
+        self.by_suspension.len()
+    }
+}

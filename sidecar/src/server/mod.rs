@@ -1,0 +1,422 @@
+//! The server: connections in, answers out.
+//!
+//! ```text
+//!   workers (maxInstances + 1), each:  poll -- frames --> hub --> next job -> run -> answer -> reset -> ...
+//!                                        ^                                                      |
+//!                                        +------------------------------------------------------+
+//! ```
+//! There is one poller, and it is polled by whichever worker has nothing better to do: a small request is read, run and
+//! answered by one thread, without a hop. When a run takes longer than a tick, the watchdog wakes another worker, which
+//! finds the poller lying there and goes on polling, so that cancellations and pings are always heard.
+
+pub mod connection;
+pub mod hub;
+pub mod listen;
+pub mod poller;
+pub mod session;
+mod work;
+
+use std::io::{self, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::{Done, HelloLimits, Kind, MetricsText, SidecarHello};
+use nexus_protocol::{ErrorCode, ProtocolVersion, RequestId, SidecarMessage, SuspensionId, WireError, limits};
+
+use crate::error::ExitCode;
+use crate::execution::{self, Execution, Totals};
+use crate::runtime::{Load, Runtime};
+use connection::Connection;
+use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
+use poller::{Event, Poller};
+use session::Action;
+
+/// How long a server that was asked to end waits for what is under way.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
+/// Ticks between two looks for what has expired.
+const EXPIRY_TICKS: u64 = 20;
+/// Queued requests are told to try again after this.
+const RETRY_AFTER_MS: u64 = 50;
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serves one connection, and ends with it.
+    Child,
+    /// Serves a socket until it is told to end.
+    Service,
+}
+
+struct State {
+    hub: Hub,
+    poller: Option<Box<Poller>>,
+    last_poll: Instant,
+    /// Counts every time that the poller is taken or laid down.
+    poll_epoch: u64,
+    idle: usize,
+    /// Connections whose sockets are full.
+    settle_later: Vec<SessionId>,
+    drain: Option<Drain>,
+}
+
+struct Drain {
+    until: Instant,
+    /// To be told when everything is done.
+    asked_by: Option<(Arc<Connection>, RequestId)>,
+    /// Suspended executions are waited for as well.
+    patient: bool,
+}
+
+/// See the module.
+pub struct Server {
+    runtime: Arc<Runtime>,
+    mode: Mode,
+    state: Mutex<State>,
+    work: Condvar,
+    wake: UnixStream,
+    exit: mpsc::SyncSender<ExitCode>,
+    engine_digest: String,
+    seen_epoch: AtomicU64,
+    ticks: AtomicU64,
+}
+
+impl Server {
+    /// A server with its poller, and where its end is announced.
+    pub fn new(runtime: Arc<Runtime>, mode: Mode) -> io::Result<(Arc<Self>, mpsc::Receiver<ExitCode>)> {
+        let (wake, wake_reader) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let config = &runtime.config;
+        let spin = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin)?;
+        let hub = Hub::new(HubLimits {
+            max_running: config.max_instances as usize,
+            max_queued: config.max_queued as usize,
+            max_suspended: config.max_suspended as usize,
+            max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
+            max_queue_time: (config.max_queue_ms > 0).then(|| Duration::from_millis(config.max_queue_ms)),
+            suspension_timeout: (config.suspension_timeout_ms > 0).then(|| Duration::from_millis(config.suspension_timeout_ms)),
+        });
+        let (exit, exited) = mpsc::sync_channel(4);
+        let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
+        let state = State { hub, poller: Some(Box::new(poller)), last_poll: Instant::now(), poll_epoch: 0, idle: 0, settle_later: Vec::new(), drain: None };
+        let server = Arc::new(Self {
+            runtime,
+            mode,
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            wake,
+            exit,
+            engine_digest,
+            seen_epoch: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+        });
+        Ok((server, exited))
+    }
+
+    /// Changes the poller before the workers start.
+    pub fn with_poller<T>(&self, f: impl FnOnce(&mut Poller) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.lock();
+        match state.poller.as_mut() {
+            Some(poller) => f(poller),
+            None => Err(io::Error::other("the poller is in use")),
+        }
+    }
+
+    /// Adds the connection of a parent.
+    pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
+        let connection = self.with_poller(|p| p.add(stream))?;
+        self.lock().hub.open_session(connection.session);
+        Ok(())
+    }
+
+    /// Starts the workers.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let weak = Arc::downgrade(self);
+        self.runtime.engine().watchdog().set_hook(Box::new(move |now| weak.upgrade().is_some_and(|server| server.tick(now))));
+        let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
+        for i in 0..=self.runtime.config.max_instances {
+            let server = self.clone();
+            std::thread::Builder::new().name(format!("worker-{i}")).stack_size(stack).spawn(move || server.work())?;
+        }
+        Ok(())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn load(state: &State) -> Load {
+        Load {
+            active: state.hub.running() as u64,
+            suspended: state.hub.suspended() as u64,
+            suspensions: state.hub.suspensions() as u64,
+            queued: state.hub.queued() as u64,
+        }
+    }
+
+    // ---- what the watchdog does for us ----
+
+    /// True while ticks are needed.
+    fn tick(&self, now: Instant) -> bool {
+        // held for microseconds only; whoever holds it now is at work anyway
+        let Ok(mut state) = self.state.try_lock() else { return true };
+        let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
+        let unattended = state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
+        if state.idle > 0 && (unattended || state.hub.has_ready()) {
+            self.work.notify_one();
+        }
+        let (expired, overdue) = if ticks.is_multiple_of(EXPIRY_TICKS) { state.hub.expire(now) } else { Default::default() };
+        let busy = !state.hub.is_quiet() || state.hub.suspended() > 0 || state.drain.is_some();
+        let ended = Self::drained(&mut state, now);
+        drop(state);
+        for _ in &expired {
+            self.runtime.observer.record_suspension(crate::observe::SuspensionEvent::Expired);
+        }
+        drop(expired);
+        for job in overdue {
+            self.answer_overdue(&job);
+        }
+        if let Some(drain) = ended {
+            self.end(drain);
+        }
+        busy
+    }
+
+    fn drained(state: &mut State, now: Instant) -> Option<Drain> {
+        let drain = state.drain.as_ref()?;
+        let done = state.hub.is_quiet() && (state.hub.suspended() == 0 || !drain.patient);
+        if done || now >= drain.until { state.drain.take() } else { None }
+    }
+
+    fn end(&self, drain: Drain) {
+        if let Some((connection, id)) = drain.asked_by {
+            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
+            let _ = connection.stream().set_nonblocking(false);
+            connection.flush();
+        }
+        self.exit(ExitCode::Ok);
+    }
+
+    fn exit(&self, code: ExitCode) {
+        let _ = self.exit.try_send(code);
+    }
+
+    /// Asks for the end: no new work, then the end of what is under way.
+    fn begin_drain(&self, state: &mut State, asked_by: Option<(Arc<Connection>, RequestId)>) {
+        state.hub.drain();
+        let patient = asked_by.is_none();
+        state.drain = Some(Drain { until: Instant::now() + DRAIN_DEADLINE, asked_by, patient });
+        self.runtime.engine().watchdog().notify();
+    }
+
+    fn wake_poller(&self) {
+        let _ = (&self.wake).write(&[1]);
+    }
+
+    // ---- what a look of the poller found ----
+
+    /// Handles events; the poller is ours meanwhile. Jobs are in the hub when this returns.
+    fn handle(&self, poller: &mut Poller, events: &mut Vec<Event>) {
+        let mut touched = std::mem::take(&mut self.lock().settle_later);
+        for event in events.drain(..) {
+            match event {
+                Event::Opened(connection) => self.lock().hub.open_session(connection.session),
+                Event::Closed(session) => self.closed(session),
+                Event::Signal => self.signalled(poller),
+                Event::Frame(connection, action) => {
+                    let session = connection.session;
+                    let closes = matches!(action, Action::Close(..));
+                    if self.act(&connection, action) && !touched.contains(&session) {
+                        touched.push(session);
+                    }
+                    if closes {
+                        connection.flush();
+                        poller.close(session);
+                        self.closed(session);
+                    }
+                }
+            }
+        }
+        for session in touched {
+            if !poller.settle(session) {
+                self.closed(session);
+            }
+        }
+    }
+
+    fn closed(&self, session: SessionId) {
+        let freed = self.lock().hub.close_session(session);
+        drop(freed);
+        if self.mode == Mode::Child {
+            self.exit(ExitCode::Ok);
+        }
+    }
+
+    fn signalled(&self, poller: &mut Poller) {
+        poller.stop_listening();
+        let mut state = self.lock();
+        if state.drain.is_some() {
+            log::warn!("told to end twice: ending at once");
+            self.exit(ExitCode::Ok);
+        } else {
+            log::info!("told to end: finishing what is under way");
+            self.begin_drain(&mut state, None);
+        }
+    }
+
+    /// Does what a frame asks for. True: something was appended to the connection.
+    fn act(&self, connection: &Arc<Connection>, action: Action) -> bool {
+        match action {
+            Action::Welcome => self.welcome(connection),
+            Action::Work(job) => return self.enqueue(connection, job),
+            Action::CancelRequest { id, target } => {
+                let outcome = self.lock().hub.cancel_request(connection.session, target);
+                self.cancelled(connection, id, outcome);
+            }
+            Action::CancelSuspension { id, suspension } => {
+                let outcome = match suspension.parse::<SuspensionId>() {
+                    Ok(suspension) => self.lock().hub.cancel_suspension(connection.session, suspension),
+                    Err(_) => Cancelled::Nothing,
+                };
+                self.cancelled(connection, id, outcome);
+            }
+            Action::Stats(id) => {
+                let load = Self::load(&self.lock());
+                connection.send(id, &SidecarMessage::Stats(self.runtime.stats(load)));
+            }
+            Action::Metrics(id) => {
+                let load = Self::load(&self.lock());
+                let text = self.runtime.prometheus(load);
+                connection.send(id, &SidecarMessage::Metrics(MetricsText { text: &text }));
+            }
+            Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
+            Action::Shutdown(id) => return self.shutdown(connection, id),
+            Action::Refuse(id, error) | Action::Close(id, error) => {
+                self.runtime.observer.record_error(error.code);
+                connection.send(id, &SidecarMessage::Error(error));
+            }
+        }
+        true
+    }
+
+    fn welcome(&self, connection: &Connection) {
+        let config = &self.runtime.config;
+        let limits = HelloLimits {
+            max_frame_bytes: config.max_frame_bytes,
+            max_source_bytes: config.max_source_bytes,
+            max_result_bytes: config.max_result_bytes,
+            timeout_ms: config.timeout_ms,
+            memory_limit_bytes: config.memory_limit_bytes,
+            stack_size_bytes: config.stack_size_bytes,
+            suspension_timeout_ms: config.suspension_timeout_ms,
+            max_host_calls: config.max_host_calls,
+            max_state_mutations: config.max_state_mutations,
+            max_events: config.max_events,
+            max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
+        };
+        let hello = SidecarHello {
+            version: ProtocolVersion::V1,
+            build: env!("CARGO_PKG_VERSION"),
+            engine: &self.engine_digest,
+            pid: std::process::id(),
+            debug: config.debug,
+            limits,
+        };
+        connection.send(RequestId::CONNECTION, &SidecarMessage::Hello(hello));
+    }
+
+    fn enqueue(&self, connection: &Connection, job: Job) -> bool {
+        let refused = self.lock().hub.enqueue(job);
+        match refused {
+            Ok(()) => false,
+            Err((job, Refusal::DuplicateId)) => {
+                let message = format!("request {} is not answered yet, so its id cannot be used again", job.id.0);
+                connection.send(RequestId::CONNECTION, &SidecarMessage::Error(session::protocol_error(message)));
+                true
+            }
+            Err((job, Refusal::Overloaded { limit })) => {
+                self.fail(connection, &job, overloaded(format!("{limit} requests are waiting already")));
+                true
+            }
+            Err((job, Refusal::Draining)) => {
+                self.fail(connection, &job, overloaded("the sidecar is shutting down".into()));
+                true
+            }
+        }
+    }
+
+    /// Answers a job that is not run.
+    fn fail(&self, connection: &Connection, job: &Job, error: WireError) {
+        self.runtime.observer.record_error(error.code);
+        match job.kind {
+            Kind::Execute | Kind::Resume => {
+                let report = Totals::queued(job.enqueued.elapsed()).failure(error);
+                connection.append(|out, max| report.encode(job.id, max, out));
+            }
+            _ => connection.send(job.id, &SidecarMessage::Error(error)),
+        }
+    }
+
+    fn answer_overdue(&self, job: &Job) {
+        self.lock().hub.finish(job.session, job.id);
+        let waited = job.enqueued.elapsed().as_millis();
+        self.fail(&job.connection, job, overloaded(format!("the request waited {waited} ms for an instance")));
+        self.flush(&job.connection);
+    }
+
+    fn cancelled(&self, connection: &Connection, id: RequestId, outcome: Cancelled) {
+        let cancelled = !matches!(outcome, Cancelled::Nothing);
+        match outcome {
+            Cancelled::Nothing => {}
+            Cancelled::Underway => self.runtime.engine().watchdog().notify(),
+            Cancelled::Job(job) => {
+                self.lock().hub.finish(job.session, job.id);
+                self.fail(connection, &job, execution::cancelled());
+            }
+            Cancelled::Execution(execution) => {
+                self.runtime.observer.record_suspension(crate::observe::SuspensionEvent::Cancelled);
+                self.retire(*execution);
+            }
+        }
+        connection.send(id, &SidecarMessage::Done(Done { cancelled }));
+    }
+
+    /// An execution that nobody will resume: its instance can serve others.
+    fn retire(&self, execution: Execution) {
+        self.runtime.give_back(Some(execution.into_instance()));
+    }
+
+    fn shutdown(&self, connection: &Arc<Connection>, id: RequestId) -> bool {
+        match self.mode {
+            Mode::Child => {
+                self.begin_drain(&mut self.lock(), Some((connection.clone(), id)));
+                false
+            }
+            Mode::Service => {
+                connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
+                true
+            }
+        }
+    }
+
+    /// Writes out; what the socket does not take is left to the poller.
+    fn flush(&self, connection: &Connection) {
+        match connection.flush() {
+            connection::Flushed::All => {}
+            connection::Flushed::Blocked => {
+                // only the poller may change what epoll watches; it settles every connection that it is woken for
+                self.lock().settle_later.push(connection.session);
+                self.wake_poller();
+            }
+            connection::Flushed::Broken => {
+                let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+            }
+        }
+    }
+}
+
+fn overloaded(message: String) -> WireError {
+    WireError::new(ErrorCode::Overloaded, message).with_context_number("retryAfterMs", RETRY_AFTER_MS)
+}

@@ -1,0 +1,315 @@
+//! The reading half: one epoll over the listener, the signals and all connections. Whoever holds the poller polls; it is one
+//! object, so only one thread at a time does.
+
+use std::collections::HashMap;
+use std::io::{self, ErrorKind, Read};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::{FrameDecoder, FrameError, RequestId};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::socket::{getsockopt, sockopt};
+
+use super::connection::{Connection, Flushed};
+use super::hub::SessionId;
+use super::session::{Action, Session, protocol_error};
+
+const LISTENER: u64 = 0;
+const SIGNALS: u64 = 1;
+const WAKE: u64 = 2;
+const FIRST_SESSION: u64 = 16;
+
+/// Events taken at once.
+const BATCH: usize = 64;
+/// Read from one connection before the others get their turn.
+const READ_TURN_BYTES: usize = 1 << 20;
+/// A connection that leaves this much unread is not read from.
+const MAX_PENDING_BYTES: usize = 8 << 20;
+/// Connections at once.
+const MAX_CONNECTIONS: usize = 1024;
+/// While traffic is hot, look again this long before sleeping: waking a sleeping thread costs more than a small handler.
+const SPIN: Duration = Duration::from_micros(40);
+/// Traffic is hot for this long after a frame.
+const HOT: Duration = Duration::from_millis(1);
+
+struct Peer {
+    connection: Arc<Connection>,
+    decoder: FrameDecoder,
+    session: Session,
+    /// What epoll is asked for.
+    interest: EpollFlags,
+}
+
+/// What one look found.
+#[derive(Debug)]
+pub enum Event {
+    Opened(Arc<Connection>),
+    Frame(Arc<Connection>, Action),
+    Closed(SessionId),
+    /// A signal arrived.
+    Signal,
+}
+
+/// See the module.
+pub struct Poller {
+    epoll: Epoll,
+    listener: Option<UnixListener>,
+    signals: Option<UnixStream>,
+    wake: UnixStream,
+    peers: HashMap<u64, Peer>,
+    next_session: u64,
+    max_frame_bytes: usize,
+    last_frame: Instant,
+    spin: bool,
+}
+
+impl Poller {
+    /// `wake`: readable when the poller should return although nothing happened.
+    pub fn new(max_frame_bytes: usize, wake: UnixStream, spin: bool) -> io::Result<Self> {
+        wake.set_nonblocking(true)?;
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
+        Ok(Self {
+            epoll,
+            listener: None,
+            signals: None,
+            wake,
+            peers: HashMap::new(),
+            next_session: FIRST_SESSION,
+            max_frame_bytes,
+            last_frame: Instant::now(),
+            spin,
+        })
+    }
+
+    pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
+        listener.set_nonblocking(true)?;
+        self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    pub fn watch_signals(&mut self, signals: UnixStream) -> io::Result<()> {
+        signals.set_nonblocking(true)?;
+        self.epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
+        self.signals = Some(signals);
+        Ok(())
+    }
+
+    /// Takes no more connections.
+    pub fn stop_listening(&mut self) {
+        if let Some(listener) = self.listener.take() {
+            let _ = self.epoll.delete(&listener);
+        }
+    }
+
+    pub fn add(&mut self, stream: UnixStream) -> io::Result<Arc<Connection>> {
+        let token = self.next_session;
+        self.next_session += 1;
+        let connection = Arc::new(Connection::new(SessionId(token), stream, self.max_frame_bytes)?);
+        let interest = EpollFlags::EPOLLIN;
+        self.epoll.add(&*connection, EpollEvent::new(interest, token))?;
+        let decoder = FrameDecoder::new(self.max_frame_bytes);
+        self.peers.insert(token, Peer { connection: connection.clone(), decoder, session: Session::Handshaking, interest });
+        Ok(connection)
+    }
+
+    /// Writes what waits for a connection and asks epoll for what it needs next. False: it is gone.
+    pub fn settle(&mut self, session: SessionId) -> bool {
+        let Some(peer) = self.peers.get_mut(&session.0) else { return false };
+        let flushed = peer.connection.flush();
+        let mut interest = EpollFlags::EPOLLIN;
+        match flushed {
+            Flushed::Broken => {
+                self.close(session);
+                return false;
+            }
+            Flushed::Blocked => {
+                interest |= EpollFlags::EPOLLOUT;
+                if peer.connection.pending_bytes() > MAX_PENDING_BYTES {
+                    interest = EpollFlags::EPOLLOUT;
+                }
+            }
+            Flushed::All => {}
+        }
+        if interest != peer.interest {
+            peer.interest = interest;
+            let mut event = EpollEvent::new(interest, session.0);
+            if self.epoll.modify(&*peer.connection, &mut event).is_err() {
+                self.close(session);
+                return false;
+            }
+        }
+        true
+    }
+
+    pub fn close(&mut self, session: SessionId) {
+        if let Some(peer) = self.peers.remove(&session.0) {
+            let _ = self.epoll.delete(&*peer.connection);
+            let _ = peer.connection.stream().shutdown(std::net::Shutdown::Both);
+        }
+    }
+
+    /// Waits for something to happen (`block`) or just looks, and appends what happened.
+    pub fn poll(&mut self, block: bool, events: &mut Vec<Event>) {
+        let mut ready = [EpollEvent::empty(); BATCH];
+        let n = self.wait(block, &mut ready);
+        for event in ready.iter().take(n) {
+            match event.data() {
+                LISTENER => self.accept(events),
+                SIGNALS => {
+                    if self.signals.as_ref().is_some_and(drain) {
+                        events.push(Event::Signal);
+                    }
+                }
+                WAKE => {
+                    drain(&self.wake);
+                }
+                token => self.serve(SessionId(token), event.events(), events),
+            }
+        }
+        if n > 0 {
+            self.last_frame = Instant::now();
+        }
+    }
+
+    fn wait(&self, block: bool, ready: &mut [EpollEvent]) -> usize {
+        let look = |timeout: EpollTimeout, ready: &mut [EpollEvent]| self.epoll.wait(ready, timeout).unwrap_or(0);
+        if !block {
+            return look(EpollTimeout::ZERO, ready);
+        }
+        if self.spin {
+            let now = Instant::now();
+            if now.saturating_duration_since(self.last_frame) < HOT {
+                while now.elapsed() < SPIN {
+                    let n = look(EpollTimeout::ZERO, ready);
+                    if n > 0 {
+                        return n;
+                    }
+                    std::hint::spin_loop();
+                }
+            }
+        }
+        look(EpollTimeout::NONE, ready)
+    }
+
+    fn accept(&mut self, events: &mut Vec<Event>) {
+        loop {
+            let Some(listener) = &self.listener else { return };
+            match listener.accept() {
+                Ok((stream, _)) => {
+                    if self.peers.len() >= MAX_CONNECTIONS {
+                        log::warn!("a connection is refused: {MAX_CONNECTIONS} are open");
+                        continue;
+                    }
+                    if !is_same_user(&stream) {
+                        log::warn!("a connection of another user is refused");
+                        continue;
+                    }
+                    match self.add(stream) {
+                        Ok(connection) => events.push(Event::Opened(connection)),
+                        Err(e) => log::error!("cannot take a connection: {e}"),
+                    }
+                }
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => {
+                    log::error!("cannot accept a connection: {e}");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn serve(&mut self, session: SessionId, flags: EpollFlags, events: &mut Vec<Event>) {
+        if flags.contains(EpollFlags::EPOLLOUT) && !self.settle(session) {
+            events.push(Event::Closed(session));
+            return;
+        }
+        let Some(peer) = self.peers.get_mut(&session.0) else { return };
+        if !flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+            return;
+        }
+        if !peer.read(session, events) {
+            self.close(session);
+            events.push(Event::Closed(session));
+        }
+    }
+}
+
+impl Peer {
+    /// Reads and takes frames apart. False: the connection is over.
+    fn read(&mut self, session: SessionId, events: &mut Vec<Event>) -> bool {
+        let mut total = 0;
+        while total < READ_TURN_BYTES {
+            let spare = self.decoder.spare();
+            let room = spare.len();
+            let got = match self.connection.stream().read(spare) {
+                Ok(0) => {
+                    if !self.decoder.is_at_boundary() {
+                        log::debug!("session {} ended within a frame", session.0);
+                    }
+                    return false;
+                }
+                Ok(n) => n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
+                Err(_) => return false,
+            };
+            self.decoder.advance(got);
+            total += got;
+            if !self.take_frames(events) {
+                return true;
+            }
+            if got < room {
+                return true; // the socket was emptied; epoll tells of more
+            }
+        }
+        true
+    }
+
+    /// False: the framing is broken, and nothing more can be read.
+    fn take_frames(&mut self, events: &mut Vec<Event>) -> bool {
+        loop {
+            let action = match self.decoder.next_owned() {
+                Ok(Some(frame)) => self.session.on_frame(&self.connection, frame, Instant::now()),
+                Ok(None) => return true,
+                Err(e) => framing_error(&e),
+            };
+            let closes = matches!(action, Action::Close(..));
+            events.push(Event::Frame(self.connection.clone(), action));
+            if closes {
+                return false;
+            }
+        }
+    }
+}
+
+fn framing_error(error: &FrameError) -> Action {
+    Action::Close(RequestId::CONNECTION, protocol_error(error.to_string()))
+}
+
+/// Whether anything was there to read.
+fn drain(stream: &UnixStream) -> bool {
+    let mut some = false;
+    let mut bytes = [0; 64];
+    let mut stream = stream;
+    while matches!(stream.read(&mut bytes), Ok(n) if n > 0) {
+        some = true;
+    }
+    some
+}
+
+fn is_same_user(stream: &UnixStream) -> bool {
+    let fd: BorrowedFd<'_> = stream.as_fd();
+    debug_assert!(fd.as_raw_fd() >= 0);
+    match getsockopt(&fd, sockopt::PeerCredentials) {
+        Ok(credentials) => credentials.uid() == nix::unistd::geteuid().as_raw(),
+        Err(e) => {
+            log::error!("cannot read a peer's credentials: {e}");
+            false
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What a connection's peer may send next, and what happens with it: a machine over frames, without I/O.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use nexus_protocol::message::{Cancel, ClientMessage, Kind};
+use nexus_protocol::{DecodeError, ErrorCode, OwnedFrame, RequestId, VersionRange, WireError, decode_client};
+
+use super::connection::Connection;
+use super::hub::Job;
+
+/// State of one session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Session {
+    /// Hello has not come yet.
+    Handshaking,
+    Open,
+}
+
+/// What to do with a frame.
+#[derive(Debug)]
+pub enum Action {
+    /// Answer hello; the session is open.
+    Welcome,
+    /// Give it to a worker.
+    Work(Job),
+    CancelRequest { id: RequestId, target: RequestId },
+    CancelSuspension { id: RequestId, suspension: String },
+    Stats(RequestId),
+    Metrics(RequestId),
+    Pong(RequestId),
+    Shutdown(RequestId),
+    /// Answer with an error; the connection goes on.
+    Refuse(RequestId, WireError),
+    /// Answer with an error and close.
+    Close(RequestId, WireError),
+}
+
+impl Session {
+    /// Takes one frame in.
+    pub fn on_frame(&mut self, connection: &Arc<Connection>, frame: OwnedFrame, now: Instant) -> Action {
+        // requests for a worker are decoded there; here it is enough to know what they are
+        if let (Self::Open, Some((kind, id))) = (*self, peek(&frame)) {
+            if matches!(kind, Kind::Execute | Kind::Precompile | Kind::Check | Kind::Resume) {
+                let connection = connection.clone();
+                let frame = Arc::new(frame);
+                return Action::Work(Job { session: connection.session, id, kind, frame, enqueued: now, connection });
+            }
+        }
+        let envelope = match decode_client(&frame) {
+            Ok(envelope) => envelope,
+            Err(e) => return refuse(&e),
+        };
+        let id = envelope.id;
+        match (*self, envelope.message) {
+            (Self::Handshaking, ClientMessage::Hello(hello)) => match VersionRange::SUPPORTED.negotiate(hello.versions()) {
+                Ok(_) => {
+                    log::debug!("session {} is {:?}", connection.session.0, hello.client);
+                    *self = Self::Open;
+                    Action::Welcome
+                }
+                Err(mismatch) => Action::Close(RequestId::CONNECTION, protocol_error(mismatch.to_string())),
+            },
+            (Self::Handshaking, _) => {
+                Action::Close(RequestId::CONNECTION, protocol_error("the first frame of a connection has to be hello".into()))
+            }
+            (Self::Open, ClientMessage::Hello(_)) => {
+                Action::Close(RequestId::CONNECTION, protocol_error("hello comes once per connection".into()))
+            }
+            (Self::Open, ClientMessage::Cancel(Cancel::Request(target))) => Action::CancelRequest { id, target: RequestId(target) },
+            (Self::Open, ClientMessage::Cancel(Cancel::Suspension(s))) => Action::CancelSuspension { id, suspension: s.to_owned() },
+            (Self::Open, ClientMessage::Stats) => Action::Stats(id),
+            (Self::Open, ClientMessage::Metrics) => Action::Metrics(id),
+            (Self::Open, ClientMessage::Ping) => Action::Pong(id),
+            (Self::Open, ClientMessage::Shutdown) => Action::Shutdown(id),
+            (Self::Open, _) => Action::Refuse(id, protocol_error("this kind of request is not known here".into())),
+        }
+    }
+}
+
+pub fn protocol_error(message: String) -> WireError {
+    WireError::new(ErrorCode::ProtocolError, message)
+}
+
+/// The answer to a frame that could not be decoded.
+pub fn refuse(error: &DecodeError) -> Action {
+    let wire = error.to_wire();
+    if error.ends_connection() { Action::Close(error.id, wire) } else { Action::Refuse(error.id, wire) }
+}
+
+/// Kind and id of a frame, where its head is well-formed: `[kind, id, ...`.
+fn peek(body: &[u8]) -> Option<(Kind, RequestId)> {
+    let mut rest = body;
+    let elements = rmp::decode::read_array_len(&mut rest).ok()?;
+    let kind: u8 = rmp::decode::read_int(&mut rest).ok()?;
+    let id: u32 = rmp::decode::read_int(&mut rest).ok()?;
+    let kind = Kind::from_number(kind)?;
+    (elements == 3 && id != 0).then_some((kind, RequestId(id)))
+}

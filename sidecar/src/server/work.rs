@@ -1,0 +1,340 @@
+//! What a worker does: the next job, or the poller, or sleep.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::{Checked, ClientMessage, Compiled, Kind, Resolution, Resume};
+use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
+use serde::Serialize;
+
+use super::connection::Connection;
+use super::hub::{Job, SessionId, Taken};
+use super::poller::Poller;
+use super::session::{Action, refuse};
+use super::{Event, Server};
+use crate::engine::Instance;
+use crate::execution::{self, Answer, Progress, Report, Totals};
+use crate::observe::SuspensionEvent;
+
+/// With jobs waiting, the poller is looked at this often.
+const POLL_INTERVAL: Duration = Duration::from_millis(1);
+/// With jobs waiting, answers are held back this long, so that several leave in one write.
+const BATCH_TIME: Duration = Duration::from_micros(100);
+
+enum Step {
+    Run(Job),
+    Poll(Box<Poller>, bool),
+    Flush,
+}
+
+/// Answers of this worker that are not written yet.
+#[derive(Default)]
+struct Unflushed {
+    connections: Vec<Arc<Connection>>,
+    since: Option<Instant>,
+}
+
+impl Unflushed {
+    fn add(&mut self, connection: Arc<Connection>) {
+        self.since.get_or_insert_with(Instant::now);
+        if !self.connections.iter().any(|c| Arc::ptr_eq(c, &connection)) {
+            self.connections.push(connection);
+        }
+    }
+
+    fn is_due(&self, more_work: bool) -> bool {
+        self.since.is_some_and(|since| !more_work || since.elapsed() >= BATCH_TIME)
+    }
+}
+
+impl Server {
+    /// The life of a worker thread.
+    pub(super) fn work(self: Arc<Self>) {
+        let mut unflushed = Unflushed::default();
+        let mut events: Vec<Event> = Vec::new();
+        loop {
+            match self.next_step(&unflushed) {
+                Step::Run(job) => self.run(job, &mut unflushed),
+                Step::Flush => self.flush_all(&mut unflushed),
+                Step::Poll(mut poller, block) => {
+                    poller.poll(block, &mut events);
+                    self.handle(&mut poller, &mut events);
+                    let mut state = self.lock();
+                    state.poller = Some(poller);
+                    state.last_poll = Instant::now();
+                    state.poll_epoch += 1;
+                }
+            }
+        }
+    }
+
+    fn next_step(&self, unflushed: &Unflushed) -> Step {
+        let mut state = self.lock();
+        loop {
+            let ready = state.hub.has_ready();
+            if ready && (state.poller.is_none() || state.last_poll.elapsed() < POLL_INTERVAL) {
+                if let Some(job) = state.hub.next_job() {
+                    return Step::Run(job);
+                }
+            }
+            if unflushed.since.is_some() {
+                return Step::Flush;
+            }
+            if let Some(poller) = state.poller.take() {
+                state.poll_epoch += 1;
+                return Step::Poll(poller, !ready);
+            }
+            if let Some(job) = state.hub.next_job() {
+                return Step::Run(job);
+            }
+            state.idle += 1;
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
+        }
+    }
+
+    fn flush_all(&self, unflushed: &mut Unflushed) {
+        for connection in unflushed.connections.drain(..) {
+            self.flush(&connection);
+        }
+        unflushed.since = None;
+    }
+
+    /// Runs one job to its answer. Whatever happens, there is exactly one.
+    fn run(&self, job: Job, unflushed: &mut Unflushed) {
+        let connection = job.connection.clone();
+        let (session, id, kind) = (job.session, job.id, job.kind);
+        let done = catch_unwind(AssertUnwindSafe(|| self.run_job(&connection, job)));
+        let instance = match done {
+            Ok(Outcome::Answered(instance)) => instance,
+            Ok(Outcome::Parked) => return,
+            Err(_) => {
+                log::error!("a worker panicked; the request is answered with an internal error");
+                let error = WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
+                self.answer_failure(&connection, id, kind, Duration::ZERO, error);
+                None
+            }
+        };
+        let more = {
+            let mut state = self.lock();
+            state.hub.finish(session, id);
+            state.hub.has_ready()
+        };
+        unflushed.add(connection);
+        if unflushed.is_due(more) {
+            self.flush_all(unflushed);
+        }
+        // after the answer: nobody waits for the reset
+        self.runtime.give_back(instance);
+    }
+
+    fn run_job(&self, connection: &Connection, job: Job) -> Outcome {
+        let queued = job.enqueued.elapsed();
+        // shared, since the job takes it along when it has to wait
+        let frame = job.frame.clone();
+        let envelope = match decode_client(&frame) {
+            Ok(envelope) => envelope,
+            Err(e) => {
+                let (id, error, closes) = match refuse(&e) {
+                    Action::Close(id, error) => (id, error, true),
+                    Action::Refuse(id, error) => (id, error, false),
+                    _ => return Outcome::Answered(None),
+                };
+                self.runtime.observer.record_error(error.code);
+                connection.send(id, &SidecarMessage::Error(error));
+                if closes {
+                    connection.flush();
+                    // the poller sees the end of the stream and frees the session
+                    let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+                }
+                return Outcome::Answered(None);
+            }
+        };
+        let (session, id) = (job.session, job.id);
+        let mut register = |control: &Arc<_>| self.lock().hub.register(session, id, control);
+        match envelope.message {
+            ClientMessage::Execute(request) => {
+                let (report, progress) = self.runtime.execute(&request, queued, &mut register);
+                self.conclude(connection, (session, id), report, progress, None)
+            }
+            ClientMessage::Resume(resume) => self.resume(connection, job, &resume),
+            ClientMessage::Precompile(request) => {
+                let started = Instant::now();
+                match self.runtime.compile(request.source, self.compile_timeout(), &mut register) {
+                    Ok(found) => {
+                        let handle = self.runtime.handle(&found.handler);
+                        let message = Compiled {
+                            handler: &handle,
+                            capabilities: found.handler.capabilities.iter().map(|need| &*need.token).collect(),
+                            suspend_mode: found.handler.suspend_mode,
+                            cache_hit: found.cache_hit,
+                            compilation_time_us: started.elapsed().as_micros() as u64,
+                        };
+                        connection.send(id, &SidecarMessage::Compiled(message));
+                    }
+                    Err(error) => self.answer_failure(connection, id, Kind::Precompile, queued, error),
+                }
+                Outcome::Answered(None)
+            }
+            ClientMessage::Check(request) => {
+                match self.runtime.compile(request.source, self.compile_timeout(), &mut register) {
+                    Ok(found) => {
+                        let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
+                        let suspend_mode = found.handler.suspend_mode;
+                        connection.send(id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
+                    }
+                    Err(error) => self.answer_failure(connection, id, Kind::Check, queued, error),
+                }
+                Outcome::Answered(None)
+            }
+            _ => {
+                let error = super::session::protocol_error("this kind of request is not known here".into());
+                self.answer_failure(connection, id, Kind::Ping, queued, error);
+                Outcome::Answered(None)
+            }
+        }
+    }
+
+    fn compile_timeout(&self) -> Option<Duration> {
+        let ms = self.runtime.config.timeout_ms;
+        (ms > 0).then(|| Duration::from_millis(ms))
+    }
+
+    fn resume(&self, connection: &Connection, job: Job, resume: &Resume<'_>) -> Outcome {
+        let queued = job.enqueued.elapsed();
+        let (session, id) = (job.session, job.id);
+        let answer = match resolution_bytes(&resume.resolution) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.answer_failure(connection, id, Kind::Resume, queued, error);
+                return Outcome::Answered(None);
+            }
+        };
+        let taken = match resume.suspension.parse::<SuspensionId>() {
+            Ok(suspension) => (suspension, self.lock().hub.take(suspension, job)),
+            Err(_) => return self.refuse_resume(connection, id, queued),
+        };
+        match taken {
+            (_, Taken::Parked) => Outcome::Parked,
+            (_, Taken::Unknown(_)) => self.refuse_resume(connection, id, queued),
+            (suspension, Taken::Run { key, execution }) => {
+                self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
+                let mut register = |control: &Arc<_>| self.lock().hub.register_resumed(key, session, id, control);
+                let (report, progress) = self.runtime.resume(*execution, suspension, answer.as_answer(), &mut register);
+                self.conclude(connection, (session, id), report, progress, Some(key))
+            }
+        }
+    }
+
+    fn refuse_resume(&self, connection: &Connection, id: RequestId, queued: Duration) -> Outcome {
+        self.runtime.observer.record_suspension(SuspensionEvent::Refused);
+        self.answer_failure(connection, id, Kind::Resume, queued, execution::no_such_suspension());
+        Outcome::Answered(None)
+    }
+
+    /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
+    fn conclude(
+        &self,
+        connection: &Connection,
+        (session, id): (SessionId, RequestId),
+        mut report: Report,
+        progress: Progress,
+        key: Option<u64>,
+    ) -> Outcome {
+        let now = Instant::now();
+        let instance = match progress {
+            Progress::Suspended(execution) => {
+                let kept = match key {
+                    None => self.lock().hub.suspend(session, execution, now),
+                    Some(key) => self.lock().hub.put_back(key, execution, now),
+                };
+                match kept {
+                    Ok(()) => {
+                        self.runtime.observer.record_suspension(SuspensionEvent::Created);
+                        None
+                    }
+                    Err(execution) => {
+                        let error = if key.is_some() {
+                            execution::cancelled()
+                        } else {
+                            WireError::resource_limit(
+                                "maxSuspended",
+                                self.runtime.config.max_suspended,
+                                self.runtime.config.max_suspended + 1,
+                            )
+                        };
+                        report = report.into_failure(error);
+                        Some(execution.into_instance())
+                    }
+                }
+            }
+            Progress::Finished(instance) => {
+                if let Some(key) = key {
+                    self.lock().hub.end(key);
+                }
+                instance
+            }
+        };
+        connection.append(|out, max| report.encode(id, max, out));
+        Outcome::Answered(instance)
+    }
+
+    fn answer_failure(&self, connection: &Connection, id: RequestId, kind: Kind, queued: Duration, error: WireError) {
+        self.runtime.observer.record_error(error.code);
+        if matches!(kind, Kind::Execute | Kind::Resume) {
+            let report = Totals::queued(queued).failure(error);
+            connection.append(|out, max| report.encode(id, max, out));
+        } else {
+            connection.send(id, &SidecarMessage::Error(error));
+        }
+    }
+}
+
+/// What became of a job.
+enum Outcome {
+    /// Its answer is in the connection's buffer; the instance is to be reset.
+    Answered(Option<Instance>),
+    /// It waits for another job.
+    Parked,
+}
+
+/// A client's answer to a call, as the guest takes it.
+enum ResolutionBytes<'a> {
+    Value(&'a [u8]),
+    Failure(Vec<u8>),
+}
+
+impl ResolutionBytes<'_> {
+    fn as_answer(&self) -> Answer<'_> {
+        match self {
+            Self::Value(bytes) => Answer::Value(bytes),
+            Self::Failure(bytes) => Answer::Failure(bytes),
+        }
+    }
+}
+
+#[derive(Serialize)]
+struct FailureFields<'a> {
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'a str>,
+}
+
+fn resolution_bytes<'a>(resolution: &Resolution<'a>) -> Result<ResolutionBytes<'a>, WireError> {
+    match resolution {
+        Resolution::Value(None) => Ok(ResolutionBytes::Value(payload::NIL)),
+        Resolution::Value(Some(bytes)) => match crate::engine::context::check_payload(bytes) {
+            Ok(()) => Ok(ResolutionBytes::Value(bytes)),
+            Err(e) => Err(WireError::new(ErrorCode::InvalidArgument, format!("value: {e}"))),
+        },
+        Resolution::Failure(failure) => {
+            let fields = FailureFields { message: failure.message, name: failure.name, code: failure.code };
+            rmp_serde::to_vec_named(&fields)
+                .map(ResolutionBytes::Failure)
+                .map_err(|e| WireError::new(ErrorCode::InternalError, e.to_string()))
+        }
+    }
+}
