@@ -7,7 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::places::Places;
+use crate::places::Workshop;
 use crate::process::{exists, quiet};
 use crate::stages::{advise, note};
 
@@ -20,15 +20,15 @@ pub struct Binaryen {
 }
 
 impl Binaryen {
-    pub fn ensure(places: &Places) -> Result<Self> {
+    pub fn ensure(shop: &Workshop) -> Result<Self> {
         if !exists("node") || !exists("npm") {
             return Err(advise("node and npm are not on the search path", "install Node.js 20 or later, with npm"));
         }
         let name = format!("binaryen-{VERSION}");
         let wasm_opt = |directory: &Path| directory.join("node_modules/binaryen/bin/wasm-opt");
-        if !wasm_opt(&places.cache.join(&name)).is_file() {
-            let scratch = places.scratch("binaryen")?;
-            let pinned = places.root.join("tests/xtask/binaryen");
+        if !wasm_opt(&shop.places.cache.join(&name)).is_file() {
+            let scratch = shop.scratch("binaryen")?;
+            let pinned = shop.places.root.join("tests/xtask/binaryen");
             for file in ["package.json", "package-lock.json"] {
                 fs::copy(pinned.join(file), scratch.join(file)).with_context(|| format!("cannot copy {file}"))?;
             }
@@ -40,9 +40,9 @@ impl Binaryen {
                     "check that npm reaches its registry; run this again",
                 ))
             })?;
-            places.finish(&scratch, &name)?;
+            shop.finish(&scratch, &name)?;
         }
-        let binaryen = Self { wasm_opt: wasm_opt(&places.cache.join(&name)) };
+        let binaryen = Self { wasm_opt: wasm_opt(&shop.places.cache.join(&name)) };
         let said = quiet("asking wasm-opt", binaryen.command().arg("--version"))?;
         note(said.trim());
         Ok(binaryen)

@@ -19,7 +19,7 @@ use serde_json::json;
 use crate::binaryen::{self, Binaryen};
 use crate::digest::{self, Inputs};
 use crate::patches::{self, Patch};
-use crate::places::{Places, point, remove, write_if_changed};
+use crate::places::{Workshop, point, remove, write_if_changed};
 use crate::process::quiet;
 use crate::stages::note;
 use crate::wasmedge::{self, WasmEdge};
@@ -96,18 +96,18 @@ pub struct Tools<'a> {
 }
 
 /// Builds what is not in the cache, and leaves `.nexus/guest`.
-pub fn ensure(places: &Places, tools: &Tools) -> Result<()> {
-    let sources = Sources::read(places)?;
+pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
+    let sources = Sources::read(&shop.places.root)?;
     let mut described = serde_json::Map::new();
     let mut sums = String::new();
-    let here = places.links.join("guest");
+    let here = shop.places.links.join("guest");
     fs::create_dir_all(&here)?;
     for variant in VARIANTS {
         let digest = variant.digest(&sources);
         let name = format!("guest/{}-{}", variant.name, &digest[..16]);
-        let directory = match cached(&places.cache.join(&name), variant) {
+        let directory = match cached(&shop.places.cache.join(&name), variant) {
             Some(directory) => directory,
-            None => variant.build(places, tools, &sources, &name)?,
+            None => variant.build(shop, tools, &sources, &name)?,
         };
         gate(&directory, variant)?;
         // Its age is that of its last use.
@@ -129,7 +129,7 @@ pub fn ensure(places: &Places, tools: &Tools) -> Result<()> {
             }),
         );
         note(format!("{}: {}", variant.name, directory.display()));
-        prune(&places.cache.join("guest"), variant)?;
+        prune(&shop.places.cache.join("guest"), variant)?;
     }
     write_if_changed(&here.join("guest.json"), &(serde_json::to_string_pretty(&described)? + "\n"))?;
     // The last to be written: build.rs watches it.
@@ -137,8 +137,8 @@ pub fn ensure(places: &Places, tools: &Tools) -> Result<()> {
 }
 
 impl Sources {
-    fn read(places: &Places) -> Result<Self> {
-        let directory = places.root.join("sidecar/guest");
+    fn read(root: &Path) -> Result<Self> {
+        let directory = root.join("sidecar/guest");
         let mut ours = Vec::new();
         for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))? {
             let path = entry?.path();
@@ -148,7 +148,7 @@ impl Sources {
             }
         }
         ours.sort();
-        let mut quickjs = quickjs::read(&quickjs::locate(&places.root)?)?;
+        let mut quickjs = quickjs::read(&quickjs::locate(root)?)?;
         let patches = patches::read(&directory.join("patches"))?;
         for patch in &patches {
             patch.apply(&mut quickjs)?;
@@ -178,8 +178,8 @@ impl Variant {
         inputs.hex()
     }
 
-    fn build(&self, places: &Places, tools: &Tools, sources: &Sources, name: &str) -> Result<PathBuf> {
-        let work = places.scratch("guest")?;
+    fn build(&self, shop: &Workshop, tools: &Tools, sources: &Sources, name: &str) -> Result<PathBuf> {
+        let work = shop.scratch("guest")?;
         let linked = self.timed("compiling QuickJS and the shim", || self.compile(&work, sources))?;
 
         let out = work.join("out");
@@ -208,7 +208,7 @@ impl Variant {
             out.join("SHA256SUMS"),
             format!("{}  {1}.wasm\n{2}  {1}.so\n", sum(&module)?, self.stem, sum(&library)?),
         )?;
-        let directory = places.finish(&out, name)?;
+        let directory = shop.finish(&out, name)?;
         remove(&work)?;
         Ok(directory)
     }

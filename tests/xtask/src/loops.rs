@@ -18,15 +18,17 @@ const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
 /// Until the guest artifact is there and plain cargo commands work.
 pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
-    let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(places))?;
+    let shop = &places.workshop()?;
+    let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
     stages.run("guest compiler", toolchain::ensure)?;
-    let binaryen = stages.run("Binaryen", || Binaryen::ensure(places))?;
+    let binaryen = stages.run("Binaryen", || Binaryen::ensure(shop))?;
     wasmedge.link(&places.links)?;
     toolchain::link(&places.links)?;
-    stages.run("guest", || guest::ensure(places, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
+    stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
 }
 
 pub fn setup(places: &Places, stages: &mut Stages) -> Result<()> {
+    let _alone = places.lock()?;
     guest(places, stages)?;
     stages.run("build", || workspace::build(&places.root))?;
     stages.run("build Node client", || workspace::build_node_client(&places.root))

@@ -1,5 +1,8 @@
 //! Where things are: the repository, the cache of costly results outside it, and `.nexus`, whose links tell plain cargo
 //! commands where the results are.
+//!
+//! The cache may be shared by checkouts. Work in it goes on in a [`Workshop`], of which there is one at a time; set-up of one
+//! checkout is guarded by a lock of its own.
 
 use std::fs::{self, File, TryLockError};
 use std::io::ErrorKind;
@@ -10,7 +13,7 @@ use anyhow::{Context, Result};
 
 use crate::stages::{advise, note};
 
-/// The directories of one set-up. Holding it holds the cache's lock: two set-ups never work at once.
+/// The directories of one checkout.
 pub struct Places {
     /// The repository.
     pub root: PathBuf,
@@ -18,6 +21,11 @@ pub struct Places {
     pub cache: PathBuf,
     /// `.nexus` in the repository.
     pub links: PathBuf,
+}
+
+/// The right to change the cache, until it is dropped.
+pub struct Workshop<'a> {
+    pub places: &'a Places,
     _lock: File,
 }
 
@@ -28,23 +36,39 @@ impl Places {
             std::env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = manifest.join("../..").canonicalize().context("cannot find the repository; use `cargo xtask`")?;
         let cache = cache_directory()?;
-        fs::create_dir_all(cache.join("tmp")).map_err(|error| {
-            advise(
-                format!("cannot write to the cache directory {}: {error}", cache.display()),
-                "set NEXUS_BUILD_CACHE to a directory that you may write to",
-            )
-        })?;
-        let lock = lock(&cache.join("lock"))?;
-        // With the lock held, whatever is here was left by a set-up that did not end.
-        remove_contents(&cache.join("tmp"))?;
         let links = root.join(".nexus");
-        fs::create_dir_all(&links)?;
-        Ok(Self { root, cache, links, _lock: lock })
+        for directory in [cache.join("tmp"), links.clone()] {
+            fs::create_dir_all(&directory).map_err(|error| {
+                advise(
+                    format!("cannot make the directory {}: {error}", directory.display()),
+                    "see who owns it; the cache's place can be chosen by NEXUS_BUILD_CACHE",
+                )
+            })?;
+        }
+        Ok(Self { root, cache, links })
     }
 
-    /// An empty directory for work in progress, on the file system of the cache, so that it can be renamed into place.
+    /// Keeps a second set-up of this checkout waiting for as long as the file is held.
+    pub fn lock(&self) -> Result<File> {
+        lock(&self.links.join("lock"))
+    }
+
+    /// Keeps other checkouts from changing the cache.
+    pub fn workshop(&self) -> Result<Workshop<'_>> {
+        let lock = lock(&self.cache.join("lock"))?;
+        // With the lock held, whatever is here was left by a set-up that did not end.
+        for entry in fs::read_dir(self.cache.join("tmp"))? {
+            remove(&entry?.path())?;
+        }
+        Ok(Workshop { places: self, _lock: lock })
+    }
+}
+
+impl Workshop<'_> {
+    /// An empty directory for work in progress, on the file system of the cache, so that it can be renamed into place. Its
+    /// name is ours alone: a compiler that outlived an earlier set-up must not write into it.
     pub fn scratch(&self, name: &str) -> Result<PathBuf> {
-        let path = self.cache.join("tmp").join(name);
+        let path = self.places.cache.join("tmp").join(format!("{name}-{}", std::process::id()));
         remove(&path)?;
         fs::create_dir_all(&path)?;
         Ok(path)
@@ -52,7 +76,7 @@ impl Places {
 
     /// Moves a finished directory into the cache.
     pub fn finish(&self, scratch: &Path, name: &str) -> Result<PathBuf> {
-        let place = self.cache.join(name);
+        let place = self.places.cache.join(name);
         if let Some(parent) = place.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -92,13 +116,6 @@ pub fn write_if_changed(path: &Path, text: &str) -> Result<()> {
         return Ok(());
     }
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-}
-
-fn remove_contents(directory: &Path) -> Result<()> {
-    for entry in fs::read_dir(directory)? {
-        remove(&entry?.path())?;
-    }
-    Ok(())
 }
 
 fn cache_directory() -> Result<PathBuf> {

@@ -14,7 +14,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::PrivateApt;
-use crate::places::{Places, point, remove};
+use crate::places::{Workshop, point, remove};
 use crate::process::quiet;
 use crate::stages::{advise, note};
 
@@ -58,14 +58,14 @@ pub struct WasmEdge {
 
 impl WasmEdge {
     /// Finds it or fetches it.
-    pub fn ensure(places: &Places) -> Result<Self> {
+    pub fn ensure(shop: &Workshop) -> Result<Self> {
         if let Some(found) = present()? {
             note(format!("found in {}", found.lib.display()));
             return Ok(found);
         }
-        let prefix = places.cache.join(format!("wasmedge-{VERSION}"));
+        let prefix = shop.places.cache.join(format!("wasmedge-{VERSION}"));
         if !prefix.join("bin/wasmedge").is_file() {
-            fetch(places)?;
+            fetch(shop)?;
         }
         let wasmedge = Self::of_prefix(&prefix)?;
         wasmedge.check()?;
@@ -157,10 +157,10 @@ fn present() -> Result<Option<WasmEdge>> {
 }
 
 /// The second door.
-fn fetch(places: &Places) -> Result<()> {
+fn fetch(shop: &Workshop) -> Result<()> {
     let mut reasons = Vec::new();
     for suite in SUITES {
-        match fetch_from(places, suite) {
+        match fetch_from(shop, suite) {
             Ok(()) => return Ok(()),
             Err(error) => {
                 note(format!("Debian {suite}: {error:#}"));
@@ -177,8 +177,8 @@ fn fetch(places: &Places) -> Result<()> {
     ))
 }
 
-fn fetch_from(places: &Places, suite: &str) -> Result<()> {
-    let work = places.scratch("wasmedge")?;
+fn fetch_from(shop: &Workshop, suite: &str) -> Result<()> {
+    let work = shop.scratch("wasmedge")?;
     let apt = PrivateApt::of_suite(&work.join("apt"), suite)?;
     let candidate = apt.candidate("libwasmedge-dev")?;
     if !candidate.starts_with(VERSION) {
@@ -198,7 +198,7 @@ fn fetch_from(places: &Places, suite: &str) -> Result<()> {
         symlink(Path::new("lib").join(loader.context("libc6 has no loader")?), prefix.join("loader"))?;
     }
     WasmEdge::of_prefix(&prefix)?.check()?;
-    places.finish(&prefix, &format!("wasmedge-{VERSION}"))?;
+    shop.finish(&prefix, &format!("wasmedge-{VERSION}"))?;
     remove(&work)
 }
 
