@@ -1,0 +1,363 @@
+//! One vector per message, in its smallest and its fullest form, and forms that a reader has to accept too.
+
+use nexus_protocol::message::{
+    CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, Done, Execute, ExecutionMetrics,
+    HelloLimits, MetricsText, PendingCall, Precompile, Resolution, Resume, SegmentResult, SidecarHello, Stats, Status,
+    SuspendMode,
+};
+use nexus_protocol::{
+    ClientMessage, EffectList, ErrorCode, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError, limits,
+};
+use serde_json::json;
+
+use crate::Vector;
+use crate::bytes::{bin, body, frame, map, nil, text};
+use crate::tagged;
+
+const SUSPENSION: &str = "00112233445566778899aabbccddeeff";
+const OTHER_SUSPENSION: &str = "ffeeddccbbaa99887766554433221100";
+const ENGINE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+const MAX_BODY_BYTES: usize = 1 << 20;
+
+pub(crate) fn all() -> Vec<Vector> {
+    [requests(), answers(), results(), errors(), lenient()].into_iter().flatten().collect()
+}
+
+fn requests() -> Vec<Vector> {
+    let v1 = ProtocolVersion::V1;
+    let hello = ClientHello { magic: MAGIC, min: v1, max: v1, client: "nexus-client/0.1.0" };
+    let mut full = Execute::new(Code::Source("const r = await $ext.http.get($args.url)\n$state.n = r.n\nreturn r"));
+    full.panel_id = Some("panel-1");
+    full.handler_name = Some("onClick");
+    full.state = Some(&[0x81, 0xa1, b'n', 0x01]);
+    full.args = Some(b"\x81\xa3url\xa1/");
+    full.scope = Some(&[0x80]);
+    full.capabilities =
+        vec!["state:read:*", "state:write:n", "ext:http.get", "events:emit:system:error", "crypto:random"];
+    full.extensions = Some(vec![("http", vec!["get", "post"]), ("none", vec![])]);
+    full.timeout_ms = Some(250);
+    full.limits = CallLimits {
+        memory_limit_bytes: Some(8 << 20),
+        max_host_calls: Some(100),
+        max_state_mutations: Some(10),
+        max_events: Some(0),
+        max_result_bytes: Some(1 << 16),
+        max_log_bytes: Some(1024),
+        unknown: None,
+    };
+    full.strict_capabilities = true;
+    full.seed = Some(u64::MAX);
+    let failure = CallFailure { message: "connect ECONNREFUSED", name: Some("FetchError"), code: Some("ECONNREFUSED") };
+    let bare_failure = CallFailure { message: "no", name: None, code: None };
+    let resume = |resolution| ClientMessage::Resume(Resume { suspension: SUSPENSION, resolution });
+    vec![
+        client("hello", "first frame of a client", &ClientMessage::Hello(hello)),
+        client(
+            "execute-smallest",
+            "a source and nothing else",
+            &ClientMessage::Execute(Execute::new(Code::Source("return 1"))),
+        ),
+        client(
+            "execute-empty-source",
+            "an empty source is a source",
+            &ClientMessage::Execute(Execute::new(Code::Source(""))),
+        ),
+        client(
+            "execute-handler",
+            "a handle instead of a source",
+            &ClientMessage::Execute(Execute::new(Code::Handler(&[0, 1, 254, 255]))),
+        ),
+        client("execute-full", "every key", &ClientMessage::Execute(full)),
+        client(
+            "execute-unicode",
+            "a source beyond ASCII",
+            &ClientMessage::Execute(Execute::new(Code::Source("return 'żółw 🐢'"))),
+        ),
+        client(
+            "precompile",
+            "without a name",
+            &ClientMessage::Precompile(Precompile { source: "return 1", handler_name: None }),
+        ),
+        client(
+            "precompile-named",
+            "with a name",
+            &ClientMessage::Precompile(Precompile { source: "return 1", handler_name: Some("onLoad") }),
+        ),
+        client("resume-nil", "no value means nil", &resume(Resolution::Value(None))),
+        client("resume-value", "a value", &resume(Resolution::Value(Some(&[0x93, 1, 2, 3])))),
+        client("resume-error", "the call failed", &resume(Resolution::Failure(failure))),
+        client("resume-error-smallest", "the call failed, message only", &resume(Resolution::Failure(bare_failure))),
+        client("cancel-suspension", "cancel by suspension", &ClientMessage::Cancel(Cancel::Suspension(SUSPENSION))),
+        client("cancel-request", "cancel by request", &ClientMessage::Cancel(Cancel::Request(4_000_000_000))),
+        client("check", "check", &ClientMessage::Check(Check { source: "$emit('x', 1)" })),
+        client("stats", "stats", &ClientMessage::Stats),
+        client("metrics", "metrics", &ClientMessage::Metrics),
+        client("ping", "ping", &ClientMessage::Ping),
+        client("shutdown", "shutdown", &ClientMessage::Shutdown),
+    ]
+}
+
+fn answers() -> Vec<Vector> {
+    let hello = SidecarHello {
+        version: ProtocolVersion::V1,
+        build: "0.1.0",
+        engine: ENGINE,
+        pid: 4242,
+        debug: false,
+        limits: HelloLimits {
+            max_frame_bytes: limits::DEFAULT_MAX_FRAME_BYTES,
+            max_source_bytes: limits::DEFAULT_MAX_SOURCE_BYTES,
+            max_result_bytes: limits::DEFAULT_MAX_RESULT_BYTES,
+            timeout_ms: limits::DEFAULT_TIMEOUT_MS,
+            memory_limit_bytes: limits::DEFAULT_MEMORY_LIMIT_BYTES,
+            stack_size_bytes: limits::DEFAULT_STACK_SIZE_BYTES,
+            suspension_timeout_ms: limits::DEFAULT_SUSPENSION_TIMEOUT_MS,
+            max_host_calls: limits::DEFAULT_MAX_HOST_CALLS,
+            max_state_mutations: limits::DEFAULT_MAX_STATE_MUTATIONS,
+            max_events: limits::DEFAULT_MAX_EVENTS,
+            max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
+        },
+    };
+    let compiled = Compiled {
+        handler: &[0xca, 0xfe, 0xba, 0xbe],
+        capabilities: vec!["state:read:n", "ext:http.get"],
+        suspend_mode: SuspendMode::Await,
+        cache_hit: true,
+        compilation_time_us: 812,
+    };
+    let stats = Stats {
+        total_executions: 1_000_000,
+        active_instances: 2,
+        available_instances: 8,
+        suspended_instances: 1,
+        cache_hit_rate: 0.875,
+        avg_execution_time_us: 17.25,
+        p50_execution_time_us: 16,
+        p95_execution_time_us: 40,
+        p99_execution_time_us: 300,
+        total_memory_bytes: 5 << 30,
+        instances_created: 11,
+        instances_reused: 999_989,
+        cache_entries: 64,
+        cache_size_bytes: 1 << 20,
+        queued: 0,
+        uptime_ms: 86_400_000,
+    };
+    let text = "# TYPE nexus_handler_executions_total counter\nnexus_handler_executions_total{status=\"success\"} 3\n";
+    vec![
+        sidecar("answer-hello", "first frame of a sidecar", &SidecarMessage::Hello(hello)),
+        sidecar("answer-compiled", "a handle", &SidecarMessage::Compiled(compiled)),
+        sidecar("answer-done", "cancelled", &SidecarMessage::Done(Done { cancelled: true })),
+        sidecar("answer-done-nothing", "there was nothing to cancel", &SidecarMessage::Done(Done { cancelled: false })),
+        sidecar(
+            "answer-checked",
+            "stack style, no needs",
+            &SidecarMessage::Checked(Checked { capabilities: vec![], suspend_mode: SuspendMode::Stack }),
+        ),
+        sidecar("answer-stats", "figures", &SidecarMessage::Stats(stats)),
+        sidecar("answer-metrics", "Prometheus text", &SidecarMessage::Metrics(MetricsText { text })),
+        sidecar("answer-pong", "pong", &SidecarMessage::Pong),
+    ]
+}
+
+fn results() -> Vec<Vector> {
+    let metrics = ExecutionMetrics {
+        duration_us: 1234,
+        cpu_us: 234,
+        queue_us: 12,
+        memory_used_bytes: 300_000,
+        memory_peak_bytes: 400_000,
+        instruction_count: 20_000,
+        host_calls: vec![("state_get", 2), ("ext_call", 1)],
+        cache_hit: false,
+        compilation_time_us: Some(900),
+    };
+    let mut mutations = EffectList::new();
+    mutations.push_set("user", b"\x81\xa4name\xa3Ada");
+    mutations.push_delete("draft");
+    let mut events = EffectList::new();
+    events.push_event("saved", &[0xc0], 1_700_000_000_000.0);
+    let mut views = EffectList::new();
+    views.push_view_command("grid", "setFilter", b"\x81\xa5value\xa1x");
+    views.push_view_command("grid", "scrollTo", b"\x81\xa8position\x05");
+    views.push_view_command("grid", "focus", &[0x80]);
+    let mut logs = EffectList::new();
+    logs.push_log("info", "saved", 1_700_000_000_000.5);
+
+    let mut full = SegmentResult::new(Status::Success, 2);
+    full.value = Some(b"\x81\xa2ok\xc3");
+    full.state_mutations = mutations.payload();
+    full.events = events.payload();
+    full.view_commands = views.payload();
+    full.logs = logs.payload();
+    full.metrics = metrics.clone();
+    let mut suspended = SegmentResult::new(Status::Suspended, 0);
+    suspended.state_mutations = mutations.payload();
+    suspended.suspensions = vec![
+        PendingCall { id: SUSPENSION, extension: "http", method: "get", args: b"\x91\xa1/" },
+        PendingCall { id: OTHER_SUSPENSION, extension: "db", method: "query", args: &[0x90] },
+    ];
+    let mut failed = SegmentResult::new(Status::Error, 1);
+    failed.events = events.payload();
+    failed.error = Some(full_error());
+    failed.metrics = metrics;
+    vec![
+        sidecar(
+            "result-nil",
+            "returned nothing, no effects",
+            &SidecarMessage::Result(SegmentResult::new(Status::Success, 0)),
+        ),
+        sidecar("result-full", "returned, with every sort of effect", &SidecarMessage::Result(full)),
+        sidecar("result-suspended", "waits for two calls", &SidecarMessage::Result(suspended)),
+        sidecar("result-error", "failed, with the effects before it", &SidecarMessage::Result(failed)),
+    ]
+}
+
+fn errors() -> Vec<Vector> {
+    let error = |name: &str, about: &str, error: WireError| {
+        sidecar(&format!("error-{name}"), about, &SidecarMessage::Error(error))
+    };
+    let mut vectors: Vec<_> = ErrorCode::ALL
+        .iter()
+        .filter(|code| **code != ErrorCode::SidecarGone)
+        .map(|code| {
+            let name = code.as_str().to_lowercase().replace('_', "-");
+            error(&name, &format!("{code} ({})", code.number()), WireError::new(*code, "what happened"))
+        })
+        .collect();
+    vectors.push(error("full", "every key", full_error()));
+    vectors.push(error(
+        "unknown-handler",
+        "INVALID_HANDLER that precompiling again cures",
+        WireError::unknown_handler("unknown handler"),
+    ));
+    vectors.push(error(
+        "which-limit",
+        "RESOURCE_LIMIT names the resource",
+        WireError::resource_limit("events", 100, 101),
+    ));
+    vectors.push(error(
+        "which-token",
+        "PERMISSION_DENIED names the token",
+        WireError::permission_denied("state:write:user"),
+    ));
+    vectors.push(written(
+        "error-of-the-connection",
+        "an error that belongs to no request",
+        "sidecar",
+        SidecarMessage::Error(WireError::new(
+            ErrorCode::ProtocolError,
+            "no common protocol version: this side speaks 1 to 1, the peer 2 to 3",
+        )),
+        RequestId::CONNECTION,
+    ));
+    let fields =
+        map(&[("error", map(&[("code", text("FUTURE_ERROR")), ("message", text("new")), ("retryable", vec![0xc3])]))]);
+    vectors.push(accepted(
+        "error-unknown-code",
+        "a code of a later version is an INTERNAL_ERROR to this one",
+        "sidecar",
+        0xff,
+        7,
+        &fields,
+    ));
+    vectors
+}
+
+fn full_error() -> WireError {
+    WireError::new(ErrorCode::ExecutionError, "boom: żółw")
+        .with_name("TypeError")
+        .with_location(3, 14)
+        .with_stack("at onClick (handler:3:14)")
+        .with_snippet("const a = 1\nconst b = 2\na.b.c()\n", 3)
+        .with_context_text("resource", "hostCalls")
+        .with_context_number("limit", 10)
+}
+
+/// Well-formed frames that no writer of ours makes.
+fn lenient() -> Vec<Vector> {
+    let source = ("source", text("return 1"));
+    let wide_ints = [&[0x93, 0xcc, 0x09, 0xd3, 0, 0, 0, 0, 0, 0, 0, 7][..], &[0xdf, 0, 0, 0, 0]].concat();
+    let wide_texts = {
+        let mut fields = vec![0xde, 0, 1, 0xdb, 0, 0, 0, 6];
+        fields.extend_from_slice(b"source");
+        fields.extend_from_slice(&[0xda, 0, 1, b'1']);
+        fields
+    };
+    let unknown = map(&[("later", map(&[("more", text("x"))])), ("flag", vec![0xc3])]);
+    let nils = map(&[
+        source.clone(),
+        ("handler", nil()),
+        ("state", nil()),
+        ("panelId", nil()),
+        ("capabilities", nil()),
+        ("limits", nil()),
+        ("seed", nil()),
+    ]);
+    let empties =
+        map(&[source.clone(), ("capabilities", vec![0x90]), ("limits", vec![0x80]), ("extensions", vec![0x80])]);
+    let wide_timeout = map(&[source.clone(), ("timeoutMs", vec![0xd3, 0, 0, 0, 0, 0, 0, 0, 5])]);
+    let bin_32 = map(&[source.clone(), ("args", [vec![0xc6, 0, 0, 0, 1], vec![0xc0]].concat())]);
+    let deep = |levels: usize| map(&[("deep", crate::bytes::nested_arrays(levels - 1))]);
+    let last_first = map(&[("args", bin(&[0xc0])), source]);
+    let mut vectors = vec![
+        accepted("accept-unknown-keys", "unknown keys are ignored", "client", 0x09, 7, &unknown),
+        accepted("accept-wide-strs", "strs and maps in longer forms than they need", "client", 0x06, 7, &wide_texts),
+        accepted("accept-nil-for-absent", "nil under an optional key means absent", "client", 0x02, 7, &nils),
+        accepted(
+            "accept-empty-containers",
+            "empty is not absent for extensions: then every call is refused",
+            "client",
+            0x02,
+            7,
+            &empties,
+        ),
+        accepted("accept-signed-int", "a positive number in a signed form", "client", 0x02, 7, &wide_timeout),
+        accepted("accept-bin-32", "a bin in its longest form", "client", 0x02, 7, &bin_32),
+        accepted("accept-any-order", "keys in any order", "client", 0x02, 7, &last_first),
+        accepted("accept-depth-15", "15 levels of control values", "client", 0x09, 7, &deep(15)),
+        accepted("accept-depth-16", "16 levels of control values, the most there may be", "client", 0x09, 7, &deep(16)),
+        accepted("accept-largest-id", "the largest id", "client", 0x09, u32::MAX, &[0x80]),
+    ];
+    let meaning = json!({
+        "about": "kind, id and map in longer forms than they need", "sort": "message", "direction": "client",
+        "canonical": false, "kind": 0x09, "id": 7, "fields": {},
+    });
+    vectors.push(Vector::new("message-accept-wide-envelope", frame(&wide_ints), meaning));
+    vectors
+}
+
+fn client(name: &str, about: &str, message: &ClientMessage<'_>) -> Vector {
+    let id = RequestId(u32::from(!matches!(message, ClientMessage::Hello(_))) * 7);
+    let mut bytes = Vec::new();
+    message.encode(id, MAX_BODY_BYTES, &mut bytes).expect("vectors are small");
+    described(name, about, "client", bytes, message.kind().number(), id)
+}
+
+fn sidecar(name: &str, about: &str, message: &SidecarMessage<'_>) -> Vector {
+    let id = RequestId(u32::from(!matches!(message, SidecarMessage::Hello(_))) * 7);
+    written(name, about, "sidecar", message.clone(), id)
+}
+
+fn written(name: &str, about: &str, direction: &str, message: SidecarMessage<'_>, id: RequestId) -> Vector {
+    let mut bytes = Vec::new();
+    message.encode(id, MAX_BODY_BYTES, &mut bytes).expect("vectors are small");
+    described(name, about, direction, bytes, message.kind().number(), id)
+}
+
+fn described(name: &str, about: &str, direction: &str, bytes: Vec<u8>, kind: u8, id: RequestId) -> Vector {
+    let body = tagged::control(&bytes[4..]);
+    let meaning = json!({
+        "about": about, "sort": "message", "direction": direction, "canonical": true,
+        "kind": kind, "id": id.0, "fields": body[2],
+    });
+    Vector::new(format!("message-{name}"), bytes, meaning)
+}
+
+fn accepted(name: &str, about: &str, direction: &str, kind: u8, id: u32, fields: &[u8]) -> Vector {
+    let meaning = json!({
+        "about": about, "sort": "message", "direction": direction, "canonical": false,
+        "kind": kind, "id": id, "fields": tagged::control(fields),
+    });
+    Vector::new(format!("message-{name}"), frame(&body(kind, id, fields)), meaning)
+}
