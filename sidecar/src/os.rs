@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -29,6 +30,17 @@ pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
     Ok(SealedFile(file.into()))
+}
+
+/// For each page of this process from `address` on whether the kernel holds something for it (in memory or swapped out).
+/// Source: Documentation/admin-guide/mm/pagemap.rst of the kernel, bits 63 and 62.
+pub fn pages_in_use(address: usize, len: usize) -> io::Result<Vec<bool>> {
+    const PAGE: usize = 4096;
+    const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
+    let mut entries = vec![0; len / PAGE * 8];
+    File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, (address / PAGE * 8) as u64)?;
+    let words = entries.chunks_exact(8).map(|e| u64::from_ne_bytes(e.try_into().unwrap_or_default()));
+    Ok(words.map(|e| e & PRESENT_OR_SWAPPED != 0).collect())
 }
 
 /// Fills `out` from the kernel's random number generator.

@@ -83,6 +83,11 @@ impl LinearMemory {
         Ok(())
     }
 
+    /// For each page of 4 KiB whether it may hold anything but zeros.
+    pub fn touched_pages(&self) -> io::Result<Vec<bool>> {
+        crate::os::pages_in_use(self.base.as_ptr() as usize, self.len)
+    }
+
     /// Gives whole pages back to the kernel; they read as zero afterwards.
     pub fn discard(&self, at: u32, len: usize) -> io::Result<()> {
         let to = self.range(at, len).map_err(io::Error::other)?;

@@ -50,7 +50,12 @@ impl Image {
     pub fn capture(memory: LinearMemory, stack_pointer: i32) -> Self {
         let mut image_pages: Vec<(usize, [u8; PAGE])> = Vec::new();
         let mut page = [0; PAGE];
+        // most of the memory was never touched: reading it would fault in every page of it
+        let touched = memory.touched_pages().ok();
         for at in (0..memory.len()).step_by(PAGE) {
+            if touched.as_ref().is_some_and(|t| !t.get(at / PAGE).copied().unwrap_or(true)) {
+                continue;
+            }
             if memory.read(at as u32, &mut page).is_ok() && page.iter().any(|b| *b != 0) {
                 image_pages.push((at, page));
             }
