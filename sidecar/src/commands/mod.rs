@@ -22,6 +22,7 @@ use log::LevelFilter;
 use crate::cli::{Connect, Run, Script};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
 use crate::error::{ExitCode, StartError};
+use crate::observe::logging::{self, Layout};
 
 pub use client::ClientError;
 pub use input::InputError;
@@ -30,7 +31,7 @@ use local::with_sidecar;
 
 /// Runs one handler. `loaded` is the configuration that `run.config` gave.
 pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let config = for_one_handler(loaded);
+    let config = begin(loaded);
     let (name, source) = read(&run.file, &config)?;
     let mut inputs = run::Inputs::read(run, name, source, config.max_frame_bytes)?;
     let outcome = with_sidecar(config, |sidecar| inputs.execute(sidecar))?;
@@ -44,7 +45,7 @@ pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, 
 
 /// Compiles one handler and says what it needs.
 pub fn check(file: &Script, json: bool, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let config = for_one_handler(loaded);
+    let config = begin(loaded);
     let (name, source) = read(file, &config)?;
     let (code, text) = with_sidecar(config, |sidecar| check::check(sidecar, &name, &source, json))?;
     out.write_all(text.as_bytes())?;
@@ -99,6 +100,17 @@ pub fn for_one_handler(loaded: &Loaded) -> Config {
     }
     if unset("minInstances") && unset("maxInstances") {
         (config.min_instances, config.max_instances) = (1, 1);
+    }
+    config
+}
+
+/// Starts the log, says what is odd about the configuration, and returns the one to use.
+fn begin(loaded: &Loaded) -> Config {
+    let config = for_one_handler(loaded);
+    // Fails only where there is a log already, which then is as good.
+    let _ = logging::init(config.log, Layout::Plain);
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
     }
     config
 }

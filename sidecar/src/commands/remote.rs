@@ -118,11 +118,17 @@ fn uptime_text(uptime: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::message::MetricsText;
+    use std::os::unix::net::UnixStream;
+    use std::sync::Arc;
+
+    use nexus_protocol::message::{Code, Execute, MetricsText};
     use serde_json::Value;
 
     use super::super::client::tests::peer;
     use super::*;
+    use crate::config::Config;
+    use crate::runtime::Runtime;
+    use crate::server::{Mode, Server};
 
     type Command = fn(&mut Client, bool, &mut dyn Write) -> Result<(), StartError>;
 
@@ -185,6 +191,48 @@ uptime      1 h 2 min
         assert!(text.starts_with("nexus-sidecar 9.9.9, pid 42, protocol 1, answered in "), "{text}");
         let document: Value = serde_json::from_str(&output(write_ping, true, SidecarMessage::Pong)).unwrap();
         assert!(document["roundTripUs"].is_u64() && document["pid"] == 42, "{document}");
+    }
+
+    /// A whole sidecar in this process; it ends with the connection.
+    fn real_sidecar() -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
+        let (server, _) = Server::new(runtime, Mode::Child).unwrap();
+        server.adopt(theirs).unwrap();
+        server.start().unwrap();
+        Client::over(ours, Some(Duration::from_secs(20))).unwrap()
+    }
+
+    #[test]
+    fn a_real_sidecar_counts_what_it_was_asked() {
+        let mut client = real_sidecar();
+        for source in ["return $state.a", "return $state.a", "throw new Error('x')"] {
+            let mut execute = Execute::new(Code::Source(source));
+            execute.capabilities = vec!["state:read:a"];
+            let ended = |answer: SidecarMessage<'_>| matches!(answer, SidecarMessage::Result(_)).then_some(());
+            client.ask(&ClientMessage::Execute(execute), ended).unwrap();
+        }
+        let mut out = Vec::new();
+        write_stats(&mut client, true, &mut out).unwrap();
+        let stats: Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!((&stats["totalExecutions"], &stats["cacheEntries"]), (&json!(3), &json!(2)), "{stats}");
+        assert!(stats["p50ExecutionTimeUs"].as_u64().unwrap() > 0, "{stats}");
+        let mut out = Vec::new();
+        write_metrics(&mut client, false, &mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        for line in [
+            "nexus_handler_executions_total{status=\"success\"} 2",
+            "nexus_handler_executions_total{status=\"error\"} 1",
+            "nexus_errors_total{code=\"EXECUTION_ERROR\"} 1",
+            "nexus_host_calls_total{function=\"state_get\"} 2",
+            "nexus_cache_hits_total 1",
+            "nexus_cache_misses_total 2",
+        ] {
+            assert!(text.lines().any(|found| found == line), "no {line} in\n{text}");
+        }
+        let mut out = Vec::new();
+        write_ping(&mut client, false, &mut out).unwrap();
+        assert!(String::from_utf8(out).unwrap().contains("answered in"));
     }
 
     #[test]
