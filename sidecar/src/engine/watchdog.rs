@@ -1,6 +1,7 @@
 //! One thread that looks at every run: deadlines, cancellations, kills, and whatever else has to happen in time.
 //!
-//! It ticks while something runs and for a moment after, and sleeps otherwise: a run that starts while it sleeps wakes it.
+//! It ticks while something runs and for a moment after, looks now and then while something waits for its time, and sleeps
+//! otherwise: a run that starts while it sleeps wakes it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
@@ -11,11 +12,24 @@ use super::control::RunControl;
 
 /// Time between two looks.
 pub const TICK: Duration = Duration::from_millis(1);
+/// Time between two looks when nothing runs, but something waits for its time.
+const SLOW_TICK: Duration = Duration::from_millis(20);
 /// Looks without anything running before it sleeps.
 const IDLE_TICKS: u32 = 200;
 
-/// Called at each tick with whether anything was running; returns whether ticking is still needed.
-pub type TickHook = Box<dyn Fn(Instant) -> bool + Send + Sync>;
+/// How soon the watchdog has to look again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Vigilance {
+    /// Not before it is notified.
+    None,
+    /// Something waits, but nothing runs.
+    Slow,
+    /// Something runs.
+    Full,
+}
+
+/// Called at each look; says how soon the next one is needed.
+pub type TickHook = Box<dyn Fn(Instant) -> Vigilance + Send + Sync>;
 
 struct Inner {
     controls: Mutex<Vec<Weak<RunControl>>>,
@@ -82,7 +96,7 @@ impl Inner {
     fn run(&self) {
         let mut idle = 0;
         while !self.stop.load(Ordering::SeqCst) {
-            if self.patrol(Instant::now()) {
+            if self.patrol(Instant::now()) == Vigilance::Full {
                 idle = 0;
             } else {
                 idle += 1;
@@ -91,29 +105,39 @@ impl Inner {
                 std::thread::sleep(TICK);
                 continue;
             }
-            idle = 0;
+            idle = IDLE_TICKS;
             let guard = self.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.asleep.store(true, Ordering::SeqCst);
             // what began before `asleep` was visible is seen here; what begins after notifies
-            if !self.patrol(Instant::now()) && !self.stop.load(Ordering::SeqCst) {
-                drop(self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner));
+            let vigilance = self.patrol(Instant::now());
+            if vigilance != Vigilance::Full && !self.stop.load(Ordering::SeqCst) {
+                let timeout = if vigilance == Vigilance::Slow { SLOW_TICK } else { Duration::from_secs(3600) };
+                let (guard, waited) = self.wake.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner);
+                drop(guard);
+                if !waited.timed_out() {
+                    idle = 0;
+                }
+            } else {
+                idle = 0;
             }
             self.asleep.store(false, Ordering::SeqCst);
         }
     }
 
-    fn patrol(&self, now: Instant) -> bool {
-        let mut busy = false;
+    fn patrol(&self, now: Instant) -> Vigilance {
+        let mut vigilance = Vigilance::None;
         self.controls.lock().unwrap_or_else(PoisonError::into_inner).retain(|control| match control.upgrade() {
             Some(control) => {
-                busy |= control.patrol(now);
+                if control.patrol(now) {
+                    vigilance = Vigilance::Full;
+                }
                 true
             }
             None => false,
         });
-        if let Some(hook) = &*self.hook.lock().unwrap_or_else(PoisonError::into_inner) {
-            busy |= hook(now);
+        match &*self.hook.lock().unwrap_or_else(PoisonError::into_inner) {
+            Some(hook) => vigilance.max(hook(now)),
+            None => vigilance,
         }
-        busy
     }
 }

@@ -25,8 +25,10 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Done, HelloLimits, Kind, MetricsText, SidecarHello};
 use nexus_protocol::{ErrorCode, ProtocolVersion, RequestId, SidecarMessage, SuspensionId, WireError, limits};
 
+use crate::engine::watchdog::Vigilance;
 use crate::error::ExitCode;
 use crate::execution::{self, Execution, Totals};
+use crate::observe::SuspensionEvent;
 use crate::runtime::{Load, Runtime};
 use connection::Connection;
 use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
@@ -35,8 +37,8 @@ use session::Action;
 
 /// How long a server that was asked to end waits for what is under way.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-/// Ticks between two looks for what has expired.
-const EXPIRY_TICKS: u64 = 20;
+/// Time between two looks for what has expired.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
 /// Queued requests are told to try again after this.
 const RETRY_AFTER_MS: u64 = 50;
 
@@ -53,6 +55,7 @@ struct State {
     hub: Hub,
     poller: Option<Box<Poller>>,
     last_poll: Instant,
+    last_expiry: Instant,
     /// Counts every time that the poller is taken or laid down.
     poll_epoch: u64,
     idle: usize,
@@ -79,7 +82,6 @@ pub struct Server {
     exit: mpsc::SyncSender<ExitCode>,
     engine_digest: String,
     seen_epoch: AtomicU64,
-    ticks: AtomicU64,
 }
 
 impl Server {
@@ -100,7 +102,9 @@ impl Server {
         });
         let (exit, exited) = mpsc::sync_channel(4);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
-        let state = State { hub, poller: Some(Box::new(poller)), last_poll: Instant::now(), poll_epoch: 0, idle: 0, settle_later: Vec::new(), drain: None };
+        let now = Instant::now();
+        let poller = Some(Box::new(poller));
+        let state = State { hub, poller, last_poll: now, last_expiry: now, poll_epoch: 0, idle: 0, settle_later: Vec::new(), drain: None };
         let server = Arc::new(Self {
             runtime,
             mode,
@@ -110,7 +114,6 @@ impl Server {
             exit,
             engine_digest,
             seen_epoch: AtomicU64::new(0),
-            ticks: AtomicU64::new(0),
         });
         Ok((server, exited))
     }
@@ -134,7 +137,7 @@ impl Server {
     /// Starts the workers.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
         let weak = Arc::downgrade(self);
-        self.runtime.engine().watchdog().set_hook(Box::new(move |now| weak.upgrade().is_some_and(|server| server.tick(now))));
+        self.runtime.engine().watchdog().set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
         let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
         for i in 0..=self.runtime.config.max_instances {
             let server = self.clone();
@@ -158,21 +161,30 @@ impl Server {
 
     // ---- what the watchdog does for us ----
 
-    /// True while ticks are needed.
-    fn tick(&self, now: Instant) -> bool {
+    fn tick(&self, now: Instant) -> Vigilance {
         // held for microseconds only; whoever holds it now is at work anyway
-        let Ok(mut state) = self.state.try_lock() else { return true };
-        let ticks = self.ticks.fetch_add(1, Ordering::Relaxed);
+        let Ok(mut state) = self.state.try_lock() else { return Vigilance::Full };
         let unattended = state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
         if state.idle > 0 && (unattended || state.hub.has_ready()) {
             self.work.notify_one();
         }
-        let (expired, overdue) = if ticks.is_multiple_of(EXPIRY_TICKS) { state.hub.expire(now) } else { Default::default() };
-        let busy = !state.hub.is_quiet() || state.hub.suspended() > 0 || state.drain.is_some();
+        let (expired, overdue) = if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
+            state.last_expiry = now;
+            state.hub.expire(now)
+        } else {
+            Default::default()
+        };
+        let vigilance = if !state.hub.is_quiet() || state.drain.is_some() {
+            Vigilance::Full
+        } else if state.hub.suspended() > 0 {
+            Vigilance::Slow
+        } else {
+            Vigilance::None
+        };
         let ended = Self::drained(&mut state, now);
         drop(state);
         for _ in &expired {
-            self.runtime.observer.record_suspension(crate::observe::SuspensionEvent::Expired);
+            self.runtime.observer.record_suspension(SuspensionEvent::Expired);
         }
         drop(expired);
         for job in overdue {
@@ -181,7 +193,7 @@ impl Server {
         if let Some(drain) = ended {
             self.end(drain);
         }
-        busy
+        vigilance
     }
 
     fn drained(state: &mut State, now: Instant) -> Option<Drain> {
@@ -376,7 +388,7 @@ impl Server {
                 self.fail(connection, &job, execution::cancelled());
             }
             Cancelled::Execution(execution) => {
-                self.runtime.observer.record_suspension(crate::observe::SuspensionEvent::Cancelled);
+                self.runtime.observer.record_suspension(SuspensionEvent::Cancelled);
                 self.retire(*execution);
             }
         }
