@@ -15,8 +15,8 @@ const MAX_WAIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 const MAX_COUNT: u64 = 1_000_000_000;
 /// The guest is linked with 256 MiB of memory and 4 MiB of stack. Its own data, the request and the calls between two
 /// checks of the stack need the rest.
-const MAX_MEMORY_LIMIT_BYTES: u64 = 224 * MIB;
-const MAX_STACK_SIZE_BYTES: u64 = 3 * MIB;
+const MAX_MEMORY_LIMIT_BYTES: u64 = 128 * MIB;
+const MAX_STACK_SIZE_BYTES: u64 = 2 * MIB;
 const MAX_QUEUED: u64 = 100_000;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
@@ -261,6 +261,7 @@ mod tests {
             named("maxInstances").help(),
             "Instances that may run at once [default: 10; 1 to 2000] [env: NEXUS_MAX_INSTANCES]"
         );
-        assert!(named("memoryLimitBytes").help().contains("[default: 32 MiB; 1 MiB to 224 MiB]"));
+        let bound = format!("[default: 32 MiB; 1 MiB to {} MiB]", MAX_MEMORY_LIMIT_BYTES / MIB);
+        assert!(named("memoryLimitBytes").help().contains(&bound));
     }
 }
