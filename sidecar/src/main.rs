@@ -9,6 +9,8 @@ use nexus_sidecar::{commands, engine, serve};
 fn main() {
     let code = match main_exec() {
         Ok(code) => code,
+        // whoever reads the output has seen enough
+        Err(StartError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Ok,
         Err(error) => {
             eprintln!("nexus-sidecar: {error}");
             error.exit_code()

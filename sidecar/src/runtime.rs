@@ -57,6 +57,8 @@ impl Runtime {
         let options = EngineOptions {
             aot: config.enable_aot,
             stack_bytes: u32::try_from(config.stack_size_bytes).unwrap_or(u32::MAX),
+            simd: config.enable_simd,
+            bulk_memory: config.enable_bulk_memory,
             module: config.quickjs_module_path.clone(),
         };
         let engine = Engine::start(options)?;

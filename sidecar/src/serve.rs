@@ -22,7 +22,7 @@ pub fn serve(listen: &Listen, loaded: Loaded) -> Result<ExitCode, StartError> {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    log::debug!("configuration:\n{}", loaded.describe());
+    loaded.describe().lines().for_each(|line| log::debug!("configuration: {line}"));
     // before the engine: a socket that is in use, or is none, needs no engine to say so
     let (source, mode) = match listen {
         Listen::Fd(fd) => (Source::Parent(adopt(*fd)?), Mode::Child),

@@ -18,7 +18,7 @@ pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
 /// Starts the built-in engine, self-test included, and tells what it is.
 pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let started = Instant::now();
-    let options = EngineOptions { aot: true, stack_bytes: nexus_protocol::limits::DEFAULT_STACK_SIZE_BYTES as u32, module: None };
+    let options = EngineOptions::default();
     let stack = super::thread_stack_bytes(options.stack_bytes);
     let engine = std::thread::Builder::new()
         .stack_size(stack)

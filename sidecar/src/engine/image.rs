@@ -151,6 +151,7 @@ fn fill_gap(steps: &mut Vec<Step>, from: usize, to: usize, stack_top: usize, hea
         cuts.extend([stack_top - HOT_STACK_BYTES, stack_top, heap_end, heap_end + HOT_HEAP_BYTES].into_iter().filter(|c| *c > from && *c < to));
     }
     cuts.push(to);
+    cuts.sort_unstable();
     for pair in cuts.windows(2) {
         let &[start, end] = pair else { continue };
         if start == end {

@@ -14,7 +14,7 @@ use super::*;
 fn engine() -> Arc<Engine> {
     static ENGINE: std::sync::OnceLock<Arc<Engine>> = std::sync::OnceLock::new();
     ENGINE
-        .get_or_init(|| Engine::start(EngineOptions { aot: true, stack_bytes: 1 << 20, module: None }).expect("the engine starts"))
+        .get_or_init(|| Engine::start(EngineOptions::default()).expect("the engine starts"))
         .clone()
 }
 

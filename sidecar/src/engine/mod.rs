@@ -43,8 +43,18 @@ pub struct EngineOptions {
     pub aot: bool,
     /// JavaScript stack of a handler.
     pub stack_bytes: u32,
+    /// Whether the guest module may use SIMD and bulk memory instructions.
+    pub simd: bool,
+    pub bulk_memory: bool,
     /// Another guest module than the built-in one.
     pub module: Option<PathBuf>,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        let stack_bytes = nexus_protocol::limits::DEFAULT_STACK_SIZE_BYTES as u32;
+        Self { aot: true, stack_bytes, simd: true, bulk_memory: true, module: None }
+    }
 }
 
 /// The engine could not be started.
