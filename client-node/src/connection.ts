@@ -100,11 +100,6 @@ export class Connection {
     return this.#info;
   }
 
-  /** Whether a request that keeps Node alive is unanswered. */
-  get busy(): boolean {
-    return this.#foreground > 0;
-  }
-
   /** Calls back once when the connection fails; returns how to stop watching. */
   onFailure(callback: (error: NexusError) => void): () => void {
     if (this.#failure !== undefined) callback(this.#failure);
@@ -132,8 +127,28 @@ export class Connection {
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
       this.#pending.set(id, { expect, background, settle: (fields) => resolve(decode(fields)), reject });
-      if (!background && this.#foreground++ === 0 && !this.#idleQueued) this.#socket?.ref();
+      if (!background) this.#hold();
       options.onId?.(id);
+    });
+  }
+
+  /** Keeps Node alive, as a request does, until the function that it returns is called. */
+  hold(): () => void {
+    this.#hold();
+    return () => this.#release();
+  }
+
+  #hold(): void {
+    if (this.#foreground++ === 0 && !this.#idleQueued) this.#socket?.ref();
+  }
+
+  #release(): void {
+    if (this.#failure !== undefined || --this.#foreground > 0 || this.#idleQueued) return;
+    // Whoever calls in a row has the next request out before this tick: no ref and unref for each.
+    this.#idleQueued = true;
+    process.nextTick(() => {
+      this.#idleQueued = false;
+      if (this.#foreground === 0) this.#socket?.unref();
     });
   }
 
@@ -295,13 +310,7 @@ export class Connection {
   #settled(id: number, pending: Pending): void {
     this.#pending.delete(id);
     if (this.#waiting.size > 0) this.#sendWaiting();
-    if (pending.background || --this.#foreground > 0 || this.#idleQueued) return;
-    // Whoever calls in a row has the next request out before this tick: no ref and unref for each.
-    this.#idleQueued = true;
-    process.nextTick(() => {
-      this.#idleQueued = false;
-      if (this.#foreground === 0) this.#socket?.unref();
-    });
+    if (!pending.background) this.#release();
   }
 }
 

@@ -61,8 +61,8 @@ export interface RunResult {
 }
 
 export async function runHandler(core: Core, code: string, options: RunOptions): Promise<RunResult> {
-  const { extensions = {}, onSegment, signal, timeoutMs, ...context } = options;
-  const request = contextFields({ ...context, extensionRegistry: registryOf(extensions) }, checkTimeout(timeoutMs));
+  const { extensions = {}, onSegment, signal } = options;
+  const request = contextFields(options, checkTimeout(options.timeoutMs), registryOf(extensions));
   request.source = checkSource(code);
   if (signal?.aborted === true) throw cancelled(signal);
   const connection = core.connection();
@@ -116,7 +116,8 @@ class Run {
   }
 
   watch(signal: AbortSignal | undefined): void {
-    // A suspended run has no request that would reject when the sidecar dies.
+    // A suspended run has no request that would hold Node alive or reject when the sidecar dies.
+    this.#unwatch.push(this.#connection.hold());
     this.#unwatch.push(this.#connection.onFailure((error) => this.#fail(error)));
     if (signal === undefined) return;
     const onAbort = (): void => this.#stop(cancelled(signal));
@@ -151,7 +152,8 @@ class Run {
       if (this.#inFlight.size === 0) this.#fail(result.error);
       return;
     }
-    this.#early.set(result.seq, result);
+    if (result.seq === this.#segments.length) this.#deliver(result);
+    else this.#early.set(result.seq, result);
     for (let next; !this.#finished && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
       this.#early.delete(next.seq);
       this.#deliver(next);
@@ -244,16 +246,21 @@ class Run {
   #succeed(result: ExecutionResult): void {
     if (this.#stopped !== undefined) return this.#fail(this.#stopped.error);
     this.#finish();
-    const segments = this.#segments;
     const run: RunResult = {
       value: result.returnValue,
-      stateMutations: segments.flatMap((segment) => segment.stateMutations),
-      events: segments.flatMap((segment) => segment.events),
-      viewCommands: segments.flatMap((segment) => segment.viewCommands),
-      logs: segments.flatMap((segment) => segment.logs),
-      segments,
+      stateMutations: [],
+      events: [],
+      viewCommands: [],
+      logs: [],
+      segments: this.#segments,
       metrics: result.metrics,
     };
+    for (const segment of this.#segments) {
+      append(run.stateMutations, segment.stateMutations);
+      append(run.events, segment.events);
+      append(run.viewCommands, segment.viewCommands);
+      append(run.logs, segment.logs);
+    }
     if (this.#deliveries.length === 0) return this.#promise.resolve(run);
     Promise.all(this.#deliveries).then(
       () => this.#promise.resolve(run),
@@ -272,6 +279,11 @@ class Run {
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
+}
+
+/** Not `push(...items)`: that puts them all on the stack. */
+function append<Item>(list: Item[], items: readonly Item[]): void {
+  for (const item of items) list.push(item);
 }
 
 function own(target: object, key: string): unknown {

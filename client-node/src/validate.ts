@@ -35,9 +35,13 @@ export function checkTimeout(timeoutMs: unknown): number | undefined {
 }
 
 /** The fields of an execute request that come from the context. */
-export function contextFields(context: HandlerContext, timeoutMs: number | undefined): ExecuteRequest {
+export function contextFields(
+  context: HandlerContext,
+  timeoutMs: number | undefined,
+  extensionRegistry = context?.extensionRegistry,
+): ExecuteRequest {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
-  const { panelId, handlerName, capabilities, extensionRegistry, limits, strictCapabilities, seed } = context;
+  const { panelId, handlerName, capabilities, limits, strictCapabilities, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);
   let names = capabilities === undefined ? 0 : checkStrings('capabilities', capabilities);
