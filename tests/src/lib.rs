@@ -1,1 +1,41 @@
-//! Harness of the black-box tests.
+//! Harness of the black-box tests: real sidecar processes, a client that may misbehave, and probes that see leaks.
+//!
+//! Nothing here links the sidecar: what is tested is the program, over its socket. Failures panic, since every caller is a
+//! test, a bench or a fuzzer; nothing here is shipped. All randomness is seeded.
+
+/// Latencies and their percentiles.
+pub mod bench;
+/// A client that can send anything.
+pub mod client;
+/// The vectors of `protocol/golden`.
+pub mod golden;
+/// Counts of what a process holds.
+pub mod leaks;
+/// Sidecars as child processes.
+pub mod process;
+/// Seeded random numbers.
+pub mod rng;
+/// Execute requests in few words.
+pub mod run;
+/// Directories that go when the test goes.
+pub mod temp;
+/// Ends tests that hang.
+pub mod watchdog;
+
+pub use client::{Answer, Call, Client, Reply, Segment};
+pub use leaks::LeakProbe;
+pub use process::{Options, Sidecar};
+pub use rng::Rng;
+pub use run::Run;
+pub use watchdog::Watchdog;
+
+use std::time::{Duration, Instant};
+
+/// Polls until `f` holds. Panics with `what` when that takes longer than `limit`.
+pub fn eventually(what: &str, limit: Duration, mut f: impl FnMut() -> bool) {
+    let until = Instant::now() + limit;
+    while !f() {
+        assert!(Instant::now() < until, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,395 @@
+//! A blocking client that does what it is told: good requests, bad frames, half frames, nothing at all.
+
+use std::collections::VecDeque;
+use std::io::{ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use nexus_protocol::message::{
+    CallFailure, Cancel, Check, ClientHello, HelloLimits, Precompile, Resolution, Resume, Stats, Status, SuspendMode,
+};
+use nexus_protocol::{
+    ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
+    decode_sidecar,
+};
+use serde_json::Value;
+
+use crate::run::{Run, pack, unpack};
+
+const MAX_FRAME_BYTES: usize = 64 << 20;
+/// An answer that takes longer never comes.
+const READ_LIMIT: Duration = Duration::from_secs(30);
+
+/// An outstanding extension call.
+#[derive(Clone, Debug)]
+pub struct Call {
+    pub id: String,
+    pub extension: String,
+    pub method: String,
+    pub args: Value,
+}
+
+/// A result, owned.
+#[derive(Clone, Debug)]
+pub struct Segment {
+    pub status: Status,
+    pub seq: u32,
+    pub value: Option<Vec<u8>>,
+    pub mutations: Value,
+    pub events: Value,
+    pub view_commands: Value,
+    pub logs: Value,
+    pub calls: Vec<Call>,
+    pub error: Option<WireError>,
+    pub duration_us: u64,
+    pub queue_us: u64,
+    pub memory_peak_bytes: u64,
+    pub host_calls: Vec<(String, u64)>,
+    pub cache_hit: bool,
+    pub compilation_time_us: Option<u64>,
+}
+
+impl Segment {
+    /// The value of a handler that succeeded.
+    #[track_caller]
+    pub fn value(&self) -> Value {
+        assert_eq!(self.status, Status::Success, "{self:?}");
+        self.value.as_deref().map_or(Value::Null, unpack)
+    }
+
+    /// As `value`, with the types that JSON lacks.
+    #[track_caller]
+    pub fn raw_value(&self) -> &[u8] {
+        assert_eq!(self.status, Status::Success, "{self:?}");
+        self.value.as_deref().unwrap_or(&[0xc0])
+    }
+
+    #[track_caller]
+    pub fn error(&self) -> &WireError {
+        assert_eq!(self.status, Status::Error, "{self:?}");
+        self.error.as_ref().expect("status error comes with an error")
+    }
+
+    #[track_caller]
+    pub fn code(&self) -> ErrorCode {
+        self.error().code
+    }
+
+    #[track_caller]
+    pub fn call(&self) -> &Call {
+        assert_eq!(self.status, Status::Suspended, "{self:?}");
+        self.calls.first().expect("a suspended execution has a call")
+    }
+}
+
+/// What a sidecar sent, owned.
+#[derive(Clone, Debug)]
+#[allow(clippy::large_enum_variant, reason = "tests make few of them")]
+pub enum Answer {
+    Hello { version: u16, pid: u32, debug: bool, engine: String, build: String, limits: HelloLimits },
+    Result(Segment),
+    Compiled { handle: Vec<u8>, capabilities: Vec<String>, mode: SuspendMode, cache_hit: bool },
+    Done { cancelled: bool },
+    Checked { capabilities: Vec<String>, mode: SuspendMode },
+    Stats(Stats),
+    Metrics(String),
+    Pong,
+    Error(WireError),
+}
+
+/// An answer, and the request that it belongs to (0: the connection).
+#[derive(Clone, Debug)]
+pub struct Reply {
+    pub id: u32,
+    pub answer: Answer,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Client {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+    next_id: u32,
+    /// Answers that came while another was waited for.
+    early: VecDeque<Reply>,
+    out: Vec<u8>,
+}
+
+impl Client {
+    pub fn over(stream: UnixStream) -> Self {
+        stream.set_read_timeout(Some(READ_LIMIT)).expect("a timeout can be set");
+        stream.set_write_timeout(Some(READ_LIMIT)).expect("a timeout can be set");
+        Self {
+            stream,
+            decoder: FrameDecoder::new(MAX_FRAME_BYTES),
+            next_id: 1,
+            early: VecDeque::new(),
+            out: Vec::new(),
+        }
+    }
+
+    pub fn stream(&self) -> &UnixStream {
+        &self.stream
+    }
+
+    // ---- writing ----
+
+    /// Writes bytes as they are. False: the peer has closed.
+    pub fn write_raw(&mut self, bytes: &[u8]) -> bool {
+        self.stream.write_all(bytes).is_ok()
+    }
+
+    /// Sends a message and returns its id.
+    pub fn send(&mut self, message: &ClientMessage<'_>) -> u32 {
+        let id = if matches!(message, ClientMessage::Hello(_)) { 0 } else { self.take_id() };
+        self.send_as(id, message);
+        id
+    }
+
+    pub fn send_as(&mut self, id: u32, message: &ClientMessage<'_>) {
+        let mut out = std::mem::take(&mut self.out);
+        out.clear();
+        message.encode(RequestId(id), MAX_FRAME_BYTES, &mut out).expect("the message can be encoded");
+        assert!(self.write_raw(&out), "the sidecar has closed the connection");
+        self.out = out;
+    }
+
+    fn take_id(&mut self) -> u32 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+
+    // ---- reading ----
+
+    /// The next frame; None: the sidecar has closed the connection.
+    pub fn next_reply(&mut self) -> Option<Reply> {
+        if let Some(early) = self.early.pop_front() {
+            return Some(early);
+        }
+        self.read_reply()
+    }
+
+    fn read_reply(&mut self) -> Option<Reply> {
+        loop {
+            if let Some(body) = self.decoder.next_frame().expect("a sidecar sends good frames") {
+                let envelope =
+                    decode_sidecar(body).unwrap_or_else(|e| panic!("the sidecar sent a bad message: {e}: {body:02x?}"));
+                return Some(Reply { id: envelope.id.0, answer: owned(envelope.message) });
+            }
+            match self.stream.read(self.decoder.spare()) {
+                Ok(0) => return None,
+                Ok(n) => self.decoder.advance(n),
+                Err(e) if e.kind() == ErrorKind::ConnectionReset => return None,
+                Err(e) => panic!("no answer within {READ_LIMIT:?}: {e}"),
+            }
+        }
+    }
+
+    /// The answer to one request; others are kept.
+    #[track_caller]
+    pub fn wait(&mut self, id: u32) -> Answer {
+        if let Some(at) = self.early.iter().position(|reply| reply.id == id) {
+            return self.early.remove(at).expect("it is there").answer;
+        }
+        loop {
+            let reply =
+                self.read_reply().unwrap_or_else(|| panic!("the connection ended before request {id} was answered"));
+            if reply.id == id {
+                return reply.answer;
+            }
+            self.early.push_back(reply);
+        }
+    }
+
+    /// Whether nothing but the end of the stream is left.
+    pub fn is_closed(&mut self) -> bool {
+        self.next_reply().is_none()
+    }
+
+    // ---- whole conversations ----
+
+    pub fn request(&mut self, message: &ClientMessage<'_>) -> Answer {
+        let id = self.send(message);
+        self.wait(id)
+    }
+
+    pub fn hello(&mut self) -> Answer {
+        self.hello_with(MAGIC, 1, 1)
+    }
+
+    pub fn hello_with(&mut self, magic: &str, min: u16, max: u16) -> Answer {
+        let hello = ClientHello { magic, min: ProtocolVersion(min), max: ProtocolVersion(max), client: "nexus-tests" };
+        self.request(&ClientMessage::Hello(hello))
+    }
+
+    /// Sends without waiting.
+    pub fn start(&mut self, run: impl Into<Run>) -> u32 {
+        self.send(&run.into().message())
+    }
+
+    #[track_caller]
+    pub fn run(&mut self, run: impl Into<Run>) -> Segment {
+        let id = self.start(run);
+        self.segment(id)
+    }
+
+    #[track_caller]
+    pub fn segment(&mut self, id: u32) -> Segment {
+        match self.wait(id) {
+            Answer::Result(segment) => segment,
+            other => panic!("a result was expected: {other:?}"),
+        }
+    }
+
+    /// Sends a resume with a value.
+    pub fn start_resume(&mut self, suspension: &str, value: &Value) -> u32 {
+        let bytes = pack(value);
+        self.send(&ClientMessage::Resume(Resume { suspension, resolution: Resolution::Value(Some(&bytes)) }))
+    }
+
+    #[track_caller]
+    pub fn resume(&mut self, suspension: &str, value: &Value) -> Segment {
+        let id = self.start_resume(suspension, value);
+        self.segment(id)
+    }
+
+    #[track_caller]
+    pub fn resume_failed(
+        &mut self,
+        suspension: &str,
+        message: &str,
+        name: Option<&str>,
+        code: Option<&str>,
+    ) -> Segment {
+        let resolution = Resolution::Failure(CallFailure { message, name, code });
+        let id = self.send(&ClientMessage::Resume(Resume { suspension, resolution }));
+        self.segment(id)
+    }
+
+    #[track_caller]
+    pub fn precompile(&mut self, source: &str) -> Result<Vec<u8>, WireError> {
+        match self.request(&ClientMessage::Precompile(Precompile { source, handler_name: None })) {
+            Answer::Compiled { handle, .. } => Ok(handle),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn check(&mut self, source: &str) -> Result<(Vec<String>, SuspendMode), WireError> {
+        match self.request(&ClientMessage::Check(Check { source })) {
+            Answer::Checked { capabilities, mode } => Ok((capabilities, mode)),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn cancel_suspension(&mut self, suspension: &str) -> bool {
+        self.done(&ClientMessage::Cancel(Cancel::Suspension(suspension)))
+    }
+
+    #[track_caller]
+    pub fn cancel_request(&mut self, request: u32) -> bool {
+        self.done(&ClientMessage::Cancel(Cancel::Request(request)))
+    }
+
+    #[track_caller]
+    fn done(&mut self, message: &ClientMessage<'_>) -> bool {
+        match self.request(message) {
+            Answer::Done { cancelled } => cancelled,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn stats(&mut self) -> Stats {
+        match self.request(&ClientMessage::Stats) {
+            Answer::Stats(stats) => stats,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn metrics(&mut self) -> String {
+        match self.request(&ClientMessage::Metrics) {
+            Answer::Metrics(text) => text,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn ping(&mut self) {
+        let answer = self.request(&ClientMessage::Ping);
+        assert!(matches!(answer, Answer::Pong), "{answer:?}");
+    }
+
+    /// A good request on this connection succeeds: whatever came before has broken nothing.
+    #[track_caller]
+    pub fn still_works(&mut self) {
+        let run = Run::source("return $args.a + 1").args(&serde_json::json!({"a": 41}));
+        assert_eq!(self.run(run).value(), 42);
+    }
+}
+
+fn owned(message: SidecarMessage<'_>) -> Answer {
+    let texts = |all: Vec<&str>| all.into_iter().map(str::to_owned).collect();
+    let list = |bytes: Option<&[u8]>| bytes.map_or(Value::Array(Vec::new()), loose);
+    match message {
+        SidecarMessage::Hello(h) => Answer::Hello {
+            version: h.version.0,
+            pid: h.pid,
+            debug: h.debug,
+            engine: h.engine.to_owned(),
+            build: h.build.to_owned(),
+            limits: h.limits,
+        },
+        SidecarMessage::Result(r) => Answer::Result(Segment {
+            status: r.status,
+            seq: r.seq,
+            value: r.value.map(<[u8]>::to_vec),
+            mutations: list(r.state_mutations),
+            events: list(r.events),
+            view_commands: list(r.view_commands),
+            logs: list(r.logs),
+            calls: r
+                .suspensions
+                .iter()
+                .map(|c| Call {
+                    id: c.id.to_owned(),
+                    extension: c.extension.to_owned(),
+                    method: c.method.to_owned(),
+                    args: loose(c.args),
+                })
+                .collect(),
+            error: r.error,
+            duration_us: r.metrics.duration_us,
+            queue_us: r.metrics.queue_us,
+            memory_peak_bytes: r.metrics.memory_peak_bytes,
+            host_calls: r.metrics.host_calls.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
+            cache_hit: r.metrics.cache_hit,
+            compilation_time_us: r.metrics.compilation_time_us,
+        }),
+        SidecarMessage::Compiled(c) => Answer::Compiled {
+            handle: c.handler.to_vec(),
+            capabilities: texts(c.capabilities),
+            mode: c.suspend_mode,
+            cache_hit: c.cache_hit,
+        },
+        SidecarMessage::Done(done) => Answer::Done { cancelled: done.cancelled },
+        SidecarMessage::Checked(c) => Answer::Checked { capabilities: texts(c.capabilities), mode: c.suspend_mode },
+        SidecarMessage::Stats(stats) => Answer::Stats(stats),
+        SidecarMessage::Metrics(text) => Answer::Metrics(text.text.to_owned()),
+        SidecarMessage::Pong => Answer::Pong,
+        SidecarMessage::Error(error) => Answer::Error(error),
+        other => panic!("a message of a newer protocol: {other:?}"),
+    }
+}
+
+/// JSON of any payload; what JSON lacks becomes its bytes in words.
+fn loose(bytes: &[u8]) -> Value {
+    rmp_serde::from_slice(bytes).unwrap_or_else(|_| {
+        let mut rest = bytes;
+        Value::String(rmpv::decode::read_value(&mut rest).map_or_else(|e| e.to_string(), |v| v.to_string()))
+    })
+}

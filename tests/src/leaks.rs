@@ -1,0 +1,43 @@
+//! What a process holds, counted from /proc.
+
+use std::fs;
+
+/// Counts at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LeakProbe {
+    pub fds: usize,
+    pub threads: usize,
+    pub maps: usize,
+    pub rss_bytes: u64,
+}
+
+impl LeakProbe {
+    pub fn of(pid: u32) -> Self {
+        let entries = |dir: &str| fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count();
+        Self { fds: entries("fd"), threads: entries("task"), maps, rss_bytes: field_kib(pid, "status", "VmRSS:") << 10 }
+    }
+
+    /// The counts that have to come back exactly; RSS is left out, since allocators keep memory.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.fds, self.threads)
+    }
+}
+
+/// Proportional set size: memory of the process, shared pages divided among those who share them.
+pub fn pss_bytes(pid: u32) -> u64 {
+    field_kib(pid, "smaps_rollup", "Pss:") << 10
+}
+
+fn field_kib(pid: u32, file: &str, field: &str) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
+    let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();
+    line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
+}
+
+/// Whether the process runs. A zombie does not.
+pub fn is_alive(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // the state follows the name, which is in parentheses and may hold anything
+    stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).is_some_and(|state| state != 'Z' && state != 'X')
+}

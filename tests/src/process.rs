@@ -1,0 +1,261 @@
+//! Sidecars as child processes. Each is killed when its handle goes, or when a watchdog ends the test.
+
+use std::ffi::OsString;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nix::sys::signal::{self, Signal};
+use nix::unistd::Pid;
+
+use crate::client::Client;
+use crate::temp::TempDir;
+
+/// Longer than any start on a loaded machine.
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// Children that a watchdog has to end.
+static LIVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
+
+/// Ends every sidecar of this process, without waiting.
+pub fn kill_all() {
+    for pid in locked(&LIVING).iter() {
+        let _ = signal::kill(Pid::from_raw(*pid as i32), Signal::SIGKILL);
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The program under test: `NEXUS_SIDECAR_BIN`, else the release build of this checkout.
+pub fn binary() -> PathBuf {
+    let found = std::env::var_os("NEXUS_SIDECAR_BIN")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/nexus-sidecar"), PathBuf::from);
+    assert!(
+        found.is_file(),
+        "there is no sidecar at {}: build one with `cargo build --release -p nexus-sidecar`, or name one in NEXUS_SIDECAR_BIN",
+        found.display()
+    );
+    found
+}
+
+/// A command that starts from a known environment: no setting and no cache of whoever runs the tests.
+pub fn command(cache: &Path) -> Command {
+    let mut command = Command::new(binary());
+    for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXUS_")) {
+        command.env_remove(name);
+    }
+    command.env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
+    command
+}
+
+/// How a sidecar is started: flags of `serve`, and environment.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    flags: Vec<OsString>,
+    env: Vec<(OsString, OsString)>,
+}
+
+impl Options {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// `--name value`.
+    #[must_use]
+    pub fn flag(mut self, name: &str, value: impl ToString) -> Self {
+        self.flags.push(format!("--{name}").into());
+        self.flags.push(value.to_string().into());
+        self
+    }
+
+    #[must_use]
+    pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    #[must_use]
+    pub fn debug(self) -> Self {
+        self.flag("debug", true)
+    }
+
+    /// Serves a socket of its own; ready when this returns.
+    pub fn listen(&self) -> Sidecar {
+        let dir = TempDir::new();
+        let path = dir.join("sidecar.sock");
+        let sidecar = self.start_on(&path, dir);
+        sidecar.wait_until_ready();
+        sidecar
+    }
+
+    /// Serves `path`, which is somebody else's; not ready yet.
+    pub fn listen_on(&self, path: &Path) -> Sidecar {
+        self.start_on(path, TempDir::new())
+    }
+
+    fn start_on(&self, path: &Path, dir: TempDir) -> Sidecar {
+        let mut command = self.command(dir.path());
+        command.arg("--listen").arg(path).args(&self.flags);
+        Sidecar::start(command, dir, Some(path.to_owned()))
+    }
+
+    /// A child that serves one inherited socket, with the other end of it, hello done.
+    pub fn child(&self) -> (Sidecar, Client) {
+        let (sidecar, ours) = self.child_stream();
+        let mut client = Client::over(ours);
+        client.hello();
+        (sidecar, client)
+    }
+
+    /// As `child`, without hello.
+    pub fn child_stream(&self) -> (Sidecar, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let dir = TempDir::new();
+        let mut command = self.command(dir.path());
+        command.args(["--fd", "3"]).args(&self.flags);
+        let mapping = FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: 3 };
+        command.fd_mappings(vec![mapping]).expect("one mapping cannot collide");
+        (Sidecar::start(command, dir, None), ours)
+    }
+
+    fn command(&self, cache: &Path) -> Command {
+        let mut command = command(cache);
+        command.arg("serve").envs(self.env.iter().map(|(k, v)| (k, v)));
+        command
+    }
+}
+
+/// A running sidecar.
+#[derive(Debug)]
+pub struct Sidecar {
+    child: Child,
+    ended: Option<ExitStatus>,
+    path: Option<PathBuf>,
+    stdout: Arc<Mutex<Vec<u8>>>,
+    stderr: Arc<Mutex<Vec<u8>>>,
+    readers: Vec<thread::JoinHandle<()>>,
+    dir: TempDir,
+}
+
+impl Sidecar {
+    fn start(mut command: Command, dir: TempDir, path: Option<PathBuf>) -> Self {
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the sidecar can be spawned");
+        // the mapped descriptors belong to the command; ours must not keep the child's socket open
+        drop(command);
+        locked(&LIVING).push(child.id());
+        let (stdout, out) = collect(child.stdout.take().expect("piped"));
+        let (stderr, err) = collect(child.stderr.take().expect("piped"));
+        Self { child, ended: None, path, stdout, stderr, readers: vec![out, err], dir }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn path(&self) -> &Path {
+        self.path.as_deref().expect("a sidecar that listens")
+    }
+
+    /// A new connection, hello done.
+    pub fn connect(&self) -> Client {
+        let mut client = self.connect_silently();
+        client.hello();
+        client
+    }
+
+    /// A new connection that has sent nothing.
+    pub fn connect_silently(&self) -> Client {
+        Client::over(
+            UnixStream::connect(self.path()).unwrap_or_else(|e| panic!("cannot connect: {e}; {}", self.stderr())),
+        )
+    }
+
+    pub fn wait_until_ready(&self) {
+        let until = Instant::now() + START_LIMIT;
+        while UnixStream::connect(self.path()).is_err() {
+            assert!(Instant::now() < until, "not ready: {}", self.stderr());
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        signal::kill(Pid::from_raw(self.child.id() as i32), signal).expect("the sidecar is there");
+    }
+
+    /// Whether it still runs.
+    pub fn is_running(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().expect("a child can be waited for");
+        }
+        self.ended.is_none()
+    }
+
+    /// Waits for the end.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        crate::eventually("the sidecar ends", limit, || !self.is_running());
+        for reader in self.readers.drain(..) {
+            let _ = reader.join();
+        }
+        self.ended.expect("it has ended")
+    }
+
+    /// Waits for the end and returns the exit code; panics when a signal ended it.
+    pub fn exit_code(&mut self, limit: Duration) -> i32 {
+        let status = self.wait(limit);
+        status.code().unwrap_or_else(|| panic!("ended by signal {:?}: {}", status.signal(), self.stderr()))
+    }
+
+    /// kill -9, and waits.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        self.wait(Duration::from_secs(10));
+    }
+
+    pub fn stdout(&self) -> String {
+        String::from_utf8_lossy(&locked(&self.stdout)).into_owned()
+    }
+
+    pub fn stderr(&self) -> String {
+        String::from_utf8_lossy(&locked(&self.stderr)).into_owned()
+    }
+}
+
+impl Drop for Sidecar {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        let pid = self.child.id();
+        locked(&LIVING).retain(|living| *living != pid);
+        if thread::panicking() {
+            eprintln!("stderr of the sidecar: {}", self.stderr());
+        }
+    }
+}
+
+type Collected = (Arc<Mutex<Vec<u8>>>, thread::JoinHandle<()>);
+
+fn collect(mut from: impl Read + Send + 'static) -> Collected {
+    let into: Arc<Mutex<Vec<u8>>> = Arc::default();
+    let writer = into.clone();
+    let thread = thread::spawn(move || {
+        let mut buffer = [0; 4096];
+        while let Ok(n @ 1..) = from.read(&mut buffer) {
+            locked(&writer).extend_from_slice(&buffer[..n]);
+        }
+    });
+    (into, thread)
+}

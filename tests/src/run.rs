@@ -1,0 +1,129 @@
+//! Execute requests in few words.
+
+use nexus_protocol::ClientMessage;
+use nexus_protocol::message::{CallLimits, Code, Execute};
+use serde_json::Value;
+
+/// MessagePack of a JSON value.
+pub fn pack(value: &Value) -> Vec<u8> {
+    rmp_serde::to_vec_named(value).expect("JSON fits MessagePack")
+}
+
+/// JSON of MessagePack; panics on what JSON does not have.
+pub fn unpack(bytes: &[u8]) -> Value {
+    rmp_serde::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {bytes:02x?}"))
+}
+
+/// One request to run a handler.
+#[derive(Clone, Debug, Default)]
+pub struct Run {
+    source: String,
+    handle: Option<Vec<u8>>,
+    state: Option<Vec<u8>>,
+    args: Option<Vec<u8>>,
+    scope: Option<Vec<u8>>,
+    capabilities: Vec<String>,
+    extensions: Option<Vec<(String, Vec<String>)>>,
+    timeout_ms: Option<u64>,
+    limits: CallLimits<'static>,
+    strict: bool,
+    seed: Option<u64>,
+}
+
+impl Run {
+    pub fn source(source: impl Into<String>) -> Self {
+        Self { source: source.into(), ..Self::default() }
+    }
+
+    pub fn handle(handle: &[u8]) -> Self {
+        Self { handle: Some(handle.to_vec()), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn state(self, state: &Value) -> Self {
+        self.state_bytes(pack(state))
+    }
+
+    #[must_use]
+    pub fn state_bytes(mut self, state: Vec<u8>) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    #[must_use]
+    pub fn args(self, args: &Value) -> Self {
+        self.args_bytes(pack(args))
+    }
+
+    #[must_use]
+    pub fn args_bytes(mut self, args: Vec<u8>) -> Self {
+        self.args = Some(args);
+        self
+    }
+
+    #[must_use]
+    pub fn scope(mut self, scope: &Value) -> Self {
+        self.scope = Some(pack(scope));
+        self
+    }
+
+    #[must_use]
+    pub fn grant(mut self, tokens: &[&str]) -> Self {
+        self.capabilities.extend(tokens.iter().map(|t| (*t).to_owned()));
+        self
+    }
+
+    #[must_use]
+    pub fn extension(mut self, name: &str, methods: &[&str]) -> Self {
+        let methods = methods.iter().map(|m| (*m).to_owned()).collect();
+        self.extensions.get_or_insert_default().push((name.to_owned(), methods));
+        self
+    }
+
+    #[must_use]
+    pub fn timeout_ms(mut self, ms: u64) -> Self {
+        self.timeout_ms = Some(ms);
+        self
+    }
+
+    #[must_use]
+    pub fn limits(mut self, narrow: impl FnOnce(&mut CallLimits<'static>)) -> Self {
+        narrow(&mut self.limits);
+        self
+    }
+
+    #[must_use]
+    pub fn strict(mut self) -> Self {
+        self.strict = true;
+        self
+    }
+
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    pub fn message(&self) -> ClientMessage<'_> {
+        let code = self.handle.as_deref().map_or(Code::Source(&self.source), Code::Handler);
+        let mut execute = Execute::new(code);
+        execute.state = self.state.as_deref();
+        execute.args = self.args.as_deref();
+        execute.scope = self.scope.as_deref();
+        execute.capabilities = self.capabilities.iter().map(String::as_str).collect();
+        execute.extensions = self.extensions.as_ref().map(|all| {
+            all.iter().map(|(name, methods)| (name.as_str(), methods.iter().map(String::as_str).collect())).collect()
+        });
+        execute.timeout_ms = self.timeout_ms;
+        execute.limits = self.limits;
+        execute.strict_capabilities = self.strict;
+        execute.seed = self.seed;
+        ClientMessage::Execute(execute)
+    }
+}
+
+impl From<&str> for Run {
+    fn from(source: &str) -> Self {
+        Self::source(source)
+    }
+}
