@@ -6,6 +6,8 @@ export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
 export const MAX_PAYLOAD_DEPTH = 64;
 /** Nesting of containers in the fields of a message. */
 export const MAX_CONTROL_DEPTH = 16;
+/** `panelId` and `handlerName`. */
+export const MAX_LABEL_BYTES = 256;
 /** Lines of the sidecar's stderr that are kept for error messages, and how much of each. */
 export const STDERR_TAIL_LINES = 20;
 export const STDERR_LINE_CHARS = 2000;

@@ -3,11 +3,10 @@
  * sidecar closes a connection for that, with everybody else's requests on it.
  */
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
-import { MAX_LISTED_NAMES } from './limits.js';
+import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
 import type { AsyncResult, HandlerContext } from './types.js';
 
-const MAX_NAME_BYTES = 256;
 const SUSPENSION_ID = /^[0-9a-f]{32}$/;
 
 export function checkSource(source: unknown): string {
@@ -79,8 +78,8 @@ function checkName(key: string, value: unknown): void {
   if (value === undefined) return;
   if (typeof value !== 'string') throw invalid(`\`${key}\` is not a string`);
   // A UTF-16 unit is at most three bytes.
-  if (value.length * 3 > MAX_NAME_BYTES && Buffer.byteLength(value) > MAX_NAME_BYTES) {
-    throw invalid(`\`${key}\` is longer than ${MAX_NAME_BYTES} bytes`);
+  if (value.length * 3 > MAX_LABEL_BYTES && Buffer.byteLength(value) > MAX_LABEL_BYTES) {
+    throw invalid(`\`${key}\` is longer than ${MAX_LABEL_BYTES} bytes`);
   }
 }
 

@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { decodePayload, encodePayload, NexusError } from '@nexus/sidecar';
 import { Float } from '../dist/esm/fields.js';
 import { endFrame, FrameSplitter } from '../dist/esm/frames.js';
+import * as limits from '../dist/esm/limits.js';
 import { Kind, readAnswer, readError, readHello, writeExecute, writeHello, writeRequest, writeResume, writeResumeError, type Answer } from '../dist/esm/messages.js';
 import { Bin, MalformedError } from '../dist/esm/reader.js';
 import { readBufferResult, readCheck, readHandle, readPlainResult, readStats } from '../dist/esm/results.js';
@@ -232,5 +233,17 @@ test('what is no payload is refused', () => {
   for (const { name, bytes, reason } of ofSort('payload-rejection')) {
     if (reason === 'utf8') continue; // strings of a payload decode leniently, as SPEC 5 lets a reader
     assert.throws(() => decodePayload(bytes), (error) => error instanceof NexusError && error.code === 'SERIALIZATION_ERROR', name);
+  }
+});
+
+test('the bounds that both sides know are the same numbers', () => {
+  const source = readFileSync(new URL('../src/limits.rs', folder), 'utf8');
+  const rust = (name: string): number => {
+    const [, base, shift = '0'] = new RegExp(`pub const ${name}: \\w+ = ([\\d_]+)(?: << (\\d+))?;`).exec(source) ?? assert.fail(name);
+    return Number(base?.replaceAll('_', '')) * 2 ** Number(shift);
+  };
+  assert.equal(limits.MAX_FRAME_BYTES, rust('DEFAULT_MAX_FRAME_BYTES'));
+  for (const name of ['MAX_PAYLOAD_DEPTH', 'MAX_CONTROL_DEPTH', 'MAX_CONTROL_VALUES', 'MAX_LABEL_BYTES'] as const) {
+    assert.equal(limits[name], rust(name), name);
   }
 });
