@@ -39,6 +39,8 @@ fn main_exec() -> Result<ExitCode, StartError> {
             out.write_all(text.as_bytes())?;
             Ok(ExitCode::Ok)
         }
-        _ => Err(StartError::Io { context: "this command", source: std::io::Error::other("is not part of this build") }),
+        _ => {
+            Err(StartError::Io { context: "this command", source: std::io::Error::other("is not part of this build") })
+        }
     }
 }

@@ -111,7 +111,9 @@ impl Runtime {
                 return Err(GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source));
             }
             Compiled::Stopped(crate::engine::control::StopCause::Cancelled) => return Err(execution::cancelled()),
-            Compiled::Stopped(_) => return Err(WireError::new(ErrorCode::Timeout, "compiling the handler took too long")),
+            Compiled::Stopped(_) => {
+                return Err(WireError::new(ErrorCode::Timeout, "compiling the handler took too long"));
+            }
             Compiled::Broken(why) => {
                 log::warn!("compiling broke a guest: {why}");
                 return Err(WireError::new(ErrorCode::WasmError, "compiling the handler broke its instance"));
@@ -135,14 +137,12 @@ impl Runtime {
         match code {
             Code::Source(source) => self.compile(source, timeout, register),
             Code::Handler(handle) => {
-                let digest = self
-                    .handles
-                    .verify(handle)
-                    .ok_or_else(|| WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again"))?;
-                let handler = self
-                    .cache
-                    .get(&digest)
-                    .ok_or_else(|| WireError::unknown_handler("the handler is no longer in the cache; compile again"))?;
+                let digest = self.handles.verify(handle).ok_or_else(|| {
+                    WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again")
+                })?;
+                let handler = self.cache.get(&digest).ok_or_else(|| {
+                    WireError::unknown_handler("the handler is no longer in the cache; compile again")
+                })?;
                 Ok(Found { handler, cache_hit: true, took: None })
             }
         }
@@ -160,7 +160,12 @@ impl Runtime {
         (self.observed(report), progress)
     }
 
-    fn begin(&self, request: &Execute<'_>, totals: &mut Totals, register: Register<'_>) -> Result<(Report, Progress), WireError> {
+    fn begin(
+        &self,
+        request: &Execute<'_>,
+        totals: &mut Totals,
+        register: Register<'_>,
+    ) -> Result<(Report, Progress), WireError> {
         let input = execution::prepare(request, &self.config)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
@@ -177,7 +182,13 @@ impl Runtime {
     }
 
     /// Goes on with a suspended execution.
-    pub fn resume(&self, execution: Execution, id: SuspensionId, answer: Answer<'_>, register: Register<'_>) -> (Report, Progress) {
+    pub fn resume(
+        &self,
+        execution: Execution,
+        id: SuspensionId,
+        answer: Answer<'_>,
+        register: Register<'_>,
+    ) -> (Report, Progress) {
         register(execution.control());
         let (report, progress) = execution.resume(id, answer);
         (self.observed(report), progress)
@@ -234,7 +245,8 @@ impl Runtime {
             terminated_instances: pool.terminated,
             instances_created: pool.created,
             instances_reused: pool.reused,
-            total_memory_bytes: (load.active + pool.available + load.suspended) * self.engine.idle_bytes() as u64 + cache.bytes,
+            total_memory_bytes: (load.active + pool.available + load.suspended) * self.engine.idle_bytes() as u64
+                + cache.bytes,
             suspensions: load.suspensions,
             queued: load.queued,
             cache_hits: cache.hits,

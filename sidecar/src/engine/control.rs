@@ -114,7 +114,11 @@ impl RunControl {
             c if c == StopCause::Cancelled as u8 => Some(StopCause::Cancelled),
             _ => Some(StopCause::Deadline),
         };
-        if self.leave(RUNNING, IDLE) { Ended::Intact(cause()) } else { Ended::Killed(cause().unwrap_or(StopCause::Deadline)) }
+        if self.leave(RUNNING, IDLE) {
+            Ended::Intact(cause())
+        } else {
+            Ended::Killed(cause().unwrap_or(StopCause::Deadline))
+        }
     }
 
     /// A host call begins. None: the memory is gone, return at once and touch nothing.

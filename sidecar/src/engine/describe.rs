@@ -43,7 +43,8 @@ pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
         ("rebuild", serde_json::json!("cargo xtask guest && cargo build --release")),
     ];
     if json {
-        let map: serde_json::Map<String, serde_json::Value> = fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        let map: serde_json::Map<String, serde_json::Value> =
+            fields.into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
         writeln!(out, "{}", serde_json::Value::Object(map))?;
     } else {
         for (name, value) in fields {

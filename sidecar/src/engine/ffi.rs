@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::error::{CoreError, CoreExecutionError};
 use wasmedge_sdk::{
-    AsInstance, CallingFrame, FuncType, ImportObject, ImportObjectBuilder, Instance, Module, Store, ValType, WasmEdgeResult,
-    WasmValue,
+    AsInstance, CallingFrame, FuncType, ImportObject, ImportObjectBuilder, Instance, Module, Store, ValType,
+    WasmEdgeResult, WasmValue,
 };
 
 use super::abi;
@@ -139,8 +139,12 @@ pub struct Import<D> {
     pub entry: SyncEntry<D>,
 }
 
-type SyncEntry<D> =
-    for<'a, 'b, 'c> fn(&'a mut D, &'b mut Instance, &'c mut CallingFrame, Vec<WasmValue>) -> Result<Vec<WasmValue>, CoreError>;
+type SyncEntry<D> = for<'a, 'b, 'c> fn(
+    &'a mut D,
+    &'b mut Instance,
+    &'c mut CallingFrame,
+    Vec<WasmValue>,
+) -> Result<Vec<WasmValue>, CoreError>;
 
 /// Runs a host function for WasmEdge: a panic must not cross the C++ frames below, so it becomes a trap.
 pub fn guarded<D>(function: HostFunction<D>, data: &mut D, args: &[WasmValue]) -> Result<Vec<WasmValue>, CoreError> {
@@ -179,7 +183,8 @@ impl<D: 'static> WasmInstance<D> {
             builder.with_func_by_type(import.name, ty, import.entry)?;
         }
         let import = NonNull::from(Box::leak(Box::new(builder.build())));
-        let mut this = Self { active: None, store: None, import, memory: LinearMemory { base: NonNull::dangling(), len: 0 } };
+        let mut this =
+            Self { active: None, store: None, import, memory: LinearMemory { base: NonNull::dangling(), len: 0 } };
         // SAFETY: the box was leaked above and is freed in Drop, after the store that borrows it.
         let borrowed: &'static mut ImportObject<D> = unsafe { &mut *import.as_ptr() };
         let mut store = Store::new(Some(config), HashMap::from([(abi::IMPORT_MODULE.to_owned(), borrowed)]))?;

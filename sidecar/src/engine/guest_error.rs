@@ -141,6 +141,9 @@ mod tests {
     #[test]
     fn garbage_is_an_error_without_detail() {
         assert_eq!(GuestError::decode(&[0xff, 0xc1]).message, "");
-        assert_eq!(GuestError::decode(&[]).to_wire(ErrorCode::ExecutionError, "").message, "the handler failed without a message");
+        assert_eq!(
+            GuestError::decode(&[]).to_wire(ErrorCode::ExecutionError, "").message,
+            "the handler failed without a message"
+        );
     }
 }

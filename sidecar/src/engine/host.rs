@@ -150,7 +150,9 @@ fn view_command(call: &mut Call<'_>) -> Answer {
     let (Some(view), Some(command), Some(params)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(result::INVALID);
     };
-    let (Some(view), Some(command)) = (payload::as_str(view), payload::as_str(command)) else { return Err(result::INVALID) };
+    let (Some(view), Some(command)) = (payload::as_str(view), payload::as_str(command)) else {
+        return Err(result::INVALID);
+    };
     if !call.context.capabilities.can_update_view(view) {
         return call.context.deny(format!("view:update:{view}"));
     }
@@ -166,7 +168,7 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
     }
     if let Some(registry) = &call.context.extensions {
         let methods = registry.get(&extension).ok_or(result::NOT_FOUND)?;
-        if !methods.iter().any(|m| *m == method) {
+        if !methods.contains(&method) {
             return Err(result::NO_METHOD);
         }
     }
@@ -222,7 +224,12 @@ fn random_bytes(call: &mut Call<'_>) -> Answer {
 }
 
 /// The frame around every host call: the gate to the watchdog, the count, the limit.
-fn host_call(index: usize, data: &mut HostData, args: &[WasmValue], f: impl FnOnce(&mut Call<'_>) -> Answer) -> Result<i32, HostTrap> {
+fn host_call(
+    index: usize,
+    data: &mut HostData,
+    args: &[WasmValue],
+    f: impl FnOnce(&mut Call<'_>) -> Answer,
+) -> Result<i32, HostTrap> {
     let HostData { context, link } = data;
     let (Some((memory, control)), Some(context)) = (link, context) else {
         // initialising, or a guest that calls out of its turn: there is nothing that it could reach

@@ -26,9 +26,18 @@ const MAX_ZEROED_GAP_BYTES: usize = 64 << 10;
 #[derive(Debug, PartialEq, Eq)]
 enum Step {
     /// Bytes of the image, from its buffer.
-    Copy { at: u32, bytes: Box<[u8]> },
-    Zero { at: u32, len: usize },
-    Discard { at: u32, len: usize },
+    Copy {
+        at: u32,
+        bytes: Box<[u8]>,
+    },
+    Zero {
+        at: u32,
+        len: usize,
+    },
+    Discard {
+        at: u32,
+        len: usize,
+    },
 }
 
 /// The pristine state of a guest.
@@ -99,23 +108,32 @@ impl Image {
         Ok(())
     }
 
-    /// First address whose byte differs from the image. Reads all of the memory: for tests and soaks.
+    /// First address whose byte differs from the image. Looks at every page that holds something: for tests and soaks.
     pub fn first_difference(&self, memory: LinearMemory) -> Option<u32> {
-        let mut chunk = vec![0; 1 << 16];
-        let mut expected = vec![0; 1 << 16];
-        for base in (0..memory.len()).step_by(chunk.len()) {
-            expected.fill(0);
-            for step in &self.steps {
-                let Step::Copy { at, bytes } = step else { continue };
-                let (at, end) = (*at as usize, *at as usize + bytes.len());
-                let (from, to) = (at.max(base), end.min(base + chunk.len()));
-                if from < to {
-                    expected[from - base..to - base].copy_from_slice(&bytes[from - at..to - at]);
-                }
+        let touched = memory.touched_pages().ok();
+        let zeros = [0; PAGE];
+        let mut page = [0; PAGE];
+        let mut copies = self.steps.iter().filter_map(|step| match step {
+            Step::Copy { at, bytes } => Some((*at as usize, bytes)),
+            Step::Zero { .. } | Step::Discard { .. } => None,
+        });
+        let mut run = copies.next();
+        for at in (0..memory.len()).step_by(PAGE) {
+            while run.is_some_and(|(start, bytes)| start + bytes.len() <= at) {
+                run = copies.next();
             }
-            memory.read(base as u32, &mut chunk).ok()?;
-            if let Some(i) = chunk.iter().zip(&expected).position(|(a, b)| a != b) {
-                return Some((base + i) as u32);
+            let expected = run
+                .filter(|(start, _)| *start <= at)
+                .and_then(|(start, bytes)| bytes.get(at - start..at - start + PAGE));
+            let is_zero = touched.as_ref().is_some_and(|t| t.get(at / PAGE) == Some(&false));
+            if is_zero && expected.is_none() {
+                continue;
+            }
+            memory.read(at as u32, &mut page).ok()?;
+            let expected = expected.unwrap_or(&zeros);
+            if page != expected {
+                let offset = page.iter().zip(expected).position(|(a, b)| a != b).unwrap_or_default();
+                return Some((at + offset) as u32);
             }
         }
         None
@@ -148,7 +166,11 @@ fn plan(pages: &[(usize, [u8; PAGE])], memory_len: usize) -> Vec<Step> {
 fn fill_gap(steps: &mut Vec<Step>, from: usize, to: usize, stack_top: usize, heap_end: usize) {
     let mut cuts = vec![from];
     if to - from > MAX_ZEROED_GAP_BYTES {
-        cuts.extend([stack_top - HOT_STACK_BYTES, stack_top, heap_end, heap_end + HOT_HEAP_BYTES].into_iter().filter(|c| *c > from && *c < to));
+        cuts.extend(
+            [stack_top - HOT_STACK_BYTES, stack_top, heap_end, heap_end + HOT_HEAP_BYTES]
+                .into_iter()
+                .filter(|c| *c > from && *c < to),
+        );
     }
     cuts.push(to);
     cuts.sort_unstable();
@@ -157,10 +179,15 @@ fn fill_gap(steps: &mut Vec<Step>, from: usize, to: usize, stack_top: usize, hea
         if start == end {
             continue;
         }
-        let hot = (start >= stack_top - HOT_STACK_BYTES && end <= stack_top) || (start >= heap_end && end <= heap_end + HOT_HEAP_BYTES);
+        let hot = (start >= stack_top - HOT_STACK_BYTES && end <= stack_top)
+            || (start >= heap_end && end <= heap_end + HOT_HEAP_BYTES);
         let small = to - from <= MAX_ZEROED_GAP_BYTES;
         let len = end - start;
-        steps.push(if hot || small { Step::Zero { at: start as u32, len } } else { Step::Discard { at: start as u32, len } });
+        steps.push(if hot || small {
+            Step::Zero { at: start as u32, len }
+        } else {
+            Step::Discard { at: start as u32, len }
+        });
     }
 }
 

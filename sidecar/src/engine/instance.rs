@@ -245,7 +245,14 @@ impl Instance {
 
     fn no_segment(&mut self, why: String) -> Segment {
         self.sound = false;
-        Segment { end: SegmentEnd::Broken(why), ran: Duration::ZERO, cpu: Duration::ZERO, memory_used: 0, memory_peak: 0, ticks: 0 }
+        Segment {
+            end: SegmentEnd::Broken(why),
+            ran: Duration::ZERO,
+            cpu: Duration::ZERO,
+            memory_used: 0,
+            memory_peak: 0,
+            ticks: 0,
+        }
     }
 
     fn call(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> CallEnd {

@@ -13,9 +13,7 @@ use super::*;
 
 fn engine() -> Arc<Engine> {
     static ENGINE: std::sync::OnceLock<Arc<Engine>> = std::sync::OnceLock::new();
-    ENGINE
-        .get_or_init(|| Engine::start(EngineOptions::default()).expect("the engine starts"))
-        .clone()
+    ENGINE.get_or_init(|| Engine::start(EngineOptions::default()).expect("the engine starts")).clone()
 }
 
 /// Runs `f` on a thread with the stack that guests need.
@@ -120,7 +118,10 @@ fn promises_of_extension_calls_resume_in_any_order() {
         let end = run_with(i, source, context(json!({}), &["ext:*"]), SECOND);
         assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
         let calls = std::mem::take(&mut i.context_mut().unwrap().new_calls);
-        assert_eq!(calls.iter().map(|c| format!("{}.{}", c.extension, c.method)).collect::<Vec<_>>(), ["http.get", "db.q"]);
+        assert_eq!(
+            calls.iter().map(|c| format!("{}.{}", c.extension, c.method)).collect::<Vec<_>>(),
+            ["http.get", "db.q"]
+        );
         let end = i.resume(1, Ok(&[2]), None).end;
         assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
         assert!(i.context_mut().unwrap().new_calls.is_empty());
@@ -158,7 +159,8 @@ fn what_may_not_be_read_never_enters_the_guest() {
 fn a_write_into_a_value_that_may_only_be_read_throws_where_it_stands() {
     on_engine_thread(|i| {
         let source = "const u = $state.user;\nu.name;\n  u.tags[0].x = 1;";
-        let end = run_with(i, source, context(json!({"user": {"name": "n", "tags": [{}]}}), &["state:read:user"]), SECOND);
+        let end =
+            run_with(i, source, context(json!({"user": {"name": "n", "tags": [{}]}}), &["state:read:user"]), SECOND);
         let SegmentEnd::Failed(e) = end else { panic!("{end:?}") };
         let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::ExecutionError, source);
         assert_eq!(wire.capability.as_deref(), Some("state:write:user"));
@@ -169,7 +171,12 @@ fn a_write_into_a_value_that_may_only_be_read_throws_where_it_stands() {
 #[test]
 fn an_endless_loop_is_stopped_at_its_deadline() {
     on_engine_thread(|i| {
-        for source in ["for (;;);", "try { for (;;); } finally { for (;;); }", "await (async () => { for (;;) await null })()", "/(a+)+$/.test('a'.repeat(40) + 'b')"] {
+        for source in [
+            "for (;;);",
+            "try { for (;;); } finally { for (;;); }",
+            "await (async () => { for (;;) await null })()",
+            "/(a+)+$/.test('a'.repeat(40) + 'b')",
+        ] {
             let started = Instant::now();
             let end = run_with(i, source, context(json!({}), &[]), Duration::from_millis(30));
             assert!(matches!(end, SegmentEnd::Stopped(StopCause::Deadline, _)), "{source}: {end:?}");
@@ -216,7 +223,11 @@ fn limits_end_an_execution_even_when_it_catches_everything() {
 #[test]
 fn memory_that_is_used_up_is_reported_with_a_place_and_the_instance_is_not_reused() {
     on_engine_thread(|i| {
-        for source in ["const a = [];\nfor (;;) a.push(new Array(1000).fill(1))", "new Uint8Array(64 << 20)", "let s = 'x';\nfor (;;) s += s"] {
+        for source in [
+            "const a = [];\nfor (;;) a.push(new Array(1000).fill(1))",
+            "new Uint8Array(64 << 20)",
+            "let s = 'x';\nfor (;;) s += s",
+        ] {
             let end = run_with(i, source, context(json!({}), &[]), SECOND);
             assert!(matches!(end, SegmentEnd::OutOfMemory(_)) || source.contains("s += s"), "{source}: {end:?}");
             *i = engine().instantiate().unwrap();
@@ -247,7 +258,12 @@ fn recursion_of_every_kind_ends_in_an_error() {
 #[test]
 fn syntax_errors_stand_where_they_are() {
     on_engine_thread(|i| {
-        for (source, line) in [("let a = 1;\n\nlet b = ;", 3), ("}); (function () {", 1), ("const x = 1; const x = 2", 1), ("return 1\n}", 2)] {
+        for (source, line) in [
+            ("let a = 1;\n\nlet b = ;", 3),
+            ("}); (function () {", 1),
+            ("const x = 1; const x = 2", 1),
+            ("return 1\n}", 2),
+        ] {
             let Compiled::Refused(e) = i.compile(source, None) else { panic!("{source}") };
             let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::CompilationError, source);
             assert_eq!(wire.location.unwrap().line, line, "{source}: {wire:?}");

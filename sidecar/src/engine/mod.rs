@@ -129,7 +129,8 @@ impl Engine {
     pub fn instantiate(self: &Arc<Self>) -> Result<Instance, EngineError> {
         let mut wasm = instantiate(&self.module, &self.config)?;
         self.image.install(wasm.memory()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
-        wasm.set_global(export::STACK_POINTER, self.image.stack_pointer()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
+        wasm.set_global(export::STACK_POINTER, self.image.stack_pointer())
+            .map_err(|e| EngineError::Instantiate(e.to_string()))?;
         Ok(Instance::new(self.clone(), wasm))
     }
 

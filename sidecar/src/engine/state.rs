@@ -85,7 +85,8 @@ impl StateView {
     pub fn keys(&mut self) -> Vec<u8> {
         self.index();
         let base = &self.base;
-        let mut keys: Vec<&[u8]> = self.index.as_deref().unwrap_or_default().iter().map(|e| &base[range(&e.key)]).collect();
+        let mut keys: Vec<&[u8]> =
+            self.index.as_deref().unwrap_or_default().iter().map(|e| &base[range(&e.key)]).collect();
         keys.dedup();
         keys.retain(|key| std::str::from_utf8(key).is_ok_and(|key| !self.written.contains_key(key)));
         keys.extend(self.written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.as_bytes()));

@@ -60,7 +60,12 @@ pub enum Answer<'a> {
 
 impl Execution {
     /// Runs the first segment on a pristine instance.
-    pub fn start(handler: Arc<Handler>, mut instance: Instance, context: Box<Context>, mut totals: Totals) -> (Report, Progress) {
+    pub fn start(
+        handler: Arc<Handler>,
+        mut instance: Instance,
+        context: Box<Context>,
+        mut totals: Totals,
+    ) -> (Report, Progress) {
         let Some(deadline) = totals.deadline() else {
             return (timed_out(&totals), Progress::Finished(Some(instance)));
         };
@@ -133,7 +138,8 @@ impl Execution {
         let new_calls = self.instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
         for call in new_calls {
             let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
-            os::fill_random(&mut id).map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
+            os::fill_random(&mut id)
+                .map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
             self.outstanding.push(Outstanding { id: SuspensionId(id), call });
         }
         Ok(())
@@ -158,17 +164,24 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
         }
         SegmentEnd::OutOfMemory(described) => {
             let limit = totals.memory_limit_bytes;
-            let error = WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"));
+            let error = WireError::new(
+                ErrorCode::MemoryLimit,
+                format!("the handler needs more than its {limit} bytes of memory"),
+            );
             located(error.with_context_number("limit", limit), &described)
         }
-        SegmentEnd::Stuck => WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle"),
+        SegmentEnd::Stuck => {
+            WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
+        }
         SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals.timeout), &described),
         SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");
             WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
         }
-        SegmentEnd::Done(_) | SegmentEnd::Suspended => WireError::new(ErrorCode::InternalError, "a segment without an error failed"),
+        SegmentEnd::Done(_) | SegmentEnd::Suspended => {
+            WireError::new(ErrorCode::InternalError, "a segment without an error failed")
+        }
     }
 }
 
@@ -179,7 +192,10 @@ pub fn cancelled() -> WireError {
 
 /// What every suspension id gets that cannot be resumed, whatever the reason.
 pub fn no_such_suspension() -> WireError {
-    WireError::new(ErrorCode::SuspensionError, "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else")
+    WireError::new(
+        ErrorCode::SuspensionError,
+        "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else",
+    )
 }
 
 /// Deadline of work that begins now with `budget` left; the outer None: nothing is left.

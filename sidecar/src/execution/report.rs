@@ -131,7 +131,8 @@ impl Report {
         let message = self.message(&ids);
         let encoded = nexus_protocol::SidecarMessage::Result(message).encode(id, max_frame_bytes, out);
         if let Err(e) = encoded {
-            let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, 0).with_context_text("reason", e.to_string());
+            let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, 0)
+                .with_context_text("reason", e.to_string());
             let mut message = SegmentResult::new(Status::Error, self.totals.seq);
             message.error = Some(error);
             message.metrics = self.metrics();

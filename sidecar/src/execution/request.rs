@@ -34,7 +34,8 @@ pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireErro
         bytes.map_or(Ok(()), check_payload).map_err(not_payload(what))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
-    let mut context = Context::new(capabilities, StateView::new(state.to_vec()), limits(config, &request.limits, timeout));
+    let mut context =
+        Context::new(capabilities, StateView::new(state.to_vec()), limits(config, &request.limits, timeout));
     context.args = request.args.unwrap_or_default().to_vec();
     context.scope = request.scope.unwrap_or_default().to_vec();
     context.seed = match request.seed {
@@ -42,7 +43,10 @@ pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireErro
         None => random_seed()?,
     };
     context.extensions = request.extensions.as_ref().map(|registry| {
-        registry.iter().map(|(name, methods)| ((*name).to_owned(), methods.iter().map(|m| (*m).to_owned()).collect())).collect()
+        registry
+            .iter()
+            .map(|(name, methods)| ((*name).to_owned(), methods.iter().map(|m| (*m).to_owned()).collect()))
+            .collect()
     });
     Ok(Input { context: Box::new(context), timeout, strict: config.strict_capabilities || request.strict_capabilities })
 }
@@ -73,7 +77,8 @@ fn limits(config: &Config, asked: &CallLimits<'_>, timeout: Option<Duration>) ->
 
 fn random_seed() -> Result<u64, WireError> {
     let mut seed = [0; 8];
-    os::fill_random(&mut seed).map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
+    os::fill_random(&mut seed)
+        .map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
     Ok(u64::from_le_bytes(seed))
 }
 

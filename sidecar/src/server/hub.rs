@@ -61,16 +61,24 @@ pub enum Refusal {
 #[derive(Debug)]
 enum Request {
     Queued,
-    Running { control: Option<Arc<RunControl>>, cancelled: bool },
+    Running {
+        control: Option<Arc<RunControl>>,
+        cancelled: bool,
+    },
     /// A resume that waits for another resume of the same execution.
-    Parked { execution: u64 },
+    Parked {
+        execution: u64,
+    },
 }
 
 #[derive(Debug)]
 enum Holder {
     Suspended(Box<Execution>),
     /// A worker has it; `cancelled`: it is to end as soon as the worker is done with the segment.
-    Running { control: Option<Arc<RunControl>>, cancelled: bool },
+    Running {
+        control: Option<Arc<RunControl>>,
+        cancelled: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -85,7 +93,10 @@ struct Entry {
 /// What a worker gets when it asks for a suspended execution.
 #[derive(Debug)]
 pub enum Taken {
-    Run { key: u64, execution: Box<Execution> },
+    Run {
+        key: u64,
+        execution: Box<Execution>,
+    },
     /// Another resume of the execution is running; the job waits for it.
     Parked,
     Unknown(Job),
@@ -276,7 +287,12 @@ impl Hub {
     // ---- suspensions ----
 
     /// Keeps a suspended execution. Given back when there is no room for it, or nobody any more who could resume it.
-    pub fn suspend(&mut self, session: SessionId, execution: Box<Execution>, now: Instant) -> Result<(), Box<Execution>> {
+    pub fn suspend(
+        &mut self,
+        session: SessionId,
+        execution: Box<Execution>,
+        now: Instant,
+    ) -> Result<(), Box<Execution>> {
         if !self.is_open(session) || self.suspended >= self.limits.max_suspended {
             return Err(execution);
         }
@@ -299,7 +315,9 @@ impl Hub {
     /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
     pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken {
         let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
-        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else { return Taken::Unknown(job) };
+        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else {
+            return Taken::Unknown(job);
+        };
         if matches!(entry.holder, Holder::Running { .. }) {
             // its worker slot is free while it waits; it comes back through the queue
             self.running -= 1;
@@ -308,7 +326,9 @@ impl Hub {
             return Taken::Parked;
         }
         let running = Holder::Running { control: None, cancelled: false };
-        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else { return Taken::Unknown(job) };
+        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
+            return Taken::Unknown(job);
+        };
         entry.expires = None;
         self.by_suspension.remove(&id);
         self.suspended -= 1;
@@ -318,7 +338,10 @@ impl Hub {
     /// As `register`, for a segment of an execution that was taken.
     pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
         self.register(session, id, control);
-        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key) else { return };
+        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key)
+        else {
+            return;
+        };
         *slot = Some(control.clone());
         if *cancelled {
             control.stop(StopCause::Cancelled);
@@ -327,7 +350,8 @@ impl Hub {
 
     /// A taken execution is suspended again. Given back when it was cancelled meanwhile.
     pub fn put_back(&mut self, key: u64, execution: Box<Execution>, now: Instant) -> Result<(), Box<Execution>> {
-        let cancelled = !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
+        let cancelled =
+            !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
         if cancelled {
             self.end(key);
             return Err(execution);

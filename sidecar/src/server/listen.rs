@@ -31,7 +31,9 @@ impl Drop for Bound {
 pub fn bind(path: &Path) -> Result<(UnixListener, Bound), StartError> {
     let fail = |source: io::Error| StartError::Listen { path: path.to_owned(), source };
     if path.as_os_str().len() > MAX_PATH_BYTES {
-        return Err(fail(io::Error::other(format!("the path is longer than the {MAX_PATH_BYTES} bytes that a socket's can have"))));
+        return Err(fail(io::Error::other(format!(
+            "the path is longer than the {MAX_PATH_BYTES} bytes that a socket's can have"
+        ))));
     }
     let directory = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if !directory.exists() {

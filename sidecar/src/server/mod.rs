@@ -98,13 +98,23 @@ impl Server {
             max_suspended: config.max_suspended as usize,
             max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
             max_queue_time: (config.max_queue_ms > 0).then(|| Duration::from_millis(config.max_queue_ms)),
-            suspension_timeout: (config.suspension_timeout_ms > 0).then(|| Duration::from_millis(config.suspension_timeout_ms)),
+            suspension_timeout: (config.suspension_timeout_ms > 0)
+                .then(|| Duration::from_millis(config.suspension_timeout_ms)),
         });
         let (exit, exited) = mpsc::sync_channel(4);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
-        let state = State { hub, poller, last_poll: now, last_expiry: now, poll_epoch: 0, idle: 0, settle_later: Vec::new(), drain: None };
+        let state = State {
+            hub,
+            poller,
+            last_poll: now,
+            last_expiry: now,
+            poll_epoch: 0,
+            idle: 0,
+            settle_later: Vec::new(),
+            drain: None,
+        };
         let server = Arc::new(Self {
             runtime,
             mode,
@@ -137,7 +147,10 @@ impl Server {
     /// Starts the workers.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
         let weak = Arc::downgrade(self);
-        self.runtime.engine().watchdog().set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
+        self.runtime
+            .engine()
+            .watchdog()
+            .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
         let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
         for i in 0..=self.runtime.config.max_instances {
             let server = self.clone();
@@ -164,7 +177,8 @@ impl Server {
     fn tick(&self, now: Instant) -> Vigilance {
         // held for microseconds only; whoever holds it now is at work anyway
         let Ok(mut state) = self.state.try_lock() else { return Vigilance::Full };
-        let unattended = state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
+        let unattended =
+            state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
         if state.idle > 0 && (unattended || state.hub.has_ready()) {
             self.work.notify_one();
         }

@@ -112,7 +112,8 @@ impl Poller {
         let interest = EpollFlags::EPOLLIN;
         self.epoll.add(&*connection, EpollEvent::new(interest, token))?;
         let decoder = FrameDecoder::new(self.max_frame_bytes);
-        self.peers.insert(token, Peer { connection: connection.clone(), decoder, session: Session::Handshaking, interest });
+        self.peers
+            .insert(token, Peer { connection: connection.clone(), decoder, session: Session::Handshaking, interest });
         Ok(connection)
     }
 

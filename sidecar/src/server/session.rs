@@ -24,8 +24,14 @@ pub enum Action {
     Welcome,
     /// Give it to a worker.
     Work(Job),
-    CancelRequest { id: RequestId, target: RequestId },
-    CancelSuspension { id: RequestId, suspension: String },
+    CancelRequest {
+        id: RequestId,
+        target: RequestId,
+    },
+    CancelSuspension {
+        id: RequestId,
+        suspension: String,
+    },
     Stats(RequestId),
     Metrics(RequestId),
     Pong(RequestId),
@@ -40,12 +46,12 @@ impl Session {
     /// Takes one frame in.
     pub fn on_frame(&mut self, connection: &Arc<Connection>, frame: OwnedFrame, now: Instant) -> Action {
         // requests for a worker are decoded there; here it is enough to know what they are
-        if let (Self::Open, Some((kind, id))) = (*self, peek(&frame)) {
-            if matches!(kind, Kind::Execute | Kind::Precompile | Kind::Check | Kind::Resume) {
-                let connection = connection.clone();
-                let frame = Arc::new(frame);
-                return Action::Work(Job { session: connection.session, id, kind, frame, enqueued: now, connection });
-            }
+        if let (Self::Open, Some((kind, id))) = (*self, peek(&frame))
+            && matches!(kind, Kind::Execute | Kind::Precompile | Kind::Check | Kind::Resume)
+        {
+            let connection = connection.clone();
+            let frame = Arc::new(frame);
+            return Action::Work(Job { session: connection.session, id, kind, frame, enqueued: now, connection });
         }
         let envelope = match decode_client(&frame) {
             Ok(envelope) => envelope,
@@ -53,22 +59,29 @@ impl Session {
         };
         let id = envelope.id;
         match (*self, envelope.message) {
-            (Self::Handshaking, ClientMessage::Hello(hello)) => match VersionRange::SUPPORTED.negotiate(hello.versions()) {
-                Ok(_) => {
-                    log::debug!("session {} is {:?}", connection.session.0, hello.client);
-                    *self = Self::Open;
-                    Action::Welcome
+            (Self::Handshaking, ClientMessage::Hello(hello)) => {
+                match VersionRange::SUPPORTED.negotiate(hello.versions()) {
+                    Ok(_) => {
+                        log::debug!("session {} is {:?}", connection.session.0, hello.client);
+                        *self = Self::Open;
+                        Action::Welcome
+                    }
+                    Err(mismatch) => Action::Close(RequestId::CONNECTION, protocol_error(mismatch.to_string())),
                 }
-                Err(mismatch) => Action::Close(RequestId::CONNECTION, protocol_error(mismatch.to_string())),
-            },
-            (Self::Handshaking, _) => {
-                Action::Close(RequestId::CONNECTION, protocol_error("the first frame of a connection has to be hello".into()))
             }
+            (Self::Handshaking, _) => Action::Close(
+                RequestId::CONNECTION,
+                protocol_error("the first frame of a connection has to be hello".into()),
+            ),
             (Self::Open, ClientMessage::Hello(_)) => {
                 Action::Close(RequestId::CONNECTION, protocol_error("hello comes once per connection".into()))
             }
-            (Self::Open, ClientMessage::Cancel(Cancel::Request(target))) => Action::CancelRequest { id, target: RequestId(target) },
-            (Self::Open, ClientMessage::Cancel(Cancel::Suspension(s))) => Action::CancelSuspension { id, suspension: s.to_owned() },
+            (Self::Open, ClientMessage::Cancel(Cancel::Request(target))) => {
+                Action::CancelRequest { id, target: RequestId(target) }
+            }
+            (Self::Open, ClientMessage::Cancel(Cancel::Suspension(s))) => {
+                Action::CancelSuspension { id, suspension: s.to_owned() }
+            }
             (Self::Open, ClientMessage::Stats) => Action::Stats(id),
             (Self::Open, ClientMessage::Metrics) => Action::Metrics(id),
             (Self::Open, ClientMessage::Ping) => Action::Pong(id),

@@ -73,10 +73,12 @@ impl Server {
         let mut state = self.lock();
         loop {
             let ready = state.hub.has_ready();
-            if ready && (state.poller.is_none() || state.last_poll.elapsed() < POLL_INTERVAL) {
-                if let Some(job) = state.hub.next_job() {
-                    return Step::Run(job);
-                }
+            let poll_is_due = state.poller.is_some() && state.last_poll.elapsed() >= POLL_INTERVAL;
+            if ready
+                && !poll_is_due
+                && let Some(job) = state.hub.next_job()
+            {
+                return Step::Run(job);
             }
             if unflushed.since.is_some() {
                 return Step::Flush;
@@ -111,7 +113,8 @@ impl Server {
             Ok(Outcome::Parked) => return,
             Err(_) => {
                 log::error!("a worker panicked; the request is answered with an internal error");
-                let error = WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
+                let error =
+                    WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
                 self.answer_failure(&connection, id, kind, Duration::ZERO, error);
                 None
             }
