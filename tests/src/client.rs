@@ -18,7 +18,7 @@ use crate::run::{Run, pack, unpack};
 
 const MAX_FRAME_BYTES: usize = 64 << 20;
 /// An answer that takes longer never comes.
-const READ_LIMIT: Duration = Duration::from_secs(30);
+const READ_LIMIT: Duration = Duration::from_secs(15);
 
 /// An outstanding extension call.
 #[derive(Clone, Debug)]

@@ -20,7 +20,7 @@ impl Vector {
 
     /// Whether it is a frame that a client may send, or one that a sidecar refuses.
     pub fn is_for_sidecar(&self) -> bool {
-        self.sort() == "rejection" || (self.sort() == "message" && self.json["direction"] == "client")
+        matches!(self.sort(), "rejection" | "message") && self.json["direction"] == "client"
     }
 }
 
