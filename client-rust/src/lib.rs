@@ -1,3 +1,68 @@
-//! Rust client of nexus-sidecar.
+//! Rust client of nexus-sidecar: starts one or connects to one, runs handlers in it, serves their extension calls.
+//!
+//! ```no_run
+//! use nexus_client::{Client, Context, Extensions, RunOptions, SpawnOptions};
+//!
+//! # fn main() -> Result<(), nexus_client::Error> {
+//! let client = Client::spawn(SpawnOptions::new())?;
+//! let context = Context::new().args(&["Ada"]).grant("ext:greeter.greet");
+//! let extensions = Extensions::new().method("greeter", "greet", |args| {
+//!     let name: String = args.get(0)?;
+//!     Ok(format!("Hello, {name}!"))
+//! });
+//! let outcome = client
+//!     .run("return await $ext.greeter.greet($args[0])", &context, RunOptions::new().extensions(extensions))
+//!     .wait()?;
+//! assert_eq!(outcome.value::<String>()?, "Hello, Ada!");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! ```text
+//!  caller's threads                 one reader thread             worker threads (on demand, bounded)
+//!  +------------------+  frames     +---------------------+       +----------------------------------+
+//!  | Client, Call<T>  |--- write -->| socket -> answers   |       | extension functions that block   |
+//!  |   poll or wait() |<-- wake ----| -> slot of the call |       | -> slot of the run               |
+//!  +------------------+             +---------------------+       +----------------------------------+
+//! ```
+//!
+//! Every request returns a [`Call`]: a future for any executor, or [`Call::wait`] to block. A request is sent when it is
+//! made, not when it is first polled, so that several can be under way. Dropping a call cancels it.
+//!
+//! Invariants: every call ends, with [`ErrorCode::SidecarGone`] when the sidecar vanished; the child is reaped when the
+//! last [`Client`] is dropped; the reader thread never writes, so that a slow sidecar cannot lock up both ends.
+//! What it does not do: restart a sidecar that has gone, or sandbox anything itself.
 
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
+mod call;
+mod child;
+mod client;
+mod compiled;
+mod context;
+mod error;
+mod extensions;
+mod link;
+mod payload;
+mod reader;
+mod run;
+mod run_options;
+mod segment;
+mod slot;
+mod spawn;
+mod workers;
+
+pub use call::Call;
+pub use client::{CancelTarget, Client, Resolution};
+pub use compiled::{Checked, Compiled, Handler};
+pub use context::{Context, Limits};
+pub use error::{Error, Gone, GoneReason, StartError};
+pub use extensions::{Args, CallError, Extensions};
+pub use nexus_protocol::error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
+pub use nexus_protocol::message::{HelloLimits, Stats, Status, SuspendMode};
+pub use payload::{Payload, PayloadError};
+pub use run::Outcome;
+pub use run_options::{CancelToken, RunOptions};
+pub use segment::{Event, Log, Metrics, Segment, StateMutation, Suspension, ViewCommand};
+pub use spawn::SpawnOptions;

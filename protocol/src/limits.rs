@@ -115,3 +115,18 @@ pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 
 /// Both tiers of the compile cache, each.
 pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
+
+// ---- Clients --------------------------------------------------------------------------------------------------
+
+/// Time until a sidecar has to have said hello: it loads its engine first, on a machine that may be busy.
+pub const CLIENT_HELLO_TIMEOUT_MS: u64 = 20_000;
+/// Time that a sidecar whose connection has ended may take to end itself; then it is killed.
+pub const CLIENT_EXIT_GRACE_MS: u64 = 3_000;
+/// Lines of the sidecar's log that an error repeats.
+pub const CLIENT_LOG_TAIL_LINES: usize = 20;
+/// Length of each of them.
+pub const CLIENT_LOG_LINE_BYTES: usize = 1_000;
+/// Extension functions that block at the same time; more of them wait.
+pub const CLIENT_BLOCKING_CALLS: usize = 32;
+/// Time that an idle thread for them stays.
+pub const CLIENT_IDLE_THREAD_MS: u64 = 5_000;

@@ -1,0 +1,109 @@
+//! The sidecar as a child process: started with one end of a socketpair, its log read, reaped for sure.
+//!
+//! Owned by the reader thread once the connection stands. Dropping it kills the child if it still runs, and waits for
+//! it, so that no zombie stays.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Read};
+use std::os::unix::net::UnixStream;
+use std::process::{Child, ChildStderr, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use command_fds::{CommandFdExt, FdMapping};
+use nexus_protocol::limits::{CLIENT_LOG_LINE_BYTES, CLIENT_LOG_TAIL_LINES};
+
+use crate::error::StartError;
+use crate::slot::lock;
+use crate::spawn::SpawnOptions;
+
+/// The first descriptor after the standard ones.
+const SIDECAR_FD: i32 = 3;
+
+/// Longest pause between two looks at a child that is ending.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) struct SidecarChild {
+    child: Child,
+    log: Arc<Mutex<VecDeque<String>>>,
+    log_reader: Option<JoinHandle<()>>,
+}
+
+impl SidecarChild {
+    /// Starts a sidecar and returns it with this end of the connection.
+    pub(crate) fn spawn(options: &SpawnOptions) -> Result<(Self, UnixStream), StartError> {
+        let (mut command, path) = options.command(SIDECAR_FD)?;
+        let failed = |source| StartError::Spawn { path: path.clone(), source };
+        let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: SIDECAR_FD }])
+            .map_err(|error| failed(std::io::Error::other(error)))?;
+        let mut child = command.spawn().map_err(failed)?;
+        // The command holds the child's end, and only when that is closed here does the child's end show as EOF.
+        drop(command);
+        let log = Arc::new(Mutex::new(VecDeque::new()));
+        let log_reader = child.stderr.take().map(|stderr| {
+            let log = Arc::clone(&log);
+            thread::spawn(move || read_log(stderr, &log))
+        });
+        Ok((Self { child, log, log_reader }, ours))
+    }
+
+    /// The process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits for the end of the child, which its connection's end asks it for; kills it after `grace`.
+    pub(crate) fn end(&mut self, grace: Duration) -> (Option<ExitStatus>, Vec<String>) {
+        let deadline = Instant::now() + grace;
+        let mut pause = Duration::from_micros(200);
+        while let Ok(None) = self.child.try_wait() {
+            if Instant::now() >= deadline {
+                // Fails only for a child that has ended already.
+                let _ = self.child.kill();
+                break;
+            }
+            thread::sleep(pause);
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+        let exit = self.child.wait().ok();
+        if let Some(reader) = self.log_reader.take() {
+            // Ends at the EOF that the child's end brings. A grandchild that holds stderr may keep it; then it is left.
+            let deadline = Instant::now() + LONGEST_PAUSE * 10;
+            while !reader.is_finished() && Instant::now() < deadline {
+                thread::sleep(Duration::from_millis(1));
+            }
+        }
+        (exit, lock(&self.log).iter().cloned().collect())
+    }
+}
+
+impl Drop for SidecarChild {
+    fn drop(&mut self) {
+        self.end(Duration::ZERO);
+    }
+}
+
+/// Keeps the last lines and hands every line to this program's logger.
+fn read_log(stderr: ChildStderr, log: &Mutex<VecDeque<String>>) {
+    let mut stderr = BufReader::new(stderr);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        // A line without an end is taken in pieces, so that it cannot fill the memory.
+        let read = (&mut stderr).take(CLIENT_LOG_LINE_BYTES as u64).read_until(b'\n', &mut line);
+        if !matches!(read, Ok(length) if length > 0) {
+            return;
+        }
+        let text = String::from_utf8_lossy(line.trim_ascii_end()).into_owned();
+        log::debug!(target: "nexus_sidecar", "{text}");
+        let mut log = lock(log);
+        if log.len() == CLIENT_LOG_TAIL_LINES {
+            log.pop_front();
+        }
+        log.push_back(text);
+    }
+}

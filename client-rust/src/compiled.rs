@@ -1,0 +1,165 @@
+//! Handlers, as text or compiled ahead of their first execution.
+
+use std::sync::{Arc, Mutex};
+
+use nexus_protocol::message::{self, Code, SuspendMode};
+
+use crate::slot::lock;
+
+/// What to run: text, or what precompiling it gave.
+#[derive(Clone, Debug)]
+pub enum Handler {
+    /// Text.
+    Source(String),
+    /// Compiled.
+    Compiled(Compiled),
+}
+
+impl From<&str> for Handler {
+    fn from(source: &str) -> Self {
+        Self::Source(source.to_owned())
+    }
+}
+
+impl From<String> for Handler {
+    fn from(source: String) -> Self {
+        Self::Source(source)
+    }
+}
+
+impl From<Compiled> for Handler {
+    fn from(compiled: Compiled) -> Self {
+        Self::Compiled(compiled)
+    }
+}
+
+impl From<&Compiled> for Handler {
+    fn from(compiled: &Compiled) -> Self {
+        Self::Compiled(compiled.clone())
+    }
+}
+
+/// A compiled handler. Clones share it. It keeps its source, so that it survives a sidecar that has forgotten it: the
+/// first execution that hears so compiles it again, once.
+#[derive(Clone, Debug)]
+pub struct Compiled(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    source: String,
+    name: Option<String>,
+    parts: Mutex<Arc<CompiledParts>>,
+}
+
+/// A compiled answer, owned.
+#[derive(Clone, Debug)]
+pub(crate) struct CompiledParts {
+    pub(crate) handle: Vec<u8>,
+    capabilities: Vec<String>,
+    suspend_mode: SuspendMode,
+    cache_hit: bool,
+    compilation_time_us: u64,
+}
+
+impl From<&message::Compiled<'_>> for CompiledParts {
+    fn from(compiled: &message::Compiled<'_>) -> Self {
+        Self {
+            handle: compiled.handler.to_vec(),
+            capabilities: compiled.capabilities.iter().map(|token| (*token).to_owned()).collect(),
+            suspend_mode: compiled.suspend_mode,
+            cache_hit: compiled.cache_hit,
+            compilation_time_us: compiled.compilation_time_us,
+        }
+    }
+}
+
+impl Compiled {
+    pub(crate) fn new(source: String, name: Option<String>, parts: CompiledParts) -> Self {
+        Self(Arc::new(Inner { source, name, parts: Mutex::new(Arc::new(parts)) }))
+    }
+
+    /// The text that was compiled.
+    pub fn source(&self) -> &str {
+        &self.0.source
+    }
+
+    /// The sidecar's handle: opaque, signed, of use to the sidecar that made it only.
+    pub fn handle(&self) -> Vec<u8> {
+        self.parts().handle.clone()
+    }
+
+    /// The capabilities that the handler needs, as far as its text tells.
+    pub fn capabilities(&self) -> Vec<String> {
+        self.parts().capabilities.clone()
+    }
+
+    /// How its extension calls suspend.
+    pub fn suspend_mode(&self) -> SuspendMode {
+        self.parts().suspend_mode
+    }
+
+    /// Whether the sidecar had it compiled before.
+    pub fn cache_hit(&self) -> bool {
+        self.parts().cache_hit
+    }
+
+    /// Time to compile it.
+    pub fn compilation_time_us(&self) -> u64 {
+        self.parts().compilation_time_us
+    }
+
+    pub(crate) fn name(&self) -> Option<&str> {
+        self.0.name.as_deref()
+    }
+
+    pub(crate) fn parts(&self) -> Arc<CompiledParts> {
+        Arc::clone(&lock(&self.0.parts))
+    }
+
+    pub(crate) fn replace(&self, parts: CompiledParts) {
+        *lock(&self.0.parts) = Arc::new(parts);
+    }
+}
+
+/// What a sidecar found out about a handler without running it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Checked {
+    /// The capabilities that it needs, as far as its text tells.
+    pub capabilities: Vec<String>,
+    /// How its extension calls suspend.
+    pub suspend_mode: SuspendMode,
+}
+
+impl From<&message::Checked<'_>> for Checked {
+    fn from(checked: &message::Checked<'_>) -> Self {
+        Self {
+            capabilities: checked.capabilities.iter().map(|token| (*token).to_owned()).collect(),
+            suspend_mode: checked.suspend_mode,
+        }
+    }
+}
+
+/// What to send for a handler; holds what the message borrows.
+pub(crate) enum SentCode<'a> {
+    Source(&'a str),
+    Handle(Arc<CompiledParts>),
+}
+
+impl Handler {
+    pub(crate) fn to_send(&self) -> SentCode<'_> {
+        match self {
+            Self::Source(source) => SentCode::Source(source),
+            Self::Compiled(compiled) => SentCode::Handle(compiled.parts()),
+        }
+    }
+}
+
+impl SentCode<'_> {
+    pub(crate) fn code(&self) -> Code<'_> {
+        match self {
+            Self::Source(source) => Code::Source(source),
+            Self::Handle(parts) => Code::Handler(&parts.handle),
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! What a handler is given: values, grants, bounds.
+
+use std::time::Duration;
+
+use nexus_protocol::message::{CallLimits, Code, Execute};
+use serde::Serialize;
+
+use crate::error::Error;
+use crate::payload::Payload;
+
+/// What a handler is given. Cheap to clone: the values are shared.
+///
+/// ```
+/// # use nexus_client::Context;
+/// # use std::time::Duration;
+/// let context = Context::new()
+///     .state(&serde_json::json!({ "count": 1 }))
+///     .grants(["state:read:count", "state:write:count"])
+///     .timeout(Duration::from_millis(250));
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Context {
+    panel_id: Option<String>,
+    handler_name: Option<String>,
+    state: Option<Payload>,
+    args: Option<Payload>,
+    scope: Option<Payload>,
+    capabilities: Vec<String>,
+    extensions: Option<Vec<(String, Vec<String>)>>,
+    timeout: Option<Duration>,
+    limits: Limits,
+    strict_capabilities: bool,
+    seed: Option<u64>,
+    /// The first value that could not be encoded: told when the context is used, so that building stays a chain.
+    fault: Option<Error>,
+}
+
+/// Limits of one execution; each can only be narrower than the sidecar's own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Memory.
+    pub memory_limit_bytes: Option<u64>,
+    /// Host calls.
+    pub max_host_calls: Option<u64>,
+    /// State mutations.
+    pub max_state_mutations: Option<u64>,
+    /// Events.
+    pub max_events: Option<u64>,
+    /// Value and effects of a segment.
+    pub max_result_bytes: Option<u64>,
+    /// Log records.
+    pub max_log_bytes: Option<u64>,
+}
+
+impl Context {
+    /// Nothing: no state, no arguments, no grants.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// For logs and metrics.
+    #[must_use]
+    pub fn panel_id(mut self, id: impl Into<String>) -> Self {
+        self.panel_id = Some(id.into());
+        self
+    }
+
+    /// For logs and metrics.
+    #[must_use]
+    pub fn handler_name(mut self, name: impl Into<String>) -> Self {
+        self.handler_name = Some(name.into());
+        self
+    }
+
+    /// `$state`: a map or struct. What the grants do not cover never reaches the handler.
+    #[must_use]
+    pub fn state<T: Serialize + ?Sized>(mut self, state: &T) -> Self {
+        self.state = self.encoded(state);
+        self
+    }
+
+    /// `$state`, as MessagePack.
+    #[must_use]
+    pub fn state_payload(mut self, state: Payload) -> Self {
+        self.state = Some(state);
+        self
+    }
+
+    /// `$args`.
+    #[must_use]
+    pub fn args<T: Serialize + ?Sized>(mut self, args: &T) -> Self {
+        self.args = self.encoded(args);
+        self
+    }
+
+    /// `$args`, as MessagePack.
+    #[must_use]
+    pub fn args_payload(mut self, args: Payload) -> Self {
+        self.args = Some(args);
+        self
+    }
+
+    /// `$scope`.
+    #[must_use]
+    pub fn scope<T: Serialize + ?Sized>(mut self, scope: &T) -> Self {
+        self.scope = self.encoded(scope);
+        self
+    }
+
+    /// `$scope`, as MessagePack.
+    #[must_use]
+    pub fn scope_payload(mut self, scope: Payload) -> Self {
+        self.scope = Some(scope);
+        self
+    }
+
+    /// Adds a capability token, `state:read:count` for example.
+    #[must_use]
+    pub fn grant(mut self, token: impl Into<String>) -> Self {
+        self.capabilities.push(token.into());
+        self
+    }
+
+    /// Adds capability tokens.
+    #[must_use]
+    pub fn grants<T: Into<String>>(mut self, tokens: impl IntoIterator<Item = T>) -> Self {
+        self.capabilities.extend(tokens.into_iter().map(Into::into));
+        self
+    }
+
+    /// The extensions that there are, and their methods: calls of others are refused. `run` fills this in.
+    #[must_use]
+    pub fn extension_registry(mut self, extensions: Vec<(String, Vec<String>)>) -> Self {
+        self.extensions = Some(extensions);
+        self
+    }
+
+    /// Running and queueing time of the whole execution; counted in whole milliseconds, at least one.
+    #[must_use]
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = Some(timeout);
+        self
+    }
+
+    /// Narrower limits.
+    #[must_use]
+    pub fn limits(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Refuses the handler before it runs when the grants cannot suffice.
+    #[must_use]
+    pub fn strict_capabilities(mut self, strict: bool) -> Self {
+        self.strict_capabilities = strict;
+        self
+    }
+
+    /// Seed of `Math.random`.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The request for `code` in this context.
+    pub(crate) fn request<'a>(&'a self, code: Code<'a>) -> Result<Execute<'a>, Error> {
+        if let Some(fault) = &self.fault {
+            return Err(fault.clone());
+        }
+        let mut execute = Execute::new(code);
+        execute.panel_id = self.panel_id.as_deref();
+        execute.handler_name = self.handler_name.as_deref();
+        execute.state = self.state.as_ref().map(Payload::as_bytes);
+        execute.args = self.args.as_ref().map(Payload::as_bytes);
+        execute.scope = self.scope.as_ref().map(Payload::as_bytes);
+        execute.capabilities = self.capabilities.iter().map(String::as_str).collect();
+        execute.extensions = self.extensions.as_ref().map(|extensions| {
+            let methods = |methods: &'a [String]| methods.iter().map(String::as_str).collect();
+            extensions.iter().map(|(name, of)| (name.as_str(), methods(of))).collect()
+        });
+        // 0 would mean "as configured"; a timeout that rounds to nothing is meant to be short.
+        execute.timeout_ms = self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        execute.limits = CallLimits {
+            memory_limit_bytes: self.limits.memory_limit_bytes,
+            max_host_calls: self.limits.max_host_calls,
+            max_state_mutations: self.limits.max_state_mutations,
+            max_events: self.limits.max_events,
+            max_result_bytes: self.limits.max_result_bytes,
+            max_log_bytes: self.limits.max_log_bytes,
+            unknown: None,
+        };
+        execute.strict_capabilities = self.strict_capabilities;
+        execute.seed = self.seed;
+        Ok(execute)
+    }
+
+    pub(crate) fn label(&self) -> Option<&str> {
+        self.handler_name.as_deref()
+    }
+
+    fn encoded<T: Serialize + ?Sized>(&mut self, value: &T) -> Option<Payload> {
+        match Payload::encode(value) {
+            Ok(payload) => Some(payload),
+            Err(error) => {
+                self.fault.get_or_insert(error.into());
+                None
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nexus_protocol::ErrorCode;
+
+    #[test]
+    fn a_value_that_cannot_be_encoded_is_told_when_the_context_is_used() {
+        struct Never;
+        impl Serialize for Never {
+            fn serialize<S: serde::Serializer>(&self, _: S) -> Result<S::Ok, S::Error> {
+                Err(serde::ser::Error::custom("never"))
+            }
+        }
+        let context = Context::new().args(&Never).args(&1);
+        let error = context.request(Code::Source("")).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::SerializationError);
+    }
+
+    #[test]
+    fn the_shortest_timeout_is_a_millisecond_and_not_none() {
+        let context = Context::new().timeout(Duration::from_nanos(1));
+        assert_eq!(context.request(Code::Source("")).unwrap().timeout_ms, Some(1));
+        assert_eq!(Context::new().request(Code::Source("")).unwrap().timeout_ms, None);
+    }
+}

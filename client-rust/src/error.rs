@@ -1,0 +1,229 @@
+//! Everything that can go wrong, with the codes of SPEC 4.
+//!
+//! Invariant: an error can be cloned, because one fault of the connection ends many calls.
+
+use std::fmt;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitStatus;
+use std::sync::Arc;
+
+use nexus_protocol::{DecodeError, EncodeError, ErrorCode, FrameError, VersionMismatch, WireError};
+
+use crate::payload::PayloadError;
+
+/// Why a call failed.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The sidecar answered with an error; where it is the handler's, it has a location in the handler's source.
+    #[error(transparent)]
+    Sidecar(Box<WireError>),
+    /// The sidecar could not be started or reached.
+    #[error(transparent)]
+    Start(Arc<StartError>),
+    /// The connection ended before the answer came.
+    #[error(transparent)]
+    Gone(Arc<Gone>),
+    /// A value of this program is no payload, or a payload not the type that was asked for.
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    /// A request that cannot be sent, for its size mostly.
+    #[error(transparent)]
+    Request(Arc<EncodeError>),
+    /// The run was cancelled by its token.
+    #[error("the run was cancelled")]
+    Cancelled,
+    /// An answer of another kind than the request has, or segments out of order: a fault of the sidecar.
+    #[error("the sidecar broke the protocol: {what}")]
+    Protocol {
+        /// How.
+        what: &'static str,
+    },
+}
+
+impl Error {
+    /// The code.
+    pub fn code(&self) -> ErrorCode {
+        match self {
+            Self::Sidecar(error) => error.code,
+            Self::Start(error) => match **error {
+                StartError::Refused(_) | StartError::Version(_) | StartError::Frame(_) | StartError::NotHello => {
+                    ErrorCode::ProtocolError
+                }
+                _ => ErrorCode::SidecarGone,
+            },
+            Self::Gone(gone) => match gone.reason {
+                GoneReason::Closed | GoneReason::Io(_) => ErrorCode::SidecarGone,
+                GoneReason::Malformed(_) | GoneReason::Framing(_) | GoneReason::Refused(_) => ErrorCode::ProtocolError,
+            },
+            Self::Payload(PayloadError::Malformed(_)) => ErrorCode::InvalidArgument,
+            Self::Payload(_) => ErrorCode::SerializationError,
+            Self::Request(_) => ErrorCode::InvalidArgument,
+            Self::Cancelled => ErrorCode::Cancelled,
+            Self::Protocol { .. } => ErrorCode::ProtocolError,
+        }
+    }
+
+    /// Whether the same call may succeed later; with a new sidecar where this one is gone.
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::Sidecar(error) => error.retryable,
+            Self::Start(error) => {
+                !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. })
+                    && self.code().retryable()
+            }
+            _ => self.code().retryable(),
+        }
+    }
+
+    /// The sidecar's own words, where it is its answer.
+    pub fn as_wire(&self) -> Option<&WireError> {
+        match self {
+            Self::Sidecar(error) => Some(error),
+            _ => None,
+        }
+    }
+
+    pub(crate) const fn protocol(what: &'static str) -> Self {
+        Self::Protocol { what }
+    }
+}
+
+impl From<WireError> for Error {
+    fn from(error: WireError) -> Self {
+        Self::Sidecar(Box::new(error))
+    }
+}
+
+impl From<StartError> for Error {
+    fn from(error: StartError) -> Self {
+        Self::Start(Arc::new(error))
+    }
+}
+
+impl From<EncodeError> for Error {
+    fn from(error: EncodeError) -> Self {
+        Self::Request(Arc::new(error))
+    }
+}
+
+/// Why there is no sidecar to talk to.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The program is nowhere.
+    #[error("nexus-sidecar was not found; looked at: {}", looked_at.join("; "))]
+    NotFound {
+        /// Each place, in words.
+        looked_at: Vec<String>,
+    },
+    /// A path that was named explicitly is no program; no other is tried in its place.
+    #[error("{named_by} names {}, which is not an executable file", path.display())]
+    NotAProgram {
+        /// Who named it.
+        named_by: &'static str,
+        /// What it is.
+        path: PathBuf,
+    },
+    /// The operating system refused.
+    #[error("cannot start {}", path.display())]
+    Spawn {
+        /// The program.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Nobody listens there.
+    #[error("cannot connect to {}", path.display())]
+    Connect {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The sidecar ended, or said nothing in time, before it had said hello.
+    #[error("the sidecar did not say hello: {0}")]
+    NoHello(Gone),
+    /// The first frame was something else: this is no sidecar.
+    #[error("the first frame was not a sidecar's hello")]
+    NotHello,
+    /// The stream is not one of frames.
+    #[error("the first bytes were not a frame")]
+    Frame(#[source] FrameError),
+    /// The sidecar refused the hello.
+    #[error("the sidecar refused the connection")]
+    Refused(#[source] Box<WireError>),
+    /// The sidecar chose a version that was not offered.
+    #[error(transparent)]
+    Version(#[from] VersionMismatch),
+}
+
+/// The end of a connection.
+#[derive(Clone, Debug)]
+pub struct Gone {
+    /// What ended it.
+    pub reason: GoneReason,
+    /// How the child ended, when it was a child and has ended.
+    pub exit: Option<ExitStatus>,
+    /// The last lines that the child wrote to its log, oldest first.
+    pub log_tail: Vec<String>,
+}
+
+/// What ended a connection.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum GoneReason {
+    /// The other end was closed.
+    Closed,
+    /// Reading failed.
+    Io(Arc<io::Error>),
+    /// A frame that is no message.
+    Malformed(DecodeError),
+    /// Bytes that are no frame.
+    Framing(FrameError),
+    /// The sidecar said why it closes the connection.
+    Refused(Box<WireError>),
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the sidecar is gone: ")?;
+        match &self.reason {
+            GoneReason::Closed => f.write_str("the connection was closed")?,
+            GoneReason::Io(error) => write!(f, "{error}")?,
+            GoneReason::Malformed(error) => write!(f, "it sent a malformed message ({error})")?,
+            GoneReason::Framing(error) => write!(f, "it sent no frame ({error})")?,
+            GoneReason::Refused(error) => write!(f, "it closed the connection ({error})")?,
+        }
+        if let Some(exit) = self.exit {
+            write!(f, ", {exit}")?;
+        }
+        if !self.log_tail.is_empty() {
+            write!(f, "; its last words:\n  {}", self.log_tail.join("\n  "))?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Gone {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_and_retryable_follow_the_specification() {
+        let gone = Gone { reason: GoneReason::Closed, exit: None, log_tail: vec!["one".into(), "two".into()] };
+        assert_eq!(gone.to_string(), "the sidecar is gone: the connection was closed; its last words:\n  one\n  two");
+        let error = Error::Gone(Arc::new(gone));
+        assert_eq!((error.code(), error.retryable()), (ErrorCode::SidecarGone, true));
+        let unknown_handler = Error::from(WireError::unknown_handler("x"));
+        assert_eq!((unknown_handler.code(), unknown_handler.retryable()), (ErrorCode::InvalidHandler, true));
+        let missing = Error::from(StartError::NotFound { looked_at: vec![] });
+        assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarGone, false));
+        assert_eq!(Error::Cancelled.code(), ErrorCode::Cancelled);
+    }
+}

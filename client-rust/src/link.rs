@@ -1,0 +1,236 @@
+//! The writing half of a connection, and the requests that wait for an answer.
+//!
+//! Invariants: every [`Pending`] that was sent is filled exactly once, by its answer or by the end of the connection; a
+//! request that nobody waits for any more is cancelled, and a suspension that nobody heard of too. A frame is written
+//! whole, under one lock. The reader thread calls [`Link::complete`] and [`Link::close`], which never write.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::io::Write;
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
+use nexus_protocol::message::{Cancel, HelloLimits, Stats};
+use nexus_protocol::{ClientMessage, RequestId};
+
+use crate::compiled::{Checked, CompiledParts};
+use crate::error::Error;
+use crate::segment::Segment;
+use crate::slot::{Slot, lock};
+
+/// What the sidecar said of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Greeting {
+    pub(crate) build: String,
+    pub(crate) engine: String,
+    pub(crate) pid: u32,
+    pub(crate) debug: bool,
+    pub(crate) limits: HelloLimits,
+}
+
+/// An answer that is no error.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Segment(Box<Segment>),
+    Compiled(Box<CompiledParts>),
+    Checked(Checked),
+    Done(bool),
+    Stats(Box<Stats>),
+    Metrics(String),
+    Pong,
+}
+
+type AnswerSlot = Slot<Result<Answer, Error>>;
+
+pub(crate) struct Link {
+    pub(crate) greeting: Greeting,
+    max_body_bytes: usize,
+    writer: Mutex<Writer>,
+    requests: Mutex<Requests>,
+}
+
+struct Writer {
+    stream: UnixStream,
+    buffer: Vec<u8>,
+}
+
+#[derive(Default)]
+struct Requests {
+    last_id: u32,
+    waiting: HashMap<u32, Arc<AnswerSlot>>,
+    /// Filled at the end of the connection.
+    watchers: Vec<Arc<Slot<()>>>,
+    /// Why there is no connection any more.
+    closed: Option<Error>,
+}
+
+impl Link {
+    pub(crate) fn new(stream: UnixStream, greeting: Greeting) -> Arc<Self> {
+        let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
+        let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
+        Arc::new(Self { greeting, max_body_bytes, writer, requests: Mutex::default() })
+    }
+
+    /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
+    pub(crate) fn send(self: &Arc<Self>, message: &ClientMessage<'_>) -> Result<Pending, Error> {
+        let slot = Slot::new();
+        let id = lock(&self.requests).register(&slot)?;
+        let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
+        let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
+        if let Err(error) = self.write(message, id) {
+            pending.withdraw();
+            return Err(error);
+        }
+        Ok(pending)
+    }
+
+    /// Cancels, without waiting for what becomes of it.
+    pub(crate) fn cancel(self: &Arc<Self>, target: Cancel<'_>) {
+        // An error means that the connection is gone, and with it the execution.
+        if let Ok(pending) = self.send(&ClientMessage::Cancel(target)) {
+            pending.forget();
+        }
+    }
+
+    /// Waits for the end of the connection.
+    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let slot = Slot::new();
+        let mut requests = lock(&self.requests);
+        if requests.closed.is_some() {
+            slot.fill(());
+        } else {
+            requests.watchers.push(Arc::clone(&slot));
+        }
+        drop(requests);
+        std::future::poll_fn(move |context| slot.poll(context))
+    }
+
+    /// Takes an answer from the reader thread.
+    pub(crate) fn complete(self: &Arc<Self>, id: RequestId, result: Result<Answer, Error>) {
+        let waiting = lock(&self.requests).waiting.remove(&id.0);
+        match waiting {
+            Some(slot) => {
+                if let Some(unheard) = slot.fill(result) {
+                    self.dispose(unheard, true);
+                }
+            }
+            None => log::warn!("the sidecar answered request {id}, which there is not"),
+        }
+    }
+
+    /// Ends all waiting. Called once, by the reader thread.
+    pub(crate) fn close(&self, error: &Error) {
+        let mut requests = lock(&self.requests);
+        requests.closed = Some(error.clone());
+        let waiting = std::mem::take(&mut requests.waiting);
+        let watchers = std::mem::take(&mut requests.watchers);
+        drop(requests);
+        for slot in waiting.into_values() {
+            slot.fill(Err(error.clone()));
+        }
+        for watcher in watchers {
+            watcher.fill(());
+        }
+    }
+
+    /// An answer that nobody heard: if it is a suspended execution, it would wait for nothing.
+    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, on_reader_thread: bool) {
+        let Ok(Answer::Segment(segment)) = unheard else { return };
+        let Some(suspension) = segment.suspensions.into_iter().next() else { return };
+        let link = Arc::clone(self);
+        let cancel = move || link.cancel(Cancel::Suspension(&suspension.id));
+        if on_reader_thread {
+            // The reader must not wait for a write: the sidecar may wait for it to read. Rare enough for a thread.
+            std::thread::spawn(cancel);
+        } else {
+            cancel();
+        }
+    }
+
+    fn write(&self, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
+        let mut writer = lock(&self.writer);
+        let Writer { stream, buffer } = &mut *writer;
+        buffer.clear();
+        message.encode(RequestId(id), self.max_body_bytes, buffer)?;
+        if stream.write_all(buffer).is_err() {
+            // The reader thread finds the connection at its end, and tells everybody how it came to that.
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+        if buffer.capacity() > FRAME_BUFFER_KEEP_BYTES {
+            *buffer = Vec::new();
+        }
+        Ok(())
+    }
+}
+
+impl Requests {
+    fn register(&mut self, slot: &Arc<AnswerSlot>) -> Result<u32, Error> {
+        if let Some(error) = &self.closed {
+            return Err(error.clone());
+        }
+        loop {
+            self.last_id = self.last_id.wrapping_add(1);
+            if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
+                self.waiting.insert(self.last_id, Arc::clone(slot));
+                return Ok(self.last_id);
+            }
+        }
+    }
+}
+
+/// A request that was sent. An execution whose answer is dropped before it was taken is cancelled.
+pub(crate) struct Pending {
+    link: Arc<Link>,
+    id: u32,
+    /// Whether it runs a handler.
+    cancellable: bool,
+    /// `None` once the answer was taken or given up.
+    slot: Option<Arc<AnswerSlot>>,
+}
+
+impl Pending {
+    pub(crate) fn id(&self) -> u32 {
+        self.id
+    }
+
+    /// Gives the answer up without cancelling anything. The entry stays until the answer comes.
+    fn forget(mut self) {
+        if let Some(slot) = self.slot.take() {
+            slot.abandon();
+        }
+    }
+
+    /// Takes back a request that was not written: no answer will come.
+    fn withdraw(self) {
+        lock(&self.link.requests).waiting.remove(&self.id);
+        self.forget();
+    }
+}
+
+impl Future for Pending {
+    type Output = Result<Answer, Error>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Some(slot) = &self.slot else { return Poll::Pending };
+        let answer = slot.poll(context);
+        if answer.is_ready() {
+            self.slot = None;
+        }
+        answer
+    }
+}
+
+impl Drop for Pending {
+    fn drop(&mut self) {
+        let Some(slot) = self.slot.take() else { return };
+        match slot.abandon() {
+            Some(unheard) => self.link.dispose(unheard, false),
+            None if self.cancellable => self.link.cancel(Cancel::Request(self.id)),
+            None => {}
+        }
+    }
+}

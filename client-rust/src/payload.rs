@@ -1,0 +1,99 @@
+//! Payloads: one MessagePack value each, as bytes.
+//!
+//! Invariant: a clone shares the bytes. Numbers beyond 2^53-1 are BigInt in a handler (SPEC 5).
+
+use std::fmt;
+use std::sync::Arc;
+
+use nexus_protocol::limits::MAX_PAYLOAD_DEPTH;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// A value that a handler gets or gave: any type that serde knows, or bytes of MessagePack.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Payload(Arc<Vec<u8>>);
+
+/// A value of this program that does not fit a payload, or the other way round.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PayloadError {
+    /// The value cannot be written as MessagePack.
+    #[error("the value cannot be written as MessagePack")]
+    Encode(#[source] Arc<rmp_serde::encode::Error>),
+    /// The payload is not what the type needs.
+    #[error("the payload is not a {type_name}")]
+    Decode {
+        /// Type that was asked for.
+        type_name: &'static str,
+        /// Why.
+        #[source]
+        source: Arc<rmp_serde::decode::Error>,
+    },
+    /// The bytes are no payload.
+    #[error(transparent)]
+    Malformed(#[from] nexus_protocol::PayloadError),
+}
+
+impl Payload {
+    /// Writes a value. Structs become maps with the names of their fields.
+    pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Self, PayloadError> {
+        rmp_serde::to_vec_named(value)
+            .map(|bytes| Self(Arc::new(bytes)))
+            .map_err(|error| PayloadError::Encode(Arc::new(error)))
+    }
+
+    /// Takes bytes that are MessagePack already. The sidecar refuses them if they are not.
+    pub fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(Arc::new(bytes))
+    }
+
+    /// nil.
+    pub fn nil() -> Self {
+        Self::from_bytes(nexus_protocol::payload::NIL.to_vec())
+    }
+
+    /// Reads the value as a type.
+    pub fn decode<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
+        let mut deserializer = rmp_serde::Deserializer::from_read_ref(self.as_bytes());
+        // An Option counts as a level of its own.
+        deserializer.set_max_depth(MAX_PAYLOAD_DEPTH * 2);
+        T::deserialize(&mut deserializer)
+            .map_err(|error| PayloadError::Decode { type_name: std::any::type_name::<T>(), source: Arc::new(error) })
+    }
+
+    /// The MessagePack.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Payload {
+    /// The length only: a payload is a user's data, and logs are not the place for it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Payload({} bytes)", self.0.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+    struct Point {
+        x: i32,
+        label: Option<String>,
+    }
+
+    #[test]
+    fn structs_travel_as_maps() {
+        let payload = Payload::encode(&Point { x: 1, label: None }).unwrap();
+        assert_eq!(payload.as_bytes(), b"\x82\xa1x\x01\xa5label\xc0");
+        assert_eq!(payload.decode::<Point>().unwrap(), Point { x: 1, label: None });
+    }
+
+    #[test]
+    fn another_type_is_an_error_that_names_it() {
+        let error = Payload::encode(&"text").unwrap().decode::<u32>().unwrap_err();
+        assert_eq!(error.to_string(), "the payload is not a u32");
+    }
+}

@@ -1,0 +1,175 @@
+//! The reading half of a connection: hello, then one thread that turns frames into answers.
+//!
+//! Invariants: the thread ends when the connection does, and then tells every waiting call how it came to that; it
+//! owns the child and reaps it.
+
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nexus_protocol::limits::{CLIENT_EXIT_GRACE_MS, CLIENT_HELLO_TIMEOUT_MS, DEFAULT_MAX_FRAME_BYTES};
+use nexus_protocol::message::ClientHello;
+use nexus_protocol::{
+    ClientMessage, FrameDecoder, MAGIC, RequestId, SidecarMessage, VersionMismatch, VersionRange, decode_sidecar,
+};
+
+use crate::child::SidecarChild;
+use crate::compiled::{Checked, CompiledParts};
+use crate::error::{Error, Gone, GoneReason, StartError};
+use crate::link::{Answer, Greeting, Link};
+
+const CLIENT_NAME: &str = concat!("nexus-client/", env!("CARGO_PKG_VERSION"));
+const EXIT_GRACE: Duration = Duration::from_millis(CLIENT_EXIT_GRACE_MS);
+
+/// Says hello and waits for the sidecar's. The decoder may hold more than that already.
+pub(crate) fn greet(
+    stream: &mut UnixStream,
+    child: &mut Option<SidecarChild>,
+) -> Result<(FrameDecoder, Greeting), StartError> {
+    let mut decoder = FrameDecoder::new(DEFAULT_MAX_FRAME_BYTES as usize);
+    match exchange(stream, &mut decoder) {
+        Ok(greeting) => Ok((decoder, greeting)),
+        Err(Failure::Start(error)) => Err(error),
+        Err(Failure::Io(error)) => {
+            let silent = error.kind() == io::ErrorKind::WouldBlock;
+            let reason = match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                    GoneReason::Closed
+                }
+                io::ErrorKind::WouldBlock => GoneReason::Io(Arc::new(io::Error::new(
+                    io::ErrorKind::TimedOut,
+                    format!("nothing within {CLIENT_HELLO_TIMEOUT_MS} ms"),
+                ))),
+                _ => GoneReason::Io(Arc::new(error)),
+            };
+            Err(StartError::NoHello(gone(reason, child, if silent { Duration::ZERO } else { EXIT_GRACE })))
+        }
+    }
+}
+
+enum Failure {
+    Io(io::Error),
+    Start(StartError),
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> Result<Greeting, Failure> {
+    let versions = VersionRange::SUPPORTED;
+    let hello = ClientHello { magic: MAGIC, min: versions.min, max: versions.max, client: CLIENT_NAME };
+    let mut frame = Vec::new();
+    ClientMessage::Hello(hello)
+        .encode(RequestId::CONNECTION, DEFAULT_MAX_FRAME_BYTES as usize, &mut frame)
+        .map_err(io::Error::other)?;
+    stream.set_read_timeout(Some(Duration::from_millis(CLIENT_HELLO_TIMEOUT_MS)))?;
+    stream.write_all(&frame)?;
+    loop {
+        if let Some(body) = decoder.next_frame().map_err(|error| Failure::Start(StartError::Frame(error)))? {
+            let greeting = greeting(body).map_err(Failure::Start)?;
+            stream.set_read_timeout(None)?;
+            return Ok(greeting);
+        }
+        read_more(stream, decoder)?;
+    }
+}
+
+fn greeting(body: &[u8]) -> Result<Greeting, StartError> {
+    let hello = match decode_sidecar(body).map_err(|_| StartError::NotHello)?.message {
+        SidecarMessage::Hello(hello) => hello,
+        SidecarMessage::Error(error) => return Err(StartError::Refused(Box::new(error))),
+        _ => return Err(StartError::NotHello),
+    };
+    let chosen = VersionRange { min: hello.version, max: hello.version };
+    VersionRange::SUPPORTED
+        .negotiate(chosen)
+        .map_err(|_| VersionMismatch { ours: VersionRange::SUPPORTED, theirs: chosen })?;
+    Ok(Greeting {
+        build: hello.build.to_owned(),
+        engine: hello.engine.to_owned(),
+        pid: hello.pid,
+        debug: hello.debug,
+        limits: hello.limits,
+    })
+}
+
+/// Starts the thread.
+pub(crate) fn spawn(
+    mut stream: UnixStream,
+    mut decoder: FrameDecoder,
+    link: Arc<Link>,
+    mut child: Option<SidecarChild>,
+) -> io::Result<JoinHandle<()>> {
+    thread::Builder::new().name("nexus-reader".to_owned()).spawn(move || {
+        let reason = read_answers(&mut stream, &mut decoder, &link);
+        // Nothing is read any more, so nobody may write and wait for an answer, and the sidecar has to end.
+        let _ = stream.shutdown(std::net::Shutdown::Both);
+        link.close(&Error::Gone(Arc::new(gone(reason, &mut child, EXIT_GRACE))));
+    })
+}
+
+fn read_answers(stream: &mut UnixStream, decoder: &mut FrameDecoder, link: &Arc<Link>) -> GoneReason {
+    loop {
+        loop {
+            match decoder.next_frame() {
+                Ok(Some(body)) => {
+                    if let Err(reason) = take(body, link) {
+                        return reason;
+                    }
+                }
+                Ok(None) => break,
+                Err(error) => return GoneReason::Framing(error),
+            }
+        }
+        if let Err(error) = read_more(stream, decoder) {
+            return match error.kind() {
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset => GoneReason::Closed,
+                _ => GoneReason::Io(Arc::new(error)),
+            };
+        }
+    }
+}
+
+fn read_more(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> io::Result<()> {
+    loop {
+        match stream.read(decoder.spare()) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(length) => {
+                decoder.advance(length);
+                return Ok(());
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
+    let envelope = decode_sidecar(body).map_err(GoneReason::Malformed)?;
+    let answer = match envelope.message {
+        SidecarMessage::Error(error) if envelope.id == RequestId::CONNECTION => {
+            return Err(GoneReason::Refused(Box::new(error)));
+        }
+        SidecarMessage::Error(error) => Err(error.into()),
+        SidecarMessage::Result(result) => Ok(Answer::Segment(Box::new(result.into()))),
+        SidecarMessage::Compiled(compiled) => Ok(Answer::Compiled(Box::new(CompiledParts::from(&compiled)))),
+        SidecarMessage::Checked(checked) => Ok(Answer::Checked(Checked::from(&checked))),
+        SidecarMessage::Done(done) => Ok(Answer::Done(done.cancelled)),
+        SidecarMessage::Stats(stats) => Ok(Answer::Stats(Box::new(stats))),
+        SidecarMessage::Metrics(metrics) => Ok(Answer::Metrics(metrics.text.to_owned())),
+        SidecarMessage::Pong => Ok(Answer::Pong),
+        _ => Err(Error::protocol("an answer of a kind that no request has")),
+    };
+    link.complete(envelope.id, answer);
+    Ok(())
+}
+
+fn gone(reason: GoneReason, child: &mut Option<SidecarChild>, grace: Duration) -> Gone {
+    let (exit, log_tail) = child.as_mut().map(|child| child.end(grace)).unwrap_or_default();
+    Gone { reason, exit, log_tail }
+}

@@ -1,0 +1,203 @@
+//! How a sidecar is found and started.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::error::StartError;
+
+const PROGRAM: &str = "nexus-sidecar";
+const PROGRAM_VARIABLE: &str = "NEXUS_SIDECAR_BIN";
+
+/// What a sidecar, which runs untrusted code, gets of this process's environment: nothing that may hold a secret.
+const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"];
+const INHERITED_PREFIXES: [&str; 5] = ["LC_", "XDG_", "NEXUS_", "WASMEDGE_", "RUST_"];
+
+/// How to start a sidecar. Every method but [`binary`](Self::binary) and [`env`](Self::env) sets one key of its
+/// configuration; what is not set is as in its environment, file or defaults.
+///
+/// The program is the one of [`binary`](Self::binary), else of the environment variable `NEXUS_SIDECAR_BIN`, else
+/// `nexus-sidecar` on `PATH`.
+#[derive(Clone, Debug, Default)]
+pub struct SpawnOptions {
+    binary: Option<PathBuf>,
+    env: Vec<(OsString, OsString)>,
+    flags: Vec<(&'static str, OsString)>,
+}
+
+macro_rules! flags {
+    ($($(#[$doc:meta])* $name:ident($type:ty) = $flag:literal;)*) => {
+        impl SpawnOptions {
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(self, value: $type) -> Self {
+                self.flag($flag, value.to_string())
+            })*
+        }
+    };
+}
+
+flags! {
+    /// Instances at most.
+    max_instances(u32) = "--max-instances";
+    /// Instances made ready at start.
+    min_instances(u32) = "--min-instances";
+    /// Memory of one execution.
+    memory_limit_bytes(u64) = "--memory-limit-bytes";
+    /// Stack of one execution.
+    stack_size_bytes(u64) = "--stack-size-bytes";
+    /// Running and queueing time of one execution; 0 = no limit.
+    timeout_ms(u64) = "--timeout-ms";
+    /// Time that one suspension may wait.
+    suspension_timeout_ms(u64) = "--suspension-timeout-ms";
+    /// Suspended executions held.
+    max_suspended(u64) = "--max-suspended";
+    /// Host calls of one execution.
+    max_host_calls(u64) = "--max-host-calls";
+    /// State mutations of one execution.
+    max_state_mutations(u64) = "--max-state-mutations";
+    /// Events of one execution.
+    max_events(u64) = "--max-events";
+    /// Source of one handler.
+    max_source_bytes(u64) = "--max-source-bytes";
+    /// Value and effects of one segment.
+    max_result_bytes(u64) = "--max-result-bytes";
+    /// Log records of one execution.
+    max_log_bytes(u64) = "--max-log-bytes";
+    /// One frame.
+    max_frame_bytes(u64) = "--max-frame-bytes";
+    /// Executions that may wait for an instance.
+    max_queued(u64) = "--max-queued";
+    /// Time that one may wait.
+    max_queue_ms(u64) = "--max-queue-ms";
+    /// Size of the compile cache.
+    max_cache_size_bytes(u64) = "--max-cache-size-bytes";
+    /// Native code; false interprets.
+    enable_aot(bool) = "--enable-aot";
+    /// Stacks and source snippets in errors.
+    debug(bool) = "--debug";
+    /// Refuse handlers whose grants cannot suffice.
+    strict_capabilities(bool) = "--strict-capabilities";
+}
+
+impl SpawnOptions {
+    /// Everything as configured elsewhere.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The program. If it is named, no other is tried.
+    #[must_use]
+    pub fn binary(mut self, path: impl Into<PathBuf>) -> Self {
+        self.binary = Some(path.into());
+        self
+    }
+
+    /// An environment variable for the sidecar.
+    #[must_use]
+    pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.env.push((name.into(), value.into()));
+        self
+    }
+
+    /// Where compiled handlers are kept.
+    #[must_use]
+    pub fn cache_dir(self, path: impl Into<PathBuf>) -> Self {
+        self.flag("--cache-dir", path.into())
+    }
+
+    /// A configuration file.
+    #[must_use]
+    pub fn config_file(self, path: impl Into<PathBuf>) -> Self {
+        self.flag("--config", path.into())
+    }
+
+    fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {
+        self.flags.push((flag, value.into()));
+        self
+    }
+
+    /// The command line, with descriptor `fd` as the connection, and the program's path.
+    pub(crate) fn command(&self, fd: i32) -> Result<(Command, PathBuf), StartError> {
+        let program = self.program(std::env::var_os(PROGRAM_VARIABLE), std::env::var_os("PATH"))?;
+        let mut command = Command::new(&program);
+        command.arg("serve").arg("--fd").arg(fd.to_string());
+        for (flag, value) in &self.flags {
+            command.arg(flag).arg(value);
+        }
+        command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)));
+        command.envs(self.env.iter().map(|(name, value)| (name, value)));
+        Ok((command, program))
+    }
+
+    fn program(&self, from_env: Option<OsString>, search: Option<OsString>) -> Result<PathBuf, StartError> {
+        if let Some(path) = &self.binary {
+            return named(path, "the option `binary`");
+        }
+        if let Some(path) = from_env.filter(|path| !path.is_empty()) {
+            return named(Path::new(&path), "the environment variable NEXUS_SIDECAR_BIN");
+        }
+        let search = search.unwrap_or_default();
+        // A relative entry would run a program of whatever the current folder is.
+        let mut candidates =
+            std::env::split_paths(&search).filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM));
+        candidates.find(|path| is_program(path)).ok_or_else(|| StartError::NotFound {
+            looked_at: vec![
+                "the option `binary` (not set)".to_owned(),
+                format!("the environment variable {PROGRAM_VARIABLE} (not set)"),
+                format!("PATH ({})", search.display()),
+            ],
+        })
+    }
+}
+
+fn named(path: &Path, named_by: &'static str) -> Result<PathBuf, StartError> {
+    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
+    if is_program(&path) { Ok(path) } else { Err(StartError::NotAProgram { named_by, path }) }
+}
+
+fn is_program(path: &Path) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
+}
+
+fn is_inherited(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    INHERITED.contains(&name) || INHERITED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_named_program_is_meant_and_no_other_is_tried() {
+        let path = Some(OsString::from("/bin"));
+        let error = SpawnOptions::new().binary("/nowhere/nexus-sidecar").program(None, path.clone()).unwrap_err();
+        assert!(error.to_string().starts_with("the option `binary` names /nowhere/nexus-sidecar"));
+        let error = SpawnOptions::new().program(Some("/etc/passwd".into()), path).unwrap_err();
+        assert!(error.to_string().contains("NEXUS_SIDECAR_BIN names /etc/passwd, which is not an executable file"));
+    }
+
+    #[test]
+    fn every_place_is_listed_when_it_is_nowhere() {
+        let error = SpawnOptions::new().program(None, Some("/nowhere:relative".into())).unwrap_err().to_string();
+        for place in ["`binary`", "NEXUS_SIDECAR_BIN", "PATH (/nowhere:relative)"] {
+            assert!(error.contains(place), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_become_kebab_case_flags() {
+        let options = SpawnOptions::new().binary("/bin/sh").max_instances(4).debug(true).cache_dir("/c");
+        let (command, _) = options.command(3).unwrap();
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
+        assert_eq!(args, ["serve", "--fd", "3", "--max-instances", "4", "--debug", "true", "--cache-dir", "/c"]);
+    }
+
+    #[test]
+    fn secrets_of_the_environment_are_not_passed_on() {
+        assert!(is_inherited(OsStr::new("NEXUS_TIMEOUT_MS")) && is_inherited(OsStr::new("PATH")));
+        assert!(!is_inherited(OsStr::new("AWS_SECRET_ACCESS_KEY")) && !is_inherited(OsStr::new("PATHS")));
+    }
+}
