@@ -1,9 +1,11 @@
 //! Links the sidecar with the WasmEdge that `cargo xtask setup` prepared, and tells the source where the guest is.
 //!
-//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former).
+//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former), and
+//! `NEXUS_SOURCE_REVISION`, which differs when anything differs that this crate is built from.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::{env, fs, process};
+use std::{env, fs, io, process};
 
 fn main() {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
@@ -11,6 +13,7 @@ fn main() {
     link_wasmedge(&root.join(".nexus/wasmedge"));
     println!("cargo:rerun-if-env-changed=NEXUS_GUEST_DIR");
     embed_guest(&env::var_os("NEXUS_GUEST_DIR").map_or_else(|| root.join(".nexus/guest"), PathBuf::from));
+    name_revision(&[root.join("sidecar/src"), root.join("Cargo.lock")]);
 }
 
 fn link_wasmedge(wasmedge: &Path) {
@@ -38,6 +41,27 @@ fn embed_guest(guest: &Path) {
     println!("cargo:rustc-env=NEXUS_GUEST_SHA256={sum}");
     println!("cargo:rustc-env=NEXUS_GUEST_SO={}", resolve(&guest.join(library)).display());
     println!("cargo:rustc-env=NEXUS_GUEST_WASM={}", resolve(&guest.join("nexus-guest.wasm")).display());
+}
+
+/// Compiled handlers on disk are a build's own: what is kept of a handler, and how it is derived, is anywhere in the source.
+fn name_revision(sources: &[PathBuf]) {
+    let mut hasher = DefaultHasher::new();
+    for path in sources {
+        println!("cargo:rerun-if-changed={}", path.display());
+        hash_tree(path, &mut hasher).unwrap_or_else(|error| give_up(path, &error));
+    }
+    println!("cargo:rustc-env=NEXUS_SOURCE_REVISION={:016x}", hasher.finish());
+}
+
+fn hash_tree(path: &Path, hasher: &mut DefaultHasher) -> io::Result<()> {
+    path.file_name().hash(hasher);
+    if !path.is_dir() {
+        fs::read(path)?.hash(hasher);
+        return Ok(());
+    }
+    let mut children = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<io::Result<Vec<_>>>()?;
+    children.sort();
+    children.iter().try_for_each(|child| hash_tree(child, hasher))
 }
 
 fn resolve(path: &Path) -> PathBuf {

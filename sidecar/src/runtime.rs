@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
+use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{CompileCache, Handler, HandlerDigest};
 use crate::config::Config;
@@ -18,7 +19,6 @@ use crate::engine::host::HOST_CALLS;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot};
-use crate::os;
 use crate::pool::Pool;
 
 /// See the module.
@@ -63,14 +63,18 @@ impl Runtime {
         };
         let engine = Engine::start(options)?;
         let pool = Pool::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
-        let mut key = [0; 32];
-        os::fill_random(&mut key).map_err(|e| EngineError::Init(e.to_string()))?;
+        let max_bytes = config.max_cache_size_bytes;
+        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, *engine.digest(), max_bytes));
+        let handles = match &disk {
+            Some(disk) => disk.handle_key(),
+            None => HandleKey::random().map_err(|e| EngineError::Init(e.to_string()))?,
+        };
         Ok(Self {
-            cache: CompileCache::new(config.max_cache_size_bytes),
+            cache: CompileCache::new(max_bytes, disk),
             config,
             engine,
             pool,
-            handles: HandleKey::new(key),
+            handles,
             observer: Observer::new(&HOST_CALLS),
         })
     }
@@ -251,7 +255,7 @@ impl Runtime {
             queued: load.queued,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
-            cache_rejected: 0,
+            cache_rejected: cache.rejected,
             cache_entries: cache.entries,
             cache_size_bytes: cache.bytes,
         }

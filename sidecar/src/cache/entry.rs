@@ -72,12 +72,8 @@ impl Sealer {
 
     pub fn seal(&self, handler: &Handler) -> Vec<u8> {
         let needs = handler.capabilities.iter().map(|n| (&*n.token, n.line, n.column, n.certain)).collect();
-        let body = Body {
-            source: &handler.source,
-            bytecode: &handler.bytecode,
-            needs,
-            suspend_mode: handler.suspend_mode,
-        };
+        let body =
+            Body { source: &handler.source, bytecode: &handler.bytecode, needs, suspend_mode: handler.suspend_mode };
         let mut entry = Vec::with_capacity(HEADER_BYTES + handler.source.len() + handler.bytecode.len() + 256);
         entry.extend_from_slice(MAGIC);
         entry.extend_from_slice(&VERSION.to_le_bytes());
@@ -134,7 +130,12 @@ impl Sealer {
         if HandlerDigest::new(&self.engine, body.source) != *digest {
             return Err(EntryError::Handler);
         }
-        let need = |(token, line, column, certain): (&str, u32, u32, bool)| Need { token: token.into(), line, column, certain };
+        let need = |(token, line, column, certain): (&str, u32, u32, bool)| Need {
+            token: token.into(),
+            line,
+            column,
+            certain,
+        };
         Ok(Handler {
             digest: *digest,
             source: body.source.into(),

@@ -2,17 +2,21 @@
 //!
 //! A handle is no bytecode: it names an entry of the cache. The entry may be gone; then the client compiles again.
 
-use hmac::{Hmac, Mac};
-use sha2::Sha256;
+use std::io;
+
+use hmac::Mac;
 
 use super::HandlerDigest;
+use super::key::{Signer, signer};
+use crate::os;
 
 const MAGIC: &[u8; 4] = b"NXH1";
 const TAG_BYTES: usize = 32;
 /// Length of a handle.
 pub const HANDLE_BYTES: usize = 4 + 32 + TAG_BYTES;
 
-/// Key under which handles are signed.
+/// Key under which handles are signed: the cache directory's, so that handles live as long as what they name, or one of this
+/// process where there is no such directory.
 #[derive(Clone)]
 pub struct HandleKey([u8; 32]);
 
@@ -21,20 +25,22 @@ impl HandleKey {
         Self(key)
     }
 
-    fn mac(&self, digest: &HandlerDigest) -> Option<Hmac<Sha256>> {
-        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
-        mac.update(MAGIC);
-        mac.update(&digest.0);
-        Some(mac)
+    /// One that nobody else has.
+    pub fn random() -> io::Result<Self> {
+        let mut key = [0; 32];
+        os::fill_random(&mut key)?;
+        Ok(Self(key))
+    }
+
+    fn signer(&self, digest: &HandlerDigest) -> Signer {
+        signer(&self.0).chain_update(MAGIC).chain_update(digest.0)
     }
 
     pub fn sign(&self, digest: &HandlerDigest) -> Vec<u8> {
         let mut handle = Vec::with_capacity(HANDLE_BYTES);
         handle.extend_from_slice(MAGIC);
         handle.extend_from_slice(&digest.0);
-        if let Some(mac) = self.mac(digest) {
-            handle.extend_from_slice(&mac.finalize().into_bytes());
-        }
+        handle.extend_from_slice(&self.signer(digest).finalize().into_bytes());
         handle
     }
 
@@ -46,7 +52,7 @@ impl HandleKey {
             return None;
         }
         let digest = HandlerDigest(*digest);
-        self.mac(&digest)?.verify_slice(tag).ok()?;
+        self.signer(&digest).verify_slice(tag).ok()?;
         Some(digest)
     }
 }

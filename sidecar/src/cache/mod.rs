@@ -1,19 +1,30 @@
 //! The compile cache: handlers by the digest of everything that decides their bytecode.
 //!
-//! The memory tier is bounded by bytes and forgets what was used longest ago. One compilation per key runs at a time; others
-//! that need the same key wait for it. Failures are not kept.
+//! Two tiers: memory, and below it a directory that outlives the process and can be shared, see [`disk`]. Each is bounded by
+//! bytes and forgets what was used longest ago. One search or compilation per key runs at a time; others that need the same
+//! key wait for it. Failures are not kept.
 
+#![forbid(unsafe_code)]
+
+mod dir;
+pub mod disk;
+mod entry;
 pub mod handle;
+mod key;
+#[cfg(test)]
+mod scratch;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use lru::LruCache;
 use nexus_protocol::message::SuspendMode;
 use sha2::{Digest, Sha256};
 
-/// What a key is derived from beside the source: another engine or another format is another handler.
-const DOMAIN: &[u8] = b"nexus-sidecar handler 1\0";
+use disk::DiskTier;
+
+/// What a key is derived from beside engine and source: what this build makes of a source may differ from what another does.
+const DOMAIN: &str = concat!("nexus-sidecar handler ", env!("NEXUS_SOURCE_REVISION"), "\0");
 
 /// SHA-256 over domain, engine and source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -62,6 +73,9 @@ impl Handler {
 pub struct CacheCounts {
     pub hits: u64,
     pub misses: u64,
+    /// Entries on disk that were no good.
+    pub rejected: u64,
+    /// In memory, like their bytes.
     pub entries: u64,
     pub bytes: u64,
 }
@@ -71,32 +85,42 @@ struct Inner {
     bytes: u64,
     hits: u64,
     misses: u64,
-    compiling: HashMap<HandlerDigest, ()>,
+    /// Keys that somebody searches on disk for, or compiles.
+    taken: HashSet<HandlerDigest>,
 }
 
-/// The memory tier.
+/// Both tiers.
 pub struct CompileCache {
     inner: Mutex<Inner>,
-    compiled: Condvar,
+    /// Some search or compilation has ended.
+    settled: Condvar,
     max_bytes: u64,
+    disk: Option<DiskTier>,
+}
+
+enum Lookup<'a> {
+    Found(Arc<Handler>),
+    /// It is nowhere, and others that want it wait for whoever holds this.
+    Absent(Turn<'a>),
 }
 
 impl CompileCache {
-    pub fn new(max_bytes: u64) -> Self {
-        let inner = Inner { entries: LruCache::unbounded(), bytes: 0, hits: 0, misses: 0, compiling: HashMap::new() };
-        Self { inner: Mutex::new(inner), compiled: Condvar::new(), max_bytes }
+    /// `max_bytes` bounds the memory tier; the other knows its own bound.
+    pub fn new(max_bytes: u64, disk: Option<DiskTier>) -> Self {
+        let inner = Inner { entries: LruCache::unbounded(), bytes: 0, hits: 0, misses: 0, taken: HashSet::new() };
+        Self { inner: Mutex::new(inner), settled: Condvar::new(), max_bytes, disk }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A handler that is there. Counts a hit, or nothing.
+    /// A handler that is in either tier. Counts a hit, or nothing.
     pub fn get(&self, digest: &HandlerDigest) -> Option<Arc<Handler>> {
-        let mut inner = self.lock();
-        let found = inner.entries.get(digest).cloned();
-        inner.hits += u64::from(found.is_some());
-        found
+        match self.look_up(*digest) {
+            Lookup::Found(handler) => Some(handler),
+            Lookup::Absent(_) => None,
+        }
     }
 
     /// The handler and whether it was there; otherwise `compile` makes it, once however many ask.
@@ -105,26 +129,40 @@ impl CompileCache {
         digest: HandlerDigest,
         compile: impl FnOnce() -> Result<Handler, E>,
     ) -> Result<(Arc<Handler>, bool), E> {
+        let _turn = match self.look_up(digest) {
+            Lookup::Found(handler) => return Ok((handler, true)),
+            Lookup::Absent(turn) => turn,
+        };
+        self.lock().misses += 1;
+        let handler = Arc::new(compile()?);
+        self.insert(handler.clone());
+        if let Some(disk) = &self.disk {
+            disk.write(&handler);
+        }
+        Ok((handler, false))
+    }
+
+    fn look_up(&self, digest: HandlerDigest) -> Lookup<'_> {
         let mut inner = self.lock();
         loop {
             if let Some(found) = inner.entries.get(&digest).cloned() {
                 inner.hits += 1;
-                return Ok((found, true));
+                return Lookup::Found(found);
             }
-            if inner.compiling.contains_key(&digest) {
-                inner = self.compiled.wait(inner).unwrap_or_else(PoisonError::into_inner);
-                continue;
+            if inner.taken.insert(digest) {
+                break;
             }
-            break;
+            inner = self.settled.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
-        inner.misses += 1;
-        inner.compiling.insert(digest, ());
         drop(inner);
-        // also when compiling panics, the others must not wait for ever
-        let _done = Compiling { cache: self, digest };
-        let handler = Arc::new(compile()?);
+        // also if something panics, the others must not wait for ever
+        let turn = Turn { cache: self, digest };
+        let Some(handler) = self.disk.as_ref().and_then(|disk| disk.read(&digest)).map(Arc::new) else {
+            return Lookup::Absent(turn);
+        };
         self.insert(handler.clone());
-        Ok((handler, false))
+        self.lock().hits += 1;
+        Lookup::Found(handler)
     }
 
     fn insert(&self, handler: Arc<Handler>) {
@@ -141,19 +179,26 @@ impl CompileCache {
 
     pub fn counts(&self) -> CacheCounts {
         let inner = self.lock();
-        CacheCounts { hits: inner.hits, misses: inner.misses, entries: inner.entries.len() as u64, bytes: inner.bytes }
+        CacheCounts {
+            hits: inner.hits,
+            misses: inner.misses,
+            rejected: self.disk.as_ref().map_or(0, DiskTier::rejected),
+            entries: inner.entries.len() as u64,
+            bytes: inner.bytes,
+        }
     }
 }
 
-struct Compiling<'a> {
+/// The right to search for or compile one handler, up to its drop.
+struct Turn<'a> {
     cache: &'a CompileCache,
     digest: HandlerDigest,
 }
 
-impl Drop for Compiling<'_> {
+impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.cache.lock().compiling.remove(&self.digest);
-        self.cache.compiled.notify_all();
+        self.cache.lock().taken.remove(&self.digest);
+        self.cache.settled.notify_all();
     }
 }
 
@@ -175,7 +220,7 @@ mod tests {
 
     #[test]
     fn one_compilation_serves_all_that_wait() {
-        let cache = CompileCache::new(1 << 20);
+        let cache = CompileCache::new(1 << 20, None);
         let compiled = AtomicU32::new(0);
         let barrier = std::sync::Barrier::new(4);
         std::thread::scope(|s| {
@@ -198,7 +243,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_not_kept() {
-        let cache = CompileCache::new(1 << 20);
+        let cache = CompileCache::new(1 << 20, None);
         let digest = handler("a", 1).digest;
         assert!(cache.get_or_compile(digest, || Err::<Handler, _>("no")).is_err());
         assert!(cache.get_or_compile(digest, || Ok::<_, &str>(handler("a", 1))).is_ok());
@@ -206,7 +251,7 @@ mod tests {
 
     #[test]
     fn the_oldest_go_first_and_bytes_are_bounded() {
-        let cache = CompileCache::new(3000);
+        let cache = CompileCache::new(3000, None);
         for name in ["a", "b", "c"] {
             cache.get_or_compile(handler(name, 1000).digest, || Ok::<_, ()>(handler(name, 1000))).unwrap();
         }
