@@ -5,7 +5,7 @@ use std::time::Duration;
 use nexus_protocol::message::{Check, Kind, Precompile};
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId, WireError};
 use nexus_tests::golden::{self, Vector};
-use nexus_tests::{Answer, Client, LeakProbe, Options, Reply, Rng, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::{Answer, Client, LeakProbe, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 const MAX_FRAME: usize = 1 << 20;
@@ -288,7 +288,11 @@ fn every_rejection_vector_is_answered_as_it_says() {
         let first = vector.name.starts_with("rejection-hello");
         let mut client = if first { sidecar.connect_silently() } else { sidecar.connect() };
         client.write_raw(&vector.bytes);
-        let (id, error) = error_of(client.next_reply());
+        let (id, error) = match client.next_reply() {
+            // a request that is well-formed and has a bad value
+            Some(Reply { id, answer: Answer::Result(Segment { error: Some(error), .. }) }) => (id, error),
+            other => error_of(other),
+        };
         let about = format!("{}: {error:?}", vector.name);
         assert_eq!(error.code.as_str(), expected["code"].as_str().unwrap(), "{about}");
         assert_eq!(json!(id), expected["id"], "{about}");
