@@ -42,21 +42,31 @@ pub fn demo(places: &Places, stages: &mut Stages) -> Result<()> {
     })?;
     stages.run("Rust demonstration", || {
         let demo = ["run", "--release", "--quiet", "-p", "nexus-client", "--example", "demo"];
-        shown(cargo(root).args(demo).env(SIDECAR, &sidecar))
+        shown(cargo_with(root, &demo).env(SIDECAR, &sidecar))
     })
 }
 
+/// Every check is made, also after one has failed.
 pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     setup(places, stages)?;
     let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
-    stages.run("formatting", || shown(cargo(root).args(["fmt", "--all", "--check"])))?;
-    stages.run("lints", || {
-        let lints = ["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"];
-        shown(cargo(root).args(lints))
-    })?;
-    stages
-        .run("Rust tests", || shown(cargo(root).args(["test", "--workspace", "--release"]).env(SIDECAR, &sidecar)))?;
-    stages.run("Node tests", || shown(workspace::npm(root).arg("test").env(SIDECAR, &sidecar)))
+    let checks: [(&str, Command); 4] = [
+        ("formatting", cargo_with(root, &["fmt", "--all", "--check"])),
+        ("lints", cargo_with(root, &["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"])),
+        ("Rust tests", cargo_with(root, &["test", "--workspace", "--release", "--no-fail-fast"])),
+        ("Node tests", workspace::npm(root, &["test"])),
+    ];
+    let mut failed = Vec::new();
+    for (name, mut command) in checks {
+        if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
+            failed.push(error);
+        }
+    }
+    match failed.len() {
+        0 => Ok(()),
+        1 => Err(failed.remove(0)),
+        count => Err(failed.remove(0).context(format!("{count} checks failed, see the table; the first of them:"))),
+    }
 }
 
 /// Measures; standard output carries the figures alone.
@@ -64,6 +74,12 @@ pub fn bench(places: &Places, stages: &mut Stages, json: bool) -> Result<()> {
     setup(places, stages)?;
     let sidecar = workspace::sidecar(&places.root)?;
     stages.run("measurements", || run_bench(&places.root, &sidecar, json))
+}
+
+fn cargo_with(root: &Path, words: &[&str]) -> Command {
+    let mut command = cargo(root);
+    command.args(words);
+    command
 }
 
 fn run_bench(root: &Path, sidecar: &Path, json: bool) -> Result<()> {

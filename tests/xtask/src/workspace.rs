@@ -25,18 +25,19 @@ pub fn build_node_client(root: &Path) -> Result<()> {
         let how = if locked.is_file() { "ci" } else { "install" };
         quiet(
             "installing the Node client's tools",
-            npm(root).args([how, "--ignore-scripts", "--no-audit", "--no-fund"]),
+            &mut npm(root, &[how, "--ignore-scripts", "--no-audit", "--no-fund"]),
         )
         .map_err(|error| {
             error.context(advise("npm cannot install", "check that npm reaches its registry; run this again"))
         })?;
     }
-    quiet("building the Node client", npm(root).args(["run", "--silent", "build"])).map(drop)
+    quiet("building the Node client", &mut npm(root, &["run", "--silent", "build"])).map(drop)
 }
 
-pub fn npm(root: &Path) -> Command {
+/// npm in the Node client.
+pub fn npm(root: &Path, words: &[&str]) -> Command {
     let mut command = Command::new("npm");
-    command.current_dir(root.join("client-node"));
+    command.args(words).current_dir(root.join("client-node"));
     command
 }
 
