@@ -77,11 +77,11 @@ impl PrivateApt {
     }
 }
 
-/// The machine's own settings for fetching (a proxy, say), and nothing else of the system's.
+/// The machine's own settings for fetching (a proxy, say), and nothing else of the system's: not its further kinds of lists.
 fn configuration(directory: &Path) -> Result<String> {
+    let of_fetching = |line: &&str| line.starts_with("Acquire::") && !line.starts_with("Acquire::IndexTargets");
     let dump = quiet("asking apt", Command::new("apt-config").arg("dump"))?;
-    let mut text: String =
-        dump.lines().filter(|line| line.starts_with("Acquire::")).flat_map(|line| [line, "\n"]).collect();
+    let mut text: String = dump.lines().filter(of_fetching).flat_map(|line| [line, "\n"]).collect();
     let here = directory.display();
     text.push_str(&format!(
         "Dir::Etc::main \"/dev/null\";\nDir::Etc::parts \"/dev/null\";\nDir::Etc::preferences \"/dev/null\";\n\
