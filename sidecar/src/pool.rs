@@ -5,14 +5,19 @@
 //!                          |  \---> suspended --> active      (held by an execution, not by the pool)
 //!                          +------> terminated                (unsound, or more than are wanted)
 //! ```
-//! The pool counts; how many may be active at once is decided where executions are queued. An instance that is not given
-//! back is dropped, which frees it.
+//! It keeps as many instances as may run; while executions are suspended, as many more as were lately out at once, since the
+//! next ones will suspend as well and making an instance costs more than most handlers. `trim` lets these go in time.
+//! How many may be active at once is decided where executions are queued. An instance that is dropped instead of given back
+//! must be reported with `forget`.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::engine::{Engine, EngineError, Instance};
+
+/// A peak that is over loses this part of itself at each trim.
+const PEAK_DECAY: usize = 50;
 
 #[derive(Debug, Default, Clone, Copy)]
 pub struct PoolCounts {
@@ -26,7 +31,11 @@ pub struct PoolCounts {
 pub struct Pool {
     engine: Arc<Engine>,
     available: Mutex<Vec<Instance>>,
-    max_available: usize,
+    max_running: usize,
+    /// Leased and not given back.
+    out: AtomicUsize,
+    /// Highest `out` of late.
+    peak: AtomicUsize,
     created: AtomicU64,
     reused: AtomicU64,
     terminated: AtomicU64,
@@ -38,7 +47,9 @@ impl Pool {
         let pool = Self {
             engine,
             available: Mutex::new(Vec::with_capacity(max)),
-            max_available: max,
+            max_running: max,
+            out: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
             created: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             terminated: AtomicU64::new(0),
@@ -62,24 +73,60 @@ impl Pool {
     /// A pristine instance: the one that was used last, or a new one.
     pub fn lease(&self) -> Result<Instance, EngineError> {
         let pooled = self.lock().pop();
-        match pooled {
+        let instance = match pooled {
             Some(instance) => {
                 self.reused.fetch_add(u64::from(instance.uses > 0), Ordering::Relaxed);
-                Ok(instance)
+                instance
             }
-            None => self.create(),
+            None => self.create()?,
+        };
+        let out = self.out.fetch_add(1, Ordering::Relaxed) + 1;
+        self.peak.fetch_max(out, Ordering::Relaxed);
+        Ok(instance)
+    }
+
+    /// Leased instances that were dropped and will not come back.
+    pub fn forget(&self, instances: usize) {
+        self.out.fetch_sub(instances, Ordering::Relaxed);
+        self.terminated.fetch_add(instances as u64, Ordering::Relaxed);
+    }
+
+    fn to_keep(&self) -> usize {
+        self.peak.load(Ordering::Relaxed).max(self.max_running)
+    }
+
+    /// Whether more is kept than may run, so that `trim` has to be called again.
+    pub fn has_surplus(&self) -> bool {
+        self.peak.load(Ordering::Relaxed) > self.max_running
+    }
+
+    /// Lets go of what was kept for a peak that is over, a little at each call.
+    pub fn trim(&self) {
+        let out = self.out.load(Ordering::Relaxed);
+        let peak = self.peak.load(Ordering::Relaxed);
+        if peak <= self.max_running {
+            return;
         }
+        let lower = (peak - peak.div_ceil(PEAK_DECAY)).max(out);
+        self.peak.store(lower, Ordering::Relaxed);
+        let surplus = {
+            let mut available = self.lock();
+            let keep = self.to_keep().saturating_sub(out).max(self.max_running).min(available.len());
+            available.split_off(keep)
+        };
+        self.terminated.fetch_add(surplus.len() as u64, Ordering::Relaxed);
     }
 
     /// Takes an instance back, through a reset. An unsound one is dropped. Returns the time that the reset took.
     pub fn give_back(&self, mut instance: Instance) -> Option<Duration> {
+        self.out.fetch_sub(1, Ordering::Relaxed);
         let started = Instant::now();
         if instance.is_sound() {
             match instance.reset() {
                 Ok(()) => {
                     let took = started.elapsed();
                     let mut available = self.lock();
-                    if available.len() < self.max_available {
+                    if available.len() < self.to_keep() {
                         available.push(instance);
                         return Some(took);
                     }

@@ -205,6 +205,17 @@ impl Runtime {
         }
     }
 
+    /// Frees executions that nobody will resume.
+    pub fn drop_executions(&self, executions: Vec<Box<Execution>>) {
+        self.pool.forget(executions.len());
+        drop(executions);
+    }
+
+    /// The instances, for those who look after them.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     fn lease(&self) -> Result<crate::engine::Instance, WireError> {
         self.pool.lease().map_err(|e| {
             log::error!("{e}");

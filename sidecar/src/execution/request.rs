@@ -23,15 +23,24 @@ fn invalid(what: &str, why: impl std::fmt::Display) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, format!("{what}: {why}"))
 }
 
+/// The error for bytes that are no payload: well-formed MessagePack that JavaScript cannot hold, or no MessagePack at all.
+pub fn not_a_payload(what: &str, error: PayloadError) -> WireError {
+    match error {
+        PayloadError::BadExtension { .. } | PayloadError::TooDeep => {
+            WireError::new(ErrorCode::SerializationError, format!("{what}: {error}"))
+        }
+        _ => invalid(what, error),
+    }
+}
+
 /// Checks a request against the configuration.
 pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireError> {
     request.check()?;
     let capabilities = CapabilitySet::parse(&request.capabilities).map_err(|e| invalid("capabilities", e))?;
     let state = request.state.unwrap_or(payload::EMPTY_MAP);
-    let not_payload = |what: &'static str| move |e: PayloadError| invalid(what, e);
-    StateView::check(state).map_err(not_payload("state"))?;
+    StateView::check(state).map_err(|e| not_a_payload("state", e))?;
     for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
-        bytes.map_or(Ok(()), check_payload).map_err(not_payload(what))?;
+        bytes.map_or(Ok(()), check_payload).map_err(|e| not_a_payload(what, e))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
     let mut context =

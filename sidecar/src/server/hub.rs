@@ -246,6 +246,12 @@ impl Hub {
         self.queued > 0 && self.running < self.limits.max_running
     }
 
+    /// Whether the job that is next could run, and has waited for `age`.
+    pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
+        let next = self.turn.front().and_then(|session| self.queues.get(session)?.front());
+        self.has_ready() && next.is_some_and(|job| now.saturating_duration_since(job.enqueued) >= age)
+    }
+
     /// The next job, in turn of the sessions. It counts as running until `finish`.
     pub fn next_job(&mut self) -> Option<Job> {
         if self.running >= self.limits.max_running {
@@ -465,6 +471,11 @@ impl Hub {
     /// Nothing is queued or running.
     pub fn is_quiet(&self) -> bool {
         self.queued == 0 && self.running == 0
+    }
+
+    /// Unanswered requests of a session.
+    pub fn in_flight(&self, session: SessionId) -> usize {
+        self.in_flight.get(&session).copied().unwrap_or(0)
     }
 
     pub fn queued(&self) -> usize {

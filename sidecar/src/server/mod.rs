@@ -39,6 +39,8 @@ use session::Action;
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks for what has expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
+/// A job that has waited this long gets a worker of its own.
+const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Queued requests are told to try again after this.
 const RETRY_AFTER_MS: u64 = 50;
 
@@ -62,6 +64,15 @@ struct State {
     /// Connections whose sockets are full.
     settle_later: Vec<SessionId>,
     drain: Option<Drain>,
+    /// Connections of a service that asked for their end.
+    leaving: Vec<Leaving>,
+}
+
+/// Is told `done` and closed once its other requests are answered.
+struct Leaving {
+    connection: Arc<Connection>,
+    id: RequestId,
+    until: Instant,
 }
 
 struct Drain {
@@ -114,6 +125,7 @@ impl Server {
             idle: 0,
             settle_later: Vec::new(),
             drain: None,
+            leaving: Vec::new(),
         };
         let server = Arc::new(Self {
             runtime,
@@ -179,16 +191,22 @@ impl Server {
         let Ok(mut state) = self.state.try_lock() else { return Vigilance::Full };
         let unattended =
             state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
-        if state.idle > 0 && (unattended || state.hub.has_ready()) {
+        // not for a job that is there at this moment: waking a second thread would cost more than the job
+        if state.idle > 0 && (unattended || state.hub.has_backlog(now, MAX_WAIT)) {
             self.work.notify_one();
         }
+        let mut trim = false;
         let (expired, overdue) = if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
             state.last_expiry = now;
+            trim = true;
             state.hub.expire(now)
         } else {
             Default::default()
         };
-        let vigilance = if !state.hub.is_quiet() || state.drain.is_some() {
+        let State { hub, leaving, .. } = &mut *state;
+        let left: Vec<Leaving> =
+            leaving.extract_if(.., |l| hub.in_flight(l.connection.session) == 0 || now >= l.until).collect();
+        let vigilance = if !state.hub.is_quiet() || state.drain.is_some() || !state.leaving.is_empty() {
             Vigilance::Full
         } else if state.hub.suspended() > 0 {
             Vigilance::Slow
@@ -200,14 +218,23 @@ impl Server {
         for _ in &expired {
             self.runtime.observer.record_suspension(SuspensionEvent::Expired);
         }
-        drop(expired);
+        self.runtime.drop_executions(expired);
+        if trim {
+            self.runtime.pool().trim();
+        }
+        for Leaving { connection, id, .. } in left {
+            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
+            connection.flush();
+            // the poller sees the end of the stream and frees the session
+            let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+        }
         for job in overdue {
             self.answer_overdue(&job);
         }
         if let Some(drain) = ended {
             self.end(drain);
         }
-        vigilance
+        if self.runtime.pool().has_surplus() { vigilance.max(Vigilance::Slow) } else { vigilance }
     }
 
     fn drained(state: &mut State, now: Instant) -> Option<Drain> {
@@ -274,7 +301,7 @@ impl Server {
 
     fn closed(&self, session: SessionId) {
         let freed = self.lock().hub.close_session(session);
-        drop(freed);
+        self.runtime.drop_executions(freed);
         if self.mode == Mode::Child {
             self.exit(ExitCode::Ok);
         }
@@ -415,16 +442,16 @@ impl Server {
     }
 
     fn shutdown(&self, connection: &Arc<Connection>, id: RequestId) -> bool {
+        let mut state = self.lock();
         match self.mode {
-            Mode::Child => {
-                self.begin_drain(&mut self.lock(), Some((connection.clone(), id)));
-                false
-            }
+            Mode::Child => self.begin_drain(&mut state, Some((connection.clone(), id))),
             Mode::Service => {
-                connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
-                true
+                let until = Instant::now() + DRAIN_DEADLINE;
+                state.leaving.push(Leaving { connection: connection.clone(), id, until });
+                self.runtime.engine().watchdog().notify();
             }
         }
+        false
     }
 
     /// Writes out; what the socket does not take is left to the poller.

@@ -331,7 +331,7 @@ fn resolution_bytes<'a>(resolution: &Resolution<'a>) -> Result<ResolutionBytes<'
         Resolution::Value(None) => Ok(ResolutionBytes::Value(payload::NIL)),
         Resolution::Value(Some(bytes)) => match crate::engine::context::check_payload(bytes) {
             Ok(()) => Ok(ResolutionBytes::Value(bytes)),
-            Err(e) => Err(WireError::new(ErrorCode::InvalidArgument, format!("value: {e}"))),
+            Err(e) => Err(execution::not_a_payload("value", e)),
         },
         Resolution::Failure(failure) => {
             let fields = FailureFields { message: failure.message, name: failure.name, code: failure.code };
