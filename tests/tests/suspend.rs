@@ -417,3 +417,15 @@ fn a_resume_with_a_bad_payload_is_refused_and_the_suspension_stays() {
     }
     assert_eq!(client.resume(&id, &json!("good")).value(), "good");
 }
+
+#[test]
+fn large_answers_of_a_long_execution_are_freed_as_they_are_used() {
+    let (_w, _s, mut client) = listening(&Options::new().flag("timeout-ms", 30_000));
+    let mut segment =
+        suspended(&mut client, "let n = 0; for (let i = 0; i < 300; i++) n += (await $ext.a.b()).length; return n");
+    let answer = json!("x".repeat(1 << 20));
+    for _ in 0..300 {
+        segment = client.resume(&segment.call().id.clone(), &answer);
+    }
+    assert_eq!(segment.value(), 300 << 20);
+}

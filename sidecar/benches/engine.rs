@@ -1,0 +1,176 @@
+//! What the engine takes inside the sidecar, without sockets: run, reset, suspend and resume, instantiate, compile.
+//!
+//! `cargo bench -p nexus-sidecar --bench engine [-- --json] [-- --quick]`. Every value that a handler returns is checked,
+//! so that nothing is measured that did not happen.
+
+use std::hint::black_box;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::CapabilitySet;
+use nexus_sidecar::engine::context::{Context, ExecutionLimits};
+use nexus_sidecar::engine::{Compiled, Engine, EngineOptions, Instance, SegmentEnd, StateView, thread_stack_bytes};
+use serde_json::{Map, Value, json};
+
+const STACK_BYTES: u32 = 1 << 20;
+const TINY: &str = "return $args.a + 1";
+const TINY_ARGS: &[u8] = &[0x81, 0xa1, b'a', 41];
+const FIB: &str = "const fib = n => n < 2 ? n : fib(n - 1) + fib(n - 2); return fib(25)";
+const LOOP: &str = "let n = 0; for (let i = 0; i < 1000000; i++) n += i & 3; return n";
+
+fn main() {
+    let has = |flag: &str| std::env::args().any(|arg| arg == flag);
+    let (json, quick) = (has("--json"), has("--quick"));
+    let bench = move || figures(if quick { 10 } else { 1 });
+    let thread =
+        std::thread::Builder::new().stack_size(thread_stack_bytes(STACK_BYTES)).spawn(bench).expect("a thread");
+    let figures = thread.join().expect("the bench runs to its end");
+    if json {
+        println!("{}", Value::Object(figures));
+        return;
+    }
+    for (name, figure) in &figures {
+        println!(
+            "{name:<28} p50 {:>10.1} us   p99 {:>10.1} us",
+            figure["p50Us"].as_f64().unwrap(),
+            figure["p99Us"].as_f64().unwrap()
+        );
+    }
+}
+
+fn figures(divide: usize) -> Map<String, Value> {
+    let engine =
+        Engine::start(EngineOptions { aot: true, simd: true, bulk_memory: true, stack_bytes: STACK_BYTES, module: None }).expect("the engine starts");
+    let mut instance = engine.instantiate().expect("an instance");
+    let mut figures = Map::new();
+    let mut put = |name: &str, taken: Vec<Duration>| figures.insert(name.to_owned(), summary(taken));
+
+    let tiny = compile(&mut instance, TINY);
+    let (runs, resets) = runs(&mut instance, &tiny, &[42], 20_000 / divide);
+    let both = runs.iter().zip(&resets).map(|(run, reset)| *run + *reset).collect();
+    put("tinyRun", runs);
+    put("reset", resets);
+    put("tinyRunAndReset", both);
+    put("suspendAndResume", suspensions(&mut instance, 20_000 / divide));
+    put("instantiate", repeat(300 / divide, || drop(black_box(engine.instantiate().expect("an instance")))));
+    put("compileTiny", compiles(&engine, TINY, 2_000 / divide));
+    put("compile10KB", compiles(&engine, &ten_kilobytes(), 500 / divide));
+    let fib = compile(&mut instance, FIB);
+    put("fib25", self::runs(&mut instance, &fib, &[0xce, 0, 1, 0x25, 0x11], 100 / divide).0);
+    let million = compile(&mut instance, LOOP);
+    put("loop1M", self::runs(&mut instance, &million, &[0xce, 0, 0x16, 0xe3, 0x60], 100 / divide).0);
+    figures
+}
+
+fn summary(mut taken: Vec<Duration>) -> Value {
+    taken.sort_unstable();
+    let percentile = |percent: usize| {
+        let rank = (taken.len() * percent).div_ceil(100).max(1);
+        taken[rank - 1].as_secs_f64() * 1e6
+    };
+    json!({ "p50Us": percentile(50), "p99Us": percentile(99), "count": taken.len() })
+}
+
+fn repeat(count: usize, mut f: impl FnMut()) -> Vec<Duration> {
+    let timed = |_| {
+        let started = Instant::now();
+        f();
+        started.elapsed()
+    };
+    (0..count.max(5)).map(timed).collect()
+}
+
+fn context() -> Box<Context> {
+    let limits = ExecutionLimits {
+        timeout: None,
+        memory_bytes: 32 << 20,
+        host_calls: 10_000_000,
+        state_mutations: 1000,
+        events: 100,
+        result_bytes: 16 << 20,
+        log_bytes: 64 << 10,
+    };
+    let capabilities = CapabilitySet::parse(["ext:*"]).expect("a good token");
+    let mut context = Context::new(capabilities, StateView::new(vec![0x80]), limits);
+    context.args = TINY_ARGS.to_vec();
+    Box::new(context)
+}
+
+/// As in production: the watchdog has a deadline to look at.
+fn deadline() -> Option<Instant> {
+    Some(Instant::now() + Duration::from_secs(20))
+}
+
+fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
+    let compiled = instance.compile(source, deadline());
+    instance.reset().expect("a reset");
+    match compiled {
+        Compiled::Bytecode(bytecode) => bytecode,
+        other => panic!("{source}: {other:?}"),
+    }
+}
+
+/// Executions on one instance, each pristine: what running takes, and what the reset after it takes.
+fn runs(instance: &mut Instance, bytecode: &[u8], expected: &[u8], count: usize) -> (Vec<Duration>, Vec<Duration>) {
+    let (mut running, mut resetting) = (Vec::new(), Vec::new());
+    for i in 0..count.max(5) + 5 {
+        let context = context();
+        let started = Instant::now();
+        let segment = instance.run(bytecode, context, deadline());
+        let ran = started.elapsed();
+        assert!(matches!(&segment.end, SegmentEnd::Done(value) if value == expected), "{:?}", segment.end);
+        let started = Instant::now();
+        instance.reset().expect("a reset");
+        if i >= 5 {
+            running.push(ran);
+            resetting.push(started.elapsed());
+        }
+    }
+    (running, resetting)
+}
+
+/// One execution that suspends again and again: each resume carries one answer in and the next call out.
+fn suspensions(instance: &mut Instance, count: usize) -> Vec<Duration> {
+    let bytecode = compile(instance, "for (let i = 0;; i++) if (await $ext.a.b(i) !== i) return 'wrong answer'");
+    let segment = instance.run(&bytecode, context(), deadline());
+    assert!(matches!(segment.end, SegmentEnd::Suspended), "{:?}", segment.end);
+    let mut taken = Vec::new();
+    for i in 0..count as u32 {
+        let mut answer = vec![0xce];
+        answer.extend(i.to_be_bytes());
+        let started = Instant::now();
+        let segment = instance.resume(i, Ok(&answer), deadline());
+        taken.push(started.elapsed());
+        assert!(matches!(segment.end, SegmentEnd::Suspended), "{i}: {:?}", segment.end);
+    }
+    instance.reset().expect("a reset");
+    taken
+}
+
+fn compiles(engine: &Arc<Engine>, source: &str, count: usize) -> Vec<Duration> {
+    let mut instance = engine.instantiate().expect("an instance");
+    let mut taken = Vec::new();
+    for _ in 0..count.max(5) {
+        let started = Instant::now();
+        let compiled = instance.compile(source, deadline());
+        taken.push(started.elapsed());
+        assert!(matches!(compiled, Compiled::Bytecode(_)), "{compiled:?}");
+        instance.reset().expect("a reset");
+    }
+    taken
+}
+
+/// A handler of 10 KB as people write them: functions, objects, branches.
+fn ten_kilobytes() -> String {
+    let mut source = String::new();
+    for i in 0.. {
+        if source.len() > 10_000 {
+            break;
+        }
+        source.push_str(&format!(
+            "function step{i}(item, index) {{\n  const total = item.price * (1 + index / {});\n  if (total > {i}) {{\n    return {{ ...item, total, label: `step {i}: ${{item.name}}` }};\n  }}\n  return null;\n}}\n",
+            i + 1
+        ));
+    }
+    source + "return [{ name: 'a', price: 3 }].map(step0)"
+}

@@ -1,0 +1,139 @@
+//! Every figure of the README, measured in one run: `bench [--json] [--quick]`, built with `--release`.
+//!
+//! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
+//! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
+
+mod echo;
+mod node;
+mod socket;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nexus_tests::process::binary;
+use serde_json::{Map, Value, json};
+
+/// How much is measured.
+#[derive(Clone, Copy, Debug)]
+pub struct Scale {
+    pub divide: usize,
+}
+
+impl Scale {
+    pub fn of(self, full: usize) -> usize {
+        (full / self.divide).max(10)
+    }
+}
+
+fn main() {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if let [command, path] = &args[..] {
+        if command == "echo-server" {
+            echo::serve(Path::new(path));
+        }
+    }
+    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick"].contains(&a.as_str())) {
+        eprintln!("bench: unknown argument {unknown}; there are --json and --quick");
+        std::process::exit(2);
+    }
+    let quick = args.iter().any(|a| a == "--quick");
+    let scale = Scale { divide: if quick { 10 } else { 1 } };
+    let mut figures = Map::new();
+    figures.insert("engine".into(), engine(quick));
+    figures.insert("rust".into(), Value::Object(socket::figures(scale)));
+    figures.insert("node".into(), node::figures(scale));
+    figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
+    let ratios = ratios(&figures);
+    figures.insert("ratios".into(), Value::Object(ratios));
+    figures.insert("machine".into(), machine());
+    if args.iter().any(|a| a == "--json") {
+        println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
+    } else {
+        print(&figures);
+    }
+}
+
+/// The figures of the engine bench, which links the sidecar and so is a program of its own.
+fn engine(quick: bool) -> Value {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(["bench", "--quiet", "-p", "nexus-sidecar", "--bench", "engine", "--", "--json"]);
+    if quick {
+        command.arg("--quick");
+    }
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("..")).stderr(Stdio::inherit());
+    let output = command.output().expect("cargo can be run");
+    assert!(output.status.success(), "the engine bench failed");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let document = text.lines().rev().find(|line| line.starts_with('{')).expect("the engine bench prints JSON");
+    serde_json::from_str(document).expect("the engine bench prints JSON")
+}
+
+fn p50(figures: &Map<String, Value>, group: &str, name: &str) -> Option<f64> {
+    figures[group][name]["p50Us"].as_f64()
+}
+
+fn ratios(figures: &Map<String, Value>) -> Map<String, Value> {
+    let pairs = [
+        ("rustTinyToEcho", ("rust", "tiny"), ("rust", "echo")),
+        ("rustCallToEcho", ("rust", "call"), ("rust", "echo")),
+        ("nodeTinyToEcho", ("node", "nodeTiny"), ("node", "nodeEcho")),
+        ("nodeCallToEcho", ("node", "nodeCall"), ("node", "nodeEcho")),
+        ("state10MBTo1KB", ("rust", "state10MB"), ("rust", "state1KB")),
+    ];
+    let ratio = |(name, above, below): (&str, (&str, &str), (&str, &str))| {
+        let value = p50(figures, above.0, above.1)? / p50(figures, below.0, below.1)?;
+        Some((name.to_owned(), json!((value * 100.0).round() / 100.0)))
+    };
+    pairs.into_iter().filter_map(ratio).collect()
+}
+
+fn machine() -> Value {
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    let cpu = read("/proc/cpuinfo");
+    let model = cpu
+        .lines()
+        .find(|l| l.starts_with("model name"))
+        .and_then(|l| l.split(": ").nth(1))
+        .unwrap_or("unknown")
+        .to_owned();
+    json!({
+        "cpu": model,
+        "cores": std::thread::available_parallelism().map_or(0, usize::from),
+        "kernel": read("/proc/sys/kernel/osrelease").trim(),
+        "loadAverageAtEnd": read("/proc/loadavg").split(' ').next().unwrap_or_default(),
+        "sidecar": binary().canonicalize().unwrap_or_default(),
+    })
+}
+
+fn print(figures: &Map<String, Value>) {
+    for (group, title) in [
+        ("engine", "inside the sidecar"),
+        ("rust", "over the socket, from Rust"),
+        ("node", "over the socket, from Node"),
+        ("process", "process"),
+        ("ratios", "ratios"),
+    ] {
+        println!("\n{title}");
+        let Some(rows) = figures[group].as_object() else {
+            println!("  {}", figures[group].as_str().unwrap_or("nothing"));
+            continue;
+        };
+        for (name, figure) in rows {
+            match figure {
+                Value::Object(fields) => {
+                    let field = |key: &str| fields.get(key).and_then(Value::as_f64);
+                    print!("  {name:<26}");
+                    if let (Some(p50), Some(p99)) = (field("p50Us"), field("p99Us")) {
+                        print!(" p50 {p50:>10.1} us   p99 {p99:>10.1} us");
+                    }
+                    if let Some(rate) = field("perSecond") {
+                        print!("   {rate:>8.0} executions/s");
+                    }
+                    println!();
+                }
+                other => println!("  {name:<26} {other}"),
+            }
+        }
+    }
+    println!("\n{}", figures["machine"]);
+}

@@ -1,0 +1,171 @@
+//! Requests over the socket from Rust, and what the process as a whole takes.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use nexus_protocol::message::{Resolution, Resume, SegmentResult, Status};
+use nexus_protocol::{ClientMessage, FrameDecoder, RequestId, SidecarMessage, decode_sidecar};
+use nexus_tests::bench::Sample;
+use nexus_tests::leaks::LeakProbe;
+use nexus_tests::{Options, Run};
+use serde_json::{Map, Value, json};
+
+use crate::{Scale, echo};
+
+const MAX_FRAME: usize = 64 << 20;
+const WIDTH: usize = 16;
+const SUSPENDED: usize = 1000;
+
+/// A connection that does as little as a client can: no table of requests, no owned copies.
+struct Lean {
+    stream: UnixStream,
+    decoder: FrameDecoder,
+    out: Vec<u8>,
+}
+
+impl Lean {
+    fn over(stream: UnixStream) -> Self {
+        let mut client = nexus_tests::Client::over(stream.try_clone().expect("a second handle"));
+        client.hello();
+        Self { stream, decoder: FrameDecoder::new(MAX_FRAME), out: Vec::new() }
+    }
+
+    fn send(&mut self, id: u32, run: &Run) {
+        self.out.clear();
+        run.message().encode(RequestId(id), MAX_FRAME, &mut self.out).expect("a good message");
+        self.stream.write_all(&self.out).expect("the sidecar is there");
+    }
+
+    fn resume(&mut self, id: u32, suspension: &str, value: &[u8]) {
+        self.out.clear();
+        let message = ClientMessage::Resume(Resume { suspension, resolution: Resolution::Value(Some(value)) });
+        message.encode(RequestId(id), MAX_FRAME, &mut self.out).expect("a good message");
+        self.stream.write_all(&self.out).expect("the sidecar is there");
+    }
+
+    fn receive<T>(&mut self, f: impl FnOnce(u32, &SegmentResult<'_>) -> T) -> T {
+        loop {
+            if let Some(body) = self.decoder.next_frame().expect("a good frame") {
+                let envelope = decode_sidecar(body).expect("a good message");
+                let SidecarMessage::Result(result) = envelope.message else { panic!("{:?}", envelope.message) };
+                return f(envelope.id.0, &result);
+            }
+            let n = self.stream.read(self.decoder.spare()).expect("the sidecar is there");
+            assert!(n > 0, "the sidecar has gone");
+            self.decoder.advance(n);
+        }
+    }
+
+    /// Sends, receives, and holds the value against what it has to be.
+    fn round_trip(&mut self, run: &Run, expected: &[u8]) {
+        self.send(1, run);
+        self.receive(|_, result| check(result, expected));
+    }
+}
+
+fn check(result: &SegmentResult<'_>, expected: &[u8]) {
+    assert_eq!(result.status, Status::Success, "{:?}", result.error);
+    assert_eq!(result.value, Some(expected));
+}
+
+fn summary(sample: &Sample) -> Value {
+    json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() })
+}
+
+/// Round trips of one connection.
+pub fn figures(scale: Scale) -> Map<String, Value> {
+    let mut figures = Map::new();
+    let server = echo::Server::start();
+    figures.insert("echo".into(), summary(&server.measure(scale.of(10_000))));
+    let sidecar = Options::new().flag("log", "error").listen();
+    let mut lean = Lean::over(UnixStream::connect(sidecar.path()).expect("the sidecar is there"));
+    let tiny = Run::source("return $args.a + 1").args(&json!({"a": 41}));
+    let sample = Sample::of(scale.of(2_000), scale.of(10_000), || lean.round_trip(&tiny, &[42]));
+    figures.insert("tiny".into(), summary(&sample));
+    figures.insert("tiny16".into(), pipelined(&mut lean, &tiny, scale.of(50_000)));
+    figures.insert("call".into(), summary(&calls(&mut lean, scale.of(5_000))));
+    for (name, bytes) in [("state1KB", 1 << 10), ("state10MB", 10 << 20)] {
+        let state = json!({"small": 7, "records": vec!["a record of sixty-four bytes, as it might be in a state of ours"; bytes / 66]});
+        let run = Run::source("return $state.small").state(&state).grant(&["state:read:small"]);
+        let sample = Sample::of(3, scale.of(200), || lean.round_trip(&run, &[7]));
+        figures.insert(name.into(), summary(&sample));
+    }
+    figures
+}
+
+/// `WIDTH` requests are outstanding all the time.
+fn pipelined(lean: &mut Lean, run: &Run, total: usize) -> Value {
+    let mut sent_at = vec![Instant::now(); WIDTH + 1];
+    let mut taken = Vec::with_capacity(total);
+    let started = Instant::now();
+    for id in 1..=WIDTH as u32 {
+        sent_at[id as usize] = Instant::now();
+        lean.send(id, run);
+    }
+    let mut sent = WIDTH;
+    while taken.len() < total {
+        let id = lean.receive(|id, result| {
+            check(result, &[42]);
+            id
+        });
+        taken.push(sent_at[id as usize].elapsed());
+        if sent < total {
+            sent_at[id as usize] = Instant::now();
+            lean.send(id, run);
+            sent += 1;
+        }
+    }
+    let rate = total as f64 / started.elapsed().as_secs_f64();
+    let sample = Sample::from(taken);
+    json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us(), "perSecond": rate })
+}
+
+/// Execute, get the call, resume with its value.
+fn calls(lean: &mut Lean, count: usize) -> Sample {
+    let calling =
+        Run::source("return (await $ext.math.next($args.a)) + 1").args(&json!({"a": 41})).grant(&["ext:math"]);
+    Sample::of(count / 5, count, || {
+        lean.send(1, &calling);
+        let id = lean.receive(|_, result| {
+            assert_eq!(result.status, Status::Suspended, "{:?}", result.error);
+            result.suspensions[0].id.to_owned()
+        });
+        lean.resume(2, &id, &[41]);
+        lean.receive(|_, result| check(result, &[42]));
+    })
+}
+
+/// Start, memory.
+pub fn process_figures(scale: Scale) -> Map<String, Value> {
+    let mut figures = Map::new();
+    let start = Sample::of(1, scale.of(10), || drop(Options::new().flag("log", "error").child()));
+    figures.insert("startToHello".into(), summary(&start));
+    let rss = |instances: u64| {
+        let options = Options::new().flag("log", "error").flag("min-instances", instances);
+        let (sidecar, mut client) = options.child();
+        client.ping();
+        LeakProbe::of(sidecar.pid()).rss_bytes
+    };
+    let (one, ten) = (rss(1), rss(10));
+    figures.insert("rssWith1WarmInstanceBytes".into(), json!(one));
+    figures.insert("rssWith10WarmInstancesBytes".into(), json!(ten));
+    figures.insert("bytesPerWarmInstance".into(), json!(ten.saturating_sub(one) / 9));
+    figures.insert("bytesPerSuspendedExecution".into(), json!(suspended_bytes()));
+    figures
+}
+
+fn suspended_bytes() -> u64 {
+    let options = Options::new().flag("log", "error").flag("suspension-timeout-ms", 600_000);
+    let (sidecar, mut client) = options.child();
+    let run = Run::source("return (await $ext.math.next($args.a)) + 1").args(&json!({"a": 41})).grant(&["ext:math"]);
+    let suspend = |client: &mut nexus_tests::Client| client.run(run.clone()).call().id.clone();
+    let first = suspend(&mut client);
+    client.resume(&first, &json!(41));
+    let before = LeakProbe::of(sidecar.pid()).rss_bytes;
+    let ids: Vec<String> = (0..SUSPENDED).map(|_| suspend(&mut client)).collect();
+    let after = LeakProbe::of(sidecar.pid()).rss_bytes;
+    assert_eq!(client.stats().suspended_instances, SUSPENDED as u64);
+    assert_eq!(client.resume(&ids[SUSPENDED / 2], &json!(41)).value(), 42);
+    after.saturating_sub(before) / SUSPENDED as u64
+}
