@@ -62,8 +62,9 @@ struct Writer {
 struct Requests {
     last_id: u32,
     waiting: HashMap<u32, Arc<AnswerSlot>>,
-    /// Filled at the end of the connection.
-    watchers: Vec<Arc<Slot<()>>>,
+    /// Filled at the end of the connection; by a number of their own.
+    watchers: HashMap<u64, Arc<Slot<Error>>>,
+    last_watcher: u64,
     /// Why there is no connection any more.
     closed: Option<Error>,
 }
@@ -96,17 +97,19 @@ impl Link {
         }
     }
 
-    /// Waits for the end of the connection.
-    pub(crate) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+    /// Waits for the end of the connection, which is told as the error that calls fail with.
+    pub(crate) fn closed(self: &Arc<Self>) -> Closed {
         let slot = Slot::new();
         let mut requests = lock(&self.requests);
-        if requests.closed.is_some() {
-            slot.fill(());
+        requests.last_watcher += 1;
+        let number = requests.last_watcher;
+        if let Some(error) = &requests.closed {
+            slot.fill(error.clone());
         } else {
-            requests.watchers.push(Arc::clone(&slot));
+            requests.watchers.insert(number, Arc::clone(&slot));
         }
         drop(requests);
-        std::future::poll_fn(move |context| slot.poll(context))
+        Closed { link: Arc::clone(self), number, slot }
     }
 
     /// Takes an answer from the reader thread.
@@ -132,8 +135,8 @@ impl Link {
         for slot in waiting.into_values() {
             slot.fill(Err(error.clone()));
         }
-        for watcher in watchers {
-            watcher.fill(());
+        for watcher in watchers.into_values() {
+            watcher.fill(error.clone());
         }
     }
 
@@ -232,5 +235,26 @@ impl Drop for Pending {
             None if self.cancellable => self.link.cancel(Cancel::Request(self.id)),
             None => {}
         }
+    }
+}
+
+/// See [`Link::closed`].
+pub(crate) struct Closed {
+    link: Arc<Link>,
+    number: u64,
+    slot: Arc<Slot<Error>>,
+}
+
+impl Future for Closed {
+    type Output = Error;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Error> {
+        self.slot.poll(context)
+    }
+}
+
+impl Drop for Closed {
+    fn drop(&mut self) {
+        lock(&self.link.requests).watchers.remove(&self.number);
     }
 }

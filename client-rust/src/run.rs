@@ -19,7 +19,7 @@ use crate::compiled::Handler;
 use crate::context::Context;
 use crate::error::Error;
 use crate::extensions::{Args, CallError, CallFuture};
-use crate::link::Link;
+use crate::link::{Closed, Link};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment};
@@ -48,6 +48,8 @@ impl Outcome {
 /// See the module. A future that is done when the execution is.
 pub(crate) struct Run {
     link: Arc<Link>,
+    /// A run that is suspended has no request that would fail with the connection.
+    closed: Closed,
     workers: Arc<Workers>,
     options: RunOptions,
     /// Executes and resumes that are not answered.
@@ -88,6 +90,7 @@ impl Run {
         let id = Arc::<Mutex<u32>>::default();
         let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id))?);
         Ok(Self {
+            closed: link.closed(),
             link,
             workers,
             options,
@@ -260,6 +263,13 @@ impl Future for Run {
                 run.cancel();
             }
             let mut progress = run.poll_requests(context);
+            // Looked at behind the answers: one that came before the end counts.
+            if run.requests.is_empty()
+                && run.result.is_none()
+                && let Poll::Ready(error) = Pin::new(&mut run.closed).poll(context)
+            {
+                run.end(Err(error));
+            }
             if let Some(result) = run.result.take() {
                 return Poll::Ready(result);
             }

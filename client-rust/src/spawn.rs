@@ -113,6 +113,8 @@ impl SpawnOptions {
     }
 
     fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {
+        // The last value counts, as everybody expects of a builder; the program refuses a flag that is there twice.
+        self.flags.retain(|(set, _)| *set != flag);
         self.flags.push((flag, value.into()));
         self
     }
@@ -189,7 +191,8 @@ mod tests {
 
     #[test]
     fn options_become_kebab_case_flags() {
-        let options = SpawnOptions::new().binary("/bin/sh").max_instances(4).debug(true).cache_dir("/c");
+        let options =
+            SpawnOptions::new().binary("/bin/sh").max_instances(9).max_instances(4).debug(true).cache_dir("/c");
         let (command, _) = options.command(3).unwrap();
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
         assert_eq!(args, ["serve", "--fd", "3", "--max-instances", "4", "--debug", "true", "--cache-dir", "/c"]);

@@ -1,0 +1,241 @@
+//! Requests one by one, against the real sidecar.
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use nexus_client::{
+    CallError, CancelTarget, Client, Context, ErrorCode, Event, Payload, Resolution, StateMutation, Status, SuspendMode,
+};
+use serde_json::{Value, json};
+use support::{client, eventually, options, scratch, watched};
+
+#[test]
+fn values_and_effects_come_back_typed() {
+    watched(|| {
+        let context = Context::new()
+            .state(&json!({ "n": 1, "old": true }))
+            .args(&json!({ "by": 41 }))
+            .scope(&json!({ "unit": "m" }))
+            .grants(["state:read:*", "state:write:*", "events:emit:*", "view:update:*"]);
+        let code = "
+            $state.n += $args.by
+            delete $state.old
+            $emit('changed', [1, 2])
+            $view.setFilter('grid', 'x')
+            $log.warn('careful')
+            return { n: $state.n, unit: $scope.unit }";
+        let segment = client().execute(code, &context).wait().unwrap();
+        assert_eq!((segment.status, segment.seq), (Status::Success, 0));
+        assert_eq!(segment.value::<Value>().unwrap(), json!({ "n": 42, "unit": "m" }));
+        let set = StateMutation::Set { key: "n".into(), value: Payload::encode(&42).unwrap() };
+        assert_eq!(segment.state_mutations().unwrap(), [set, StateMutation::Delete { key: "old".into() }]);
+        let [Event { name, payload, timestamp_ms }] = &segment.events().unwrap()[..] else { panic!("one event") };
+        assert_eq!((name.as_str(), payload.decode::<Vec<i32>>().unwrap()), ("changed", vec![1, 2]));
+        assert!(*timestamp_ms > 1.7e12);
+        assert_eq!(segment.view_commands().unwrap()[0].command, "setFilter");
+        assert_eq!(segment.logs().unwrap()[0].level, "warn");
+        assert!(segment.metrics.duration_us > 0);
+    });
+}
+
+#[test]
+fn a_failed_handler_is_a_segment_with_its_effects_and_a_location() {
+    watched(|| {
+        let context = Context::new().state(&json!({})).grant("state:write:a");
+        let segment = client().execute("$state.a = 1\nthrow new TypeError('no')", &context).wait().unwrap();
+        assert_eq!(segment.status, Status::Error);
+        assert_eq!(segment.state_mutations().unwrap().len(), 1);
+        let error = segment.into_result().unwrap_err();
+        assert_eq!(error.code(), ErrorCode::ExecutionError);
+        let wire = error.as_wire().unwrap();
+        assert_eq!((wire.name.as_deref(), wire.location.unwrap().line), (Some("TypeError"), 2));
+        assert!(wire.message.contains("no"));
+    });
+}
+
+#[test]
+fn a_wrong_value_fails_its_request_and_nothing_else() {
+    watched(|| {
+        let client = client();
+        let error = client.execute("return 1", &Context::new().grant("fs:read:/")).wait().and_then(|s| s.into_result());
+        let error = error.unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert!(error.to_string().contains("fs:read:/"), "{error}");
+        let torn = Context::new().args_payload(Payload::from_bytes(vec![0x92, 1]));
+        let error = client.execute("return 1", &torn).wait().and_then(|s| s.into_result()).unwrap_err();
+        assert_eq!(error.code(), ErrorCode::InvalidArgument);
+        assert_eq!(client.execute("return 1", &Context::new()).wait().unwrap().value::<i32>().unwrap(), 1);
+    });
+}
+
+#[test]
+fn a_request_that_no_frame_holds_is_refused_here_and_the_connection_goes_on() {
+    watched(|| {
+        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).unwrap();
+        assert_eq!(client.limits().max_frame_bytes, 1 << 20);
+        let context = Context::new().args(&"x".repeat(2 << 20));
+        assert_eq!(client.execute("return 1", &context).wait().unwrap_err().code(), ErrorCode::InvalidArgument);
+        client.ping().wait().unwrap();
+    });
+}
+
+#[test]
+fn large_values_travel_both_ways() {
+    watched(|| {
+        let records: Vec<_> =
+            (0..20_000).map(|n| json!({ "id": n, "name": format!("record {n}"), "score": 0.5 })).collect();
+        let context = Context::new().state(&json!({ "records": records })).grant("state:read:records");
+        let segment = client().execute("return $state.records.map((r) => ({ ...r, score: r.id }))", &context).wait();
+        let back: Vec<BTreeMap<String, Value>> = segment.unwrap().into_result().unwrap().value().unwrap();
+        assert_eq!(back.len(), 20_000);
+        assert_eq!(back[19_999]["score"], 19_999);
+    });
+}
+
+#[test]
+fn a_compiled_handler_runs_and_outlives_the_sidecar_that_made_it() {
+    watched(|| {
+        let cache = scratch("shared-cache");
+        let first = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let compiled = first.precompile_named("return $args + 1", Some("inc".into())).wait().unwrap();
+        assert_eq!(compiled.suspend_mode(), SuspendMode::Await);
+        let context = Context::new().args(&1);
+        for _ in 0..2 {
+            assert_eq!(first.execute_compiled(&compiled, &context).wait().unwrap().value::<i32>().unwrap(), 2);
+        }
+        first.shutdown().wait().unwrap();
+        // The next sidecar believes the handle, whose key is kept, and has never seen the handler.
+        for entry in std::fs::read_dir(&cache).unwrap().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "qjsc") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let second = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let segment = second.execute_compiled(&compiled, &context).wait().unwrap().into_result().unwrap();
+        assert_eq!(segment.value::<i32>().unwrap(), 2);
+    });
+}
+
+#[test]
+fn a_source_that_does_not_parse_is_an_error_at_its_line() {
+    watched(|| {
+        let client = client();
+        for error in [
+            client.precompile("const a = 1\n\nreturn a +* 1").wait().unwrap_err(),
+            client.check("const a = 1\n\nreturn a +* 1").wait().unwrap_err(),
+        ] {
+            assert_eq!(error.code(), ErrorCode::CompilationError);
+            assert_eq!(error.as_wire().unwrap().location.unwrap().line, 3);
+        }
+    });
+}
+
+#[test]
+fn a_suspension_is_resumed_once() {
+    watched(|| {
+        let client = client();
+        let context = Context::new().grant("ext:db.get");
+        let code =
+            "try { return await $ext.db.get('k', 2) } catch (e) { return `${e.name}: ${e.message} (${e.extension})` }";
+        let suspended = client.execute(code, &context).wait().unwrap();
+        assert_eq!(suspended.status, Status::Suspended);
+        let [call] = &suspended.suspensions[..] else { panic!("one call") };
+        assert_eq!((call.extension.as_str(), call.method.as_str()), ("db", "get"));
+        assert_eq!(call.args.decode::<(String, i32)>().unwrap(), ("k".into(), 2));
+        let value = Resolution::Value(Payload::encode(&json!({ "v": 1 })).unwrap());
+        let done = client.resume(&call.id, value.clone()).wait().unwrap();
+        assert_eq!((done.seq, done.value::<Value>().unwrap()), (1, json!({ "v": 1 })));
+        let again = client.resume(&call.id, value).wait().and_then(|segment| segment.into_result()).unwrap_err();
+        assert_eq!(again.code(), ErrorCode::SuspensionError);
+
+        let suspended = client.execute(code, &context).wait().unwrap();
+        let failure = Resolution::Failure(CallError::new("not there"));
+        let done = client.resume(&suspended.suspensions[0].id, failure).wait().unwrap();
+        assert_eq!(done.value::<String>().unwrap(), "Error: not there (db)");
+    });
+}
+
+#[test]
+fn a_suspended_execution_can_be_cancelled_once() {
+    watched(|| {
+        let client = client();
+        let suspended = client.execute("await $ext.a.b()", &Context::new().grant("ext:a")).wait().unwrap();
+        let target = CancelTarget::Suspension(suspended.suspensions[0].id.clone());
+        assert!(client.cancel(&target).wait().unwrap());
+        assert!(!client.cancel(&target).wait().unwrap());
+        eventually("no suspended instance", || client.stats().wait().unwrap().suspended_instances == 0);
+    });
+}
+
+#[test]
+fn a_dropped_call_stops_its_handler() {
+    watched(|| {
+        let client = Client::spawn(options().max_instances(1).timeout_ms(50_000)).unwrap();
+        let endless = client.execute("for (;;);", &Context::new());
+        eventually("the handler runs", || client.stats().wait().unwrap().active_instances == 1);
+        let started = Instant::now();
+        drop(endless);
+        assert_eq!(client.execute("return 1", &Context::new()).wait().unwrap().value::<i32>().unwrap(), 1);
+        assert!(started.elapsed() < Duration::from_secs(20), "the handler was not stopped");
+    });
+}
+
+#[test]
+fn a_dropped_call_of_a_handler_that_suspends_leaves_no_suspension() {
+    watched(|| {
+        let client = client();
+        let context = Context::new().grant("ext:a");
+        // Dropped at different times: before the answer, on its way, after it.
+        for pause_us in (0..40).map(|n| n * 25) {
+            let call = client.execute("await $ext.a.b()", &context);
+            std::thread::sleep(Duration::from_micros(pause_us));
+            drop(call);
+        }
+        eventually("no suspended instance", || client.stats().wait().unwrap().suspended_instances == 0);
+    });
+}
+
+#[test]
+fn many_requests_of_many_threads_get_their_own_answers() {
+    watched(|| {
+        let client = client();
+        std::thread::scope(|scope| {
+            for thread in 0..8 {
+                let client = client.clone();
+                scope.spawn(move || {
+                    let calls: Vec<_> = (0..50)
+                        .map(|n| client.execute("return $args * 2", &Context::new().args(&(thread * 1000 + n))))
+                        .collect();
+                    for (n, call) in calls.into_iter().enumerate() {
+                        let segment = call.wait().unwrap().into_result().unwrap();
+                        assert_eq!(segment.value::<usize>().unwrap(), (thread * 1000 + n) * 2);
+                    }
+                });
+            }
+        });
+        assert_eq!(client.stats().wait().unwrap().total_executions, 400);
+    });
+}
+
+#[test]
+fn figures_and_metrics_can_be_asked_for() {
+    watched(|| {
+        let client = client();
+        client.execute("return 1", &Context::new()).wait().unwrap();
+        assert!(client.metrics().wait().unwrap().contains("nexus_handler_executions_total{status=\"success\"} 1"));
+        assert_eq!(client.stats().wait().unwrap().total_executions, 1);
+        assert_eq!(client.engine().len(), 64);
+        assert_eq!(Some(client.pid()), client.child_pid());
+    });
+}
+
+#[test]
+fn a_timeout_is_an_error_of_its_own() {
+    watched(|| {
+        let context = Context::new().timeout(Duration::from_millis(50));
+        let error = client().execute("for (;;);", &context).wait().unwrap().into_result().unwrap_err();
+        assert_eq!((error.code(), error.retryable()), (ErrorCode::Timeout, false));
+    });
+}

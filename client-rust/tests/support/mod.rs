@@ -1,0 +1,64 @@
+//! What the tests share: the real sidecar, and a watchdog.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use nexus_client::{Client, SpawnOptions};
+
+/// The sidecar's program. There is no test without it: one that is skipped looks like one that passes.
+pub fn sidecar_binary() -> PathBuf {
+    let from_env = std::env::var_os("NEXUS_SIDECAR_BIN").filter(|path| !path.is_empty()).map(PathBuf::from);
+    let path =
+        from_env.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/nexus-sidecar"));
+    assert!(
+        path.is_file(),
+        "these tests need the sidecar: build it (cargo build --release -p nexus-sidecar) or name it in NEXUS_SIDECAR_BIN; \
+         there is none at {}",
+        path.display()
+    );
+    path
+}
+
+/// Options for a sidecar that keeps nothing on disk outside of a directory of its own.
+pub fn options() -> SpawnOptions {
+    SpawnOptions::new().binary(sidecar_binary()).max_instances(4).cache_dir(scratch("cache"))
+}
+
+pub fn client() -> Client {
+    Client::spawn(options()).expect("the sidecar starts")
+}
+
+/// A directory of this test run's own.
+pub fn scratch(name: &str) -> PathBuf {
+    let unique = format!("{name}-{}-{:?}", std::process::id(), std::thread::current().id());
+    let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique.replace(['(', ')'], "-"));
+    std::fs::create_dir_all(&path).expect("a scratch directory");
+    path
+}
+
+/// Runs a test that might hang: it fails when it takes too long.
+pub fn watched(test: impl FnOnce() + Send + 'static) {
+    let (done, finished) = mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        test();
+        let _ = done.send(());
+    });
+    if finished.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+        panic!("the test hangs");
+    }
+    if let Err(panic) = thread.join() {
+        std::panic::resume_unwind(panic);
+    }
+}
+
+/// Waits until something holds that another process does in its own time.
+pub fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !holds() {
+        assert!(Instant::now() < deadline, "still not: {what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
