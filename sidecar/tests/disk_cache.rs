@@ -108,7 +108,7 @@ fn a_handler_that_does_not_compile_leaves_nothing() {
     for _ in 0..2 {
         assert_eq!(run(&file, &dir.cache()).0["error"]["code"], "COMPILATION_ERROR");
     }
-    assert_eq!(dir.entries(), [PathBuf::new(); 0]);
+    assert!(dir.entries().is_empty());
 }
 
 #[test]

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::{self, JoinHandle};
-use std::time::SystemTime;
+use std::time::{Duration, Instant, SystemTime};
 
 use super::dir::{Dir, DirError, OpenError};
 use super::entry::{EntryError, HEADER_BYTES, Sealer};
@@ -30,9 +30,10 @@ const MAX_ENTRY_BYTES: u64 = 64 << 20;
 const MAX_QUEUED: usize = 64;
 /// Their bytes. A handler that is still in the memory tier costs nothing more here.
 const MAX_QUEUED_BYTES: u64 = 32 << 20;
-/// A sidecar that ends looks at so many entries still, which takes about 20 ms; else one that is short-lived would write and
-/// never remove.
-const PATIENCE_ENTRIES: usize = 20_000;
+/// For so long, or for so many entries, a sidecar that ends still looks through its directory: else one that is short-lived
+/// would write and never remove. The whole of the default bound takes 40 ms, when the file system has it in memory.
+const PATIENCE: Duration = Duration::from_millis(100);
+const PATIENCE_ENTRIES: usize = 1000;
 /// What a file system allots at least; small files would otherwise count for too little.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -198,13 +199,14 @@ impl Shared {
     fn trim(&self) -> u64 {
         let mut entries: Vec<(SystemTime, u64, HandlerDigest)> = Vec::new();
         let mut used: u64 = 0;
+        let started = Instant::now();
         let looked = self.dir.sweep(|name, found| {
             if let (Some(digest), Ok(modified)) = (digest_of(name), found.modified()) {
                 let bytes = allotted(found.len());
                 used = used.saturating_add(bytes);
                 entries.push((modified, bytes, digest));
             }
-            entries.len() < PATIENCE_ENTRIES || !self.ending.load(Relaxed)
+            !self.ending.load(Relaxed) || entries.len() < PATIENCE_ENTRIES || started.elapsed() < PATIENCE
         });
         if let Err(error) = looked {
             self.tell_once("list", &error);

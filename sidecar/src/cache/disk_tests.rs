@@ -5,7 +5,6 @@ use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use nexus_protocol::message::SuspendMode;
 use nix::sys::stat::Mode;
@@ -260,7 +259,7 @@ fn what_is_too_much_at_start_goes_and_what_is_not_ours_stays() {
 
 /// Fails after a while: what is waited for happens on another thread.
 fn wait_until(done: impl Fn() -> bool) {
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     while !done() {
         assert!(started.elapsed() < Duration::from_secs(20), "it did not happen");
         thread::yield_now();
@@ -402,7 +401,7 @@ fn the_cost_of_an_entry() {
             let mut times: Vec<_> = handlers
                 .iter()
                 .map(|handler| {
-                    let started = std::time::Instant::now();
+                    let started = Instant::now();
                     act(handler);
                     started.elapsed()
                 })
@@ -422,11 +421,11 @@ fn the_cost_of_an_entry() {
         tier.shared.dir.write(&file_name(&handler_of(&format!("{n}"), 0).digest), b"x").unwrap();
     }
     for _ in 0..3 {
-        let started = std::time::Instant::now();
+        let started = Instant::now();
         let used = tier.shared.trim();
         println!("looking at {} MiB of entries: {:?}", used >> 20, started.elapsed());
     }
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     drop(open(&scratch));
     println!("removing all but {} KiB: {:?}", (BOUND - BOUND / 8) >> 10, started.elapsed());
 }
