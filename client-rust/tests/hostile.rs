@@ -60,7 +60,8 @@ fn ping(then: Vec<u8>, ends: bool) -> Error {
 #[test]
 fn a_first_frame_that_is_no_hello_is_refused() {
     watched(|| {
-        let cases: [(Vec<u8>, fn(&StartError) -> bool); 5] = [
+        type Case = (Vec<u8>, fn(&StartError) -> bool);
+        let cases: [Case; 5] = [
             (golden("message-answer-pong"), |error| matches!(error, StartError::NotHello)),
             (golden("stream-text"), |error| matches!(error, StartError::Frame(_))),
             (golden("stream-length-0"), |error| matches!(error, StartError::Frame(_))),

@@ -4,7 +4,7 @@
 //! one value, while the values themselves stay opaque bytes (decoding multiplies their size 30-fold and more).
 //!
 //! Invariants: time is linear in the bytes looked at, whatever lengths they claim; memory is a fixed array of
-//! `MAX_PAYLOAD_DEPTH` counters; a value accepted by [`validate`] can be decoded by any MessagePack reader.
+//! `MAX_PAYLOAD_DEPTH` counters; a value accepted by `validate` can be decoded by any MessagePack reader.
 //! What it does not do: build values, or refuse equal keys (the last one counts, as in JavaScript).
 
 use crate::limits::MAX_PAYLOAD_DEPTH;
