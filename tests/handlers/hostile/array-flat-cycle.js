@@ -1,0 +1,4 @@
+// expect: EXECUTION_ERROR RangeError
+const a = [];
+a.push(a);
+a.flat(Infinity);

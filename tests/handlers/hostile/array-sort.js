@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const a = Array.from({ length: 1e6 }, (_, i) => (i * 7919) % 1000003);
+for (;;) a.slice().sort();

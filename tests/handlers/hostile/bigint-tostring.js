@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+return (3n ** 4000000n).toString().length;

@@ -1,0 +1,4 @@
+// expect: SERIALIZATION_ERROR
+const o = {};
+o.o = o;
+return o;

@@ -1,0 +1,3 @@
+// expect: EXECUTION_ERROR
+const AsyncFunction = (async () => {}).constructor;
+return await AsyncFunction('return 1')();

@@ -1,0 +1,2 @@
+// expect: EXECUTION_ERROR
+return (() => {}).constructor('return 1')();

@@ -1,0 +1,2 @@
+// expect: EXECUTION_ERROR
+return (function* () {}).constructor('yield 1')().next().value;

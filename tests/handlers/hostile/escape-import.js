@@ -1,0 +1,2 @@
+// expect: COMPILATION_ERROR | EXECUTION_ERROR
+return await import('std');

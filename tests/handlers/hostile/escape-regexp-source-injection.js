@@ -1,0 +1,2 @@
+// expect: success | EXECUTION_ERROR
+return new RegExp("\u2028[\\").source;

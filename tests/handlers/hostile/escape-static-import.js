@@ -1,0 +1,3 @@
+// expect: COMPILATION_ERROR
+import * as os from 'os';
+return 1;

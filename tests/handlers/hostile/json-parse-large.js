@@ -1,0 +1,2 @@
+// expect: TIMEOUT | MEMORY_LIMIT
+for (;;) JSON.parse('[' + '[1],'.repeat(200000) + '1]');

@@ -1,0 +1,9 @@
+// expect: TIMEOUT
+for (;;) {
+  try {
+    while (true);
+  } catch {
+  } finally {
+    continue;
+  }
+}

@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const o = { get x() { for (;;); } };
+return { ...o };

@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const it = { [Symbol.iterator]: () => ({ next: () => ({ value: 1 }), return() { for (;;); } }) };
+for (const x of it) break;

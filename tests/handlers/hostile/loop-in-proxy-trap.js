@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+new Proxy({}, { get() { for (;;); } }).x;

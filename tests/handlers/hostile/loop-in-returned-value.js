@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+// runs while the result is encoded
+return { get x() { for (;;); } };

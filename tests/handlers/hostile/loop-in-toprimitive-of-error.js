@@ -1,0 +1,3 @@
+// expect: TIMEOUT | EXECUTION_ERROR
+// the description of the error is what loops
+throw { get message() { for (;;); } };

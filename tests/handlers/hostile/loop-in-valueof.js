@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+return 1 + { valueOf() { for (;;); } };

@@ -1,0 +1,4 @@
+// expect: TIMEOUT
+outer: for (;;) {
+  for (;;) continue outer;
+}

@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const again = () => Promise.resolve().then(again);
+await again();

@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const endless = { then(resolve) { resolve(endless); } };
+await endless;

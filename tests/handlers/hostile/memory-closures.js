@@ -1,0 +1,3 @@
+// expect: MEMORY_LIMIT
+const all = [];
+for (;;) all.push(() => all);

@@ -1,0 +1,2 @@
+// expect: MEMORY_LIMIT | EXECUTION_ERROR RangeError
+return new ArrayBuffer(2 ** 31);

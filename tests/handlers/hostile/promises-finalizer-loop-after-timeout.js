@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+new FinalizationRegistry(() => { for (;;); }).register({}, 1);
+for (;;);

@@ -1,0 +1,2 @@
+// expect: EXECUTION_ERROR
+await new Promise(() => {});

@@ -1,0 +1,4 @@
+// expect: TIMEOUT | success
+const again = () => { Promise.resolve().then(again); };
+again();
+return 1;

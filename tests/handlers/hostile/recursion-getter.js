@@ -1,0 +1,3 @@
+// expect: EXECUTION_ERROR RangeError
+const o = { get x() { return this.x; } };
+o.x;

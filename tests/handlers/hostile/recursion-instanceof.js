@@ -1,0 +1,4 @@
+// expect: EXECUTION_ERROR RangeError
+let F = function () {};
+for (let i = 0; i < 3e4; i++) F = F.bind(null);
+return ({}) instanceof F;

@@ -1,0 +1,4 @@
+// expect: EXECUTION_ERROR RangeError
+const a = () => b();
+const b = () => a();
+a();

@@ -1,0 +1,3 @@
+// expect: EXECUTION_ERROR RangeError
+function f() { f(); }
+f();

@@ -1,0 +1,3 @@
+// expect: EXECUTION_ERROR RangeError
+const o = { toJSON() { return JSON.stringify(this); } };
+JSON.stringify(o);

@@ -1,0 +1,3 @@
+// expect: EXECUTION_ERROR RangeError
+const o = { toString() { return '' + this; } };
+'' + o;

@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+return /^(a|aa)+$/.test('a'.repeat(60) + '!');

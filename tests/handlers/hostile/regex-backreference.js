@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+return /^(a*)*\1$/.test('a'.repeat(30) + 'b');

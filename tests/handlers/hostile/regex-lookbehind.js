@@ -1,0 +1,2 @@
+// expect: TIMEOUT | success
+return /(?<=^(a+)+)!/.test('a'.repeat(40) + '?!');

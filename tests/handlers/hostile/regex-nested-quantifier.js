@@ -1,0 +1,2 @@
+// expect: TIMEOUT
+return /^(a+)+$/.test('a'.repeat(40) + '!');

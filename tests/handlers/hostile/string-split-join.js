@@ -1,0 +1,3 @@
+// expect: TIMEOUT
+const s = 'a,'.repeat(200000);
+for (;;) s.split(',').join(';');
