@@ -34,7 +34,9 @@
 #include "quickjs.c"
 
 #include "nx_state.h"
-#include "nx_msgpack.c"
+#include "nx_encode.c"
+#include "nx_decode.c"
+#include "nx_same.c"
 #include "nx_errors.c"
 #include "nx_state.c"
 #include "nx_effects.c"
