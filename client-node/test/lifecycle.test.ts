@@ -1,11 +1,13 @@
 /** Processes: exits, crashes, shutdown, many at once, both module formats. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
+
+import { NexusRuntime } from '@nexus/sidecar';
 
 import { ALL, ended, failure, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
 
@@ -194,6 +196,43 @@ test('a shutdown that takes too long kills', WATCHDOG, async () => {
   await runtime.shutdown();
   await ended(pid);
   assert.ok(['SIDECAR_GONE', 'CANCELLED'].includes((await running).code));
+});
+
+test('clients share a sidecar that listens; one that leaves disturbs nobody; the next one on the path is found again', WATCHDOG, async () => {
+  const folder = mkdtempSync(join(tmpdir(), 'nexus-service-'));
+  const connect = join(folder, 'socket');
+  const serve = async () => {
+    const child = spawn(sidecarBinary(), ['serve', '--listen', connect], { stdio: 'ignore' });
+    while (!existsSync(connect)) await new Promise((resolve) => setTimeout(resolve, 5));
+    return child;
+  };
+  const one = new NexusRuntime({ connect });
+  const two = new NexusRuntime({ connect });
+  assert.match((await failure(one.ping())).message, /ENOENT/);
+
+  const first = await serve();
+  const values = await Promise.all([one, two].map((runtime, args) => runtime.executeHandler('return $args', { args })));
+  assert.deepEqual(values.map(({ returnValue }) => returnValue), [0, 1]);
+  const suspended = await one.executeHandler('return await $ext.a.b()', { capabilities: ALL });
+  const foreign = await two.resumeHandler(suspended.suspension?.suspensionId ?? '', { success: true });
+  assert.equal(foreign.error?.code, 'SUSPENSION_ERROR');
+  await one.shutdown();
+  assert.equal((await two.executeHandler('return 2')).returnValue, 2);
+
+  const pending = failure(two.executeHandler('for (;;);'));
+  await two.ping();
+  first.kill('SIGKILL');
+  const gone = await pending;
+  assert.equal(gone.code, 'SIDECAR_GONE');
+  assert.match(gone.message, /socket/);
+  await ended(first.pid ?? 0);
+  rmSync(connect, { force: true });
+  const second = await serve();
+  assert.equal((await two.executeHandler('return 3')).returnValue, 3);
+  await two.shutdown();
+  second.kill('SIGTERM');
+  await ended(second.pid ?? 0);
+  rmSync(folder, { recursive: true });
 });
 
 test('the sidecar\'s last words are in the error when it refuses its configuration', WATCHDOG, async () => {
