@@ -707,7 +707,7 @@ fn deep_recursion_is_a_range_error_that_can_be_caught() {
         "const o = {get x() { return this.x }}; o.x",
         "let p = {}; for (let i = 0; i < 5e4; i++) p = new Proxy(p, {}); Object.getPrototypeOf(p)",
         "JSON.parse('['.repeat(1e6))",
-        "let f = () => 1; for (let i = 0; i < 3e4; i++) f = f.bind(null); f()",
+        "let f = () => 1; for (let i = 0; i < 3e4; i++) f = Object.defineProperty(f.bind(null), 'name', {value: ''}); f()",
         "const a = []; a[0] = a; a.flat(Infinity)",
     ] {
         let segment = run(&mut client, source);

@@ -1,4 +1,4 @@
 // expect: EXECUTION_ERROR RangeError
 let F = function () {};
-for (let i = 0; i < 3e4; i++) F = F.bind(null);
+for (let i = 0; i < 3e4; i++) F = Object.defineProperty(F.bind(null), 'name', { value: '' });
 return ({}) instanceof F;
