@@ -7,6 +7,7 @@
 //!
 //! Invariants: nothing is handed out that was not verified; what is not ours is removed and counted; nothing here delays
 //! or fails an execution, for this tier only saves time. A full queue drops what comes; a disk that fails is logged once.
+//! Writing has a thread, for it takes 30 to 140 us at the median but milliseconds when the disk is busy; handing over takes 4 us.
 //! Several sidecars can share a directory: each counts what it writes itself, and looks at the whole when that is too much.
 
 use std::io;

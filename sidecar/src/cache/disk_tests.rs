@@ -415,8 +415,20 @@ fn the_cost_of_an_entry() {
             tier.shared.dir.write(&file_name(&h.digest), &tier.shared.sealer.seal(h)).unwrap();
         });
         each("read and verify", &|h| assert!(tier.read(&h.digest).is_some()));
-        each("hand over to the writer", &|h| tier.write(h));
+        each("hand over to a busy writer", &|h| tier.write(h));
     }
+    let handler = Arc::new(handler_of("woken", 1000));
+    let mut times: Vec<_> = (0..200)
+        .map(|_| {
+            // long enough for the writer to fall asleep
+            thread::sleep(Duration::from_millis(2));
+            let started = Instant::now();
+            tier.write(&handler);
+            started.elapsed()
+        })
+        .collect();
+    times.sort();
+    println!("hand over to a sleeping writer: p50 {:?}, p99 {:?}", times[100], times[198]);
     for n in 0..14_500 {
         tier.shared.dir.write(&file_name(&handler_of(&format!("{n}"), 0).digest), b"x").unwrap();
     }

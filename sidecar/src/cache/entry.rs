@@ -245,8 +245,22 @@ mod tests {
     fn a_signed_body_of_another_shape_is_refused() {
         let (sealer, handler) = (sealer(), handler("a"));
         let sealed = sealer.seal(&handler);
-        // the last one is an array in an array, and so on
-        for body in [vec![], vec![0xc0], vec![0x94], vec![0x91; 4096], [&[0xdd][..], &[0xff; 4]].concat()] {
+        let claims_4_gib = |before: &[u8]| [before, &[0xff; 4]].concat();
+        let bodies = [
+            vec![],
+            vec![0xc0],
+            vec![0x94],
+            // an array in an array, and so on
+            vec![0x91; 4096],
+            [&[0x94, 0xa0, 0xc4, 0][..], &[0x91; 4096]].concat(),
+            // lengths that nothing follows: of the body, the source, the bytecode, the needs, a token
+            claims_4_gib(&[0xdd]),
+            claims_4_gib(&[0x94, 0xdb]),
+            claims_4_gib(&[0x94, 0xa0, 0xc6]),
+            claims_4_gib(&[0x94, 0xa0, 0xc4, 0, 0xdd]),
+            claims_4_gib(&[0x94, 0xa0, 0xc4, 0, 0x91, 0x94, 0xdb]),
+        ];
+        for body in bodies {
             let mut entry = sealed[..HEADER_BYTES - 8].to_vec();
             entry.extend_from_slice(&(body.len() as u64).to_le_bytes());
             entry.extend_from_slice(&body);
