@@ -7,6 +7,7 @@
 //! `MAX_PAYLOAD_DEPTH` counters; a value accepted by `validate` can be decoded by any MessagePack reader.
 //! What it does not do: build values, or refuse equal keys (the last one counts, as in JavaScript).
 
+use crate::error::ErrorCode;
 use crate::limits::MAX_PAYLOAD_DEPTH;
 
 /// Why bytes are not a payload.
@@ -57,6 +58,16 @@ pub enum PayloadError {
         /// Where.
         offset: usize,
     },
+}
+
+impl PayloadError {
+    /// What a peer that sent such a payload hears (SPEC 1 and 5).
+    pub const fn code(&self) -> ErrorCode {
+        match self {
+            Self::BadExtension { .. } => ErrorCode::SerializationError,
+            _ => ErrorCode::InvalidArgument,
+        }
+    }
 }
 
 /// nil: what an absent value means.

@@ -63,15 +63,14 @@ fn answer(body: &[u8]) -> Result<(), (WireError, RequestId, bool)> {
         ClientMessage::Execute(execute) => {
             execute.check().map_err(goes_on)?;
             CapabilitySet::parse(&execute.capabilities).map_err(|error| invalid(error.to_string()))?;
-            for entry in payload::map_entries(execute.state.unwrap_or(payload::EMPTY_MAP)).into_iter().flatten() {
-                entry.map_err(|error| invalid(format!("state: {error}")))?;
+            let faulty =
+                |key: &str, error: PayloadError| goes_on(WireError::new(error.code(), format!("{key}: {error}")));
+            let entries = payload::map_entries(execute.state.unwrap_or(payload::EMPTY_MAP));
+            for entry in entries.map_err(|error| faulty("state", error))? {
+                entry.map_err(|error| faulty("state", error))?;
             }
-            payload::map_entries(execute.state.unwrap_or(payload::EMPTY_MAP))
-                .map_err(|error| invalid(format!("state: {error}")))?;
-            payload::validate(execute.args.unwrap_or(payload::NIL))
-                .map_err(|error| invalid(format!("args: {error}")))?;
-            payload::validate(execute.scope.unwrap_or(payload::EMPTY_MAP))
-                .map_err(|error| invalid(format!("scope: {error}")))?;
+            payload::validate(execute.args.unwrap_or(payload::NIL)).map_err(|error| faulty("args", error))?;
+            payload::validate(execute.scope.unwrap_or(payload::EMPTY_MAP)).map_err(|error| faulty("scope", error))?;
         }
         ClientMessage::Resume(resume) => {
             // No suspension exists here, so an id and a text that is none end alike.

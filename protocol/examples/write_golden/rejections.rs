@@ -348,6 +348,10 @@ fn values() -> Vec<Vector> {
         let meaning = rejected(about, "INVALID_ARGUMENT", ID, false, contains);
         Vector::new(format!("rejection-value-{name}"), frame(&execute(key, value)), meaning)
     };
+    let unsupported = |name: &str, about: &str, key: &str, value: Vec<u8>| {
+        let meaning = rejected(about, "SERIALIZATION_ERROR", ID, false, key);
+        Vector::new(format!("rejection-value-{name}"), frame(&execute(key, value)), meaning)
+    };
     let token = |name: &str, about: &str, token: &str| {
         invalid(
             &format!("capability-{name}"),
@@ -396,6 +400,8 @@ fn values() -> Vec<Vector> {
         invalid("args-two-values", "two values in one payload", "args", bin(&[0xc0, 0xc0]), "args"),
         invalid("args-deep", "a payload of 65 levels", "args", bin(&nested_arrays(65)), "args"),
         invalid("scope-marker", "a payload with the marker that is never used", "scope", bin(&[0xc1]), "scope"),
+        unsupported("args-ext", "an extension type that is no timestamp", "args", bin(&[0xd4, 0x05, 0])),
+        unsupported("state-ext", "the same within the state", "state", bin(&[0x81, 0xa1, b'k', 0xd4, 0x05, 0])),
         suspension("unknown", "an id that there is not", "00112233445566778899aabbccddeeff"),
         suspension("short", "a text that is no id", "00"),
         suspension("empty", "an empty id", ""),
