@@ -301,15 +301,18 @@ int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t 
     return nx_settle_segment(ctx);
 }
 
-/* ok: the call's answer; not ok: {message, name?, code?}, as MessagePack; no bytes: undefined */
+/* Takes value over when it comes from nx_alloc. ok: the call's answer; not ok: {message, name?, code?}, as MessagePack; no bytes: undefined */
 int32_t NX_EXPORT(nx_resume)(uint32_t call, uint32_t ok, const uint8_t *value, uint32_t len)
 {
     JSContext *ctx = nx.ctx;
     JSValue v = JS_UNDEFINED;
 
     nx_enter();
-    if (len)
+    if (len) {
         v = nx_decode_payload(ctx, value, len);
+        if (value < nx_inbox || value >= nx_inbox + NX_INBOX_BYTES)
+            free((void *)value);
+    }
     if (JS_IsException(v)) {
         /* the answer does not fit into the handler's memory: the call fails, and the handler may catch that */
         v = JS_GetException(ctx);

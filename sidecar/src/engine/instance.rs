@@ -65,6 +65,8 @@ pub struct Instance {
     wasm: WasmInstance<HostData>,
     engine: Arc<Engine>,
     inbox_used: u32,
+    /// What of it `run` has filled: the handler may still read that. What is behind it was decoded when it came.
+    inbox_of_run: u32,
     /// False once something happened that a reset is not trusted with.
     sound: bool,
     /// Whether this instance has run before: for statistics.
@@ -89,7 +91,7 @@ impl Instance {
         let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET);
         engine.watchdog.watch(&control);
         wasm.data_mut().link = Some((memory, control.clone()));
-        Self { control, wasm, engine, inbox_used: 0, sound: true, uses: 0 }
+        Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0 }
     }
 
     /// By which others stop what runs here.
@@ -163,6 +165,7 @@ impl Instance {
             WasmValue::from_i32(context.limits.memory_bytes as i32),
         ];
         self.wasm.data_mut().context = Some(context);
+        self.inbox_of_run = self.inbox_used;
         self.segment(export::RUN, &arguments, deadline)
     }
 
@@ -175,6 +178,7 @@ impl Instance {
             Ok(bytes) => (1, bytes),
             Err(bytes) => (0, bytes),
         };
+        self.inbox_used = self.inbox_of_run;
         let at = match self.place(bytes) {
             Ok(at) => at,
             Err(e) => return self.no_segment(e),
