@@ -27,10 +27,10 @@ impl Scale {
 
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    if let [command, path] = &args[..] {
-        if command == "echo-server" {
-            echo::serve(Path::new(path));
-        }
+    if let [command, path] = &args[..]
+        && command == "echo-server"
+    {
+        echo::serve(Path::new(path));
     }
     if let Some(unknown) = args.iter().find(|a| !["--json", "--quick"].contains(&a.as_str())) {
         eprintln!("bench: unknown argument {unknown}; there are --json and --quick");
