@@ -13,6 +13,8 @@ use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
 use crate::{toolchain, workspace};
 
+const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
+
 /// Names the sidecar to everything that starts one.
 const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
@@ -50,11 +52,12 @@ pub fn demo(places: &Places, stages: &mut Stages) -> Result<()> {
 pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     setup(places, stages)?;
     let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
-    let checks: [(&str, Command); 4] = [
+    let checks: [(&str, Command); 5] = [
         ("formatting", cargo_with(root, &["fmt", "--all", "--check"])),
         ("lints", cargo_with(root, &["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"])),
         ("Rust tests", cargo_with(root, &["test", "--workspace", "--release", "--no-fail-fast"])),
         ("Node tests", workspace::npm(root, &["test"])),
+        ("fuzzing, briefly", cargo_with(root, &[FUZZ, &["--seconds", "20"]].concat())),
     ];
     let mut failed = Vec::new();
     for (name, mut command) in checks {
@@ -69,24 +72,24 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     }
 }
 
-/// Measures; standard output carries the figures alone.
-pub fn bench(places: &Places, stages: &mut Stages, json: bool) -> Result<()> {
+/// Fuzzes for as long as asked.
+pub fn fuzz(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
     setup(places, stages)?;
     let sidecar = workspace::sidecar(&places.root)?;
-    stages.run("measurements", || run_bench(&places.root, &sidecar, json))
+    let words = if words.is_empty() { &["--seconds", "600"] } else { words };
+    stages.run("fuzzing", || shown(cargo_with(&places.root, &[FUZZ, words].concat()).env(SIDECAR, &sidecar)))
+}
+
+/// Measures; standard output carries the figures alone.
+pub fn bench(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
+    setup(places, stages)?;
+    let sidecar = workspace::sidecar(&places.root)?;
+    let bench = ["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "bench", "--"];
+    stages.run("measurements", || shown(cargo_with(&places.root, &[&bench, words].concat()).env(SIDECAR, &sidecar)))
 }
 
 fn cargo_with(root: &Path, words: &[&str]) -> Command {
     let mut command = cargo(root);
     command.args(words);
     command
-}
-
-fn run_bench(root: &Path, sidecar: &Path, json: bool) -> Result<()> {
-    let mut command = cargo(root);
-    command.args(["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "bench", "--"]);
-    if json {
-        command.arg("--json");
-    }
-    shown(command.env(SIDECAR, sidecar))
 }

@@ -40,8 +40,11 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  workspace and the Node client. Quick when there is nothing to do.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
-  test           setup, then formatting, lints and every test
-  bench [--json] setup, then the measurements
+  test           setup, then formatting, lints, every test and a short fuzzing
+  bench [--json] [--quick]
+                 setup, then the measurements; with --json as JSON on standard output
+  fuzz [--seconds N] [--seed S]
+                 setup, then hostile input from a seed, for ten minutes if nothing is said
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -70,7 +73,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let command = words.next().unwrap_or("help");
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
-        "bench" => rest.iter().all(|word| *word == "--json"),
+        "bench" => rest.iter().all(|word| ["--json", "--quick"].contains(word)),
+        "fuzz" => true,
         "gate" => rest.len() == 1,
         _ => rest.is_empty(),
     };
@@ -83,26 +87,12 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
             Ok(())
         }
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
-        "guest" => {
-            let places = Places::open()?;
-            loops::guest(&places, stages)
-        }
-        "setup" => {
-            let places = Places::open()?;
-            loops::setup(&places, stages)
-        }
-        "demo" => {
-            let places = Places::open()?;
-            loops::demo(&places, stages)
-        }
-        "test" => {
-            let places = Places::open()?;
-            loops::test(&places, stages)
-        }
-        "bench" => {
-            let places = Places::open()?;
-            loops::bench(&places, stages, rest.contains(&"--json"))
-        }
+        "guest" => loops::guest(&Places::open()?, stages),
+        "setup" => loops::setup(&Places::open()?, stages),
+        "demo" => loops::demo(&Places::open()?, stages),
+        "test" => loops::test(&Places::open()?, stages),
+        "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
+        "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }
 }
