@@ -21,6 +21,12 @@ impl Sample {
         Self::from(taken)
     }
 
+    /// Adds what was measured at another time.
+    pub fn extend(&mut self, other: &Self) {
+        self.0.extend(&other.0);
+        self.0.sort_unstable();
+    }
+
     /// Nearest rank; zero of an empty sample.
     pub fn percentile(&self, percent: f64) -> Duration {
         let rank = (self.0.len() as f64 * percent / 100.0).ceil() as usize;

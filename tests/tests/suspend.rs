@@ -131,10 +131,10 @@ fn suspending_works_in_loops_callbacks_and_finally() {
 }
 
 #[test]
-fn a_call_without_await_returns_the_value_itself() {
+fn a_call_may_be_awaited_after_it_was_made() {
     let (_w, _s, mut client) = listening(&Options::new());
-    let first = suspended(&mut client, "const r = $ext.http.get('u'); return r.body + '!'");
-    assert_eq!(client.resume(&first.call().id, &json!({"body": "sync"})).value(), "sync!");
+    let first = suspended(&mut client, "const r = $ext.http.get('u'); return (await r).body + '!'");
+    assert_eq!(client.resume(&first.call().id, &json!({"body": "later"})).value(), "later!");
     client.still_works();
 }
 

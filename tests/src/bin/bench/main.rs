@@ -53,10 +53,18 @@ fn main() {
     }
 }
 
-/// The figures of the engine bench, which links the sidecar and so is a program of its own.
+/// The figures of the engine bench, which links the sidecar and so is a program of its own: built now, unless
+/// `NEXUS_ENGINE_BENCH` names one.
 fn engine(quick: bool) -> Value {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(["bench", "--quiet", "-p", "nexus-sidecar", "--bench", "engine", "--", "--json"]);
+    let mut command = match std::env::var_os("NEXUS_ENGINE_BENCH") {
+        Some(built) => Command::new(built),
+        None => {
+            let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+            cargo.args(["bench", "--quiet", "-p", "nexus-sidecar", "--bench", "engine", "--"]);
+            cargo
+        }
+    };
+    command.arg("--json");
     if quick {
         command.arg("--quick");
     }
