@@ -1,5 +1,7 @@
 //! nexus-sidecar: a sandbox for untrusted JavaScript handlers that a program can spawn.
 
+/// Types out, capabilities inferred, suspend mode chosen: what is known of a handler without running it.
+pub mod analysis;
 /// Compiled handlers and the handles that name them.
 pub mod cache;
 /// The command line.

@@ -6,15 +6,16 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
+use nexus_protocol::message::{Code, Execute, Stats, Status};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
 use crate::cache::disk::DiskTier;
+use crate::analysis;
 use crate::cache::handle::HandleKey;
-use crate::cache::{CompileCache, Handler, HandlerDigest};
+use crate::cache::{CompileCache, Handler, HandlerDigest, Need};
 use crate::config::Config;
 use crate::engine::control::RunControl;
-use crate::engine::guest_error::GuestError;
+use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
@@ -105,9 +106,10 @@ impl Runtime {
         timeout: Option<Duration>,
         register: Register<'_>,
     ) -> Result<Handler, WireError> {
+        let analysis = analysis::analyze(source).map_err(|e| guest_error::syntax_error(&e, source))?;
         let mut instance = self.lease()?;
         register(instance.control());
-        let compiled = instance.compile(source, timeout.and_then(|t| Instant::now().checked_add(t)));
+        let compiled = instance.compile(&analysis.code, timeout.and_then(|t| Instant::now().checked_add(t)));
         self.give_back(Some(instance));
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
@@ -127,8 +129,12 @@ impl Runtime {
             digest,
             source: source.into(),
             bytecode: bytecode.into(),
-            capabilities: Vec::new(),
-            suspend_mode: SuspendMode::Await,
+            capabilities: analysis
+                .capabilities
+                .into_iter()
+                .map(|c| Need { token: c.token.into(), line: c.line, column: c.column, certain: c.certain })
+                .collect(),
+            suspend_mode: analysis.suspend_mode,
         })
     }
 

@@ -73,6 +73,17 @@ impl GuestError {
     }
 }
 
+/// The error for a handler that was refused before the guest saw it.
+pub fn syntax_error(error: &crate::analysis::SyntaxError, source: &str) -> WireError {
+    let wire = WireError::new(ErrorCode::CompilationError, error.message.as_str())
+        .with_name("SyntaxError")
+        .with_location(error.line, error.column);
+    match snippet(source, error.line) {
+        Some((code, highlight)) => wire.with_snippet(code, highlight),
+        None => wire,
+    }
+}
+
 /// `    at f (handler.js:3:13)` or `    at handler.js:2:9`
 fn place_in_frame(frame: &str) -> Option<(u32, u32)> {
     let (_, rest) = frame.rsplit_once(FILE)?;
