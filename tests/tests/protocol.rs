@@ -190,6 +190,19 @@ fn an_id_that_is_in_use_is_a_protocol_error() {
 }
 
 #[test]
+fn an_id_may_be_used_again_as_soon_as_it_is_answered() {
+    let (_w, sidecar) = listening();
+    let mut client = sidecar.connect();
+    let run = Run::source("return 1");
+    (1..=16).for_each(|id| client.send_as(id, &run.message()));
+    for _ in 0..20_000 {
+        let Reply { id, answer } = client.next_reply().unwrap();
+        assert!(matches!(answer, Answer::Result(_)), "{id}: {answer:?}");
+        client.send_as(id, &run.message());
+    }
+}
+
+#[test]
 fn a_frame_may_arrive_one_byte_at_a_time() {
     let (_w, sidecar) = listening();
     let mut client = sidecar.connect();

@@ -104,25 +104,19 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 
 /// `WIDTH` requests are outstanding all the time.
 fn pipelined(lean: &mut Lean, run: &Run, total: usize) -> Value {
-    let mut sent_at = vec![Instant::now(); WIDTH + 1];
+    let mut sent_at = Vec::with_capacity(total);
     let mut taken = Vec::with_capacity(total);
     let started = Instant::now();
-    for id in 1..=WIDTH as u32 {
-        sent_at[id as usize] = Instant::now();
-        lean.send(id, run);
-    }
-    let mut sent = WIDTH;
     while taken.len() < total {
+        while sent_at.len() < total && sent_at.len() - taken.len() < WIDTH {
+            sent_at.push(Instant::now());
+            lean.send(sent_at.len() as u32, run);
+        }
         let id = lean.receive(|id, result| {
             check(result, &[42]);
             id
         });
-        taken.push(sent_at[id as usize].elapsed());
-        if sent < total {
-            sent_at[id as usize] = Instant::now();
-            lean.send(id, run);
-            sent += 1;
-        }
+        taken.push(sent_at[id as usize - 1].elapsed());
     }
     let rate = total as f64 / started.elapsed().as_secs_f64();
     let sample = Sample::from(taken);
