@@ -107,7 +107,14 @@ pub(super) struct Lexer<'a> {
 
 impl<'a> Lexer<'a> {
     pub(super) fn new(source: &'a str) -> Self {
-        Self { bytes: source.as_bytes(), at: 0, previous: Previous::Operator, line_break: true, brackets: Vec::new(), in_template: false }
+        Self {
+            bytes: source.as_bytes(),
+            at: 0,
+            previous: Previous::Operator,
+            line_break: true,
+            brackets: Vec::new(),
+            in_template: false,
+        }
     }
 
     pub(super) fn previous(&self) -> Previous {
@@ -160,7 +167,8 @@ impl<'a> Lexer<'a> {
                     let rest = self.bytes.get(self.at + 2..).unwrap_or_default();
                     let len = rest.windows(2).position(|w| w == b"*/").unwrap_or(rest.len());
                     let comment = rest.get(..len).unwrap_or_default();
-                    self.line_break |= comment.iter().any(|b| matches!(b, b'\n' | b'\r')) || has_line_separator(comment);
+                    self.line_break |=
+                        comment.iter().any(|b| matches!(b, b'\n' | b'\r')) || has_line_separator(comment);
                     self.at = (self.at + 2 + len + 2).min(self.bytes.len());
                 }
                 0x80.. => match space_length(self.bytes.get(self.at..).unwrap_or_default()) {
@@ -317,7 +325,9 @@ impl<'a> Lexer<'a> {
             let sign = matches!(byte, b'+' | b'-') && matches!(last, b'e' | b'E') && !hex;
             dots += u32::from(byte == b'.');
             // `1..a.b` and `0x1.a`: the rest are names
-            if byte == b'.' && (dots > 1 || hex) || !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.') || sign) {
+            if byte == b'.' && (dots > 1 || hex)
+                || !(byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.') || sign)
+            {
                 break;
             }
             last = byte;
@@ -366,9 +376,8 @@ impl<'a> Lexer<'a> {
             b"typeof" | b"void" | b"delete" | b"new" | b"return" | b"throw" | b"case" | b"function" | b"class" => {
                 (Word::Prefix, Operator)
             }
-            b"await" | b"yield" | b"async" | b"keyof" | b"readonly" | b"infer" | b"unique" | b"asserts" | b"abstract" => {
-                (Word::Prefix, Either)
-            }
+            b"await" | b"yield" | b"async" | b"keyof" | b"readonly" | b"infer" | b"unique" | b"asserts"
+            | b"abstract" => (Word::Prefix, Either),
             b"extends" | b"implements" | b"is" | b"of" => (Word::Contextual, Either),
             b"catch" | b"finally" | b"default" => (Word::Contextual, Operator),
             b"this" | b"null" | b"true" | b"false" | b"super" => (Word::Literal, Operand),

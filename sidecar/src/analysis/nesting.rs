@@ -18,7 +18,7 @@
 //! behind a point where the parser gives up.
 //! What it does not do: check syntax. Mismatched brackets are the parser's to report.
 
-use super::lexeme::{Lexer, Lexeme, Word};
+use super::lexeme::{Lexeme, Lexer, Word};
 
 /// Height that a handler may have, in units. A bracket or a prefix operator is worth 8, a link of a chain 1: about 2,000
 /// brackets within brackets, or a sum of 16,000 terms. QuickJS gives up earlier on most of these.

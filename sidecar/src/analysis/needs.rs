@@ -1,0 +1,87 @@
+//! The capabilities that a handler was seen to need, as tokens.
+//!
+//! `certain` speaks of the name, not of the path to it: `if (x) $state.a = 1` surely needs `state:write:a` when it gets
+//! there, so it is certain; `$state[k]` needs one name that only the run knows, so it stands as `state:read:*`, uncertain.
+//! Invariants: every token parses as a capability; sorted, each once; a token's position is that of its first use, or of
+//! its first certain use if it has one. More than `MAX_CAPABILITIES` tokens are not listed one by one: the wildcards of
+//! their kinds stand for the rest.
+
+use std::collections::BTreeMap;
+
+use nexus_protocol::Capability;
+use nexus_protocol::limits::MAX_CAPABILITIES;
+
+/// What a need is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    StateRead,
+    StateWrite,
+    Emit,
+    View,
+    Extension,
+}
+
+impl Kind {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::StateRead => "state:read:",
+            Self::StateWrite => "state:write:",
+            Self::Emit => "events:emit:",
+            Self::View => "view:update:",
+            Self::Extension => "ext:",
+        }
+    }
+}
+
+/// One need: its first place, and whether its name is certain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Need {
+    pub(super) position: u32,
+    pub(super) certain: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Needs(BTreeMap<String, Need>);
+
+impl Needs {
+    /// A name that is known.
+    pub(super) fn name(&mut self, kind: Kind, name: &str, need: Need) {
+        let token = format!("{}{name}", kind.prefix());
+        // `*` as a name, empty or overlong names: no token says that
+        if name == "*" || Capability::parse(&token).is_err() {
+            return self.all(kind, Need { certain: false, ..need });
+        }
+        if self.0.len() >= MAX_CAPABILITIES - 8 && !self.0.contains_key(&token) {
+            return self.all(kind, Need { certain: false, ..need });
+        }
+        self.add(token, need);
+    }
+
+    /// One method of an extension. An extension whose name has a dot cannot be told from another's method.
+    pub(super) fn method(&mut self, extension: &str, method: &str, need: Need) {
+        if extension.contains('.') {
+            return self.all(Kind::Extension, Need { certain: false, ..need });
+        }
+        self.name(Kind::Extension, &format!("{extension}.{method}"), need);
+    }
+
+    /// Every name of that kind.
+    pub(super) fn all(&mut self, kind: Kind, need: Need) {
+        self.add(format!("{}*", kind.prefix()), need);
+    }
+
+    pub(super) fn random(&mut self, need: Need) {
+        self.add("crypto:random".into(), need);
+    }
+
+    pub(super) fn into_tokens(self) -> impl Iterator<Item = (String, Need)> {
+        self.0.into_iter()
+    }
+
+    fn add(&mut self, token: String, need: Need) {
+        let known = self.0.entry(token).or_insert(need);
+        if need.certain && !known.certain {
+            *known = need;
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! Offsets to lines and columns: 1-based, columns in UTF-16 units, as editors and JavaScript count.
+//!
+//! Lines end as QuickJS ends them: LF, CR, CRLF, U+2028 and U+2029.
+
+/// The places of offsets, in the order given; one pass over the text.
+pub(super) fn places(source: &str, offsets: &[usize]) -> Vec<(u32, u32)> {
+    let mut order: Vec<usize> = (0..offsets.len()).collect();
+    order.sort_unstable_by_key(|index| offsets.get(*index));
+    let mut found = vec![(1, 1); offsets.len()];
+    let (mut line, mut column) = (1u32, 1u32);
+    let mut characters = source.char_indices().peekable();
+    for index in order {
+        let offset = offsets.get(index).copied().unwrap_or_default();
+        while let Some((_, character)) = characters.next_if(|(at, _)| *at < offset) {
+            let crlf = character == '\r' && characters.peek().is_some_and(|(_, next)| *next == '\n');
+            if matches!(character, '\n' | '\r' | '\u{2028}' | '\u{2029}') && !crlf {
+                (line, column) = (line + 1, 1);
+            } else {
+                column += character.len_utf16() as u32;
+            }
+        }
+        if let Some(place) = found.get_mut(index) {
+            *place = (line, column);
+        }
+    }
+    found
+}
+
+/// The place of one offset.
+pub(super) fn place(source: &str, offset: usize) -> (u32, u32) {
+    places(source, &[offset]).first().copied().unwrap_or((1, 1))
+}

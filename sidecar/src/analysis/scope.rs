@@ -1,0 +1,152 @@
+//! Which declaration a name means: a local `$state` is not the global.
+//!
+//! Invariant: looking a name up costs the same at any depth; entering a scope costs as many steps as it declares names.
+//! What it does not do: the temporal dead zone, and `with`.
+
+use std::collections::HashMap;
+
+use oxc_ast::ast::*;
+use oxc_ast_visit::{Visit, walk};
+use oxc_syntax::scope::ScopeFlags;
+
+use super::path::Path;
+
+/// One declared name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) struct Binding(u32);
+
+/// The scopes around the place that is being looked at.
+#[derive(Default)]
+pub(super) struct Scopes<'a> {
+    visible: HashMap<&'a str, Vec<Binding>>,
+    open: Vec<Vec<&'a str>>,
+    declared: u32,
+    aliases: HashMap<Binding, Path<'a>>,
+}
+
+impl<'a> Scopes<'a> {
+    pub(super) fn lookup(&self, name: &str) -> Option<Binding> {
+        self.visible.get(name)?.last().copied()
+    }
+
+    /// The extension, or part of one, that a constant stands for.
+    pub(super) fn alias(&self, binding: Binding) -> Option<&Path<'a>> {
+        self.aliases.get(&binding)
+    }
+
+    pub(super) fn set_alias(&mut self, binding: Binding, path: Path<'a>) {
+        self.aliases.insert(binding, path);
+    }
+
+    pub(super) fn enter(&mut self, mut names: Vec<&'a str>) {
+        names.sort_unstable();
+        names.dedup();
+        for name in &names {
+            self.visible.entry(name).or_default().push(Binding(self.declared));
+            self.declared += 1;
+        }
+        self.open.push(names);
+    }
+
+    pub(super) fn leave(&mut self) {
+        for name in self.open.pop().unwrap_or_default() {
+            if let Some(bindings) = self.visible.get_mut(name) {
+                bindings.pop();
+            }
+        }
+    }
+}
+
+/// Names that a block declares for itself.
+pub(super) fn block_names<'a>(statements: &[Statement<'a>]) -> Vec<&'a str> {
+    let mut names = Vec::new();
+    for statement in statements {
+        match statement {
+            Statement::VariableDeclaration(it) if !it.declare && it.kind != VariableDeclarationKind::Var => {
+                declared_names(it, &mut names);
+            }
+            Statement::FunctionDeclaration(it) if it.body.is_some() && !it.declare => names.extend(it.name_str()),
+            Statement::ClassDeclaration(it) if !it.declare => names.extend(it.id.as_ref().map(|id| id.name.as_str())),
+            _ => {}
+        }
+    }
+    names
+}
+
+/// Names that a function body declares: its block's, and every `var` in it.
+pub(super) fn function_names<'a>(body: &FunctionBody<'a>) -> Vec<&'a str> {
+    let mut hoisted = Hoisted(block_names(&body.statements));
+    hoisted.visit_statements(&body.statements);
+    hoisted.0
+}
+
+pub(super) fn parameter_names<'a>(params: &FormalParameters<'a>, names: &mut Vec<&'a str>) {
+    for param in &params.items {
+        pattern_names(&param.pattern, names);
+    }
+    if let Some(rest) = &params.rest {
+        pattern_names(&rest.rest.argument, names);
+    }
+}
+
+pub(super) fn declared_names<'a>(declaration: &VariableDeclaration<'a>, names: &mut Vec<&'a str>) {
+    for declarator in &declaration.declarations {
+        pattern_names(&declarator.id, names);
+    }
+}
+
+pub(super) fn pattern_names<'a>(pattern: &BindingPattern<'a>, names: &mut Vec<&'a str>) {
+    match pattern {
+        BindingPattern::BindingIdentifier(it) => names.push(it.name.as_str()),
+        BindingPattern::AssignmentPattern(it) => pattern_names(&it.left, names),
+        BindingPattern::ObjectPattern(it) => {
+            for property in &it.properties {
+                pattern_names(&property.value, names);
+            }
+            if let Some(rest) = &it.rest {
+                pattern_names(&rest.argument, names);
+            }
+        }
+        BindingPattern::ArrayPattern(it) => {
+            for element in it.elements.iter().flatten() {
+                pattern_names(element, names);
+            }
+            if let Some(rest) = &it.rest {
+                pattern_names(&rest.argument, names);
+            }
+        }
+    }
+}
+
+trait FunctionName<'a> {
+    fn name_str(&self) -> Option<&'a str>;
+}
+
+impl<'a> FunctionName<'a> for Function<'a> {
+    fn name_str(&self) -> Option<&'a str> {
+        self.id.as_ref().map(|id| id.name.as_str())
+    }
+}
+
+/// `var` and, as sloppy code has it, functions in blocks. Neither crosses a function or stands in an expression.
+struct Hoisted<'a>(Vec<&'a str>);
+
+impl<'a> Visit<'a> for Hoisted<'a> {
+    fn visit_variable_declaration(&mut self, it: &VariableDeclaration<'a>) {
+        if it.kind == VariableDeclarationKind::Var && !it.declare {
+            declared_names(it, &mut self.0);
+        }
+    }
+    fn visit_function(&mut self, it: &Function<'a>, _: ScopeFlags) {
+        if it.body.is_some() && !it.declare {
+            self.0.extend(it.name_str());
+        }
+    }
+    fn visit_class(&mut self, _: &Class<'a>) {}
+    fn visit_expression(&mut self, _: &Expression<'a>) {}
+    fn visit_statement(&mut self, it: &Statement<'a>) {
+        if !matches!(it, Statement::ExpressionStatement(_)) {
+            walk::walk_statement(self, it);
+        }
+    }
+}
