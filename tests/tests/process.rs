@@ -421,6 +421,28 @@ fn connections_and_executions_leave_no_descriptor_and_no_thread_behind() {
 }
 
 #[test]
+fn memory_does_not_grow_with_the_number_of_executions() {
+    let _w = Watchdog::seconds(90);
+    let (sidecar, mut client) = Options::new().flag("max-instances", 2).child();
+    let mut batch = |rounds: usize| {
+        for i in 0..rounds {
+            client.run(Run::source("$log('x'.repeat(1000)); return $args").args(&serde_json::json!(i)));
+            let first = client.run(Run::source("return await $ext.a.b()").grant(&["ext:*"]));
+            client.resume(&first.call().id, &serde_json::json!("answer"));
+            if i % 100 == 0 {
+                client.run(format!("return {i} // compiled once").as_str());
+                client.run(Run::source("const a = []; for (;;) a.push(new Array(1000).fill(1))"));
+                client.run("throw new Error('x')");
+            }
+        }
+        LeakProbe::of(sidecar.pid()).rss_bytes
+    };
+    batch(1000);
+    let (first, second) = (batch(1000), batch(2000));
+    assert!(second <= first + (3 << 20), "{first} bytes, then {second}");
+}
+
+#[test]
 fn kill_9_is_seen_by_the_client_at_once() {
     let _w = Watchdog::seconds(60);
     let (mut sidecar, mut client) = Options::new().child();
