@@ -33,7 +33,7 @@ pub fn setup(places: &Places, stages: &mut Stages) -> Result<()> {
     let _alone = places.lock()?;
     guest(places, stages)?;
     stages.run("build", || workspace::build(&places.root))?;
-    stages.run("build Node client", || workspace::build_node_client(&places.root))
+    stages.run("build Node client", || workspace::build_node_client(places))
 }
 
 pub fn demo(places: &Places, stages: &mut Stages) -> Result<()> {
