@@ -1,5 +1,6 @@
 //! Frames, hello, every kind of request, and everything that a broken or hostile client can send.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use nexus_protocol::message::{Check, Kind, Precompile};
@@ -192,14 +193,32 @@ fn an_id_that_is_in_use_is_a_protocol_error() {
 #[test]
 fn an_id_may_be_used_again_as_soon_as_it_is_answered() {
     let (_w, sidecar) = listening();
-    let mut client = sidecar.connect();
-    let run = Run::source("return 1");
-    (1..=16).for_each(|id| client.send_as(id, &run.message()));
-    for _ in 0..20_000 {
-        let Reply { id, answer } = client.next_reply().unwrap();
-        assert!(matches!(answer, Answer::Result(_)), "{id}: {answer:?}");
-        client.send_as(id, &run.message());
-    }
+    // others keep the workers busy, so that each may be interrupted at any point
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut busy = sidecar.connect();
+                while !done.load(Ordering::Relaxed) {
+                    let ids = [(); 4].map(|()| busy.start("for (let i = 0; i < 2e5; i++);"));
+                    ids.iter().for_each(|id| drop(busy.segment(*id)));
+                }
+            });
+        }
+        let mut client = sidecar.connect();
+        let run = Run::source("return 1");
+        (1..=16).for_each(|id| client.send_as(id, &run.message()));
+        let refused = (0..15_000).find_map(|_| {
+            let Reply { id, answer } = client.next_reply().unwrap();
+            if let Answer::Error(error) = answer {
+                return Some(error);
+            }
+            client.send_as(id, &run.message());
+            None
+        });
+        done.store(true, Ordering::Relaxed);
+        assert!(refused.is_none(), "{refused:?}");
+    });
 }
 
 #[test]
