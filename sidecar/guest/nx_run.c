@@ -177,12 +177,14 @@ static int32_t nx_leave(int32_t status, const NxBuf *out)
     return status;
 }
 
-/* The report must be written even when the handler has used up its memory. */
+/* The report must be written even when the handler has used up its memory; what was changed before the failure still counts. */
 static int32_t nx_fail(JSContext *ctx, JSValue err)
 {
     NxBuf out = { 0 };
 
     JS_SetMemoryLimit(nx.rt, 0);
+    if (nx_flush_nested_writes(ctx))
+        nx_drop_exception(ctx);
     nx_describe_error(ctx, &out, err);
     JS_FreeValue(ctx, err);
     return nx_leave(NX_FAILED, &out);
@@ -233,10 +235,7 @@ static int32_t nx_settle_segment(JSContext *ctx)
             return nx_fail_with_exception(ctx);
         return nx_leave(nx.outstanding ? NX_SUSPENDED : NX_STUCK, NULL);
     case JS_PROMISE_REJECTED:
-        result = JS_PromiseResult(ctx, nx.handler_promise);
-        if (nx_flush_nested_writes(ctx))
-            nx_drop_exception(ctx);
-        return nx_fail(ctx, result);
+        return nx_fail(ctx, JS_PromiseResult(ctx, nx.handler_promise));
     default:
         if (nx_flush_nested_writes(ctx))
             return nx_fail_with_exception(ctx);

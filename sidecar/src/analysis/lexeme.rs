@@ -16,8 +16,10 @@ pub(super) enum Word {
     Prefix,
     /// `in`, `instanceof`, `as`, `satisfies`.
     Infix,
-    /// `if`, `for`, `while`, `with`, `do`, `else`.
+    /// `if`, `for`, `with`, `do`.
     Control,
+    /// `else`, `while`: may belong to the statement before.
+    Continues,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -368,8 +370,10 @@ impl<'a> Lexer<'a> {
     fn classify(&self, word: &[u8]) -> (Lexeme, Previous) {
         use Previous::{ControlTail, ControlWord, Either, Operand, Operator};
         let (class, previous) = match word {
-            b"if" | b"while" | b"for" | b"with" => (Word::Control, ControlWord),
-            b"do" | b"else" => (Word::Control, ControlTail),
+            b"if" | b"for" | b"with" => (Word::Control, ControlWord),
+            b"while" => (Word::Continues, ControlWord),
+            b"do" => (Word::Control, ControlTail),
+            b"else" => (Word::Continues, ControlTail),
             b"in" | b"instanceof" => (Word::Infix, Operator),
             b"as" | b"satisfies" => (Word::Infix, Either),
             b"await" if self.previous == ControlWord => (Word::Prefix, ControlWord),

@@ -133,8 +133,8 @@ pub(super) fn height(source: &str) -> Result<u32, Refusal> {
             }
             Lexeme::Comma => level.end_element(),
             Lexeme::Semicolon => level.end_statement(),
-            Lexeme::Word(Word::Control) => {
-                if after_semicolon {
+            Lexeme::Word(word @ (Word::Control | Word::Continues)) => {
+                if after_semicolon && word == Word::Continues {
                     level.statements = level.statements.saturating_add(level.ended);
                 }
                 level.statements = level.statements.saturating_add(NESTS);

@@ -280,9 +280,11 @@ impl Hub {
         }
     }
 
-    /// A request is answered, or its session is gone.
+    /// A request is about to be answered: from here on its id may be used again. Comes before the answer, since the client
+    /// may act on that before anything else happens here. A second call for the same request does nothing.
     pub fn finish(&mut self, session: SessionId, id: RequestId) {
-        if matches!(self.requests.remove(&(session, id)), Some(Request::Running { .. })) {
+        let Some(request) = self.requests.remove(&(session, id)) else { return };
+        if matches!(request, Request::Running { .. }) {
             self.running -= 1;
         }
         if let Some(n) = self.in_flight.get_mut(&session) {

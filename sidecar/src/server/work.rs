@@ -121,6 +121,7 @@ impl Server {
         };
         let more = {
             let mut state = self.lock();
+            // done already wherever there was an answer; not where the frame could not be decoded
             state.hub.finish(session, id);
             state.hub.has_ready()
         };
@@ -174,7 +175,7 @@ impl Server {
                             cache_hit: found.cache_hit,
                             compilation_time_us: started.elapsed().as_micros() as u64,
                         };
-                        connection.send(id, &SidecarMessage::Compiled(message));
+                        self.reply(connection, id, &SidecarMessage::Compiled(message));
                     }
                     Err(error) => self.answer_failure(connection, id, Kind::Precompile, queued, error),
                 }
@@ -185,7 +186,7 @@ impl Server {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;
-                        connection.send(id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
+                        self.reply(connection, id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
                     }
                     Err(error) => self.answer_failure(connection, id, Kind::Check, queued, error),
                 }
@@ -279,18 +280,27 @@ impl Server {
                 instance
             }
         };
-        connection.append(|out, max| report.encode(id, max, out));
+        self.reply_with(connection, id, &report);
         Outcome::Answered(instance)
     }
 
     fn answer_failure(&self, connection: &Connection, id: RequestId, kind: Kind, queued: Duration, error: WireError) {
         self.runtime.observer.record_error(error.code);
         if matches!(kind, Kind::Execute | Kind::Resume) {
-            let report = Totals::queued(queued).failure(error);
-            connection.append(|out, max| report.encode(id, max, out));
+            self.reply_with(connection, id, &Totals::queued(queued).failure(error));
         } else {
-            connection.send(id, &SidecarMessage::Error(error));
+            self.reply(connection, id, &SidecarMessage::Error(error));
         }
+    }
+
+    fn reply(&self, connection: &Connection, id: RequestId, message: &SidecarMessage<'_>) {
+        self.lock().hub.finish(connection.session, id);
+        connection.send(id, message);
+    }
+
+    fn reply_with(&self, connection: &Connection, id: RequestId, report: &Report) {
+        self.lock().hub.finish(connection.session, id);
+        connection.append(|out, max| report.encode(id, max, out));
     }
 }
 
