@@ -37,14 +37,8 @@ impl Places {
         let root = manifest.join("../..").canonicalize().context("cannot find the repository; use `cargo xtask`")?;
         let cache = cache_directory()?;
         let links = root.join(".nexus");
-        for directory in [cache.join("tmp"), links.clone()] {
-            fs::create_dir_all(&directory).map_err(|error| {
-                advise(
-                    format!("cannot make the directory {}: {error}", directory.display()),
-                    "see who owns it; the cache's place can be chosen by NEXUS_BUILD_CACHE",
-                )
-            })?;
-        }
+        make(&cache.join("tmp"))?;
+        make(&links)?;
         Ok(Self { root, cache, links })
     }
 
@@ -118,6 +112,15 @@ pub fn write_if_changed(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
 }
 
+fn make(directory: &Path) -> Result<()> {
+    fs::create_dir_all(directory).map_err(|error| {
+        advise(
+            format!("cannot make the directory {}: {error}", directory.display()),
+            "see who owns what it stands in; the place of the cache can be chosen by NEXUS_BUILD_CACHE",
+        )
+    })
+}
+
 fn cache_directory() -> Result<PathBuf> {
     let set = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let path = if let Some(chosen) = set("NEXUS_BUILD_CACHE") {
@@ -127,7 +130,7 @@ fn cache_directory() -> Result<PathBuf> {
         base.ok_or_else(|| advise("neither HOME nor XDG_CACHE_HOME is set", "set NEXUS_BUILD_CACHE to a directory"))?
             .join("nexus-sidecar-build")
     };
-    fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+    make(&path)?;
     path.canonicalize().with_context(|| format!("cannot use {}", path.display()))
 }
 
