@@ -89,7 +89,7 @@ fn plant(client: &mut Client, number: usize, channel: &str) -> Segment {
 #[test]
 fn nothing_that_one_execution_did_is_seen_by_the_next() {
     let _w = Watchdog::seconds(150);
-    let (_sidecar, mut client) = Options::new().debug().flag("max-instances", 1).child();
+    let (sidecar, mut client) = Options::new().debug().flag("max-instances", 1).child();
     let search = Run::source(SEARCH).grant(&["state:read:*"]);
     let pristine = client.run(search.clone()).value();
     assert!(pristine["seen"].as_u64().unwrap() > 500, "the search sees little: {pristine}");
@@ -110,6 +110,7 @@ fn nothing_that_one_execution_did_is_seen_by_the_next() {
         assert_eq!(after.value(), pristine, "{about}");
         assert!(!format!("{:?}{:?}", after.logs, after.error).contains("CANARY"), "{about}");
     }
+    assert!(!sidecar.stderr().contains("CANARY"), "the log holds what handlers were given: {}", sidecar.stderr());
     assert!(outcomes.iter().filter(|n| **n > 0).count() >= 2, "the channels all end alike: {outcomes:?}");
 }
 
