@@ -1,6 +1,7 @@
 //! What a process holds, counted from /proc.
 
 use std::fs;
+use std::time::Duration;
 
 /// Counts at one moment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,6 +23,18 @@ impl LeakProbe {
     pub fn counts(&self) -> (usize, usize) {
         (self.fds, self.threads)
     }
+}
+
+/// The counts once they stay the same: connections that were dropped a moment ago are closed by then.
+pub fn settled_counts(pid: u32) -> (usize, usize) {
+    let (mut last, mut same) = (LeakProbe::of(pid).counts(), 0);
+    crate::eventually("the counts settle", Duration::from_secs(10), || {
+        std::thread::sleep(Duration::from_millis(50));
+        let now = LeakProbe::of(pid).counts();
+        same = if std::mem::replace(&mut last, now) == now { same + 1 } else { 0 };
+        same == 4
+    });
+    last
 }
 
 /// Proportional set size: memory of the process, shared pages divided among those who share them.

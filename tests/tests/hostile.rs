@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Status;
-use nexus_tests::{Client, LeakProbe, Options, Rng, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::{Client, Options, Rng, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 const SEED: u64 = 0x0b5e_55ed;
@@ -88,7 +89,7 @@ fn quiet(sidecar: &Sidecar, client: &mut Client) -> (usize, usize) {
         let stats = client.stats();
         (stats.active_instances, stats.queued, stats.suspended_instances) == (0, 0, 0)
     });
-    LeakProbe::of(sidecar.pid()).counts()
+    settled_counts(sidecar.pid())
 }
 
 #[test]

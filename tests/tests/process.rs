@@ -8,7 +8,7 @@ use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
-use nexus_tests::leaks::is_alive;
+use nexus_tests::leaks::{is_alive, settled_counts};
 use nexus_tests::process::command;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{LeakProbe, Options, Run, Watchdog, eventually};
@@ -413,11 +413,11 @@ fn connections_and_executions_leave_no_descriptor_and_no_thread_behind() {
     let mut watcher = sidecar.connect();
     let quiet = |watcher: &mut nexus_tests::Client| {
         eventually("all is quiet", SOON, || watcher.stats().suspended_instances == 0);
-        LeakProbe::of(sidecar.pid()).counts()
+        settled_counts(sidecar.pid())
     };
     let before = quiet(&mut watcher);
     burst();
-    eventually("the counts are back", SOON, || quiet(&mut watcher) == before);
+    assert_eq!(quiet(&mut watcher), before, "descriptors, threads");
 }
 
 #[test]

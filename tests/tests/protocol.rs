@@ -6,7 +6,8 @@ use std::time::Duration;
 use nexus_protocol::message::{Check, Kind, Precompile};
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId, WireError};
 use nexus_tests::golden::{self, Vector};
-use nexus_tests::{Answer, Client, LeakProbe, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::{Answer, Client, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 const MAX_FRAME: usize = 1 << 20;
@@ -359,12 +360,12 @@ fn a_client_that_vanishes_in_the_middle_of_a_frame_leaves_nothing() {
     eventually("the first connection is gone", Duration::from_secs(5), || {
         sidecar.connect().stats().active_instances == 0
     });
-    let before = settled(&sidecar);
+    let before = settled_counts(sidecar.pid());
     let bytes = encoded(5, &Run::source("return 'never'").message());
     for cut in [1, 3, 4, 5, bytes.len() / 2, bytes.len() - 1] {
         sidecar.connect().write_raw(&bytes[..cut]);
     }
-    assert_eq!(settled(&sidecar), before);
+    assert_eq!(settled_counts(sidecar.pid()), before);
 }
 
 #[test]
@@ -444,15 +445,4 @@ fn send_and_leave(sidecar: &Sidecar, bytes: &[u8], silent: bool) {
     client.write_raw(bytes);
     let _ = client.stream().shutdown(std::net::Shutdown::Write);
     while client.next_reply().is_some() {}
-}
-
-/// Counts once they stay the same.
-fn settled(sidecar: &Sidecar) -> (usize, usize) {
-    let mut last = LeakProbe::of(sidecar.pid()).counts();
-    eventually("the counts settle", Duration::from_secs(10), || {
-        std::thread::sleep(Duration::from_millis(100));
-        let now = LeakProbe::of(sidecar.pid()).counts();
-        std::mem::replace(&mut last, now) == now
-    });
-    last
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use nexus_protocol::message::{Cancel, Resolution, Resume, Status};
 use nexus_protocol::{ClientMessage, ErrorCode};
-use nexus_tests::{Answer, Client, LeakProbe, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::{Answer, Client, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 const SEED: u64 = 5_705;
@@ -176,12 +177,10 @@ fn every_request_of_a_storm_is_answered_once_and_nothing_is_left() {
         };
         weather(&sidecar, seed);
         quiet();
-        let before = LeakProbe::of(sidecar.pid()).counts();
+        let before = settled_counts(sidecar.pid());
         assert!(weather(&sidecar, seed + 1000) > STEPS);
         quiet();
-        eventually("descriptors and threads are back", Duration::from_secs(10), || {
-            LeakProbe::of(sidecar.pid()).counts() == before
-        });
+        assert_eq!(settled_counts(sidecar.pid()), before, "descriptors, threads");
         assert!(sidecar.is_running());
         watcher.still_works();
         assert_eq!(sidecar.stdout(), "");
