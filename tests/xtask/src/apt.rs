@@ -94,17 +94,13 @@ fn configuration(directory: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The mirror that this machine already uses for Debian itself.
+/// The mirror that this machine already uses for Debian itself. Asked in a way that needs no package lists, which a new
+/// machine does not have.
 fn debian_mirror() -> Result<String> {
-    let listed = quiet(
-        "asking apt",
-        Command::new("apt-get").args(["indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"]),
-    )
-    .unwrap_or_default();
+    let listed = quiet("asking apt", Command::new("apt-get").args(["update", "--print-uris"])).unwrap_or_default();
     let mirror = listed.lines().find_map(|line| {
-        let mut words = line.split(' ');
-        let (uri, _release, component) = (words.next()?, words.next()?, words.next()?);
-        (component == "main" && uri.trim_end_matches('/').ends_with("/debian")).then(|| uri.to_owned())
+        let (mirror, _) = line.strip_prefix('\'')?.split_once("/dists/")?;
+        mirror.ends_with("/debian").then(|| mirror.to_owned())
     });
     mirror.ok_or_else(|| {
         advise(
