@@ -39,8 +39,14 @@ fn main() {
 }
 
 fn figures(divide: usize) -> Map<String, Value> {
-    let engine =
-        Engine::start(EngineOptions { aot: true, simd: true, bulk_memory: true, stack_bytes: STACK_BYTES, module: None }).expect("the engine starts");
+    let engine = Engine::start(EngineOptions {
+        aot: true,
+        simd: true,
+        bulk_memory: true,
+        stack_bytes: STACK_BYTES,
+        module: None,
+    })
+    .expect("the engine starts");
     let mut instance = engine.instantiate().expect("an instance");
     let mut figures = Map::new();
     let mut put = |name: &str, taken: Vec<Duration>| figures.insert(name.to_owned(), summary(taken));

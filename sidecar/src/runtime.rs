@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Code, Execute, Stats, Status};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
-use crate::cache::disk::DiskTier;
 use crate::analysis;
+use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{CompileCache, Handler, HandlerDigest, Need};
 use crate::config::Config;

@@ -13,6 +13,7 @@ use super::abi::{self, result};
 use super::context::{Breach, Context, MAX_NAME_BYTES, MAX_RANDOM_BYTES, NewCall};
 use super::control::{HostCallGuard, RunControl};
 use super::ffi::{HostTrap, Import, LinearMemory, guarded};
+use super::keeper::Park;
 
 /// Host data of one instance.
 #[derive(Debug, Default)]
@@ -21,6 +22,8 @@ pub struct HostData {
     pub context: Option<Box<Context>>,
     /// Set once, when the instance is made.
     pub link: Option<(LinearMemory, Arc<RunControl>)>,
+    /// For the one guest that is entered and never left.
+    pub park: Option<Arc<Park>>,
 }
 
 /// Names for counting, in the order of the table.
@@ -230,7 +233,7 @@ fn host_call(
     args: &[WasmValue],
     f: impl FnOnce(&mut Call<'_>) -> Answer,
 ) -> Result<i32, HostTrap> {
-    let HostData { context, link } = data;
+    let HostData { context, link, .. } = data;
     let (Some((memory, control)), Some(context)) = (link, context) else {
         // initialising, or a guest that calls out of its turn: there is nothing that it could reach
         return Ok(result::INTERNAL);
@@ -296,6 +299,9 @@ pub fn imports() -> [Import<HostData>; 12] {
             entry: |data, _, _, args| {
                 guarded(
                     |data: &mut HostData, _| {
+                        if let Some(park) = &data.park {
+                            park.stay();
+                        }
                         // needs no memory, so no gate; while the guest is initialised there is no context, and time stands at 0
                         Ok(WasmValue::from_f64(data.context.as_mut().map_or(0.0, |c| c.now_ms())))
                     },

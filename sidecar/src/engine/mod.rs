@@ -17,12 +17,13 @@ pub mod image;
 pub mod instance;
 #[cfg(test)]
 mod instance_tests;
+mod keeper;
 mod load;
 mod state;
 pub mod watchdog;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use wasmedge_sdk::config::Config;
@@ -33,6 +34,7 @@ use ffi::WasmInstance;
 use host::HostData;
 use image::Image;
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
+use keeper::Keeper;
 pub use state::StateView;
 use watchdog::Watchdog;
 
@@ -91,6 +93,8 @@ pub struct Engine {
     inbox: u32,
     inbox_capacity: u32,
     options: EngineOptions,
+    /// Set once, by `start`.
+    keeper: OnceLock<Keeper>,
 }
 
 /// Native stack that a thread needs to run a guest: measured use of hostile recursion, with a margin of two and more
@@ -120,18 +124,25 @@ impl Engine {
             inbox: shared.inbox,
             inbox_capacity: shared.inbox_capacity,
             options,
+            keeper: OnceLock::new(),
         });
-        engine.self_test(Instance::new(engine.clone(), first))?;
+        let mut instance = Instance::new(engine.clone(), first);
+        engine.self_test(&mut instance)?;
+        engine.keep_fault_handlers(&mut instance)?;
         Ok(engine)
     }
 
     /// A pristine instance.
     pub fn instantiate(self: &Arc<Self>) -> Result<Instance, EngineError> {
+        Ok(Instance::new(self.clone(), self.instantiate_wasm()?))
+    }
+
+    fn instantiate_wasm(&self) -> Result<WasmInstance<HostData>, EngineError> {
         let mut wasm = instantiate(&self.module, &self.config)?;
         self.image.install(wasm.memory()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
         wasm.set_global(export::STACK_POINTER, self.image.stack_pointer())
             .map_err(|e| EngineError::Instantiate(e.to_string()))?;
-        Ok(Instance::new(self.clone(), wasm))
+        Ok(wasm)
     }
 
     /// SHA-256 of the guest module: what the compile cache and handles are bound to.
@@ -152,9 +163,21 @@ impl Engine {
         self.image.resident_bytes()
     }
 
+    fn keep_fault_handlers(&self, instance: &mut Instance) -> Result<(), EngineError> {
+        instance.reset().map_err(|e| EngineError::Init(e.to_string()))?;
+        let bytecode = match instance.compile(keeper::SOURCE, None) {
+            Compiled::Bytecode(bytecode) => bytecode,
+            other => return Err(EngineError::Init(format!("{:?} does not compile: {other:?}", keeper::SOURCE))),
+        };
+        let wasm = self.instantiate_wasm()?;
+        let keeper = Keeper::start(wasm, self.inbox, &bytecode, thread_stack_bytes(self.options.stack_bytes))?;
+        let _ = self.keeper.set(keeper);
+        Ok(())
+    }
+
     /// Compiles and runs a small loop. Interpreted, QuickJS is several hundred times slower than native: the limit lies far
     /// from both.
-    fn self_test(self: &Arc<Self>, mut instance: Instance) -> Result<(), EngineError> {
+    fn self_test(&self, instance: &mut Instance) -> Result<(), EngineError> {
         const LOOP: &str = "let n = 0; for (let i = 0; i < 3000; i++) n += i; return n";
         const EXPECTED: &[u8] = &[0xce, 0x00, 0x44, 0xa4, 0x44];
         const ALLOWED: Duration = Duration::from_millis(6);
