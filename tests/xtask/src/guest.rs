@@ -262,10 +262,7 @@ impl Variant {
         let object = unit.with_extension("o");
         let mut compile = Command::new(toolchain::CLANG);
         compile.args(COMPILE).args(self.defines).arg("-I").arg(ours).arg("-isystem").arg(theirs);
-        compile.arg(if unit.starts_with(ours) { "-Wall" } else { "-w" });
-        if unit.starts_with(ours) {
-            compile.args(WARNINGS);
-        }
+        compile.args(if unit.starts_with(ours) { WARNINGS } else { &["-w"] });
         compile.arg("-c").arg(unit).arg("-o").arg(&object);
         let name = unit.file_name().unwrap_or_default().to_string_lossy().into_owned();
         quiet(&format!("compiling {name}"), &mut compile)?;
