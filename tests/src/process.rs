@@ -236,11 +236,15 @@ impl Sidecar {
 
 impl Drop for Sidecar {
     fn drop(&mut self) {
+        let by_itself = self.child.try_wait();
         let _ = self.child.kill();
         let _ = self.child.wait();
         let pid = self.child.id();
         locked(&LIVING).retain(|living| *living != pid);
         if thread::panicking() {
+            if let Ok(Some(status)) = by_itself {
+                eprintln!("the sidecar had ended: {status}");
+            }
             eprintln!("stderr of the sidecar: {}", self.stderr());
         }
     }

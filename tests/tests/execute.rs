@@ -667,6 +667,33 @@ fn builtins_that_do_not_look_at_the_clock_are_stopped_as_well() {
 }
 
 #[test]
+fn a_flood_of_large_host_calls_is_stopped_without_harm() {
+    let _w = Watchdog::seconds(60);
+    const MANY: u64 = 100_000_000;
+    let options =
+        Options::new().flag("max-host-calls", MANY).flag("max-state-mutations", MANY).flag("max-events", MANY);
+    let (mut sidecar, mut client) = options.child();
+    let large = "const s = 'x'.repeat(20000);";
+    for source in [
+        format!("{large} for (;;) $log(s)"),
+        format!("{large} for (;;) try {{ $emit('e', s) }} catch {{}}"),
+        format!("{large} for (;;) $state.k = s"),
+        format!("{large} $state.k = s; for (;;) $state.get('k')"),
+        "for (;;) crypto.getRandomValues(new Uint8Array(60000))".to_owned(),
+    ] {
+        for i in 0..12 {
+            let unlimited = Run::source(&*source).grant(&ALL).timeout_ms(10 + 3 * i);
+            let segment = client.run(unlimited);
+            let stopped =
+                [ErrorCode::Timeout, ErrorCode::ResourceLimit, ErrorCode::MemoryLimit].contains(&segment.code());
+            assert!(stopped, "{source}: {:?}", segment.error());
+        }
+        client.still_works();
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
 fn a_timeout_is_placed_in_the_loop_or_nowhere() {
     let (_w, _s, mut client) = sidecar();
     for source in ["let n = 0\nwhile (true) n++", "let n = 0\nfor (;;) [1].map(x => x + n)"] {

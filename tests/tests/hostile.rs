@@ -13,6 +13,7 @@ use nexus_tests::leaks::settled_counts;
 use nexus_tests::{Client, Options, Rng, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
+/// `NEXUS_HOSTILE_SEED` chooses another order.
 const SEED: u64 = 0x0b5e_55ed;
 /// Of handlers that are to be stopped by it.
 const TIMEOUT_MS: u64 = 150;
@@ -20,6 +21,10 @@ const TIMEOUT_MS: u64 = 150;
 const LONG_TIMEOUT_MS: u64 = 20_000;
 /// Of the deadline, with a machine that does other things too.
 const OVERRUN: Duration = Duration::from_millis(1500);
+
+fn seed() -> u64 {
+    std::env::var("NEXUS_HOSTILE_SEED").map_or(SEED, |seed| seed.parse().expect("a number"))
+}
 
 struct Hostile {
     name: String,
@@ -66,6 +71,8 @@ fn outcome(segment: &Segment) -> (String, String) {
 fn attack(client: &mut Client, hostile: &Hostile) -> Option<String> {
     let grants: Vec<&str> = hostile.grants.iter().map(String::as_str).collect();
     let timeout_ms = if hostile.expected.iter().any(|e| e == "TIMEOUT") { TIMEOUT_MS } else { LONG_TIMEOUT_MS };
+    // shown when the test fails: the last one is the one that did it
+    println!("{}", hostile.name);
     let started = Instant::now();
     let segment = client.run(Run::source(&*hostile.source).grant(&grants).timeout_ms(timeout_ms));
     let took = started.elapsed();
@@ -102,7 +109,7 @@ fn hostile_handlers_end_as_expected_and_harm_nobody() {
     // whatever is made once, on first use, is made
     attack(&mut client, &corpus[0]);
     let before = quiet(&sidecar, &mut client);
-    Rng::new(SEED).shuffle(&mut corpus);
+    Rng::new(seed()).shuffle(&mut corpus);
     let mut wrong = Vec::new();
     for hostile in &corpus {
         wrong.extend(attack(&mut client, hostile));
@@ -119,7 +126,7 @@ fn hostile_handlers_beside_benign_ones() {
     let _w = Watchdog::seconds(150);
     let mut sidecar = Options::new().flag("max-instances", 3).flag("timeout-ms", LONG_TIMEOUT_MS).listen();
     let mut corpus = corpus();
-    Rng::new(SEED + 1).shuffle(&mut corpus);
+    Rng::new(seed() + 1).shuffle(&mut corpus);
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         let (sidecar, done) = (&sidecar, &done);
