@@ -10,12 +10,14 @@ pub(super) enum Word {
     /// `this`, `null`, `true`...: an operand that is no name.
     Literal,
     Name,
-    /// `extends`, `catch`, `is`...: goes on with what came before.
+    /// `extends`, `catch`, `of`...: goes on with what came before.
     Contextual,
     /// `typeof`, `new`, `return`, `function`, `await`, `keyof`...
     Prefix,
     /// `in`, `instanceof`, `as`, `satisfies`.
     Infix,
+    /// `static`, `public`, `declare`...: a name, but many of them in a row are read again and again.
+    Modifier,
     /// `if`, `for`, `with`, `do`.
     Control,
     /// `else`, `while`: may belong to the statement before.
@@ -52,8 +54,10 @@ pub(super) enum Lexeme {
 impl Lexeme {
     /// Behind an operand and a line break, only a new statement can begin like this.
     pub(super) fn can_start_statement(self) -> bool {
-        matches!(self, Self::Word(Word::Name | Word::Literal | Word::Prefix) | Self::Value)
-            || self == Self::Word(Word::Control)
+        matches!(
+            self,
+            Self::Word(Word::Name | Word::Modifier | Word::Literal | Word::Prefix | Word::Control) | Self::Value
+        )
     }
 }
 
@@ -382,9 +386,13 @@ impl<'a> Lexer<'a> {
             }
             b"await" | b"yield" | b"async" | b"keyof" | b"readonly" | b"infer" | b"unique" | b"asserts"
             | b"abstract" => (Word::Prefix, Either),
-            b"extends" | b"implements" | b"is" | b"of" => (Word::Contextual, Either),
+            b"extends" | b"implements" | b"of" => (Word::Contextual, Either),
             b"catch" | b"finally" | b"default" => (Word::Contextual, Operator),
             b"this" | b"null" | b"true" | b"false" | b"super" => (Word::Literal, Operand),
+            b"static" | b"public" | b"private" | b"protected" | b"declare" | b"override" | b"accessor" | b"export"
+            | b"out" | b"get" | b"set" | b"type" | b"namespace" | b"module" | b"global" | b"interface" | b"enum" => {
+                (Word::Modifier, Operand)
+            }
             b"var" | b"const" | b"switch" | b"try" => (Word::Name, Operator),
             b"let" | b"using" => (Word::Name, Either),
             _ => (Word::Name, Operand),

@@ -97,16 +97,29 @@ impl Level {
     }
 }
 
-/// The height of the handler's tree in units, at most.
-pub(super) fn height(source: &str) -> Result<u32, Refusal> {
+/// What the parser and the walks can need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Extent {
+    /// The height of the handler's tree in units, at most.
+    pub(super) height: u32,
+    /// Its tokens. The parser recovers from some mistakes in types by passing over a token, whatever it is; then brackets
+    /// are not what they seem, and it may recurse where nothing nests. But it recurses once a token at most.
+    pub(super) tokens: u32,
+}
+
+/// Bounds a handler.
+pub(super) fn extent(source: &str) -> Result<Extent, Refusal> {
     let mut lexer = Lexer::new(source);
     let mut levels: Vec<Level> = Vec::new();
     let mut level = Level::default();
     let mut guesses: u64 = 0;
+    let mut tokens: u32 = 0;
     let mut after_semicolon = false;
+    let mut modifiers: u64 = 0;
     loop {
         let before = lexer.previous();
         let Some((lexeme, at)) = lexer.next_lexeme() else { break };
+        tokens += 1;
         let starts_statement = lexeme.can_start_statement()
             && before.ends_operand()
             && (lexer.line_break_before() || before.is_brace())
@@ -114,6 +127,10 @@ pub(super) fn height(source: &str) -> Result<u32, Refusal> {
         if starts_statement {
             level.end_statement();
         }
+        // words that may be modifiers are looked through to the last, from each of them
+        let modifier = matches!(lexeme, Lexeme::Word(Word::Modifier | Word::Prefix | Word::Contextual | Word::Infix));
+        modifiers = if modifier { modifiers + 1 } else { 0 };
+        guesses += modifiers;
         match lexeme {
             Lexeme::Open { chains } => {
                 level.nests(if chains { LINKS } else { 0 });
@@ -141,7 +158,7 @@ pub(super) fn height(source: &str) -> Result<u32, Refusal> {
             }
             Lexeme::Word(Word::Prefix) | Lexeme::Prefix | Lexeme::Assigns => level.nests(NESTS),
             Lexeme::Word(Word::Infix) | Lexeme::Infix => level.nests(LINKS),
-            Lexeme::Word(Word::Literal | Word::Name | Word::Contextual) | Lexeme::Value => {}
+            Lexeme::Word(Word::Literal | Word::Name | Word::Modifier | Word::Contextual) | Lexeme::Value => {}
             Lexeme::Skipped(bytes) => level.nests(u32::try_from(bytes).unwrap_or(MAX_HEIGHT).saturating_mul(NESTS)),
             Lexeme::Question => {
                 level.questions += 1;
@@ -156,15 +173,15 @@ pub(super) fn height(source: &str) -> Result<u32, Refusal> {
                 level.angles += u32::from(lexeme == Lexeme::Less);
                 level.guesses += 1;
                 guesses += u64::from(level.base_guesses + level.guesses);
-                if guesses > MAX_GUESSES {
-                    return Err(Refusal::TooManyGuesses(at));
-                }
             }
             Lexeme::Greater => {
                 level.angles = level.angles.saturating_sub(1);
                 level.nests(LINKS);
             }
             Lexeme::Ambiguous => return Err(Refusal::Ambiguous(at)),
+        }
+        if guesses > MAX_GUESSES {
+            return Err(Refusal::TooManyGuesses(at));
         }
         if level.base.saturating_add(level.segment()) > MAX_HEIGHT {
             return Err(Refusal::TooDeep(at));
@@ -179,5 +196,5 @@ pub(super) fn height(source: &str) -> Result<u32, Refusal> {
         around.end_segment();
         height = around.highest;
     }
-    if height > MAX_HEIGHT { Err(Refusal::TooDeep(source.len())) } else { Ok(height) }
+    if height > MAX_HEIGHT { Err(Refusal::TooDeep(source.len())) } else { Ok(Extent { height, tokens }) }
 }

@@ -23,14 +23,9 @@ fn invalid(what: &str, why: impl std::fmt::Display) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, format!("{what}: {why}"))
 }
 
-/// The error for bytes that are no payload: well-formed MessagePack that JavaScript cannot hold, or no MessagePack at all.
+/// The error for bytes that are no payload.
 pub fn not_a_payload(what: &str, error: PayloadError) -> WireError {
-    match error {
-        PayloadError::BadExtension { .. } | PayloadError::TooDeep => {
-            WireError::new(ErrorCode::SerializationError, format!("{what}: {error}"))
-        }
-        _ => invalid(what, error),
-    }
+    WireError::new(error.code(), format!("{what}: {error}"))
 }
 
 /// Checks a request against the configuration.
