@@ -18,10 +18,11 @@ pub(super) enum Word {
     Infix,
     /// `static`, `public`, `declare`...: a name, but many of them in a row are read again and again.
     Modifier,
-    /// `if`, `for`, `with`, `do`.
+    /// `if`, `for`, `with`.
     Control,
-    /// `else`, `while`: may belong to the statement before.
-    Continues,
+    Do,
+    While,
+    Else,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,7 +57,9 @@ impl Lexeme {
     pub(super) fn can_start_statement(self) -> bool {
         matches!(
             self,
-            Self::Word(Word::Name | Word::Modifier | Word::Literal | Word::Prefix | Word::Control) | Self::Value
+            Self::Word(Word::Name | Word::Modifier | Word::Literal | Word::Prefix | Word::Control)
+                | Self::Value
+                | Self::Word(Word::Do | Word::While)
         )
     }
 }
@@ -375,9 +378,9 @@ impl<'a> Lexer<'a> {
         use Previous::{ControlTail, ControlWord, Either, Operand, Operator};
         let (class, previous) = match word {
             b"if" | b"for" | b"with" => (Word::Control, ControlWord),
-            b"while" => (Word::Continues, ControlWord),
-            b"do" => (Word::Control, ControlTail),
-            b"else" => (Word::Continues, ControlTail),
+            b"while" => (Word::While, ControlWord),
+            b"do" => (Word::Do, ControlTail),
+            b"else" => (Word::Else, ControlTail),
             b"in" | b"instanceof" => (Word::Infix, Operator),
             b"as" | b"satisfies" => (Word::Infix, Either),
             b"await" if self.previous == ControlWord => (Word::Prefix, ControlWord),

@@ -127,7 +127,7 @@ fn refused(source: &str, refusal: Refusal) -> Result<Analysis<'_>, SyntaxError> 
             Err(error(source, Mistake { offset, message: "the handler is nested too deeply".into() }))
         }
         Refusal::TooManyGuesses(offset) => {
-            let message = "too many arrow functions or comparisons within one another".into();
+            let message = "too many arrow functions, comparisons or modifiers within one another".into();
             Err(error(source, Mistake { offset, message }))
         }
         Refusal::Ambiguous(offset) => {

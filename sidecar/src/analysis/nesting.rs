@@ -61,6 +61,8 @@ struct Level {
     angles: u32,
     colons: u32,
     questions: u32,
+    /// `do` whose `while` has not come.
+    loops: u32,
 }
 
 impl Level {
@@ -120,7 +122,9 @@ pub(super) fn extent(source: &str) -> Result<Extent, Refusal> {
         let before = lexer.previous();
         let Some((lexeme, at)) = lexer.next_lexeme() else { break };
         tokens += 1;
+        let ends_loop = lexeme == Lexeme::Word(Word::While) && level.loops > 0;
         let starts_statement = lexeme.can_start_statement()
+            && !ends_loop
             && before.ends_operand()
             && (lexer.line_break_before() || before.is_brace())
             && !before.is_control_paren();
@@ -150,10 +154,12 @@ pub(super) fn extent(source: &str) -> Result<Extent, Refusal> {
             }
             Lexeme::Comma => level.end_element(),
             Lexeme::Semicolon => level.end_statement(),
-            Lexeme::Word(word @ (Word::Control | Word::Continues)) => {
-                if after_semicolon && word == Word::Continues {
+            Lexeme::Word(word @ (Word::Control | Word::Do | Word::While | Word::Else)) => {
+                if after_semicolon && (ends_loop || word == Word::Else) {
                     level.statements = level.statements.saturating_add(level.ended);
                 }
+                level.loops += u32::from(word == Word::Do);
+                level.loops -= u32::from(ends_loop);
                 level.statements = level.statements.saturating_add(NESTS);
             }
             Lexeme::Word(Word::Prefix) | Lexeme::Prefix | Lexeme::Assigns => level.nests(NESTS),
