@@ -132,10 +132,10 @@ impl<'a> Walker<'a> {
                     return self.arguments(rest, None, want);
                 }
             }
-            Root::Object | Root::Reflect | Root::Json if path.steps.len() == 1 => {
-                if self.reflection(path.root, last, arguments) {
-                    return self.arguments(arguments.get(1..).unwrap_or_default(), Some(last), want);
-                }
+            Root::Object | Root::Reflect | Root::Json
+                if path.steps.len() == 1 && self.reflection(path.root, last, arguments) =>
+            {
+                return self.arguments(arguments.get(1..).unwrap_or_default(), Some(last), want);
             }
             _ => {}
         }

@@ -123,7 +123,8 @@ impl RunControl {
 
     /// A host call begins. None: the memory is gone, return at once and touch nothing.
     pub fn enter_host(&self) -> Option<HostCallGuard<'_>> {
-        self.leave(RUNNING, HOST).then_some(HostCallGuard(self))
+        // lazily: a guard that is made only to be dropped would set the state back to Running
+        self.leave(RUNNING, HOST).then(|| HostCallGuard(self))
     }
 
     /// Moves on from a state that only the watchdog changes under us, waiting the few microseconds that it needs.
