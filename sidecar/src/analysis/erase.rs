@@ -159,10 +159,6 @@ impl<'a> Visit<'a> for Finder<'_> {
             return self.edit(Edit::Item(it.span()));
         }
         match it {
-            Statement::TSEnumDeclaration(it) => return self.unsupported(it.span, "a TypeScript enum"),
-            Statement::TSNamespaceDeclaration(it) => return self.unsupported(it.span, "a TypeScript namespace"),
-            Statement::TSExternalModuleDeclaration(it) => return self.unsupported(it.span, "a TypeScript module"),
-            Statement::TSImportEqualsDeclaration(it) => return self.unsupported(it.span, "`import x = ...`"),
             Statement::ExpressionStatement(_)
             | Statement::VariableDeclaration(_)
             | Statement::ReturnStatement(_)
@@ -170,6 +166,21 @@ impl<'a> Visit<'a> for Finder<'_> {
             _ => {}
         }
         walk::walk_statement(self, it);
+    }
+
+    // ---- what needs code ----
+
+    fn visit_ts_enum_declaration(&mut self, it: &TSEnumDeclaration<'a>) {
+        self.unsupported(it.span, "a TypeScript enum");
+    }
+    fn visit_ts_namespace_declaration(&mut self, it: &TSNamespaceDeclaration<'a>) {
+        self.unsupported(it.span, "a TypeScript namespace");
+    }
+    fn visit_ts_external_module_declaration(&mut self, it: &TSExternalModuleDeclaration<'a>) {
+        self.unsupported(it.span, "a TypeScript module");
+    }
+    fn visit_ts_import_equals_declaration(&mut self, it: &TSImportEqualsDeclaration<'a>) {
+        self.unsupported(it.span, "`import x = ...`");
     }
 
     // ---- types ----

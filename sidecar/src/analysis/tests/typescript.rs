@@ -216,6 +216,7 @@ fn what_needs_generated_code_is_named_where_it_stands() {
         ("let a = 1\nenum A { B }", "enum", 2, 1),
         ("const enum A { B }", "enum", 1, 1),
         ("namespace A { export const b = 1 }", "namespace", 1, 1),
+        ("if (a) { namespace A { type B = 1 } }", "namespace", 1, 10),
         ("class A {\n  constructor(private x: number) {}\n}", "parameter property", 2, 15),
         ("class A { constructor(readonly x) {} }", "parameter property", 1, 23),
         ("@a class A {}", "decorator", 1, 1),
