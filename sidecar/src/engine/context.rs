@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nexus_protocol::{CapabilitySet, EffectList, payload};
+use nexus_protocol::{CapabilitySet, EffectList};
 
 use super::host::HOST_CALLS;
 use super::state::StateView;
@@ -256,9 +256,4 @@ impl Context {
 /// Milliseconds since 1970, by the wall clock.
 fn wall_clock_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_millis() as f64)
-}
-
-/// Whether bytes of a client are a payload that the guest may be given.
-pub fn check_payload(bytes: &[u8]) -> Result<(), payload::PayloadError> {
-    payload::validate_shape(bytes)
 }

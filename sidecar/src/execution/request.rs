@@ -8,7 +8,7 @@ use nexus_protocol::{CapabilitySet, ErrorCode, WireError};
 
 use crate::config::Config;
 use crate::engine::StateView;
-use crate::engine::context::{Context, ExecutionLimits, check_payload};
+use crate::engine::context::{Context, ExecutionLimits};
 use crate::os;
 
 /// A request whose values are good.
@@ -35,7 +35,7 @@ pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireErro
     let state = request.state.unwrap_or(payload::EMPTY_MAP);
     StateView::check(state).map_err(|e| not_a_payload("state", e))?;
     for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
-        bytes.map_or(Ok(()), check_payload).map_err(|e| not_a_payload(what, e))?;
+        bytes.map_or(Ok(()), payload::validate_shape).map_err(|e| not_a_payload(what, e))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
     let mut context =

@@ -339,7 +339,7 @@ struct FailureFields<'a> {
 fn resolution_bytes<'a>(resolution: &Resolution<'a>) -> Result<ResolutionBytes<'a>, WireError> {
     match resolution {
         Resolution::Value(None) => Ok(ResolutionBytes::Value(payload::NIL)),
-        Resolution::Value(Some(bytes)) => match crate::engine::context::check_payload(bytes) {
+        Resolution::Value(Some(bytes)) => match payload::validate_shape(bytes) {
             Ok(()) => Ok(ResolutionBytes::Value(bytes)),
             Err(e) => Err(execution::not_a_payload("value", e)),
         },
