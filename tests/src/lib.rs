@@ -7,6 +7,8 @@
 pub mod bench;
 /// A client that can send anything.
 pub mod client;
+/// QuickJS-ng's own tests as handlers.
+pub mod conformance;
 /// The vectors of `protocol/golden`.
 pub mod golden;
 /// Counts of what a process holds.
