@@ -7,6 +7,7 @@ import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import { MAX_BUFFER_SUSPENSIONS } from './limits.js';
 import type { HelloInfo } from './messages.js';
+import type { ResidentState } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
 import { runHandler, type RunOptions, type RunResult } from './run.js';
 import type {
@@ -85,6 +86,14 @@ export class NexusRuntime {
   async cancel(suspensionId: string): Promise<boolean> {
     this.#bufferSuspensions.delete(suspensionId);
     return this.#core.cancel(suspensionId);
+  }
+
+  /**
+   * Leaves a state with the sidecar: a map (or a Buffer of MessagePack). Executions then run on it by its handle, given as
+   * `state`, and their mutations are applied to it. It goes with `dispose`, and with the sidecar.
+   */
+  async createState(state: unknown = {}): Promise<ResidentState> {
+    return this.#core.createState(state);
   }
 
   /** The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError. */

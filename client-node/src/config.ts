@@ -22,6 +22,9 @@ export interface SidecarConfig {
   maxFrameBytes?: number;
   maxQueued?: number;
   maxQueueMs?: number;
+  maxStates?: number;
+  maxStateBytes?: number;
+  maxTotalStateBytes?: number;
   cacheDir?: string;
   maxCacheSizeBytes?: number;
   enableAOT?: boolean;
@@ -68,6 +71,9 @@ const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
   maxFrameBytes: 'count',
   maxQueued: 'count',
   maxQueueMs: 'count',
+  maxStates: 'count',
+  maxStateBytes: 'count',
+  maxTotalStateBytes: 'count',
   cacheDir: 'string',
   maxCacheSizeBytes: 'count',
   enableAOT: 'boolean',

@@ -9,6 +9,7 @@ import type { Fields } from './fields.js';
 import { Handles } from './handles.js';
 import { Link } from './link.js';
 import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
+import { checkUse, createState, type ResidentState } from './resident.js';
 import { readCheck, readHandle, readStats } from './results.js';
 import type { HandlerCheck, RuntimeStats } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
@@ -32,6 +33,10 @@ export class Core {
   /** The connection when a sidecar has been asked for something already: for what must not start one. */
   existing(): Connection | undefined {
     return this.#link.existing();
+  }
+
+  async createState(state: unknown): Promise<ResidentState> {
+    return createState(this.#link.connection(), state);
   }
 
   execute<Result>(request: ExecuteRequest, read: ReadResult<Result>): Promise<Result> {
@@ -134,6 +139,7 @@ export function executeOn<Result>(
   read: ReadResult<Result>,
   options?: RequestOptions,
 ): Promise<Result> {
+  checkUse(request.resident, connection);
   return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request), read, options);
 }
 

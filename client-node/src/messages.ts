@@ -7,6 +7,7 @@ import { encodeFields, Float, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
 import { writeValue } from './payload.js';
 import { Bin, MalformedError, Reader } from './reader.js';
+import type { ResidentUse } from './resident.js';
 import type { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
@@ -23,6 +24,10 @@ export const Kind = {
   metrics: 0x08,
   ping: 0x09,
   shutdown: 0x0a,
+  createState: 0x0b,
+  patchState: 0x0c,
+  snapshotState: 0x0d,
+  disposeState: 0x0e,
   helloAnswer: 0x81,
   result: 0x82,
   compiled: 0x83,
@@ -31,6 +36,10 @@ export const Kind = {
   statsAnswer: 0x87,
   metricsAnswer: 0x88,
   pong: 0x89,
+  stateCreated: 0x8b,
+  statePatched: 0x8c,
+  stateSnapshot: 0x8d,
+  stateDisposed: 0x8e,
   error: 0xff,
 } as const;
 
@@ -43,6 +52,8 @@ export interface ExecuteRequest {
   panelId?: string | undefined;
   handlerName?: string | undefined;
   state?: Payload;
+  /** Instead of `state`. */
+  resident?: ResidentUse | undefined;
   args?: Payload;
   scope?: Payload;
   capabilities?: readonly string[] | undefined;
@@ -69,6 +80,7 @@ export function writeExecute(writer: Writer, id: number, request: ExecuteRequest
     if (!present(value)) continue;
     writer.string(key);
     if (key === 'state' || key === 'args' || key === 'scope') writePayload(writer, value);
+    else if (key === 'resident') encodeFields(writer, (value as ResidentUse).fields);
     else encodeFields(writer, value as Fields);
   }
   return at;
@@ -80,6 +92,7 @@ const EXECUTE_KEYS = [
   'panelId',
   'handlerName',
   'state',
+  'resident',
   'args',
   'scope',
   'capabilities',
@@ -117,6 +130,45 @@ export function writeResume(writer: Writer, id: number, suspension: string, valu
 export function writeResumeError(writer: Writer, id: number, suspension: string, error: ExtensionError): number {
   const at = beginFrame(writer, Kind.resume, id);
   encodeFields(writer, { suspension, error: { message: error.message, name: error.name, code: error.code } });
+  return at;
+}
+
+export function writeCreateState(writer: Writer, id: number, state: Payload): number {
+  const at = beginFrame(writer, Kind.createState, id);
+  writer.mapHeader(present(state) ? 1 : 0);
+  if (present(state)) {
+    writer.string('state');
+    writePayload(writer, state);
+  }
+  return at;
+}
+
+export interface PatchRequest {
+  id: string;
+  set?: Payload;
+  delete?: readonly string[] | undefined;
+  expectVersion?: number | undefined;
+}
+
+export function writePatchState(writer: Writer, id: number, patch: PatchRequest): number {
+  const { set, expectVersion } = patch;
+  const deleted = patch.delete;
+  const at = beginFrame(writer, Kind.patchState, id);
+  writer.mapHeader(1 + Number(present(set)) + Number(present(deleted)) + Number(present(expectVersion)));
+  writer.string('id');
+  writer.string(patch.id);
+  if (present(set)) {
+    writer.string('set');
+    writePayload(writer, set);
+  }
+  if (deleted !== undefined) {
+    writer.string('delete');
+    encodeFields(writer, deleted);
+  }
+  if (expectVersion !== undefined) {
+    writer.string('expectVersion');
+    writer.uint(expectVersion);
+  }
   return at;
 }
 

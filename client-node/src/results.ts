@@ -62,6 +62,7 @@ function readRest<Args>(fields: Fields, result: { suspensions: Suspension<Args>[
   const [suspension] = result.suspensions;
   if (suspension !== undefined) result.suspension = suspension;
   else if (result.status === 'suspended') throw new MalformedError('suspended without a suspension');
+  if (fields['stateVersion'] !== undefined) result.stateVersion = uint(fields, 'stateVersion');
   if (fields['error'] !== undefined) result.error = readError(fields['error']);
   else if (result.status === 'error') throw new MalformedError('status error without an error');
 }
@@ -69,6 +70,7 @@ function readRest<Args>(fields: Fields, result: { suspensions: Suspension<Args>[
 interface RestOf<Args> {
   status: ExecutionResult['status'];
   suspension?: Suspension<Args>;
+  stateVersion?: number;
   error?: ExecutionResult['error'];
 }
 
@@ -144,6 +146,8 @@ const STATS_KEYS = [
   'cacheSizeBytes',
   'queued',
   'uptimeMs',
+  'residentStates',
+  'residentStateBytes',
 ] as const satisfies readonly (keyof RuntimeStats)[];
 
 const FLOAT_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>(['cacheHitRate', 'avgExecutionTimeUs']);

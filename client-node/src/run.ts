@@ -28,6 +28,8 @@ export type Extensions = Readonly<Record<string, Readonly<Record<string, Extensi
 export interface Segment {
   seq: number;
   status: ExecutionResult['status'];
+  /** On a resident state: its version with this segment's mutations in it. */
+  stateVersion?: number;
   stateMutations: StateMutation[];
   events: EmittedEvent[];
   viewCommands: ViewCommand[];
@@ -56,6 +58,8 @@ export interface RunResult {
   viewCommands: ViewCommand[];
   logs: LogRecord[];
   segments: Segment[];
+  /** On a resident state: its version at the end. */
+  stateVersion?: number;
   /** Of the whole execution. */
   metrics: ExecutionMetrics;
 }
@@ -166,6 +170,7 @@ class Run {
   #deliver(result: ExecutionResult): void {
     const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
     const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
+    if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
     this.#segments.push(segment);
     this.#notify(segment);
     if (result.error !== undefined) this.#fail(result.error);
@@ -255,6 +260,7 @@ class Run {
       segments: this.#segments,
       metrics: result.metrics,
     };
+    if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
     for (const segment of this.#segments) {
       append(run.stateMutations, segment.stateMutations);
       append(run.events, segment.events);

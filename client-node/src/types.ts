@@ -18,7 +18,7 @@ interface ContextBase {
   seed?: number | bigint;
 }
 
-/** Plain values; or a Buffer of MessagePack in any of the three, and then the result comes in Buffers. */
+/** Plain values, and a ResidentState for `state` as well; or a Buffer of MessagePack in any of the three, and then the result comes in Buffers. */
 export interface HandlerContext extends ContextBase {
   state?: unknown;
   args?: unknown;
@@ -78,6 +78,8 @@ interface ResultBase<Args> {
   status: 'success' | 'suspended' | 'error';
   /** Number of this segment within its execution, from 0. */
   seq: number;
+  /** On a resident state: its version with this segment's mutations in it. */
+  stateVersion?: number;
   /** The oldest outstanding call: what a loop that handles one at a time looks at. */
   suspension?: Suspension<Args>;
   /** Every outstanding call, oldest first. */
@@ -131,4 +133,6 @@ export interface RuntimeStats {
   cacheSizeBytes: number;
   queued: number;
   uptimeMs: number;
+  residentStates: number;
+  residentStateBytes: number;
 }

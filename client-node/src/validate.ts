@@ -5,6 +5,7 @@
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
+import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext } from './types.js';
 
 const SUSPENSION_ID = /^[0-9a-f]{32}$/;
@@ -59,10 +60,12 @@ export function contextFields(
     throw invalid('`strictCapabilities` is not a boolean');
   }
   if (seed !== undefined) checkSeed(seed);
+  const resident = ResidentState.use(context.state);
   return {
     panelId,
     handlerName,
-    state: context.state,
+    state: resident === undefined ? context.state : undefined,
+    resident,
     args: context.args,
     scope: context.scope,
     capabilities,

@@ -7,8 +7,9 @@ import { decodePayload, encodePayload, NexusError } from '@nexus/sidecar';
 import { Float } from '../dist/esm/fields.js';
 import { endFrame, FrameSplitter } from '../dist/esm/frames.js';
 import * as limits from '../dist/esm/limits.js';
-import { Kind, readAnswer, readError, readHello, writeExecute, writeHello, writeRequest, writeResume, writeResumeError, type Answer } from '../dist/esm/messages.js';
+import { Kind, readAnswer, readError, readHello, writeCreateState, writeExecute, writeHello, writePatchState, writeRequest, writeResume, writeResumeError, type Answer } from '../dist/esm/messages.js';
 import { Bin, MalformedError } from '../dist/esm/reader.js';
+import { readCreated, readDisposed, readSnapshot } from '../dist/esm/resident.js';
 import { readBufferResult, readCheck, readHandle, readPlainResult, readStats } from '../dist/esm/results.js';
 import { Writer } from '../dist/esm/writer.js';
 
@@ -120,6 +121,10 @@ test('every answer of a sidecar is accepted by its typed reader', () => {
     [Kind.checked]: readCheck,
     [Kind.statsAnswer]: readStats,
     [Kind.metricsAnswer]: (fields) => assert.equal(typeof fields['text'], 'string'),
+    [Kind.stateCreated]: readCreated,
+    [Kind.statePatched]: (fields) => assert.equal(typeof fields['version'], 'number'),
+    [Kind.stateSnapshot]: readSnapshot,
+    [Kind.stateDisposed]: readDisposed,
     [Kind.pong]: (fields) => assert.deepEqual(fields, {}),
     [Kind.error]: (fields) => readError(fields['error']),
   };
@@ -176,7 +181,11 @@ function write(writer: Writer, { kind, id }: Vector, fields: Record<string, neve
     case Kind.hello:
       return writeHello(writer, fields['client'] ?? '');
     case Kind.execute:
-      return writeExecute(writer, id, fields);
+      return writeExecute(writer, id, fields['resident'] === undefined ? fields : { ...fields, resident: { fields: fields['resident'] } as never });
+    case Kind.createState:
+      return writeCreateState(writer, id, fields['state']);
+    case Kind.patchState:
+      return writePatchState(writer, id, { id: '', ...fields });
     case Kind.resume:
       return fields['error'] === undefined
         ? writeResume(writer, id, fields['suspension'] ?? '', fields['value'])

@@ -8,6 +8,7 @@ use std::thread::{self, JoinHandle};
 
 use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats};
 use nexus_protocol::{ClientMessage, ErrorCode};
+use serde::Serialize;
 
 use crate::call::Call;
 use crate::child::SidecarChild;
@@ -18,6 +19,7 @@ use crate::extensions::CallError;
 use crate::link::{Answer, Link, Pending};
 use crate::payload::Payload;
 use crate::reader;
+use crate::resident::ResidentState;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
@@ -110,6 +112,19 @@ impl Client {
             Ok(run) => Call::new(run),
             Err(error) => Call::failed(error),
         }
+    }
+
+    /// Leaves a state with the sidecar: a map or struct. Executions then run on it, see [`Context::resident`].
+    pub fn create_state<T: Serialize + ?Sized>(&self, state: &T) -> Call<ResidentState> {
+        match Payload::encode(state) {
+            Ok(state) => self.create_state_payload(&state),
+            Err(error) => Call::failed(error.into()),
+        }
+    }
+
+    /// [`create_state`](Self::create_state), as MessagePack.
+    pub fn create_state_payload(&self, state: &Payload) -> Call<ResidentState> {
+        ResidentState::create(&self.0.link, state)
     }
 
     /// Compiles a handler ahead of its first execution.
@@ -253,7 +268,7 @@ impl Drop for Inner {
     }
 }
 
-const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
+pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
 
 pub(crate) fn segment(answer: Answer) -> Result<Segment, Error> {
     match answer {
@@ -287,7 +302,9 @@ fn send_precompile(link: &Arc<Link>, source: &str, handler_name: Option<&str>) -
 
 fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context) -> Result<Pending, Error> {
     let code = handler.to_send();
-    link.send(&ClientMessage::Execute(context.request(code.code())?))
+    let mut request = context.request(code.code())?;
+    request.resident = context.resident_on(link)?;
+    link.send(&ClientMessage::Execute(request))
 }
 
 /// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,

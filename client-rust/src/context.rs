@@ -1,12 +1,15 @@
 //! What a handler is given: values, grants, bounds.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::message::{CallLimits, Code, Execute};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
 use serde::Serialize;
 
 use crate::error::Error;
+use crate::link::Link;
 use crate::payload::Payload;
+use crate::resident::{ResidentState, ResidentUse};
 
 /// What a handler is given. Cheap to clone: the values are shared.
 ///
@@ -23,6 +26,7 @@ pub struct Context {
     panel_id: Option<String>,
     handler_name: Option<String>,
     state: Option<Payload>,
+    resident: Option<ResidentUse>,
     args: Option<Payload>,
     scope: Option<Payload>,
     capabilities: Vec<String>,
@@ -76,6 +80,7 @@ impl Context {
     #[must_use]
     pub fn state<T: Serialize + ?Sized>(mut self, state: &T) -> Self {
         self.state = self.encoded(state);
+        self.resident = None;
         self
     }
 
@@ -83,6 +88,31 @@ impl Context {
     #[must_use]
     pub fn state_payload(mut self, state: Payload) -> Self {
         self.state = Some(state);
+        self.resident = None;
+        self
+    }
+
+    /// `$state`: a state that stays with the sidecar. Mutations are applied to it.
+    #[must_use]
+    pub fn resident(self, state: &ResidentState) -> Self {
+        self.on_resident(state, None, false)
+    }
+
+    /// [`resident`](Self::resident), but the execution ends with an error if anybody else changes the state meanwhile.
+    #[must_use]
+    pub fn resident_exclusive(self, state: &ResidentState) -> Self {
+        self.on_resident(state, None, true)
+    }
+
+    /// [`resident_exclusive`](Self::resident_exclusive), and only if the state has this version when it begins.
+    #[must_use]
+    pub fn resident_at(self, state: &ResidentState, version: u64) -> Self {
+        self.on_resident(state, Some(version), true)
+    }
+
+    fn on_resident(mut self, state: &ResidentState, expect_version: Option<u64>, exclusive: bool) -> Self {
+        self.state = None;
+        self.resident = Some(ResidentUse::new(state, expect_version, exclusive));
         self
     }
 
@@ -163,7 +193,12 @@ impl Context {
         self
     }
 
-    /// The request for `code` in this context.
+    /// What it says of a resident state, for a request on `link`.
+    pub(crate) fn resident_on(&self, link: &Arc<Link>) -> Result<Option<Resident<'_>>, Error> {
+        self.resident.as_ref().map(|used| used.on(link)).transpose()
+    }
+
+    /// The request for `code` in this context, without the resident state.
     pub(crate) fn request<'a>(&'a self, code: Code<'a>) -> Result<Execute<'a>, Error> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());

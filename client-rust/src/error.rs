@@ -31,6 +31,12 @@ pub enum Error {
     /// A request that cannot be sent, for its size mostly.
     #[error(transparent)]
     Request(Arc<EncodeError>),
+    /// The sidecar that kept a resident state has gone, and the state with it.
+    #[error("the sidecar that kept this state has gone, and the state with it: create it again")]
+    StateGone,
+    /// The resident state is one of another client.
+    #[error("the resident state belongs to another client")]
+    ForeignState,
     /// The run was cancelled by its token.
     #[error("the run was cancelled")]
     Cancelled,
@@ -59,7 +65,8 @@ impl Error {
             },
             Self::Payload(PayloadError::Malformed(_)) => ErrorCode::InvalidArgument,
             Self::Payload(_) => ErrorCode::SerializationError,
-            Self::Request(_) => ErrorCode::InvalidArgument,
+            Self::Request(_) | Self::ForeignState => ErrorCode::InvalidArgument,
+            Self::StateGone => ErrorCode::SidecarGone,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Protocol { .. } => ErrorCode::ProtocolError,
         }

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
-use nexus_protocol::message::{Cancel, HelloLimits, Stats};
+use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, Stats};
 use nexus_protocol::{ClientMessage, RequestId};
 
 use crate::compiled::{Checked, CompiledParts};
@@ -42,6 +42,10 @@ pub(crate) enum Answer {
     Stats(Box<Stats>),
     Metrics(String),
     Pong,
+    StateCreated(String),
+    StatePatched(u64),
+    StateSnapshot(u64, Vec<u8>),
+    StateDisposed(bool),
 }
 
 type AnswerSlot = Slot<Result<Answer, Error>>;
@@ -97,6 +101,11 @@ impl Link {
         }
     }
 
+    /// Whether the connection has ended.
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.requests).closed.is_some()
+    }
+
     /// Waits for the end of the connection, which is told as the error that calls fail with.
     pub(crate) fn closed(self: &Arc<Self>) -> Closed {
         let slot = Slot::new();
@@ -140,12 +149,20 @@ impl Link {
         }
     }
 
-    /// An answer that nobody heard: if it is a suspended execution, it would wait for nothing.
+    /// An answer that nobody heard: a suspended execution would wait for nothing, a state be kept for nobody.
     fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, on_reader_thread: bool) {
-        let Ok(Answer::Segment(segment)) = unheard else { return };
-        let Some(suspension) = segment.suspensions.into_iter().next() else { return };
         let link = Arc::clone(self);
-        let cancel = move || link.cancel(Cancel::Suspension(&suspension.id));
+        let cancel: Box<dyn FnOnce() + Send> = match unheard {
+            Ok(Answer::Segment(segment)) => {
+                let Some(suspension) = segment.suspensions.into_iter().next() else { return };
+                Box::new(move || link.cancel(Cancel::Suspension(&suspension.id)))
+            }
+            Ok(Answer::StateCreated(id)) => Box::new(move || {
+                let sent = link.send(&ClientMessage::DisposeState(DisposeState { id: &id }));
+                sent.map(Pending::forget).unwrap_or_default();
+            }),
+            _ => return,
+        };
         if on_reader_thread {
             // The reader must not wait for a write: the sidecar may wait for it to read. Rare enough for a thread.
             std::thread::spawn(cancel);
@@ -201,7 +218,7 @@ impl Pending {
     }
 
     /// Gives the answer up without cancelling anything. The entry stays until the answer comes.
-    fn forget(mut self) {
+    pub(crate) fn forget(mut self) {
         if let Some(slot) = self.slot.take() {
             slot.abandon();
         }

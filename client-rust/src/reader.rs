@@ -163,6 +163,10 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         SidecarMessage::Stats(stats) => Ok(Answer::Stats(Box::new(stats))),
         SidecarMessage::Metrics(metrics) => Ok(Answer::Metrics(metrics.text.to_owned())),
         SidecarMessage::Pong => Ok(Answer::Pong),
+        SidecarMessage::StateCreated(created) => Ok(Answer::StateCreated(created.id.to_owned())),
+        SidecarMessage::StatePatched(patched) => Ok(Answer::StatePatched(patched.version)),
+        SidecarMessage::StateSnapshot(snapshot) => Ok(Answer::StateSnapshot(snapshot.version, snapshot.state.to_vec())),
+        SidecarMessage::StateDisposed(done) => Ok(Answer::StateDisposed(done.disposed)),
         _ => Err(Error::protocol("an answer of a kind that no request has")),
     };
     link.complete(envelope.id, answer);

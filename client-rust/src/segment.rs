@@ -19,6 +19,8 @@ pub struct Segment {
     pub status: Status,
     /// Its number within the execution, from 0.
     pub seq: u32,
+    /// On a resident state: its version with this segment's mutations in it.
+    pub state_version: Option<u64>,
     /// What the handler returned; nil unless `status` is `Success`.
     pub value: Payload,
     /// Every outstanding call, oldest first.
@@ -182,6 +184,7 @@ impl From<SegmentResult<'_>> for Segment {
         Self {
             status: result.status,
             seq: result.seq,
+            state_version: result.state_version,
             value: Payload::from_bytes(result.value.unwrap_or(payload::NIL).to_vec()),
             suspensions: result.suspensions.iter().map(Suspension::from).collect(),
             error: result.error,

@@ -70,6 +70,12 @@ flags! {
     max_queued(u64) = "--max-queued";
     /// Time that one may wait.
     max_queue_ms(u64) = "--max-queue-ms";
+    /// Resident states of one connection.
+    max_states(u64) = "--max-states";
+    /// Their bytes.
+    max_state_bytes(u64) = "--max-state-bytes";
+    /// Bytes of those of all connections.
+    max_total_state_bytes(u64) = "--max-total-state-bytes";
     /// Size of the compile cache.
     max_cache_size_bytes(u64) = "--max-cache-size-bytes";
     /// Native code; false interprets.

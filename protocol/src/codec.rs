@@ -135,6 +135,10 @@ pub fn decode_client(body: &[u8]) -> Result<Envelope<ClientMessage<'_>>, DecodeE
         Some(Kind::Metrics) => raw.no_fields(ClientMessage::Metrics)?,
         Some(Kind::Ping) => raw.no_fields(ClientMessage::Ping)?,
         Some(Kind::Shutdown) => raw.no_fields(ClientMessage::Shutdown)?,
+        Some(Kind::CreateState) => ClientMessage::CreateState(raw.fields()?),
+        Some(Kind::PatchState) => ClientMessage::PatchState(raw.fields()?),
+        Some(Kind::SnapshotState) => ClientMessage::SnapshotState(raw.fields()?),
+        Some(Kind::DisposeState) => ClientMessage::DisposeState(raw.fields()?),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
     if raw.id.is_request() == matches!(message, ClientMessage::Hello(_)) {
@@ -155,6 +159,10 @@ pub fn decode_sidecar(body: &[u8]) -> Result<Envelope<SidecarMessage<'_>>, Decod
         Some(Kind::StatsAnswer) => SidecarMessage::Stats(raw.fields()?),
         Some(Kind::MetricsAnswer) => SidecarMessage::Metrics(raw.fields()?),
         Some(Kind::Pong) => raw.no_fields(SidecarMessage::Pong)?,
+        Some(Kind::StateCreated) => SidecarMessage::StateCreated(raw.fields()?),
+        Some(Kind::StatePatched) => SidecarMessage::StatePatched(raw.fields()?),
+        Some(Kind::StateSnapshot) => SidecarMessage::StateSnapshot(raw.fields()?),
+        Some(Kind::StateDisposed) => SidecarMessage::StateDisposed(raw.fields()?),
         Some(Kind::Error) => SidecarMessage::Error(raw.fields::<ErrorFields<WireError>>()?.error),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
@@ -183,6 +191,10 @@ impl ClientMessage<'_> {
             Self::Metrics => Kind::Metrics,
             Self::Ping => Kind::Ping,
             Self::Shutdown => Kind::Shutdown,
+            Self::CreateState(_) => Kind::CreateState,
+            Self::PatchState(_) => Kind::PatchState,
+            Self::SnapshotState(_) => Kind::SnapshotState,
+            Self::DisposeState(_) => Kind::DisposeState,
         }
     }
 
@@ -196,6 +208,10 @@ impl ClientMessage<'_> {
             Self::Resume(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Cancel(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Check(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::CreateState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::PatchState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::SnapshotState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::DisposeState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Stats | Self::Metrics | Self::Ping | Self::Shutdown => {
                 encode_frame(kind, id, &NoFields {}, max_body_bytes, out)
             }
@@ -215,6 +231,10 @@ impl SidecarMessage<'_> {
             Self::Stats(_) => Kind::StatsAnswer,
             Self::Metrics(_) => Kind::MetricsAnswer,
             Self::Pong => Kind::Pong,
+            Self::StateCreated(_) => Kind::StateCreated,
+            Self::StatePatched(_) => Kind::StatePatched,
+            Self::StateSnapshot(_) => Kind::StateSnapshot,
+            Self::StateDisposed(_) => Kind::StateDisposed,
             Self::Error(_) => Kind::Error,
         }
     }
@@ -231,6 +251,10 @@ impl SidecarMessage<'_> {
             Self::Stats(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Metrics(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Pong => encode_frame(kind, id, &NoFields {}, max_body_bytes, out),
+            Self::StateCreated(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::StatePatched(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::StateSnapshot(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::StateDisposed(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Error(error) => encode_frame(kind, id, &ErrorFields { error }, max_body_bytes, out),
         }
     }
@@ -385,10 +409,10 @@ mod tests {
     #[test]
     fn unknown_keys_are_ignored_and_unknown_kinds_do_not_end_the_connection() {
         assert!(decode_client(&body(9, 1, &[0x81, 0xa3, b'n', b'e', b'w', 0x91, 1])).is_ok());
-        let error = decode_client(&body(0x70, 1, &[0x80])).unwrap_err();
+        let error = decode_client(&body(0x7f, 1, &[0x80])).unwrap_err();
         assert!(!error.ends_connection());
         assert!(!decode_client(&body(0x82, 1, &[0x80])).unwrap_err().ends_connection());
-        assert!(decode_client(&body(0x70, 1, &[0xc0])).unwrap_err().ends_connection());
+        assert!(decode_client(&body(0x7f, 1, &[0xc0])).unwrap_err().ends_connection());
     }
 
     #[test]

@@ -214,6 +214,25 @@ impl WireError {
         error
     }
 
+    /// INVALID_ARGUMENT for a resident state that is not one of this connection.
+    pub fn unknown_state() -> Self {
+        let message = "there is no such resident state: it is unknown, was disposed, or belongs to another connection";
+        let mut error = Self::new(ErrorCode::InvalidArgument, message).with_context_text("reason", "unknown-state");
+        error.retryable = true;
+        error
+    }
+
+    /// INVALID_ARGUMENT for a resident state that has another version than the request counts on.
+    pub fn stale_version(version: u64, expected: u64) -> Self {
+        let message = format!("the resident state has version {version}, not {expected}");
+        let mut error = Self::new(ErrorCode::InvalidArgument, message)
+            .with_context_text("reason", "stale-version")
+            .with_context_number("version", version)
+            .with_context_number("expected", expected);
+        error.retryable = true;
+        error
+    }
+
     /// RESOURCE_LIMIT that names the resource, its limit and how many there would have been.
     pub fn resource_limit(resource: &str, limit: u64, count: u64) -> Self {
         Self::new(ErrorCode::ResourceLimit, format!("{resource}: {count} is over the limit of {limit}"))

@@ -73,6 +73,25 @@ impl FromStr for SuspensionId {
     }
 }
 
+/// One resident state. Text form: 32 lower-case hex digits. Random, so that a handle of a sidecar that has gone is not one
+/// of the next; no secret, since only its own connection can use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StateId(pub [u8; SUSPENSION_ID_BYTES]);
+
+impl fmt::Display for StateId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        SuspensionId(self.0).fmt(f)
+    }
+}
+
+impl FromStr for StateId {
+    type Err = SuspensionIdError;
+
+    fn from_str(text: &str) -> Result<Self, SuspensionIdError> {
+        text.parse().map(|SuspensionId(bytes)| Self(bytes))
+    }
+}
+
 fn hex_digit(digit: u8) -> Result<u8, SuspensionIdError> {
     match digit {
         b'0'..=b'9' => Ok(digit.wrapping_sub(b'0')),

@@ -42,7 +42,7 @@ pub mod effects;
 pub mod error;
 /// Bytes to bodies and back.
 pub mod frame;
-/// Request and suspension identifiers.
+/// Identifiers of requests, suspensions and resident states.
 pub mod ids;
 /// Every bound, with its unit and reason.
 pub mod limits;
@@ -62,7 +62,7 @@ pub use codec::{DecodeError, DecodeReason, Envelope, decode_client, decode_sidec
 pub use effects::EffectList;
 pub use error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
 pub use frame::{EncodeError, FrameDecoder, FrameError, OwnedFrame, encode_frame};
-pub use ids::{RequestId, SuspensionId, SuspensionIdError};
+pub use ids::{RequestId, StateId, SuspensionId, SuspensionIdError};
 pub use message::{ClientMessage, Kind, SidecarMessage};
 pub use payload::PayloadError;
 pub use version::{MAGIC, ProtocolVersion, VersionMismatch, VersionRange};

@@ -116,6 +116,21 @@ pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 /// Both tiers of the compile cache, each.
 pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
 
+// ---- Resident states ------------------------------------------------------------------------------------------
+
+/// Resident states of one connection.
+pub const DEFAULT_MAX_STATES: u64 = 1_000;
+/// What the resident states of one connection take, versions included that a suspended execution still reads.
+pub const DEFAULT_MAX_STATE_BYTES: u64 = 256 << 20;
+/// The same, of all connections together.
+pub const DEFAULT_MAX_TOTAL_STATE_BYTES: u64 = 1 << 30;
+/// What a key of a resident state counts beside its name and its value: two allocations and its place in the map.
+pub const STATE_ENTRY_BYTES: u64 = 128;
+/// What an empty resident state counts.
+pub const STATE_BYTES: u64 = 256;
+/// Longest key: as long as a handler can name.
+pub const MAX_STATE_KEY_BYTES: usize = 1024;
+
 // ---- Clients --------------------------------------------------------------------------------------------------
 
 /// Time until a sidecar has to have said hello: it loads its engine first, on a machine that may be busy.

@@ -13,12 +13,17 @@ use crate::strict;
 
 mod answer;
 mod request;
+mod resident;
 
 pub use answer::{
     Checked, Compiled, Done, ExecutionMetrics, HelloLimits, MetricsText, PendingCall, SegmentResult, SidecarHello,
     Stats, Status, SuspendMode,
 };
 pub use request::{CallFailure, CallLimits, Cancel, Check, ClientHello, Code, Execute, Precompile, Resolution, Resume};
+pub use resident::{
+    CreateState, DisposeState, PatchState, Resident, SnapshotState, StateCreated, StateDisposed, StatePatched,
+    StateSnapshot,
+};
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $number:literal;)*) => {
@@ -61,6 +66,14 @@ kinds! {
     Ping = 0x09;
     /// Drain and end.
     Shutdown = 0x0a;
+    /// Keep a state.
+    CreateState = 0x0b;
+    /// Change a kept state.
+    PatchState = 0x0c;
+    /// Read a kept state.
+    SnapshotState = 0x0d;
+    /// Forget a kept state.
+    DisposeState = 0x0e;
     /// Sidecar's first frame.
     HelloAnswer = 0x81;
     /// One segment of an execution.
@@ -77,6 +90,14 @@ kinds! {
     MetricsAnswer = 0x88;
     /// Yes.
     Pong = 0x89;
+    /// Where a state is kept.
+    StateCreated = 0x8b;
+    /// Its new version.
+    StatePatched = 0x8c;
+    /// Its contents.
+    StateSnapshot = 0x8d;
+    /// It is gone.
+    StateDisposed = 0x8e;
     /// Failure.
     Error = 0xff;
 }
@@ -121,6 +142,14 @@ pub enum ClientMessage<'a> {
     Ping,
     /// Drain and end.
     Shutdown,
+    /// Keep a state.
+    CreateState(CreateState<'a>),
+    /// Change a kept state.
+    PatchState(PatchState<'a>),
+    /// Read a kept state.
+    SnapshotState(SnapshotState<'a>),
+    /// Forget a kept state.
+    DisposeState(DisposeState<'a>),
 }
 
 /// What the sidecar sends.
@@ -147,6 +176,14 @@ pub enum SidecarMessage<'a> {
     Metrics(MetricsText<'a>),
     /// Yes.
     Pong,
+    /// Where a state is kept.
+    StateCreated(StateCreated<'a>),
+    /// Its new version.
+    StatePatched(StatePatched),
+    /// Its contents.
+    StateSnapshot(StateSnapshot<'a>),
+    /// It is gone.
+    StateDisposed(StateDisposed),
     /// Failure.
     Error(WireError),
 }

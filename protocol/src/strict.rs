@@ -37,6 +37,17 @@ pub(crate) fn texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Resul
     Ok(texts.into_iter().map(|text| text.0).collect())
 }
 
+/// An optional bool; absent = false.
+pub(crate) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    Option::<bool>::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// An optional array of str in which absent and empty differ.
+pub(crate) fn opt_texts<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<&'a str>>, D::Error> {
+    let texts = Option::<Vec<Text<'a>>>::deserialize(deserializer)?;
+    Ok(texts.map(|texts| texts.into_iter().map(|text| text.0).collect()))
+}
+
 pub(crate) fn bin<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<&'a [u8], D::Error> {
     Bin::deserialize(deserializer).map(|bin| bin.0)
 }

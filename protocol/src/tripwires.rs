@@ -21,6 +21,10 @@ const _: () = {
     assert!(K::Metrics.number() == 0x08 && K::MetricsAnswer.number() == 0x88);
     assert!(K::Ping.number() == 0x09 && K::Pong.number() == 0x89);
     assert!(K::Shutdown.number() == 0x0a && K::Error.number() == 0xff);
+    assert!(K::CreateState.number() == 0x0b && K::StateCreated.number() == 0x8b);
+    assert!(K::PatchState.number() == 0x0c && K::StatePatched.number() == 0x8c);
+    assert!(K::SnapshotState.number() == 0x0d && K::StateSnapshot.number() == 0x8d);
+    assert!(K::DisposeState.number() == 0x0e && K::StateDisposed.number() == 0x8e);
 
     assert!(E::ProtocolError.number() == 100);
     assert!(E::InvalidArgument.number() == 200 && E::InvalidHandler.number() == 201);

@@ -22,6 +22,8 @@ pub mod observe;
 pub mod os;
 /// Pristine instances, ready to run.
 pub mod pool;
+/// States that stay between executions.
+pub mod resident;
 /// Compile, execute, resume: everything but the transport.
 pub mod runtime;
 /// The `serve` command.

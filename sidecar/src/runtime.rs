@@ -21,6 +21,7 @@ use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot};
 use crate::pool::Pool;
+use crate::resident::ResidentState;
 
 /// See the module.
 pub struct Runtime {
@@ -51,6 +52,8 @@ pub struct Load {
     pub suspended: u64,
     pub suspensions: u64,
     pub queued: u64,
+    pub resident_states: u64,
+    pub resident_state_bytes: u64,
 }
 
 impl Runtime {
@@ -160,10 +163,17 @@ impl Runtime {
 
     // ---- executing ----
 
-    /// Runs a handler up to its first suspension or its end. `queued`: how long the request has waited.
-    pub fn execute(&self, request: &Execute<'_>, queued: Duration, register: Register<'_>) -> (Report, Progress) {
+    /// Runs a handler up to its first suspension or its end. `resident`: the state that the request names, if there is
+    /// such a one. `queued`: how long the request has waited.
+    pub fn execute(
+        &self,
+        request: &Execute<'_>,
+        resident: Option<Arc<ResidentState>>,
+        queued: Duration,
+        register: Register<'_>,
+    ) -> (Report, Progress) {
         let mut totals = Totals::queued(queued);
-        let (report, progress) = match self.begin(request, &mut totals, register) {
+        let (report, progress) = match self.begin(request, resident, &mut totals, register) {
             Ok(begun) => begun,
             Err(error) => (totals.failure(error), Progress::Finished(None)),
         };
@@ -173,10 +183,11 @@ impl Runtime {
     fn begin(
         &self,
         request: &Execute<'_>,
+        resident: Option<Arc<ResidentState>>,
         totals: &mut Totals,
         register: Register<'_>,
     ) -> Result<(Report, Progress), WireError> {
-        let input = execution::prepare(request, &self.config)?;
+        let mut input = execution::prepare(request, &self.config, resident)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
         let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
@@ -186,6 +197,7 @@ impl Runtime {
         if input.strict {
             refuse_uncovered(&found.handler, &input.context.capabilities)?;
         }
+        input.context.state.renew()?;
         let instance = self.lease()?;
         register(instance.control());
         Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
@@ -267,9 +279,12 @@ impl Runtime {
             instances_created: pool.created,
             instances_reused: pool.reused,
             total_memory_bytes: (load.active + pool.available + load.suspended) * self.engine.idle_bytes() as u64
-                + cache.bytes,
+                + cache.bytes
+                + load.resident_state_bytes,
             suspensions: load.suspensions,
             queued: load.queued,
+            resident_states: load.resident_states,
+            resident_state_bytes: load.resident_state_bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             cache_rejected: cache.rejected,

@@ -6,7 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nexus_protocol::message::{
-    CallFailure, Cancel, Check, ClientHello, HelloLimits, Precompile, Resolution, Resume, Stats, Status, SuspendMode,
+    CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, PatchState, Precompile,
+    Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
@@ -36,6 +37,7 @@ pub struct Segment {
     pub seq: u32,
     pub value: Option<Vec<u8>>,
     pub mutations: Value,
+    pub state_version: Option<u64>,
     pub events: Value,
     pub view_commands: Value,
     pub logs: Value,
@@ -94,6 +96,10 @@ pub enum Answer {
     Stats(Stats),
     Metrics(String),
     Pong,
+    StateCreated { id: String, version: u64 },
+    StatePatched { version: u64 },
+    StateSnapshot { version: u64, state: Vec<u8> },
+    StateDisposed { disposed: bool },
     Error(WireError),
 }
 
@@ -302,6 +308,55 @@ impl Client {
         }
     }
 
+    /// The id of a state that was at its first version.
+    #[track_caller]
+    pub fn create_state(&mut self, state: &Value) -> String {
+        match self.try_create_state(&pack(state)) {
+            Ok((id, 1)) => id,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn try_create_state(&mut self, state: &[u8]) -> Result<(String, u64), WireError> {
+        match self.request(&ClientMessage::CreateState(CreateState { state: Some(state) })) {
+            Answer::StateCreated { id, version } => Ok((id, version)),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn patch_state(
+        &mut self,
+        id: &str,
+        set: &Value,
+        delete: &[&str],
+        expect_version: Option<u64>,
+    ) -> Result<u64, WireError> {
+        let set = pack(set);
+        let patch = PatchState { id, set: Some(&set), delete: delete.to_vec(), expect_version };
+        match self.request(&ClientMessage::PatchState(patch)) {
+            Answer::StatePatched { version } => Ok(version),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn snapshot_state(&mut self, id: &str, keys: Option<&[&str]>) -> Result<(u64, Value), WireError> {
+        let keys = keys.map(<[&str]>::to_vec);
+        match self.request(&ClientMessage::SnapshotState(SnapshotState { id, keys })) {
+            Answer::StateSnapshot { version, state } => Ok((version, unpack(&state))),
+            Answer::Error(error) => Err(error),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    pub fn dispose_state(&mut self, id: &str) -> bool {
+        match self.request(&ClientMessage::DisposeState(DisposeState { id })) {
+            Answer::StateDisposed { disposed } => disposed,
+            other => panic!("{other:?}"),
+        }
+    }
+
     #[track_caller]
     pub fn stats(&mut self) -> Stats {
         match self.request(&ClientMessage::Stats) {
@@ -349,6 +404,7 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
             seq: r.seq,
             value: r.value.map(<[u8]>::to_vec),
             mutations: list(r.state_mutations),
+            state_version: r.state_version,
             events: list(r.events),
             view_commands: list(r.view_commands),
             logs: list(r.logs),
@@ -381,6 +437,10 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
         SidecarMessage::Stats(stats) => Answer::Stats(stats),
         SidecarMessage::Metrics(text) => Answer::Metrics(text.text.to_owned()),
         SidecarMessage::Pong => Answer::Pong,
+        SidecarMessage::StateCreated(c) => Answer::StateCreated { id: c.id.to_owned(), version: c.version },
+        SidecarMessage::StatePatched(p) => Answer::StatePatched { version: p.version },
+        SidecarMessage::StateSnapshot(s) => Answer::StateSnapshot { version: s.version, state: s.state.to_vec() },
+        SidecarMessage::StateDisposed(d) => Answer::StateDisposed { disposed: d.disposed },
         SidecarMessage::Error(error) => Answer::Error(error),
         other => panic!("a message of a newer protocol: {other:?}"),
     }

@@ -1,7 +1,7 @@
 //! Execute requests in few words.
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::message::{CallLimits, Code, Execute};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
 use serde_json::Value;
 
 /// MessagePack of a JSON value.
@@ -20,6 +20,7 @@ pub struct Run {
     source: String,
     handle: Option<Vec<u8>>,
     state: Option<Vec<u8>>,
+    resident: Option<(String, Option<u64>, bool)>,
     args: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
     capabilities: Vec<String>,
@@ -47,6 +48,18 @@ impl Run {
     #[must_use]
     pub fn state_bytes(mut self, state: Vec<u8>) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// Runs on a resident state.
+    #[must_use]
+    pub fn resident(self, id: &str) -> Self {
+        self.resident_with(id, None, false)
+    }
+
+    #[must_use]
+    pub fn resident_with(mut self, id: &str, expect_version: Option<u64>, exclusive: bool) -> Self {
+        self.resident = Some((id.to_owned(), expect_version, exclusive));
         self
     }
 
@@ -108,6 +121,11 @@ impl Run {
         let code = self.handle.as_deref().map_or(Code::Source(&self.source), Code::Handler);
         let mut execute = Execute::new(code);
         execute.state = self.state.as_deref();
+        execute.resident = self.resident.as_ref().map(|(id, expect_version, exclusive)| Resident {
+            id,
+            expect_version: *expect_version,
+            exclusive: *exclusive,
+        });
         execute.args = self.args.as_deref();
         execute.scope = self.scope.as_deref();
         execute.capabilities = self.capabilities.iter().map(String::as_str).collect();

@@ -1,9 +1,10 @@
 //! One vector per message, in its smallest and its fullest form, and forms that a reader has to accept too.
 
 use nexus_protocol::message::{
-    CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, Done, Execute, ExecutionMetrics,
-    HelloLimits, MetricsText, PendingCall, Precompile, Resolution, Resume, SegmentResult, SidecarHello, Stats, Status,
-    SuspendMode,
+    CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, CreateState, DisposeState, Done,
+    Execute, ExecutionMetrics, HelloLimits, MetricsText, PatchState, PendingCall, Precompile, Resident, Resolution,
+    Resume, SegmentResult, SidecarHello, SnapshotState, StateCreated, StateDisposed, StatePatched, StateSnapshot,
+    Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, EffectList, ErrorCode, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError, limits,
@@ -16,11 +17,12 @@ use crate::tagged;
 
 const SUSPENSION: &str = "00112233445566778899aabbccddeeff";
 const OTHER_SUSPENSION: &str = "ffeeddccbbaa99887766554433221100";
+const STATE: &str = "8899aabbccddeeff0011223344556677";
 const ENGINE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 pub(crate) fn all() -> Vec<Vector> {
-    [requests(), answers(), results(), errors(), lenient()].into_iter().flatten().collect()
+    [requests(), answers(), results(), resident(), errors(), lenient()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Vector> {
@@ -116,6 +118,8 @@ fn answers() -> Vec<Vector> {
             max_state_mutations: limits::DEFAULT_MAX_STATE_MUTATIONS,
             max_events: limits::DEFAULT_MAX_EVENTS,
             max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
+            max_states: limits::DEFAULT_MAX_STATES,
+            max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
         },
     };
     let compiled = Compiled {
@@ -142,6 +146,8 @@ fn answers() -> Vec<Vector> {
         cache_size_bytes: 1 << 20,
         queued: 0,
         uptime_ms: 86_400_000,
+        resident_states: 3,
+        resident_state_bytes: 30 << 20,
     };
     let text = "# TYPE nexus_handler_executions_total counter\nnexus_handler_executions_total{status=\"success\"} 3\n";
     vec![
@@ -210,6 +216,67 @@ fn results() -> Vec<Vector> {
         sidecar("result-full", "returned, with every sort of effect", &SidecarMessage::Result(full)),
         sidecar("result-suspended", "waits for two calls", &SidecarMessage::Result(suspended)),
         sidecar("result-error", "failed, with the effects before it", &SidecarMessage::Result(failed)),
+    ]
+}
+
+/// States that stay with the sidecar.
+fn resident() -> Vec<Vector> {
+    let mut on_state = Execute::new(Code::Source("$state.n += 1"));
+    on_state.resident = Some(Resident::new(STATE));
+    let mut exclusive = on_state.clone();
+    exclusive.resident = Some(Resident { expect_version: Some(7), exclusive: true, ..Resident::new(STATE) });
+    let patch = PatchState { id: STATE, set: None, delete: vec![], expect_version: None };
+    let full_patch = PatchState {
+        set: Some(&[0x81, 0xa1, b'n', 0x02]),
+        delete: vec!["draft", "żółw"],
+        expect_version: Some(1 << 50),
+        ..patch.clone()
+    };
+    let snapshot = |keys| ClientMessage::SnapshotState(SnapshotState { id: STATE, keys });
+    let mut result = SegmentResult::new(Status::Success, 0);
+    result.state_version = Some(8);
+    vec![
+        client("execute-resident", "on a resident state", &ClientMessage::Execute(on_state)),
+        client("execute-resident-exclusive", "on one version, and nobody else", &ClientMessage::Execute(exclusive)),
+        client("create-state-empty", "no state is an empty one", &ClientMessage::CreateState(CreateState::default())),
+        client(
+            "create-state",
+            "keep a state",
+            &ClientMessage::CreateState(CreateState { state: Some(&[0x81, 0xa1, b'n', 0x01]) }),
+        ),
+        client("patch-state-nothing", "changes nothing", &ClientMessage::PatchState(patch)),
+        client("patch-state", "every key", &ClientMessage::PatchState(full_patch)),
+        client("snapshot-state", "all of it", &snapshot(None)),
+        client("snapshot-state-keys", "two keys", &snapshot(Some(vec!["n", "m"]))),
+        client("snapshot-state-no-keys", "none is not all: only the version is wanted", &snapshot(Some(vec![]))),
+        client("dispose-state", "forget", &ClientMessage::DisposeState(DisposeState { id: STATE })),
+        sidecar(
+            "answer-state-created",
+            "where it is kept",
+            &SidecarMessage::StateCreated(StateCreated { id: STATE, version: 1 }),
+        ),
+        sidecar(
+            "answer-state-patched",
+            "its new version",
+            &SidecarMessage::StatePatched(StatePatched { version: 1 << 40 }),
+        ),
+        sidecar(
+            "answer-state-snapshot",
+            "what it holds",
+            &SidecarMessage::StateSnapshot(StateSnapshot { version: 8, state: &[0x81, 0xa1, b'n', 0x02] }),
+        ),
+        sidecar(
+            "answer-state-disposed",
+            "there was one",
+            &SidecarMessage::StateDisposed(StateDisposed { disposed: true }),
+        ),
+        sidecar("result-state-version", "ran on a resident state", &SidecarMessage::Result(result)),
+        sidecar("error-unknown-state", "no such state", &SidecarMessage::Error(WireError::unknown_state())),
+        sidecar(
+            "error-stale-version",
+            "the state has moved on",
+            &SidecarMessage::Error(WireError::stale_version(8, 7)),
+        ),
     ]
 }
 

@@ -36,6 +36,11 @@ pub struct HelloLimits {
     pub max_state_mutations: u64,
     pub max_events: u64,
     pub max_in_flight: u64,
+    /// 0: the sidecar keeps no states.
+    #[serde(default)]
+    pub max_states: u64,
+    #[serde(default)]
+    pub max_state_bytes: u64,
 }
 
 macro_rules! named {
@@ -145,6 +150,10 @@ pub struct Stats {
     pub cache_size_bytes: u64,
     pub queued: u64,
     pub uptime_ms: u64,
+    #[serde(default)]
+    pub resident_states: u64,
+    #[serde(default)]
+    pub resident_state_bytes: u64,
 }
 
 /// One segment of an execution: how it ended, and what happened in it. Payload fields as in SPEC 3.
@@ -157,6 +166,8 @@ pub struct SegmentResult<'a> {
     pub value: Option<&'a [u8]>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
     pub state_mutations: Option<&'a [u8]>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state_version: Option<u64>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
     pub events: Option<&'a [u8]>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
@@ -179,6 +190,7 @@ impl SegmentResult<'_> {
             seq,
             value: None,
             state_mutations: None,
+            state_version: None,
             events: None,
             view_commands: None,
             logs: None,

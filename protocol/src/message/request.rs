@@ -5,6 +5,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::error::{ErrorCode, WireError};
 use crate::limits::MAX_LABEL_BYTES;
+use crate::message::Resident;
 use crate::strict::{self, bins};
 use crate::version::{ProtocolVersion, VersionRange};
 
@@ -43,6 +44,8 @@ pub struct Execute<'a> {
     pub panel_id: Option<&'a str>,
     pub handler_name: Option<&'a str>,
     pub state: Option<&'a [u8]>,
+    /// Instead of `state`.
+    pub resident: Option<Resident<'a>>,
     pub args: Option<&'a [u8]>,
     pub scope: Option<&'a [u8]>,
     pub capabilities: Vec<&'a str>,
@@ -62,6 +65,7 @@ impl<'a> Execute<'a> {
             panel_id: None,
             handler_name: None,
             state: None,
+            resident: None,
             args: None,
             scope: None,
             capabilities: Vec::new(),
@@ -154,6 +158,8 @@ struct ExecuteFields<'a> {
     handler_name: Option<&'a str>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
     state: Option<&'a [u8]>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    resident: Option<Resident<'a>>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
     args: Option<&'a [u8]>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
@@ -183,20 +189,33 @@ struct ExecuteFields<'a> {
 #[error("exactly one of {0} has to be there")]
 struct ExactlyOneOf(&'static str);
 
-impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
-    type Error = ExactlyOneOf;
+/// An execute with keys that exclude one another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+enum ExecuteError {
+    #[error(transparent)]
+    Code(#[from] ExactlyOneOf),
+    #[error("`state` and `resident` exclude one another")]
+    TwoStates,
+}
 
-    fn try_from(fields: ExecuteFields<'a>) -> Result<Self, ExactlyOneOf> {
+impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
+    type Error = ExecuteError;
+
+    fn try_from(fields: ExecuteFields<'a>) -> Result<Self, ExecuteError> {
         let code = match (fields.source, fields.handler) {
             (Some(source), None) => Code::Source(source),
             (None, Some(handler)) => Code::Handler(handler),
-            (None, None) | (Some(_), Some(_)) => return Err(ExactlyOneOf("`source` and `handler`")),
+            (None, None) | (Some(_), Some(_)) => return Err(ExactlyOneOf("`source` and `handler`").into()),
         };
+        if fields.state.is_some() && fields.resident.is_some() {
+            return Err(ExecuteError::TwoStates);
+        }
         Ok(Self {
             code,
             panel_id: fields.panel_id,
             handler_name: fields.handler_name,
             state: fields.state,
+            resident: fields.resident,
             args: fields.args,
             scope: fields.scope,
             capabilities: fields.capabilities,
@@ -221,6 +240,7 @@ impl<'a> From<Execute<'a>> for ExecuteFields<'a> {
             panel_id: execute.panel_id,
             handler_name: execute.handler_name,
             state: execute.state,
+            resident: execute.resident,
             args: execute.args,
             scope: execute.scope,
             capabilities: execute.capabilities,

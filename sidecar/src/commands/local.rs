@@ -66,7 +66,7 @@ impl Sidecar for Local {
 
 impl Local {
     fn execute(&mut self, execute: &Execute<'_>) -> Report {
-        let (report, progress) = self.runtime.execute(execute, Duration::ZERO, &mut |_| {});
+        let (report, progress) = self.runtime.execute(execute, None, Duration::ZERO, &mut |_| {});
         self.keep(progress);
         report
     }

@@ -49,6 +49,10 @@ pub struct Config {
     pub max_frame_bytes: u64,
     pub max_queued: u64,
     pub max_queue_ms: u64,
+    /// Of one connection, as the next.
+    pub max_states: u64,
+    pub max_state_bytes: u64,
+    pub max_total_state_bytes: u64,
     /// `None`: compiled handlers are kept in memory only.
     pub cache_dir: Option<PathBuf>,
     pub max_cache_size_bytes: u64,
@@ -82,6 +86,9 @@ impl Default for Config {
             max_frame_bytes: limits::DEFAULT_MAX_FRAME_BYTES,
             max_queued: limits::DEFAULT_MAX_QUEUED,
             max_queue_ms: limits::DEFAULT_MAX_QUEUE_MS,
+            max_states: limits::DEFAULT_MAX_STATES,
+            max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
+            max_total_state_bytes: limits::DEFAULT_MAX_TOTAL_STATE_BYTES,
             cache_dir: None,
             max_cache_size_bytes: limits::DEFAULT_MAX_CACHE_SIZE_BYTES,
             enable_aot: true,

@@ -50,7 +50,7 @@ const fn millis(min: u64) -> Kind {
     Kind::Millis { min, max: MAX_WAIT_MS }
 }
 
-pub static SETTINGS: [Setting; 25] = [
+pub static SETTINGS: [Setting; 28] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
@@ -120,6 +120,15 @@ pub static SETTINGS: [Setting; 25] = [
     ),
     setting("maxQueueMs", millis(0), "Time that one execution may wait for an instance", |c| {
         Place::Number(&mut c.max_queue_ms)
+    }),
+    setting("maxStates", count(0, MAX_COUNT), "Resident states of one connection", |c| {
+        Place::Number(&mut c.max_states)
+    }),
+    setting("maxStateBytes", bytes(0, 64 * GIB), "Resident states of one connection, in memory", |c| {
+        Place::Number(&mut c.max_state_bytes)
+    }),
+    setting("maxTotalStateBytes", bytes(0, 64 * GIB), "Resident states of all connections, in memory", |c| {
+        Place::Number(&mut c.max_total_state_bytes)
     }),
     setting(
         "cacheDir",

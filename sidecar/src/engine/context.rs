@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use nexus_protocol::{CapabilitySet, EffectList};
+use nexus_protocol::{CapabilitySet, EffectList, WireError};
 
 use super::host::HOST_CALLS;
 use super::state::StateView;
@@ -246,6 +246,16 @@ impl Context {
         let number = i32::try_from(call.number).map_err(|_| super::abi::result::INTERNAL)?;
         self.new_calls.push(call);
         Ok(number)
+    }
+
+    /// Brings the segment's mutations into the resident state, if that is what the handler has. When that fails they have
+    /// not happened, and nobody hears of them. See [`StateView::settle`].
+    pub fn settle_state(&mut self) -> Result<Option<u64>, WireError> {
+        let settled = self.state.settle();
+        if settled.is_err() {
+            self.effects.state_mutations.clear();
+        }
+        settled
     }
 
     pub fn take_effects(&mut self) -> Effects {

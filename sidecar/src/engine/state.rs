@@ -1,12 +1,18 @@
-//! The state of one execution as the host sees it: the client's MessagePack map, never decoded, under the handler's writes.
+//! The state of one execution as the host sees it: what the client gave, never decoded, under the handler's writes.
 //!
-//! The map is walked once, when a key is first needed; values are skipped. A key is then found by binary search, so that a
-//! handler that reads one key of a large state pays for the walk and for that key.
+//! A state that came with the request is a MessagePack map; it is walked once, when a key is first needed, and values are
+//! skipped. A key is then found by binary search, so that a handler that reads one key of a large state pays for the walk
+//! and for that key. A resident state is read as it was when the execution began, and pays for the key alone; what the
+//! handler writes is brought into it at the end of each segment.
 
 use std::collections::HashMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use nexus_protocol::WireError;
 use nexus_protocol::payload::{self, PayloadError};
+
+use crate::resident::{Changes, ResidentState, Snapshot};
 
 /// One key of the client's map: where its name and its value stand.
 #[derive(Debug)]
@@ -15,20 +21,105 @@ struct Entry {
     value: Range<u32>,
 }
 
+/// A state that belongs to the execution alone.
+#[derive(Debug)]
+struct Given {
+    bytes: Vec<u8>,
+    /// Sorted by key, stable: of equal keys the last one counts, as in JavaScript.
+    index: Option<Vec<Entry>>,
+}
+
+/// A state that outlives the execution.
+#[derive(Debug)]
+struct Kept {
+    state: Arc<ResidentState>,
+    snapshot: Snapshot,
+    /// Version that the last change set of this execution made, or that it began with.
+    version: u64,
+    /// The version that it has to begin with.
+    expected: Option<u64>,
+    /// Nobody else may change the state while this execution goes on.
+    exclusive: bool,
+    /// Keys written since the last change set.
+    unsettled: Vec<Box<str>>,
+}
+
+#[derive(Debug)]
+enum Base {
+    Given(Given),
+    Kept(Kept),
+}
+
 /// State of one execution.
 #[derive(Debug)]
 pub struct StateView {
-    base: Vec<u8>,
-    /// Sorted by key, stable: of equal keys the last one counts, as in JavaScript.
-    index: Option<Vec<Entry>>,
+    base: Base,
     /// What the handler wrote; None: deleted.
     written: HashMap<Box<str>, Option<Box<[u8]>>>,
 }
 
+impl Given {
+    fn index(&mut self) -> &[Entry] {
+        if self.index.is_none() {
+            let start = self.bytes.as_ptr() as usize;
+            let place = |part: &[u8]| {
+                let at = (part.as_ptr() as usize - start) as u32;
+                at..at + part.len() as u32
+            };
+            let mut entries: Vec<Entry> = payload::map_entries(&self.bytes)
+                .into_iter()
+                .flatten()
+                .map_while(Result::ok)
+                .map(|(key, value)| Entry { key: place(key.as_bytes()), value: place(value) })
+                .collect();
+            entries.sort_by(|a, b| self.bytes[range(&a.key)].cmp(&self.bytes[range(&b.key)]));
+            self.index = Some(entries);
+        }
+        self.index.as_deref().unwrap_or_default()
+    }
+
+    fn get(&mut self, key: &str) -> Option<&[u8]> {
+        self.index();
+        let entries = self.index.as_deref().unwrap_or_default();
+        let after = entries.partition_point(|e| self.bytes[range(&e.key)] <= *key.as_bytes());
+        let entry = entries.get(after.checked_sub(1)?)?;
+        (self.bytes[range(&entry.key)] == *key.as_bytes()).then(|| &self.bytes[range(&entry.value)])
+    }
+
+    fn keys(&mut self) -> Vec<&str> {
+        self.index();
+        let bytes = &self.bytes;
+        let keys = self.index.as_deref().unwrap_or_default().iter();
+        keys.filter_map(|e| std::str::from_utf8(&bytes[range(&e.key)]).ok()).collect()
+    }
+}
+
 impl StateView {
-    /// `base`: a MessagePack map, already found to be one value (`check`).
-    pub fn new(base: Vec<u8>) -> Self {
-        Self { base, index: None, written: HashMap::new() }
+    /// `state`: a MessagePack map, already found to be one value (`check`).
+    pub fn new(state: Vec<u8>) -> Self {
+        Self { base: Base::Given(Given { bytes: state, index: None }), written: HashMap::new() }
+    }
+
+    /// A resident state, as it is now. `expected`: the version that it has to have; nobody else may change it then.
+    pub fn resident(state: Arc<ResidentState>, expected: Option<u64>, exclusive: bool) -> Result<Self, WireError> {
+        let snapshot = state.snapshot();
+        let version = snapshot.version();
+        let exclusive = exclusive || expected.is_some();
+        let kept = Kept { state, snapshot, version, expected, exclusive, unsettled: Vec::new() };
+        let mut view = Self { base: Base::Kept(kept), written: HashMap::new() };
+        view.renew()?;
+        Ok(view)
+    }
+
+    /// The execution is about to begin: what it reads is the resident state as it is now.
+    pub fn renew(&mut self) -> Result<(), WireError> {
+        let Base::Kept(kept) = &mut self.base else { return Ok(()) };
+        kept.snapshot = kept.state.snapshot();
+        kept.version = kept.snapshot.version();
+        match kept.expected {
+            Some(expected) if expected != kept.version => Err(WireError::stale_version(kept.version, expected)),
+            _ => Ok(()),
+        }
     }
 
     /// Whether bytes that a client sent can be a state. Strings within values are not looked at.
@@ -39,65 +130,72 @@ impl StateView {
         Ok(())
     }
 
-    fn index(&mut self) -> &[Entry] {
-        if self.index.is_none() {
-            let start = self.base.as_ptr() as usize;
-            let place = |part: &[u8]| {
-                let at = (part.as_ptr() as usize - start) as u32;
-                at..at + part.len() as u32
-            };
-            let mut entries: Vec<Entry> = payload::map_entries(&self.base)
-                .into_iter()
-                .flatten()
-                .map_while(Result::ok)
-                .map(|(key, value)| Entry { key: place(key.as_bytes()), value: place(value) })
-                .collect();
-            entries.sort_by(|a, b| self.base[range(&a.key)].cmp(&self.base[range(&b.key)]));
-            self.index = Some(entries);
-        }
-        self.index.as_deref().unwrap_or_default()
-    }
-
     /// The encoded value of a key.
     pub fn get(&mut self, key: &str) -> Option<&[u8]> {
         if self.written.contains_key(key) {
             return self.written.get(key)?.as_deref();
         }
-        self.index();
-        let entries = self.index.as_deref().unwrap_or_default();
-        let after = entries.partition_point(|e| self.base[range(&e.key)] <= *key.as_bytes());
-        let entry = entries.get(after.checked_sub(1)?)?;
-        (self.base[range(&entry.key)] == *key.as_bytes()).then(|| &self.base[range(&entry.value)])
+        match &mut self.base {
+            Base::Given(given) => given.get(key),
+            Base::Kept(kept) => kept.snapshot.get(key),
+        }
     }
 
     pub fn set(&mut self, key: &str, value: &[u8]) {
-        self.written.insert(key.into(), Some(value.into()));
+        self.write(key, Some(value.into()));
     }
 
     /// Whether the key was there.
     pub fn delete(&mut self, key: &str) -> bool {
         let had = self.get(key).is_some();
-        self.written.insert(key.into(), None);
+        self.write(key, None);
         had
+    }
+
+    fn write(&mut self, key: &str, value: Option<Box<[u8]>>) {
+        if let Base::Kept(kept) = &mut self.base {
+            kept.unsettled.push(key.into());
+        }
+        self.written.insert(key.into(), value);
     }
 
     /// All keys as a MessagePack array of strings, sorted.
     pub fn keys(&mut self) -> Vec<u8> {
-        self.index();
-        let base = &self.base;
-        let mut keys: Vec<&[u8]> =
-            self.index.as_deref().unwrap_or_default().iter().map(|e| &base[range(&e.key)]).collect();
+        let mut keys: Vec<&str> = match &mut self.base {
+            Base::Given(given) => given.keys(),
+            Base::Kept(kept) => kept.snapshot.keys().collect(),
+        };
         keys.dedup();
-        keys.retain(|key| std::str::from_utf8(key).is_ok_and(|key| !self.written.contains_key(key)));
-        keys.extend(self.written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| key.as_bytes()));
+        keys.retain(|key| !self.written.contains_key(*key));
+        keys.extend(self.written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| &**key));
         keys.sort_unstable();
         let mut out = Vec::with_capacity(5 + keys.iter().map(|k| k.len() + 5).sum::<usize>());
         let _ = rmp::encode::write_array_len(&mut out, keys.len() as u32);
         for key in keys {
-            let _ = rmp::encode::write_str_len(&mut out, key.len() as u32);
-            out.extend_from_slice(key);
+            let _ = rmp::encode::write_str(&mut out, key);
         }
         out
+    }
+
+    /// Brings what was written since the last time into the resident state, and returns the version that this makes, or
+    /// the last one that this execution has seen. None: the state is not a resident one. After an error nothing of it is
+    /// in the state, and it is not tried again.
+    pub fn settle(&mut self) -> Result<Option<u64>, WireError> {
+        let Base::Kept(kept) = &mut self.base else { return Ok(None) };
+        let mut keys = std::mem::take(&mut kept.unsettled);
+        if keys.is_empty() {
+            return Ok(Some(kept.version));
+        }
+        // what counts of several writes of one key is what it holds now
+        keys.sort_unstable();
+        keys.dedup();
+        let mut changes = Changes::default();
+        for key in keys {
+            let value = self.written.get(&key).and_then(Option::as_deref);
+            changes.push(&key, value, kept.state.budget())?;
+        }
+        kept.version = kept.state.apply(changes, kept.exclusive.then_some(kept.version))?;
+        Ok(Some(kept.version))
     }
 }
 
@@ -107,7 +205,10 @@ fn range(r: &Range<u32>) -> Range<usize> {
 
 #[cfg(test)]
 mod tests {
+    use nexus_protocol::ContextValue;
+
     use super::*;
+    use crate::resident::budget::Budget;
 
     fn state(json: serde_json::Value) -> StateView {
         StateView::new(rmp_serde::to_vec(&json).unwrap())
@@ -149,5 +250,49 @@ mod tests {
             assert!(StateView::check(bytes).is_err(), "{bytes:?}");
         }
         assert!(StateView::check(&[0x80]).is_ok());
+    }
+
+    fn resident(json: serde_json::Value) -> Arc<ResidentState> {
+        ResidentState::new(&value(json), &Budget::new("bytes", 10_000)).unwrap()
+    }
+
+    #[test]
+    fn a_resident_state_is_read_as_it_was_under_the_own_writes() {
+        let state = resident(serde_json::json!({"a": 1, "b": 2}));
+        let mut one = StateView::resident(state.clone(), None, false).unwrap();
+        let mut other = StateView::resident(state.clone(), None, false).unwrap();
+        one.set("a", &value(10.into()));
+        one.delete("b");
+        assert_eq!(one.settle(), Ok(Some(2)));
+        assert_eq!(one.settle(), Ok(Some(2)), "nothing new was written");
+        assert_eq!(one.get("a"), Some(&[10][..]));
+        assert_eq!(one.get("b"), None);
+        assert_eq!(other.get("a"), Some(&[1][..]));
+        assert_eq!(other.get("b"), Some(&[2][..]));
+        assert_eq!(keys(&mut one), ["a"]);
+        assert_eq!(keys(&mut other), ["a", "b"]);
+        // the last writer of a key wins; other keys stay as they were made
+        other.set("c", &value(3.into()));
+        other.set("a", &value(11.into()));
+        other.set("a", &value(12.into()));
+        assert_eq!(other.settle(), Ok(Some(3)));
+        let now = state.snapshot();
+        assert_eq!((now.get("a"), now.get("b"), now.get("c")), (Some(&[12][..]), None, Some(&[3][..])));
+    }
+
+    #[test]
+    fn who_wants_to_be_alone_loses_to_whoever_was_faster() {
+        let state = resident(serde_json::json!({"a": 1}));
+        assert!(StateView::resident(state.clone(), Some(2), false).is_err());
+        let mut first = StateView::resident(state.clone(), Some(1), false).unwrap();
+        let mut second = StateView::resident(state.clone(), None, true).unwrap();
+        first.set("a", &value(2.into()));
+        assert_eq!(first.settle(), Ok(Some(2)));
+        first.set("a", &value(3.into()));
+        assert_eq!(first.settle(), Ok(Some(3)), "its own changes are no conflict");
+        second.set("b", &value(9.into()));
+        assert_eq!(second.settle().unwrap_err().context["reason"], ContextValue::Text("stale-version".into()));
+        assert_eq!(second.settle(), Ok(Some(1)), "the lost change set is not tried again");
+        assert_eq!((state.snapshot().get("a"), state.snapshot().get("b")), (Some(&[3][..]), None));
     }
 }

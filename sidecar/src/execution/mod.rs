@@ -109,11 +109,21 @@ impl Execution {
     }
 
     fn finish_segment(mut self, segment: Segment) -> (Report, Progress) {
+        // before the report, which tells of the mutations, and before the answer, after which the client counts on them
+        let settled = self.instance.context_mut().map_or(Ok(None), Context::settle_state);
         let mut report = self.totals.report(&mut self.instance);
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls().map(|()| None),
             end => Err(error_of(end, &self.handler.source, &self.totals)),
+        };
+        let outcome = match settled {
+            Ok(version) => {
+                report.state_version = version;
+                outcome
+            }
+            // a handler that failed by itself tells more by its own error
+            Err(refused) => outcome.and(Err(refused)),
         };
         match outcome {
             Ok(Some(value)) => {

@@ -82,6 +82,8 @@ pub struct Report {
     pub status: Status,
     pub value: Option<Vec<u8>>,
     pub effects: Effects,
+    /// Of the resident state, with the mutations in it.
+    pub state_version: Option<u64>,
     pub suspensions: Vec<Outstanding>,
     pub error: Option<WireError>,
     pub totals: Totals,
@@ -98,6 +100,7 @@ impl Report {
             status: Status::Error,
             value: None,
             effects: Effects::default(),
+            state_version: None,
             suspensions: Vec::new(),
             error: None,
             totals,
@@ -146,6 +149,7 @@ impl Report {
         let mut message = SegmentResult::new(self.status, self.totals.seq);
         message.value = self.value.as_deref();
         message.state_mutations = self.effects.state_mutations.payload();
+        message.state_version = self.state_version;
         message.events = self.effects.events.payload();
         message.view_commands = self.effects.view_commands.payload();
         message.logs = self.effects.logs.payload();

@@ -1,5 +1,6 @@
 //! From an execute request to what the engine needs: every value of the request is checked here, and none is trusted after.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use nexus_protocol::message::{CallLimits, Execute};
@@ -10,6 +11,7 @@ use crate::config::Config;
 use crate::engine::StateView;
 use crate::engine::context::{Context, ExecutionLimits};
 use crate::os;
+use crate::resident::ResidentState;
 
 /// A request whose values are good.
 #[derive(Debug)]
@@ -28,18 +30,30 @@ pub fn not_a_payload(what: &str, error: PayloadError) -> WireError {
     WireError::new(error.code(), format!("{what}: {error}"))
 }
 
-/// Checks a request against the configuration.
-pub fn prepare(request: &Execute<'_>, config: &Config) -> Result<Input, WireError> {
+/// Checks a request against the configuration. `resident`: what the request's resident state was found to be.
+pub fn prepare(
+    request: &Execute<'_>,
+    config: &Config,
+    resident: Option<Arc<ResidentState>>,
+) -> Result<Input, WireError> {
     request.check()?;
     let capabilities = CapabilitySet::parse(&request.capabilities).map_err(|e| invalid("capabilities", e))?;
-    let state = request.state.unwrap_or(payload::EMPTY_MAP);
-    StateView::check(state).map_err(|e| not_a_payload("state", e))?;
+    let state = match request.resident {
+        None => {
+            let state = request.state.unwrap_or(payload::EMPTY_MAP);
+            StateView::check(state).map_err(|e| not_a_payload("state", e))?;
+            StateView::new(state.to_vec())
+        }
+        Some(wanted) => {
+            let state = resident.ok_or_else(WireError::unknown_state)?;
+            StateView::resident(state, wanted.expect_version, wanted.exclusive)?
+        }
+    };
     for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
         bytes.map_or(Ok(()), payload::validate_shape).map_err(|e| not_a_payload(what, e))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
-    let mut context =
-        Context::new(capabilities, StateView::new(state.to_vec()), limits(config, &request.limits, timeout));
+    let mut context = Context::new(capabilities, state, limits(config, &request.limits, timeout));
     context.args = request.args.unwrap_or_default().to_vec();
     context.scope = request.scope.unwrap_or_default().to_vec();
     context.seed = match request.seed {
@@ -102,13 +116,13 @@ mod tests {
         let mut wide = request();
         wide.timeout_ms = Some(config.timeout_ms * 2);
         wide.limits.max_events = Some(config.max_events + 1);
-        let input = prepare(&wide, &config).unwrap();
+        let input = prepare(&wide, &config, None).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(config.timeout_ms)));
         assert_eq!(input.context.limits.events, config.max_events);
         let mut narrow = request();
         narrow.timeout_ms = Some(7);
         narrow.limits.max_events = Some(0);
-        let input = prepare(&narrow, &config).unwrap();
+        let input = prepare(&narrow, &config, None).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(7)));
         assert_eq!(input.context.limits.events, 0);
     }
@@ -118,12 +132,12 @@ mod tests {
         let config = Config::default();
         let mut bad = request();
         bad.capabilities = vec!["state:read:a", "fs:write:*"];
-        assert!(prepare(&bad, &config).unwrap_err().message.contains("fs:write:*"));
+        assert!(prepare(&bad, &config, None).unwrap_err().message.contains("fs:write:*"));
         let mut bad = request();
         bad.state = Some(b"\x01");
-        assert!(prepare(&bad, &config).unwrap_err().message.starts_with("state: "));
+        assert!(prepare(&bad, &config, None).unwrap_err().message.starts_with("state: "));
         let mut bad = request();
         bad.args = Some(b"\x92\x01");
-        assert!(prepare(&bad, &config).unwrap_err().message.starts_with("args: "));
+        assert!(prepare(&bad, &config, None).unwrap_err().message.starts_with("args: "));
     }
 }

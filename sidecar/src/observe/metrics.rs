@@ -27,6 +27,8 @@ pub const SUSPENSIONS: &str = "nexus_suspensions";
 pub const SUSPENSIONS_TOTAL: &str = "nexus_suspensions_total";
 pub const RESET_DURATION_SECONDS: &str = "nexus_reset_duration_seconds";
 pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
+pub const RESIDENT_STATES: &str = "nexus_resident_states";
+pub const RESIDENT_STATE_BYTES: &str = "nexus_resident_state_bytes";
 pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
 
 /// From below a tiny handler (some 10 us) to above the default deadline.
@@ -75,6 +77,8 @@ struct ReadHandles {
     terminated: Gauge,
     waiting: Gauge,
     queue_depth: Gauge,
+    resident_states: Gauge,
+    resident_state_bytes: Gauge,
 }
 
 impl Handles {
@@ -102,6 +106,8 @@ impl Handles {
                     terminated: gauge!(POOL_INSTANCES, "state" => "terminated"),
                     waiting: gauge!(SUSPENSIONS, "state" => "waiting"),
                     queue_depth: gauge!(QUEUE_DEPTH),
+                    resident_states: gauge!(RESIDENT_STATES),
+                    resident_state_bytes: gauge!(RESIDENT_STATE_BYTES),
                 },
             }
         })
@@ -120,6 +126,8 @@ impl Handles {
         read.terminated.set(snapshot.terminated_instances as f64);
         read.waiting.set(snapshot.suspensions as f64);
         read.queue_depth.set(snapshot.queued as f64);
+        read.resident_states.set(snapshot.resident_states as f64);
+        read.resident_state_bytes.set(snapshot.resident_state_bytes as f64);
     }
 }
 
@@ -141,6 +149,8 @@ fn describe() {
     describe_gauge!(SUSPENSIONS, "Suspensions that wait to be resumed");
     describe_counter!(SUSPENSIONS_TOTAL, "What became of suspensions");
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
+    describe_gauge!(RESIDENT_STATES, "States that clients have left with the sidecar");
+    describe_gauge!(RESIDENT_STATE_BYTES, "Memory of resident states, with the versions that executions still read");
     describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");
     describe_counter!(CAPABILITY_VIOLATIONS_TOTAL, "Uses of a capability that was not granted");
 }

@@ -144,6 +144,8 @@ impl Observer {
             cache_size_bytes: snapshot.cache_size_bytes,
             queued: snapshot.queued,
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            resident_states: snapshot.resident_states,
+            resident_state_bytes: snapshot.resident_state_bytes,
         }
     }
 
@@ -253,6 +255,8 @@ mod tests {
             cache_hits: 9,
             cache_misses: 3,
             cache_rejected: 1,
+            resident_states: 2,
+            resident_state_bytes: 4096,
             ..Snapshot::default()
         };
         let stats = observer.stats(&snapshot);
@@ -269,6 +273,8 @@ mod tests {
             ("nexus_cache_misses_total", 3.0),
             ("nexus_cache_rejected_total", 1.0),
             ("nexus_cache_hit_rate", 0.75),
+            ("nexus_resident_states", 2.0),
+            ("nexus_resident_state_bytes", 4096.0),
         ] {
             assert_eq!(value(&text, series), expected, "{series}");
         }
@@ -309,6 +315,8 @@ mod tests {
             metrics::RESET_DURATION_SECONDS,
             metrics::QUEUE_DEPTH,
             metrics::CAPABILITY_VIOLATIONS_TOTAL,
+            metrics::RESIDENT_STATES,
+            metrics::RESIDENT_STATE_BYTES,
         ] {
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
             assert!(help.is_some_and(|line| line.len() > name.len() + 10), "{name}");

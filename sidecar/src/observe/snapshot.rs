@@ -14,6 +14,8 @@ pub struct Snapshot {
     /// Suspensions that wait; one suspended execution may have several.
     pub suspensions: u64,
     pub queued: u64,
+    pub resident_states: u64,
+    pub resident_state_bytes: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_rejected: u64,

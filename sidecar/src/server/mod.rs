@@ -13,6 +13,7 @@ pub mod connection;
 pub mod hub;
 pub mod listen;
 pub mod poller;
+mod resident;
 pub mod session;
 mod work;
 
@@ -29,6 +30,7 @@ use crate::engine::watchdog::Vigilance;
 use crate::error::ExitCode;
 use crate::execution::{self, Execution, Totals};
 use crate::observe::SuspensionEvent;
+use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
 use connection::Connection;
 use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
@@ -88,6 +90,7 @@ pub struct Server {
     runtime: Arc<Runtime>,
     mode: Mode,
     state: Mutex<State>,
+    states: States,
     work: Condvar,
     wake: UnixStream,
     exit: mpsc::SyncSender<ExitCode>,
@@ -112,6 +115,11 @@ impl Server {
             suspension_timeout: (config.suspension_timeout_ms > 0)
                 .then(|| Duration::from_millis(config.suspension_timeout_ms)),
         });
+        let states = States::new(StateLimits {
+            states: config.max_states,
+            bytes: config.max_state_bytes,
+            total_bytes: config.max_total_state_bytes,
+        });
         let (exit, exited) = mpsc::sync_channel(4);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
@@ -131,6 +139,7 @@ impl Server {
             runtime,
             mode,
             state: Mutex::new(state),
+            states,
             work: Condvar::new(),
             wake,
             exit,
@@ -152,7 +161,7 @@ impl Server {
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
         let connection = self.with_poller(|p| p.add(stream))?;
-        self.lock().hub.open_session(connection.session);
+        self.opened(connection.session);
         Ok(())
     }
 
@@ -175,12 +184,16 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn load(state: &State) -> Load {
+    fn load(&self) -> Load {
+        let (resident_states, resident_state_bytes) = self.states.counts();
+        let state = self.lock();
         Load {
             active: state.hub.running() as u64,
             suspended: state.hub.suspended() as u64,
             suspensions: state.hub.suspensions() as u64,
             queued: state.hub.queued() as u64,
+            resident_states,
+            resident_state_bytes,
         }
     }
 
@@ -275,7 +288,7 @@ impl Server {
         let mut touched = std::mem::take(&mut self.lock().settle_later);
         for event in events.drain(..) {
             match event {
-                Event::Opened(connection) => self.lock().hub.open_session(connection.session),
+                Event::Opened(connection) => self.opened(connection.session),
                 Event::Closed(session) => self.closed(session),
                 Event::Signal => self.signalled(poller),
                 Event::Frame(connection, action) => {
@@ -299,9 +312,15 @@ impl Server {
         }
     }
 
+    fn opened(&self, session: SessionId) {
+        self.states.open(session.0);
+        self.lock().hub.open_session(session);
+    }
+
     fn closed(&self, session: SessionId) {
         let freed = self.lock().hub.close_session(session);
         self.runtime.drop_executions(freed);
+        self.states.close(session.0);
         if self.mode == Mode::Child {
             self.exit(ExitCode::Ok);
         }
@@ -336,12 +355,10 @@ impl Server {
                 self.cancelled(connection, id, outcome);
             }
             Action::Stats(id) => {
-                let load = Self::load(&self.lock());
-                connection.send(id, &SidecarMessage::Stats(self.runtime.stats(load)));
+                connection.send(id, &SidecarMessage::Stats(self.runtime.stats(self.load())));
             }
             Action::Metrics(id) => {
-                let load = Self::load(&self.lock());
-                let text = self.runtime.prometheus(load);
+                let text = self.runtime.prometheus(self.load());
                 connection.send(id, &SidecarMessage::Metrics(MetricsText { text: &text }));
             }
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
@@ -368,6 +385,8 @@ impl Server {
             max_state_mutations: config.max_state_mutations,
             max_events: config.max_events,
             max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
+            max_states: config.max_states,
+            max_state_bytes: config.max_state_bytes,
         };
         let hello = SidecarHello {
             version: ProtocolVersion::V1,

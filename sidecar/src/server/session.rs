@@ -47,7 +47,7 @@ impl Session {
     pub fn on_frame(&mut self, connection: &Arc<Connection>, frame: OwnedFrame, now: Instant) -> Action {
         // requests for a worker are decoded there; here it is enough to know what they are
         if let (Self::Open, Some((kind, id))) = (*self, peek(&frame))
-            && matches!(kind, Kind::Execute | Kind::Precompile | Kind::Check | Kind::Resume)
+            && is_work(kind)
         {
             let connection = connection.clone();
             let frame = Arc::new(frame);
@@ -99,6 +99,12 @@ pub fn protocol_error(message: String) -> WireError {
 pub fn refuse(error: &DecodeError) -> Action {
     let wire = error.to_wire();
     if error.ends_connection() { Action::Close(error.id, wire) } else { Action::Refuse(error.id, wire) }
+}
+
+/// Whether a worker does it: everything whose cost depends on what the client sent.
+fn is_work(kind: Kind) -> bool {
+    use Kind::{Check, CreateState, DisposeState, Execute, PatchState, Precompile, Resume, SnapshotState};
+    matches!(kind, Execute | Precompile | Check | Resume | CreateState | PatchState | SnapshotState | DisposeState)
 }
 
 /// Kind and id of a frame, where its head is well-formed: `[kind, id, ...`.

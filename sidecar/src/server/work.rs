@@ -159,7 +159,8 @@ impl Server {
         let mut register = |control: &Arc<_>| self.lock().hub.register(session, id, control);
         match envelope.message {
             ClientMessage::Execute(request) => {
-                let (report, progress) = self.runtime.execute(&request, queued, &mut register);
+                let resident = request.resident.and_then(|r| self.states.find(session.0, r.id).ok());
+                let (report, progress) = self.runtime.execute(&request, resident, queued, &mut register);
                 self.conclude(connection, (session, id), report, progress, None)
             }
             ClientMessage::Resume(resume) => self.resume(connection, job, &resume),
@@ -192,6 +193,10 @@ impl Server {
                 }
                 Outcome::Answered(None)
             }
+            ClientMessage::CreateState(request) => self.create_state(connection, &job, &request),
+            ClientMessage::PatchState(request) => self.patch_state(connection, &job, &request),
+            ClientMessage::SnapshotState(request) => self.snapshot_state(connection, &job, &request),
+            ClientMessage::DisposeState(request) => self.dispose_state(connection, &job, &request),
             _ => {
                 let error = super::session::protocol_error("this kind of request is not known here".into());
                 self.answer_failure(connection, id, Kind::Ping, queued, error);
@@ -284,7 +289,14 @@ impl Server {
         Outcome::Answered(instance)
     }
 
-    fn answer_failure(&self, connection: &Connection, id: RequestId, kind: Kind, queued: Duration, error: WireError) {
+    pub(super) fn answer_failure(
+        &self,
+        connection: &Connection,
+        id: RequestId,
+        kind: Kind,
+        queued: Duration,
+        error: WireError,
+    ) {
         self.runtime.observer.record_error(error.code);
         if matches!(kind, Kind::Execute | Kind::Resume) {
             self.reply_with(connection, id, &Totals::queued(queued).failure(error));
@@ -293,7 +305,7 @@ impl Server {
         }
     }
 
-    fn reply(&self, connection: &Connection, id: RequestId, message: &SidecarMessage<'_>) {
+    pub(super) fn reply(&self, connection: &Connection, id: RequestId, message: &SidecarMessage<'_>) {
         self.lock().hub.finish(connection.session, id);
         connection.send(id, message);
     }
@@ -305,7 +317,7 @@ impl Server {
 }
 
 /// What became of a job.
-enum Outcome {
+pub(super) enum Outcome {
     /// Its answer is in the connection's buffer; the instance is to be reset.
     Answered(Option<Instance>),
     /// It waits for another job.

@@ -1,0 +1,172 @@
+/**
+ * States that stay with the sidecar (SPEC 6): left there once, then used by handle, so that an execution costs what the keys
+ * cost that it touches.
+ *
+ * Invariant: a handle belongs to the connection that it was made on. When that has ended the state is gone with it, and every
+ * use of the handle rejects with SIDECAR_GONE (retryable: create the state again), never reaching another sidecar's state.
+ */
+import type { Connection } from './connection.js';
+import { NexusError } from './errors.js';
+import type { Fields } from './fields.js';
+import { bin, boolean, Kind, string, uint, writeCreateState, writePatchState, writeRequest } from './messages.js';
+import { decodeBin } from './payload.js';
+
+/** What an execution runs on: a resident state, and what the execution demands of it. */
+export class ResidentUse {
+  readonly connection: Connection;
+  /** As the wire has it. */
+  readonly fields: { id: string; expectVersion?: number; exclusive?: true };
+
+  constructor(connection: Connection, fields: ResidentUse['fields']) {
+    this.connection = connection;
+    this.fields = fields;
+  }
+}
+
+export interface StatePatch {
+  /** Keys and their new values; or a Buffer of MessagePack. */
+  set?: Readonly<Record<string, unknown>> | Buffer;
+  /** Keys to delete. Deleted first: a key in both is set. */
+  delete?: readonly string[];
+  /** Refuse (INVALID_ARGUMENT, `context.reason` 'stale-version', retryable) unless the state has this version. */
+  expectVersion?: number;
+}
+
+export interface StateSnapshot {
+  version: number;
+  state: Record<string, unknown>;
+}
+
+/** A handle that nobody has any more: its state is let go, if there is a sidecar left to tell. */
+const forgotten = new FinalizationRegistry<ResidentUse>((use) => {
+  if (use.connection.failure === undefined) dispose(use, true).catch(() => undefined);
+});
+
+/** A resident state. Give it as `state` to `run`, `executeHandler` and `executeCompiledHandler`. */
+export class ResidentState {
+  readonly #use: ResidentUse;
+
+  /** @internal Made by `NexusRuntime.createState`. */
+  constructor(use: ResidentUse) {
+    this.#use = use;
+    forgotten.register(this, use, this);
+  }
+
+  get id(): string {
+    return this.#use.fields.id;
+  }
+
+  /** For the `state` of a context: the execution is refused unless the state has this version, and as `exclusive()`. */
+  expect(version: number): ResidentUse {
+    checkVersion(version);
+    return new ResidentUse(this.#use.connection, { id: this.id, expectVersion: version });
+  }
+
+  /** For the `state` of a context: the execution ends with an error if anybody else changes the state meanwhile. */
+  exclusive(): ResidentUse {
+    return new ResidentUse(this.#use.connection, { id: this.id, exclusive: true });
+  }
+
+  /** Changes keys, all at once. The new version. */
+  async patch(patch: StatePatch): Promise<number> {
+    if (typeof patch !== 'object' || patch === null) throw invalid('the patch is not an object');
+    const { set, expectVersion } = patch;
+    const deleted = patch.delete;
+    if (deleted !== undefined) checkKeys('delete', deleted);
+    if (expectVersion !== undefined) checkVersion(expectVersion);
+    if (set !== undefined && (typeof set !== 'object' || set === null)) throw invalid('`set` is not an object');
+    const { id } = this;
+    return live(this.#use).request(
+      Kind.statePatched,
+      (writer, request) => writePatchState(writer, request, { id, set, delete: deleted, expectVersion }),
+      (fields) => uint(fields, 'version'),
+    );
+  }
+
+  /** What it holds: all of it, or some keys (those that are there). */
+  async snapshot(keys?: readonly string[]): Promise<StateSnapshot> {
+    if (keys !== undefined) checkKeys('keys', keys);
+    const fields: Fields = keys === undefined ? { id: this.id } : { id: this.id, keys };
+    return live(this.#use).request(
+      Kind.stateSnapshot,
+      (writer, request) => writeRequest(writer, request, Kind.snapshotState, fields),
+      readSnapshot,
+    );
+  }
+
+  /** Lets the state go. False when it was gone already. Executions that run on it go on with what they see. */
+  async dispose(): Promise<boolean> {
+    forgotten.unregister(this);
+    return this.#use.connection.failure !== undefined ? false : dispose(this.#use, false);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.dispose();
+  }
+
+  /** @internal */
+  static use(state: unknown): ResidentUse | undefined {
+    if (state instanceof ResidentUse) return state;
+    return state instanceof ResidentState ? state.#use : undefined;
+  }
+}
+
+export async function createState(connection: Connection, state: unknown): Promise<ResidentState> {
+  const use = await connection.request(
+    Kind.stateCreated,
+    (writer, id) => writeCreateState(writer, id, state),
+    (fields) => new ResidentUse(connection, { id: readCreated(fields).id }),
+  );
+  return new ResidentState(use);
+}
+
+export function readCreated(fields: Record<string, unknown>): { id: string; version: number } {
+  return { id: string(fields, 'id'), version: uint(fields, 'version') };
+}
+
+export function readSnapshot(fields: Record<string, unknown>): StateSnapshot {
+  return { version: uint(fields, 'version'), state: decodeBin(bin(fields, 'state')) as Record<string, unknown> };
+}
+
+export function readDisposed(fields: Record<string, unknown>): boolean {
+  return boolean(fields, 'disposed');
+}
+
+/** Throws unless an execution on `connection` can run on the state. */
+export function checkUse(use: ResidentUse | undefined, connection: Connection): void {
+  if (use !== undefined && live(use) !== connection) {
+    throw invalid('the resident state belongs to another runtime');
+  }
+}
+
+function dispose({ connection, fields: { id } }: ResidentUse, background: boolean): Promise<boolean> {
+  return connection.request(
+    Kind.stateDisposed,
+    (writer, request) => writeRequest(writer, request, Kind.disposeState, { id }),
+    readDisposed,
+    { background },
+  );
+}
+
+function live({ connection }: ResidentUse): Connection {
+  const cause = connection.failure;
+  if (cause === undefined) return connection;
+  throw new NexusError('SIDECAR_GONE', 'the sidecar that kept this state has gone, and the state with it: create it again', {
+    cause,
+    context: { reason: 'unknown-state' },
+    retryable: true,
+  });
+}
+
+function checkKeys(name: string, keys: unknown): void {
+  const ok = Array.isArray(keys) && Array.from(keys as unknown[]).every((key) => typeof key === 'string');
+  if (!ok) throw invalid(`\`${name}\` is not an array of strings`);
+}
+
+function checkVersion(version: unknown): void {
+  if (!Number.isSafeInteger(version) || (version as number) < 0) throw invalid('a version is a whole number, 0 or more');
+}
+
+function invalid(message: string): NexusError {
+  return new NexusError('INVALID_ARGUMENT', message);
+}
