@@ -113,6 +113,47 @@ pub const DEFAULT_MAX_QUEUED: u64 = 1_000;
 /// Time an execution may wait for an instance.
 pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 
+/// Bytes of requests that wait for an instance, of all connections together: without it, `maxQueued` large frames would
+/// be as many times `maxFrameBytes`.
+pub const MAX_QUEUED_BYTES: usize = 256 << 20;
+
+// ---- Life of the process --------------------------------------------------------------------------------------
+
+/// Time that a sidecar which was told to end gives what is under way.
+pub const DEFAULT_DRAIN_TIMEOUT_MS: u64 = 5_000;
+/// Time after that for the cancelled rest to be answered.
+pub const DRAIN_CANCEL_GRACE_MS: u64 = 1_000;
+/// Time after its deadline at which a run that still runs means that the process does not work any more: the kill that
+/// comes with the deadline takes milliseconds.
+pub const STUCK_RUN_MS: u64 = 5_000;
+
+// ---- Connections ----------------------------------------------------------------------------------------------
+
+/// Connections at once.
+pub const MAX_CONNECTIONS: usize = 1024;
+/// Time for hello to arrive, and for each frame from its first byte to its last. Long enough for a client that is stopped
+/// for some seconds; idle between frames is not limited.
+pub const FRAME_READ_TIMEOUT_MS: u64 = 10_000;
+/// A connection that leaves this much unread gets no work done and is not read from.
+pub const MAX_UNREAD_BYTES: usize = 8 << 20;
+/// A connection that reads nothing of it for this long is closed.
+pub const UNREAD_TIMEOUT_MS: u64 = 30_000;
+/// A connection that is idle for this long gives its large buffers back.
+pub const IDLE_TRIM_MS: u64 = 1_000;
+/// What an idle connection keeps for writing.
+pub const WRITE_BUFFER_KEEP_BYTES: usize = 8 << 10;
+
+// ---- HTTP endpoint ----------------------------------------------------------------------------------------------
+
+/// Connections of the HTTP endpoint at once; one scraper and some probes need less.
+pub const HTTP_MAX_CONNECTIONS: usize = 16;
+/// Head of one HTTP request.
+pub const HTTP_MAX_HEAD_BYTES: usize = 8 << 10;
+/// Time for one HTTP exchange, from accept to the last byte of the answer.
+pub const HTTP_TIMEOUT_MS: u64 = 5_000;
+
+// ---- Cache ------------------------------------------------------------------------------------------------------
+
 /// Both tiers of the compile cache, each.
 pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
 

@@ -48,6 +48,8 @@ pub enum Listen {
     Path(PathBuf),
     /// One connected socket that the parent made.
     Fd(RawFd),
+    /// A listening socket that a service manager hands in (sd_listen_fds).
+    Activated,
 }
 
 /// One handler, run in this process.
@@ -119,8 +121,9 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
                     Ok(Command::Serve { listen: Listen::Path(path.clone()), config: config_args(sub) })
                 }
                 (None, Some(fd)) => Ok(Command::Serve { listen: Listen::Fd(fd), config: config_args(sub) }),
-                _ => Err(UsageError(
-                    "error: serve needs one of --listen PATH and --fd N; try 'nexus-sidecar serve --help'".to_owned(),
+                (None, None) => Ok(Command::Serve { listen: Listen::Activated, config: config_args(sub) }),
+                (Some(_), Some(_)) => Err(UsageError(
+                    "error: serve takes one of --listen PATH and --fd N; try 'nexus-sidecar serve --help'".to_owned(),
                 )),
             }
         }
@@ -211,8 +214,13 @@ mod tests {
     }
 
     #[test]
-    fn serve_refuses_neither_both_and_standard_streams() {
-        assert!(refused(&["serve"]).contains("--listen <PATH>|--fd <N>"));
+    fn serve_without_a_socket_takes_the_one_of_the_service_manager() {
+        let config = ConfigArgs::default();
+        assert_eq!(parsed(&["serve"]), Ok(Command::Serve { listen: Listen::Activated, config }));
+    }
+
+    #[test]
+    fn serve_refuses_both_and_standard_streams() {
         assert!(refused(&["serve", "--listen", "/x", "--fd", "3"]).contains("cannot be used with"));
         for fd in ["0", "2", "-1", "x", "99999999999"] {
             assert!(refused(&["serve", "--fd", fd]).contains("--fd <N>"), "{fd}");

@@ -2,11 +2,14 @@
 //!
 //! Errors of one execution are not here: they go to the client that asked for it, as a `WireError`.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process;
 
 use crate::cli::UsageError;
 use crate::config::ConfigErrors;
+use crate::lifecycle::systemd::ActivationError;
+use crate::server::listen::ListenError;
 
 /// The exit status of `nexus-sidecar`. The numbers are part of the interface and are never reused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,7 +50,15 @@ pub enum StartError {
     #[error("{}: another process serves this socket", .path.display())]
     SocketInUse { path: PathBuf },
     #[error("cannot listen on {}: {source}", .path.display())]
-    Listen { path: PathBuf, source: std::io::Error },
+    Listen { path: PathBuf, source: Box<ListenError> },
+    #[error(
+        "serve needs one of --listen PATH, --fd N, or a socket from systemd; {0}; try 'nexus-sidecar serve --help'"
+    )]
+    Activation(ActivationError),
+    #[error("cannot serve HTTP on {address}: {source}")]
+    HttpListen { address: SocketAddr, source: std::io::Error },
+    #[error("file descriptor {fd} is not a listening Unix stream socket: {source}")]
+    NotAListener { fd: i32, source: std::io::Error },
     #[error("file descriptor {fd} is not a connected Unix stream socket")]
     NotASocket { fd: i32, source: std::io::Error },
     #[error("the engine cannot start: {0}")]
@@ -73,9 +84,11 @@ impl StartError {
             Self::SocketInUse { .. } => ExitCode::SocketInUse,
             Self::Engine(_) => ExitCode::EngineInit,
             Self::GuestMismatch { .. } => ExitCode::GuestMismatch,
-            Self::NotASocket { .. } => ExitCode::Usage,
+            Self::NotASocket { .. } | Self::NotAListener { .. } | Self::Activation(_) => ExitCode::Usage,
             Self::Command { code, .. } => *code,
-            Self::Listen { .. } | Self::Output(_) | Self::Io { .. } => ExitCode::Internal,
+            Self::Listen { source, .. } => source.exit_code(),
+            Self::HttpListen { .. } => ExitCode::Config,
+            Self::Output(_) | Self::Io { .. } => ExitCode::Internal,
         }
     }
 }

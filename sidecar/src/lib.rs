@@ -16,6 +16,10 @@ pub mod engine;
 pub mod error;
 /// One execution, from its first segment to its end.
 pub mod execution;
+/// Metrics and health over HTTP.
+pub mod http;
+/// Signals, the parent, the service manager, the end of the process.
+pub mod lifecycle;
 /// Metrics, statistics, log.
 pub mod observe;
 /// System calls that need unsafe code.

@@ -25,7 +25,7 @@ fn main_exec() -> Result<ExitCode, StartError> {
     let env = || std::env::vars_os();
     let out = &mut std::io::stdout();
     match command {
-        Command::Serve { listen, config } => serve::serve(&listen, config.load(env())?),
+        Command::Serve { listen, config } => serve::serve(&listen, &config, config.load(env())?),
         Command::Run(run) => commands::run(&run, &run.config.load(env())?, out),
         Command::Check { file, json, config } => commands::check(&file, json, &config.load(env())?, out),
         Command::Stats(connect) => commands::stats(&connect, out),

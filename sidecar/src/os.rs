@@ -5,13 +5,15 @@ use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicPtr, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
 
 /// A file that exists in memory only and cannot be changed any more.
 pub struct SealedFile(OwnedFd);
@@ -70,18 +72,81 @@ pub fn thread_cpu_time() -> Duration {
 
 /// Takes over a connected stream socket that the parent left open under a number.
 pub fn adopt_socket(fd: RawFd) -> io::Result<UnixStream> {
-    use nix::sys::socket::{AddressFamily, SockType, getsockopt, sockopt};
+    // SAFETY: only borrowed to look at it; a number that is not open makes the calls below fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    check_is_unix_stream(borrowed)?;
+    // SAFETY: the number is open (checked above), and the command line gives it to us alone.
+    Ok(unsafe { UnixStream::from_raw_fd(fd) })
+}
+
+/// Takes over a listening stream socket that a service manager left open under a number.
+pub fn adopt_listener(fd: RawFd) -> io::Result<UnixListener> {
+    use nix::sys::socket::{getsockopt, sockopt};
 
     // SAFETY: only borrowed to look at it; a number that is not open makes the calls below fail.
     let borrowed = unsafe { BorrowedFd::borrow_raw(fd) };
     fcntl(borrowed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
-    if getsockopt(&borrowed, sockopt::SockType)? != SockType::Stream {
+    check_is_unix_stream(borrowed)?;
+    if !getsockopt(&borrowed, sockopt::AcceptConn)? {
+        return Err(io::Error::other("it does not listen (a socket unit needs Accept=no)"));
+    }
+    // SAFETY: the number is open (checked above), and the service manager gives it to us alone.
+    Ok(unsafe { UnixListener::from_raw_fd(fd) })
+}
+
+fn check_is_unix_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::sys::socket::{AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
+
+    if getsockopt(&fd, sockopt::SockType)? != SockType::Stream {
         return Err(io::Error::other("it is no stream socket"));
     }
-    let family = nix::sys::socket::getsockname::<nix::sys::socket::SockaddrStorage>(fd)?;
-    if nix::sys::socket::SockaddrLike::family(&family) != Some(AddressFamily::Unix) {
+    if getsockname::<SockaddrStorage>(fd.as_raw_fd())?.family() != Some(AddressFamily::Unix) {
         return Err(io::Error::other("it is no Unix socket"));
     }
-    // SAFETY: the number is open (checked above), and the command line gives it to us alone.
-    Ok(unsafe { UnixStream::from_raw_fd(fd) })
+    Ok(())
+}
+
+/// A descriptor of a process, readable once that process has ended.
+pub fn open_process(pid: Pid) -> io::Result<OwnedFd> {
+    // SAFETY: takes two numbers, touches no memory of ours.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0) };
+    let fd = RawFd::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+    // SAFETY: the kernel has just made it, and nobody else knows it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Closes every descriptor but the standard streams and `keep`: what a parent leaked into us would otherwise stay open for
+/// life. Only for the start of the process, before anything of its own is open.
+pub fn close_inherited(keep: &[RawFd]) {
+    let mut keep: Vec<u32> = keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd > 2).collect();
+    keep.sort_unstable();
+    let mut first = 3;
+    for kept in keep.into_iter().chain([u32::MAX]) {
+        if kept > first {
+            // SAFETY: takes three numbers; nothing in this process owns one of these descriptors yet.
+            let _ = unsafe { libc::syscall(libc::SYS_close_range, first, kept.saturating_sub(1), 0) };
+        }
+        first = kept.saturating_add(1);
+    }
+}
+
+/// A value that any thread reads without a lock and that is replaced now and then. What was replaced stays in memory for
+/// the rest of the process, so that readers may keep it.
+#[derive(Debug)]
+pub struct Replaceable<T: 'static>(AtomicPtr<T>);
+
+impl<T: Send + Sync> Replaceable<T> {
+    pub fn new(value: T) -> Self {
+        Self(AtomicPtr::new(Box::leak(Box::new(value))))
+    }
+
+    pub fn get(&self) -> &'static T {
+        // SAFETY: the pointer always comes from `Box::leak`, here and in `replace`, and is never freed or written to.
+        unsafe { &*self.0.load(Ordering::Acquire) }
+    }
+
+    pub fn replace(&self, value: T) {
+        self.0.store(Box::leak(Box::new(value)), Ordering::Release);
+    }
 }

@@ -13,7 +13,7 @@ use crate::analysis;
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{CompileCache, Handler, HandlerDigest, Need};
-use crate::config::Config;
+use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
@@ -25,7 +25,7 @@ use crate::resident::ResidentState;
 
 /// See the module.
 pub struct Runtime {
-    pub config: Config,
+    pub config: LiveConfig,
     engine: Arc<Engine>,
     pool: Pool,
     cache: CompileCache,
@@ -75,7 +75,7 @@ impl Runtime {
         };
         Ok(Self {
             cache: CompileCache::new(max_bytes, disk),
-            config,
+            config: LiveConfig::new(config),
             engine,
             pool,
             handles,

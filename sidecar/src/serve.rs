@@ -1,77 +1,183 @@
 //! `serve`: from a configuration to a running server, and its end.
+//!
+//! The order matters: descriptors that were leaked into the process are closed before anything of its own is open, the
+//! socket is taken before the engine is loaded (a second sidecar ends at once), and the service manager hears of us when
+//! the engine has passed its self-test.
 
+use std::env;
 use std::io;
 use std::os::fd::RawFd;
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process;
 use std::sync::Arc;
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::sys::stat::{Mode as FileMode, umask};
+use nix::unistd::dup2_stdout;
 
 use crate::cli::Listen;
-use crate::config::Loaded;
+use crate::config::{Config, ConfigArgs, Loaded};
 use crate::error::{ExitCode, StartError};
+use crate::http::{Http, Status};
+use crate::lifecycle::signals::Signals;
+use crate::lifecycle::systemd::{self, Notifier};
+use crate::lifecycle::{Exit, Lifecycle, parent_of};
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::Runtime;
-use crate::server::{Mode, Server, listen};
+use crate::server::listen::{self, Audience, Bound};
+use crate::server::{Mode, Server};
 
-/// Serves until the parent is gone, or until a signal says so.
-pub fn serve(listen: &Listen, loaded: Loaded) -> Result<ExitCode, StartError> {
+/// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
+const WANTED_DESCRIPTORS: u64 = 4096;
+
+/// Serves until the parent is gone, or until a signal says so. `args`: by which the configuration is read again.
+pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitCode, StartError> {
     // fails only when a logger is there already, which then is as good
     let _ = logging::init(loaded.config.log, Layout::detect());
+    let place = Place::find(listen)?;
+    os::close_inherited(&place.descriptor().into_iter().collect::<Vec<_>>());
+    settle_process();
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
     loaded.describe().lines().for_each(|line| log::debug!("configuration: {line}"));
+    let mode = place.mode();
+    let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
+    let signals = Signals::install(mode).map_err(io("cannot take signals"))?;
+    let parent = parent_of(mode);
+    let notifier = Notifier::from_env();
     // before the engine: a socket that is in use, or is none, needs no engine to say so
-    let (source, mode) = match listen {
-        Listen::Fd(fd) => (Source::Parent(adopt(*fd)?), Mode::Child),
-        Listen::Path(path) => {
-            let (listener, bound) = listen::bind(path)?;
-            (Source::Path(listener, bound), Mode::Service)
+    let source = place.open(&loaded.config)?;
+    let status = Arc::new(Status::default());
+    let _http = match &loaded.config.http_listen {
+        Some(endpoint) => {
+            let http = Http::bind(endpoint, &loaded.config.allow_uids)?;
+            log::info!("HTTP on {endpoint}");
+            http.start(status.clone()).map_err(io("cannot start the HTTP thread"))?
         }
+        None => None,
     };
+    let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
     let interpreted = !loaded.config.enable_aot;
     let runtime = Arc::new(Runtime::new(loaded.config).map_err(|e| StartError::Engine(Box::new(e)))?);
     if interpreted {
         log::warn!("enableAOT is false: handlers are interpreted, some hundred times slower");
     }
-    let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
-    let (server, exited) = Server::new(runtime, mode).map_err(io("cannot make the server"))?;
-    let signals = signals(mode).map_err(io("cannot take signals"))?;
-    server.with_poller(|p| p.watch_signals(signals)).map_err(io("cannot take signals"))?;
+    let server = Server::new(runtime.clone(), mode, exit.clone()).map_err(io("cannot make the server"))?;
     let _bound = match source {
         Source::Parent(stream) => {
             server.adopt(stream).map_err(io("cannot use the parent's socket"))?;
             None
         }
-        Source::Path(listener, bound) => {
+        Source::Listener(listener, bound) => {
             server.with_poller(|p| p.listen(listener)).map_err(io("cannot listen"))?;
-            Some(bound)
+            bound
         }
     };
     server.start().map_err(io("cannot start the workers"))?;
+    status.serving(server.clone());
     log::info!("ready");
-    Ok(exited.recv().unwrap_or(ExitCode::Internal))
+    notifier.ready();
+    let mut reload = || reload(args, &runtime, &server);
+    Ok(Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch())
+}
+
+/// What holds for the whole process from here on.
+fn settle_process() {
+    // files and sockets that we make are nobody else's
+    umask(FileMode::from_bits_truncate(0o077));
+    // a library that prints must not reach whoever reads our standard output
+    if let Err(e) = dup2_stdout(io::stderr()) {
+        log::warn!("cannot turn standard output to standard error: {e}");
+    }
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < WANTED_DESCRIPTORS.min(hard)
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, WANTED_DESCRIPTORS.min(hard), hard)
+    {
+        log::debug!("cannot raise the number of descriptors: {e}");
+    }
+}
+
+/// Reads the configuration again. What is wrong changes nothing.
+fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
+    let loaded = match args.load(env::vars_os()) {
+        Ok(loaded) => loaded,
+        Err(errors) => {
+            for error in errors.iter() {
+                log::error!("{error}");
+            }
+            log::error!("the configuration was not read again; the old one stays");
+            return;
+        }
+    };
+    let (config, changes) = Config::reloaded(&runtime.config, loaded.config);
+    for key in &changes.ignored {
+        log::warn!("{key} has changed, which takes effect at the next start");
+    }
+    log::set_max_level(config.log);
+    runtime.config.replace(config);
+    server.reconfigure();
+    match changes.applied.as_slice() {
+        [] => log::info!("configuration read again: nothing has changed"),
+        keys => log::info!("configuration read again; changed: {}", keys.join(", ")),
+    }
+}
+
+/// Where the clients come from, found but not open yet.
+enum Place<'a> {
+    Parent(RawFd),
+    Path(&'a std::path::Path),
+    Activated(RawFd),
 }
 
 enum Source {
     Parent(UnixStream),
-    Path(std::os::unix::net::UnixListener, listen::Bound),
+    Listener(UnixListener, Option<Bound>),
 }
 
-fn adopt(fd: RawFd) -> Result<UnixStream, StartError> {
-    os::adopt_socket(fd).map_err(|source| StartError::NotASocket { fd, source })
-}
-
-/// A stream that becomes readable when the process is asked to end. Ctrl-C in a terminal reaches the parent as well, and the
-/// parent decides: a child ends with its socket.
-fn signals(mode: Mode) -> io::Result<UnixStream> {
-    let (reader, writer) = UnixStream::pair()?;
-    signal_hook::low_level::pipe::register(SIGTERM, writer.try_clone()?)?;
-    match mode {
-        Mode::Service => drop(signal_hook::low_level::pipe::register(SIGINT, writer)?),
-        Mode::Child => drop(signal_hook::flag::register(SIGINT, Arc::default())?),
+impl<'a> Place<'a> {
+    fn find(listen: &'a Listen) -> Result<Self, StartError> {
+        Ok(match listen {
+            Listen::Fd(fd) => Self::Parent(*fd),
+            Listen::Path(path) => Self::Path(path),
+            Listen::Activated => {
+                let found = systemd::listen_fd(|name| env::var(name).ok(), process::id());
+                Self::Activated(found.map_err(StartError::Activation)?)
+            }
+        })
     }
-    Ok(reader)
+
+    fn descriptor(&self) -> Option<RawFd> {
+        match self {
+            Self::Parent(fd) | Self::Activated(fd) => Some(*fd),
+            Self::Path(_) => None,
+        }
+    }
+
+    fn mode(&self) -> Mode {
+        match self {
+            Self::Parent(_) => Mode::Child,
+            Self::Path(_) | Self::Activated(_) => Mode::Service,
+        }
+    }
+
+    fn open(&self, config: &Config) -> Result<Source, StartError> {
+        match self {
+            Self::Parent(fd) => {
+                let stream = os::adopt_socket(*fd).map_err(|source| StartError::NotASocket { fd: *fd, source })?;
+                Ok(Source::Parent(stream))
+            }
+            Self::Activated(fd) => {
+                let adopted = os::adopt_listener(*fd);
+                let listener = adopted.map_err(|source| StartError::NotAListener { fd: *fd, source })?;
+                Ok(Source::Listener(listener, None))
+            }
+            Self::Path(path) => {
+                let audience = if config.allow_uids.is_empty() { Audience::Own } else { Audience::Listed };
+                let (listener, bound) = listen::bind(path, audience)?;
+                Ok(Source::Listener(listener, Some(bound)))
+            }
+        }
+    }
 }

@@ -207,6 +207,20 @@ impl Client {
         }
     }
 
+    /// As `wait`, but nothing that comes is taken: all answers are still there for `next_reply`.
+    #[track_caller]
+    pub fn wait_keeping(&mut self, id: u32) {
+        let answer = self.wait(id);
+        self.early.push_back(Reply { id, answer });
+    }
+
+    /// As `start`, with a sidecar that may be gone.
+    pub fn try_start(&mut self, run: impl Into<Run>) -> Option<u32> {
+        let (id, mut out) = (self.take_id(), Vec::new());
+        run.into().message().encode(RequestId(id), MAX_FRAME_BYTES, &mut out).expect("the message can be encoded");
+        self.write_raw(&out).then_some(id)
+    }
+
     /// Whether nothing but the end of the stream is left.
     pub fn is_closed(&mut self) -> bool {
         self.next_reply().is_none()

@@ -41,3 +41,8 @@ pub fn eventually(what: &str, limit: Duration, mut f: impl FnMut() -> bool) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// How often a test repeats what chance may hide: `few` in the gate, or as often as `NEXUS_TRIALS` says.
+pub fn trials(few: usize) -> usize {
+    std::env::var("NEXUS_TRIALS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+}

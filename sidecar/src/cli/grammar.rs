@@ -36,11 +36,12 @@ fn serve() -> clap::Command {
             Arg::new("fd")
                 .long("fd")
                 .value_name("N")
+                .allow_negative_numbers(true)
                 .value_parser(value_parser!(i64).range(FIRST_FD..=i64::from(RawFd::MAX)))
                 .help("Connected socket inherited from the parent, which is the one client; ends when the parent closes it"),
         )
         .arg(check_config())
-        .group(ArgGroup::new("where").args(["listen", "fd", "check-config"]).required(true))
+        .group(ArgGroup::new("where").args(["listen", "fd", "check-config"]))
         .args(config_flags())
 }
 
@@ -182,7 +183,16 @@ const SERVE_EXAMPLES: &str = "\
 Examples:
   nexus-sidecar serve --listen /run/user/1000/nexus/sidecar.sock --max-instances 4
   nexus-sidecar serve --fd 3
-  nexus-sidecar serve --check-config --config sidecar.toml";
+  nexus-sidecar serve            (under systemd, with a socket unit)
+  nexus-sidecar serve --check-config --config sidecar.toml
+
+Signals:
+  SIGTERM  take no new work, answer what is under way for at most drainTimeoutMs, cancel and answer the rest, end with 0; \
+a second one ends at once. In service mode SIGINT does the same
+  SIGHUP   read the configuration again: what is marked [reload] changes for new requests and connections; a wrong \
+configuration changes nothing
+
+In child mode (--fd) it ends when the socket is closed or the parent process is gone.";
 
 const RUN_EXAMPLES: &str = "\
 Examples:

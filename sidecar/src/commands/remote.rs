@@ -201,7 +201,8 @@ uptime      1 h 2 min
     fn real_sidecar() -> Client {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
-        let (server, _) = Server::new(runtime, Mode::Child).unwrap();
+        let exit = Arc::new(crate::lifecycle::Exit::new().unwrap());
+        let server = Server::new(runtime, Mode::Child, exit).unwrap();
         server.adopt(theirs).unwrap();
         server.start().unwrap();
         Client::over(ours, Some(Duration::from_secs(20))).unwrap()

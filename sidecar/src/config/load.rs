@@ -162,7 +162,7 @@ impl Loader {
         let origin = self.origins.get(index)?.clone();
         match (setting.place)(&mut self.config) {
             Place::Number(value) => Some((*value, setting.kind, origin)),
-            Place::Switch(_) | Place::Path(_) | Place::Level(_) => None,
+            Place::Switch(_) | Place::Path(_) | Place::Uids(_) | Place::Endpoint(_) | Place::Level(_) => None,
         }
     }
 }

@@ -1,4 +1,5 @@
-//! The configuration of a sidecar: one typed value, made once at start and then only read.
+//! The configuration of a sidecar: one typed value, made at start and then only read; `live.rs` replaces it when it is
+//! asked for again.
 //!
 //! The numbers are in `nexus_protocol::limits`. `table.rs` lists every setting; the flags, the environment variables, the keys of the file, the help text, the
 //! bounds and the output of `--check-config` are all derived from that list, so none can drift from another.
@@ -8,8 +9,10 @@
 //! the argument parser (`cli.rs`).
 
 mod effective;
+mod endpoint;
 mod error;
 mod file;
+mod live;
 mod load;
 mod table;
 mod value;
@@ -20,7 +23,9 @@ use log::LevelFilter;
 use nexus_protocol::limits;
 
 pub use effective::{Loaded, Origin};
+pub use endpoint::Endpoint;
 pub use error::{ConfigError, ConfigErrors};
+pub use live::{Changes, LiveConfig};
 pub use load::ConfigArgs;
 pub use table::{SETTINGS, Setting};
 pub use value::Kind;
@@ -63,6 +68,11 @@ pub struct Config {
     pub quickjs_module_path: Option<PathBuf>,
     pub debug: bool,
     pub strict_capabilities: bool,
+    pub drain_timeout_ms: u64,
+    /// Users who may connect to a service, beside its own.
+    pub allow_uids: Vec<u32>,
+    /// `None`: no HTTP endpoint.
+    pub http_listen: Option<Endpoint>,
     pub log: LevelFilter,
 }
 
@@ -97,6 +107,9 @@ impl Default for Config {
             quickjs_module_path: None,
             debug: false,
             strict_capabilities: false,
+            drain_timeout_ms: limits::DEFAULT_DRAIN_TIMEOUT_MS,
+            allow_uids: Vec::new(),
+            http_listen: None,
             log: DEFAULT_LOG,
         }
     }

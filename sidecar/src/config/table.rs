@@ -31,11 +31,18 @@ pub struct Setting {
     pub doc: &'static str,
     /// A second environment variable that counts MiB, for callers that configure several runtimes with one set of names.
     pub(super) env_mebibytes: Option<&'static str>,
+    /// Can change while the sidecar serves.
+    pub(super) live: bool,
     pub(super) place: fn(&mut Config) -> Place<'_>,
 }
 
 const fn setting(key: &'static str, kind: Kind, doc: &'static str, place: fn(&mut Config) -> Place<'_>) -> Setting {
-    Setting { key, kind, doc, env_mebibytes: None, place }
+    Setting { key, kind, doc, env_mebibytes: None, live: false, place }
+}
+
+/// A setting that is looked at for each request, so that a reload can change it.
+const fn live(key: &'static str, kind: Kind, doc: &'static str, place: fn(&mut Config) -> Place<'_>) -> Setting {
+    Setting { live: true, ..setting(key, kind, doc, place) }
 }
 
 const fn count(min: u64, max: u64) -> Kind {
@@ -50,7 +57,7 @@ const fn millis(min: u64) -> Kind {
     Kind::Millis { min, max: MAX_WAIT_MS }
 }
 
-pub static SETTINGS: [Setting; 28] = [
+pub static SETTINGS: [Setting; 31] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
@@ -65,7 +72,7 @@ pub static SETTINGS: [Setting; 28] = [
     ),
     Setting {
         env_mebibytes: Some("NEXUS_MEMORY_LIMIT_MB"),
-        ..setting(
+        ..live(
             "memoryLimitBytes",
             bytes(limits::MIN_MEMORY_LIMIT_BYTES, MAX_MEMORY_LIMIT_BYTES),
             "Memory of one execution, strings and ArrayBuffers included",
@@ -78,32 +85,32 @@ pub static SETTINGS: [Setting; 28] = [
         "Stack of one execution; overflowing it is a RangeError",
         |c| Place::Number(&mut c.stack_size_bytes),
     ),
-    setting(
+    live(
         "timeoutMs",
         millis(0),
         "Running and queueing time of one execution, without the time it is suspended; 0 = no limit",
         |c| Place::Number(&mut c.timeout_ms),
     ),
-    setting("suspensionTimeoutMs", millis(1), "Time that one suspension may wait to be resumed", |c| {
+    live("suspensionTimeoutMs", millis(1), "Time that one suspension may wait to be resumed", |c| {
         Place::Number(&mut c.suspension_timeout_ms)
     }),
-    setting("maxSuspended", count(0, MAX_SUSPENDED), "Suspended executions held at once", |c| {
+    live("maxSuspended", count(0, MAX_SUSPENDED), "Suspended executions held at once", |c| {
         Place::Number(&mut c.max_suspended)
     }),
-    setting("maxHostCalls", count(0, MAX_COUNT), "Calls out of the sandbox per execution", |c| {
+    live("maxHostCalls", count(0, MAX_COUNT), "Calls out of the sandbox per execution", |c| {
         Place::Number(&mut c.max_host_calls)
     }),
-    setting("maxStateMutations", count(0, MAX_COUNT), "Changes of $state per execution", |c| {
+    live("maxStateMutations", count(0, MAX_COUNT), "Changes of $state per execution", |c| {
         Place::Number(&mut c.max_state_mutations)
     }),
-    setting("maxEvents", count(0, MAX_COUNT), "Events emitted per execution", |c| Place::Number(&mut c.max_events)),
-    setting("maxSourceBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Source of one handler", |c| {
+    live("maxEvents", count(0, MAX_COUNT), "Events emitted per execution", |c| Place::Number(&mut c.max_events)),
+    live("maxSourceBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Source of one handler", |c| {
         Place::Number(&mut c.max_source_bytes)
     }),
-    setting("maxResultBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Result of one execution", |c| {
+    live("maxResultBytes", bytes(1, limits::MAX_FRAME_BYTES_CEILING), "Result of one execution", |c| {
         Place::Number(&mut c.max_result_bytes)
     }),
-    setting("maxLogBytes", bytes(0, limits::MAX_FRAME_BYTES_CEILING), "Log text returned by one execution", |c| {
+    live("maxLogBytes", bytes(0, limits::MAX_FRAME_BYTES_CEILING), "Log text returned by one execution", |c| {
         Place::Number(&mut c.max_log_bytes)
     }),
     setting(
@@ -112,13 +119,13 @@ pub static SETTINGS: [Setting; 28] = [
         "One frame of the protocol",
         |c| Place::Number(&mut c.max_frame_bytes),
     ),
-    setting(
+    live(
         "maxQueued",
         count(0, MAX_QUEUED),
         "Executions that may wait for an instance; beyond it they are OVERLOADED",
         |c| Place::Number(&mut c.max_queued),
     ),
-    setting("maxQueueMs", millis(0), "Time that one execution may wait for an instance", |c| {
+    live("maxQueueMs", millis(0), "Time that one execution may wait for an instance", |c| {
         Place::Number(&mut c.max_queue_ms)
     }),
     setting("maxStates", count(0, MAX_COUNT), "Resident states of one connection", |c| {
@@ -154,14 +161,26 @@ pub static SETTINGS: [Setting; 28] = [
         "Another guest module, as trusted as this program",
         |c| Place::Path(&mut c.quickjs_module_path),
     ),
-    setting("debug", Kind::Switch, "Put stacks and source snippets into errors", |c| Place::Switch(&mut c.debug)),
-    setting(
-        "strictCapabilities",
-        Kind::Switch,
-        "Refuse a handler before it runs when its grants cannot suffice",
-        |c| Place::Switch(&mut c.strict_capabilities),
+    live("debug", Kind::Switch, "Put stacks and source snippets into errors", |c| Place::Switch(&mut c.debug)),
+    live("strictCapabilities", Kind::Switch, "Refuse a handler before it runs when its grants cannot suffice", |c| {
+        Place::Switch(&mut c.strict_capabilities)
+    }),
+    live(
+        "drainTimeoutMs",
+        millis(0),
+        "Time that a sidecar which was told to end gives what is under way; then it is cancelled",
+        |c| Place::Number(&mut c.drain_timeout_ms),
     ),
-    setting("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
+    setting("allowUids", Kind::Uids, "Users who may connect to a service, beside its own; numbers, or none", |c| {
+        Place::Uids(&mut c.allow_uids)
+    }),
+    setting(
+        "httpListen",
+        Kind::Endpoint,
+        "Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none",
+        |c| Place::Endpoint(&mut c.http_listen),
+    ),
+    live("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
 ];
 
 impl Setting {
@@ -177,7 +196,8 @@ impl Setting {
     /// The line of the help text.
     pub fn help(&self) -> String {
         let bound = self.kind.bound().map(|bound| format!("; {bound}")).unwrap_or_default();
-        format!("{} [default: {}{bound}] [env: {}]", self.doc, self.default_in_words(), self.env())
+        let reload = if self.live { " [reload]" } else { "" };
+        format!("{} [default: {}{bound}] [env: {}]{reload}", self.doc, self.default_in_words(), self.env())
     }
 
     fn default_in_words(&self) -> String {
@@ -241,6 +261,8 @@ mod tests {
                 Place::Number(value) => *value = value.wrapping_add(1),
                 Place::Switch(value) => *value = !*value,
                 Place::Path(value) => *value = Some("/elsewhere".into()),
+                Place::Uids(value) => value.push(7),
+                Place::Endpoint(value) => *value = Some(crate::config::Endpoint::Unix("/elsewhere".into())),
                 Place::Level(value) => *value = LevelFilter::Trace,
             }
             assert_ne!(config, default, "{} sets nothing", setting.key);

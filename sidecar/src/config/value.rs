@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 
+use super::endpoint::Endpoint;
+
 const KIB: u64 = 1024;
 const UNITS: [(&str, u64); 3] = [("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
 
@@ -29,8 +31,17 @@ pub enum Kind {
     Path {
         absent: &'static str,
     },
+    /// Numbers of users with commas between them, or `none`.
+    Uids,
+    /// See [`Endpoint`]; or `none`.
+    Endpoint,
     Level,
 }
+
+/// What stands for an empty list of users, and for no endpoint.
+const NONE: &str = "none";
+/// A list of users that is longer is a mistake.
+const MAX_UIDS: usize = 64;
 
 /// Where a setting lives in a `Config`. The variant goes with the setting's [`Kind`].
 #[derive(Debug)]
@@ -38,6 +49,8 @@ pub(super) enum Place<'a> {
     Number(&'a mut u64),
     Switch(&'a mut bool),
     Path(&'a mut Option<PathBuf>),
+    Uids(&'a mut Vec<u32>),
+    Endpoint(&'a mut Option<Endpoint>),
     Level(&'a mut LevelFilter),
 }
 
@@ -57,6 +70,10 @@ pub enum Problem {
     NotASwitch,
     #[error("must be a path, or {absent:?}")]
     NotAPath { absent: &'static str },
+    #[error("must be numbers of users, such as 1000 or \"1000,1001\", at most {MAX_UIDS}, or {NONE:?}")]
+    NotUids,
+    #[error("must be an address of this machine, such as 127.0.0.1:9090, an absolute path of a socket, or {NONE:?}")]
+    NotAnEndpoint,
     #[error("must be one of off, error, warn, info, debug, trace")]
     NotALevel,
     #[error("must be text in UTF-8")]
@@ -79,6 +96,8 @@ impl Kind {
             Self::Millis { .. } => "MS",
             Self::Switch => "true|false",
             Self::Path { .. } => "PATH",
+            Self::Uids => "UIDS",
+            Self::Endpoint => "ADDRESS|PATH",
             Self::Level => "LEVEL",
         }
     }
@@ -86,7 +105,7 @@ impl Kind {
     fn range(self) -> Option<(u64, u64)> {
         match self {
             Self::Count { min, max } | Self::Bytes { min, max } | Self::Millis { min, max } => Some((min, max)),
-            Self::Switch | Self::Path { .. } | Self::Level => None,
+            Self::Switch | Self::Path { .. } | Self::Uids | Self::Endpoint | Self::Level => None,
         }
     }
 
@@ -144,6 +163,13 @@ impl Place<'_> {
                     path => Some(PathBuf::from(path)),
                 }
             }
+            Self::Uids(place) => **place = parse_uids(text).ok_or(Problem::NotUids)?,
+            Self::Endpoint(place) => {
+                **place = match text {
+                    NONE => None,
+                    _ => Some(Endpoint::parse(text).ok_or(Problem::NotAnEndpoint)?),
+                }
+            }
             Self::Level(place) => **place = text.parse().map_err(|_| Problem::NotALevel)?,
         }
         Ok(())
@@ -153,7 +179,8 @@ impl Place<'_> {
         match self {
             Self::Number(place) => **place = kind.check(number)?,
             Self::Switch(_) => return Err(Problem::NotASwitch),
-            Self::Path(_) => return Err(wrong_type(kind)),
+            Self::Uids(place) => **place = vec![u32::try_from(number).map_err(|_| Problem::NotUids)?],
+            Self::Path(_) | Self::Endpoint(_) => return Err(wrong_type(kind)),
             Self::Level(_) => return Err(Problem::NotALevel),
         }
         Ok(())
@@ -162,9 +189,25 @@ impl Place<'_> {
     pub(super) fn set_bool(&mut self, kind: Kind, value: bool) -> Result<(), Problem> {
         match self {
             Self::Switch(place) => **place = value,
-            Self::Number(_) | Self::Path(_) | Self::Level(_) => return Err(wrong_type(kind)),
+            Self::Number(_) | Self::Path(_) | Self::Uids(_) | Self::Endpoint(_) | Self::Level(_) => {
+                return Err(wrong_type(kind));
+            }
         }
         Ok(())
+    }
+
+    /// Exchanges the values of two places of one setting.
+    pub(super) fn swap(&mut self, other: &mut Place<'_>) {
+        match (self, other) {
+            (Self::Number(a), Place::Number(b)) => std::mem::swap(*a, *b),
+            (Self::Switch(a), Place::Switch(b)) => std::mem::swap(*a, *b),
+            (Self::Path(a), Place::Path(b)) => std::mem::swap(*a, *b),
+            (Self::Uids(a), Place::Uids(b)) => std::mem::swap(*a, *b),
+            (Self::Endpoint(a), Place::Endpoint(b)) => std::mem::swap(*a, *b),
+            (Self::Level(a), Place::Level(b)) => std::mem::swap(*a, *b),
+            // one setting has one kind of place
+            _ => {}
+        }
     }
 
     /// The value as the configuration file writes it.
@@ -175,6 +218,10 @@ impl Place<'_> {
             (Self::Path(Some(path)), _) => toml_string(&path.to_string_lossy()),
             (Self::Path(None), Kind::Path { absent }) => toml_string(absent),
             (Self::Path(None), _) => toml_string(""),
+            (Self::Uids(uids), _) if uids.is_empty() => toml_string(NONE),
+            (Self::Uids(uids), _) => toml_string(&uids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
+            (Self::Endpoint(None), _) => toml_string(NONE),
+            (Self::Endpoint(Some(endpoint)), _) => toml_string(&endpoint.to_string()),
             (Self::Level(level), _) => toml_string(&level.as_str().to_ascii_lowercase()),
         }
     }
@@ -196,6 +243,8 @@ pub(super) fn wrong_type(kind: Kind) -> Problem {
         Kind::Bytes { .. } => Problem::NotASize,
         Kind::Switch => Problem::NotASwitch,
         Kind::Path { absent } => Problem::NotAPath { absent },
+        Kind::Uids => Problem::NotUids,
+        Kind::Endpoint => Problem::NotAnEndpoint,
         Kind::Level => Problem::NotALevel,
     }
 }
@@ -218,6 +267,14 @@ impl fmt::Display for Amount {
             _ => self.value.fmt(f),
         }
     }
+}
+
+fn parse_uids(text: &str) -> Option<Vec<u32>> {
+    if text == NONE {
+        return Some(Vec::new());
+    }
+    let uids: Option<Vec<u32>> = text.split(',').map(|uid| u32::try_from(parse_digits(uid.trim())?).ok()).collect();
+    uids.filter(|uids| uids.len() <= MAX_UIDS)
 }
 
 /// Digits only: `u64::from_str` alone would take a leading `+`.
@@ -322,6 +379,19 @@ mod tests {
         assert_eq!(Place::Path(&mut value).to_toml(kind), "\"none\"");
         Place::Path(&mut value).set_text(kind, "./none").unwrap();
         assert_eq!(value, Some(PathBuf::from("./none")));
+    }
+
+    #[test]
+    fn users_are_numbers_with_commas_between_them() {
+        let uids = |text: &str| {
+            let mut value = vec![9];
+            Place::Uids(&mut value).set_text(Kind::Uids, text).map(|()| value)
+        };
+        assert_eq!(uids("none"), Ok(vec![]));
+        assert_eq!(uids("0, 1000"), Ok(vec![0, 1000]));
+        for text in ["", ",", "root", "-1", "4294967296", "1,,2", &"1,".repeat(64)] {
+            assert_eq!(uids(text), Err(Problem::NotUids), "{text}");
+        }
     }
 
     #[test]

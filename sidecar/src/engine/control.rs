@@ -146,6 +146,16 @@ impl RunControl {
         self.deadline.store(0, Ordering::SeqCst);
     }
 
+    /// Whether it still runs, `by` after its deadline or after it was told to stop.
+    pub fn is_overdue(&self, now: Instant, by: Duration) -> bool {
+        let state = self.state.load(Ordering::SeqCst);
+        let ends = [self.interrupted_at.load(Ordering::Relaxed), self.deadline.load(Ordering::Acquire)];
+        // a deadline of 0 means "now", and does not say since when
+        let Some(end) = ends.into_iter().find(|at| *at != NO_DEADLINE && *at != 0) else { return false };
+        let late = end.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
+        state != IDLE && state != KILLED && micros_since(self.epoch, now) > late
+    }
+
     /// One look of the watchdog. True while something runs.
     pub fn patrol(&self, now: Instant) -> bool {
         let state = self.state.load(Ordering::SeqCst);

@@ -66,6 +66,12 @@ impl Watchdog {
         self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(control));
     }
 
+    /// Whether something runs that should have been stopped `by` ago.
+    pub fn has_overdue(&self, now: Instant, by: Duration) -> bool {
+        let controls = self.inner.controls.lock().unwrap_or_else(PoisonError::into_inner);
+        controls.iter().any(|control| control.upgrade().is_some_and(|control| control.is_overdue(now, by)))
+    }
+
     pub fn set_hook(&self, hook: TickHook) {
         *self.inner.hook.lock().unwrap_or_else(PoisonError::into_inner) = Some(hook);
     }

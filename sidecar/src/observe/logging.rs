@@ -32,7 +32,8 @@ impl Layout {
 /// Starts the log, once per process.
 pub fn init(level: LevelFilter, layout: Layout) -> Result<(), SetLoggerError> {
     env_logger::Builder::new()
-        .filter_level(level)
+        // what is written is decided by `log::set_max_level`, which can change
+        .filter_level(LevelFilter::Trace)
         .target(env_logger::Target::Stderr)
         .format(move |out, record| {
             let time = out.timestamp_millis();
@@ -42,7 +43,9 @@ pub fn init(level: LevelFilter, layout: Layout) -> Result<(), SetLoggerError> {
             }
             line(out, record.target(), record.args())
         })
-        .try_init()
+        .try_init()?;
+    log::set_max_level(level);
+    Ok(())
 }
 
 /// `text` with nothing in it that could end the line or drive a terminal.

@@ -35,11 +35,19 @@ pub struct Job {
     pub connection: Arc<Connection>,
 }
 
+impl Job {
+    fn bytes(&self) -> usize {
+        self.frame.len()
+    }
+}
+
 /// Bounds of the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     pub max_running: usize,
     pub max_queued: usize,
+    /// Of their frames, all sessions together.
+    pub max_queued_bytes: usize,
     pub max_suspended: usize,
     pub max_in_flight: usize,
     /// None: no bound.
@@ -52,6 +60,8 @@ pub struct HubLimits {
 pub enum Refusal {
     /// `maxQueued`, or the session's own bound.
     Overloaded { limit: usize },
+    /// The bytes that may wait.
+    TooManyBytes { limit: usize },
     /// The session already has a request with this id.
     DuplicateId,
     /// The server is about to end.
@@ -122,6 +132,8 @@ pub struct Hub {
     /// Sessions that have something queued, in turn.
     turn: VecDeque<SessionId>,
     queued: usize,
+    /// Of the frames of what is queued.
+    queued_bytes: usize,
     running: usize,
     requests: HashMap<(SessionId, RequestId), Request>,
     in_flight: HashMap<SessionId, usize>,
@@ -139,6 +151,7 @@ impl Hub {
             queues: HashMap::new(),
             turn: VecDeque::new(),
             queued: 0,
+            queued_bytes: 0,
             running: 0,
             requests: HashMap::new(),
             in_flight: HashMap::new(),
@@ -148,6 +161,10 @@ impl Hub {
             suspended: 0,
             draining: false,
         }
+    }
+
+    pub fn set_limits(&mut self, limits: HubLimits) {
+        self.limits = limits;
     }
 
     // ---- sessions ----
@@ -165,6 +182,7 @@ impl Hub {
     pub fn close_session(&mut self, session: SessionId) -> Vec<Box<Execution>> {
         if let Some(queue) = self.queues.remove(&session) {
             self.queued -= queue.len();
+            self.queued_bytes -= queue.iter().map(Job::bytes).sum::<usize>();
         }
         self.turn.retain(|s| *s != session);
         self.in_flight.remove(&session);
@@ -213,6 +231,7 @@ impl Hub {
     /// Takes a job in, or gives it back with the reason.
     pub fn enqueue(&mut self, job: Job) -> Result<(), (Job, Refusal)> {
         let key = (job.session, job.id);
+        let several = self.queues.len() > 1;
         let Some(queue) = self.queues.get_mut(&job.session) else { return Ok(()) };
         if self.requests.contains_key(&key) {
             return Err((job, Refusal::DuplicateId));
@@ -221,23 +240,30 @@ impl Hub {
             return Err((job, Refusal::Draining));
         }
         let in_flight = self.in_flight.entry(job.session).or_default();
+        let free = self.limits.max_running.saturating_sub(self.running);
         let refused = if *in_flight >= self.limits.max_in_flight {
-            Some(self.limits.max_in_flight)
-        } else if self.queued >= self.limits.max_queued + self.limits.max_running.saturating_sub(self.running) {
-            Some(self.limits.max_queued)
+            Some(Refusal::Overloaded { limit: self.limits.max_in_flight })
+        } else if self.queued >= self.limits.max_queued + free {
+            Some(Refusal::Overloaded { limit: self.limits.max_queued })
+        } else if several && queue.len() >= self.limits.max_queued.div_ceil(2) + free {
+            // the other half is for the others
+            Some(Refusal::Overloaded { limit: self.limits.max_queued.div_ceil(2) })
+        } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
+            Some(Refusal::TooManyBytes { limit: self.limits.max_queued_bytes })
         } else {
             None
         };
-        if let Some(limit) = refused {
-            return Err((job, Refusal::Overloaded { limit }));
+        if let Some(refused) = refused {
+            return Err((job, refused));
         }
         *in_flight += 1;
         self.requests.insert(key, Request::Queued);
         if queue.is_empty() {
             self.turn.push_back(job.session);
         }
-        queue.push_back(job);
         self.queued += 1;
+        self.queued_bytes += job.bytes();
+        queue.push_back(job);
         Ok(())
     }
 
@@ -264,6 +290,7 @@ impl Hub {
             self.turn.push_back(session);
         }
         self.queued -= 1;
+        self.queued_bytes -= job.bytes();
         self.running += 1;
         self.requests.insert((session, job.id), Request::Running { control: None, cancelled: false });
         Some(job)
@@ -394,8 +421,9 @@ impl Hub {
             if queue.is_empty() {
                 self.turn.push_front(job.session);
             }
-            queue.push_front(job);
             self.queued += 1;
+            self.queued_bytes += job.bytes();
+            queue.push_front(job);
         }
     }
 
@@ -419,6 +447,7 @@ impl Hub {
                     self.turn.retain(|s| *s != session);
                 }
                 self.queued -= 1;
+                self.queued_bytes -= job.bytes();
                 Cancelled::Job(job)
             }
             Some(Request::Parked { execution }) => {
@@ -453,8 +482,10 @@ impl Hub {
         if let Some(max) = self.limits.max_queue_time {
             for queue in self.queues.values_mut() {
                 while queue.front().is_some_and(|job| now.saturating_duration_since(job.enqueued) > max) {
-                    overdue.extend(queue.pop_front());
+                    let Some(job) = queue.pop_front() else { break };
                     self.queued -= 1;
+                    self.queued_bytes -= job.bytes();
+                    overdue.push(job);
                 }
             }
             let queues = &self.queues;
@@ -468,6 +499,26 @@ impl Hub {
     /// Refuses everything but resumes from now on.
     pub fn drain(&mut self) {
         self.draining = true;
+    }
+
+    /// Ends everything: what runs is stopped and answered by its worker, what is queued is for the caller to answer, what is
+    /// suspended is for the caller to drop.
+    pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<Execution>>) {
+        for request in self.requests.values_mut() {
+            if let Request::Running { control, cancelled } = request {
+                *cancelled = true;
+                if let Some(control) = control {
+                    control.stop(StopCause::Cancelled);
+                }
+            }
+        }
+        let mut jobs: Vec<Job> = self.queues.values_mut().flat_map(std::mem::take).collect();
+        self.turn.clear();
+        self.queued = 0;
+        self.queued_bytes = 0;
+        jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.parked)));
+        let keys: Vec<u64> = self.entries.keys().copied().collect();
+        (jobs, keys.into_iter().filter_map(|key| self.end_entry(key)).collect())
     }
 
     /// Nothing is queued or running.

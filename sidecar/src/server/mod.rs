@@ -10,6 +10,8 @@
 //! finds the poller lying there and goes on polling, so that cancellations and pings are always heard.
 
 pub mod connection;
+mod drain;
+mod health;
 pub mod hub;
 pub mod listen;
 pub mod poller;
@@ -17,28 +19,31 @@ mod resident;
 pub mod session;
 mod work;
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{Done, HelloLimits, Kind, MetricsText, SidecarHello};
 use nexus_protocol::{ErrorCode, ProtocolVersion, RequestId, SidecarMessage, SuspensionId, WireError, limits};
 
+use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
 use crate::error::ExitCode;
 use crate::execution::{self, Execution, Totals};
+use crate::lifecycle::Exit;
 use crate::observe::SuspensionEvent;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
 use connection::Connection;
+use drain::{Drain, Leaving};
+pub use health::Pulse;
 use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
 use poller::{Event, Poller};
 use session::Action;
 
-/// How long a server that was asked to end waits for what is under way.
-const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
 /// Time between two looks for what has expired.
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A job that has waited this long gets a worker of its own.
@@ -63,26 +68,14 @@ struct State {
     /// Counts every time that the poller is taken or laid down.
     poll_epoch: u64,
     idle: usize,
+    /// Workers with answers that are not written yet.
+    holding: usize,
+    connections: HashMap<SessionId, Arc<Connection>>,
     /// Connections whose sockets are full.
     settle_later: Vec<SessionId>,
     drain: Option<Drain>,
     /// Connections of a service that asked for their end.
     leaving: Vec<Leaving>,
-}
-
-/// Is told `done` and closed once its other requests are answered.
-struct Leaving {
-    connection: Arc<Connection>,
-    id: RequestId,
-    until: Instant,
-}
-
-struct Drain {
-    until: Instant,
-    /// To be told when everything is done.
-    asked_by: Option<(Arc<Connection>, RequestId)>,
-    /// Suspended executions are waited for as well.
-    patient: bool,
 }
 
 /// See the module.
@@ -93,34 +86,27 @@ pub struct Server {
     states: States,
     work: Condvar,
     wake: UnixStream,
-    exit: mpsc::SyncSender<ExitCode>,
+    exit: Arc<Exit>,
     engine_digest: String,
     seen_epoch: AtomicU64,
+    /// Looks of the watchdog.
+    ticks: AtomicU64,
 }
 
 impl Server {
-    /// A server with its poller, and where its end is announced.
-    pub fn new(runtime: Arc<Runtime>, mode: Mode) -> io::Result<(Arc<Self>, mpsc::Receiver<ExitCode>)> {
+    /// A server with its poller. Its end is announced through `exit`.
+    pub fn new(runtime: Arc<Runtime>, mode: Mode, exit: Arc<Exit>) -> io::Result<Arc<Self>> {
         let (wake, wake_reader) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let config = &runtime.config;
         let spin = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
-        let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin)?;
-        let hub = Hub::new(HubLimits {
-            max_running: config.max_instances as usize,
-            max_queued: config.max_queued as usize,
-            max_suspended: config.max_suspended as usize,
-            max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
-            max_queue_time: (config.max_queue_ms > 0).then(|| Duration::from_millis(config.max_queue_ms)),
-            suspension_timeout: (config.suspension_timeout_ms > 0)
-                .then(|| Duration::from_millis(config.suspension_timeout_ms)),
-        });
         let states = States::new(StateLimits {
             states: config.max_states,
             bytes: config.max_state_bytes,
             total_bytes: config.max_total_state_bytes,
         });
-        let (exit, exited) = mpsc::sync_channel(4);
+        let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin, config.allow_uids.clone())?;
+        let hub = Hub::new(hub_limits(config));
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
@@ -131,11 +117,13 @@ impl Server {
             last_expiry: now,
             poll_epoch: 0,
             idle: 0,
+            holding: 0,
+            connections: HashMap::new(),
             settle_later: Vec::new(),
             drain: None,
             leaving: Vec::new(),
         };
-        let server = Arc::new(Self {
+        Ok(Arc::new(Self {
             runtime,
             mode,
             state: Mutex::new(state),
@@ -145,8 +133,8 @@ impl Server {
             exit,
             engine_digest,
             seen_epoch: AtomicU64::new(0),
-        });
-        Ok((server, exited))
+            ticks: AtomicU64::new(0),
+        }))
     }
 
     /// Changes the poller before the workers start.
@@ -161,8 +149,20 @@ impl Server {
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
         let connection = self.with_poller(|p| p.add(stream))?;
-        self.opened(connection.session);
+        self.opened(connection);
         Ok(())
+    }
+
+    fn opened(&self, connection: Arc<Connection>) {
+        self.states.open(connection.session.0);
+        let mut state = self.lock();
+        state.hub.open_session(connection.session);
+        state.connections.insert(connection.session, connection);
+    }
+
+    /// Takes over what has changed in the configuration.
+    pub fn reconfigure(&self) {
+        self.lock().hub.set_limits(hub_limits(&self.runtime.config));
     }
 
     /// Starts the workers.
@@ -184,6 +184,11 @@ impl Server {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// All metrics in the Prometheus text format.
+    pub fn prometheus(&self) -> String {
+        self.runtime.prometheus(self.load())
+    }
+
     fn load(&self) -> Load {
         let (resident_states, resident_state_bytes) = self.states.counts();
         let state = self.lock();
@@ -200,6 +205,7 @@ impl Server {
     // ---- what the watchdog does for us ----
 
     fn tick(&self, now: Instant) -> Vigilance {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
         // held for microseconds only; whoever holds it now is at work anyway
         let Ok(mut state) = self.state.try_lock() else { return Vigilance::Full };
         let unattended =
@@ -216,9 +222,6 @@ impl Server {
         } else {
             Default::default()
         };
-        let State { hub, leaving, .. } = &mut *state;
-        let left: Vec<Leaving> =
-            leaving.extract_if(.., |l| hub.in_flight(l.connection.session) == 0 || now >= l.until).collect();
         let vigilance = if !state.hub.is_quiet() || state.drain.is_some() || !state.leaving.is_empty() {
             Vigilance::Full
         } else if state.hub.suspended() > 0 {
@@ -226,7 +229,7 @@ impl Server {
         } else {
             Vigilance::None
         };
-        let ended = Self::drained(&mut state, now);
+        let farewell = Self::look_at_drain(&mut state, now);
         drop(state);
         for _ in &expired {
             self.runtime.observer.record_suspension(SuspensionEvent::Expired);
@@ -235,46 +238,11 @@ impl Server {
         if trim {
             self.runtime.pool().trim();
         }
-        for Leaving { connection, id, .. } in left {
-            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
-            connection.flush();
-            // the poller sees the end of the stream and frees the session
-            let _ = connection.stream().shutdown(std::net::Shutdown::Both);
-        }
         for job in overdue {
             self.answer_overdue(&job);
         }
-        if let Some(drain) = ended {
-            self.end(drain);
-        }
+        self.say(farewell);
         if self.runtime.pool().has_surplus() { vigilance.max(Vigilance::Slow) } else { vigilance }
-    }
-
-    fn drained(state: &mut State, now: Instant) -> Option<Drain> {
-        let drain = state.drain.as_ref()?;
-        let done = state.hub.is_quiet() && (state.hub.suspended() == 0 || !drain.patient);
-        if done || now >= drain.until { state.drain.take() } else { None }
-    }
-
-    fn end(&self, drain: Drain) {
-        if let Some((connection, id)) = drain.asked_by {
-            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
-            let _ = connection.stream().set_nonblocking(false);
-            connection.flush();
-        }
-        self.exit(ExitCode::Ok);
-    }
-
-    fn exit(&self, code: ExitCode) {
-        let _ = self.exit.try_send(code);
-    }
-
-    /// Asks for the end: no new work, then the end of what is under way.
-    fn begin_drain(&self, state: &mut State, asked_by: Option<(Arc<Connection>, RequestId)>) {
-        state.hub.drain();
-        let patient = asked_by.is_none();
-        state.drain = Some(Drain { until: Instant::now() + DRAIN_DEADLINE, asked_by, patient });
-        self.runtime.engine().watchdog().notify();
     }
 
     fn wake_poller(&self) {
@@ -285,12 +253,17 @@ impl Server {
 
     /// Handles events; the poller is ours meanwhile. Jobs are in the hub when this returns.
     fn handle(&self, poller: &mut Poller, events: &mut Vec<Event>) {
-        let mut touched = std::mem::take(&mut self.lock().settle_later);
+        let (mut touched, draining) = {
+            let mut state = self.lock();
+            (std::mem::take(&mut state.settle_later), state.drain.is_some())
+        };
+        if draining {
+            poller.stop_listening();
+        }
         for event in events.drain(..) {
             match event {
-                Event::Opened(connection) => self.opened(connection.session),
+                Event::Opened(connection) => self.opened(connection),
                 Event::Closed(session) => self.closed(session),
-                Event::Signal => self.signalled(poller),
                 Event::Frame(connection, action) => {
                     let session = connection.session;
                     let closes = matches!(action, Action::Close(..));
@@ -312,29 +285,16 @@ impl Server {
         }
     }
 
-    fn opened(&self, session: SessionId) {
-        self.states.open(session.0);
-        self.lock().hub.open_session(session);
-    }
-
     fn closed(&self, session: SessionId) {
-        let freed = self.lock().hub.close_session(session);
+        let freed = {
+            let mut state = self.lock();
+            state.connections.remove(&session);
+            state.hub.close_session(session)
+        };
         self.runtime.drop_executions(freed);
         self.states.close(session.0);
         if self.mode == Mode::Child {
-            self.exit(ExitCode::Ok);
-        }
-    }
-
-    fn signalled(&self, poller: &mut Poller) {
-        poller.stop_listening();
-        let mut state = self.lock();
-        if state.drain.is_some() {
-            log::warn!("told to end twice: ending at once");
-            self.exit(ExitCode::Ok);
-        } else {
-            log::info!("told to end: finishing what is under way");
-            self.begin_drain(&mut state, None);
+            self.exit.announce(ExitCode::Ok);
         }
     }
 
@@ -358,7 +318,7 @@ impl Server {
                 connection.send(id, &SidecarMessage::Stats(self.runtime.stats(self.load())));
             }
             Action::Metrics(id) => {
-                let text = self.runtime.prometheus(self.load());
+                let text = self.prometheus();
                 connection.send(id, &SidecarMessage::Metrics(MetricsText { text: &text }));
             }
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
@@ -408,12 +368,8 @@ impl Server {
                 connection.send(RequestId::CONNECTION, &SidecarMessage::Error(session::protocol_error(message)));
                 true
             }
-            Err((job, Refusal::Overloaded { limit })) => {
-                self.fail(connection, &job, overloaded(format!("{limit} requests are waiting already")));
-                true
-            }
-            Err((job, Refusal::Draining)) => {
-                self.fail(connection, &job, overloaded("the sidecar is shutting down".into()));
+            Err((job, refused)) => {
+                self.fail(connection, &job, refusal(&refused));
                 true
             }
         }
@@ -460,19 +416,6 @@ impl Server {
         self.runtime.give_back(Some(execution.into_instance()));
     }
 
-    fn shutdown(&self, connection: &Arc<Connection>, id: RequestId) -> bool {
-        let mut state = self.lock();
-        match self.mode {
-            Mode::Child => self.begin_drain(&mut state, Some((connection.clone(), id))),
-            Mode::Service => {
-                let until = Instant::now() + DRAIN_DEADLINE;
-                state.leaving.push(Leaving { connection: connection.clone(), id, until });
-                self.runtime.engine().watchdog().notify();
-            }
-        }
-        false
-    }
-
     /// Writes out; what the socket does not take is left to the poller.
     fn flush(&self, connection: &Connection) {
         match connection.flush() {
@@ -485,6 +428,31 @@ impl Server {
             connection::Flushed::Broken => {
                 let _ = connection.stream().shutdown(std::net::Shutdown::Both);
             }
+        }
+    }
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    HubLimits {
+        max_running: config.max_instances as usize,
+        max_queued: config.max_queued as usize,
+        max_queued_bytes: limits::MAX_QUEUED_BYTES,
+        max_suspended: config.max_suspended as usize,
+        max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
+        max_queue_time: millis(config.max_queue_ms),
+        suspension_timeout: millis(config.suspension_timeout_ms),
+    }
+}
+
+/// What a request is answered with that was not taken.
+fn refusal(refused: &Refusal) -> WireError {
+    match refused {
+        Refusal::DuplicateId => session::protocol_error("the id is in use".into()),
+        Refusal::Overloaded { limit } => overloaded(format!("{limit} requests are waiting already")),
+        Refusal::TooManyBytes { limit } => overloaded(format!("{limit} bytes of requests are waiting already")),
+        Refusal::Draining => {
+            overloaded("the sidecar is draining: it is about to end".into()).with_context_text("reason", "draining")
         }
     }
 }

@@ -2,22 +2,23 @@
 //! object, so only one thread at a time does.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, ErrorKind, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::MAX_CONNECTIONS;
 use nexus_protocol::{FrameDecoder, FrameError, RequestId};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
 
 use super::connection::{Connection, Flushed};
 use super::hub::SessionId;
 use super::session::{Action, Session, protocol_error};
 
 const LISTENER: u64 = 0;
-const SIGNALS: u64 = 1;
 const WAKE: u64 = 2;
 const FIRST_SESSION: u64 = 16;
 
@@ -27,8 +28,6 @@ const BATCH: usize = 64;
 const READ_TURN_BYTES: usize = 1 << 20;
 /// A connection that leaves this much unread is not read from.
 const MAX_PENDING_BYTES: usize = 8 << 20;
-/// Connections at once.
-const MAX_CONNECTIONS: usize = 1024;
 /// While traffic is hot, look again this long before sleeping: waking a sleeping thread costs more than a small handler.
 const SPIN: Duration = Duration::from_micros(40);
 /// Traffic is hot for this long after a frame.
@@ -48,39 +47,41 @@ pub enum Event {
     Opened(Arc<Connection>),
     Frame(Arc<Connection>, Action),
     Closed(SessionId),
-    /// A signal arrived.
-    Signal,
 }
 
 /// See the module.
 pub struct Poller {
     epoll: Epoll,
     listener: Option<UnixListener>,
-    signals: Option<UnixStream>,
     wake: UnixStream,
     peers: HashMap<u64, Peer>,
     next_session: u64,
     max_frame_bytes: usize,
     last_frame: Instant,
     spin: bool,
+    allow_uids: Vec<u32>,
+    /// Given up for a moment when no descriptor is left, so that a connection can be taken and closed.
+    spare: Option<File>,
 }
 
 impl Poller {
-    /// `wake`: readable when the poller should return although nothing happened.
-    pub fn new(max_frame_bytes: usize, wake: UnixStream, spin: bool) -> io::Result<Self> {
+    /// `wake`: readable when the poller should return although nothing happened. `allow_uids`: users whose connections are
+    /// taken, beside those of our own.
+    pub fn new(max_frame_bytes: usize, wake: UnixStream, spin: bool, allow_uids: Vec<u32>) -> io::Result<Self> {
         wake.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         Ok(Self {
             epoll,
             listener: None,
-            signals: None,
             wake,
             peers: HashMap::new(),
             next_session: FIRST_SESSION,
             max_frame_bytes,
             last_frame: Instant::now(),
             spin,
+            allow_uids,
+            spare: File::open("/dev/null").ok(),
         })
     }
 
@@ -88,13 +89,6 @@ impl Poller {
         listener.set_nonblocking(true)?;
         self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
         self.listener = Some(listener);
-        Ok(())
-    }
-
-    pub fn watch_signals(&mut self, signals: UnixStream) -> io::Result<()> {
-        signals.set_nonblocking(true)?;
-        self.epoll.add(&signals, EpollEvent::new(EpollFlags::EPOLLIN, SIGNALS))?;
-        self.signals = Some(signals);
         Ok(())
     }
 
@@ -160,11 +154,6 @@ impl Poller {
         for event in ready.iter().take(n) {
             match event.data() {
                 LISTENER => self.accept(events),
-                SIGNALS => {
-                    if self.signals.as_ref().is_some_and(drain) {
-                        events.push(Event::Signal);
-                    }
-                }
                 WAKE => {
                     drain(&self.wake);
                 }
@@ -200,27 +189,42 @@ impl Poller {
         loop {
             let Some(listener) = &self.listener else { return };
             match listener.accept() {
-                Ok((stream, _)) => {
-                    if self.peers.len() >= MAX_CONNECTIONS {
-                        log::warn!("a connection is refused: {MAX_CONNECTIONS} are open");
-                        continue;
-                    }
-                    if !is_same_user(&stream) {
-                        log::warn!("a connection of another user is refused");
-                        continue;
-                    }
-                    match self.add(stream) {
-                        Ok(connection) => events.push(Event::Opened(connection)),
-                        Err(e) => log::error!("cannot take a connection: {e}"),
-                    }
-                }
+                Ok((stream, _)) => self.admit(stream, events),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                // left in the queue, it would wake us again and again
+                Err(e) if self.spare.take().is_some() => {
+                    log::error!("a connection is refused: {e}");
+                    drop(listener.accept());
+                    self.spare = File::open("/dev/null").ok();
+                }
                 Err(e) => {
                     log::error!("cannot accept a connection: {e}");
                     return;
                 }
             }
+        }
+    }
+
+    fn admit(&mut self, stream: UnixStream, events: &mut Vec<Event>) {
+        if self.peers.len() >= MAX_CONNECTIONS {
+            log::warn!("a connection is refused: {MAX_CONNECTIONS} are open");
+            return;
+        }
+        let peer = match getsockopt(&stream, sockopt::PeerCredentials) {
+            Ok(peer) => peer,
+            Err(e) => {
+                log::error!("cannot read a peer's credentials: {e}");
+                return;
+            }
+        };
+        if peer.uid() != geteuid().as_raw() && !self.allow_uids.contains(&peer.uid()) {
+            log::warn!("a connection of user {} is refused (process {})", peer.uid(), peer.pid());
+            return;
+        }
+        match self.add(stream) {
+            Ok(connection) => events.push(Event::Opened(connection)),
+            Err(e) => log::error!("cannot take a connection: {e}"),
         }
     }
 
@@ -301,16 +305,4 @@ fn drain(stream: &UnixStream) -> bool {
         some = true;
     }
     some
-}
-
-fn is_same_user(stream: &UnixStream) -> bool {
-    let fd: BorrowedFd<'_> = stream.as_fd();
-    debug_assert!(fd.as_raw_fd() >= 0);
-    match getsockopt(&fd, sockopt::PeerCredentials) {
-        Ok(credentials) => credentials.uid() == nix::unistd::geteuid().as_raw(),
-        Err(e) => {
-            log::error!("cannot read a peer's credentials: {e}");
-            false
-        }
-    }
 }

@@ -53,8 +53,9 @@ impl Server {
     pub(super) fn work(self: Arc<Self>) {
         let mut unflushed = Unflushed::default();
         let mut events: Vec<Event> = Vec::new();
+        let mut holding = false;
         loop {
-            match self.next_step(&unflushed) {
+            match self.next_step(&unflushed, &mut holding) {
                 Step::Run(job) => self.run(job, &mut unflushed),
                 Step::Flush => self.flush_all(&mut unflushed),
                 Step::Poll(mut poller, block) => {
@@ -69,8 +70,13 @@ impl Server {
         }
     }
 
-    fn next_step(&self, unflushed: &Unflushed) -> Step {
+    /// `holding`: whether this worker counts among those that may have an answer to write.
+    fn next_step(&self, unflushed: &Unflushed, holding: &mut bool) -> Step {
         let mut state = self.lock();
+        if *holding && unflushed.since.is_none() {
+            state.holding -= 1;
+            *holding = false;
+        }
         loop {
             let ready = state.hub.has_ready();
             let poll_is_due = state.poller.is_some() && state.last_poll.elapsed() >= POLL_INTERVAL;
@@ -78,6 +84,7 @@ impl Server {
                 && !poll_is_due
                 && let Some(job) = state.hub.next_job()
             {
+                state.holding += usize::from(!std::mem::replace(holding, true));
                 return Step::Run(job);
             }
             if unflushed.since.is_some() {
@@ -88,6 +95,7 @@ impl Server {
                 return Step::Poll(poller, !ready);
             }
             if let Some(job) = state.hub.next_job() {
+                state.holding += usize::from(!std::mem::replace(holding, true));
                 return Step::Run(job);
             }
             state.idle += 1;

@@ -1,0 +1,311 @@
+//! The HTTP endpoint, off unless it is asked for: `/metrics`, `/healthz`, `/readyz`.
+//!
+//! One thread of its own, one `poll` over at most a few connections, each with a deadline and a bound on its head; it
+//! never waits for a peer, and no engine thread ever works for it. GET only, one exchange per connection, and nothing of a
+//! request is used but its path. It has no authentication: it listens on this machine alone, and a Unix socket takes the
+//! users that the sidecar itself takes.
+
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpListener;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixListener;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::{HTTP_MAX_CONNECTIONS, HTTP_MAX_HEAD_BYTES, HTTP_TIMEOUT_MS};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
+
+use crate::config::Endpoint;
+use crate::error::StartError;
+use crate::server::Server;
+use crate::server::listen::{self, Audience, Bound};
+
+/// Headers of one request; none of them is looked at.
+const MAX_HEADERS: usize = 64;
+/// Time for the server to show a sign of life.
+const PATIENCE: Duration = Duration::from_secs(1);
+const TEXT: &str = "text/plain; charset=utf-8";
+const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// What the endpoint tells about: nothing at first, then a server.
+#[derive(Default)]
+pub struct Status {
+    server: OnceLock<Arc<Server>>,
+}
+
+impl Status {
+    /// The server is ready.
+    pub fn serving(&self, server: Arc<Server>) {
+        let _ = self.server.set(server);
+    }
+}
+
+/// A bound endpoint.
+pub struct Http {
+    listener: Listener,
+    allow_uids: Vec<u32>,
+    /// Removes a Unix socket when it is dropped.
+    bound: Option<Bound>,
+}
+
+enum Listener {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+trait Stream: Read + Write + AsFd + Send {}
+impl<T: Read + Write + AsFd + Send> Stream for T {}
+
+struct Exchange {
+    stream: Box<dyn Stream>,
+    head: Vec<u8>,
+    /// Empty while the head is read.
+    answer: Vec<u8>,
+    written: usize,
+    until: Instant,
+}
+
+/// A head that is whole, or that never will be.
+enum Parsed {
+    Get(String),
+    Refused(Answer),
+}
+
+/// Status line, type of the body, body.
+struct Answer(&'static str, &'static str, String);
+
+impl Http {
+    pub fn bind(endpoint: &Endpoint, allow_uids: &[u32]) -> Result<Self, StartError> {
+        let (listener, bound) = match endpoint {
+            Endpoint::Loopback(address) => {
+                let listener = TcpListener::bind(address)
+                    .map_err(|source| StartError::HttpListen { address: *address, source })?;
+                (Listener::Tcp(listener), None)
+            }
+            Endpoint::Unix(path) => {
+                let audience = if allow_uids.is_empty() { Audience::Own } else { Audience::Listed };
+                let (listener, bound) = listen::bind(path, audience)?;
+                (Listener::Unix(listener), Some(bound))
+            }
+        };
+        Ok(Self { listener, allow_uids: allow_uids.to_vec(), bound })
+    }
+
+    /// Serves from a thread of its own for as long as the process lives. What is returned goes at its end.
+    pub fn start(mut self, status: Arc<Status>) -> io::Result<Option<Bound>> {
+        match &self.listener {
+            Listener::Tcp(listener) => listener.set_nonblocking(true)?,
+            Listener::Unix(listener) => listener.set_nonblocking(true)?,
+        }
+        let bound = self.bound.take();
+        std::thread::Builder::new().name("http".into()).spawn(move || self.serve(&status))?;
+        Ok(bound)
+    }
+
+    fn serve(&self, status: &Status) {
+        let mut exchanges: Vec<Exchange> = Vec::new();
+        loop {
+            self.wait(&exchanges);
+            let now = Instant::now();
+            exchanges.retain_mut(|exchange| now < exchange.until && exchange.advance(status));
+            while let Some(stream) = self.accept() {
+                // a full house is told by closing: whoever asks is a scraper and comes again
+                if exchanges.len() < HTTP_MAX_CONNECTIONS {
+                    let until = Instant::now() + Duration::from_millis(HTTP_TIMEOUT_MS);
+                    exchanges.push(Exchange { stream, head: Vec::new(), answer: Vec::new(), written: 0, until });
+                }
+            }
+        }
+    }
+
+    fn wait(&self, exchanges: &[Exchange]) {
+        let listener = match &self.listener {
+            Listener::Tcp(listener) => listener.as_fd(),
+            Listener::Unix(listener) => listener.as_fd(),
+        };
+        let wanted = |e: &Exchange| if e.answer.is_empty() { PollFlags::POLLIN } else { PollFlags::POLLOUT };
+        let mut fds: Vec<PollFd<'_>> = exchanges
+            .iter()
+            .map(|e| PollFd::new(e.stream.as_fd(), wanted(e)))
+            .chain([PollFd::new(listener, PollFlags::POLLIN)])
+            .collect();
+        let timeout = exchanges.iter().map(|e| e.until).min().map_or(PollTimeout::NONE, |until| {
+            let left = until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+            PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)
+        });
+        if poll(&mut fds, timeout).is_err() {
+            // out of memory, perhaps: not in a tight loop
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    fn accept(&self) -> Option<Box<dyn Stream>> {
+        match &self.listener {
+            Listener::Tcp(listener) => {
+                let (stream, _) = listener.accept().map_err(complain).ok()?;
+                stream.set_nonblocking(true).ok()?;
+                Some(Box::new(stream))
+            }
+            Listener::Unix(listener) => loop {
+                let (stream, _) = listener.accept().map_err(complain).ok()?;
+                let uid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.uid();
+                if uid == geteuid().as_raw() || self.allow_uids.contains(&uid) {
+                    stream.set_nonblocking(true).ok()?;
+                    return Some(Box::new(stream));
+                }
+                log::warn!("an HTTP connection of user {uid} is refused");
+            },
+        }
+    }
+}
+
+fn complain(error: io::Error) {
+    if !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted) {
+        log::error!("cannot accept an HTTP connection: {error}");
+        // it stays in the queue and wakes us again
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+impl Exchange {
+    /// Reads and writes as much as there is. False: it is over.
+    fn advance(&mut self, status: &Status) -> bool {
+        if self.answer.is_empty() {
+            match self.read() {
+                Ok(None) => return true,
+                Ok(Some(Parsed::Get(path))) => self.answer = answer_to(&path, status).into_bytes(),
+                Ok(Some(Parsed::Refused(answer))) => self.answer = answer.into_bytes(),
+                Err(()) => return false,
+            }
+        }
+        while let Some(rest) = self.answer.get(self.written..).filter(|rest| !rest.is_empty()) {
+            match self.stream.write(rest) {
+                Ok(0) => return false,
+                Ok(n) => self.written += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return e.kind() == ErrorKind::WouldBlock,
+            }
+        }
+        false
+    }
+
+    /// None: more has to come. An error: nothing will.
+    fn read(&mut self) -> Result<Option<Parsed>, ()> {
+        let mut chunk = [0; 1024];
+        loop {
+            match self.stream.read(&mut chunk) {
+                Ok(0) => return Err(()),
+                Ok(n) => self.head.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Ok(None),
+                Err(_) => return Err(()),
+            }
+            if let Some(done) = parse(&self.head) {
+                return Ok(Some(done));
+            }
+        }
+    }
+}
+
+/// None: the head is not whole yet.
+fn parse(head: &[u8]) -> Option<Parsed> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let whole = match request.parse(head) {
+        Ok(status) => status.is_complete(),
+        Err(_) => {
+            return Some(Parsed::Refused(plain("400 Bad Request", "this is no request that is understood here\n")));
+        }
+    };
+    if head.len() > HTTP_MAX_HEAD_BYTES {
+        return Some(Parsed::Refused(plain(
+            "431 Request Header Fields Too Large",
+            "the head of the request is too long\n",
+        )));
+    }
+    let (Some(method), Some(path), true) = (request.method, request.path, whole) else { return None };
+    if method != "GET" {
+        return Some(Parsed::Refused(plain("405 Method Not Allowed", "GET is all that is understood here\n")));
+    }
+    Some(Parsed::Get(path.split(['?', '#']).next().unwrap_or_default().to_owned()))
+}
+
+fn answer_to(path: &str, status: &Status) -> Answer {
+    let server = status.server.get();
+    let unavailable = "503 Service Unavailable";
+    match (path, server) {
+        ("/healthz", None) => plain("200 OK", "starting\n"),
+        ("/healthz", Some(server)) if server.is_alive(PATIENCE) => plain("200 OK", "alive\n"),
+        ("/healthz", Some(_)) => plain(unavailable, "no progress\n"),
+        ("/readyz", Some(server)) if server.is_draining() => plain(unavailable, "draining\n"),
+        ("/readyz", Some(_)) => plain("200 OK", "ready\n"),
+        ("/metrics", Some(server)) => Answer("200 OK", METRICS, server.prometheus()),
+        ("/readyz" | "/metrics", None) => plain(unavailable, "starting\n"),
+        _ => plain("404 Not Found", "there are /metrics, /healthz and /readyz\n"),
+    }
+}
+
+fn plain(status: &'static str, text: &str) -> Answer {
+    Answer(status, TEXT, text.to_owned())
+}
+
+impl Answer {
+    fn into_bytes(self) -> Vec<u8> {
+        let Self(status, kind, body) = self;
+        let allow = if status.starts_with("405") { "Allow: GET\r\n" } else { "" };
+        let head = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
+             X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+            body.len()
+        );
+        (head + &body).into_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status_of(head: &str) -> Option<String> {
+        parse(head.as_bytes()).map(|done| match done {
+            Parsed::Refused(Answer(status, ..)) => status.to_owned(),
+            Parsed::Get(path) => path,
+        })
+    }
+
+    #[test]
+    fn a_whole_get_is_its_path_without_the_query() {
+        assert_eq!(status_of("GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Some("/metrics"));
+        assert_eq!(status_of("GET / HTTP/1.0\r\n\r\n").as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn half_a_head_waits_at_every_byte() {
+        let whole = "GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n";
+        for end in 0..whole.len() {
+            assert_eq!(status_of(&whole[..end]), None, "{end}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_get_is_refused() {
+        assert!(status_of("POST /metrics HTTP/1.1\r\n\r\n").is_some_and(|s| s.starts_with("405")));
+        assert!(status_of("\u{16}\u{3}\u{1}").is_some_and(|s| s.starts_with("400")));
+        assert!(status_of("GET /\u{0} HTTP/1.1\r\n\r\n").is_some_and(|s| s.starts_with("400")));
+        let long = format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(HTTP_MAX_HEAD_BYTES));
+        assert!(status_of(&long).is_some_and(|s| s.starts_with("431")));
+        let many = format!("GET / HTTP/1.1\r\n{}\r\n", "A: b\r\n".repeat(MAX_HEADERS + 1));
+        assert!(status_of(&many).is_some_and(|s| s.starts_with("400")));
+    }
+
+    #[test]
+    fn before_there_is_a_server_only_health_is_good() {
+        let status = Status::default();
+        let code = |path| answer_to(path, &status).0;
+        assert_eq!(code("/healthz"), "200 OK");
+        assert!(code("/readyz").starts_with("503") && code("/metrics").starts_with("503"));
+        assert!(code("/").starts_with("404"));
+    }
+}

@@ -1,0 +1,122 @@
+//! The HTTP endpoint: what it tells, and that nobody can hold it up.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nexus_tests::temp::TempDir;
+use nexus_tests::{Options, Run, Sidecar, Watchdog, eventually};
+use nix::sys::signal::Signal;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A sidecar with its endpoint on a socket beside its own.
+fn sidecar(options: Options) -> (Sidecar, PathBuf, TempDir) {
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = options.flag("http-listen", http.display()).listen_on(&dir.join("s.sock"));
+    sidecar.wait_until_ready();
+    sidecar.connect().still_works();
+    (sidecar, http, dir)
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> String {
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+fn get(http: &Path, path: &str) -> String {
+    exchange(UnixStream::connect(http).unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
+}
+
+#[test]
+fn metrics_health_and_readiness_are_told() {
+    let _w = Watchdog::seconds(60);
+    let (mut sidecar, http, _dir) = sidecar(Options::new());
+    let metrics = get(&http, "/metrics");
+    assert!(metrics.starts_with("HTTP/1.1 200 OK\r\n"), "{metrics}");
+    assert!(metrics.contains("nexus_handler_executions_total{status=\"success\"} 1"), "{metrics}");
+    let length: usize =
+        metrics.lines().find_map(|l| l.strip_prefix("Content-Length: ")).and_then(|n| n.parse().ok()).unwrap();
+    assert_eq!(metrics.split("\r\n\r\n").nth(1).unwrap().len(), length);
+    assert!(get(&http, "/healthz").ends_with("\r\n\r\nalive\n"));
+    assert!(get(&http, "/readyz?verbose").ends_with("\r\n\r\nready\n"));
+    assert!(get(&http, "/").starts_with("HTTP/1.1 404 "));
+    let post = exchange(UnixStream::connect(&http).unwrap(), "POST /metrics HTTP/1.1\r\n\r\n");
+    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET\r\n"), "{post}");
+    let mut client = sidecar.connect();
+    let running = client.start(Run::source("for (;;);").timeout_ms(1500));
+    eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+    assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200 "), "a busy sidecar is alive");
+    sidecar.signal(Signal::SIGTERM);
+    eventually("it says that it is draining", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 503 "));
+    assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200 "));
+    client.segment(running);
+    assert_eq!(sidecar.exit_code(SOON), 0);
+    assert!(!http.exists(), "the socket is left behind");
+}
+
+#[test]
+fn a_loopback_address_works_and_no_other_is_taken() {
+    let _w = Watchdog::seconds(60);
+    // a free port; somebody else may take it first, then the next one is tried
+    let (sidecar, address, _dir) = (0..10)
+        .find_map(|_| {
+            let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+            let dir = TempDir::new();
+            let sidecar = Options::new().flag("http-listen", address).listen_on(&dir.join("s.sock"));
+            sidecar.wait_until_ready();
+            TcpStream::connect(address).is_ok().then_some((sidecar, address, dir))
+        })
+        .unwrap();
+    sidecar.connect().still_works();
+    let answer = exchange(TcpStream::connect(address).unwrap(), "GET /readyz HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    let dir = TempDir::new();
+    let mut refused = Options::new().flag("http-listen", "0.0.0.0:0").listen_on(&dir.join("s.sock"));
+    assert_eq!(refused.exit_code(SOON), 3);
+    assert!(refused.stderr().contains("httpListen"), "{}", refused.stderr());
+}
+
+#[test]
+fn peers_that_send_slowly_nothing_or_rubbish_hold_up_nobody() {
+    let _w = Watchdog::seconds(60);
+    let (sidecar, http, _dir) = sidecar(Options::new());
+    let slow: Vec<UnixStream> = (0..15).map(|_| UnixStream::connect(&http).unwrap()).collect();
+    for mut stream in &slow {
+        stream.write_all(b"GET /met").unwrap();
+    }
+    let started = Instant::now();
+    assert!(get(&http, "/readyz").starts_with("HTTP/1.1 200 "));
+    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    for rubbish in [&b"\x16\x03\x01\x02\x00"[..], b"GET", &[b'A'; 20_000], b"GET / HTTP/9.9\r\n\r\n"] {
+        let mut stream = UnixStream::connect(&http).unwrap();
+        let _ = stream.write_all(rubbish);
+        let _ = stream.shutdown(Shutdown::Write);
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 4"), "{answer}");
+    }
+    // each is closed when its time is over
+    for mut stream in &slow {
+        stream.set_read_timeout(Some(SOON)).unwrap();
+        assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0);
+    }
+    let took = started.elapsed();
+    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
+    // and more than are taken at once do not stay
+    let crowd: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&http).unwrap()).collect();
+    drop(crowd);
+    eventually("it answers again", SOON, || {
+        let mut stream = UnixStream::connect(&http).unwrap();
+        let mut answer = String::new();
+        stream.write_all(b"GET /readyz HTTP/1.1\r\n\r\n").is_ok()
+            && stream.read_to_string(&mut answer).is_ok()
+            && answer.starts_with("HTTP/1.1 200 ")
+    });
+    sidecar.connect().still_works();
+}

@@ -1,0 +1,233 @@
+//! The socket of a service: who may make it, who may reach it, and that one sidecar alone serves it.
+
+use std::fs::{self, Permissions};
+use std::io::{IoSlice, Read};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::{PermissionsExt, chown, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+use nexus_protocol::message::ClientHello;
+use nexus_protocol::{ClientMessage, MAGIC, ProtocolVersion, RequestId};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::temp::TempDir;
+use nexus_tests::{Options, Watchdog, eventually};
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+
+const SOON: Duration = Duration::from_secs(10);
+const NOBODY: u32 = 65534;
+
+fn refused(path: &Path, why: &str) {
+    let mut sidecar = Options::new().listen_on(path);
+    assert_eq!(sidecar.exit_code(SOON), 3, "{}", sidecar.stderr());
+    let stderr = sidecar.stderr();
+    assert!(stderr.contains(why) && stderr.contains(&path.display().to_string()), "{why:?} is not in: {stderr}");
+}
+
+fn set_mode(path: &Path, mode: u32) {
+    fs::set_permissions(path, Permissions::from_mode(mode)).unwrap();
+}
+
+// ---- one sidecar ----
+
+#[test]
+fn of_a_hundred_racing_starts_exactly_one_serves() {
+    let _w = Watchdog::seconds(180);
+    let dir = TempDir::new();
+    let path = dir.join("s.sock");
+    let mut all: Vec<_> = (0..100).map(|_| Options::new().listen_on(&path)).collect();
+    eventually("all but one have ended", Duration::from_secs(120), || {
+        all.iter_mut().filter_map(|s| s.is_running().then_some(())).count() == 1
+    });
+    let at = all.iter_mut().position(|s| s.is_running()).unwrap();
+    let winner = all.swap_remove(at);
+    for loser in &mut all {
+        assert_eq!(loser.exit_code(SOON), 4, "{}", loser.stderr());
+        assert!(loser.stderr().contains(&path.display().to_string()), "{}", loser.stderr());
+    }
+    winner.wait_until_ready();
+    winner.connect().still_works();
+}
+
+#[test]
+fn sockets_whose_names_differ_in_their_endings_do_not_share_a_lock() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let sidecars = ["a.sock", "a.other"].map(|name| Options::new().listen_on(&dir.join(name)));
+    for sidecar in &sidecars {
+        sidecar.wait_until_ready();
+        sidecar.connect().still_works();
+    }
+}
+
+#[test]
+fn a_socket_that_somebody_else_put_there_is_not_removed_at_the_end() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let path = dir.join("s.sock");
+    let mut sidecar = Options::new().listen_on(&path);
+    sidecar.wait_until_ready();
+    fs::remove_file(&path).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    sidecar.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 0);
+    assert!(path.exists());
+}
+
+// ---- where it may be ----
+
+#[test]
+fn a_directory_that_others_may_enter_is_refused() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    for mode in [0o755, 0o710, 0o701, 0o777, 0o1777] {
+        set_mode(dir.path(), mode);
+        refused(&dir.join("s.sock"), "chmod 0700");
+    }
+    set_mode(dir.path(), 0o700);
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0, "something was left behind");
+}
+
+#[test]
+fn a_directory_of_another_user_a_link_and_a_file_are_refused() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let foreign = dir.join("foreign");
+    fs::create_dir(&foreign).unwrap();
+    set_mode(&foreign, 0o700);
+    chown(&foreign, Some(NOBODY), None).expect("this test needs root");
+    refused(&foreign.join("s.sock"), "belongs to user 65534");
+    let real = dir.join("real");
+    fs::create_dir(&real).unwrap();
+    set_mode(&real, 0o700);
+    symlink(&real, dir.join("link")).unwrap();
+    refused(&dir.join("link").join("s.sock"), "symbolic link");
+    fs::write(dir.join("file"), "").unwrap();
+    refused(&dir.join("file").join("s.sock"), "is not a directory");
+}
+
+#[test]
+fn a_path_that_no_socket_can_have_is_refused() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let fits = 107 - dir.path().as_os_str().len() - 1;
+    refused(&dir.join(&"x".repeat(fits + 1)), "the path has 108 bytes; a socket's can have 107");
+    let sidecar = Options::new().listen_on(&dir.join(&"x".repeat(fits)));
+    sidecar.wait_until_ready();
+    sidecar.connect().still_works();
+}
+
+#[test]
+fn a_lock_that_is_not_ours_is_refused() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    fs::write(dir.join("s.sock.lock"), "").unwrap();
+    chown(dir.join("s.sock.lock"), Some(NOBODY), None).expect("this test needs root");
+    refused(&dir.join("s.sock"), "lock file");
+}
+
+// ---- who may connect ----
+
+/// What a client of user `nobody` gets for a good hello: how many bytes, or the error.
+fn as_nobody(path: &Path) -> String {
+    const PROGRAM: &str = "import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.settimeout(10)
+try:
+    s.connect(sys.argv[1])
+    s.sendall(bytes.fromhex(sys.argv[2]))
+    print(len(s.recv(65536)))
+except OSError as e:
+    print(type(e).__name__)";
+    let hello = ClientMessage::Hello(ClientHello {
+        magic: MAGIC,
+        min: ProtocolVersion(1),
+        max: ProtocolVersion(1),
+        client: "nobody",
+    });
+    let mut frame = Vec::new();
+    hello.encode(RequestId(0), 1 << 16, &mut frame).unwrap();
+    let hex: String = frame.iter().map(|b| format!("{b:02x}")).collect();
+    let mut python = Command::new("python3");
+    python.args(["-c", PROGRAM]).arg(path).arg(hex).current_dir("/").uid(NOBODY).gid(NOBODY);
+    let output = python.output().expect("this test needs python3, and root");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+#[test]
+fn another_user_does_not_get_as_far_as_the_socket() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = Options::new().listen();
+    assert_eq!(as_nobody(sidecar.path()), "PermissionError");
+    // not even where the directory was opened afterwards
+    set_mode(sidecar.path().parent().unwrap(), 0o711);
+    assert_eq!(as_nobody(sidecar.path()), "PermissionError");
+    set_mode(sidecar.path(), 0o666);
+    let answer = as_nobody(sidecar.path());
+    assert!(["0", "ConnectionResetError", "BrokenPipeError"].contains(&answer.as_str()), "{answer}");
+    eventually("it is logged", SOON, || sidecar.stderr().contains("user 65534 is refused"));
+    sidecar.connect().still_works();
+}
+
+#[test]
+fn users_who_are_listed_may_connect_and_others_may_not() {
+    let _w = Watchdog::seconds(60);
+    for (listed, taken) in [("65534", true), ("65533,1", false)] {
+        let dir = TempDir::new();
+        set_mode(dir.path(), 0o711);
+        let path = dir.join("s.sock");
+        let sidecar = Options::new().flag("allow-uids", listed).listen_on(&path);
+        sidecar.wait_until_ready();
+        let answer = as_nobody(&path);
+        assert_eq!(answer.parse().is_ok_and(|n: usize| n > 10), taken, "{listed}: {answer}");
+        sidecar.connect().still_works();
+    }
+    // a directory that others may write into is refused still
+    let dir = TempDir::new();
+    set_mode(dir.path(), 0o777);
+    let mut sidecar = Options::new().flag("allow-uids", "65534").listen_on(&dir.join("s.sock"));
+    assert_eq!(sidecar.exit_code(SOON), 3);
+}
+
+#[test]
+fn descriptors_that_a_peer_sends_along_are_closed() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = Options::new().listen();
+    let mut client = sidecar.connect();
+    client.still_works();
+    let before = settled_counts(sidecar.pid());
+    let (ours, _theirs) = UnixStream::pair().unwrap();
+    let fds: Vec<RawFd> = vec![ours.as_raw_fd(); 253];
+    for _ in 0..20 {
+        let mut ping = Vec::new();
+        ClientMessage::Ping.encode(RequestId(900), 1 << 16, &mut ping).unwrap();
+        let socket = client.stream().as_raw_fd();
+        let rights = [ControlMessage::ScmRights(&fds)];
+        sendmsg::<()>(socket, &[IoSlice::new(&ping)], &rights, MsgFlags::empty(), None).unwrap();
+        client.wait(900);
+    }
+    client.still_works();
+    assert_eq!(settled_counts(sidecar.pid()), before, "descriptors, threads");
+}
+
+#[test]
+fn more_connections_than_are_taken_are_closed_and_the_others_go_on() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = Options::new().flag("log", "error").listen();
+    let mut first = sidecar.connect();
+    let crowd: Vec<UnixStream> = (0..1100).map(|_| UnixStream::connect(sidecar.path()).unwrap()).collect();
+    first.still_works();
+    let mut closed = 0;
+    for mut stream in &crowd {
+        stream.set_read_timeout(Some(Duration::from_millis(1))).unwrap();
+        closed += usize::from(matches!(stream.read(&mut [0; 1]), Ok(0)));
+    }
+    assert_eq!(closed, 1100 + 1 - nexus_protocol::limits::MAX_CONNECTIONS);
+    drop(crowd);
+    eventually("there is room again", SOON, || UnixStream::connect(sidecar.path()).is_ok());
+    sidecar.connect().still_works();
+}
