@@ -142,7 +142,7 @@ pub fn install(packages: &[&str]) -> Result<()> {
     }
     system_install(packages).map_err(|error| {
         error.context(advise(
-            "apt cannot install the guest's compiler",
+            "apt cannot install these packages",
             &format!("on Debian 12 run `apt-get update && {line}` and see what apt says"),
         ))
     })

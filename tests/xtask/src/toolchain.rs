@@ -28,6 +28,14 @@ pub fn ensure() -> Result<()> {
     Ok(())
 }
 
+/// Installs systemd's own tools where they are missing: a test asks `systemd-analyze` about the units. Nothing is started.
+pub fn ensure_systemd_analyze() -> Result<()> {
+    if quiet("asking systemd-analyze", Command::new("systemd-analyze").arg("--version")).is_ok() {
+        return Ok(());
+    }
+    apt::install(&["systemd"])
+}
+
 /// What the output of the compiler depends on: the versions of all of it.
 pub fn fingerprint() -> String {
     PACKAGES.iter().map(|package| format!("{package} {}\n", apt::installed(package).unwrap_or_default())).collect()
