@@ -5,7 +5,6 @@
  */
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
-import { MAX_BUFFER_SUSPENSIONS } from './limits.js';
 import type { HelloInfo } from './messages.js';
 import type { ResidentState } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
@@ -23,8 +22,6 @@ import { checkAsyncResult, checkSource, checkTimeout, contextFields } from './va
 
 export class NexusRuntime {
   readonly #core: Core;
-  /** Suspensions of executions whose context came in Buffers: their resumes answer in Buffers too. */
-  readonly #bufferSuspensions = new Set<string>();
 
   /** Checks the configuration and throws INVALID_ARGUMENT; touches neither files nor processes. */
   constructor(config: RuntimeConfig = {}) {
@@ -46,7 +43,7 @@ export class NexusRuntime {
       const request = contextFields(context, checkTimeout(timeoutMs));
       request.source = checkSource(code);
       if (!inBuffers(context)) return this.#core.execute(request, readPlainResult);
-      return this.#core.execute(request, readBufferResult).then((result) => this.#noteBuffers(result));
+      return this.#core.execute(request, readBufferResult);
     } catch (error) {
       return Promise.reject(error as Error);
     }
@@ -67,7 +64,7 @@ export class NexusRuntime {
   ): Promise<ExecutionResult | BufferResult> {
     const request = contextFields(context, checkTimeout(timeoutMs));
     if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult);
-    return this.#noteBuffers(await this.#core.executeCompiled(compiled, request, readBufferResult));
+    return this.#core.executeCompiled(compiled, request, readBufferResult);
   }
 
   /**
@@ -78,13 +75,12 @@ export class NexusRuntime {
   async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult>;
   async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult> {
     const outcome = checkAsyncResult(result);
-    if (!this.#bufferSuspensions.delete(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult);
-    return this.#noteBuffers(await this.#core.resume(suspensionId, outcome, readBufferResult));
+    if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult);
+    return this.#core.resume(suspensionId, outcome, readBufferResult);
   }
 
   /** Ends a suspended execution. False when there was nothing to end. */
   async cancel(suspensionId: string): Promise<boolean> {
-    this.#bufferSuspensions.delete(suspensionId);
     return this.#core.cancel(suspensionId);
   }
 
@@ -130,16 +126,6 @@ export class NexusRuntime {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.shutdown();
-  }
-
-  #noteBuffers(result: BufferResult): BufferResult {
-    for (const { suspensionId } of result.suspensions) this.#bufferSuspensions.add(suspensionId);
-    // Suspensions that were never resumed have expired long before so many others came.
-    for (const oldest of this.#bufferSuspensions) {
-      if (this.#bufferSuspensions.size <= MAX_BUFFER_SUSPENSIONS) break;
-      this.#bufferSuspensions.delete(oldest);
-    }
-    return result;
   }
 }
 

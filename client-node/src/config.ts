@@ -48,6 +48,18 @@ export interface ClientConfig {
   startTimeoutMs?: number;
   /** How long `shutdown` waits before it kills. Default 5000. */
   shutdownTimeoutMs?: number;
+  /** Requests that may wait in the client because the sidecar takes no more. Default 100000; then OVERLOADED. */
+  maxWaitingRequests?: number;
+  /** The same in bytes. Default 256 MiB. */
+  maxWaitingBytes?: number;
+  /** So many deaths of the sidecar within `crashWindowMs` and calls fail at once for `crashCoolDownMs`. Default 5. */
+  maxCrashes?: number;
+  /** Default 30000. */
+  crashWindowMs?: number;
+  /** Default 5000. Then one start is tried. */
+  crashCoolDownMs?: number;
+  /** Longest wait before the next start of a sidecar that died young. Default 5000; the first is 50, and they double. */
+  maxRestartDelayMs?: number;
 }
 
 export interface RuntimeConfig extends SidecarConfig, ClientConfig {}
@@ -91,6 +103,12 @@ const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
   env: 'object',
   startTimeoutMs: 'count',
   shutdownTimeoutMs: 'count',
+  maxWaitingRequests: 'count',
+  maxWaitingBytes: 'count',
+  maxCrashes: 'count',
+  crashWindowMs: 'count',
+  crashCoolDownMs: 'count',
+  maxRestartDelayMs: 'count',
 };
 
 /** A configuration that was checked: flags for the program, options for the client. */

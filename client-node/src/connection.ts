@@ -3,14 +3,23 @@
  *
  * Invariants: every request settles exactly once, by its answer or by `fail`; after `fail` nothing is written and every new
  * request rejects with the same error. Requests of one tick leave in one write. No more requests are with the sidecar than it
- * allows; the others wait here, encoded. No timer runs per request. The socket holds Node alive only while a foreground
+ * allows, and none is written while the kernel does not take what was written before; the others wait here, encoded, in order,
+ * up to a bound in number and in bytes. No timer runs per request. The socket holds Node alive only while a foreground
  * request is unanswered.
  */
 import type { Socket } from 'node:net';
 
 import { NexusError } from './errors.js';
 import { endFrame, FrameSplitter } from './frames.js';
-import { KEEP_BATCH_BYTES, MAX_FRAME_BYTES, RESERVED_IN_FLIGHT, UNANSWERED_BEFORE_HELLO } from './limits.js';
+import {
+  KEEP_BATCH_BYTES,
+  MAX_FRAME_BYTES,
+  MAX_WAITING_BYTES,
+  MAX_WAITING_REQUESTS,
+  OVERLOADED_RETRY_MS,
+  RESERVED_IN_FLIGHT,
+  UNANSWERED_BEFORE_HELLO,
+} from './limits.js';
 import {
   Kind,
   PROTOCOL_VERSION,
@@ -40,13 +49,23 @@ interface Pending {
 export interface RequestOptions {
   /** Does not keep Node alive. */
   background?: boolean;
-  /** Sent although the sidecar is busy with as many requests as it allows others: cancel, ping. */
+  /** Sent although the sidecar is busy with as many requests as it allows others: cancel, ping, stats. */
   urgent?: boolean;
   /** Told the id once the request is accepted here: what `cancel` and `withdraw` name. */
   onId?: (id: number) => void;
 }
 
+let connections = 0;
+
+/** What may wait here for the sidecar. */
+export interface WaitingBounds {
+  requests: number;
+  bytes: number;
+}
+
 export class Connection {
+  /** Tells connections of this process apart. */
+  readonly serial = ++connections;
   /** Settles with the sidecar's hello, or rejects as the connection does. */
   readonly hello: Promise<HelloInfo>;
   #helloSettle!: { resolve(info: HelloInfo): void; reject(error: NexusError): void };
@@ -59,6 +78,10 @@ export class Connection {
   readonly #pending = new Map<number, Pending>();
   /** Frames of pending requests that have not been sent yet, in order. */
   readonly #waiting = new Map<number, Buffer>();
+  #waitingBytes = 0;
+  readonly #bounds: WaitingBounds;
+  /** The kernel has not taken all that was written. */
+  #blocked = false;
   #foreground = 0;
   #lastId = 0;
   #maxFrameBytes = MAX_FRAME_BYTES;
@@ -70,7 +93,8 @@ export class Connection {
   #idleQueued = false;
   readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
 
-  constructor() {
+  constructor(bounds: WaitingBounds = { requests: MAX_WAITING_REQUESTS, bytes: MAX_WAITING_BYTES }) {
+    this.#bounds = bounds;
     this.hello = new Promise((resolve, reject) => {
       this.#helloSettle = { resolve, reject };
     });
@@ -79,7 +103,7 @@ export class Connection {
     endFrame(this.#batch, writeHello(this.#batch, CLIENT_NAME), MAX_FRAME_BYTES);
   }
 
-  /** Requests made before `attach` wait in the batch. */
+  /** Requests made before `attach` wait, and can be withdrawn. */
   attach(socket: Socket): void {
     if (this.#failure !== undefined) {
       socket.destroy();
@@ -88,8 +112,13 @@ export class Connection {
     this.#socket = socket;
     socket.on('data', (chunk: Buffer) => this.#onData(chunk));
     socket.on('error', () => undefined); // 'close' follows and is what the owner watches
+    socket.on('drain', () => {
+      this.#blocked = false;
+      this.#sendWaiting();
+    });
     if (this.#foreground === 0) socket.unref();
     this.#queueFlush();
+    this.#sendWaiting();
   }
 
   get failure(): NexusError | undefined {
@@ -120,9 +149,8 @@ export class Connection {
     return new Promise<T>((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure);
       const id = this.#nextId();
-      const sent = this.#pending.size - this.#waiting.size;
-      if (sent < this.#maxInFlight || options.urgent === true) this.#write(id, encode);
-      else this.#waiting.set(id, this.#encodeAside(id, encode));
+      if (this.#mayBeSent(options.urgent === true)) this.#write(id, encode);
+      else this.#wait(id, encode);
       // Encoding may have run a getter of the caller's that ended this connection.
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
@@ -152,10 +180,35 @@ export class Connection {
     });
   }
 
+  #mayBeSent(urgent: boolean): boolean {
+    // Before the socket is there everything waits, so that it can be withdrawn, and in the order of the calls.
+    if (this.#socket === undefined) return false;
+    return urgent || (!this.#blocked && this.#pending.size - this.#waiting.size < this.#maxInFlight);
+  }
+
+  #wait(id: number, encode: RequestEncoder): void {
+    const { requests, bytes } = this.#bounds;
+    if (this.#waiting.size >= requests) throw overloaded('waitingRequests', requests, this.#waiting.size);
+    const frame = this.#encodeAside(id, encode);
+    const waiting = this.#waitingBytes + frame.length;
+    // One alone may be as large as a frame can be.
+    if (waiting > bytes && this.#waiting.size > 0) throw overloaded('waitingBytes', bytes, waiting);
+    this.#waiting.set(id, frame);
+    this.#waitingBytes = waiting;
+  }
+
+  #takeWaiting(id: number): Buffer | undefined {
+    const frame = this.#waiting.get(id);
+    if (frame === undefined) return undefined;
+    this.#waiting.delete(id);
+    this.#waitingBytes -= frame.length;
+    return frame;
+  }
+
   /** Takes back a request that has not been sent yet: it rejects with `error`. False when it is out already. */
   withdraw(id: number, error: NexusError): boolean {
     const pending = this.#pending.get(id);
-    if (pending === undefined || !this.#waiting.delete(id)) return false;
+    if (pending === undefined || this.#takeWaiting(id) === undefined) return false;
     this.#settled(id, pending);
     pending.reject(error);
     return true;
@@ -169,6 +222,7 @@ export class Connection {
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     this.#waiting.clear();
+    this.#waitingBytes = 0;
     this.#foreground = 0;
     this.#socket?.destroy();
     for (const request of pending) request.reject(error);
@@ -241,7 +295,8 @@ export class Connection {
     const socket = this.#socket;
     const batch = this.#batch;
     if (socket === undefined || batch.length === 0 || this.#failure !== undefined) return;
-    socket.write(batch.written());
+    // A large write is asked to wait for 'drain' even where the kernel has taken it all; that is no reason to.
+    if (!socket.write(batch.written()) && socket.writableLength > 0) this.#blocked = true;
     if (socket.writableLength === 0 && batch.bytes.length <= KEEP_BATCH_BYTES) {
       batch.length = 0; // the kernel has copied everything: the buffer is ours again
     } else {
@@ -300,10 +355,10 @@ export class Connection {
   }
 
   #sendWaiting(): void {
-    for (const [id, frame] of this.#waiting) {
-      if (this.#pending.size - this.#waiting.size >= this.#maxInFlight) break;
-      this.#waiting.delete(id);
-      this.#append(frame);
+    for (const id of this.#waiting.keys()) {
+      if (!this.#mayBeSent(false)) break;
+      const frame = this.#takeWaiting(id);
+      if (frame !== undefined) this.#append(frame);
     }
   }
 
@@ -312,6 +367,12 @@ export class Connection {
     if (this.#waiting.size > 0) this.#sendWaiting();
     if (!pending.background) this.#release();
   }
+}
+
+function overloaded(resource: string, limit: number, count: number): NexusError {
+  return new NexusError('OVERLOADED', `too much waits for the sidecar already: ${count} of ${limit} (${resource})`, {
+    context: { resource, limit, count, retryAfterMs: OVERLOADED_RETRY_MS },
+  });
 }
 
 function protocolError(error: unknown): NexusError {

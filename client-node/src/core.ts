@@ -11,8 +11,15 @@ import { Link } from './link.js';
 import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readCheck, readHandle, readStats } from './results.js';
-import type { HandlerCheck, RuntimeStats } from './types.js';
+import { Suspended } from './suspended.js';
+import type { HandlerCheck, RuntimeStats, Suspension } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
+
+/** What plain and Buffer results have in common. */
+interface Segment {
+  suspensions: readonly Suspension<unknown>[];
+  error?: NexusError;
+}
 
 /** `readPlainResult` or `readBufferResult`. */
 export type ReadResult<Result> = (fields: Record<string, unknown>) => Result;
@@ -20,6 +27,7 @@ export type ReadResult<Result> = (fields: Record<string, unknown>) => Result;
 export class Core {
   readonly #link: Link;
   readonly #handles = new Handles();
+  readonly #suspended = new Suspended();
 
   constructor(config: RuntimeConfig) {
     this.#link = new Link(checkConfig(config));
@@ -39,12 +47,13 @@ export class Core {
     return createState(this.#link.connection(), state);
   }
 
-  execute<Result>(request: ExecuteRequest, read: ReadResult<Result>): Promise<Result> {
-    return executeOn(this.#link.connection(), request, read);
+  execute<Result extends Segment>(request: ExecuteRequest, read: ReadResult<Result>): Promise<Result> {
+    const connection = this.#link.connection();
+    return executeOn(connection, request, (fields) => this.#suspended.note(connection, read(fields)));
   }
 
   /** Compiles again, once, when the sidecar says that it does not know the handle (SPEC 4, INVALID_HANDLER). */
-  async executeCompiled<Result extends { error?: NexusError }>(
+  async executeCompiled<Result extends Segment>(
     handle: Uint8Array,
     request: ExecuteRequest,
     read: ReadResult<Result>,
@@ -92,13 +101,21 @@ export class Core {
     return this.#ask(Kind.precompile, { source, handlerName }, Kind.compiled, readHandle);
   }
 
-  resume<Result>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
+  resume<Result extends Segment>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
     checkSuspensionId(suspension);
-    return resumeOn(this.#link.connection(), suspension, outcome, read);
+    this.#suspended.take(suspension, this.#link.existing());
+    const connection = this.#link.connection();
+    return resumeOn(connection, suspension, outcome, (fields) => this.#suspended.note(connection, read(fields)));
+  }
+
+  /** Whether a resume of this suspension answers in Buffers, as its execution does. */
+  resumesInBuffers(suspension: string): boolean {
+    return this.#suspended.inBuffers(suspension);
   }
 
   cancel(suspension: string): Promise<boolean> {
     checkSuspensionId(suspension);
+    this.#suspended.take(suspension, this.#link.existing());
     return cancelOn(this.#link.connection(), { suspension });
   }
 
@@ -106,12 +123,14 @@ export class Core {
     return this.#ask(Kind.check, { source: checkSource(source) }, Kind.checked, readCheck);
   }
 
+  /** Asked for when the sidecar is busy, above all: it does not wait behind executions. */
   stats(options?: RequestOptions): Promise<RuntimeStats> {
-    return this.#ask(Kind.stats, {}, Kind.statsAnswer, readStats, options);
+    return this.#ask(Kind.stats, {}, Kind.statsAnswer, readStats, { urgent: true, ...options });
   }
 
   metrics(options?: RequestOptions): Promise<string> {
-    return this.#ask(Kind.metrics, {}, Kind.metricsAnswer, (fields) => string(fields, 'text'), options);
+    const read = (fields: Record<string, unknown>): string => string(fields, 'text');
+    return this.#ask(Kind.metrics, {}, Kind.metricsAnswer, read, { urgent: true, ...options });
   }
 
   ping(): Promise<void> {

@@ -56,8 +56,7 @@ export function readFields(reader: Reader): Record<string, unknown> {
   valuesLeft = MAX_CONTROL_VALUES - 1;
   const head = reader.u8();
   if (head >= 0x80 && head < 0x90) return readMap(reader, head & 0x0f, 1);
-  if (head === 0xde) return readMap(reader, reader.u16(), 1);
-  if (head === 0xdf) return readMap(reader, reader.u32(), 1);
+  if (head === 0xde || head === 0xdf) return readMap(reader, reader.size(head), 1);
   throw new MalformedError('fields are a map');
 }
 
@@ -98,9 +97,7 @@ function readArray(reader: Reader, size: number, depth: number): unknown[] {
 function readText(reader: Reader, head: number, isKey: boolean): string | undefined {
   let size: number;
   if (head >= 0xa0 && head < 0xc0) size = head & 0x1f;
-  else if (head === 0xd9) size = reader.u8();
-  else if (head === 0xda) size = reader.u16();
-  else if (head === 0xdb) size = reader.u32();
+  else if (head >= 0xd9 && head <= 0xdb) size = reader.size(head);
   else return undefined;
   const at = reader.at;
   const text = isKey ? reader.key(size) : reader.string(size);
@@ -119,6 +116,8 @@ function readValue(reader: Reader, depth: number): unknown {
   if (text !== undefined) return text;
   if (head < 0x90) return readMap(reader, head & 0x0f, depth + 1);
   if (head < 0xa0) return readArray(reader, head & 0x0f, depth + 1);
+  // Counters above 2^53 lose their last digits here; they are for people.
+  if (head >= 0xcc && head <= 0xd3) return Number(reader.integer(head));
   switch (head) {
     case 0xc0:
       return null;
@@ -127,40 +126,19 @@ function readValue(reader: Reader, depth: number): unknown {
     case 0xc3:
       return true;
     case 0xc4:
-      return reader.bin(reader.u8());
     case 0xc5:
-      return reader.bin(reader.u16());
     case 0xc6:
-      return reader.bin(reader.u32());
+      return reader.bin(reader.size(head));
     case 0xca:
       return new Float(reader.f32());
     case 0xcb:
       return new Float(reader.f64());
-    case 0xcc:
-      return reader.u8();
-    case 0xcd:
-      return reader.u16();
-    case 0xce:
-      return reader.u32();
-    // Counters above 2^53 lose their last digits here; they are for people.
-    case 0xcf:
-      return Number(reader.u64());
-    case 0xd0:
-      return reader.i8();
-    case 0xd1:
-      return reader.i16();
-    case 0xd2:
-      return reader.i32();
-    case 0xd3:
-      return Number(reader.i64());
     case 0xdc:
-      return readArray(reader, reader.u16(), depth + 1);
     case 0xdd:
-      return readArray(reader, reader.u32(), depth + 1);
+      return readArray(reader, reader.size(head), depth + 1);
     case 0xde:
-      return readMap(reader, reader.u16(), depth + 1);
     case 0xdf:
-      return readMap(reader, reader.u32(), depth + 1);
+      return readMap(reader, reader.size(head), depth + 1);
     default:
       throw new MalformedError(`format byte 0x${head.toString(16)} in control values`);
   }

@@ -19,12 +19,21 @@ export const KEEP_BATCH_BYTES = 1024 * 1024;
 export const DEATH_DETAIL_MS = 100;
 /** A sidecar that dies sooner than this after its start counts as a failed start. */
 export const STABLE_AFTER_MS = 1000;
-/** Wait before the next start after the first failed one; doubles each time. */
+/** Wait before the next start after the first failed one; doubles each time, and a random half of it is taken off. */
 export const BACKOFF_FIRST_MS = 50;
-export const BACKOFF_MAX_MS = 2000;
+export const BACKOFF_MAX_MS = 5000;
+/** So many deaths within the window are a crash loop: calls fail at once until the cool-down is over. */
+export const CRASH_LOOP_DEATHS = 5;
+export const CRASH_LOOP_WINDOW_MS = 30_000;
+export const CRASH_LOOP_COOL_DOWN_MS = 5_000;
 export const MAX_REMEMBERED_SOURCE_CHARS = 16 * 1024 * 1024;
-/** Suspensions of executions in Buffers that are remembered as such. */
-export const MAX_BUFFER_SUSPENSIONS = 10_000;
+/** Suspensions of which the client remembers who holds them and in which form their results come. */
+export const MAX_HELD_SUSPENSIONS = 10_000;
+/** What may wait in the client for the sidecar to take it; beyond these a call is OVERLOADED. */
+export const MAX_WAITING_REQUESTS = 100_000;
+export const MAX_WAITING_BYTES = 256 * 1024 * 1024;
+/** After how long an OVERLOADED call may be tried again: about what a thousand tiny handlers take. */
+export const OVERLOADED_RETRY_MS = 50;
 /** Control values of one message; of these a request's registry and tokens may use up to the second number. */
 export const MAX_CONTROL_VALUES = 65_536;
 export const MAX_LISTED_NAMES = 60_000;

@@ -1,8 +1,8 @@
 /**
  * The sidecar behind a runtime: starts one when there is none, starts the next one after a death, ends it at shutdown.
  *
- * `connection()` is synchronous: requests are written into the new connection's batch while the program starts, so the
- * first call costs one round trip, not two. A sidecar that dies young is started again only after a wait that doubles.
+ * `connection()` is synchronous: requests go out with the hello, so the first call costs one round trip, not two. When a
+ * sidecar is started again, and when not, is the business of restarts.ts.
  */
 import { createConnection } from 'node:net';
 import type { ChildProcess } from 'node:child_process';
@@ -10,8 +10,16 @@ import type { ChildProcess } from 'node:child_process';
 import type { CheckedConfig } from './config.js';
 import { Connection } from './connection.js';
 import { NexusError } from './errors.js';
-import { BACKOFF_FIRST_MS, BACKOFF_MAX_MS, STABLE_AFTER_MS } from './limits.js';
+import {
+  BACKOFF_MAX_MS,
+  CRASH_LOOP_COOL_DOWN_MS,
+  CRASH_LOOP_DEATHS,
+  CRASH_LOOP_WINDOW_MS,
+  MAX_WAITING_BYTES,
+  MAX_WAITING_REQUESTS,
+} from './limits.js';
 import { Kind, writeRequest } from './messages.js';
+import { Restarts } from './restarts.js';
 import { childEnv, findBinary, spawnSidecar, type Death } from './spawn.js';
 
 const DEFAULT_START_TIMEOUT_MS = 10_000;
@@ -30,12 +38,20 @@ interface Life {
 
 export class Link {
   readonly #config: CheckedConfig;
+  readonly #restarts: Restarts;
   #life: Life | undefined;
-  #earlyDeaths = 0;
+  /** How the last sidecar ended: what calls are told while none is started. */
+  #lastEnd: NexusError | undefined;
   #shutdown: Promise<void> | undefined;
 
   constructor(config: CheckedConfig) {
     this.#config = config;
+    this.#restarts = new Restarts({
+      deaths: config.maxCrashes ?? CRASH_LOOP_DEATHS,
+      windowMs: config.crashWindowMs ?? CRASH_LOOP_WINDOW_MS,
+      coolDownMs: config.crashCoolDownMs ?? CRASH_LOOP_COOL_DOWN_MS,
+      maxDelayMs: config.maxRestartDelayMs ?? BACKOFF_MAX_MS,
+    });
   }
 
   /** A connection that requests can be made on at once. Throws when there can be none. */
@@ -51,14 +67,20 @@ export class Link {
   }
 
   #begin(): Life {
-    const { connect } = this.#config;
+    const { connect, maxWaitingRequests, maxWaitingBytes } = this.#config;
+    const next = this.#restarts.next(performance.now());
+    if ('refusedForMs' in next) throw crashLoopError(next, this.#lastEnd);
     // Looked up before anything is set up: a missing program is the caller's error, not a death.
     const binary = connect === undefined ? findBinary({ binaryPath: this.#config.binaryPath, env: process.env }) : '';
     let end!: () => void;
     const ended = new Promise<void>((resolve) => {
       end = resolve;
     });
-    const life: Life = { connection: new Connection(), startedAt: performance.now(), ended, end };
+    const connection = new Connection({
+      requests: maxWaitingRequests ?? MAX_WAITING_REQUESTS,
+      bytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
+    });
+    const life: Life = { connection, startedAt: performance.now(), ended, end };
     this.#life = life;
     const start = (): void => {
       life.startedAt = performance.now();
@@ -70,11 +92,13 @@ export class Link {
         life.connection.fail(new NexusError('SIDECAR_GONE', 'the sidecar could not be started', { cause: error }));
       }
     };
-    const wait = this.#earlyDeaths === 0 ? 0 : Math.min(BACKOFF_FIRST_MS * 2 ** (this.#earlyDeaths - 1), BACKOFF_MAX_MS);
-    if (wait === 0) start();
-    else life.timer = setTimeout(start, wait);
     // A connection that fails by itself (broken protocol) takes its sidecar along.
-    life.connection.onFailure(() => this.#drop(life));
+    connection.onFailure((error) => {
+      this.#lastEnd = error;
+      this.#drop(life);
+    });
+    if (next.waitMs === 0) start();
+    else life.timer = setTimeout(start, next.waitMs);
     return life;
   }
 
@@ -82,8 +106,7 @@ export class Link {
   #lost(life: Life): void {
     if (this.#life !== life) return;
     this.#life = undefined;
-    const stable = life.connection.info !== undefined && performance.now() - life.startedAt >= STABLE_AFTER_MS;
-    this.#earlyDeaths = stable ? 0 : this.#earlyDeaths + 1;
+    if (this.#shutdown === undefined) this.#restarts.died(life.startedAt, life.connection.info !== undefined, performance.now());
   }
 
   #spawn(life: Life, binary: string): void {
@@ -170,6 +193,15 @@ export class Link {
 
 function shutDownError(): NexusError {
   return new NexusError('SIDECAR_GONE', 'the runtime has been shut down', { retryable: false });
+}
+
+function crashLoopError(refusal: { deaths: number; refusedForMs: number }, last: NexusError | undefined): NexusError {
+  const retryAfterMs = Math.ceil(refusal.refusedForMs);
+  const how = last === undefined ? '' : `; the last time: ${last.message}`;
+  return new NexusError('SIDECAR_GONE', `the sidecar keeps ending (${refusal.deaths} times); next try in ${retryAfterMs} ms${how}`, {
+    context: { ...last?.context, reason: 'crash-loop', retryAfterMs },
+    cause: last,
+  });
 }
 
 function goneError({ exitCode, signal, startError }: Death, tail: readonly string[]): NexusError {

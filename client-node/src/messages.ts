@@ -199,39 +199,16 @@ export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
 
 function readBodyHeader(reader: Reader): void {
   const head = reader.u8();
-  const size = head === 0x93 ? 3 : head === 0xdc ? reader.u16() : head === 0xdd ? reader.u32() : 0;
+  const size = head === 0x93 ? 3 : head === 0xdc || head === 0xdd ? reader.size(head) : 0;
   if (size !== 3) throw new MalformedError('a body is an array of three');
 }
 
 /** Any integer form that holds the value. */
 function readUint(reader: Reader, max: number): number {
   const head = reader.u8();
-  const value = head < 0x80 ? head : readWideInt(reader, head);
+  const value = head < 0x80 ? head : reader.integer(head);
   if (typeof value === 'bigint' || value < 0 || value > max) throw new MalformedError('kind or id out of range');
   return value;
-}
-
-function readWideInt(reader: Reader, head: number): number | bigint {
-  switch (head) {
-    case 0xcc:
-      return reader.u8();
-    case 0xcd:
-      return reader.u16();
-    case 0xce:
-      return reader.u32();
-    case 0xcf:
-      return reader.u64();
-    case 0xd0:
-      return reader.i8();
-    case 0xd1:
-      return reader.i16();
-    case 0xd2:
-      return reader.i32();
-    case 0xd3:
-      return reader.i64();
-    default:
-      throw new MalformedError('kind and id are integers');
-  }
 }
 
 export interface HelloInfo {

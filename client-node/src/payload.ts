@@ -132,6 +132,7 @@ function readValue(reader: Reader, depth: number): unknown {
   if (head >= 0xa0 && head < 0xc0) return reader.string(head & 0x1f);
   if (head < 0x90) return readMap(reader, head & 0x0f, depth);
   if (head < 0xa0) return readArray(reader, head & 0x0f, depth);
+  if (head >= 0xcc && head <= 0xd3) return reader.integer(head);
   switch (head) {
     case 0xc0:
       return null;
@@ -140,55 +141,31 @@ function readValue(reader: Reader, depth: number): unknown {
     case 0xc3:
       return true;
     case 0xc4:
-      return readBin(reader, reader.u8());
     case 0xc5:
-      return readBin(reader, reader.u16());
     case 0xc6:
-      return readBin(reader, reader.u32());
+      return readBin(reader, reader.size(head));
     case 0xc7:
-      return readExt(reader, reader.u8());
     case 0xc8:
-      return readExt(reader, reader.u16());
     case 0xc9:
-      return readExt(reader, reader.u32());
+      return readExt(reader, reader.size(head));
     case 0xca:
       return reader.f32();
     case 0xcb:
       return reader.f64();
-    case 0xcc:
-      return reader.u8();
-    case 0xcd:
-      return reader.u16();
-    case 0xce:
-      return reader.u32();
-    case 0xcf:
-      return reader.u64();
-    case 0xd0:
-      return reader.i8();
-    case 0xd1:
-      return reader.i16();
-    case 0xd2:
-      return reader.i32();
-    case 0xd3:
-      return reader.i64();
     case 0xd6:
       return readExt(reader, 4);
     case 0xd7:
       return readExt(reader, 8);
     case 0xd9:
-      return reader.string(reader.u8());
     case 0xda:
-      return reader.string(reader.u16());
     case 0xdb:
-      return reader.string(reader.u32());
+      return reader.string(reader.size(head));
     case 0xdc:
-      return readArray(reader, reader.u16(), depth);
     case 0xdd:
-      return readArray(reader, reader.u32(), depth);
+      return readArray(reader, reader.size(head), depth);
     case 0xde:
-      return readMap(reader, reader.u16(), depth);
     case 0xdf:
-      return readMap(reader, reader.u32(), depth);
+      return readMap(reader, reader.size(head), depth);
     default:
       throw new MalformedError(`format byte 0x${head.toString(16)} is not allowed`);
   }

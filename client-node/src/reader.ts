@@ -86,6 +86,54 @@ export class Reader {
     return exact ? high * TWO_32 + low : this.#view.getBigInt64(at);
   }
 
+  /** The integer that a head byte from 0xcc to 0xd3 announces. */
+  integer(head: number): number | bigint {
+    switch (head) {
+      case 0xcc:
+        return this.u8();
+      case 0xcd:
+        return this.u16();
+      case 0xce:
+        return this.u32();
+      case 0xcf:
+        return this.u64();
+      case 0xd0:
+        return this.i8();
+      case 0xd1:
+        return this.i16();
+      case 0xd2:
+        return this.i32();
+      case 0xd3:
+        return this.i64();
+      default:
+        throw new MalformedError('not an integer');
+    }
+  }
+
+  /** The length behind the head byte of a bin, ext, str, array or map of 8, 16 or 32 bits. */
+  size(head: number): number {
+    switch (head) {
+      case 0xc4:
+      case 0xc7:
+      case 0xd9:
+        return this.u8();
+      case 0xc5:
+      case 0xc8:
+      case 0xda:
+      case 0xdc:
+      case 0xde:
+        return this.u16();
+      case 0xc6:
+      case 0xc9:
+      case 0xdb:
+      case 0xdd:
+      case 0xdf:
+        return this.u32();
+      default:
+        throw new MalformedError('not a sized form');
+    }
+  }
+
   /** `count` items of at least one byte each must still fit: a hostile count cannot make us reserve or loop. */
   count(count: number, bytesEach: number): number {
     if (count * bytesEach > this.end - this.at) throw new MalformedError('truncated');

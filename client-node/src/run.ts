@@ -237,6 +237,8 @@ class Run {
       if (this.#connection.withdraw(request, withdrawn)) continue;
       cancelOn(this.#connection, { request }).catch(() => undefined);
     }
+    // A sidecar that is still starting may take its time to answer; the cancel follows the request.
+    if (this.#connection.info === undefined) return this.#fail(error);
     if (this.#inFlight.size === 0 && this.#segments.at(-1)?.status === 'suspended') this.#cancelSuspended();
   }
 
