@@ -13,6 +13,7 @@ export interface SidecarConfig {
   timeoutMs?: number;
   suspensionTimeoutMs?: number;
   maxSuspended?: number;
+  maxSuspendedBytes?: number;
   maxHostCalls?: number;
   maxStateMutations?: number;
   maxEvents?: number;
@@ -74,6 +75,7 @@ const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
   timeoutMs: 'count',
   suspensionTimeoutMs: 'count',
   maxSuspended: 'count',
+  maxSuspendedBytes: 'count',
   maxHostCalls: 'count',
   maxStateMutations: 'count',
   maxEvents: 'count',

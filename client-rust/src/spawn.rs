@@ -52,6 +52,8 @@ flags! {
     suspension_timeout_ms(u64) = "--suspension-timeout-ms";
     /// Suspended executions held.
     max_suspended(u64) = "--max-suspended";
+    /// Memory of suspended executions outside of instances.
+    max_suspended_bytes(u64) = "--max-suspended-bytes";
     /// Host calls of one execution.
     max_host_calls(u64) = "--max-host-calls";
     /// State mutations of one execution.

@@ -90,6 +90,13 @@ pub const DEFAULT_SUSPENSION_TIMEOUT_MS: u64 = 30_000;
 /// Suspended executions held at once.
 pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 
+/// Memory that suspended executions may take outside of instances: their state and calls, and the images of those that are
+/// parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
+pub const DEFAULT_MAX_SUSPENDED_BYTES: u64 = 256 << 20;
+/// Suspended executions that keep their instance as long as they do not wait long: as many as are under way in a busy
+/// sidecar whose extensions answer at once. At 0.3 MB each they take less than the process itself.
+pub const MAX_LIVE_SUSPENDED: usize = 32;
+
 /// Host calls of one execution.
 pub const DEFAULT_MAX_HOST_CALLS: u64 = 10_000;
 /// State mutations of one execution.

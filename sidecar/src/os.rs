@@ -3,7 +3,7 @@
 
 use std::fs::File;
 use std::io::{self, Write};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -22,6 +22,10 @@ impl SealedFile {
     /// By which this process (and no other) can open it, while `self` lives.
     pub fn path(&self) -> PathBuf {
         PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+    }
+
+    pub fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
     }
 }
 
@@ -43,6 +47,84 @@ pub fn pages_in_use(address: usize, len: usize) -> io::Result<Vec<bool>> {
     File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, (address / PAGE * 8) as u64)?;
     let words = entries.chunks_exact(8).map(|e| u64::from_ne_bytes(e.try_into().unwrap_or_default()));
     Ok(words.map(|e| e & PRESENT_OR_SWAPPED != 0).collect())
+}
+
+/// Numbers of the pages from `address` on that this process has bytes of its own for: in memory or swapped out, and neither
+/// the kernel's page of zeros nor a page of a file. Costs 20 us for 256 MiB of which little is used, where the kernel has
+/// PAGEMAP_SCAN (6.7); reading the whole page map takes ten times that.
+pub fn pages_with_content(address: usize, len: usize) -> io::Result<Vec<usize>> {
+    match scan_pages(address, len) {
+        Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => {
+            let in_use = pages_in_use(address, len)?;
+            Ok(in_use.iter().enumerate().filter(|(_, used)| **used).map(|(index, _)| index).collect())
+        }
+        scanned => scanned,
+    }
+}
+
+/// Source of the layout: include/uapi/linux/fs.h of the kernel.
+#[repr(C)]
+#[derive(Default)]
+struct PageScan {
+    size: u64,
+    flags: u64,
+    start: u64,
+    end: u64,
+    walk_end: u64,
+    regions: u64,
+    regions_len: u64,
+    max_pages: u64,
+    category_inverted: u64,
+    category_mask: u64,
+    category_anyof_mask: u64,
+    return_mask: u64,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct PageRegion {
+    start: u64,
+    end: u64,
+    categories: u64,
+}
+
+fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
+    const PAGE: usize = 4096;
+    const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610_u32 as libc::Ioctl;
+    const FILE: u64 = 1 << 2;
+    const PRESENT: u64 = 1 << 3;
+    const SWAPPED: u64 = 1 << 4;
+    const ZERO: u64 = 1 << 5;
+    let pagemap = File::open("/proc/self/pagemap")?;
+    let end = (address + len) as u64;
+    let mut pages = Vec::new();
+    let mut regions = [PageRegion::default(); 128];
+    let mut start = address as u64;
+    while start < end {
+        let mut scan = PageScan {
+            size: size_of::<PageScan>() as u64,
+            start,
+            end,
+            regions: regions.as_mut_ptr() as u64,
+            regions_len: regions.len() as u64,
+            category_inverted: FILE | ZERO,
+            category_mask: FILE | ZERO,
+            category_anyof_mask: PRESENT | SWAPPED,
+            return_mask: FILE,
+            ..PageScan::default()
+        };
+        // SAFETY: the argument is laid out as the kernel expects it, and `regions` is live and as long as it says.
+        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) };
+        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
+        for region in regions.iter().take(found) {
+            pages.extend(((region.start as usize - address) / PAGE)..((region.end as usize - address) / PAGE));
+        }
+        if scan.walk_end <= start {
+            return Err(io::Error::other("the scan of the page map does not get on"));
+        }
+        start = scan.walk_end;
+    }
+    Ok(pages)
 }
 
 /// Fills `out` from the kernel's random number generator.

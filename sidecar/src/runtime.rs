@@ -19,7 +19,7 @@ use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
-use crate::observe::{self, Observer, SegmentRecord, Snapshot};
+use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pool::Pool;
 use crate::resident::ResidentState;
 
@@ -50,7 +50,12 @@ pub struct Found {
 pub struct Load {
     pub active: u64,
     pub suspended: u64,
+    /// Of those, the ones that hold no instance.
+    pub parked: u64,
+    pub suspended_bytes: u64,
     pub suspensions: u64,
+    /// Of those, the ones of parked executions.
+    pub parked_suspensions: u64,
     pub queued: u64,
     pub resident_states: u64,
     pub resident_state_bytes: u64,
@@ -211,8 +216,16 @@ impl Runtime {
         answer: Answer<'_>,
         register: Register<'_>,
     ) -> (Report, Progress) {
-        register(execution.control());
-        let (report, progress) = execution.resume(id, answer);
+        if execution.is_parked() {
+            self.observer.record_suspension(SuspensionEvent::Unparked);
+        }
+        let (report, progress) = match execution.awake(|| self.lease()) {
+            Ok(awake) => {
+                register(awake.control());
+                awake.resume(id, answer)
+            }
+            Err(failed) => (failed.report, Progress::Finished(failed.instance)),
+        };
         (self.observed(report), progress)
     }
 
@@ -225,7 +238,7 @@ impl Runtime {
 
     /// Frees executions that nobody will resume.
     pub fn drop_executions(&self, executions: Vec<Box<Execution>>) {
-        self.pool.forget(executions.len());
+        self.pool.forget(executions.iter().filter(|e| !e.is_parked()).count());
         drop(executions);
     }
 
@@ -278,10 +291,15 @@ impl Runtime {
             terminated_instances: pool.terminated,
             instances_created: pool.created,
             instances_reused: pool.reused,
-            total_memory_bytes: (load.active + pool.available + load.suspended) * self.engine.idle_bytes() as u64
+            parked_executions: load.parked,
+            total_memory_bytes: (load.active + pool.available + load.suspended - load.parked)
+                * self.engine.idle_bytes() as u64
+                + load.suspended_bytes
                 + cache.bytes
                 + load.resident_state_bytes,
+            suspended_bytes: load.suspended_bytes,
             suspensions: load.suspensions,
+            parked_suspensions: load.parked_suspensions,
             queued: load.queued,
             resident_states: load.resident_states,
             resident_state_bytes: load.resident_state_bytes,

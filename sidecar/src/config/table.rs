@@ -6,9 +6,11 @@ use nexus_protocol::limits;
 use super::Config;
 use super::value::{Kind, Place};
 
-/// Each instance reserves 12 GiB of address space, of which a process has 128 TiB. These two bounds together stay below it.
+/// Each instance reserves 12 GiB of address space, of which a process has 128 TiB. With the suspended executions that keep
+/// their instance, this stays below it.
 const MAX_INSTANCES: u64 = 2_000;
-const MAX_SUSPENDED: u64 = 8_000;
+/// Suspended executions are bounded by their bytes; this many make every look for expired ones slow.
+const MAX_SUSPENDED: u64 = 1_000_000;
 /// A week: long enough for a suspension that waits for a human, short enough that a forgotten one ends.
 const MAX_WAIT_MS: u64 = 7 * 24 * 60 * 60 * 1000;
 /// Counters of the guest's effects; beyond this the byte limits would end the execution anyway.
@@ -57,7 +59,7 @@ const fn millis(min: u64) -> Kind {
     Kind::Millis { min, max: MAX_WAIT_MS }
 }
 
-pub static SETTINGS: [Setting; 31] = [
+pub static SETTINGS: [Setting; 32] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
@@ -97,6 +99,12 @@ pub static SETTINGS: [Setting; 31] = [
     live("maxSuspended", count(0, MAX_SUSPENDED), "Suspended executions held at once", |c| {
         Place::Number(&mut c.max_suspended)
     }),
+    live(
+        "maxSuspendedBytes",
+        bytes(limits::MIN_MAX_FRAME_BYTES, 64 * GIB),
+        "Memory of suspended executions outside of instances: state, calls, parked images",
+        |c| Place::Number(&mut c.max_suspended_bytes),
+    ),
     live("maxHostCalls", count(0, MAX_COUNT), "Calls out of the sandbox per execution", |c| {
         Place::Number(&mut c.max_host_calls)
     }),

@@ -69,6 +69,8 @@ pub struct Context {
     pub state: StateView,
     pub args: Vec<u8>,
     pub scope: Vec<u8>,
+    /// What the request brought that is kept while the execution lasts: state, capabilities, extensions.
+    pub request_bytes: u64,
     pub seed: u64,
     pub limits: ExecutionLimits,
     /// The first limit that was reached.
@@ -97,6 +99,7 @@ impl Context {
             state,
             args: Vec::new(),
             scope: Vec::new(),
+            request_bytes: 0,
             seed: 0,
             limits,
             breach: None,
@@ -113,6 +116,11 @@ impl Context {
             logs_dropped: false,
             now_ms: None,
         }
+    }
+
+    /// Memory that this takes outside of the guest.
+    pub fn held_bytes(&self) -> u64 {
+        size_of::<Self>() as u64 + self.request_bytes + self.state.held_bytes()
     }
 
     /// A new segment: the clock moves on.

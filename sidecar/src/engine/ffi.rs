@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -76,6 +77,23 @@ impl LinearMemory {
         Ok(())
     }
 
+    /// Whether the bytes at `at` are these.
+    pub fn equals(&self, at: u32, bytes: &[u8]) -> Result<bool, OutOfBounds> {
+        let from = self.range(at, bytes.len())?;
+        // SAFETY: `from` is valid for bytes.len() bytes (range).
+        Ok(unsafe { libc::memcmp(from.cast(), bytes.as_ptr().cast(), bytes.len()) } == 0)
+    }
+
+    /// Replaces whole pages by those of a file, privately: what is written to them stays here.
+    pub fn map_private(&self, at: u32, len: usize, file: BorrowedFd<'_>) -> io::Result<()> {
+        let to = self.range(at, len).map_err(io::Error::other)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
+        // SAFETY: the range lies within the mapping that WasmEdge made for this memory, and gets the protection that it has;
+        // WasmEdge unmaps the whole of it, whatever it consists of.
+        let mapped = unsafe { libc::mmap(to.cast(), len, protection, flags, file.as_raw_fd(), 0) };
+        if mapped == libc::MAP_FAILED { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
     pub fn zero(&self, at: u32, len: usize) -> Result<(), OutOfBounds> {
         let to = self.range(at, len)?;
         // SAFETY: `to` is valid for len bytes (range).
@@ -86,6 +104,11 @@ impl LinearMemory {
     /// For each page of 4 KiB whether it may hold anything but zeros.
     pub fn touched_pages(&self) -> io::Result<Vec<bool>> {
         crate::os::pages_in_use(self.base.as_ptr() as usize, self.len)
+    }
+
+    /// Numbers of the pages whose bytes may differ from what they are mapped from.
+    pub fn pages_with_content(&self) -> io::Result<Vec<usize>> {
+        crate::os::pages_with_content(self.base.as_ptr() as usize, self.len)
     }
 
     /// Gives whole pages back to the kernel; they read as zero afterwards.

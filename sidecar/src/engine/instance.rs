@@ -13,6 +13,7 @@ use super::control::{Ended, RunControl, StopCause};
 use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
 use super::host::HostData;
 use super::image::ResetError;
+use super::park::{ParkError, Parked};
 
 /// How a segment of an execution ended.
 #[derive(Debug)]
@@ -164,6 +165,8 @@ impl Instance {
             WasmValue::from_i64(context.seed as i64),
             WasmValue::from_i32(context.limits.memory_bytes as i32),
         ];
+        // the guest has them now
+        (context.args, context.scope) = (Vec::new(), Vec::new());
         self.wasm.data_mut().context = Some(context);
         self.inbox_of_run = self.inbox_used;
         self.segment(export::RUN, &arguments, deadline)
@@ -192,6 +195,35 @@ impl Instance {
         self.segment(export::RESUME, &arguments, deadline)
     }
 
+    /// Takes the suspended execution out of the instance, which needs a reset then. When that fails, it stays in it.
+    pub fn park(&mut self) -> Result<Parked, ParkError> {
+        let context = self.take_context().ok_or(ParkError::NothingSuspended)?;
+        Parked::new(&self.engine.image, self.memory(), context, self.inbox_of_run).map_err(|(e, context)| {
+            self.wasm.data_mut().context = Some(context);
+            e
+        })
+    }
+
+    /// Undoes `park`, as long as nothing else was done with the instance.
+    pub fn keep(&mut self, parked: Parked) {
+        self.wasm.data_mut().context = Some(parked.context);
+    }
+
+    /// Takes up a parked execution, as if it had been suspended here. The instance must be pristine; when this fails, it is
+    /// unsound and the execution is lost.
+    pub fn unpark(&mut self, parked: Parked) -> Result<(), ParkError> {
+        debug_assert_eq!(self.inbox_used, 0);
+        self.uses += 1;
+        if let Err(e) = parked.restore(&self.engine.image, self.memory()) {
+            self.sound = false;
+            return Err(e);
+        }
+        self.inbox_of_run = parked.inbox_of_run;
+        self.inbox_used = parked.inbox_of_run;
+        self.wasm.data_mut().context = Some(parked.context);
+        Ok(())
+    }
+
     /// Makes the instance pristine again. Every byte is restored; a failed reset leaves it unsound.
     pub fn reset(&mut self) -> Result<(), ResetError> {
         let restored = self.engine.image.restore(self.memory());
@@ -215,6 +247,17 @@ impl Instance {
     /// The whole of linear memory. For tests that look for traces of an execution.
     pub fn dump_memory(&self) -> Vec<u8> {
         self.memory().read_vec(0, self.memory().len()).unwrap_or_default()
+    }
+
+    /// Writes anywhere, as a hostile guest can.
+    #[cfg(test)]
+    pub(super) fn scribble(&mut self, at: u32, bytes: &[u8]) {
+        self.memory().write(at, bytes).expect("within the memory");
+    }
+
+    #[cfg(test)]
+    pub(super) fn keep_context(&mut self, context: Box<Context>) {
+        self.wasm.data_mut().context = Some(context);
     }
 
     // ---- how ----

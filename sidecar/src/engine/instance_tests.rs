@@ -11,13 +11,13 @@ use super::control::StopCause;
 use super::guest_error::GuestError;
 use super::*;
 
-fn engine() -> Arc<Engine> {
+pub(super) fn engine() -> Arc<Engine> {
     static ENGINE: std::sync::OnceLock<Arc<Engine>> = std::sync::OnceLock::new();
     ENGINE.get_or_init(|| Engine::start(EngineOptions::default()).expect("the engine starts")).clone()
 }
 
 /// Runs `f` on a thread with the stack that guests need.
-fn on_engine_thread<T: Send + 'static>(f: impl FnOnce(&mut Instance) -> T + Send + 'static) -> T {
+pub(super) fn on_engine_thread<T: Send + 'static>(f: impl FnOnce(&mut Instance) -> T + Send + 'static) -> T {
     std::thread::Builder::new()
         .stack_size(thread_stack_bytes(1 << 20))
         .spawn(move || f(&mut engine().instantiate().expect("an instance")))
@@ -38,12 +38,12 @@ fn limits() -> ExecutionLimits {
     }
 }
 
-fn context(state: Value, capabilities: &[&str]) -> Box<Context> {
+pub(super) fn context(state: Value, capabilities: &[&str]) -> Box<Context> {
     let state = StateView::new(rmp_serde::to_vec(&state).unwrap());
     Box::new(Context::new(CapabilitySet::parse(capabilities.iter().copied()).unwrap(), state, limits()))
 }
 
-fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
+pub(super) fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
     let compiled = instance.compile(source, None);
     instance.reset().unwrap();
     match compiled {
@@ -58,7 +58,7 @@ fn run_with(instance: &mut Instance, source: &str, context: Box<Context>, timeou
     instance.run(&bytecode, context, Some(Instant::now() + timeout)).end
 }
 
-fn value(end: SegmentEnd) -> Value {
+pub(super) fn value(end: SegmentEnd) -> Value {
     match end {
         SegmentEnd::Done(bytes) => rmp_serde::from_slice(&bytes).unwrap(),
         SegmentEnd::Failed(e) => panic!("{:?}", GuestError::decode(&e)),

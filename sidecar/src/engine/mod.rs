@@ -19,6 +19,9 @@ pub mod instance;
 mod instance_tests;
 mod keeper;
 mod load;
+pub mod park;
+#[cfg(test)]
+mod park_tests;
 mod state;
 pub mod watchdog;
 
@@ -35,6 +38,7 @@ use host::HostData;
 use image::Image;
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
 use keeper::Keeper;
+pub use park::{ParkError, Parked};
 pub use state::StateView;
 use watchdog::Watchdog;
 
@@ -113,7 +117,8 @@ impl Engine {
         let stack_pointer = first
             .global(export::STACK_POINTER)
             .ok_or_else(|| EngineError::Mismatch("it does not export its stack pointer".into()))?;
-        let image = Image::capture(first.memory(), stack_pointer);
+        let image =
+            Image::capture(first.memory(), stack_pointer).map_err(|e| EngineError::Init(format!("the image: {e}")))?;
         let engine = Arc::new(Self {
             module: loaded.module,
             config: loaded.config,

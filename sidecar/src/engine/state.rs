@@ -14,6 +14,9 @@ use nexus_protocol::payload::{self, PayloadError};
 
 use crate::resident::{Changes, ResidentState, Snapshot};
 
+/// Of a write, beside its key and value: a slot of the table and two allocations.
+const WRITTEN_ENTRY_BYTES: u64 = 96;
+
 /// One key of the client's map: where its name and its value stand.
 #[derive(Debug)]
 struct Entry {
@@ -56,6 +59,7 @@ pub struct StateView {
     base: Base,
     /// What the handler wrote; None: deleted.
     written: HashMap<Box<str>, Option<Box<[u8]>>>,
+    written_bytes: u64,
 }
 
 impl Given {
@@ -97,7 +101,7 @@ impl Given {
 impl StateView {
     /// `state`: a MessagePack map, already found to be one value (`check`).
     pub fn new(state: Vec<u8>) -> Self {
-        Self { base: Base::Given(Given { bytes: state, index: None }), written: HashMap::new() }
+        Self { base: Base::Given(Given { bytes: state, index: None }), written: HashMap::new(), written_bytes: 0 }
     }
 
     /// A resident state, as it is now. `expected`: the version that it has to have; nobody else may change it then.
@@ -106,7 +110,7 @@ impl StateView {
         let version = snapshot.version();
         let exclusive = exclusive || expected.is_some();
         let kept = Kept { state, snapshot, version, expected, exclusive, unsettled: Vec::new() };
-        let mut view = Self { base: Base::Kept(kept), written: HashMap::new() };
+        let mut view = Self { base: Base::Kept(kept), written: HashMap::new(), written_bytes: 0 };
         view.renew()?;
         Ok(view)
     }
@@ -156,7 +160,22 @@ impl StateView {
         if let Base::Kept(kept) = &mut self.base {
             kept.unsettled.push(key.into());
         }
-        self.written.insert(key.into(), value);
+        let len = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |v| v.len() as u64);
+        self.written_bytes += len(&value);
+        match self.written.insert(key.into(), value) {
+            Some(old) => self.written_bytes -= len(&old),
+            None => self.written_bytes += key.len() as u64 + WRITTEN_ENTRY_BYTES,
+        }
+    }
+
+    /// Memory that this takes beside the bytes of the request: the handler's writes, and the index. A resident state counts
+    /// elsewhere.
+    pub fn held_bytes(&self) -> u64 {
+        let index = match &self.base {
+            Base::Given(given) => given.index.as_ref().map_or(0, |index| index.len() * size_of::<Entry>()),
+            Base::Kept(_) => 0,
+        };
+        self.written_bytes + index as u64
     }
 
     /// All keys as a MessagePack array of strings, sorted.

@@ -3,7 +3,8 @@
 //! ```text
 //!   Runtime::execute --> Report + Suspended(Execution) --resume--> Report + Suspended ... --> Report + Finished
 //! ```
-//! An `Execution` exists only while it is suspended or being resumed; it owns its instance, and dropping it frees that.
+//! An `Execution` exists only while it is suspended; it owns its instance or, parked, the image of it, and dropping it frees
+//! that. It is resumed from either: `awake` gets it into an instance again.
 
 mod report;
 mod request;
@@ -21,7 +22,7 @@ use crate::cache::Handler;
 use crate::engine::context::{Context, NewCall};
 use crate::engine::control::{RunControl, StopCause};
 use crate::engine::guest_error::GuestError;
-use crate::engine::{Instance, Segment, SegmentEnd};
+use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
 
 /// An extension call that waits for its answer.
@@ -31,13 +32,40 @@ pub struct Outstanding {
     pub call: NewCall,
 }
 
-/// A suspended execution, with the instance that holds it.
+/// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]
 pub struct Execution {
+    account: Account,
+    guest: Guest,
+}
+
+/// Where a suspended handler is.
+#[derive(Debug)]
+enum Guest {
+    Live(Instance),
+    Parked(Parked),
+}
+
+/// What an execution is beside its guest.
+#[derive(Debug)]
+struct Account {
     handler: Arc<Handler>,
-    instance: Instance,
     totals: Totals,
     outstanding: Vec<Outstanding>,
+}
+
+/// An execution that is in an instance, about to be resumed.
+#[derive(Debug)]
+pub struct Awake {
+    account: Account,
+    instance: Instance,
+}
+
+/// A parked execution that could not be got into an instance: it has ended.
+#[derive(Debug)]
+pub struct NotAwake {
+    pub report: Report,
+    pub instance: Option<Instance>,
 }
 
 /// What came of a segment, beside its report.
@@ -71,50 +99,123 @@ impl Execution {
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
-        Self { handler, instance, totals, outstanding: Vec::new() }.finish_segment(segment)
+        Account { handler, totals, outstanding: Vec::new() }.finish_segment(instance, segment)
     }
 
-    /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
-    pub fn resume(mut self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
-        let Some(at) = self.outstanding.iter().position(|o| o.id == id) else {
-            let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
-            return (self.totals.failure(error), Progress::Finished(Some(self.instance)));
-        };
-        let call = self.outstanding.remove(at).call;
-        let Some(deadline) = self.totals.deadline() else {
-            return (timed_out(&self.totals), Progress::Finished(Some(self.instance)));
-        };
-        let answer = match answer {
-            Answer::Value(bytes) => Ok(bytes),
-            Answer::Failure(bytes) => Err(bytes),
-        };
-        let segment = self.instance.resume(call.number, answer, deadline);
-        self.totals.add(&segment);
-        self.totals.next_segment();
-        self.finish_segment(segment)
+    pub fn outstanding(&self) -> &[Outstanding] {
+        &self.account.outstanding
     }
 
+    /// Whether it does without an instance.
+    pub fn is_parked(&self) -> bool {
+        matches!(self.guest, Guest::Parked(_))
+    }
+
+    /// Memory that it takes outside of instances.
+    pub fn held_bytes(&mut self) -> u64 {
+        let guest = match &mut self.guest {
+            Guest::Live(instance) => instance.context_mut().map_or(0, |c| c.held_bytes()),
+            Guest::Parked(parked) => parked.held_bytes(),
+        };
+        let calls = self.account.outstanding.iter().map(|o| o.held_bytes()).sum::<usize>();
+        guest + (calls + size_of::<Self>()) as u64 + self.account.handler_share()
+    }
+
+    /// Gives the instance up, for one that will be resumed: the caller resets it, or undoes this with `keep`.
+    pub fn park(&mut self) -> Result<Option<Instance>, ParkError> {
+        let Guest::Live(instance) = &mut self.guest else { return Ok(None) };
+        let parked = instance.park()?;
+        match std::mem::replace(&mut self.guest, Guest::Parked(parked)) {
+            Guest::Live(instance) => Ok(Some(instance)),
+            Guest::Parked(_) => Ok(None),
+        }
+    }
+
+    /// Takes the instance back that `park` gave up, if nothing was done with it.
+    pub fn keep(self, mut instance: Instance) -> Self {
+        let Self { account, guest } = self;
+        if let Guest::Parked(parked) = guest {
+            instance.keep(parked);
+        }
+        Self { account, guest: Guest::Live(instance) }
+    }
+
+    /// Gets it into an instance, if it is in none. `lease` gives a pristine one.
+    pub fn awake(self, lease: impl FnOnce() -> Result<Instance, WireError>) -> Result<Awake, Box<NotAwake>> {
+        let Self { account, guest } = self;
+        let parked = match guest {
+            Guest::Live(instance) => return Ok(Awake { account, instance }),
+            Guest::Parked(parked) => parked,
+        };
+        let mut instance =
+            lease().map_err(|e| Box::new(NotAwake { report: account.totals.failure(e), instance: None }))?;
+        match instance.unpark(parked) {
+            Ok(()) => Ok(Awake { account, instance }),
+            Err(e) => {
+                log::error!("a parked execution cannot be resumed: {e}");
+                let error = WireError::new(ErrorCode::InternalError, "the suspended execution could not be restored");
+                Err(Box::new(NotAwake { report: account.totals.failure(error), instance: Some(instance) }))
+            }
+        }
+    }
+
+    /// Gives the instance up; for an execution that will not be resumed.
+    pub fn into_instance(self) -> Option<Instance> {
+        match self.guest {
+            Guest::Live(instance) => Some(instance),
+            Guest::Parked(_) => None,
+        }
+    }
+}
+
+impl Awake {
     /// By which others stop its next segment.
     pub fn control(&self) -> &Arc<RunControl> {
         self.instance.control()
     }
 
-    pub fn outstanding(&self) -> &[Outstanding] {
-        &self.outstanding
+    /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+        let Self { mut account, mut instance } = self;
+        let Some(at) = account.outstanding.iter().position(|o| o.id == id) else {
+            let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
+            return (account.totals.failure(error), Progress::Finished(Some(instance)));
+        };
+        let call = account.outstanding.remove(at).call;
+        let Some(deadline) = account.totals.deadline() else {
+            return (timed_out(&account.totals), Progress::Finished(Some(instance)));
+        };
+        let answer = match answer {
+            Answer::Value(bytes) => Ok(bytes),
+            Answer::Failure(bytes) => Err(bytes),
+        };
+        let segment = instance.resume(call.number, answer, deadline);
+        account.totals.add(&segment);
+        account.totals.next_segment();
+        account.finish_segment(instance, segment)
+    }
+}
+
+impl Outstanding {
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.call.extension.len() + self.call.method.len() + self.call.args.len()
+    }
+}
+
+impl Account {
+    /// Its part of the handler, which it may be the last to hold: the cache forgets.
+    fn handler_share(&self) -> u64 {
+        let holders = Arc::strong_count(&self.handler).saturating_sub(1).max(1);
+        ((self.handler.source.len() + self.handler.bytecode.len()) / holders) as u64
     }
 
-    /// Gives the instance up; for an execution that will not be resumed.
-    pub fn into_instance(self) -> Instance {
-        self.instance
-    }
-
-    fn finish_segment(mut self, segment: Segment) -> (Report, Progress) {
+    fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
         // before the report, which tells of the mutations, and before the answer, after which the client counts on them
-        let settled = self.instance.context_mut().map_or(Ok(None), Context::settle_state);
-        let mut report = self.totals.report(&mut self.instance);
+        let settled = instance.context_mut().map_or(Ok(None), Context::settle_state);
+        let mut report = self.totals.report(&mut instance);
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
-            SegmentEnd::Suspended => self.take_new_calls().map(|()| None),
+            SegmentEnd::Suspended => self.take_new_calls(&mut instance).map(|()| None),
             end => Err(error_of(end, &self.handler.source, &self.totals)),
         };
         let outcome = match settled {
@@ -133,19 +234,20 @@ impl Execution {
             Ok(None) => {
                 report.status = Status::Suspended;
                 report.suspensions.clone_from(&self.outstanding);
-                return (report, Progress::Suspended(Box::new(self)));
+                let execution = Execution { account: self, guest: Guest::Live(instance) };
+                return (report, Progress::Suspended(Box::new(execution)));
             }
             Err(error) => {
                 report.status = Status::Error;
                 report.error = Some(error);
             }
         }
-        (report, Progress::Finished(Some(self.instance)))
+        (report, Progress::Finished(Some(instance)))
     }
 
     /// Gives every call of this segment its suspension id.
-    fn take_new_calls(&mut self) -> Result<(), WireError> {
-        let new_calls = self.instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
+    fn take_new_calls(&mut self, instance: &mut Instance) -> Result<(), WireError> {
+        let new_calls = instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
         for call in new_calls {
             let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
             os::fill_random(&mut id)

@@ -66,7 +66,18 @@ pub fn prepare(
             .map(|(name, methods)| ((*name).to_owned(), methods.iter().map(|m| (*m).to_owned()).collect()))
             .collect()
     });
+    context.request_bytes = request_bytes(request);
     Ok(Input { context: Box::new(context), timeout, strict: config.strict_capabilities || request.strict_capabilities })
+}
+
+/// Of what stays outside of the guest for as long as the execution lasts.
+fn request_bytes(request: &Execute<'_>) -> u64 {
+    // a name is kept as a string of its own
+    const NAME_BYTES: usize = 48;
+    let names = |names: &[&str]| names.iter().map(|name| name.len() + NAME_BYTES).sum::<usize>();
+    let registry = request.extensions.iter().flatten();
+    let extensions: usize = registry.map(|(name, methods)| name.len() + NAME_BYTES + names(methods)).sum();
+    (request.state.map_or(0, <[u8]>::len) + names(&request.capabilities) + extensions) as u64
 }
 
 /// The smaller of the two; 0 means: none (configured), the configured one (asked for).

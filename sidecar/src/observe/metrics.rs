@@ -24,6 +24,7 @@ pub const HOST_CALLS_TOTAL: &str = "nexus_host_calls_total";
 pub const ERRORS_TOTAL: &str = "nexus_errors_total";
 pub const POOL_INSTANCES: &str = "nexus_pool_instances";
 pub const SUSPENSIONS: &str = "nexus_suspensions";
+pub const SUSPENDED_BYTES: &str = "nexus_suspended_bytes";
 pub const SUSPENSIONS_TOTAL: &str = "nexus_suspensions_total";
 pub const RESET_DURATION_SECONDS: &str = "nexus_reset_duration_seconds";
 pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
@@ -75,7 +76,9 @@ struct ReadHandles {
     active: Gauge,
     suspended: Gauge,
     terminated: Gauge,
-    waiting: Gauge,
+    live_suspensions: Gauge,
+    parked_suspensions: Gauge,
+    suspended_bytes: Gauge,
     queue_depth: Gauge,
     resident_states: Gauge,
     resident_state_bytes: Gauge,
@@ -104,7 +107,9 @@ impl Handles {
                     active: gauge!(POOL_INSTANCES, "state" => "active"),
                     suspended: gauge!(POOL_INSTANCES, "state" => "suspended"),
                     terminated: gauge!(POOL_INSTANCES, "state" => "terminated"),
-                    waiting: gauge!(SUSPENSIONS, "state" => "waiting"),
+                    live_suspensions: gauge!(SUSPENSIONS, "state" => "live"),
+                    parked_suspensions: gauge!(SUSPENSIONS, "state" => "parked"),
+                    suspended_bytes: gauge!(SUSPENDED_BYTES),
                     queue_depth: gauge!(QUEUE_DEPTH),
                     resident_states: gauge!(RESIDENT_STATES),
                     resident_state_bytes: gauge!(RESIDENT_STATE_BYTES),
@@ -122,9 +127,11 @@ impl Handles {
         read.peak_memory.set(peak_memory_bytes as f64);
         read.available.set(snapshot.available_instances as f64);
         read.active.set(snapshot.active_instances as f64);
-        read.suspended.set(snapshot.suspended_instances as f64);
+        read.suspended.set(snapshot.suspended_instances.saturating_sub(snapshot.parked_executions) as f64);
         read.terminated.set(snapshot.terminated_instances as f64);
-        read.waiting.set(snapshot.suspensions as f64);
+        read.live_suspensions.set(snapshot.suspensions.saturating_sub(snapshot.parked_suspensions) as f64);
+        read.parked_suspensions.set(snapshot.parked_suspensions as f64);
+        read.suspended_bytes.set(snapshot.suspended_bytes as f64);
         read.queue_depth.set(snapshot.queued as f64);
         read.resident_states.set(snapshot.resident_states as f64);
         read.resident_state_bytes.set(snapshot.resident_state_bytes as f64);
@@ -146,7 +153,14 @@ fn describe() {
     describe_counter!(HOST_CALLS_TOTAL, "Calls out of the sandbox");
     describe_counter!(ERRORS_TOTAL, "Errors answered, by code");
     describe_gauge!(POOL_INSTANCES, "Instances by state; terminated counts all since the start of the sidecar");
-    describe_gauge!(SUSPENSIONS, "Suspensions that wait to be resumed");
+    describe_gauge!(
+        SUSPENSIONS,
+        "Suspensions that wait to be resumed, by whether their execution is in an instance or parked"
+    );
+    describe_gauge!(
+        SUSPENDED_BYTES,
+        "Memory of suspended executions outside of instances: state, calls, parked images"
+    );
     describe_counter!(SUSPENSIONS_TOTAL, "What became of suspensions");
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
     describe_gauge!(RESIDENT_STATES, "States that clients have left with the sidecar");

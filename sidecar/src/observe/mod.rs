@@ -41,6 +41,10 @@ pub enum SuspensionEvent {
     Cancelled,
     /// A resume of a suspension that is unknown, used, expired or foreign.
     Refused,
+    /// The execution gave its instance up.
+    Parked,
+    /// A parked execution was resumed.
+    Unparked,
 }
 
 /// One answered segment: what an execution did since the segment before.
@@ -171,7 +175,8 @@ impl Status {
 
 impl SuspensionEvent {
     /// In the order of the variants.
-    pub(crate) const ALL: [Self; 5] = [Self::Created, Self::Resumed, Self::Expired, Self::Cancelled, Self::Refused];
+    pub(crate) const ALL: [Self; 7] =
+        [Self::Created, Self::Resumed, Self::Expired, Self::Cancelled, Self::Refused, Self::Parked, Self::Unparked];
 
     pub fn name(self) -> &'static str {
         match self {
@@ -180,6 +185,8 @@ impl SuspensionEvent {
             Self::Expired => "expired",
             Self::Cancelled => "cancelled",
             Self::Refused => "refused",
+            Self::Parked => "parked",
+            Self::Unparked => "unparked",
         }
     }
 }
@@ -249,8 +256,11 @@ mod tests {
             active_instances: 3,
             available_instances: 4,
             suspended_instances: 5,
+            parked_executions: 2,
             terminated_instances: 6,
             suspensions: 7,
+            parked_suspensions: 3,
+            suspended_bytes: 4000,
             queued: 8,
             cache_hits: 9,
             cache_misses: 3,
@@ -265,9 +275,11 @@ mod tests {
         for (series, expected) in [
             ("nexus_pool_instances{state=\"active\"}", 3.0),
             ("nexus_pool_instances{state=\"available\"}", 4.0),
-            ("nexus_pool_instances{state=\"suspended\"}", 5.0),
+            ("nexus_pool_instances{state=\"suspended\"}", 3.0),
             ("nexus_pool_instances{state=\"terminated\"}", 6.0),
-            ("nexus_suspensions{state=\"waiting\"}", 7.0),
+            ("nexus_suspensions{state=\"live\"}", 4.0),
+            ("nexus_suspensions{state=\"parked\"}", 3.0),
+            ("nexus_suspended_bytes", 4000.0),
             ("nexus_queue_depth", 8.0),
             ("nexus_cache_hits_total", 9.0),
             ("nexus_cache_misses_total", 3.0),
@@ -311,6 +323,7 @@ mod tests {
             metrics::ERRORS_TOTAL,
             metrics::POOL_INSTANCES,
             metrics::SUSPENSIONS,
+            metrics::SUSPENDED_BYTES,
             metrics::SUSPENSIONS_TOTAL,
             metrics::RESET_DURATION_SECONDS,
             metrics::QUEUE_DEPTH,

@@ -5,14 +5,20 @@
 pub struct Snapshot {
     pub active_instances: u64,
     pub available_instances: u64,
+    /// Executions, parked ones included.
     pub suspended_instances: u64,
+    pub parked_executions: u64,
     /// Since start.
     pub terminated_instances: u64,
     pub instances_created: u64,
     pub instances_reused: u64,
     pub total_memory_bytes: u64,
+    /// What suspended executions take outside of instances.
+    pub suspended_bytes: u64,
     /// Suspensions that wait; one suspended execution may have several.
     pub suspensions: u64,
+    /// Of those, the ones of parked executions.
+    pub parked_suspensions: u64,
     pub queued: u64,
     pub resident_states: u64,
     pub resident_state_bytes: u64,

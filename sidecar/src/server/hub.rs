@@ -4,9 +4,14 @@
 //!   enqueue --> Queued --next_job--> Running --finish--> (answered)
 //!                  |                    |  \--suspend--> Suspended --take--> Running ...
 //!                cancel               cancel                cancel, expire, close
+//!                                                  next_to_park | ^ parked, stay_live
+//!                                                               v |
+//!                                                             Parking
 //! ```
 //! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
 //! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
+
+mod suspensions;
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,6 +21,7 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 
 use super::connection::Connection;
+use super::holdings::{Holdings, Turn};
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::Execution;
 
@@ -49,6 +55,7 @@ pub struct HubLimits {
     /// Of their frames, all sessions together.
     pub max_queued_bytes: usize,
     pub max_suspended: usize,
+    pub max_suspended_bytes: u64,
     pub max_in_flight: usize,
     /// None: no bound.
     pub max_queue_time: Option<Duration>,
@@ -75,8 +82,8 @@ enum Request {
         control: Option<Arc<RunControl>>,
         cancelled: bool,
     },
-    /// A resume that waits for another resume of the same execution.
-    Parked {
+    /// A resume that waits for whoever has the execution.
+    Waiting {
         execution: u64,
     },
 }
@@ -89,6 +96,10 @@ enum Holder {
         control: Option<Arc<RunControl>>,
         cancelled: bool,
     },
+    /// It is suspended, and somebody takes it out of its instance; `cancelled`: it is to end when that is done.
+    Parking {
+        cancelled: bool,
+    },
 }
 
 #[derive(Debug)]
@@ -97,7 +108,12 @@ struct Entry {
     holder: Holder,
     ids: Vec<SuspensionId>,
     expires: Option<Instant>,
-    parked: VecDeque<Job>,
+    /// Resumes that wait for whoever has it.
+    waiting: VecDeque<Job>,
+    /// While it is suspended: its place among those that keep their instance; None: it is parked.
+    turn: Option<Turn>,
+    /// As counted in the holdings, while it is suspended.
+    bytes: u64,
 }
 
 /// What a worker gets when it asks for a suspended execution.
@@ -107,8 +123,8 @@ pub enum Taken {
         key: u64,
         execution: Box<Execution>,
     },
-    /// Another resume of the execution is running; the job waits for it.
-    Parked,
+    /// Somebody else has the execution; the job waits for it.
+    Waits,
     Unknown(Job),
 }
 
@@ -122,6 +138,27 @@ pub enum Cancelled {
     Job(Job),
     /// It was suspended: the caller drops it.
     Execution(Box<Execution>),
+    /// It was suspended, and whoever parks it drops it.
+    BeingParked,
+}
+
+/// Why a suspended execution was not kept.
+#[derive(Debug)]
+pub enum NotKept {
+    /// It was cancelled, or nobody is left who could resume it.
+    Gone(Box<Execution>),
+    /// A limit is reached.
+    Limit { execution: Box<Execution>, resource: &'static str, limit: u64, count: u64 },
+}
+
+/// What came of parking an execution.
+#[derive(Debug)]
+pub enum ParkingEnd {
+    Parked,
+    /// It has ended meanwhile: the caller drops it.
+    Ended(Box<Execution>),
+    /// It does not fit: the caller undoes it and calls `stay_live`.
+    NoRoom(Box<Execution>),
 }
 
 /// See the module.
@@ -140,13 +177,18 @@ pub struct Hub {
     entries: HashMap<u64, Entry>,
     by_suspension: HashMap<SuspensionId, u64>,
     next_key: u64,
+    /// Those that are being parked included.
     suspended: usize,
+    parking: usize,
+    parked_suspensions: usize,
+    holdings: Holdings,
     draining: bool,
 }
 
 impl Hub {
     pub fn new(limits: HubLimits) -> Self {
         Self {
+            holdings: Holdings::new(limits.max_running, limits.max_suspended_bytes),
             limits,
             queues: HashMap::new(),
             turn: VecDeque::new(),
@@ -159,12 +201,15 @@ impl Hub {
             by_suspension: HashMap::new(),
             next_key: 0,
             suspended: 0,
+            parking: 0,
+            parked_suspensions: 0,
             draining: false,
         }
     }
 
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.limits = limits;
+        self.holdings.set_max_bytes(limits.max_suspended_bytes);
     }
 
     // ---- sessions ----
@@ -208,16 +253,34 @@ impl Hub {
                 }
                 None
             }
+            Holder::Parking { cancelled } => {
+                *cancelled = true;
+                None
+            }
             Holder::Suspended(_) => {
                 let entry = self.entries.remove(&key)?;
                 self.forget_ids(&entry.ids);
-                self.suspended -= 1;
                 match entry.holder {
-                    Holder::Suspended(execution) => Some(execution),
-                    Holder::Running { .. } => None,
+                    Holder::Suspended(execution) => {
+                        self.no_longer_suspended(entry.turn, entry.bytes, execution.outstanding().len());
+                        Some(execution)
+                    }
+                    Holder::Running { .. } | Holder::Parking { .. } => None,
                 }
             }
         }
+    }
+
+    fn no_longer_suspended(&mut self, turn: Option<Turn>, bytes: u64, outstanding: usize) {
+        self.suspended -= 1;
+        match turn {
+            Some(turn) => self.holdings.remove_live(turn),
+            None => {
+                self.holdings.remove_parked();
+                self.parked_suspensions -= outstanding;
+            }
+        }
+        self.holdings.remove_bytes(bytes);
     }
 
     fn forget_ids(&mut self, ids: &[SuspensionId]) {
@@ -319,114 +382,6 @@ impl Hub {
         }
     }
 
-    // ---- suspensions ----
-
-    /// Keeps a suspended execution. Given back when there is no room for it, or nobody any more who could resume it.
-    pub fn suspend(
-        &mut self,
-        session: SessionId,
-        execution: Box<Execution>,
-        now: Instant,
-    ) -> Result<(), Box<Execution>> {
-        if !self.is_open(session) || self.suspended >= self.limits.max_suspended {
-            return Err(execution);
-        }
-        let key = self.next_key;
-        self.next_key += 1;
-        self.suspended += 1;
-        let ids = self.index(key, &execution);
-        let expires = self.limits.suspension_timeout.and_then(|t| now.checked_add(t));
-        let holder = Holder::Suspended(execution);
-        self.entries.insert(key, Entry { session, holder, ids, expires, parked: VecDeque::new() });
-        Ok(())
-    }
-
-    fn index(&mut self, key: u64, execution: &Execution) -> Vec<SuspensionId> {
-        let ids: Vec<SuspensionId> = execution.outstanding().iter().map(|o| o.id).collect();
-        self.by_suspension.extend(ids.iter().map(|id| (*id, key)));
-        ids
-    }
-
-    /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
-    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken {
-        let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
-        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else {
-            return Taken::Unknown(job);
-        };
-        if matches!(entry.holder, Holder::Running { .. }) {
-            // its worker slot is free while it waits; it comes back through the queue
-            self.running -= 1;
-            self.requests.insert((job.session, job.id), Request::Parked { execution: key });
-            entry.parked.push_back(job);
-            return Taken::Parked;
-        }
-        let running = Holder::Running { control: None, cancelled: false };
-        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
-            return Taken::Unknown(job);
-        };
-        entry.expires = None;
-        self.by_suspension.remove(&id);
-        self.suspended -= 1;
-        Taken::Run { key, execution }
-    }
-
-    /// As `register`, for a segment of an execution that was taken.
-    pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
-        self.register(session, id, control);
-        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key)
-        else {
-            return;
-        };
-        *slot = Some(control.clone());
-        if *cancelled {
-            control.stop(StopCause::Cancelled);
-        }
-    }
-
-    /// A taken execution is suspended again. Given back when it was cancelled meanwhile.
-    pub fn put_back(&mut self, key: u64, execution: Box<Execution>, now: Instant) -> Result<(), Box<Execution>> {
-        let cancelled =
-            !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
-        if cancelled {
-            self.end(key);
-            return Err(execution);
-        }
-        let ids = self.index(key, &execution);
-        let expires = self.limits.suspension_timeout.and_then(|t| now.checked_add(t));
-        let mut parked = VecDeque::new();
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.ids = ids;
-            entry.expires = expires;
-            entry.holder = Holder::Suspended(execution);
-            parked = std::mem::take(&mut entry.parked);
-        }
-        self.suspended += 1;
-        self.requeue(parked);
-        Ok(())
-    }
-
-    /// A taken execution has ended. Resumes that waited for it find nothing when their turn comes.
-    pub fn end(&mut self, key: u64) {
-        if let Some(entry) = self.entries.remove(&key) {
-            self.forget_ids(&entry.ids);
-            self.requeue(entry.parked);
-        }
-    }
-
-    /// Parked resumes go to the front: they have waited in the queue once.
-    fn requeue(&mut self, parked: VecDeque<Job>) {
-        for job in parked.into_iter().rev() {
-            let Some(queue) = self.queues.get_mut(&job.session) else { continue };
-            self.requests.insert((job.session, job.id), Request::Queued);
-            if queue.is_empty() {
-                self.turn.push_front(job.session);
-            }
-            self.queued += 1;
-            self.queued_bytes += job.bytes();
-            queue.push_front(job);
-        }
-    }
-
     // ---- cancelling and expiring ----
 
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled {
@@ -450,11 +405,11 @@ impl Hub {
                 self.queued_bytes -= job.bytes();
                 Cancelled::Job(job)
             }
-            Some(Request::Parked { execution }) => {
+            Some(Request::Waiting { execution }) => {
                 let key = *execution;
                 let Some(entry) = self.entries.get_mut(&key) else { return Cancelled::Nothing };
-                let at = entry.parked.iter().position(|job| job.session == session && job.id == id);
-                match at.and_then(|at| entry.parked.remove(at)) {
+                let at = entry.waiting.iter().position(|job| job.session == session && job.id == id);
+                match at.and_then(|at| entry.waiting.remove(at)) {
                     Some(job) => Cancelled::Job(job),
                     None => Cancelled::Nothing,
                 }
@@ -465,18 +420,23 @@ impl Hub {
     pub fn cancel_suspension(&mut self, session: SessionId, id: SuspensionId) -> Cancelled {
         let Some(key) = self.by_suspension.get(&id).copied() else { return Cancelled::Nothing };
         match self.entries.get(&key) {
-            Some(entry) if entry.session == session => match self.end_entry(key) {
-                Some(execution) => Cancelled::Execution(execution),
-                None => Cancelled::Underway,
-            },
+            Some(entry) if entry.session == session => {
+                let being_parked = matches!(entry.holder, Holder::Parking { .. });
+                match self.end_entry(key) {
+                    Some(execution) => Cancelled::Execution(execution),
+                    None if being_parked => Cancelled::BeingParked,
+                    None => Cancelled::Underway,
+                }
+            }
             _ => Cancelled::Nothing,
         }
     }
 
     /// Suspensions whose time is over, to be dropped, and jobs that waited too long, to be answered.
     pub fn expire(&mut self, now: Instant) -> (Vec<Box<Execution>>, Vec<Job>) {
-        let due: Vec<u64> =
-            self.entries.iter().filter(|(_, e)| e.expires.is_some_and(|at| at <= now)).map(|(key, _)| *key).collect();
+        // one that is being parked is looked at again when that is done
+        let is_due = |e: &Entry| matches!(e.holder, Holder::Suspended(_)) && e.expires.is_some_and(|at| at <= now);
+        let due: Vec<u64> = self.entries.iter().filter(|(_, e)| is_due(e)).map(|(key, _)| *key).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let mut overdue = Vec::new();
         if let Some(max) = self.limits.max_queue_time {
@@ -516,14 +476,14 @@ impl Hub {
         self.turn.clear();
         self.queued = 0;
         self.queued_bytes = 0;
-        jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.parked)));
+        jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)));
         let keys: Vec<u64> = self.entries.keys().copied().collect();
         (jobs, keys.into_iter().filter_map(|key| self.end_entry(key)).collect())
     }
 
-    /// Nothing is queued or running.
+    /// Nothing is queued or running, and no resume waits for an execution that is being parked.
     pub fn is_quiet(&self) -> bool {
-        self.queued == 0 && self.running == 0
+        self.queued == 0 && self.running == 0 && self.parking == 0
     }
 
     /// Unanswered requests of a session.
@@ -541,6 +501,21 @@ impl Hub {
 
     pub fn suspended(&self) -> usize {
         self.suspended
+    }
+
+    /// Suspended executions without an instance.
+    pub fn parked_count(&self) -> usize {
+        self.holdings.parked()
+    }
+
+    /// What suspended executions take outside of instances.
+    pub fn suspended_bytes(&self) -> u64 {
+        self.holdings.bytes()
+    }
+
+    /// Suspensions of parked executions.
+    pub fn parked_suspensions(&self) -> usize {
+        self.parked_suspensions
     }
 
     pub fn suspensions(&self) -> usize {

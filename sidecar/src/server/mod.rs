@@ -7,13 +7,16 @@
 //! ```
 //! There is one poller, and it is polled by whichever worker has nothing better to do: a small request is read, run and
 //! answered by one thread, without a hop. When a run takes longer than a tick, the watchdog wakes another worker, which
-//! finds the poller lying there and goes on polling, so that cancellations and pings are always heard.
+//! finds the poller lying there and goes on polling, so that cancellations and pings are always heard. One thread more, the
+//! housekeeper, parks suspended executions.
 
 pub mod connection;
 mod drain;
 mod health;
+mod holdings;
 pub mod hub;
 pub mod listen;
+mod park;
 pub mod poller;
 mod resident;
 pub mod session;
@@ -85,6 +88,8 @@ pub struct Server {
     state: Mutex<State>,
     states: States,
     work: Condvar,
+    /// For the housekeeper: something is to be parked.
+    chores: Condvar,
     wake: UnixStream,
     exit: Arc<Exit>,
     engine_digest: String,
@@ -129,6 +134,7 @@ impl Server {
             state: Mutex::new(state),
             states,
             work: Condvar::new(),
+            chores: Condvar::new(),
             wake,
             exit,
             engine_digest,
@@ -177,6 +183,8 @@ impl Server {
             let server = self.clone();
             std::thread::Builder::new().name(format!("worker-{i}")).stack_size(stack).spawn(move || server.work())?;
         }
+        let server = self.clone();
+        std::thread::Builder::new().name("housekeeper".into()).spawn(move || server.keep_house())?;
         Ok(())
     }
 
@@ -195,6 +203,9 @@ impl Server {
         Load {
             active: state.hub.running() as u64,
             suspended: state.hub.suspended() as u64,
+            parked: state.hub.parked_count() as u64,
+            suspended_bytes: state.hub.suspended_bytes(),
+            parked_suspensions: state.hub.parked_suspensions() as u64,
             suspensions: state.hub.suspensions() as u64,
             queued: state.hub.queued() as u64,
             resident_states,
@@ -213,6 +224,9 @@ impl Server {
         // not for a job that is there at this moment: waking a second thread would cost more than the job
         if state.idle > 0 && (unattended || state.hub.has_backlog(now, MAX_WAIT)) {
             self.work.notify_one();
+        }
+        if state.hub.has_to_park(now) {
+            self.chores.notify_one();
         }
         let mut trim = false;
         let (expired, overdue) = if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
@@ -403,6 +417,7 @@ impl Server {
                 self.lock().hub.finish(job.session, job.id);
                 self.fail(connection, &job, execution::cancelled());
             }
+            Cancelled::BeingParked => self.runtime.observer.record_suspension(SuspensionEvent::Cancelled),
             Cancelled::Execution(execution) => {
                 self.runtime.observer.record_suspension(SuspensionEvent::Cancelled);
                 self.retire(*execution);
@@ -413,7 +428,7 @@ impl Server {
 
     /// An execution that nobody will resume: its instance can serve others.
     fn retire(&self, execution: Execution) {
-        self.runtime.give_back(Some(execution.into_instance()));
+        self.runtime.give_back(execution.into_instance());
     }
 
     /// Writes out; what the socket does not take is left to the poller.
@@ -439,6 +454,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         max_queued: config.max_queued as usize,
         max_queued_bytes: limits::MAX_QUEUED_BYTES,
         max_suspended: config.max_suspended as usize,
+        max_suspended_bytes: config.max_suspended_bytes,
         max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
         max_queue_time: millis(config.max_queue_ms),
         suspension_timeout: millis(config.suspension_timeout_ms),

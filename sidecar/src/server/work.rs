@@ -9,7 +9,7 @@ use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireErr
 use serde::Serialize;
 
 use super::connection::Connection;
-use super::hub::{Job, SessionId, Taken};
+use super::hub::{Job, NotKept, SessionId, Taken};
 use super::poller::Poller;
 use super::session::{Action, refuse};
 use super::{Event, Server};
@@ -118,7 +118,7 @@ impl Server {
         let done = catch_unwind(AssertUnwindSafe(|| self.run_job(&connection, job)));
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
-            Ok(Outcome::Parked) => return,
+            Ok(Outcome::Waits) => return,
             Err(_) => {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
@@ -127,11 +127,11 @@ impl Server {
                 None
             }
         };
-        let more = {
+        let (more, pressing) = {
             let mut state = self.lock();
             // done already wherever there was an answer; not where the frame could not be decoded
             state.hub.finish(session, id);
-            state.hub.has_ready()
+            (state.hub.has_ready(), state.hub.has_to_park_now())
         };
         unflushed.add(connection);
         if unflushed.is_due(more) {
@@ -139,6 +139,9 @@ impl Server {
         }
         // after the answer: nobody waits for the reset
         self.runtime.give_back(instance);
+        if pressing {
+            self.park_one();
+        }
     }
 
     fn run_job(&self, connection: &Connection, job: Job) -> Outcome {
@@ -233,7 +236,7 @@ impl Server {
             Err(_) => return self.refuse_resume(connection, id, queued),
         };
         match taken {
-            (_, Taken::Parked) => Outcome::Parked,
+            (_, Taken::Waits) => Outcome::Waits,
             (_, Taken::Unknown(_)) => self.refuse_resume(connection, id, queued),
             (suspension, Taken::Run { key, execution }) => {
                 self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
@@ -271,18 +274,13 @@ impl Server {
                         self.runtime.observer.record_suspension(SuspensionEvent::Created);
                         None
                     }
-                    Err(execution) => {
-                        let error = if key.is_some() {
-                            execution::cancelled()
-                        } else {
-                            WireError::resource_limit(
-                                "maxSuspended",
-                                self.runtime.config.max_suspended,
-                                self.runtime.config.max_suspended + 1,
-                            )
-                        };
-                        report = report.into_failure(error);
-                        Some(execution.into_instance())
+                    Err(NotKept::Gone(execution)) => {
+                        report = report.into_failure(execution::cancelled());
+                        execution.into_instance()
+                    }
+                    Err(NotKept::Limit { execution, resource, limit, count }) => {
+                        report = report.into_failure(WireError::resource_limit(resource, limit, count));
+                        execution.into_instance()
                     }
                 }
             }
@@ -328,8 +326,8 @@ impl Server {
 pub(super) enum Outcome {
     /// Its answer is in the connection's buffer; the instance is to be reset.
     Answered(Option<Instance>),
-    /// It waits for another job.
-    Parked,
+    /// It waits for whoever has its execution.
+    Waits,
 }
 
 /// A client's answer to a call, as the guest takes it.

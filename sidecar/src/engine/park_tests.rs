@@ -1,0 +1,201 @@
+//! Tests of parking against the real guest.
+
+use serde_json::json;
+
+use super::instance_tests::{compile, context, engine, on_engine_thread, value};
+use super::*;
+
+const CALL: &str = "return (await $ext.math.next($args)) + 1";
+
+/// Runs a handler to its suspension.
+fn suspend(instance: &mut Instance, source: &str) {
+    let bytecode = compile(instance, source);
+    let mut context = context(json!({"n": 1, "user": {"name": "a"}}), &["ext:*", "state:read:*", "state:write:*"]);
+    context.args = vec![41];
+    let end = instance.run(&bytecode, context, None).end;
+    assert!(matches!(end, SegmentEnd::Suspended), "{source}: {end:?}");
+}
+
+/// Small numbers that look random: splitmix64.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z ^ (z >> 31)) as usize % bound
+    }
+}
+
+#[test]
+fn the_whole_memory_is_the_same_after_parking_and_unparking() {
+    let handlers = [
+        CALL,
+        "const a = []; for (let i = 0; i < 20000; i++) a.push({i}); await $ext.a.b(); return a.length",
+        "const b = new Uint8Array(12 << 20).map((_, i) => i * 7); await $ext.a.b(); return b[77]",
+        "const f = async n => n ? await f(n - 1) : await $ext.a.b(); return await f(300)",
+        "Array.prototype.x = 1; try { null.x } catch {} await Promise.all([$ext.a.b(), $ext.a.c()])",
+    ];
+    on_engine_thread(move |first| {
+        let mut second = engine().instantiate().unwrap();
+        for source in handlers {
+            suspend(first, source);
+            let before = first.dump_memory();
+            let parked = first.park().unwrap();
+            first.reset().unwrap();
+            assert_eq!(first.first_difference(), None, "{source}");
+            second.unpark(parked).unwrap();
+            assert!(second.dump_memory() == before, "{source}");
+            second.reset().unwrap();
+        }
+    });
+}
+
+#[test]
+fn whatever_a_guest_may_have_written_comes_back() {
+    on_engine_thread(|first| {
+        let mut second = engine().instantiate().unwrap();
+        let mut random = Random(7);
+        let len = first.dump_memory().len();
+        for round in 0..5 {
+            suspend(first, CALL);
+            for _ in 0..random.below(300) {
+                let bytes: Vec<u8> = (0..=random.below(9000)).map(|_| random.below(256) as u8).collect();
+                // anywhere, and often enough at the edges and over the pages of the image
+                let at = match random.below(4) {
+                    0 => random.below(len - bytes.len()),
+                    1 => len - bytes.len(),
+                    2 => 0,
+                    _ => (4 << 20) - (64 << 10) + random.below(512 << 10),
+                };
+                first.scribble(at as u32, &bytes);
+            }
+            let before = first.dump_memory();
+            let parked = first.park().unwrap();
+            first.reset().unwrap();
+            assert_eq!(first.first_difference(), None, "round {round}");
+            second.unpark(parked).unwrap();
+            assert!(second.dump_memory() == before, "round {round}");
+            second.reset().unwrap();
+            assert_eq!(second.first_difference(), None, "round {round}");
+        }
+    });
+}
+
+#[test]
+fn an_execution_goes_on_in_another_instance_as_if_nothing_had_happened() {
+    on_engine_thread(|first| {
+        let source = "$state.n += 1; let sum = 0; for (let i = 0; i < 3; i++) sum += await $ext.a.b(i);
+            const [x, y] = await Promise.all([$ext.a.c(), $ext.a.d()]);
+            $state.user.name += '!'; return [sum, x, y, $state.n, $state.user.name, $args]";
+        suspend(first, source);
+        let mut instances: Vec<_> = (0..3).map(|_| engine().instantiate().unwrap()).collect();
+        let mut parked = first.park().unwrap();
+        first.reset().unwrap();
+        for (step, call) in [0, 1, 2, 4, 3].into_iter().enumerate() {
+            let instance = &mut instances[step % 3];
+            instance.unpark(parked).unwrap();
+            let end = instance.resume(call, Ok(&[10 + call as u8]), None).end;
+            if step == 4 {
+                assert_eq!(value(end), json!([33, 13, 14, 2, "a!", 41]));
+                break;
+            }
+            assert!(matches!(end, SegmentEnd::Suspended), "{step}: {end:?}");
+            parked = instance.park().unwrap();
+            instance.reset().unwrap();
+            assert_eq!(instance.first_difference(), None);
+        }
+    });
+}
+
+#[test]
+fn ten_thousand_times_without_growth() {
+    on_engine_thread(|first| {
+        let mut second = engine().instantiate().unwrap();
+        let bytecode = compile(first, CALL);
+        let mut sizes = (usize::MAX, 0);
+        let mut before = 0;
+        for round in 0..10_000u32 {
+            let mut context = context(json!({}), &["ext:*"]);
+            context.args = vec![(round % 100) as u8];
+            assert!(matches!(first.run(&bytecode, context, None).end, SegmentEnd::Suspended));
+            let parked = first.park().unwrap();
+            first.reset().unwrap();
+            sizes = (sizes.0.min(parked.bytes()), sizes.1.max(parked.bytes()));
+            second.unpark(parked).unwrap();
+            assert_eq!(value(second.resume(0, Ok(&[(round % 100) as u8]), None).end), round % 100 + 1);
+            second.reset().unwrap();
+            if round == 1000 {
+                before = resident_bytes();
+            }
+        }
+        assert!(sizes.1 < 5000 && sizes.1 - sizes.0 < 500, "{sizes:?}");
+        assert!(resident_bytes() < before + (4 << 20), "{before}");
+    });
+}
+
+fn resident_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
+    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
+
+#[test]
+fn parking_can_be_undone_and_an_idle_instance_has_nothing_to_park() {
+    on_engine_thread(|i| {
+        assert!(matches!(i.park(), Err(ParkError::NothingSuspended)));
+        suspend(i, CALL);
+        let parked = i.park().unwrap();
+        assert!(matches!(i.park(), Err(ParkError::NothingSuspended)));
+        i.keep(parked);
+        assert_eq!(value(i.resume(0, Ok(&[1]), None).end), json!(2));
+    });
+}
+
+#[test]
+fn an_image_of_another_engine_is_refused() {
+    on_engine_thread(|i| {
+        suspend(i, CALL);
+        let parked = i.park().unwrap();
+        let other = Engine::start(EngineOptions { stack_bytes: 512 << 10, ..EngineOptions::default() }).unwrap();
+        let mut other = other.instantiate().unwrap();
+        assert!(matches!(other.unpark(parked), Err(ParkError::OtherImage)));
+        assert!(!other.is_sound());
+    });
+}
+
+#[test]
+fn damaged_bytes_are_an_error_or_another_memory_but_never_harm() {
+    on_engine_thread(|i| {
+        suspend(i, CALL);
+        let good = i.park().unwrap().blocks;
+        i.reset().unwrap();
+        let mut random = Random(3);
+        for round in 0..300 {
+            suspend_again(i);
+            let mut parked = i.park().unwrap();
+            let mut bytes = good.to_vec();
+            match round % 3 {
+                0 => bytes.truncate(random.below(bytes.len())),
+                1 => (0..8).for_each(|_| {
+                    let at = random.below(bytes.len());
+                    bytes[at] = random.below(256) as u8;
+                }),
+                _ => {
+                    let at = random.below(16);
+                    bytes[at] ^= 1 << random.below(8);
+                }
+            }
+            parked.blocks = bytes.into_boxed_slice();
+            i.reset().unwrap();
+            let _ = i.unpark(parked);
+            i.reset().unwrap();
+            assert_eq!(i.first_difference(), None);
+        }
+    });
+}
+
+/// A context, without the guest's work: what is parked is replaced anyway.
+fn suspend_again(instance: &mut Instance) {
+    instance.keep_context(context(json!({}), &[]));
+}

@@ -1,0 +1,220 @@
+//! The part of the hub that keeps suspended executions: taken in, taken out to be resumed, put back, parked.
+//!
+//! An execution has one owner at any time, which its entry's holder names: the entry itself, the worker that resumes it, or
+//! whoever parks it. A resume that comes while another has it waits in the entry, and goes back to the queue afterwards.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use nexus_protocol::{RequestId, SuspensionId};
+
+use super::{Entry, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
+use crate::engine::control::{RunControl, StopCause};
+use crate::execution::Execution;
+
+impl Hub {
+    /// Keeps a suspended execution, or gives it back with the reason.
+    pub fn suspend(&mut self, session: SessionId, mut execution: Box<Execution>, now: Instant) -> Result<(), NotKept> {
+        if !self.is_open(session) {
+            return Err(NotKept::Gone(execution));
+        }
+        if self.suspended >= self.limits.max_suspended {
+            let limit = self.limits.max_suspended as u64;
+            return Err(NotKept::Limit { execution, resource: "maxSuspended", limit, count: limit + 1 });
+        }
+        let bytes = execution.held_bytes();
+        if !self.holdings.has_room(bytes) {
+            return Err(self.no_room(execution, bytes));
+        }
+        let key = self.next_key;
+        self.next_key += 1;
+        let ids = self.index(key, &execution);
+        let expires = self.expiry(now);
+        let turn = Some(self.holdings.add_live(key, bytes, now));
+        let holder = Holder::Suspended(execution);
+        self.entries.insert(key, Entry { session, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
+        self.suspended += 1;
+        Ok(())
+    }
+
+    fn no_room(&self, execution: Box<Execution>, bytes: u64) -> NotKept {
+        let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
+        NotKept::Limit { execution, resource: "maxSuspendedBytes", limit, count: count.max(limit + 1) }
+    }
+
+    fn expiry(&self, now: Instant) -> Option<Instant> {
+        self.limits.suspension_timeout.and_then(|t| now.checked_add(t))
+    }
+
+    fn index(&mut self, key: u64, execution: &Execution) -> Vec<SuspensionId> {
+        let ids: Vec<SuspensionId> = execution.outstanding().iter().map(|o| o.id).collect();
+        self.by_suspension.extend(ids.iter().map(|id| (*id, key)));
+        ids
+    }
+
+    /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
+    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken {
+        let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
+        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else {
+            return Taken::Unknown(job);
+        };
+        if !matches!(entry.holder, Holder::Suspended(_)) {
+            // its worker slot is free while it waits; it comes back through the queue
+            self.running -= 1;
+            self.requests.insert((job.session, job.id), Request::Waiting { execution: key });
+            entry.waiting.push_back(job);
+            return Taken::Waits;
+        }
+        let running = Holder::Running { control: None, cancelled: false };
+        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
+            return Taken::Unknown(job);
+        };
+        entry.expires = None;
+        let (turn, bytes) = (entry.turn.take(), std::mem::take(&mut entry.bytes));
+        self.by_suspension.remove(&id);
+        self.no_longer_suspended(turn, bytes, execution.outstanding().len());
+        Taken::Run { key, execution }
+    }
+
+    /// As `register`, for a segment of an execution that was taken.
+    pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
+        self.register(session, id, control);
+        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key)
+        else {
+            return;
+        };
+        *slot = Some(control.clone());
+        if *cancelled {
+            control.stop(StopCause::Cancelled);
+        }
+    }
+
+    /// A taken execution is suspended again, or given back with the reason why it is not.
+    pub fn put_back(&mut self, key: u64, mut execution: Box<Execution>, now: Instant) -> Result<(), NotKept> {
+        let cancelled =
+            !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
+        if cancelled {
+            self.end(key);
+            return Err(NotKept::Gone(execution));
+        }
+        let bytes = execution.held_bytes();
+        if !self.holdings.has_room(bytes) {
+            self.end(key);
+            return Err(self.no_room(execution, bytes));
+        }
+        let ids = self.index(key, &execution);
+        let (expires, turn) = (self.expiry(now), self.holdings.add_live(key, bytes, now));
+        let mut waiting = VecDeque::new();
+        if let Some(entry) = self.entries.get_mut(&key) {
+            (entry.ids, entry.expires, entry.turn, entry.bytes) = (ids, expires, Some(turn), bytes);
+            entry.holder = Holder::Suspended(execution);
+            waiting = std::mem::take(&mut entry.waiting);
+        }
+        self.suspended += 1;
+        self.requeue(waiting);
+        Ok(())
+    }
+
+    // ---- parking ----
+
+    /// Whether `next_to_park` would give one.
+    pub fn has_to_park(&self, now: Instant) -> bool {
+        self.holdings.due(now).is_some()
+    }
+
+    /// Whether whoever can should park one, since too many keep their instances.
+    pub fn has_to_park_now(&self) -> bool {
+        self.holdings.is_pressing()
+    }
+
+    /// A suspended execution that is to give its instance up; it is the caller's until `parked` or `stay_live`.
+    pub fn next_to_park(&mut self, now: Instant) -> Option<(u64, Box<Execution>)> {
+        let key = self.holdings.due(now)?;
+        let entry = self.entries.get_mut(&key)?;
+        match std::mem::replace(&mut entry.holder, Holder::Parking { cancelled: false }) {
+            Holder::Suspended(execution) => {
+                if let Some(turn) = entry.turn.take() {
+                    self.holdings.remove_live(turn);
+                }
+                self.parking += 1;
+                Some((key, execution))
+            }
+            other => {
+                entry.holder = other;
+                None
+            }
+        }
+    }
+
+    /// The execution holds no instance any more.
+    pub fn parked(&mut self, key: u64, mut execution: Box<Execution>) -> ParkingEnd {
+        let Some(Entry { holder: Holder::Parking { cancelled: false }, bytes, .. }) = self.entries.get_mut(&key) else {
+            return ParkingEnd::Ended(self.end_of_parking(key, execution));
+        };
+        let now = execution.held_bytes();
+        if !self.holdings.add_parked(now.saturating_sub(*bytes)) {
+            return ParkingEnd::NoRoom(execution);
+        }
+        *bytes = now.max(*bytes);
+        self.parked_suspensions += execution.outstanding().len();
+        self.suspended_again(key, execution);
+        ParkingEnd::Parked
+    }
+
+    /// The execution could not be parked: it is as it was. Given back when it has ended meanwhile.
+    pub fn stay_live(&mut self, key: u64, execution: Box<Execution>, now: Instant) -> Option<Box<Execution>> {
+        let Some(Entry { holder: Holder::Parking { cancelled: false }, turn, .. }) = self.entries.get_mut(&key) else {
+            return Some(self.end_of_parking(key, execution));
+        };
+        *turn = Some(self.holdings.add_live(key, 0, now));
+        self.suspended_again(key, execution);
+        None
+    }
+
+    /// Nothing can be parked on this system.
+    pub fn give_up_parking(&mut self) {
+        self.holdings.give_up_parking();
+    }
+
+    fn suspended_again(&mut self, key: u64, execution: Box<Execution>) {
+        self.parking -= 1;
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.holder = Holder::Suspended(execution);
+            let waiting = std::mem::take(&mut entry.waiting);
+            self.requeue(waiting);
+        }
+    }
+
+    fn end_of_parking(&mut self, key: u64, execution: Box<Execution>) -> Box<Execution> {
+        self.parking -= 1;
+        self.suspended -= 1;
+        if let Some(entry) = self.entries.get(&key) {
+            self.holdings.remove_bytes(entry.bytes);
+        }
+        self.end(key);
+        execution
+    }
+
+    /// A taken execution has ended. Resumes that waited for it find nothing when their turn comes.
+    pub fn end(&mut self, key: u64) {
+        if let Some(entry) = self.entries.remove(&key) {
+            self.forget_ids(&entry.ids);
+            self.requeue(entry.waiting);
+        }
+    }
+
+    /// Resumes that waited go to the front: they have waited in the queue once.
+    fn requeue(&mut self, waiting: VecDeque<Job>) {
+        for job in waiting.into_iter().rev() {
+            let Some(queue) = self.queues.get_mut(&job.session) else { continue };
+            self.requests.insert((job.session, job.id), Request::Queued);
+            if queue.is_empty() {
+                self.turn.push_front(job.session);
+            }
+            self.queued += 1;
+            self.queued_bytes += job.bytes();
+            queue.push_front(job);
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Parking: suspended executions give their instances up, off the path of requests.
+//!
+//! Whom and when is decided in `holdings`; the watchdog only says that there is something to do. An execution has one owner at
+//! any time: while it is parked that is the thread that parks it, and a resume that comes meanwhile waits in the hub, as it
+//! does for another resume.
+
+use std::sync::PoisonError;
+use std::time::Instant;
+
+use super::Server;
+use super::hub::ParkingEnd;
+use crate::observe::SuspensionEvent;
+
+impl Server {
+    /// The life of the housekeeper.
+    pub(super) fn keep_house(&self) {
+        loop {
+            while self.park_one() {}
+            let state = self.lock();
+            if !state.hub.has_to_park(Instant::now()) {
+                drop(self.chores.wait(state).unwrap_or_else(PoisonError::into_inner));
+            }
+        }
+    }
+
+    /// Parks the execution that is due, if there is one. True: there may be more.
+    pub(super) fn park_one(&self) -> bool {
+        let Some((key, mut execution)) = self.lock().hub.next_to_park(Instant::now()) else { return false };
+        let instance = match execution.park() {
+            Ok(instance) => instance,
+            Err(e) => {
+                log::error!("suspended executions keep their instances from now on: {e}");
+                let ended = {
+                    let mut state = self.lock();
+                    state.hub.give_up_parking();
+                    state.hub.stay_live(key, execution, Instant::now())
+                };
+                self.wake_worker();
+                self.runtime.drop_executions(ended.into_iter().collect());
+                return false;
+            }
+        };
+        let parked = self.lock().hub.parked(key, execution);
+        self.wake_worker();
+        match parked {
+            ParkingEnd::Parked => self.runtime.observer.record_suspension(SuspensionEvent::Parked),
+            ParkingEnd::Ended(execution) => drop(execution),
+            ParkingEnd::NoRoom(execution) => {
+                let execution = match instance {
+                    Some(instance) => Box::new(execution.keep(instance)),
+                    None => execution,
+                };
+                let ended = self.lock().hub.stay_live(key, execution, Instant::now());
+                self.wake_worker();
+                self.runtime.drop_executions(ended.into_iter().collect());
+                return false;
+            }
+        }
+        self.runtime.give_back(instance);
+        true
+    }
+
+    /// A resume that waited for the execution may be in the queue now.
+    fn wake_worker(&self) {
+        let state = self.lock();
+        if state.idle > 0 && state.hub.has_ready() {
+            self.work.notify_one();
+        }
+    }
+}
