@@ -54,7 +54,37 @@ export interface ErrorDetails {
   /** The token that was missing (PERMISSION_DENIED). */
   capability?: string;
   context?: Record<string, string | number>;
+  /** The handler's error's own fields. */
+  properties?: Record<string, unknown>;
+  /** Of an AggregateError: each an Error, or the value that was thrown. */
+  errors?: unknown[];
   cause?: unknown;
+}
+
+/** Whether there is a cause at all: `undefined` can be one. */
+function causeOf(details: { cause?: unknown }): ErrorOptions | undefined {
+  return Object.hasOwn(details, 'cause') ? { cause: details.cause } : undefined;
+}
+
+/** An error inside of a handler's error: its cause, or one of several. It has no stack: its frames were the sandbox's. */
+export class HandlerError extends Error {
+  /** The handler's own. */
+  declare readonly code?: string;
+  declare readonly properties?: Record<string, unknown>;
+  declare readonly errors?: unknown[];
+
+  constructor(name: string, message: string, details: Pick<ErrorDetails, 'properties' | 'errors' | 'cause'> & { code?: string }) {
+    super(message, causeOf(details));
+    Object.defineProperty(this, 'name', { value: name, configurable: true, writable: true });
+    if (details.code !== undefined) this.code = details.code;
+    if (details.properties !== undefined) this.properties = details.properties;
+    if (details.errors !== undefined) this.errors = details.errors;
+  }
+
+  toJSON(): Record<string, unknown> {
+    const { name, message, code, properties, cause, errors } = this;
+    return { name, message, code, properties, cause, errors };
+  }
 }
 
 export class NexusError extends Error {
@@ -69,9 +99,11 @@ export class NexusError extends Error {
   declare readonly snippet?: SourceSnippet;
   declare readonly capability?: string;
   declare readonly context?: Record<string, string | number>;
+  declare readonly properties?: Record<string, unknown>;
+  declare readonly errors?: unknown[];
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
-    super(message, details.cause === undefined ? undefined : { cause: details.cause });
+    super(message, causeOf(details));
     this.code = code;
     this.retryable = details.retryable ?? RETRYABLE_BY_CODE[code];
     // Absent fields are not own properties: printing and comparing an error shows only what is known.
@@ -81,12 +113,18 @@ export class NexusError extends Error {
     if (details.snippet !== undefined) this.snippet = details.snippet;
     if (details.capability !== undefined) this.capability = details.capability;
     if (details.context !== undefined) this.context = details.context;
+    if (details.properties !== undefined) this.properties = details.properties;
+    if (details.errors !== undefined) this.errors = details.errors;
   }
 
   /** An Error's message is not enumerable; without this a logged result would lose it. */
   toJSON(): Record<string, unknown> {
     const { code, message, retryable, errorName, location, handlerStack, snippet, capability, context } = this;
-    return { code, message, retryable, errorName, location, handlerStack, snippet, capability, context };
+    const { properties, cause, errors } = this;
+    return {
+      ...{ code, message, retryable, errorName, location, handlerStack, snippet, capability, context },
+      ...{ properties, cause, errors },
+    };
   }
 }
 
@@ -100,10 +138,7 @@ export function knownCode(code: string): ErrorCode {
  * frames at this point are those of the socket reader and would mislead.
  */
 export function errorFromWire(code: string, message: string, details: ErrorDetails): NexusError {
-  const limit = Error.stackTraceLimit;
-  Error.stackTraceLimit = 0;
-  const error = new NexusError(knownCode(code), message, details);
-  Error.stackTraceLimit = limit;
+  const error = withoutFrames(() => new NexusError(knownCode(code), message, details));
   if (details.handlerStack !== undefined) {
     Object.defineProperty(error, 'stack', {
       value: `NexusError: ${message}\n${details.handlerStack}`,
@@ -112,6 +147,16 @@ export function errorFromWire(code: string, message: string, details: ErrorDetai
     });
   }
   return error;
+}
+
+export function withoutFrames<E extends Error>(make: () => E): E {
+  const limit = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  try {
+    return make();
+  } finally {
+    Error.stackTraceLimit = limit;
+  }
 }
 
 /** The error with which a failed extension call fails inside the handler (SPEC 3, resume). */

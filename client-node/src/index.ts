@@ -1,7 +1,7 @@
 /** Public API of @nexus/sidecar. What is not exported here may change in any release. */
 export { NexusRuntime } from './client.js';
 export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
-export { NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
+export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
 export { decodePayload, encodePayload } from './payload.js';

@@ -2,10 +2,17 @@
  * Messages (SPEC 2 to 4): what stands in a frame. Requests are written straight into the batch buffer; answers are read
  * with every rule of SPEC 1 checked, so that code behind this file deals with typed, complete values only.
  */
-import { errorFromWire, NexusError, type ErrorDetails, type ExtensionError } from './errors.js';
+import {
+  errorFromWire,
+  HandlerError,
+  NexusError,
+  withoutFrames,
+  type ErrorDetails,
+  type ExtensionError,
+} from './errors.js';
 import { encodeFields, Float, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
-import { writeValue } from './payload.js';
+import { decodeBin, writeValue } from './payload.js';
 import { Bin, MalformedError, Reader } from './reader.js';
 import type { ResidentUse } from './resident.js';
 import type { Writer } from './writer.js';
@@ -255,7 +262,32 @@ export function readError(value: unknown): NexusError {
     for (const key of Object.keys(context)) if (typeof context[key] !== 'string') uint(context, key);
     details.context = context as Record<string, string | number>;
   }
+  readInside(fields, details);
   return errorFromWire(string(fields, 'code'), string(fields, 'message'), details);
+}
+
+/** What an error carries inside: its own fields, its cause, its errors. */
+function readInside(fields: Record<string, unknown>, details: Pick<ErrorDetails, 'properties' | 'cause' | 'errors'>): void {
+  if (fields['properties'] !== undefined) {
+    details.properties = map(decodeBin(bin(fields, 'properties')), 'properties');
+  }
+  if (fields['cause'] !== undefined) details.cause = readInner(fields['cause'], 'cause');
+  const { errors } = fields;
+  if (errors === undefined) return;
+  if (!Array.isArray(errors)) throw new MalformedError('`errors` is not an array');
+  details.errors = errors.map((item) => readInner(item, 'errors'));
+}
+
+/** An Error, or the value itself where it is none. */
+function readInner(value: unknown, key: string): unknown {
+  const fields = map(value, key);
+  const message = string(fields, 'message');
+  if (fields['value'] !== undefined) return decodeBin(bin(fields, 'value'));
+  const details: ConstructorParameters<typeof HandlerError>[2] = {};
+  if (fields['code'] !== undefined) details.code = string(fields, 'code');
+  readInside(fields, details);
+  const name = fields['name'] === undefined ? 'Error' : string(fields, 'name');
+  return withoutFrames(() => new HandlerError(name, message, details));
 }
 
 export function string(fields: Record<string, unknown>, key: string): string {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
-import { decodePayload, encodePayload, NexusError } from '@nexus/sidecar';
+import { decodePayload, encodePayload, HandlerError, NexusError } from '@nexus/sidecar';
 import { Float } from '../dist/esm/fields.js';
 import { endFrame, FrameSplitter } from '../dist/esm/frames.js';
 import * as limits from '../dist/esm/limits.js';
@@ -149,6 +149,16 @@ test('a full result and a full error have their values', () => {
   assert.deepEqual(failed.error?.context, { resource: 'hostCalls', limit: 10 });
   assert.equal(failed.error?.errorName, 'TypeError');
   assert.equal(failed.error?.snippet?.highlightLine, 3);
+  assert.deepEqual(failed.error?.properties, { code: 'E_TOP', tries: 3 });
+  const cause = failed.error?.cause;
+  assert.ok(cause instanceof HandlerError);
+  assert.deepEqual([cause.name, cause.message, cause.code, cause.stack], ['LoadError', 'cannot load', 'E_LOAD', 'LoadError: cannot load']);
+  assert.deepEqual(cause.properties, { code: 'E_LOAD', status: 503 });
+  assert.deepEqual(cause.cause, { id: 7 });
+  const several = readError(read(byName('message-error-with-errors')).fields['error']).errors ?? [];
+  assert.deepEqual(several.map((error) => (error instanceof Error ? `${error.name}: ${error.message}` : error)), [
+    'TypeError: first', 42, 'Error: a symbol was thrown',
+  ]);
   assert.equal(readError(read(byName('message-error-unknown-code')).fields['error']).code, 'INTERNAL_ERROR');
   const waiting = readBufferResult(read(byName('message-result-suspended')).fields);
   assert.equal(waiting.suspension, waiting.suspensions[0]);

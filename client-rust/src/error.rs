@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nexus_protocol::{DecodeError, EncodeError, ErrorCode, FrameError, VersionMismatch, WireError};
 
-use crate::payload::PayloadError;
+use crate::payload::{Payload, PayloadError};
 
 /// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,6 +90,11 @@ impl Error {
             Self::Sidecar(error) => Some(error),
             _ => None,
         }
+    }
+
+    /// The own fields of the handler's error object, a map: `throw Object.assign(new Error('no'), { status: 404 })`.
+    pub fn properties(&self) -> Option<Payload> {
+        self.as_wire()?.properties.as_deref().map(|bytes| Payload::from_bytes(bytes.to_vec()))
     }
 
     pub(crate) const fn protocol(what: &'static str) -> Self {

@@ -61,6 +61,7 @@ pub use context::{Context, Limits};
 pub use error::{Error, Gone, GoneReason, StartError};
 pub use extensions::{Args, CallError, Extensions};
 pub use nexus_protocol::error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
+pub use nexus_protocol::inner::InnerError;
 pub use nexus_protocol::message::{HelloLimits, Stats, Status, SuspendMode};
 pub use payload::{Payload, PayloadError};
 pub use resident::{ResidentState, StatePatch, StateSnapshot};

@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::inner::InnerError;
 use crate::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_NAME_BYTES, MAX_ERROR_STACK_BYTES};
 use crate::strict;
 
@@ -189,6 +190,16 @@ pub struct WireError {
     /// Which resource, which limit, how many.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty", deserialize_with = "strict::context")]
     pub context: BTreeMap<String, ContextValue>,
+    /// What the handler's error was caused by.
+    #[source]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_boxed_map")]
+    pub cause: Option<Box<InnerError>>,
+    /// Errors of an AggregateError.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub errors: Vec<InnerError>,
+    /// Payload, a map: the own enumerable fields of the handler's error object.
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "strict::owned_bins")]
+    pub properties: Option<Box<[u8]>>,
 }
 
 impl WireError {
@@ -204,6 +215,9 @@ impl WireError {
             snippet: None,
             capability: None,
             context: BTreeMap::new(),
+            cause: None,
+            errors: Vec::new(),
+            properties: None,
         }
     }
 
@@ -299,7 +313,28 @@ impl WireError {
         self
     }
 
-    /// Leaves out what only `debug` shows.
+    /// Adds what the handler's error was caused by.
+    #[must_use]
+    pub fn with_cause(mut self, cause: InnerError) -> Self {
+        self.cause = Some(Box::new(cause));
+        self
+    }
+
+    /// Adds the errors of an AggregateError.
+    #[must_use]
+    pub fn with_errors(mut self, errors: Vec<InnerError>) -> Self {
+        self.errors = errors;
+        self
+    }
+
+    /// Adds the own fields of the handler's error object: the payload of a map.
+    #[must_use]
+    pub fn with_properties(mut self, payload: impl Into<Box<[u8]>>) -> Self {
+        self.properties = Some(payload.into());
+        self
+    }
+
+    /// Leaves out what only `debug` shows. Causes and properties stay: they are the handler's data, like its message.
     #[must_use]
     pub fn without_debug_detail(mut self) -> Self {
         self.stack = None;
@@ -309,7 +344,7 @@ impl WireError {
 }
 
 /// Cuts a text at a character boundary; what was cut ends in "..." so that nobody takes it for the whole.
-fn bounded(mut text: String, max_bytes: usize) -> String {
+pub(crate) fn bounded(mut text: String, max_bytes: usize) -> String {
     const ELLIPSIS: &str = "...";
     if text.len() > max_bytes {
         let room = max_bytes.saturating_sub(ELLIPSIS.len());

@@ -44,6 +44,8 @@ pub mod error;
 pub mod frame;
 /// Identifiers of requests, suspensions and resident states.
 pub mod ids;
+/// The errors inside of an error.
+pub mod inner;
 /// Every bound, with its unit and reason.
 pub mod limits;
 /// The messages and their fields.
@@ -63,6 +65,7 @@ pub use effects::EffectList;
 pub use error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
 pub use frame::{EncodeError, FrameDecoder, FrameError, OwnedFrame, encode_frame};
 pub use ids::{RequestId, StateId, SuspensionId, SuspensionIdError};
+pub use inner::InnerError;
 pub use message::{ClientMessage, Kind, SidecarMessage};
 pub use payload::PayloadError;
 pub use version::{MAGIC, ProtocolVersion, VersionMismatch, VersionRange};

@@ -13,7 +13,7 @@ pub const FRAME_HEADER_BYTES: usize = 4;
 pub const MAX_FRAME_BYTES_CEILING: u64 = 1 << 30;
 
 /// Smallest configurable frame: hello, its answer and a full error must always fit.
-pub const MIN_MAX_FRAME_BYTES: u64 = 64 << 10;
+pub const MIN_MAX_FRAME_BYTES: u64 = 128 << 10;
 
 /// First buffer of a connection: holds the requests of small handlers, and 500 idle connections stay cheap.
 pub const FRAME_BUFFER_INITIAL_BYTES: usize = 16 << 10;
@@ -53,6 +53,24 @@ pub const MAX_ERROR_STACK_BYTES: usize = 16 << 10;
 
 /// Error names (`TypeError`): longer ones are attacks on log lines.
 pub const MAX_ERROR_NAME_BYTES: usize = 256;
+
+/// Message of a cause, or of an error of an AggregateError: there may be many of them.
+pub const MAX_INNER_MESSAGE_BYTES: usize = 2 << 10;
+
+/// Causes around one another. A program that wraps errors uses two or three levels.
+pub const MAX_CAUSE_DEPTH: usize = 4;
+
+/// Causes and errors of AggregateErrors within one error, in all.
+pub const MAX_INNER_ERRORS: usize = 32;
+
+/// Errors of one AggregateError.
+pub const MAX_AGGREGATE_ERRORS: usize = 16;
+
+/// Own fields of an error object, and a cause that is no Error: enough to tell errors apart, too little to carry results.
+pub const MAX_ERROR_PAYLOAD_BYTES: usize = 16 << 10;
+
+/// Texts and payloads of everything inside of one error, in all; with its own texts it still fits the smallest frame.
+pub const MAX_INNER_ERROR_BYTES: usize = 48 << 10;
 
 // ---- Payloads -----------------------------------------------------------------------------------------------
 

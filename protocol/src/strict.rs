@@ -65,6 +65,12 @@ pub(crate) fn opt_map<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializ
     Option::<MapOf<T>>::deserialize(deserializer).map(|map| map.map(|map| map.0))
 }
 
+pub(crate) fn opt_boxed_map<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Box<T>>, D::Error> {
+    opt_map(deserializer).map(|map| map.map(Box::new))
+}
+
 /// An optional array of structs; absent = empty.
 pub(crate) fn maps<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     let maps = Option::<Vec<MapOf<T>>>::deserialize(deserializer)?.unwrap_or_default();
@@ -247,5 +253,18 @@ pub(crate) mod bins {
         deserializer: D,
     ) -> Result<Option<&'a [u8]>, D::Error> {
         super::opt_bin(deserializer)
+    }
+}
+
+/// [`bins`] that are kept longer than the frame.
+pub(crate) mod owned_bins {
+    use serde::{Deserializer, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(bin: &Option<Box<[u8]>>, serializer: S) -> Result<S::Ok, S::Error> {
+        super::bins::serialize(&bin.as_deref(), serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<[u8]>>, D::Error> {
+        super::opt_bin(deserializer).map(|bin| bin.map(Box::from))
     }
 }

@@ -46,5 +46,7 @@ const _: () = {
     assert!(l::DEFAULT_MAX_FRAME_BYTES == 64 << 20 && l::DEFAULT_MAX_RESULT_BYTES < l::DEFAULT_MAX_FRAME_BYTES);
     assert!(l::MAX_FRAME_BYTES_CEILING <= u32::MAX as u64);
     assert!(l::DEFAULT_MAX_FRAME_BYTES <= l::MAX_FRAME_BYTES_CEILING);
-    assert!(l::MAX_ERROR_MESSAGE_BYTES as u64 * 3 + l::MAX_ERROR_STACK_BYTES as u64 * 2 <= l::MIN_MAX_FRAME_BYTES);
+    let texts = l::MAX_ERROR_MESSAGE_BYTES * 3 + l::MAX_ERROR_STACK_BYTES * 2;
+    assert!((texts + l::MAX_INNER_ERROR_BYTES) as u64 + 8192 <= l::MIN_MAX_FRAME_BYTES);
+    assert!(l::MAX_CAUSE_DEPTH * 2 + 4 <= l::MAX_CONTROL_DEPTH);
 };

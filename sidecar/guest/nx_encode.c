@@ -6,6 +6,7 @@
 typedef struct NxBuf {
     uint8_t *p;
     uint32_t len, capacity;
+    uint32_t limit; /* bytes that it may hold; 0: any number */
 } NxBuf;
 
 static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
@@ -16,7 +17,7 @@ static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
 
     if (want <= b->capacity)
         return 0;
-    if (want > INT32_MAX) {
+    if (want > (b->limit ? b->limit : INT32_MAX)) {
         JS_ThrowRangeError(ctx, "value too large");
         return -1;
     }

@@ -48,90 +48,380 @@ static void nx_drop_exception(JSContext *ctx)
     JS_FreeValue(ctx, JS_GetException(ctx));
 }
 
-/* A property of an error as text, without letting a hostile getter or toString end the report. Null: none. */
-static JSValue nx_error_text(JSContext *ctx, JSValueConst err, const char *field)
-{
-    JSValue v = JS_GetPropertyStr(ctx, err, field);
-    JSValue s;
+/* ---- the report of an uncaught error ----
+ *
+ * A map {name, message, stack, code, capability, properties, value, cause, errors}, those that it has; `cause` and the items
+ * of `errors` are such maps again. It is written into memory of its own, so that a handler that has used up its memory gets
+ * one too, and every entry is written whole or not at all, so that what is cut short is still well formed. Reading an error
+ * runs the handler's code (getters, Proxy traps): what fails is left out, and after an interrupt no more is asked. */
 
+typedef struct NxReport {
+    JSContext *ctx;
+    NxBuf b;
+    uint32_t inner_left; /* errors that may still be described inside of the outermost one */
+    void *path[NX_MAX_ERROR_DEPTH + 1]; /* the objects around the one that is described: a cycle ends there */
+    bool stopped;
+} NxReport;
+
+static uint8_t nx_report_bytes[NX_REPORT_BYTES];
+
+static void nx_report_failed(NxReport *r)
+{
+    JSValue err = JS_GetException(r->ctx);
+    if (JS_IsUncatchableError(err))
+        r->stopped = true;
+    JS_FreeValue(r->ctx, err);
+}
+
+/* A property of an error; JS_UNDEFINED when it cannot be read. */
+static JSValue nx_report_get(NxReport *r, JSValueConst err, const char *field)
+{
+    JSValue v = JS_GetPropertyStr(r->ctx, err, field);
     if (JS_IsException(v)) {
-        nx_drop_exception(ctx);
-        return JS_NULL;
+        nx_report_failed(r);
+        return JS_UNDEFINED;
     }
-    if (JS_IsUndefined(v) || JS_IsNull(v)) {
-        JS_FreeValue(ctx, v);
-        return JS_NULL;
-    }
-    s = JS_ToString(ctx, v);
-    JS_FreeValue(ctx, v);
+    return v;
+}
+
+/* v as a string, JS_UNDEFINED when it has none. Takes v. */
+static JSValue nx_report_text_of(NxReport *r, JSValue v)
+{
+    JSValue s;
+    if (JS_IsUndefined(v) || JS_IsString(v))
+        return v;
+    s = JS_ToString(r->ctx, v);
+    JS_FreeValue(r->ctx, v);
     if (JS_IsException(s)) {
-        nx_drop_exception(ctx);
-        return JS_NULL;
+        nx_report_failed(r);
+        return JS_UNDEFINED;
     }
     return s;
 }
 
-static void nx_put_bounded(JSContext *ctx, NxBuf *b, const char *key, JSValueConst text)
+/* Writes the first bytes of a string. Allocates nothing: the string may be a rope that would not fit into memory. */
+static bool nx_report_put_text(NxReport *r, const char *key, JSValueConst text, uint32_t max)
 {
-    size_t len;
-    const char *s = JS_ToCStringLen(ctx, &len, text);
+    NxBuf *b = &r->b;
+    JSStringRopeIter pieces;
+    JSString *piece;
+    uint32_t start = b->len, at, left, high = 0;
 
-    if (!s) {
-        nx_drop_exception(ctx);
-        s = NULL;
-        len = 0;
+    if (!JS_IsString(text))
+        return false;
+    if (nx_put_str(r->ctx, b, key, (uint32_t)strlen(key)) || nx_put_tagged(r->ctx, b, 0xda, 0, 2)) {
+        nx_drop_exception(r->ctx);
+        b->len = start;
+        return false;
     }
-    if (len > NX_MAX_ERROR_TEXT) {
-        len = NX_MAX_ERROR_TEXT;
-        while (len > 0 && ((uint8_t)s[len] & 0xc0) == 0x80)
-            len--;
-    }
-    nx_put_str(ctx, b, key, (uint32_t)strlen(key));
-    nx_put_str(ctx, b, s ? s : "", (uint32_t)len);
-    if (len)
-        nx_mend_surrogates(b->p + b->len - len, (uint32_t)len);
-    JS_FreeCString(ctx, s);
-}
-
-/* Describes err as {name, message, stack, code, capability}, those that it has. */
-static void nx_describe_error(JSContext *ctx, NxBuf *b, JSValueConst err)
-{
-    static const char *const fields[] = { "name", "message", "stack", "code", "capability" };
-    uint32_t i, count = 0;
-    JSValue texts[countof(fields)];
-
-    if (!JS_IsObject(err)) {
-        /* `throw 'text'`: the place is in the context, not in the value */
-        JSValue text = JS_ToString(ctx, err);
-        bool has_stack = JS_IsString(ctx->error_back_trace);
-        if (JS_IsException(text)) {
-            nx_drop_exception(ctx);
-            text = JS_NewString(ctx, JS_IsSymbol(err) ? "a symbol was thrown" : "");
-        }
-        nx_put_map_header(ctx, b, has_stack ? 2 : 1);
-        nx_put_bounded(ctx, b, "message", text);
-        if (has_stack)
-            nx_put_bounded(ctx, b, "stack", ctx->error_back_trace);
-        JS_FreeValue(ctx, text);
-        return;
-    }
-    for (i = 0; i < countof(fields); i++) {
-        texts[i] = nx_error_text(ctx, err, fields[i]);
-        if (JS_IsNull(texts[i]) && i == 1) {
-            texts[i] = JS_ToString(ctx, err);
-            if (JS_IsException(texts[i])) {
-                nx_drop_exception(ctx);
-                texts[i] = JS_NewString(ctx, "an object was thrown");
+    at = b->len;
+    left = b->limit - at < max ? b->limit - at : max;
+    string_rope_iter_init(&pieces, text);
+    while ((piece = string_rope_iter_next(&pieces)) != NULL) {
+        uint32_t i;
+        for (i = 0; i < piece->len; i++) {
+            uint32_t c = piece->is_wide_char ? str16(piece)[i] : str8(piece)[i];
+            uint8_t utf8[2][4];
+            uint32_t sizes[2], n = 0, k;
+            if (high && is_lo_surrogate(c)) {
+                sizes[n++] = (uint32_t)utf8_encode(utf8[0], from_surrogate(high, c));
+            } else {
+                if (high)
+                    sizes[n++] = (uint32_t)utf8_encode(utf8[0], 0xfffd);
+                if (!is_hi_surrogate(c)) {
+                    sizes[n] = (uint32_t)utf8_encode(utf8[n], is_lo_surrogate(c) ? 0xfffd : c);
+                    n++;
+                }
+            }
+            high = is_hi_surrogate(c) ? c : 0;
+            for (k = 0; k < n; k++) {
+                if (left < sizes[k])
+                    goto full;
+                memcpy(b->p + b->len, utf8[k], sizes[k]);
+                b->len += sizes[k];
+                left -= sizes[k];
             }
         }
-        count += JS_IsString(texts[i]);
     }
-    nx_put_map_header(ctx, b, count);
-    for (i = 0; i < countof(fields); i++) {
-        if (JS_IsString(texts[i]))
-            nx_put_bounded(ctx, b, fields[i], texts[i]);
-        JS_FreeValue(ctx, texts[i]);
+    if (high && left >= 3) {
+        memcpy(b->p + b->len, "\xef\xbf\xbd", 3);
+        b->len += 3;
     }
+full:
+    left = b->len - at;
+    b->p[at - 2] = (uint8_t)(left >> 8);
+    b->p[at - 1] = (uint8_t)left;
+    return true;
+}
+
+static bool nx_report_field(NxReport *r, JSValueConst err, const char *field, uint32_t max)
+{
+    JSValue v = nx_report_get(r, err, field);
+    JSValue s = JS_IsNull(v) ? JS_UNDEFINED : nx_report_text_of(r, v);
+    bool put = nx_report_put_text(r, field, s, max);
+    JS_FreeValue(r->ctx, s);
+    return put;
+}
+
+/* Begins an entry that holds a payload of at most max bytes. False: there is no room. */
+static bool nx_report_begin_bin(NxReport *r, const char *key, uint32_t max, uint32_t *start, uint32_t *limit)
+{
+    NxBuf *b = &r->b;
+
+    *start = b->len;
+    *limit = b->limit;
+    if (nx_put_str(r->ctx, b, key, (uint32_t)strlen(key)) || nx_put_tagged(r->ctx, b, 0xc5, 0, 2)) {
+        nx_drop_exception(r->ctx);
+        b->len = *start;
+        return false;
+    }
+    if (max < b->limit - b->len)
+        b->capacity = b->limit = b->len + max;
+    return true;
+}
+
+static void nx_report_end_bin(NxReport *r, uint32_t at, uint32_t limit)
+{
+    uint32_t len = r->b.len - at;
+    r->b.p[at - 2] = (uint8_t)(len >> 8);
+    r->b.p[at - 1] = (uint8_t)len;
+    r->b.capacity = r->b.limit = limit;
+}
+
+/* What an error that is no object holds, as a payload. */
+static bool nx_report_put_value(NxReport *r, JSValueConst v)
+{
+    uint32_t start, at, limit;
+
+    if (nx_is_dropped(r->ctx, v) || !nx_report_begin_bin(r, "value", NX_MAX_ERROR_PAYLOAD, &start, &limit))
+        return false;
+    at = r->b.len;
+    if (nx_encode(r->ctx, &r->b, v, 0)) {
+        nx_report_failed(r);
+        r->b.len = start;
+        r->b.capacity = r->b.limit = limit;
+        return false;
+    }
+    nx_report_end_bin(r, at, limit);
+    return true;
+}
+
+/* The names of an object's own enumerable properties, the first ones. An ordinary object's are read where they stand, without
+ * a list of all of them. */
+static uint32_t nx_report_names(NxReport *r, JSValueConst err, JSAtom *names)
+{
+    JSContext *ctx = r->ctx;
+    JSObject *p = JS_VALUE_GET_OBJ(err);
+    uint32_t n = 0, i, count;
+
+    if (p->class_id == JS_CLASS_PROXY) {
+        JSPropertyEnum *all;
+        if (JS_GetOwnPropertyNames(ctx, &all, &count, err, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY)) {
+            nx_report_failed(r);
+            return 0;
+        }
+        for (; n < count && n < NX_MAX_ERROR_PROPERTIES; n++)
+            names[n] = JS_DupAtom(ctx, all[n].atom);
+        JS_FreePropertyEnum(ctx, all, count);
+        return n;
+    }
+    count = (uint32_t)p->shape->prop_count;
+    for (i = 0; i < count && n < NX_MAX_ERROR_PROPERTIES; i++) {
+        const JSShapeProperty *property = &get_shape_prop(p->shape)[i];
+        if (property->atom != JS_ATOM_NULL && (property->flags & JS_PROP_ENUMERABLE) &&
+            JS_AtomGetKind(ctx, property->atom) == JS_ATOM_KIND_STRING)
+            names[n++] = JS_DupAtom(ctx, property->atom);
+    }
+    return n;
+}
+
+static bool nx_is_reported_elsewhere(JSContext *ctx, JSAtom name)
+{
+    static const char *const names[] = { "name", "message", "stack", "cause", "errors" };
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    const char *text = JS_AtomGetStr(ctx, buf, sizeof(buf), name);
+    size_t i;
+
+    for (i = 0; i < countof(names); i++)
+        if (!strcmp(text, names[i]))
+            return true;
+    return false;
+}
+
+/* An error's own enumerable properties as the payload of a map. */
+static bool nx_report_put_properties(NxReport *r, JSValueConst err)
+{
+    JSContext *ctx = r->ctx;
+    JSAtom names[NX_MAX_ERROR_PROPERTIES];
+    uint32_t count = nx_report_names(r, err, names), written = 0, start, at, limit, i;
+
+    if (!count || !nx_report_begin_bin(r, "properties", NX_MAX_ERROR_PAYLOAD, &start, &limit))
+        goto done;
+    at = r->b.len;
+    if (nx_put_tagged(ctx, &r->b, 0xde, 0, 2))
+        nx_drop_exception(ctx);
+    else
+        for (i = 0; i < count && !r->stopped; i++) {
+            uint32_t before = r->b.len;
+            JSValue v;
+            if (nx_is_reported_elsewhere(ctx, names[i]))
+                continue;
+            v = JS_GetProperty(ctx, err, names[i]);
+            if (!JS_IsException(v) && nx_is_dropped(ctx, v)) {
+                JS_FreeValue(ctx, v);
+                continue;
+            }
+            if (JS_IsException(v) || nx_put_atom(ctx, &r->b, names[i]) || nx_encode(ctx, &r->b, v, 1)) {
+                nx_report_failed(r);
+                r->b.len = before;
+            } else {
+                written++;
+            }
+            JS_FreeValue(ctx, v);
+        }
+    if (written) {
+        r->b.p[at + 1] = (uint8_t)(written >> 8);
+        r->b.p[at + 2] = (uint8_t)written;
+        nx_report_end_bin(r, at, limit);
+    } else {
+        r->b.len = start;
+        r->b.capacity = r->b.limit = limit;
+    }
+done:
+    for (i = 0; i < count; i++)
+        JS_FreeAtom(ctx, names[i]);
+    return written != 0;
+}
+
+static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth);
+
+/* Whether v may be described inside of what stands in the path: it is not part of a cycle, and not too much. */
+static bool nx_report_may_enter(NxReport *r, JSValueConst v, uint32_t depth)
+{
+    uint32_t i;
+
+    if (r->stopped || depth > NX_MAX_ERROR_DEPTH || r->inner_left == 0)
+        return false;
+    for (i = 0; i < depth; i++)
+        if (JS_IsObject(v) && r->path[i] == JS_VALUE_GET_PTR(v))
+            return false;
+    r->inner_left--;
+    return true;
+}
+
+static bool nx_report_put_cause(NxReport *r, JSValueConst err, uint32_t depth)
+{
+    uint32_t start = r->b.len;
+    JSValue cause = nx_report_get(r, err, "cause");
+    bool put = !JS_IsUndefined(cause) && nx_report_may_enter(r, cause, depth);
+
+    if (put) {
+        put = !nx_put_str(r->ctx, &r->b, "cause", 5);
+        if (!put)
+            nx_drop_exception(r->ctx);
+        put = put && nx_report_put_error(r, cause, depth);
+        if (!put)
+            r->b.len = start;
+    }
+    JS_FreeValue(r->ctx, cause);
+    return put;
+}
+
+/* AggregateError.errors, the first ones. */
+static bool nx_report_put_errors(NxReport *r, JSValueConst err, uint32_t depth)
+{
+    JSContext *ctx = r->ctx;
+    uint32_t start = r->b.len, at, written = 0;
+    int64_t len = 0, i;
+    JSValue list = nx_report_get(r, err, "errors");
+
+    if (!JS_IsObject(list))
+        goto done;
+    if (js_is_array(ctx, list) <= 0 || js_get_length64(ctx, &len, list)) {
+        nx_report_failed(r);
+        goto done;
+    }
+    if (nx_put_str(ctx, &r->b, "errors", 6) || nx_put_tagged(ctx, &r->b, 0xdc, 0, 2)) {
+        nx_drop_exception(ctx);
+        r->b.len = start;
+        goto done;
+    }
+    at = r->b.len;
+    for (i = 0; i < len && i < NX_MAX_AGGREGATE_ERRORS && !r->stopped; i++) {
+        JSValue item = JS_GetPropertyInt64(ctx, list, i);
+        if (JS_IsException(item))
+            nx_report_failed(r);
+        else if (nx_report_may_enter(r, item, depth) && nx_report_put_error(r, item, depth))
+            written++;
+        JS_FreeValue(ctx, item);
+    }
+    r->b.p[at - 1] = (uint8_t)written;
+    if (!written)
+        r->b.len = start;
+done:
+    JS_FreeValue(ctx, list);
+    return written != 0;
+}
+
+/* depth: how many errors are around this one. False: there is no room for it. */
+static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
+{
+    JSContext *ctx = r->ctx;
+    uint32_t at = r->b.len, room, fields = 0;
+    uint32_t max = depth ? NX_MAX_INNER_TEXT : NX_MAX_ERROR_TEXT;
+    bool is_object = JS_IsObject(err), said, whole;
+
+    if (nx_begin_map(ctx, &r->b, 15, &at, &room)) {
+        nx_drop_exception(ctx);
+        return false;
+    }
+    r->path[depth] = is_object ? JS_VALUE_GET_PTR(err) : NULL;
+    said = is_object && nx_report_field(r, err, "message", max);
+    if (!said) {
+        JSValue text = nx_report_text_of(r, js_dup(err));
+        if (!JS_IsString(text))
+            text = JS_NewString(ctx, JS_IsSymbol(err) ? "a symbol was thrown" : is_object ? "an object was thrown" : "undefined");
+        said = nx_report_put_text(r, "message", text, max);
+        JS_FreeValue(ctx, text);
+    }
+    fields += said;
+    if (is_object) {
+        fields += nx_report_field(r, err, "name", NX_MAX_INNER_TEXT);
+        fields += nx_report_field(r, err, "code", NX_MAX_INNER_TEXT);
+    }
+    if (!depth) {
+        bool has_stack = is_object && nx_report_field(r, err, "stack", max);
+        /* what is no Error has no stack of its own: the place is in the context */
+        if (!has_stack)
+            has_stack = nx_report_put_text(r, "stack", ctx->error_back_trace, max);
+        fields += has_stack;
+        if (is_object)
+            fields += nx_report_field(r, err, "capability", NX_MAX_INNER_TEXT);
+    }
+    /* an interrupt or a limit: the handler has added nothing to it, and must not run any more */
+    whole = !r->stopped && !JS_IsUncatchableError(err);
+    if (whole && depth && !JS_IsError(err))
+        fields += nx_report_put_value(r, err);
+    else if (whole && is_object)
+        fields += nx_report_put_properties(r, err);
+    if (whole && is_object && (!depth || JS_IsError(err))) {
+        fields += nx_report_put_cause(r, err, depth + 1);
+        fields += nx_report_put_errors(r, err, depth + 1);
+    }
+    nx_patch_map_header(&r->b, at, room, fields);
+    return true;
+}
+
+/* Describes err into out, which nobody frees. */
+static void nx_describe_error(JSContext *ctx, NxBuf *out, JSValueConst err)
+{
+    NxReport r = { .ctx = ctx, .b = { nx_report_bytes, 0, NX_REPORT_BYTES, NX_REPORT_BYTES }, .inner_left = NX_MAX_INNER_ERRORS };
+    size_t used = nx.rt->malloc_state.malloc_size;
+
+    /* the handler's code that this runs may use memory, even where the handler had used up its own, but not all that there is */
+    JS_SetMemoryLimit(nx.rt, used + NX_REPORT_MEMORY);
+    nx_report_put_error(&r, err, 0);
+    *out = r.b;
 }
 
 /* Name or value given by the handler as bytes; free with JS_FreeCString. */

@@ -6,7 +6,17 @@
 #define NX_MAX_OUTSTANDING 4096     /* extension calls without an answer */
 #define NX_MAX_UNHANDLED 16         /* unhandled rejections that are reported one by one */
 #define NX_INBOX_BYTES (16 * 1024)
+
+/* An uncaught error as it is told to the host; sidecar/src/engine/guest_error.rs bounds the same again. */
 #define NX_MAX_ERROR_TEXT (16 * 1024)
+#define NX_MAX_INNER_TEXT (2 * 1024)     /* texts of causes, names, codes */
+#define NX_MAX_ERROR_PAYLOAD (16 * 1024) /* an error's properties, or a cause that is no Error */
+#define NX_MAX_ERROR_PROPERTIES 64
+#define NX_MAX_ERROR_DEPTH 4      /* causes around one another */
+#define NX_MAX_INNER_ERRORS 32    /* causes and errors of AggregateErrors, in all */
+#define NX_MAX_AGGREGATE_ERRORS 16
+#define NX_REPORT_BYTES (96 * 1024)
+#define NX_REPORT_MEMORY (32 << 20)
 
 /* A key of $state that this execution has touched. */
 typedef struct NxKey {

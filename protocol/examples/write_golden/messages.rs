@@ -7,7 +7,8 @@ use nexus_protocol::message::{
     Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
-    ClientMessage, EffectList, ErrorCode, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError, limits,
+    ClientMessage, EffectList, ErrorCode, InnerError, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
+    limits,
 };
 use serde_json::json;
 
@@ -293,6 +294,7 @@ fn errors() -> Vec<Vector> {
         })
         .collect();
     vectors.push(error("full", "every key", full_error()));
+    vectors.push(error("with-errors", "an AggregateError", aggregate_error()));
     vectors.push(error(
         "unknown-handler",
         "INVALID_HANDLER that precompiling again cures",
@@ -339,6 +341,24 @@ fn full_error() -> WireError {
         .with_snippet("const a = 1\nconst b = 2\na.b.c()\n", 3)
         .with_context_text("resource", "hostCalls")
         .with_context_number("limit", 10)
+        .with_properties(*b"\x82\xa4code\xa5E_TOP\xa5tries\x03")
+        .with_cause(
+            InnerError::new("cannot load")
+                .with_name("LoadError")
+                .with_code("E_LOAD")
+                .with_properties(*b"\x82\xa4code\xa6E_LOAD\xa6status\xcd\x01\xf7")
+                .with_cause(InnerError::new("[object Object]").with_value(*b"\x81\xa2id\x07")),
+        )
+}
+
+fn aggregate_error() -> WireError {
+    WireError::new(ErrorCode::ExecutionError, "All promises were rejected").with_name("AggregateError").with_errors(
+        vec![
+            InnerError::new("first").with_name("TypeError"),
+            InnerError::new("42").with_value([42]),
+            InnerError::new("a symbol was thrown"),
+        ],
+    )
 }
 
 /// Well-formed frames that no writer of ours makes.

@@ -19,6 +19,9 @@ pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
 /// Longest value that fits beside the flag.
 pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff;
 
+/// Longest description of an error; `NX_REPORT_BYTES` of the guest is the same.
+pub const MAX_DESCRIPTION_BYTES: usize = 96 << 10;
+
 /// Exports of the guest.
 pub mod export {
     pub const INITIALIZE: &str = "_initialize";

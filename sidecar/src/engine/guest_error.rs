@@ -5,12 +5,16 @@
 use nexus_protocol::{ErrorCode, WireError};
 use serde::Deserialize;
 
+use super::guest_inner::Inside;
+
 /// Name under which the guest compiles every handler.
 const FILE: &str = "handler.js";
 /// Lines around the one that is meant.
 const SNIPPET_CONTEXT: usize = 2;
 /// Longest line of a snippet, in characters.
 const MAX_SNIPPET_LINE: usize = 200;
+/// Containers around one another in a description: an error, and twice as many as causes may nest.
+const MAX_DEPTH: usize = 2 * nexus_protocol::limits::MAX_CAUSE_DEPTH + 4;
 
 /// What `nx_describe_error` wrote.
 #[derive(Debug, Default, Deserialize)]
@@ -21,12 +25,14 @@ pub struct GuestError {
     pub stack: Option<String>,
     pub code: Option<String>,
     pub capability: Option<String>,
+    #[serde(flatten)]
+    inside: Inside,
 }
 
 impl GuestError {
     pub fn decode(bytes: &[u8]) -> Self {
         let mut decoder = rmp_serde::Deserializer::from_read_ref(bytes);
-        decoder.set_max_depth(4);
+        decoder.set_max_depth(MAX_DEPTH);
         Self::deserialize(&mut decoder).unwrap_or_default()
     }
 
@@ -50,7 +56,7 @@ impl GuestError {
     }
 
     /// As an error that the handler caused.
-    pub fn to_wire(&self, fallback: ErrorCode, source: &str) -> WireError {
+    pub fn to_wire(self, fallback: ErrorCode, source: &str) -> WireError {
         let code = self.code.as_deref().and_then(|code| match code {
             "PERMISSION_DENIED" => Some(ErrorCode::PermissionDenied),
             "EXTENSION_NOT_FOUND" => Some(ErrorCode::ExtensionNotFound),
@@ -58,7 +64,11 @@ impl GuestError {
             "SERIALIZATION_ERROR" => Some(ErrorCode::SerializationError),
             _ => None,
         });
-        let message = if self.message.is_empty() { "the handler failed without a message" } else { &self.message };
+        let message = match self.inside.first_of_several() {
+            _ if !self.message.is_empty() => self.message.clone(),
+            Some((count, first)) => format!("{count} errors; the first: {first}"),
+            None => "the handler failed without a message".to_owned(),
+        };
         let mut error = WireError::new(code.unwrap_or(fallback), message);
         if let Some(name) = &self.name {
             error = error.with_name(name.as_str());
@@ -69,7 +79,8 @@ impl GuestError {
         if let (None, Some(own)) = (code, &self.code) {
             error = error.with_context_text("code", own.as_str());
         }
-        self.located(error, source)
+        error = self.located(error, source);
+        self.inside.add_to(error)
     }
 }
 

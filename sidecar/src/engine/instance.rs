@@ -135,7 +135,7 @@ impl Instance {
                 Ok(bytecode) => Compiled::Bytecode(bytecode),
                 Err(e) => self.broken(e.to_string(), Compiled::Broken),
             },
-            CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.output(&shared).unwrap_or_default()),
+            CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.description(&shared)),
             CallEnd::Returned(status, _) => self.broken(format!("compiling ended with {status:?}"), Compiled::Broken),
             CallEnd::Stopped(cause, _) => Compiled::Stopped(cause),
             CallEnd::Broken(e) => Compiled::Broken(e),
@@ -363,14 +363,17 @@ impl Instance {
         let status = match end {
             CallEnd::Returned(status, _) => status,
             CallEnd::Stopped(cause, described) => {
-                let description = described.and_then(|shared| self.output(&shared).ok()).unwrap_or_default();
+                let description = described.map(|shared| self.description(&shared)).unwrap_or_default();
                 return SegmentEnd::Stopped(cause, description);
             }
             CallEnd::Broken(why) => return SegmentEnd::Broken(why),
         };
-        let out = match self.result_bytes(shared) {
-            Ok(out) => out,
-            Err(end) => return end,
+        let out = match status {
+            Status::Failed => self.description(shared),
+            _ => match self.result_bytes(shared) {
+                Ok(out) => out,
+                Err(end) => return end,
+            },
         };
         // the host's own count decides, not what the guest says became of it
         if let Some(breach) = self.context_mut().and_then(|c| c.breach.clone()) {
@@ -387,6 +390,14 @@ impl Instance {
             Status::Failed => SegmentEnd::Failed(out),
             Status::BadCall => SegmentEnd::Broken("the guest does not know this call".into()),
         }
+    }
+
+    /// The guest's description of an error. It has a limit of its own: a handler that may return little can still fail well.
+    fn description(&self, shared: &Shared) -> Vec<u8> {
+        if shared.out_len as usize > abi::MAX_DESCRIPTION_BYTES {
+            return Vec::new();
+        }
+        self.output(shared).unwrap_or_default()
     }
 
     /// What the guest left, held against the limit of a result before it is copied.

@@ -12,6 +12,7 @@ pub mod control;
 pub mod describe;
 mod ffi;
 pub mod guest_error;
+mod guest_inner;
 pub mod host;
 pub mod image;
 pub mod instance;
