@@ -11,6 +11,8 @@ use super::guest_inner::Inside;
 const FILE: &str = "handler.js";
 /// Lines around the one that is meant.
 const SNIPPET_CONTEXT: usize = 2;
+/// Frames of a stack; QuickJS itself notes fewer, but a handler can write its own `stack`.
+const MAX_FRAMES: usize = 64;
 /// Longest line of a snippet, in characters.
 const MAX_SNIPPET_LINE: usize = 200;
 /// Containers around one another in a description: an error, and twice as many as causes may nest.
@@ -49,7 +51,7 @@ impl GuestError {
                 error = error.with_snippet(code, highlight);
             }
         }
-        if let Some(stack) = self.stack.as_deref().map(own_frames).filter(|s| !s.is_empty()) {
+        if let Some(stack) = self.stack.as_deref().map(|stack| own_frames(stack, source)).filter(|s| !s.is_empty()) {
             error = error.with_stack(stack);
         }
         error
@@ -104,9 +106,16 @@ fn place_in_frame(frame: &str) -> Option<(u32, u32)> {
     Some((line, column))
 }
 
-/// The stack without frames that are not the handler's.
-fn own_frames(stack: &str) -> String {
-    stack.lines().filter(|line| place_in_frame(line).is_some()).map(str::trim).collect::<Vec<_>>().join("\n")
+/// The stack without frames that are not the handler's, its columns counted as [`utf16_column`] does.
+fn own_frames(stack: &str, source: &str) -> String {
+    let frame = |line: &str| {
+        let (row, byte_column) = place_in_frame(line)?;
+        let (before, _) = line.rsplit_once(FILE)?;
+        let end = if line.ends_with(')') { ")" } else { "" };
+        Some(format!("{}{FILE}:{row}:{}{end}", before.trim_start(), utf16_column(source, row, byte_column)))
+    };
+    // what is beyond the limit of a stack is not worth counting
+    stack.lines().filter_map(frame).take(MAX_FRAMES).collect::<Vec<_>>().join("\n")
 }
 
 /// The guest counts columns in bytes; editors and JavaScript count UTF-16 units.
