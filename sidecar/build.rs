@@ -1,7 +1,8 @@
 //! Links the sidecar with the WasmEdge that `cargo xtask setup` prepared, and tells the source where the guest is.
 //!
-//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former), and
-//! `NEXUS_SOURCE_REVISION`, which differs when anything differs that this crate is built from.
+//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former), the
+//! same with `NEXUS_GUEST_STACK_` for the guest in stack style, and `NEXUS_SOURCE_REVISION`, which differs when anything differs
+//! that this crate is built from.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,9 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     link_wasmedge(&root.join(".nexus/wasmedge"));
     println!("cargo:rerun-if-env-changed=NEXUS_GUEST_DIR");
-    embed_guest(&env::var_os("NEXUS_GUEST_DIR").map_or_else(|| root.join(".nexus/guest"), PathBuf::from));
-    name_revision(&[root.join("sidecar/src"), root.join("Cargo.lock")]);
+    let guests = env::var_os("NEXUS_GUEST_DIR").map_or_else(|| root.join(".nexus/guest"), PathBuf::from);
+    embed_guests(&guests);
+    name_revision(&[root.join("sidecar/src"), root.join("Cargo.lock"), guests.join("SHA256SUMS")]);
 }
 
 fn link_wasmedge(wasmedge: &Path) {
@@ -31,16 +33,18 @@ fn link_wasmedge(wasmedge: &Path) {
     }
 }
 
-fn embed_guest(guest: &Path) {
-    let sums = guest.join("SHA256SUMS");
+fn embed_guests(guests: &Path) {
+    let sums = guests.join("SHA256SUMS");
     println!("cargo:rerun-if-changed={}", sums.display());
     let text = fs::read_to_string(&sums).unwrap_or_else(|error| give_up(&sums, &error));
-    let library = "nexus-guest.so";
-    let sum = text.lines().filter_map(|line| line.split_once("  ")).find(|(_, file)| *file == library);
-    let Some((sum, _)) = sum else { give_up(&sums, &format!("it does not name {library}")) };
-    println!("cargo:rustc-env=NEXUS_GUEST_SHA256={sum}");
-    println!("cargo:rustc-env=NEXUS_GUEST_SO={}", resolve(&guest.join(library)).display());
-    println!("cargo:rustc-env=NEXUS_GUEST_WASM={}", resolve(&guest.join("nexus-guest.wasm")).display());
+    for (stem, name) in [("nexus-guest", "NEXUS_GUEST"), ("nexus-guest-stack", "NEXUS_GUEST_STACK")] {
+        let library = format!("{stem}.so");
+        let sum = text.lines().filter_map(|line| line.split_once("  ")).find(|(_, file)| *file == library);
+        let Some((sum, _)) = sum else { give_up(&sums, &format!("it does not name {library}")) };
+        println!("cargo:rustc-env={name}_SHA256={sum}");
+        println!("cargo:rustc-env={name}_SO={}", resolve(&guests.join(library)).display());
+        println!("cargo:rustc-env={name}_WASM={}", resolve(&guests.join(format!("{stem}.wasm"))).display());
+    }
 }
 
 /// Compiled handlers on disk are a build's own: what is kept of a handler, and how it is derived, is anywhere in the source.

@@ -68,6 +68,7 @@ export interface ExecuteRequest {
   timeoutMs?: number | undefined;
   limits?: Readonly<Record<string, number>> | undefined;
   strictCapabilities?: boolean | undefined;
+  suspendMode?: 'await' | 'stack' | undefined;
   seed?: number | bigint | undefined;
 }
 
@@ -107,6 +108,7 @@ const EXECUTE_KEYS = [
   'timeoutMs',
   'limits',
   'strictCapabilities',
+  'suspendMode',
   'seed',
 ] as const satisfies readonly (keyof ExecuteRequest)[];
 

@@ -14,6 +14,11 @@ interface ContextBase {
   limits?: Readonly<Record<string, number>>;
   /** Refuse before running what the static check shows to lack a capability. */
   strictCapabilities?: boolean;
+  /**
+   * How extension calls suspend: `'await'`, they return promises; `'stack'`, they return the values themselves, without await.
+   * Absent: the handler's text decides.
+   */
+  suspendMode?: 'await' | 'stack';
   /** For `Math.random` in the handler. */
   seed?: number | bigint;
 }

@@ -41,7 +41,7 @@ export function contextFields(
   extensionRegistry = context?.extensionRegistry,
 ): ExecuteRequest {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
-  const { panelId, handlerName, capabilities, limits, strictCapabilities, seed } = context;
+  const { panelId, handlerName, capabilities, limits, strictCapabilities, suspendMode, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);
   let names = capabilities === undefined ? 0 : checkStrings('capabilities', capabilities);
@@ -59,6 +59,9 @@ export function contextFields(
   if (strictCapabilities !== undefined && typeof strictCapabilities !== 'boolean') {
     throw invalid('`strictCapabilities` is not a boolean');
   }
+  if (suspendMode !== undefined && suspendMode !== 'await' && suspendMode !== 'stack') {
+    throw invalid("`suspendMode` is neither 'await' nor 'stack'");
+  }
   if (seed !== undefined) checkSeed(seed);
   const resident = ResidentState.use(context.state);
   return {
@@ -73,6 +76,7 @@ export function contextFields(
     timeoutMs,
     limits,
     strictCapabilities,
+    suspendMode,
     seed,
   };
 }

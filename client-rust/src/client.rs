@@ -297,7 +297,7 @@ pub(crate) fn resume_message<'a>(suspension: &'a str, resolution: &'a Resolution
 }
 
 fn send_precompile(link: &Arc<Link>, source: &str, handler_name: Option<&str>) -> Result<Pending, Error> {
-    link.send(&ClientMessage::Precompile(Precompile { source, handler_name }))
+    link.send(&ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode: None }))
 }
 
 fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context) -> Result<Pending, Error> {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident, SuspendMode};
 use serde::Serialize;
 
 use crate::error::Error;
@@ -34,6 +34,7 @@ pub struct Context {
     timeout: Option<Duration>,
     limits: Limits,
     strict_capabilities: bool,
+    suspend_mode: Option<SuspendMode>,
     seed: Option<u64>,
     /// The first value that could not be encoded: told when the context is used, so that building stays a chain.
     fault: Option<Error>,
@@ -186,6 +187,13 @@ impl Context {
         self
     }
 
+    /// How extension calls suspend. Without this, the handler's text decides.
+    #[must_use]
+    pub fn suspend_mode(mut self, mode: SuspendMode) -> Self {
+        self.suspend_mode = Some(mode);
+        self
+    }
+
     /// Seed of `Math.random`.
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
@@ -226,6 +234,7 @@ impl Context {
             unknown: None,
         };
         execute.strict_capabilities = self.strict_capabilities;
+        execute.suspend_mode = self.suspend_mode;
         execute.seed = self.seed;
         Ok(execute)
     }

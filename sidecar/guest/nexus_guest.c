@@ -40,5 +40,6 @@
 #include "nx_errors.c"
 #include "nx_state.c"
 #include "nx_effects.c"
+#include "nx_stack.c"
 #include "nx_extensions.c"
 #include "nx_run.c"

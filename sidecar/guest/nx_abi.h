@@ -47,6 +47,7 @@ enum {
     NX_FAILED = 2,    /* out: the error as a MessagePack map */
     NX_STUCK = 3,     /* waits for a promise that nothing can settle */
     NX_BAD_CALL = 4,  /* the host used an export wrongly */
+    NX_TOO_DEEP = 5,  /* stack style: the stack is too large to be suspended; out_len: its bytes */
 };
 
 /* Where the host reads what an export left behind. Addresses and lengths are the guest's claims: the host checks them. */

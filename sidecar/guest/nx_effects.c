@@ -152,10 +152,11 @@ static JSValue nx_log(JSContext *ctx, JSValueConst this_val, int argc, JSValueCo
 
 static void nx_log_unhandled(JSContext *ctx, JSValueConst reason)
 {
-    JSValue text = nx_log_text(ctx, reason);
-    JSValue line;
-    JSValue ret;
+    JSValue text, line, ret;
 
+    nx.no_calls++;
+    text = nx_log_text(ctx, reason);
+    nx.no_calls--;
     if (JS_IsException(text)) {
         nx_drop_exception(ctx);
         return;

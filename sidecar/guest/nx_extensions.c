@@ -1,18 +1,25 @@
-/* $ext in promise style: a call returns a promise and is handed to the host; the run ends when nothing more can happen without
- * an answer, and nx_resume settles the promise. Nothing of a call lives outside of linear memory. */
+/* $ext: a call is handed to the host, and its answer comes with nx_resume. In promise style it returns a promise, and the
+ * segment ends when nothing more can happen without an answer; in stack style the segment ends in the call, which returns the
+ * answer itself. Nothing of a call lives outside of linear memory. */
 
-static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+/* Hands a call to the host; takes resolve and reject over. Not 0: it was refused, the exception is pending. */
+static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueConst *data, JSValue resolve, JSValue reject)
 {
-    JSValue resolvers[2], promise, error;
+    JSValue error = JS_UNDEFINED;
     const char *name = NULL, *method = NULL;
     size_t name_len, method_len;
     NxBuf args = { 0 };
-    int32_t call = NX_INTERNAL;
+    int32_t call;
     int i;
 
-    (void)this_val, (void)magic;
-    if (nx.outstanding >= NX_MAX_OUTSTANDING)
-        return JS_ThrowRangeError(ctx, "more than %d extension calls are outstanding", NX_MAX_OUTSTANDING);
+    if (nx.no_calls) {
+        JS_ThrowTypeError(ctx, "no extension can be called here");
+        goto fail;
+    }
+    if (nx.outstanding >= NX_MAX_OUTSTANDING) {
+        JS_ThrowRangeError(ctx, "more than %d extension calls are outstanding", NX_MAX_OUTSTANDING);
+        goto fail;
+    }
     if (nx_put_array_header(ctx, &args, (uint32_t)argc))
         goto fail;
     for (i = 0; i < argc; i++)
@@ -33,17 +40,13 @@ static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSVa
     error = JS_NewError(ctx);
     if (JS_IsException(error))
         goto fail;
-    promise = JS_NewPromiseCapability(ctx, resolvers);
-    if (JS_IsException(promise)) {
-        JS_FreeValue(ctx, error);
+#ifdef NX_STACK_STYLE
+    /* the segment ends in this call: what it has written comes before it */
+    if (nx_flush_nested_writes(ctx))
         goto fail;
-    }
+#endif
     call = __nexus_ext_call((const uint8_t *)name, (uint32_t)name_len, (const uint8_t *)method, (uint32_t)method_len, args.p, args.len);
     if (call < 0 || (uint32_t)call != nx.call_count) {
-        JS_FreeValue(ctx, error);
-        JS_FreeValue(ctx, promise);
-        JS_FreeValue(ctx, resolvers[0]);
-        JS_FreeValue(ctx, resolvers[1]);
         if (call == NX_NOT_FOUND) {
             JS_ThrowPlainError(ctx, "there is no extension '%s'", name);
             nx_error_with(ctx, "EXTENSION_NOT_FOUND", nx.atom_extension, name);
@@ -59,18 +62,21 @@ static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSVa
         }
         goto fail;
     }
-    nx.calls[nx.call_count++] = (NxCall){ resolvers[0], resolvers[1], error, JS_ValueToAtom(ctx, data[0]), JS_ValueToAtom(ctx, data[1]), false };
+    nx.calls[nx.call_count++] = (NxCall){ resolve, reject, error, JS_ValueToAtom(ctx, data[0]), JS_ValueToAtom(ctx, data[1]), false };
     nx.outstanding++;
     nx.new_calls++;
     nx_buf_free(ctx, &args);
     JS_FreeCString(ctx, name);
     JS_FreeCString(ctx, method);
-    return promise;
+    return 0;
 fail:
+    JS_FreeValue(ctx, error);
+    JS_FreeValue(ctx, resolve);
+    JS_FreeValue(ctx, reject);
     nx_buf_free(ctx, &args);
     JS_FreeCString(ctx, name);
     JS_FreeCString(ctx, method);
-    return JS_EXCEPTION;
+    return -1;
 }
 
 /* Fills in the Error with which a failed extension call ends: host_error is the {message, name?, code?} that the client sent. */
@@ -90,34 +96,80 @@ static void nx_fill_extension_error(JSContext *ctx, const NxCall *call, JSValueC
     JS_DefinePropertyValue(ctx, call->error, nx.atom_method, JS_AtomToString(ctx, call->method), JS_PROP_C_W_E);
 }
 
-/* Settles an outstanding call. False: the host named one that is not outstanding. */
-static bool nx_settle_call(JSContext *ctx, uint32_t number, bool ok, JSValue value)
+/* The answer that nx_resume brought, as the value to return or the one to throw; *ok says which. The call is over. */
+static JSValue nx_take_answer(JSContext *ctx, NxCall *call, bool *ok)
 {
-    NxCall *call;
-    JSValue ret;
+    JSValue value = JS_UNDEFINED;
 
-    if (number >= nx.call_count || nx.calls[number].settled) {
-        JS_FreeValue(ctx, value);
-        return false;
-    }
-    call = &nx.calls[number];
     call->settled = true;
     nx.outstanding--;
-    if (!ok) {
+    *ok = nx.answer_ok;
+    if (nx.answer_len) {
+        value = nx_decode_payload(ctx, nx.answer, nx.answer_len);
+        if (nx.answer < nx_inbox || nx.answer >= nx_inbox + NX_INBOX_BYTES)
+            free((void *)nx.answer);
+    }
+    if (JS_IsException(value)) {
+        /* it does not fit into the handler's memory: the call fails, and the handler may catch that */
+        value = JS_GetException(ctx);
+        *ok = false;
+    }
+    if (!*ok) {
         nx_fill_extension_error(ctx, call, value);
         JS_FreeValue(ctx, value);
         value = js_dup(call->error);
     }
-    JSValue resolve = call->resolve, reject = call->reject, error = call->error;
-    call->resolve = call->reject = call->error = JS_UNDEFINED;
+    JS_FreeValue(ctx, call->error);
+    call->error = JS_UNDEFINED;
+    return value;
+}
+
+#ifdef NX_STACK_STYLE
+
+static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+{
+    JSValue value;
+    bool ok;
+
+    (void)this_val, (void)magic;
+    if (nx_issue_call(ctx, argc, argv, data, JS_UNDEFINED, JS_UNDEFINED))
+        return JS_EXCEPTION;
+    nx_ni_suspend();
+    value = nx_take_answer(ctx, &nx.calls[nx.call_count - 1], &ok);
+    return ok ? value : JS_Throw(ctx, value);
+}
+
+#else
+
+static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+{
+    JSValue resolvers[2], promise = JS_NewPromiseCapability(ctx, resolvers);
+
+    (void)this_val, (void)magic;
+    if (JS_IsException(promise))
+        return promise;
+    if (nx_issue_call(ctx, argc, argv, data, resolvers[0], resolvers[1])) {
+        JS_FreeValue(ctx, promise);
+        return JS_EXCEPTION;
+    }
+    return promise;
+}
+
+static void nx_settle_call(JSContext *ctx, NxCall *call)
+{
+    JSValue resolve = call->resolve, reject = call->reject, ret, value;
+    bool ok;
+
+    call->resolve = call->reject = JS_UNDEFINED;
+    value = nx_take_answer(ctx, call, &ok);
     ret = JS_Call(ctx, ok ? resolve : reject, JS_UNDEFINED, 1, vc(&value));
     JS_FreeValue(ctx, ret);
     JS_FreeValue(ctx, value);
     JS_FreeValue(ctx, resolve);
     JS_FreeValue(ctx, reject);
-    JS_FreeValue(ctx, error);
-    return true;
 }
+
+#endif
 
 /* ---- $ext and $ext.name ---- */
 

@@ -177,15 +177,27 @@ static int32_t nx_leave(int32_t status, const NxBuf *out)
     return status;
 }
 
+#ifdef NX_STACK_STYLE
+/* unwound: bytes of the suspended stack */
+static void nx_leave_suspended(uint32_t unwound)
+{
+    nx_leave(NX_SUSPENDED, NULL);
+    nx_shared_block.out_len = unwound > NX_UNWIND_BYTES ? unwound : 0;
+}
+#endif
+
 /* The report must be written even when the handler has used up its memory; what was changed before the failure still counts. */
 static int32_t nx_fail(JSContext *ctx, JSValue err)
 {
     NxBuf out = { 0 };
 
     JS_SetMemoryLimit(nx.rt, 0);
+    /* getters of the error run now: they get no answers any more */
+    nx.no_calls++;
     if (nx_flush_nested_writes(ctx))
         nx_drop_exception(ctx);
     nx_describe_error(ctx, &out, err);
+    nx.no_calls--;
     JS_FreeValue(ctx, err);
     return nx_leave(NX_FAILED, &out);
 }
@@ -275,18 +287,13 @@ int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len)
     return nx_leave(NX_DONE, &out);
 }
 
-int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t *args, uint32_t args_len, const uint8_t *scope,
-                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit)
+/* From bytecode to the end of the segment. In stack style a suspended stack is put back by calling it again: it takes nothing,
+ * and is never inlined. */
+static __attribute__((noinline)) int32_t nx_ni_body(void)
 {
     JSContext *ctx = nx.ctx;
-    JSValue f;
+    JSValue f = JS_ReadObject(ctx, nx.code, nx.code_len, JS_READ_OBJ_BYTECODE);
 
-    nx_enter();
-    nx.args = args, nx.args_len = args_len;
-    nx.scope = scope, nx.scope_len = scope_len;
-    ctx->random_state = seed ? seed : 1;
-    JS_SetMemoryLimit(nx.rt, nx.memory_baseline + memory_limit);
-    f = JS_ReadObject(ctx, code, code_len, JS_READ_OBJ_BYTECODE);
     if (JS_IsException(f))
         return nx_fail_with_exception(ctx);
     f = js_closure(ctx, f, NULL, NULL);
@@ -300,26 +307,44 @@ int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t 
     return nx_settle_segment(ctx);
 }
 
+#ifdef NX_STACK_STYLE
+static inline __attribute__((always_inline)) int32_t nx_start_body(void) { return nx_enter_body(false); }
+static inline __attribute__((always_inline)) int32_t nx_resume_body(uint32_t call)
+{
+    /* the segment ended in the last call that was made */
+    return call + 1 == nx.call_count ? nx_enter_body(true) : NX_BAD_CALL;
+}
+#else
+static int32_t nx_start_body(void) { return nx_ni_body(); }
+static int32_t nx_resume_body(uint32_t call)
+{
+    nx_settle_call(nx.ctx, &nx.calls[call]);
+    return nx_settle_segment(nx.ctx);
+}
+#endif
+
+int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t *args, uint32_t args_len, const uint8_t *scope,
+                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit)
+{
+    nx_enter();
+    nx.code = code, nx.code_len = code_len;
+    nx.args = args, nx.args_len = args_len;
+    nx.scope = scope, nx.scope_len = scope_len;
+    nx.ctx->random_state = seed ? seed : 1;
+    JS_SetMemoryLimit(nx.rt, nx.memory_baseline + memory_limit);
+    return nx_start_body();
+}
+
 /* Takes value over when it comes from nx_alloc. ok: the call's answer; not ok: {message, name?, code?}, as MessagePack; no bytes: undefined */
 int32_t NX_EXPORT(nx_resume)(uint32_t call, uint32_t ok, const uint8_t *value, uint32_t len)
 {
-    JSContext *ctx = nx.ctx;
-    JSValue v = JS_UNDEFINED;
-
-    nx_enter();
-    if (len) {
-        v = nx_decode_payload(ctx, value, len);
-        if (value < nx_inbox || value >= nx_inbox + NX_INBOX_BYTES)
-            free((void *)value);
-    }
-    if (JS_IsException(v)) {
-        /* the answer does not fit into the handler's memory: the call fails, and the handler may catch that */
-        v = JS_GetException(ctx);
-        ok = 0;
-    }
-    if (!nx_settle_call(ctx, call, ok != 0, v))
+    if (call >= nx.call_count || nx.calls[call].settled)
         return NX_BAD_CALL;
-    return nx_settle_segment(ctx);
+    nx_segment_time = -1;
+    nx.new_calls = 0;
+    nx.answer = value, nx.answer_len = len;
+    nx.answer_ok = ok != 0;
+    return nx_resume_body(call);
 }
 
 /* ---- parsing ---- */

@@ -257,8 +257,7 @@ static JSValue nx_state_keys(JSContext *ctx)
     return keys;
 }
 
-/* Sets every key whose object was changed inside since the host last saw it. Runs at the end of each segment. */
-static int nx_flush_nested_writes(JSContext *ctx)
+static int nx_send_nested_writes(JSContext *ctx)
 {
     uint32_t i;
     for (i = 0; i < nx.key_count; i++) {
@@ -290,6 +289,17 @@ static int nx_flush_nested_writes(JSContext *ctx)
         nx.keys[i].bytes_len = bytes.len;
     }
     return 0;
+}
+
+/* Sets every key whose object was changed inside since the host last saw it. Runs at the end of each segment. */
+static int nx_flush_nested_writes(JSContext *ctx)
+{
+    int failed;
+
+    nx.no_calls++; /* getters of the values may run, and none of them may leave this half done */
+    failed = nx_send_nested_writes(ctx);
+    nx.no_calls--;
+    return failed;
 }
 
 /* ---- the object ---- */

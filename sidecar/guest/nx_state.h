@@ -29,7 +29,7 @@ typedef struct NxKey {
 } NxKey;
 
 typedef struct NxCall {
-    JSValue resolve;
+    JSValue resolve; /* in promise style */
     JSValue reject;
     JSValue error; /* made where the call was made, so that a failure points there */
     JSAtom extension;
@@ -49,8 +49,10 @@ typedef struct NxGuest {
 
     /* of the execution */
     JSValue handler_promise;
-    const uint8_t *args, *scope;
-    uint32_t args_len, scope_len;
+    const uint8_t *code, *args, *scope, *answer;
+    uint32_t code_len, args_len, scope_len, answer_len;
+    bool answer_ok;
+    uint32_t no_calls; /* not 0: extension calls are refused */
     NxKey *keys;
     uint32_t key_count, key_capacity;
     JSValue key_index; /* object: key -> place in keys */

@@ -26,6 +26,7 @@ pub mod observe;
 pub mod os;
 /// Pristine instances, ready to run.
 pub mod pool;
+pub mod pools;
 /// States that stay between executions.
 pub mod resident;
 /// Compile, execute, resume: everything but the transport.

@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Code, Execute, Stats, Status};
+use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
 use crate::analysis;
@@ -20,14 +20,14 @@ use crate::engine::host::HOST_CALLS;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
-use crate::pool::Pool;
+use crate::pools::Pools;
 use crate::resident::ResidentState;
 
 /// See the module.
 pub struct Runtime {
     pub config: LiveConfig,
     engine: Arc<Engine>,
-    pool: Pool,
+    pools: Pools,
     cache: CompileCache,
     handles: HandleKey,
     pub observer: Observer,
@@ -65,13 +65,14 @@ impl Runtime {
     pub fn new(config: Config) -> Result<Self, EngineError> {
         let options = EngineOptions {
             aot: config.enable_aot,
+            mode: SuspendMode::Await,
             stack_bytes: u32::try_from(config.stack_size_bytes).unwrap_or(u32::MAX),
             simd: config.enable_simd,
             bulk_memory: config.enable_bulk_memory,
             module: config.quickjs_module_path.clone(),
         };
         let engine = Engine::start(options)?;
-        let pool = Pool::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
+        let pools = Pools::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
         let max_bytes = config.max_cache_size_bytes;
         let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, *engine.digest(), max_bytes));
         let handles = match &disk {
@@ -82,7 +83,7 @@ impl Runtime {
             cache: CompileCache::new(max_bytes, disk),
             config: LiveConfig::new(config),
             engine,
-            pool,
+            pools,
             handles,
             observer: Observer::new(&HOST_CALLS),
         })
@@ -94,15 +95,21 @@ impl Runtime {
 
     // ---- compiling ----
 
-    /// The compiled handler, from the cache or made now.
-    pub fn compile(&self, source: &str, timeout: Option<Duration>, register: Register<'_>) -> Result<Found, WireError> {
+    /// The compiled handler, from the cache or made now. `mode` None: its text decides.
+    pub fn compile(
+        &self,
+        source: &str,
+        mode: Option<SuspendMode>,
+        timeout: Option<Duration>,
+        register: Register<'_>,
+    ) -> Result<Found, WireError> {
         let limit = self.config.max_source_bytes;
         if source.len() as u64 > limit {
             return Err(WireError::resource_limit("maxSourceBytes", limit, source.len() as u64));
         }
-        let digest = HandlerDigest::new(self.engine.digest(), source);
+        let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let started = Instant::now();
-        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, timeout, register));
+        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, mode, timeout, register));
         let (handler, cache_hit) = made.map_err(|e| self.public(e))?;
         Ok(Found { handler, cache_hit, took: (!cache_hit).then(|| started.elapsed()) })
     }
@@ -111,11 +118,13 @@ impl Runtime {
         &self,
         digest: HandlerDigest,
         source: &str,
+        mode: Option<SuspendMode>,
         timeout: Option<Duration>,
         register: Register<'_>,
     ) -> Result<Handler, WireError> {
         let analysis = analysis::analyze(source).map_err(|e| guest_error::syntax_error(&e, source))?;
-        let mut instance = self.lease()?;
+        // both guests run its bytecode
+        let mut instance = self.lease(SuspendMode::Await)?;
         register(instance.control());
         let compiled = instance.compile(&analysis.code, timeout.and_then(|t| Instant::now().checked_add(t)));
         self.give_back(Some(instance));
@@ -142,7 +151,7 @@ impl Runtime {
                 .into_iter()
                 .map(|c| Need { token: c.token.into(), line: c.line, column: c.column, certain: c.certain })
                 .collect(),
-            suspend_mode: analysis.suspend_mode,
+            suspend_mode: mode.unwrap_or(analysis.suspend_mode),
         })
     }
 
@@ -151,9 +160,15 @@ impl Runtime {
         self.handles.sign(&handler.digest)
     }
 
-    fn find(&self, code: Code<'_>, timeout: Option<Duration>, register: Register<'_>) -> Result<Found, WireError> {
+    fn find(
+        &self,
+        code: Code<'_>,
+        mode: Option<SuspendMode>,
+        timeout: Option<Duration>,
+        register: Register<'_>,
+    ) -> Result<Found, WireError> {
         match code {
-            Code::Source(source) => self.compile(source, timeout, register),
+            Code::Source(source) => self.compile(source, mode, timeout, register),
             Code::Handler(handle) => {
                 let digest = self.handles.verify(handle).ok_or_else(|| {
                     WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again")
@@ -161,6 +176,10 @@ impl Runtime {
                 let handler = self.cache.get(&digest).ok_or_else(|| {
                     WireError::unknown_handler("the handler is no longer in the cache; compile again")
                 })?;
+                if mode.is_some_and(|mode| mode != handler.suspend_mode) {
+                    let message = "suspendMode: the handler was compiled for the other one; give it to precompile";
+                    return Err(WireError::new(ErrorCode::InvalidArgument, message));
+                }
                 Ok(Found { handler, cache_hit: true, took: None })
             }
         }
@@ -196,14 +215,14 @@ impl Runtime {
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
         let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
-        let found = self.find(request.code, left, register)?;
+        let found = self.find(request.code, request.suspend_mode, left, register)?;
         totals.cache_hit = found.cache_hit;
         totals.compilation = found.took;
         if input.strict {
             refuse_uncovered(&found.handler, &input.context.capabilities)?;
         }
         input.context.state.renew()?;
-        let instance = self.lease()?;
+        let instance = self.lease(found.handler.suspend_mode)?;
         register(instance.control());
         Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
     }
@@ -219,7 +238,8 @@ impl Runtime {
         if execution.is_parked() {
             self.observer.record_suspension(SuspensionEvent::Unparked);
         }
-        let (report, progress) = match execution.awake(|| self.lease()) {
+        let mode = execution.mode();
+        let (report, progress) = match execution.awake(|| self.lease(mode)) {
             Ok(awake) => {
                 register(awake.control());
                 awake.resume(id, answer)
@@ -231,24 +251,27 @@ impl Runtime {
 
     /// Takes an instance back once its execution is answered.
     pub fn give_back(&self, instance: Option<crate::engine::Instance>) {
-        if let Some(took) = instance.and_then(|i| self.pool.give_back(i)) {
+        if let Some(took) = instance.and_then(|i| self.pools.give_back(i)) {
             self.observer.record_reset(took);
         }
     }
 
     /// Frees executions that nobody will resume.
     pub fn drop_executions(&self, executions: Vec<Box<Execution>>) {
-        self.pool.forget(executions.iter().filter(|e| !e.is_parked()).count());
+        executions.iter().filter(|e| !e.is_parked()).for_each(|e| self.pools.forget(e.mode()));
         drop(executions);
     }
 
     /// The instances, for those who look after them.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+    pub fn pools(&self) -> &Pools {
+        &self.pools
     }
 
-    fn lease(&self) -> Result<crate::engine::Instance, WireError> {
-        self.pool.lease().map_err(|e| {
+    fn lease(&self, mode: SuspendMode) -> Result<crate::engine::Instance, WireError> {
+        self.pools.lease(mode).map_err(|e| {
+            if matches!(e, EngineError::NoStackStyle(_)) {
+                return WireError::new(ErrorCode::InvalidHandler, e.to_string());
+            }
             log::error!("{e}");
             WireError::new(ErrorCode::InternalError, "no instance could be made")
         })
@@ -282,7 +305,7 @@ impl Runtime {
     // ---- telling ----
 
     fn snapshot(&self, load: Load) -> Snapshot {
-        let pool = self.pool.counts();
+        let pool = self.pools.counts();
         let cache = self.cache.counts();
         Snapshot {
             active_instances: load.active,

@@ -194,10 +194,13 @@ impl Serving {
 
     /// The handle, and whether the handler was found compiled.
     fn precompile(&mut self, source: &str) -> (Vec<u8>, bool) {
-        self.request(&ClientMessage::Precompile(Precompile { source, handler_name: None }), |answer| match answer {
-            SidecarMessage::Compiled(compiled) => (compiled.handler.to_vec(), compiled.cache_hit),
-            other => panic!("{other:?}"),
-        })
+        self.request(
+            &ClientMessage::Precompile(Precompile { source, handler_name: None, suspend_mode: None }),
+            |answer| match answer {
+                SidecarMessage::Compiled(compiled) => (compiled.handler.to_vec(), compiled.cache_hit),
+                other => panic!("{other:?}"),
+            },
+        )
     }
 
     /// The value as MessagePack, or the code of the error.

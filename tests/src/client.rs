@@ -288,7 +288,7 @@ impl Client {
 
     #[track_caller]
     pub fn precompile(&mut self, source: &str) -> Result<Vec<u8>, WireError> {
-        match self.request(&ClientMessage::Precompile(Precompile { source, handler_name: None })) {
+        match self.request(&ClientMessage::Precompile(Precompile { source, handler_name: None, suspend_mode: None })) {
             Answer::Compiled { handle, .. } => Ok(handle),
             Answer::Error(error) => Err(error),
             other => panic!("{other:?}"),

@@ -1,7 +1,7 @@
 //! Execute requests in few words.
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident, SuspendMode};
 use serde_json::Value;
 
 /// MessagePack of a JSON value.
@@ -28,6 +28,7 @@ pub struct Run {
     timeout_ms: Option<u64>,
     limits: CallLimits<'static>,
     strict: bool,
+    mode: Option<SuspendMode>,
     seed: Option<u64>,
 }
 
@@ -112,6 +113,12 @@ impl Run {
     }
 
     #[must_use]
+    pub fn suspend_mode(mut self, mode: SuspendMode) -> Self {
+        self.mode = Some(mode);
+        self
+    }
+
+    #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
@@ -135,6 +142,7 @@ impl Run {
         execute.timeout_ms = self.timeout_ms;
         execute.limits = self.limits;
         execute.strict_capabilities = self.strict;
+        execute.suspend_mode = self.mode;
         execute.seed = self.seed;
         ClientMessage::Execute(execute)
     }

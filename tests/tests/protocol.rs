@@ -107,8 +107,11 @@ fn every_kind_of_request_is_answered_by_its_kind() {
     let mut client = sidecar.connect();
     client.ping();
     client.still_works();
-    let compiled =
-        client.request(&ClientMessage::Precompile(Precompile { source: "return 5", handler_name: Some("five") }));
+    let compiled = client.request(&ClientMessage::Precompile(Precompile {
+        source: "return 5",
+        handler_name: Some("five"),
+        suspend_mode: None,
+    }));
     let Answer::Compiled { handle, cache_hit, .. } = compiled else { panic!("{compiled:?}") };
     assert!(!cache_hit);
     assert_eq!(client.run(Run::handle(&handle)).value(), 5);

@@ -49,6 +49,7 @@ fn requests() -> Vec<Vector> {
         unknown: None,
     };
     full.strict_capabilities = true;
+    full.suspend_mode = Some(SuspendMode::Await);
     full.seed = Some(u64::MAX);
     let failure = CallFailure { message: "connect ECONNREFUSED", name: Some("FetchError"), code: Some("ECONNREFUSED") };
     let bare_failure = CallFailure { message: "no", name: None, code: None };
@@ -79,12 +80,16 @@ fn requests() -> Vec<Vector> {
         client(
             "precompile",
             "without a name",
-            &ClientMessage::Precompile(Precompile { source: "return 1", handler_name: None }),
+            &ClientMessage::Precompile(Precompile { source: "return 1", handler_name: None, suspend_mode: None }),
         ),
         client(
             "precompile-named",
             "with a name",
-            &ClientMessage::Precompile(Precompile { source: "return 1", handler_name: Some("onLoad") }),
+            &ClientMessage::Precompile(Precompile {
+                source: "return 1",
+                handler_name: Some("onLoad"),
+                suspend_mode: Some(SuspendMode::Stack),
+            }),
         ),
         client("resume-nil", "no value means nil", &resume(Resolution::Value(None))),
         client("resume-value", "a value", &resume(Resolution::Value(Some(&[0x93, 1, 2, 3])))),

@@ -3,6 +3,7 @@
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::answer::SuspendMode;
 use crate::error::{ErrorCode, WireError};
 use crate::limits::MAX_LABEL_BYTES;
 use crate::message::Resident;
@@ -54,6 +55,8 @@ pub struct Execute<'a> {
     pub timeout_ms: Option<u64>,
     pub limits: CallLimits<'a>,
     pub strict_capabilities: bool,
+    /// `None`: the handler's text decides.
+    pub suspend_mode: Option<SuspendMode>,
     pub seed: Option<u64>,
 }
 
@@ -73,6 +76,7 @@ impl<'a> Execute<'a> {
             timeout_ms: None,
             limits: CallLimits::default(),
             strict_capabilities: false,
+            suspend_mode: None,
             seed: None,
         }
     }
@@ -181,6 +185,8 @@ struct ExecuteFields<'a> {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     strict_capabilities: Option<bool>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    suspend_mode: Option<SuspendMode>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
 }
 
@@ -223,6 +229,7 @@ impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
             timeout_ms: fields.timeout_ms,
             limits: fields.limits.unwrap_or_default(),
             strict_capabilities: fields.strict_capabilities.unwrap_or_default(),
+            suspend_mode: fields.suspend_mode,
             seed: fields.seed,
         })
     }
@@ -248,6 +255,7 @@ impl<'a> From<Execute<'a>> for ExecuteFields<'a> {
             timeout_ms: execute.timeout_ms,
             limits: (execute.limits != CallLimits::default()).then_some(execute.limits),
             strict_capabilities: execute.strict_capabilities.then_some(true),
+            suspend_mode: execute.suspend_mode,
             seed: execute.seed,
         }
     }
@@ -261,6 +269,9 @@ pub struct Precompile<'a> {
     pub source: &'a str,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
     pub handler_name: Option<&'a str>,
+    /// `None`: the handler's text decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend_mode: Option<SuspendMode>,
 }
 
 impl Precompile<'_> {

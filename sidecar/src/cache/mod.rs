@@ -26,15 +26,25 @@ use disk::DiskTier;
 /// What a key is derived from beside engine and source: what this build makes of a source may differ from what another does.
 const DOMAIN: &str = concat!("nexus-sidecar handler ", env!("NEXUS_SOURCE_REVISION"), "\0");
 
-/// SHA-256 over domain, engine and source.
+/// SHA-256 over domain, engine, options and source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct HandlerDigest(pub [u8; 32]);
 
 impl HandlerDigest {
     pub fn new(engine: &[u8; 32], source: &str) -> Self {
+        Self::forced(engine, None, source)
+    }
+
+    /// As `new`, for a handler whose mode was asked for.
+    pub fn forced(engine: &[u8; 32], mode: Option<SuspendMode>, source: &str) -> Self {
         let mut hash = Sha256::new();
         hash.update(DOMAIN);
         hash.update(engine);
+        hash.update(match mode {
+            None => b"-",
+            Some(SuspendMode::Await) => b"a",
+            Some(SuspendMode::Stack) => b"s",
+        });
         hash.update(source.as_bytes());
         Self(hash.finalize().into())
     }
@@ -261,7 +271,10 @@ mod tests {
     }
 
     #[test]
-    fn another_engine_is_another_key() {
-        assert_ne!(HandlerDigest::new(&[0; 32], "x"), HandlerDigest::new(&[1; 32], "x"));
+    fn another_engine_or_mode_is_another_key() {
+        let digest = |engine: u8, mode| HandlerDigest::forced(&[engine; 32], mode, "x");
+        assert_ne!(digest(0, None), digest(1, None));
+        assert_ne!(digest(0, None), digest(0, Some(SuspendMode::Stack)));
+        assert_ne!(digest(0, Some(SuspendMode::Await)), digest(0, Some(SuspendMode::Stack)));
     }
 }

@@ -14,6 +14,9 @@ pub const LINEAR_MEMORY_BYTES: usize = 256 << 20;
 /// Bytes at the bottom of the linear memory that are the guest's shadow stack; it grows down from here.
 pub const SHADOW_STACK_BYTES: u32 = 4 << 20;
 
+/// What a stack may have, saved, when a call without await suspends it (`NX_UNWIND_BYTES`).
+pub const MAX_SUSPENDED_STACK_BYTES: u64 = 4 << 20;
+
 /// Bits of a `state_get` result.
 pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
 /// Longest value that fits beside the flag.
@@ -53,6 +56,8 @@ pub enum Status {
     Failed,
     Stuck,
     BadCall,
+    /// Stack style: the stack is larger than what can be suspended. `out_len` is its size, and there is no output.
+    TooDeep,
 }
 
 impl Status {
@@ -64,6 +69,7 @@ impl Status {
             2 => Self::Failed,
             3 => Self::Stuck,
             4 => Self::BadCall,
+            5 => Self::TooDeep,
             _ => return None,
         })
     }

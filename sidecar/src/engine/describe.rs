@@ -1,45 +1,56 @@
 //! What engine is in this binary: for `engine` and `--version`.
 
 use std::io::Write;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::load::{BUILT_IN_NATIVE, BUILT_IN_WASM};
-use super::{Engine, EngineOptions, abi};
+use nexus_protocol::message::SuspendMode;
+
+use super::load::built_in;
+use super::{Engine, EngineError, EngineOptions, abi};
 use crate::error::{ExitCode, StartError};
 
-/// SHA-256 of the native code, as the build computed it.
-pub const NATIVE_SHA256: &str = env!("NEXUS_GUEST_SHA256");
-
 pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    writeln!(out, "nexus-sidecar {} (engine {NATIVE_SHA256})", env!("CARGO_PKG_VERSION"))?;
+    let engine = built_in(SuspendMode::Await).native_sha256;
+    writeln!(out, "nexus-sidecar {} (engine {engine})", env!("CARGO_PKG_VERSION"))?;
     Ok(ExitCode::Ok)
 }
 
-/// Starts the built-in engine, self-test included, and tells what it is.
+/// Starts both built-in guests, self-tests included, and tells what they are.
 pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let started = Instant::now();
     let options = EngineOptions::default();
     let stack = super::thread_stack_bytes(options.stack_bytes);
-    let engine = std::thread::Builder::new()
+    let start = move || {
+        let started = Instant::now();
+        let engine = Engine::start(options)?;
+        let ready = started.elapsed();
+        let stack_style = engine.start_stack_style()?;
+        Ok::<_, EngineError>((engine, ready, stack_style, started.elapsed() - ready))
+    };
+    let (engine, ready, stack_style, stack_ready) = std::thread::Builder::new()
         .stack_size(stack)
-        .spawn(move || Engine::start(options))
+        .spawn(start)
         .map_err(|source| StartError::Io { context: "cannot start a thread", source })?
         .join()
         .map_err(|_| StartError::Engine("the engine panicked".into()))?
         .map_err(|e| StartError::Engine(Box::new(e)))?;
-    let ready = started.elapsed();
-    let digest: String = engine.digest().iter().map(|b| format!("{b:02x}")).collect();
+    let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let milliseconds = |d: Duration| serde_json::json!(d.as_secs_f64() * 1000.0);
+    let (direct, stack) = (built_in(SuspendMode::Await), built_in(SuspendMode::Stack));
     let fields = [
         ("version", serde_json::json!(env!("CARGO_PKG_VERSION"))),
         ("runtime", serde_json::json!("WasmEdge 0.17.1")),
         ("guest", serde_json::json!("QuickJS-ng 0.16.2, ahead-of-time native code")),
-        ("digest", serde_json::json!(digest)),
+        ("digest", serde_json::json!(hex(engine.digest()))),
+        ("stackDigest", serde_json::json!(hex(stack_style.digest()))),
         ("abi", serde_json::json!(abi::ABI_VERSION)),
-        ("nativeBytes", serde_json::json!(BUILT_IN_NATIVE.len())),
-        ("wasmBytes", serde_json::json!(BUILT_IN_WASM.len())),
+        ("nativeBytes", serde_json::json!(direct.native.len())),
+        ("wasmBytes", serde_json::json!(direct.wasm.len())),
         ("idleInstanceBytes", serde_json::json!(engine.idle_bytes())),
+        ("stackNativeBytes", serde_json::json!(stack.native.len())),
+        ("stackWasmBytes", serde_json::json!(stack.wasm.len())),
         ("selfTest", serde_json::json!("native code runs")),
-        ("startMs", serde_json::json!(ready.as_secs_f64() * 1000.0)),
+        ("startMs", milliseconds(ready)),
+        ("stackStartMs", milliseconds(stack_ready)),
         ("rebuild", serde_json::json!("cargo xtask guest && cargo build --release")),
     ];
     if json {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::message::SuspendMode;
 use nexus_protocol::payload;
 use wasmedge_sdk::WasmValue;
 
@@ -93,6 +94,11 @@ impl Instance {
         engine.watchdog.watch(&control);
         wasm.data_mut().link = Some((memory, control.clone()));
         Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0 }
+    }
+
+    /// How extension calls suspend here.
+    pub fn mode(&self) -> SuspendMode {
+        self.engine.options.mode
     }
 
     /// By which others stop what runs here.
@@ -368,6 +374,10 @@ impl Instance {
             }
             CallEnd::Broken(why) => return SegmentEnd::Broken(why),
         };
+        if status == Status::TooDeep {
+            let (limit, count) = (abi::MAX_SUSPENDED_STACK_BYTES, shared.out_len.into());
+            return SegmentEnd::Limit(Breach { resource: "suspendStackBytes", limit, count }, Vec::new());
+        }
         let out = match status {
             Status::Failed => self.description(shared),
             _ => match self.result_bytes(shared) {
@@ -388,7 +398,7 @@ impl Instance {
             Status::Stuck => SegmentEnd::Stuck,
             Status::Failed if shared.out_of_memory != 0 => SegmentEnd::OutOfMemory(out),
             Status::Failed => SegmentEnd::Failed(out),
-            Status::BadCall => SegmentEnd::Broken("the guest does not know this call".into()),
+            Status::BadCall | Status::TooDeep => SegmentEnd::Broken("the guest does not know this call".into()),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use nexus_protocol::message::SuspendMode;
 use sha2::{Digest, Sha256};
 use wasmedge_sdk::config::{CommonConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions};
 use wasmedge_sdk::{LogManager, Module, RunMode};
@@ -12,8 +13,31 @@ use wasmedge_sdk::{LogManager, Module, RunMode};
 use super::{EngineError, EngineOptions, abi};
 use crate::os;
 
-pub(super) static BUILT_IN_NATIVE: &[u8] = include_bytes!(env!("NEXUS_GUEST_SO"));
-pub(super) static BUILT_IN_WASM: &[u8] = include_bytes!(env!("NEXUS_GUEST_WASM"));
+/// One built-in guest.
+pub(super) struct BuiltIn {
+    pub native: &'static [u8],
+    /// SHA-256 of the native code, as the build computed it.
+    pub native_sha256: &'static str,
+    pub wasm: &'static [u8],
+}
+
+static DIRECT: BuiltIn = BuiltIn {
+    native: include_bytes!(env!("NEXUS_GUEST_SO")),
+    native_sha256: env!("NEXUS_GUEST_SHA256"),
+    wasm: include_bytes!(env!("NEXUS_GUEST_WASM")),
+};
+static STACK: BuiltIn = BuiltIn {
+    native: include_bytes!(env!("NEXUS_GUEST_STACK_SO")),
+    native_sha256: env!("NEXUS_GUEST_STACK_SHA256"),
+    wasm: include_bytes!(env!("NEXUS_GUEST_STACK_WASM")),
+};
+
+pub(super) fn built_in(mode: SuspendMode) -> &'static BuiltIn {
+    match mode {
+        SuspendMode::Await => &DIRECT,
+        SuspendMode::Stack => &STACK,
+    }
+}
 
 /// First bytes of a native module.
 const ELF_MAGIC: &[u8] = b"\x7fELF";
@@ -34,8 +58,8 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
             file = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
             (path.display().to_string(), &file)
         }
-        None if options.aot => ("(built in)".into(), BUILT_IN_NATIVE),
-        None => ("(built in)".into(), BUILT_IN_WASM),
+        None if options.aot => ("(built in)".into(), built_in(options.mode).native),
+        None => ("(built in)".into(), built_in(options.mode).wasm),
     };
     let fail = |reason: String| EngineError::Load { name: name.clone(), reason };
     let config = config(options).map_err(|e| fail(e.to_string()))?;

@@ -3,6 +3,9 @@
 //! ```text
 //!   Engine (module, image, watchdog) --instantiate--> Instance --run--> Segment --resume--> Segment ... --reset--> pristine
 //! ```
+//! There are two guests of the same sources: in the one, extension calls return promises; in the other, about half as fast, they
+//! suspend the whole stack. Bytecode of the first runs in the second as well. An engine is one of them.
+//!
 //! The engine does not know of clients, requests, pools or caches. It may be used from any thread with a stack of
 //! `thread_stack_bytes`; one instance is used by one thread at a time.
 
@@ -30,6 +33,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
+use nexus_protocol::message::SuspendMode;
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::{Module, WasmValue};
 
@@ -48,6 +52,8 @@ use watchdog::Watchdog;
 pub struct EngineOptions {
     /// Native code (true) or interpretation (false).
     pub aot: bool,
+    /// How extension calls suspend.
+    pub mode: SuspendMode,
     /// JavaScript stack of a handler.
     pub stack_bytes: u32,
     /// Whether the guest module may use SIMD and bulk memory instructions.
@@ -60,7 +66,7 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> Self {
         let stack_bytes = nexus_protocol::limits::DEFAULT_STACK_SIZE_BYTES as u32;
-        Self { aot: true, stack_bytes, simd: true, bulk_memory: true, module: None }
+        Self { aot: true, mode: SuspendMode::Await, stack_bytes, simd: true, bulk_memory: true, module: None }
     }
 }
 
@@ -83,6 +89,11 @@ pub enum EngineError {
          the native code. Set enableAOT to false to run interpreted on purpose"
     )]
     NotNative { took: Duration, allowed: Duration },
+    #[error(
+        "extension calls without await need the built-in guest, and another one is configured (quickjsModulePath = {0}): await \
+         every extension call, or give suspendMode \"await\""
+    )]
+    NoStackStyle(PathBuf),
     #[error("cannot start the watchdog thread: {0}")]
     Watchdog(std::io::Error),
 }
@@ -92,7 +103,7 @@ pub struct Engine {
     module: Module,
     config: Config,
     image: Image,
-    watchdog: Watchdog,
+    watchdog: Arc<Watchdog>,
     digest: [u8; 32],
     shared_at: u32,
     inbox: u32,
@@ -111,8 +122,20 @@ pub fn thread_stack_bytes(stack_bytes: u32) -> usize {
 impl Engine {
     /// Loads the module, makes the image, and checks that native code is really used.
     pub fn start(options: EngineOptions) -> Result<Arc<Self>, EngineError> {
-        let loaded = load::load(&options)?;
         let watchdog = Watchdog::start().map_err(EngineError::Watchdog)?;
+        Self::start_under(Arc::new(watchdog), options)
+    }
+
+    /// The engine that runs this one's bytecode in stack style, looked after by the same watchdog.
+    pub fn start_stack_style(&self) -> Result<Arc<Self>, EngineError> {
+        if let Some(module) = &self.options.module {
+            return Err(EngineError::NoStackStyle(module.clone()));
+        }
+        Self::start_under(self.watchdog.clone(), EngineOptions { mode: SuspendMode::Stack, ..self.options.clone() })
+    }
+
+    fn start_under(watchdog: Arc<Watchdog>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        let loaded = load::load(&options)?;
         let mut first = instantiate(&loaded.module, &loaded.config)?;
         let (shared_at, shared) = initialise(&mut first, options.stack_bytes)?;
         let stack_pointer = first

@@ -12,7 +12,7 @@ mod request;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::Status;
+use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 
 pub use report::{Report, Totals};
@@ -104,6 +104,11 @@ impl Execution {
 
     pub fn outstanding(&self) -> &[Outstanding] {
         &self.account.outstanding
+    }
+
+    /// Which kind of instance it needs.
+    pub fn mode(&self) -> SuspendMode {
+        self.account.handler.suspend_mode
     }
 
     /// Whether it does without an instance.

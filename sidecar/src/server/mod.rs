@@ -250,13 +250,13 @@ impl Server {
         }
         self.runtime.drop_executions(expired);
         if trim {
-            self.runtime.pool().trim();
+            self.runtime.pools().trim();
         }
         for job in overdue {
             self.answer_overdue(&job);
         }
         self.say(farewell);
-        if self.runtime.pool().has_surplus() { vigilance.max(Vigilance::Slow) } else { vigilance }
+        if self.runtime.pools().has_surplus() { vigilance.max(Vigilance::Slow) } else { vigilance }
     }
 
     fn wake_poller(&self) {

@@ -177,7 +177,8 @@ impl Server {
             ClientMessage::Resume(resume) => self.resume(connection, job, &resume),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
-                match self.runtime.compile(request.source, self.compile_timeout(), &mut register) {
+                match self.runtime.compile(request.source, request.suspend_mode, self.compile_timeout(), &mut register)
+                {
                     Ok(found) => {
                         let handle = self.runtime.handle(&found.handler);
                         let message = Compiled {
@@ -194,7 +195,7 @@ impl Server {
                 Outcome::Answered(None)
             }
             ClientMessage::Check(request) => {
-                match self.runtime.compile(request.source, self.compile_timeout(), &mut register) {
+                match self.runtime.compile(request.source, None, self.compile_timeout(), &mut register) {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;

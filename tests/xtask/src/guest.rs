@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!  quickjs + patches, sidecar/guest --clang--> wasm --wasm-opt--> wasm with names --gate--> stripped --WasmEdge--> .so
+//!                                                                       \--(stack style)--> asyncified ---^
 //! ```
 //!
 //! One entry of [`VARIANTS`] is one artifact. The result stands in the cache under the digest of everything that it is made
@@ -76,11 +77,29 @@ struct Variant {
     /// The artifacts' file name, without its ending.
     stem: &'static str,
     defines: &'static [&'static str],
-    /// What wasm-opt does with the linked module.
+    /// What wasm-opt does with the linked module. The stack gate examines what comes of this.
     optimize: &'static [&'static str],
+    /// What wasm-opt does after that. It neither adds calls nor takes shadow frames away, but hides the latter.
+    transform: &'static [&'static str],
 }
 
-const VARIANTS: &[Variant] = &[Variant { name: "direct", stem: "nexus-guest", defines: &[], optimize: &["-O3"] }];
+const VARIANTS: &[Variant] = &[
+    Variant { name: "direct", stem: "nexus-guest", defines: &[], optimize: &["-O3"], transform: &[] },
+    // Asyncify tells apart by function what it takes away and puts back: what is named nx_ni_ must not be inlined.
+    Variant {
+        name: "stack",
+        stem: "nexus-guest-stack",
+        defines: &["-DNX_STACK_STYLE"],
+        optimize: &["--no-inline", "--pass-arg=no-inline@nx_ni_*", "-O3"],
+        transform: &[
+            "--no-inline",
+            "--pass-arg=no-inline@nx_ni_*",
+            "--asyncify",
+            "--pass-arg=asyncify-ignore-imports",
+            "-O3",
+        ],
+    },
+];
 
 /// Everything that the artifact is made from, read once.
 struct Sources {
@@ -193,9 +212,12 @@ impl Variant {
         gate(&out, self)?;
 
         let module = out.join(format!("{}.wasm", self.stem));
-        let mut strip = tools.binaryen.command();
-        strip.args(FEATURES).args(["--strip-debug", "--strip-producers"]).arg(&named).arg("-o").arg(&module);
-        quiet("stripping the module", &mut strip)?;
+        let doing = if self.transform.is_empty() { "stripping the module" } else { "asyncifying the module" };
+        self.timed(doing, || {
+            let mut strip = tools.binaryen.command();
+            strip.args(FEATURES).args(self.transform).args(["--strip-debug", "--strip-producers"]);
+            quiet("stripping the module", strip.arg(&named).arg("-o").arg(&module))
+        })?;
 
         let library = out.join(format!("{}.so", self.stem));
         self.timed("compiling it to native code", || {
