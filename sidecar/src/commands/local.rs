@@ -93,7 +93,7 @@ impl Local {
     fn check<T>(&mut self, source: &str, read: impl FnOnce(SidecarMessage<'_>) -> Option<T>) -> Result<T, ClientError> {
         let timeout_ms = self.runtime.config.timeout_ms;
         let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-        let found = self.runtime.compile(source, timeout, &mut |_| {}).map_err(refused)?;
+        let found = self.runtime.compile(source, None, timeout, &mut |_| {}).map_err(refused)?;
         let checked = Checked {
             capabilities: found.handler.capabilities.iter().map(|need| need.token.as_ref()).collect(),
             suspend_mode: found.handler.suspend_mode,
