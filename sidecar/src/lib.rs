@@ -26,6 +26,7 @@ pub mod observe;
 pub mod os;
 /// Pristine instances, ready to run.
 pub mod pool;
+/// One pool for each guest.
 pub mod pools;
 /// States that stay between executions.
 pub mod resident;

@@ -1,8 +1,8 @@
 //! Stack style: extension calls that return their values without await.
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::message::Status;
 use nexus_protocol::WireError;
+use nexus_protocol::message::Status;
 use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 use std::time::Duration;
@@ -129,4 +129,3 @@ fn a_loop_after_a_resumed_stack_is_stopped_at_the_deadline() {
         client.still_works();
     }
 }
-
