@@ -108,6 +108,11 @@ static JSValue nx_throw_bad_payload(JSContext *ctx)
     return nx_throw_serialization(ctx, "malformed MessagePack");
 }
 
+static bool nx_is_safe(int64_t i)
+{
+    return i >= -(int64_t)NX_MAX_SAFE && i <= (int64_t)NX_MAX_SAFE;
+}
+
 static JSAtom nx_decode_key(JSContext *ctx, NxReader *r)
 {
     NxToken t = nx_next(r);
@@ -119,7 +124,8 @@ static JSAtom nx_decode_key(JSContext *ctx, NxReader *r)
         atom = JS_NewAtomLen(ctx, (const char *)r->p, t.len);
         r->p += t.len;
         return atom;
-    case NX_T_INT: v = JS_NewInt64(ctx, t.i); break;
+    /* as a Number a large one would be rounded, and become the key of another */
+    case NX_T_INT: v = nx_is_safe(t.i) ? JS_NewInt64(ctx, t.i) : JS_NewBigInt64(ctx, t.i); break;
     case NX_T_UINT: v = JS_NewBigUint64(ctx, t.u); break;
     case NX_T_FLOAT: v = JS_NewFloat64(ctx, t.f); break;
     case NX_T_BOOL: v = JS_NewBool(ctx, t.i); break;
@@ -194,9 +200,7 @@ static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth)
     case NX_T_NIL: return JS_NULL;
     case NX_T_BOOL: return JS_NewBool(ctx, t.i);
     case NX_T_INT:
-        if (t.i >= -(int64_t)NX_MAX_SAFE && t.i <= (int64_t)NX_MAX_SAFE)
-            return JS_NewInt64(ctx, t.i);
-        return JS_NewBigInt64(ctx, t.i);
+        return nx_is_safe(t.i) ? JS_NewInt64(ctx, t.i) : JS_NewBigInt64(ctx, t.i);
     case NX_T_UINT: return JS_NewBigUint64(ctx, t.u);
     case NX_T_FLOAT: return JS_NewFloat64(ctx, t.f);
     case NX_T_STR:

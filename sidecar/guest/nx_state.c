@@ -312,7 +312,7 @@ static bool nx_atom_is_symbol(JSContext *ctx, JSAtom atom)
 static JSValue nx_state_get_property(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst receiver)
 {
     JSProperty *pr;
-    JSValue v;
+    NxKey *k;
 
     (void)obj, (void)receiver;
     if (nx_atom_is_symbol(ctx, atom))
@@ -321,8 +321,10 @@ static JSValue nx_state_get_property(JSContext *ctx, JSValueConst obj, JSAtom at
         return js_dup(pr->u.value);
     /* the language itself looks these up (await, JSON, conversions): a handler that may not read them has not asked to */
     if (find_own_property(&pr, JS_VALUE_GET_OBJ(ctx->class_proto[JS_CLASS_OBJECT]), atom)) {
-        v = nx_state_read(ctx, atom, true);
-        return JS_IsUndefined(v) ? JS_GetProperty(ctx, ctx->class_proto[JS_CLASS_OBJECT], atom) : v;
+        k = nx_fetch_key(ctx, atom, true);
+        if (k && JS_VALUE_GET_TAG(k->value) != JS_TAG_UNINITIALIZED)
+            return js_dup(k->view);
+        return JS_HasException(ctx) ? JS_EXCEPTION : JS_GetProperty(ctx, ctx->class_proto[JS_CLASS_OBJECT], atom);
     }
     return nx_state_read(ctx, atom, atom == JS_ATOM_then || atom == JS_ATOM_toJSON);
 }
