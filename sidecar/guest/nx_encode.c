@@ -467,9 +467,9 @@ static int nx_encode_boxed(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         JS_FreeValue(ctx, inner);
         return ret;
     case JS_CLASS_MAP:
-        return nx_encode_collection(ctx, b, v, true, depth);
+        return nx_encode_collection(ctx, b, v, true, depth + 1);
     case JS_CLASS_SET:
-        return nx_encode_collection(ctx, b, v, false, depth);
+        return nx_encode_collection(ctx, b, v, false, depth + 1);
     case JS_CLASS_ERROR:
         return nx_encode_error(ctx, b, v);
     default:
