@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::CapabilitySet;
+use nexus_protocol::message::SuspendMode;
 use nexus_sidecar::engine::context::{Context, ExecutionLimits};
 use nexus_sidecar::engine::{Compiled, Engine, EngineOptions, Instance, SegmentEnd, StateView, thread_stack_bytes};
 use serde_json::{Map, Value, json};
@@ -40,6 +41,7 @@ fn main() {
 
 fn figures(divide: usize) -> Map<String, Value> {
     let engine = Engine::start(EngineOptions {
+        mode: SuspendMode::Await,
         aot: true,
         simd: true,
         bulk_memory: true,
