@@ -56,20 +56,40 @@ impl SidecarChild {
         self.child.id()
     }
 
-    /// Waits for the end of the child, which its connection's end asks it for; kills it after `grace`.
-    pub(crate) fn end(&mut self, grace: Duration) -> (Option<ExitStatus>, Vec<String>) {
-        let deadline = Instant::now() + grace;
+    /// How the child ended, if it does so within `patience`, and its last words.
+    pub(crate) fn look(&mut self, patience: Duration) -> (Option<ExitStatus>, Vec<String>) {
+        let exit = self.wait_until(Instant::now() + patience);
+        if exit.is_some() {
+            self.finish_log();
+        }
+        (exit, lock(&self.log).iter().cloned().collect())
+    }
+
+    fn wait_until(&mut self, deadline: Instant) -> Option<ExitStatus> {
         let mut pause = Duration::from_micros(200);
-        while let Ok(None) = self.child.try_wait() {
-            if Instant::now() >= deadline {
-                // Fails only for a child that has ended already.
-                let _ = self.child.kill();
-                break;
+        loop {
+            match self.child.try_wait() {
+                Ok(None) if Instant::now() < deadline => {}
+                Ok(exit) => return exit,
+                Err(_) => return None,
             }
             thread::sleep(pause);
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
+    }
+
+    /// Waits for the end of the child, which its connection's end asks it for; kills it after `grace`.
+    pub(crate) fn end(&mut self, grace: Duration) -> (Option<ExitStatus>, Vec<String>) {
+        if self.wait_until(Instant::now() + grace).is_none() {
+            // Fails only for a child that has ended already.
+            let _ = self.child.kill();
+        }
         let exit = self.child.wait().ok();
+        self.finish_log();
+        (exit, lock(&self.log).iter().cloned().collect())
+    }
+
+    fn finish_log(&mut self) {
         if let Some(reader) = self.log_reader.take() {
             // Ends at the EOF that the child's end brings. A grandchild that holds stderr may keep it; then it is left.
             let deadline = Instant::now() + LONGEST_PAUSE * 10;
@@ -77,7 +97,6 @@ impl SidecarChild {
                 thread::sleep(Duration::from_millis(1));
             }
         }
-        (exit, lock(&self.log).iter().cloned().collect())
     }
 }
 

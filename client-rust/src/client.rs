@@ -1,46 +1,46 @@
 //! The client: one connection to one sidecar.
 
-use std::net::Shutdown;
-use std::os::unix::net::UnixStream;
+use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::thread::{self, JoinHandle};
+use std::task::Poll;
 
 use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use serde::Serialize;
 
 use crate::call::Call;
-use crate::child::SidecarChild;
 use crate::compiled::{Checked, Compiled, CompiledParts, Handler};
 use crate::context::Context;
-use crate::error::{Error, StartError};
+use crate::error::Error;
 use crate::extensions::CallError;
+use crate::held::Held;
 use crate::link::{Answer, Link, Pending};
 use crate::payload::Payload;
-use crate::reader;
 use crate::resident::ResidentState;
+use crate::restart::RestartPolicy;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
+use crate::session::{Found, Origin, Sessions};
 use crate::slot::lock;
 use crate::spawn::SpawnOptions;
 use crate::workers::Workers;
 
 /// A connection to a sidecar. Clones share it, and any thread may use it.
 ///
-/// When the last clone is dropped the connection ends, calls that are still under way fail with `SIDECAR_GONE`, and a
+/// A sidecar that has gone is started again by the next call, see [`RestartPolicy`]; calls never move from one sidecar to
+/// another. When the last clone is dropped the connection ends, calls that are still under way fail with `SIDECAR_GONE`, and a
 /// sidecar that was spawned ends and is reaped before the drop returns.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
 struct Inner {
-    link: Arc<Link>,
-    /// To end the connection under the reader thread's feet.
-    stream: UnixStream,
-    reader: Mutex<Option<JoinHandle<()>>>,
+    sessions: Arc<Sessions>,
     workers: Arc<Workers>,
-    child_pid: Option<u32>,
+    held: Arc<Held>,
 }
 
 /// What to cancel.
@@ -63,36 +63,55 @@ pub enum Resolution {
 impl Client {
     /// Starts a sidecar as a child of this process and waits until it is ready.
     pub fn spawn(options: SpawnOptions) -> Result<Self, Error> {
-        let (child, stream) = SidecarChild::spawn(&options)?;
-        Self::start(stream, Some(child))
+        let policy = options.restart_policy();
+        Self::start(Origin::Spawn(Box::new(options)), policy)
     }
 
-    /// Connects to a sidecar that listens on a socket.
+    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, Error> {
-        let path = path.as_ref();
-        let stream =
-            UnixStream::connect(path).map_err(|source| StartError::Connect { path: path.to_owned(), source })?;
-        Self::start(stream, None)
+        Self::connect_with(path, RestartPolicy::default())
     }
 
-    fn start(mut stream: UnixStream, mut child: Option<SidecarChild>) -> Result<Self, Error> {
-        let child_pid = child.as_ref().map(SidecarChild::pid);
-        let (decoder, greeting) = reader::greet(&mut stream, &mut child)?;
-        let descriptors = stream.try_clone().and_then(|writer| Ok((writer, stream.try_clone()?)));
-        let no_thread = |source| StartError::Spawn { path: "a thread or descriptor for the connection".into(), source };
-        let (writer, reading) = descriptors.map_err(no_thread)?;
-        let link = Link::new(writer, greeting);
-        let reader = reader::spawn(reading, decoder, Arc::clone(&link), child).map_err(no_thread)?;
-        let reader = Mutex::new(Some(reader));
-        Ok(Self(Arc::new(Inner { link, stream, reader, workers: Arc::default(), child_pid })))
+    /// [`connect`](Self::connect), with a say in when to connect again.
+    pub fn connect_with(path: impl AsRef<Path>, policy: RestartPolicy) -> Result<Self, Error> {
+        Self::start(Origin::Connect(path.as_ref().to_owned()), policy)
+    }
+
+    fn start(origin: Origin, policy: RestartPolicy) -> Result<Self, Error> {
+        let sessions = Sessions::start(origin, policy)?;
+        Ok(Self(Arc::new(Inner { sessions, workers: Arc::default(), held: Arc::default() })))
+    }
+
+    /// Begins a call on the sidecar that there is, now; or on the next one, once it has started.
+    fn begin<T, F>(&self, begin: impl FnOnce(Arc<Link>) -> Result<F, Error> + Send + 'static) -> Call<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = Result<T, Error>> + Send + 'static,
+    {
+        match self.0.sessions.find() {
+            Found::Present(link) => match begin(link) {
+                Ok(future) => Call::new(future),
+                Err(error) => Call::failed(error),
+            },
+            Found::Starting(slot) => Call::new(async move {
+                let link = poll_fn(|context| slot.poll(context)).await?;
+                begin(link)?.await
+            }),
+            Found::Refused(error) => Call::failed(error),
+        }
     }
 
     /// Runs a handler to its first suspension or its end. A failed handler is a segment with an `error`.
     pub fn execute(&self, handler: impl Into<Handler>, context: &Context) -> Call<Segment> {
-        match start_execution(&self.0.link, handler.into(), context.clone(), Arc::default()) {
-            Ok(execution) => Call::new(execution),
-            Err(error) => Call::failed(error),
-        }
+        let (handler, context, held) = (handler.into(), context.clone(), Arc::clone(&self.0.held));
+        self.begin(move |link| {
+            let execution = start_execution(&link, handler, context, Arc::default())?;
+            Ok(async move {
+                let segment = execution.await?;
+                held.note(&link, &segment);
+                Ok(segment)
+            })
+        })
     }
 
     /// [`execute`](Self::execute) of a compiled handler, by its name in other clients.
@@ -102,16 +121,85 @@ impl Client {
 
     /// Runs a handler to its end, extension calls included.
     pub fn run(&self, handler: impl Into<Handler>, context: &Context, options: RunOptions) -> Call<Outcome> {
-        match Run::start(
-            Arc::clone(&self.0.link),
-            Arc::clone(&self.0.workers),
-            handler.into(),
-            context.clone(),
-            options,
-        ) {
-            Ok(run) => Call::new(run),
-            Err(error) => Call::failed(error),
+        let (handler, context, workers) = (handler.into(), context.clone(), Arc::clone(&self.0.workers));
+        // While a sidecar starts nothing polls the run, and with it the token.
+        let token = options.cancel.clone();
+        let call = self.begin(move |link| Run::start(link, workers, handler, context, options));
+        match token {
+            Some(token) if !matches!(self.0.sessions.find(), Found::Present(_)) => {
+                let mut call = call;
+                Call::new(poll_fn(move |context| match Pin::new(&mut call).poll(context) {
+                    Poll::Pending if token.poll(context) => Poll::Ready(Err(Error::Cancelled)),
+                    polled => polled,
+                }))
+            }
+            _ => call,
         }
+    }
+
+    /// Compiles a handler ahead of its first execution.
+    pub fn precompile(&self, source: impl Into<String>) -> Call<Compiled> {
+        self.precompile_named(source, None)
+    }
+
+    /// [`precompile`](Self::precompile) with a name for logs and metrics.
+    pub fn precompile_named(&self, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
+        let source = source.into();
+        self.begin(move |link| {
+            let pending = send_precompile(&link, &source, name.as_deref())?;
+            Ok(async move { Ok(Compiled::new(source, name, compiled(pending.await?)?)) })
+        })
+    }
+
+    /// Goes on with an execution: the answer to one of its extension calls. A suspension of a sidecar that has gone is
+    /// gone with it (`SUSPENSION_ERROR`).
+    pub fn resume(&self, suspension: &str, resolution: Resolution) -> Call<Segment> {
+        let (suspension, held) = (suspension.to_owned(), Arc::clone(&self.0.held));
+        self.begin(move |link| {
+            held.check(&suspension, &link)?;
+            let pending = link.send(&resume_message(&suspension, &resolution))?;
+            Ok(async move {
+                let segment = segment(pending.await?)?;
+                held.note(&link, &segment);
+                Ok(segment)
+            })
+        })
+    }
+
+    /// Stops an execution that is suspended. Whether there was one. (One that runs is stopped by dropping its call.)
+    pub fn cancel(&self, target: &CancelTarget) -> Call<bool> {
+        let CancelTarget::Suspension(suspension) = target.clone();
+        let held = Arc::clone(&self.0.held);
+        self.begin(move |link| {
+            held.check(&suspension, &link)?;
+            let pending = link.send(&ClientMessage::Cancel(Cancel::Suspension(&suspension)))?;
+            Ok(async move {
+                match pending.await? {
+                    Answer::Done(cancelled) => Ok(cancelled),
+                    _ => Err(UNEXPECTED),
+                }
+            })
+        })
+    }
+
+    /// Compiles a handler, without keeping it, and tells what it needs.
+    pub fn check(&self, source: &str) -> Call<Checked> {
+        let source = source.to_owned();
+        self.begin(move |link| {
+            let pending = link.send(&ClientMessage::Check(message::Check { source: &source }))?;
+            Ok(async move {
+                match pending.await? {
+                    Answer::Checked(checked) => Ok(checked),
+                    _ => Err(UNEXPECTED),
+                }
+            })
+        })
+    }
+
+    /// The capabilities that a handler needs, as far as its text tells.
+    pub fn infer_capabilities(&self, source: &str) -> Call<Vec<String>> {
+        let check = self.check(source);
+        Call::new(async move { Ok(check.await?.capabilities) })
     }
 
     /// Leaves a state with the sidecar: a map or struct. Executions then run on it, see [`Context::resident`].
@@ -124,54 +212,13 @@ impl Client {
 
     /// [`create_state`](Self::create_state), as MessagePack.
     pub fn create_state_payload(&self, state: &Payload) -> Call<ResidentState> {
-        ResidentState::create(&self.0.link, state)
-    }
-
-    /// Compiles a handler ahead of its first execution.
-    pub fn precompile(&self, source: impl Into<String>) -> Call<Compiled> {
-        self.precompile_named(source, None)
-    }
-
-    /// [`precompile`](Self::precompile) with a name for logs and metrics.
-    pub fn precompile_named(&self, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        let source = source.into();
-        match send_precompile(&self.0.link, &source, name.as_deref()) {
-            Ok(pending) => Call::new(async move { Ok(Compiled::new(source, name, compiled(pending.await?)?)) }),
-            Err(error) => Call::failed(error),
-        }
-    }
-
-    /// Goes on with an execution: the answer to one of its extension calls.
-    pub fn resume(&self, suspension: &str, resolution: Resolution) -> Call<Segment> {
-        self.request(&resume_message(suspension, &resolution), segment)
-    }
-
-    /// Stops an execution that is suspended. Whether there was one. (One that runs is stopped by dropping its call.)
-    pub fn cancel(&self, target: &CancelTarget) -> Call<bool> {
-        let CancelTarget::Suspension(suspension) = target;
-        self.request(&ClientMessage::Cancel(Cancel::Suspension(suspension)), |answer| match answer {
-            Answer::Done(cancelled) => Ok(cancelled),
-            _ => Err(UNEXPECTED),
-        })
-    }
-
-    /// Compiles a handler, without keeping it, and tells what it needs.
-    pub fn check(&self, source: &str) -> Call<Checked> {
-        self.request(&ClientMessage::Check(message::Check { source }), |answer| match answer {
-            Answer::Checked(checked) => Ok(checked),
-            _ => Err(UNEXPECTED),
-        })
-    }
-
-    /// The capabilities that a handler needs, as far as its text tells.
-    pub fn infer_capabilities(&self, source: &str) -> Call<Vec<String>> {
-        let check = self.check(source);
-        Call::new(async move { Ok(check.await?.capabilities) })
+        let state = state.clone();
+        self.begin(move |link| Ok(ResidentState::create(&link, &state)))
     }
 
     /// The sidecar's figures.
     pub fn stats(&self) -> Call<Stats> {
-        self.request(&ClientMessage::Stats, |answer| match answer {
+        self.request(ClientMessage::Stats, |answer| match answer {
             Answer::Stats(stats) => Ok(*stats),
             _ => Err(UNEXPECTED),
         })
@@ -179,7 +226,7 @@ impl Client {
 
     /// The sidecar's metrics in the text format of Prometheus.
     pub fn metrics(&self) -> Call<String> {
-        self.request(&ClientMessage::Metrics, |answer| match answer {
+        self.request(ClientMessage::Metrics, |answer| match answer {
             Answer::Metrics(text) => Ok(text),
             _ => Err(UNEXPECTED),
         })
@@ -187,65 +234,69 @@ impl Client {
 
     /// Whether the sidecar answers.
     pub fn ping(&self) -> Call<()> {
-        self.request(&ClientMessage::Ping, |answer| match answer {
+        self.request(ClientMessage::Ping, |answer| match answer {
             Answer::Pong => Ok(()),
             _ => Err(UNEXPECTED),
         })
     }
 
-    /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened.
+    /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened;
+    /// later calls fail.
     pub fn shutdown(&self) -> Call<()> {
-        let closed = self.0.link.closed();
-        let done = self.request(&ClientMessage::Shutdown, |answer| match answer {
-            Answer::Done(_) => Ok(()),
-            _ => Err(UNEXPECTED),
-        });
+        self.0.sessions.retire();
+        let link = self.0.sessions.last();
+        link.draining.store(true, Ordering::Relaxed);
+        let closed = link.closed();
+        let sent = link.send(&ClientMessage::Shutdown);
         Call::new(async move {
-            done.await?;
+            match sent?.await? {
+                Answer::Done(_) => {}
+                _ => return Err(UNEXPECTED),
+            }
             closed.await;
             Ok(())
         })
     }
 
-    /// Version of the sidecar.
-    pub fn build(&self) -> &str {
-        &self.0.link.greeting.build
+    /// Version of the sidecar, the present one or the last.
+    pub fn build(&self) -> String {
+        self.0.sessions.last().greeting.build.clone()
     }
 
     /// Digest of the sidecar's guest module.
-    pub fn engine(&self) -> &str {
-        &self.0.link.greeting.engine
+    pub fn engine(&self) -> String {
+        self.0.sessions.last().greeting.engine.clone()
     }
 
     /// Process id of the sidecar, as it says.
     pub fn pid(&self) -> u32 {
-        self.0.link.greeting.pid
+        self.0.sessions.last().greeting.pid
     }
 
     /// Process id of the child, if the sidecar was spawned.
     pub fn child_pid(&self) -> Option<u32> {
-        self.0.child_pid
+        self.0.sessions.child_pid()
     }
 
     /// Whether errors carry stacks and snippets.
     pub fn is_debug(&self) -> bool {
-        self.0.link.greeting.debug
+        self.0.sessions.last().greeting.debug
     }
 
     /// The limits in force.
     pub fn limits(&self) -> HelloLimits {
-        self.0.link.greeting.limits
+        self.0.sessions.last().greeting.limits
     }
 
     fn request<T: Send + 'static>(
         &self,
-        message: &ClientMessage<'_>,
+        message: ClientMessage<'static>,
         read: impl FnOnce(Answer) -> Result<T, Error> + Send + 'static,
     ) -> Call<T> {
-        match self.0.link.send(message) {
-            Ok(pending) => Call::new(async move { read(pending.await?) }),
-            Err(error) => Call::failed(error),
-        }
+        self.begin(move |link| {
+            let pending = link.send(&message)?;
+            Ok(async move { read(pending.await?) })
+        })
     }
 }
 
@@ -257,14 +308,7 @@ impl std::fmt::Debug for Client {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        // Fails only where the connection has ended by itself.
-        let _ = self.stream.shutdown(Shutdown::Both);
-        if let Some(reader) = lock(&self.reader).take()
-            && reader.thread().id() != thread::current().id()
-        {
-            // A reader that panicked has dropped, and so reaped, the child.
-            let _ = reader.join();
-        }
+        self.sessions.end();
     }
 }
 

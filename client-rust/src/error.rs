@@ -7,6 +7,7 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexus_protocol::{DecodeError, EncodeError, ErrorCode, FrameError, VersionMismatch, WireError};
 
@@ -25,6 +26,9 @@ pub enum Error {
     /// The connection ended before the answer came.
     #[error(transparent)]
     Gone(Arc<Gone>),
+    /// The sidecar keeps ending: none is started for a while.
+    #[error(transparent)]
+    CrashLoop(Arc<CrashLoop>),
     /// A value of this program is no payload, or a payload not the type that was asked for.
     #[error(transparent)]
     Payload(#[from] PayloadError),
@@ -63,6 +67,7 @@ impl Error {
                 GoneReason::Closed | GoneReason::Io(_) => ErrorCode::SidecarGone,
                 GoneReason::Malformed(_) | GoneReason::Framing(_) | GoneReason::Refused(_) => ErrorCode::ProtocolError,
             },
+            Self::CrashLoop(_) => ErrorCode::SidecarGone,
             Self::Payload(PayloadError::Malformed(_)) => ErrorCode::InvalidArgument,
             Self::Payload(_) => ErrorCode::SerializationError,
             Self::Request(_) | Self::ForeignState => ErrorCode::InvalidArgument,
@@ -77,7 +82,7 @@ impl Error {
         match self {
             Self::Sidecar(error) => error.retryable,
             Self::Start(error) => {
-                !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. })
+                !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. } | StartError::Ended)
                     && self.code().retryable()
             }
             _ => self.code().retryable(),
@@ -168,9 +173,25 @@ pub enum StartError {
     /// The sidecar refused the hello.
     #[error("the sidecar refused the connection")]
     Refused(#[source] Box<WireError>),
+    /// The client was dropped or shut down while the next sidecar was to start.
+    #[error("the client has ended")]
+    Ended,
     /// The sidecar chose a version that was not offered.
     #[error(transparent)]
     Version(#[from] VersionMismatch),
+}
+
+/// A sidecar that ended too often in too short a time.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the sidecar keeps ending ({deaths} times); next try in {} ms; the last time: {last}", retry_after.as_millis())]
+#[non_exhaustive]
+pub struct CrashLoop {
+    /// How often.
+    pub deaths: usize,
+    /// When the next start is tried.
+    pub retry_after: Duration,
+    /// How it ended the last time.
+    pub last: Error,
 }
 
 /// The end of a connection.

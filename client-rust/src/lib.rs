@@ -29,9 +29,12 @@
 //! Every request returns a [`Call`]: a future for any executor, or [`Call::wait`] to block. A request is sent when it is
 //! made, not when it is first polled, so that several can be under way. Dropping a call cancels it.
 //!
+//! A sidecar that dies fails what was under way; the next call starts another, after a wait where it died young, and with a
+//! [crash loop](CrashLoop) as its own error ([`RestartPolicy`]). Compiled handlers live on, suspended executions do not.
+//!
 //! Invariants: every call ends, with [`ErrorCode::SidecarGone`] when the sidecar vanished; the child is reaped when the
 //! last [`Client`] is dropped; the reader thread never writes, so that a slow sidecar cannot lock up both ends.
-//! What it does not do: restart a sidecar that has gone, or sandbox anything itself.
+//! What it does not do: repeat a call, or sandbox anything itself.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -43,13 +46,16 @@ mod compiled;
 mod context;
 mod error;
 mod extensions;
+mod held;
 mod link;
 mod payload;
 mod reader;
 mod resident;
+mod restart;
 mod run;
 mod run_options;
 mod segment;
+mod session;
 mod slot;
 mod spawn;
 mod workers;
@@ -58,13 +64,14 @@ pub use call::Call;
 pub use client::{CancelTarget, Client, Resolution};
 pub use compiled::{Checked, Compiled, Handler};
 pub use context::{Context, Limits};
-pub use error::{Error, Gone, GoneReason, StartError};
+pub use error::{CrashLoop, Error, Gone, GoneReason, StartError};
 pub use extensions::{Args, CallError, Extensions};
 pub use nexus_protocol::error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
 pub use nexus_protocol::inner::InnerError;
 pub use nexus_protocol::message::{HelloLimits, Stats, Status, SuspendMode};
 pub use payload::{Payload, PayloadError};
 pub use resident::{ResidentState, StatePatch, StateSnapshot};
+pub use restart::RestartPolicy;
 pub use run::Outcome;
 pub use run_options::{CancelToken, RunOptions};
 pub use segment::{Event, Log, Metrics, Segment, StateMutation, Suspension, ViewCommand};

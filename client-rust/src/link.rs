@@ -10,8 +10,10 @@ use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
 use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, Stats};
@@ -48,9 +50,15 @@ pub(crate) enum Answer {
     StateDisposed(bool),
 }
 
+static LINKS: AtomicU64 = AtomicU64::new(1);
+
 type AnswerSlot = Slot<Result<Answer, Error>>;
 
 pub(crate) struct Link {
+    /// Tells connections of this process apart.
+    pub(crate) serial: u64,
+    /// The end of the connection was asked for: the child's is awaited before anybody is told.
+    pub(crate) draining: AtomicBool,
     pub(crate) greeting: Greeting,
     max_body_bytes: usize,
     writer: Mutex<Writer>,
@@ -69,15 +77,23 @@ struct Requests {
     /// Filled at the end of the connection; by a number of their own.
     watchers: HashMap<u64, Arc<Slot<Error>>>,
     last_watcher: u64,
-    /// Why there is no connection any more.
-    closed: Option<Error>,
+    /// Why there is no connection any more, and since when.
+    closed: Option<(Error, Instant)>,
 }
 
 impl Link {
     pub(crate) fn new(stream: UnixStream, greeting: Greeting) -> Arc<Self> {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
         let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
-        Arc::new(Self { greeting, max_body_bytes, writer, requests: Mutex::default() })
+        let serial = LINKS.fetch_add(1, Ordering::Relaxed);
+        Arc::new(Self {
+            serial,
+            draining: AtomicBool::new(false),
+            greeting,
+            max_body_bytes,
+            writer,
+            requests: Mutex::default(),
+        })
     }
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
@@ -101,6 +117,11 @@ impl Link {
         }
     }
 
+    /// How and when the connection has ended, if it has.
+    pub(crate) fn end_of(&self) -> Option<(Error, Instant)> {
+        lock(&self.requests).closed.clone()
+    }
+
     /// Whether the connection has ended.
     pub(crate) fn is_closed(&self) -> bool {
         lock(&self.requests).closed.is_some()
@@ -112,7 +133,7 @@ impl Link {
         let mut requests = lock(&self.requests);
         requests.last_watcher += 1;
         let number = requests.last_watcher;
-        if let Some(error) = &requests.closed {
+        if let Some((error, _)) = &requests.closed {
             slot.fill(error.clone());
         } else {
             requests.watchers.insert(number, Arc::clone(&slot));
@@ -137,7 +158,7 @@ impl Link {
     /// Ends all waiting. Called once, by the reader thread.
     pub(crate) fn close(&self, error: &Error) {
         let mut requests = lock(&self.requests);
-        requests.closed = Some(error.clone());
+        requests.closed = Some((error.clone(), Instant::now()));
         let waiting = std::mem::take(&mut requests.waiting);
         let watchers = std::mem::take(&mut requests.watchers);
         drop(requests);
@@ -189,7 +210,7 @@ impl Link {
 
 impl Requests {
     fn register(&mut self, slot: &Arc<AnswerSlot>) -> Result<u32, Error> {
-        if let Some(error) = &self.closed {
+        if let Some((error, _)) = &self.closed {
             return Err(error.clone());
         }
         loop {

@@ -6,10 +6,13 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use nexus_protocol::limits::{CLIENT_EXIT_GRACE_MS, CLIENT_HELLO_TIMEOUT_MS, DEFAULT_MAX_FRAME_BYTES};
+use nexus_protocol::limits::{
+    CLIENT_DEATH_DETAIL_MS, CLIENT_EXIT_GRACE_MS, CLIENT_HELLO_TIMEOUT_MS, DEFAULT_MAX_FRAME_BYTES,
+};
 use nexus_protocol::message::ClientHello;
 use nexus_protocol::{
     ClientMessage, FrameDecoder, MAGIC, RequestId, SidecarMessage, VersionMismatch, VersionRange, decode_sidecar,
@@ -21,6 +24,7 @@ use crate::error::{Error, Gone, GoneReason, StartError};
 use crate::link::{Answer, Greeting, Link};
 
 const CLIENT_NAME: &str = concat!("nexus-client/", env!("CARGO_PKG_VERSION"));
+const DEATH_DETAIL: Duration = Duration::from_millis(CLIENT_DEATH_DETAIL_MS);
 const EXIT_GRACE: Duration = Duration::from_millis(CLIENT_EXIT_GRACE_MS);
 
 /// Says hello and waits for the sidecar's. The decoder may hold more than that already.
@@ -109,7 +113,16 @@ pub(crate) fn spawn(
         let reason = read_answers(&mut stream, &mut decoder, &link);
         // Nothing is read any more, so nobody may write and wait for an answer, and the sidecar has to end.
         let _ = stream.shutdown(std::net::Shutdown::Both);
-        link.close(&Error::Gone(Arc::new(gone(reason, &mut child, EXIT_GRACE))));
+        let asked_for = link.draining.load(Ordering::Relaxed);
+        let (exit, log_tail) = child
+            .as_mut()
+            .map(|child| if asked_for { child.end(EXIT_GRACE) } else { child.look(DEATH_DETAIL) })
+            .unwrap_or_default();
+        link.close(&Error::Gone(Arc::new(Gone { reason, exit, log_tail })));
+        // Calls have been told; one that hangs may take its time, and is reaped all the same.
+        if let Some(child) = &mut child {
+            child.end(EXIT_GRACE);
+        }
     })
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::StartError;
+use crate::restart::RestartPolicy;
 
 const PROGRAM: &str = "nexus-sidecar";
 const PROGRAM_VARIABLE: &str = "NEXUS_SIDECAR_BIN";
@@ -23,6 +24,7 @@ pub struct SpawnOptions {
     binary: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
     flags: Vec<(&'static str, OsString)>,
+    restart: RestartPolicy,
 }
 
 macro_rules! flags {
@@ -118,6 +120,17 @@ impl SpawnOptions {
     #[must_use]
     pub fn config_file(self, path: impl Into<PathBuf>) -> Self {
         self.flag("--config", path.into())
+    }
+
+    /// When the next sidecar is started after one that has ended.
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.restart = policy;
+        self
+    }
+
+    pub(crate) fn restart_policy(&self) -> RestartPolicy {
+        self.restart
     }
 
     fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {

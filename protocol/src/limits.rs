@@ -203,6 +203,22 @@ pub const MAX_STATE_KEY_BYTES: usize = 1024;
 pub const CLIENT_HELLO_TIMEOUT_MS: u64 = 20_000;
 /// Time that a sidecar whose connection has ended may take to end itself; then it is killed.
 pub const CLIENT_EXIT_GRACE_MS: u64 = 3_000;
+/// Of a sidecar whose connection has ended, how it ended is awaited this long before calls are told without.
+pub const CLIENT_DEATH_DETAIL_MS: u64 = 100;
+/// A sidecar that dies sooner than this after its start died young: the next start waits.
+pub const CLIENT_STABLE_AFTER_MS: u64 = 1_000;
+/// First such wait; it doubles, and a random half is taken off.
+pub const CLIENT_BACKOFF_FIRST_MS: u64 = 50;
+/// The longest.
+pub const CLIENT_BACKOFF_MAX_MS: u64 = 5_000;
+/// So many deaths within the window are a crash loop.
+pub const CLIENT_CRASH_LOOP_DEATHS: usize = 5;
+/// The window.
+pub const CLIENT_CRASH_LOOP_WINDOW_MS: u64 = 30_000;
+/// Time in which nothing is started then.
+pub const CLIENT_CRASH_LOOP_COOL_DOWN_MS: u64 = 5_000;
+/// Suspensions of which a client remembers who holds them.
+pub const CLIENT_HELD_SUSPENSIONS: usize = 10_000;
 /// Lines of the sidecar's log that an error repeats.
 pub const CLIENT_LOG_TAIL_LINES: usize = 20;
 /// Length of each of them.

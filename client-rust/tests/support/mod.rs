@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
@@ -35,7 +36,8 @@ pub fn client() -> Client {
 pub fn scratch(name: &str) -> PathBuf {
     let unique = format!("{name}-{}-{:?}", std::process::id(), std::thread::current().id());
     let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(unique.replace(['(', ')'], "-"));
-    std::fs::create_dir_all(&path).expect("a scratch directory");
+    // Others may not write there: a sidecar refuses to listen in a directory where they could replace its socket.
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(&path).expect("a scratch directory");
     path
 }
 
