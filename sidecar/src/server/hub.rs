@@ -11,6 +11,8 @@
 //! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
 //! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
+#[cfg(test)]
+mod simulation;
 mod suspensions;
 
 use std::collections::{HashMap, VecDeque};
@@ -23,7 +25,24 @@ use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 use super::connection::Connection;
 use super::holdings::{Holdings, Turn};
 use crate::engine::control::{RunControl, StopCause};
-use crate::execution::Execution;
+use crate::execution::{Execution, Outstanding};
+
+/// What the books know of a suspended execution.
+pub trait Held {
+    fn outstanding(&self) -> &[Outstanding];
+    /// Memory that it takes outside of instances.
+    fn held_bytes(&mut self) -> u64;
+}
+
+impl Held for Execution {
+    fn outstanding(&self) -> &[Outstanding] {
+        self.outstanding()
+    }
+
+    fn held_bytes(&mut self) -> u64 {
+        self.held_bytes()
+    }
+}
 
 /// One connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -89,8 +108,8 @@ enum Request {
 }
 
 #[derive(Debug)]
-enum Holder {
-    Suspended(Box<Execution>),
+enum Holder<E> {
+    Suspended(Box<E>),
     /// A worker has it; `cancelled`: it is to end as soon as the worker is done with the segment.
     Running {
         control: Option<Arc<RunControl>>,
@@ -103,9 +122,9 @@ enum Holder {
 }
 
 #[derive(Debug)]
-struct Entry {
+struct Entry<E> {
     session: SessionId,
-    holder: Holder,
+    holder: Holder<E>,
     ids: Vec<SuspensionId>,
     expires: Option<Instant>,
     /// Resumes that wait for whoever has it.
@@ -118,10 +137,10 @@ struct Entry {
 
 /// What a worker gets when it asks for a suspended execution.
 #[derive(Debug)]
-pub enum Taken {
+pub enum Taken<E = Execution> {
     Run {
         key: u64,
-        execution: Box<Execution>,
+        execution: Box<E>,
     },
     /// Somebody else has the execution; the job waits for it.
     Waits,
@@ -130,40 +149,40 @@ pub enum Taken {
 
 /// Outcome of a cancellation.
 #[derive(Debug)]
-pub enum Cancelled {
+pub enum Cancelled<E = Execution> {
     Nothing,
     /// It will be answered by whoever has it.
     Underway,
     /// It was queued: the caller answers it.
     Job(Job),
     /// It was suspended: the caller drops it.
-    Execution(Box<Execution>),
+    Execution(Box<E>),
     /// It was suspended, and whoever parks it drops it.
     BeingParked,
 }
 
 /// Why a suspended execution was not kept.
 #[derive(Debug)]
-pub enum NotKept {
+pub enum NotKept<E = Execution> {
     /// It was cancelled, or nobody is left who could resume it.
-    Gone(Box<Execution>),
+    Gone(Box<E>),
     /// A limit is reached.
-    Limit { execution: Box<Execution>, resource: &'static str, limit: u64, count: u64 },
+    Limit { execution: Box<E>, resource: &'static str, limit: u64, count: u64 },
 }
 
 /// What came of parking an execution.
 #[derive(Debug)]
-pub enum ParkingEnd {
+pub enum ParkingEnd<E = Execution> {
     Parked,
     /// It has ended meanwhile: the caller drops it.
-    Ended(Box<Execution>),
+    Ended(Box<E>),
     /// It does not fit: the caller undoes it and calls `stay_live`.
-    NoRoom(Box<Execution>),
+    NoRoom(Box<E>),
 }
 
 /// See the module.
 #[derive(Debug)]
-pub struct Hub {
+pub struct Hub<E = Execution> {
     limits: HubLimits,
     queues: HashMap<SessionId, VecDeque<Job>>,
     /// Sessions that have something queued, in turn.
@@ -174,7 +193,7 @@ pub struct Hub {
     running: usize,
     requests: HashMap<(SessionId, RequestId), Request>,
     in_flight: HashMap<SessionId, usize>,
-    entries: HashMap<u64, Entry>,
+    entries: HashMap<u64, Entry<E>>,
     by_suspension: HashMap<SuspensionId, u64>,
     next_key: u64,
     /// Those that are being parked included.
@@ -185,7 +204,7 @@ pub struct Hub {
     draining: bool,
 }
 
-impl Hub {
+impl<E: Held> Hub<E> {
     pub fn new(limits: HubLimits) -> Self {
         Self {
             holdings: Holdings::new(limits.max_running, limits.max_suspended_bytes),
@@ -224,7 +243,7 @@ impl Hub {
     }
 
     /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be dropped.
-    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<Execution>> {
+    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<E>> {
         if let Some(queue) = self.queues.remove(&session) {
             self.queued -= queue.len();
             self.queued_bytes -= queue.iter().map(Job::bytes).sum::<usize>();
@@ -243,7 +262,7 @@ impl Hub {
     }
 
     /// Takes a suspended execution out, or marks one that runs so that it is not put back.
-    fn end_entry(&mut self, key: u64) -> Option<Box<Execution>> {
+    fn end_entry(&mut self, key: u64) -> Option<Box<E>> {
         let entry = self.entries.get_mut(&key)?;
         match &mut entry.holder {
             Holder::Running { control, cancelled } => {
@@ -384,7 +403,7 @@ impl Hub {
 
     // ---- cancelling and expiring ----
 
-    pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled {
+    pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E> {
         match self.requests.get_mut(&(session, id)) {
             None => Cancelled::Nothing,
             Some(Request::Running { control, cancelled }) => {
@@ -417,7 +436,7 @@ impl Hub {
         }
     }
 
-    pub fn cancel_suspension(&mut self, session: SessionId, id: SuspensionId) -> Cancelled {
+    pub fn cancel_suspension(&mut self, session: SessionId, id: SuspensionId) -> Cancelled<E> {
         let Some(key) = self.by_suspension.get(&id).copied() else { return Cancelled::Nothing };
         match self.entries.get(&key) {
             Some(entry) if entry.session == session => {
@@ -433,9 +452,9 @@ impl Hub {
     }
 
     /// Suspensions whose time is over, to be dropped, and jobs that waited too long, to be answered.
-    pub fn expire(&mut self, now: Instant) -> (Vec<Box<Execution>>, Vec<Job>) {
+    pub fn expire(&mut self, now: Instant) -> (Vec<Box<E>>, Vec<Job>) {
         // one that is being parked is looked at again when that is done
-        let is_due = |e: &Entry| matches!(e.holder, Holder::Suspended(_)) && e.expires.is_some_and(|at| at <= now);
+        let is_due = |e: &Entry<E>| matches!(e.holder, Holder::Suspended(_)) && e.expires.is_some_and(|at| at <= now);
         let due: Vec<u64> = self.entries.iter().filter(|(_, e)| is_due(e)).map(|(key, _)| *key).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let mut overdue = Vec::new();
@@ -463,7 +482,7 @@ impl Hub {
 
     /// Ends everything: what runs is stopped and answered by its worker, what is queued is for the caller to answer, what is
     /// suspended is for the caller to drop.
-    pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<Execution>>) {
+    pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<E>>) {
         for request in self.requests.values_mut() {
             if let Request::Running { control, cancelled } = request {
                 *cancelled = true;

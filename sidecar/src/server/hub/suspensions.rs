@@ -9,13 +9,12 @@ use std::time::Instant;
 
 use nexus_protocol::{RequestId, SuspensionId};
 
-use super::{Entry, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
+use super::{Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
 use crate::engine::control::{RunControl, StopCause};
-use crate::execution::Execution;
 
-impl Hub {
+impl<E: Held> Hub<E> {
     /// Keeps a suspended execution, or gives it back with the reason.
-    pub fn suspend(&mut self, session: SessionId, mut execution: Box<Execution>, now: Instant) -> Result<(), NotKept> {
+    pub fn suspend(&mut self, session: SessionId, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
         if !self.is_open(session) {
             return Err(NotKept::Gone(execution));
         }
@@ -38,7 +37,7 @@ impl Hub {
         Ok(())
     }
 
-    fn no_room(&self, execution: Box<Execution>, bytes: u64) -> NotKept {
+    fn no_room(&self, execution: Box<E>, bytes: u64) -> NotKept<E> {
         let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
         NotKept::Limit { execution, resource: "maxSuspendedBytes", limit, count: count.max(limit + 1) }
     }
@@ -47,14 +46,14 @@ impl Hub {
         self.limits.suspension_timeout.and_then(|t| now.checked_add(t))
     }
 
-    fn index(&mut self, key: u64, execution: &Execution) -> Vec<SuspensionId> {
+    fn index(&mut self, key: u64, execution: &E) -> Vec<SuspensionId> {
         let ids: Vec<SuspensionId> = execution.outstanding().iter().map(|o| o.id).collect();
         self.by_suspension.extend(ids.iter().map(|id| (*id, key)));
         ids
     }
 
     /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
-    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken {
+    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken<E> {
         let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
         let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else {
             return Taken::Unknown(job);
@@ -91,7 +90,7 @@ impl Hub {
     }
 
     /// A taken execution is suspended again, or given back with the reason why it is not.
-    pub fn put_back(&mut self, key: u64, mut execution: Box<Execution>, now: Instant) -> Result<(), NotKept> {
+    pub fn put_back(&mut self, key: u64, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
         let cancelled =
             !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
         if cancelled {
@@ -129,7 +128,7 @@ impl Hub {
     }
 
     /// A suspended execution that is to give its instance up; it is the caller's until `parked` or `stay_live`.
-    pub fn next_to_park(&mut self, now: Instant) -> Option<(u64, Box<Execution>)> {
+    pub fn next_to_park(&mut self, now: Instant) -> Option<(u64, Box<E>)> {
         let key = self.holdings.due(now)?;
         let entry = self.entries.get_mut(&key)?;
         match std::mem::replace(&mut entry.holder, Holder::Parking { cancelled: false }) {
@@ -148,7 +147,7 @@ impl Hub {
     }
 
     /// The execution holds no instance any more.
-    pub fn parked(&mut self, key: u64, mut execution: Box<Execution>) -> ParkingEnd {
+    pub fn parked(&mut self, key: u64, mut execution: Box<E>) -> ParkingEnd<E> {
         let Some(Entry { holder: Holder::Parking { cancelled: false }, bytes, .. }) = self.entries.get_mut(&key) else {
             return ParkingEnd::Ended(self.end_of_parking(key, execution));
         };
@@ -163,7 +162,7 @@ impl Hub {
     }
 
     /// The execution could not be parked: it is as it was. Given back when it has ended meanwhile.
-    pub fn stay_live(&mut self, key: u64, execution: Box<Execution>, now: Instant) -> Option<Box<Execution>> {
+    pub fn stay_live(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
         let Some(Entry { holder: Holder::Parking { cancelled: false }, turn, .. }) = self.entries.get_mut(&key) else {
             return Some(self.end_of_parking(key, execution));
         };
@@ -177,7 +176,7 @@ impl Hub {
         self.holdings.give_up_parking();
     }
 
-    fn suspended_again(&mut self, key: u64, execution: Box<Execution>) {
+    fn suspended_again(&mut self, key: u64, execution: Box<E>) {
         self.parking -= 1;
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.holder = Holder::Suspended(execution);
@@ -186,7 +185,7 @@ impl Hub {
         }
     }
 
-    fn end_of_parking(&mut self, key: u64, execution: Box<Execution>) -> Box<Execution> {
+    fn end_of_parking(&mut self, key: u64, execution: Box<E>) -> Box<E> {
         self.parking -= 1;
         self.suspended -= 1;
         if let Some(entry) = self.entries.get(&key) {
