@@ -17,6 +17,10 @@ const STACK_BYTES: u32 = 1 << 20;
 const TINY: &str = "return $args.a + 1";
 const TINY_ARGS: &[u8] = &[0x81, 0xa1, b'a', 41];
 const FIB: &str = "const fib = n => n < 2 ? n : fib(n - 1) + fib(n - 2); return fib(25)";
+const SMALL: &str = "return (await $ext.a.b()) + $args.a";
+const OBJECTS: &str =
+    "const all = []; for (let i = 0; i < 2000; i++) all.push({ id: i, name: 'item ' + i, tags: [i % 3] });
+    const a = await $ext.a.b(); return a + all[40].id + 1";
 const LOOP: &str = "let n = 0; for (let i = 0; i < 1000000; i++) n += i & 3; return n";
 
 fn main() {
@@ -31,6 +35,10 @@ fn main() {
         return;
     }
     for (name, figure) in &figures {
+        if let Some(number) = figure.as_u64() {
+            println!("{name:<28} {number:>14}");
+            continue;
+        }
         println!(
             "{name:<28} p50 {:>10.1} us   p99 {:>10.1} us",
             figure["p50Us"].as_f64().unwrap(),
@@ -51,6 +59,7 @@ fn figures(divide: usize) -> Map<String, Value> {
     .expect("the engine starts");
     let mut instance = engine.instantiate().expect("an instance");
     let mut figures = Map::new();
+    let mut sizes = Vec::new();
     let mut put = |name: &str, taken: Vec<Duration>| figures.insert(name.to_owned(), summary(taken));
 
     let tiny = compile(&mut instance, TINY);
@@ -60,6 +69,15 @@ fn figures(divide: usize) -> Map<String, Value> {
     put("reset", resets);
     put("tinyRunAndReset", both);
     put("suspendAndResume", suspensions(&mut instance, 20_000 / divide));
+    for (name, source, count) in [("Small", SMALL, 10_000), ("2000Objects", OBJECTS, 300)] {
+        let parked = parkings(&mut instance, source, count / divide);
+        for (what, taken) in
+            [("park", parked.parking), ("unpark", parked.unparking), ("resumeUnparked", parked.resuming)]
+        {
+            put(&format!("{what}{name}"), taken);
+        }
+        sizes.push((format!("parkedBytes{name}"), json!(parked.bytes)));
+    }
     put("instantiate", repeat(300 / divide, || drop(black_box(engine.instantiate().expect("an instance")))));
     put("compileTiny", compiles(&engine, TINY, 2_000 / divide));
     put("compile10KB", compiles(&engine, &ten_kilobytes(), 500 / divide));
@@ -67,6 +85,7 @@ fn figures(divide: usize) -> Map<String, Value> {
     put("fib25", self::runs(&mut instance, &fib, &[0xce, 0, 1, 0x25, 0x11], 100 / divide).0);
     let million = compile(&mut instance, LOOP);
     put("loop1M", self::runs(&mut instance, &million, &[0xce, 0, 0x16, 0xe3, 0x60], 100 / divide).0);
+    figures.extend(sizes);
     figures
 }
 
@@ -153,6 +172,37 @@ fn suspensions(instance: &mut Instance, count: usize) -> Vec<Duration> {
     }
     instance.reset().expect("a reset");
     taken
+}
+
+struct Parkings {
+    parking: Vec<Duration>,
+    unparking: Vec<Duration>,
+    resuming: Vec<Duration>,
+    bytes: usize,
+}
+
+/// Suspends, parks, resets, unparks and resumes; the handler returns 42.
+fn parkings(instance: &mut Instance, source: &str, count: usize) -> Parkings {
+    let bytecode = compile(instance, source);
+    let mut all = Parkings { parking: Vec::new(), unparking: Vec::new(), resuming: Vec::new(), bytes: 0 };
+    for _ in 0..count.max(5) {
+        let segment = instance.run(&bytecode, context(), deadline());
+        assert!(matches!(segment.end, SegmentEnd::Suspended), "{:?}", segment.end);
+        let started = Instant::now();
+        let parked = instance.park().expect("it can be parked");
+        all.parking.push(started.elapsed());
+        all.bytes = parked.bytes();
+        instance.reset().expect("a reset");
+        let started = Instant::now();
+        instance.unpark(parked).expect("it can be unparked");
+        all.unparking.push(started.elapsed());
+        let started = Instant::now();
+        let segment = instance.resume(0, Ok(&[1]), deadline());
+        all.resuming.push(started.elapsed());
+        assert!(matches!(&segment.end, SegmentEnd::Done(value) if *value == [42]), "{:?}", segment.end);
+        instance.reset().expect("a reset");
+    }
+    all
 }
 
 fn compiles(engine: &Arc<Engine>, source: &str, count: usize) -> Vec<Duration> {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use wasmedge_sdk::config::{CommonConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions};
 use wasmedge_sdk::{LogManager, Module, RunMode};
 
+use super::dataless::without_data;
 use super::{EngineError, EngineOptions, abi};
 use crate::os;
 
@@ -43,6 +44,9 @@ pub(super) fn built_in(mode: SuspendMode) -> &'static BuiltIn {
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
 pub struct Loaded {
+    /// Makes the first instance.
+    pub complete: Module,
+    /// Makes all others, into which the image is put.
     pub module: Module,
     pub config: Config,
     /// Of the WebAssembly module or of the native code, whichever runs.
@@ -67,18 +71,28 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
     if native && !options.aot {
         return Err(fail("it is native code, and enableAOT is false; give the .wasm file instead".into()));
     }
-    let module = if native {
-        let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| fail(e.to_string()))?;
-        Module::from_file(Some(&config), sealed.path())
-    } else {
-        Module::from_bytes(Some(&config), bytes)
-    }
-    .map_err(|e| fail(e.to_string()))?;
-    if let Some(foreign) = module.imports().iter().find(|i| i.module_name() != abi::IMPORT_MODULE) {
+    let load = |bytes: &[u8]| {
+        if native {
+            let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| e.to_string())?;
+            Module::from_file(Some(&config), sealed.path()).map_err(|e| e.to_string())
+        } else {
+            Module::from_bytes(Some(&config), bytes).map_err(|e| e.to_string())
+        }
+    };
+    let complete = load(bytes).map_err(&fail)?;
+    if let Some(foreign) = complete.imports().iter().find(|i| i.module_name() != abi::IMPORT_MODULE) {
         let what = format!("{}.{}", foreign.module_name(), foreign.name());
         return Err(fail(format!("it imports {what}, which no guest of ours needs")));
     }
-    Ok(Loaded { module, config, digest: Sha256::digest(bytes).into() })
+    let module = match without_data(bytes).map(|bytes| load(&bytes)) {
+        Some(Ok(module)) => module,
+        Some(Err(e)) => {
+            log::debug!("instances keep the data segments of the guest: {e}");
+            complete.clone()
+        }
+        None => complete.clone(),
+    };
+    Ok(Loaded { complete, module, config, digest: Sha256::digest(bytes).into() })
 }
 
 /// Only what the guest is compiled with; every proposal that is off is code that an attacker cannot reach.

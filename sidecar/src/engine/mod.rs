@@ -12,6 +12,7 @@
 pub mod abi;
 pub mod context;
 pub mod control;
+mod dataless;
 pub mod describe;
 mod ffi;
 pub mod guest_error;
@@ -136,7 +137,7 @@ impl Engine {
 
     fn start_under(watchdog: Arc<Watchdog>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
         let loaded = load::load(&options)?;
-        let mut first = instantiate(&loaded.module, &loaded.config)?;
+        let mut first = instantiate(&loaded.complete, &loaded.config)?;
         let (shared_at, shared) = initialise(&mut first, options.stack_bytes)?;
         let stack_pointer = first
             .global(export::STACK_POINTER)

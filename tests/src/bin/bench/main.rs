@@ -4,6 +4,7 @@
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
 
 mod echo;
+mod memory;
 mod node;
 mod socket;
 

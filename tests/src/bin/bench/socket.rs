@@ -7,16 +7,14 @@ use std::time::Instant;
 use nexus_protocol::message::{Resolution, Resume, SegmentResult, Status};
 use nexus_protocol::{ClientMessage, FrameDecoder, RequestId, SidecarMessage, decode_sidecar};
 use nexus_tests::bench::Sample;
-use nexus_tests::leaks::LeakProbe;
 use nexus_tests::{Options, Run};
 use serde_json::{Map, Value, json};
 
-use crate::{Scale, echo};
+use crate::{Scale, echo, memory};
 
 const MAX_FRAME: usize = 64 << 20;
 const WIDTH: usize = 16;
 const TURNS: usize = 10;
-const SUSPENDED: usize = 1000;
 
 /// A connection that does as little as a client can: no table of requests, no owned copies.
 struct Lean {
@@ -143,31 +141,6 @@ pub fn process_figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
     let start = Sample::of(1, scale.of(10), || drop(Options::new().flag("log", "error").child()));
     figures.insert("startToHello".into(), summary(&start));
-    let rss = |instances: u64| {
-        let options = Options::new().flag("log", "error").flag("min-instances", instances);
-        let (sidecar, mut client) = options.child();
-        client.ping();
-        LeakProbe::of(sidecar.pid()).rss_bytes
-    };
-    let (one, ten) = (rss(1), rss(10));
-    figures.insert("rssWith1WarmInstanceBytes".into(), json!(one));
-    figures.insert("rssWith10WarmInstancesBytes".into(), json!(ten));
-    figures.insert("bytesPerWarmInstance".into(), json!(ten.saturating_sub(one) / 9));
-    figures.insert("bytesPerSuspendedExecution".into(), json!(suspended_bytes()));
+    figures.extend(memory::figures(scale));
     figures
-}
-
-fn suspended_bytes() -> u64 {
-    let options = Options::new().flag("log", "error").flag("suspension-timeout-ms", 600_000);
-    let (sidecar, mut client) = options.child();
-    let run = Run::source("return (await $ext.math.next($args.a)) + 1").args(&json!({"a": 41})).grant(&["ext:math"]);
-    let suspend = |client: &mut nexus_tests::Client| client.run(run.clone()).call().id.clone();
-    let first = suspend(&mut client);
-    client.resume(&first, &json!(41));
-    let before = LeakProbe::of(sidecar.pid()).rss_bytes;
-    let ids: Vec<String> = (0..SUSPENDED).map(|_| suspend(&mut client)).collect();
-    let after = LeakProbe::of(sidecar.pid()).rss_bytes;
-    assert_eq!(client.stats().suspended_instances, SUSPENDED as u64);
-    assert_eq!(client.resume(&ids[SUSPENDED / 2], &json!(41)).value(), 42);
-    after.saturating_sub(before) / SUSPENDED as u64
 }
