@@ -42,6 +42,11 @@ pub fn pss_bytes(pid: u32) -> u64 {
     field_kib(pid, "smaps_rollup", "Pss:") << 10
 }
 
+/// Memory that is the process's alone and was written to: what it would give back.
+pub fn private_bytes(pid: u32) -> u64 {
+    field_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
+}
+
 fn field_kib(pid: u32, file: &str, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();

@@ -1,12 +1,12 @@
 //! What instances and suspended executions take, and what a stranger learns from the time of a refusal.
 //!
-//! Memory is the proportional set size: instances share the pages of their image that nobody writes to, which the resident set
-//! size counts for each of them.
+//! Memory is what the process has written to and shares with nobody: instances share the pages of their image that no handler
+//! writes to, which the resident set size counts for each of them.
 
 use std::time::{Duration, Instant};
 
 use nexus_tests::bench::Sample;
-use nexus_tests::leaks::{LeakProbe, pss_bytes};
+use nexus_tests::leaks::{LeakProbe, private_bytes};
 use nexus_tests::{Client, Options, Run, Sidecar, eventually};
 use serde_json::{Map, Value, json};
 
@@ -43,26 +43,26 @@ fn start(options: &Options) -> (Sidecar, Client, u64) {
     let (sidecar, mut client) = options.child();
     let id = suspend(&mut client, 1);
     resume(&mut client, 1, &id);
-    let pss = pss_bytes(sidecar.pid());
-    (sidecar, client, pss)
+    let private = private_bytes(sidecar.pid());
+    (sidecar, client, private)
 }
 
 /// One instance against many: fresh, suspended, and idle after that.
 fn instances(figures: &mut Map<String, Value>) {
     let options = options().flag("max-instances", LIVE);
     let (one, _client, base) = start(&options);
-    figures.insert("pssWith1WarmInstanceBytes".into(), json!(base));
+    figures.insert("privateWith1WarmInstanceBytes".into(), json!(base));
     figures.insert("rssWith1WarmInstanceBytes".into(), json!(LeakProbe::of(one.pid()).rss_bytes));
     let (sidecar, mut client, fresh) = start(&options.flag("min-instances", LIVE));
-    let each = |pss: u64| json!(pss.saturating_sub(base) / (LIVE - 1));
+    let each = |private: u64| json!(private.saturating_sub(base) / (LIVE - 1));
     figures.insert("bytesPerFreshInstance".into(), each(fresh));
     let ids: Vec<String> = (0..LIVE as usize).map(|i| suspend(&mut client, i)).collect();
-    figures.insert("bytesPerLiveSuspendedExecution".into(), each(pss_bytes(sidecar.pid())));
+    figures.insert("bytesPerLiveSuspendedExecution".into(), each(private_bytes(sidecar.pid())));
     for (i, id) in ids.iter().enumerate() {
         resume(&mut client, i, id);
     }
     client.ping();
-    figures.insert("bytesPerWarmInstance".into(), each(pss_bytes(sidecar.pid())));
+    figures.insert("bytesPerWarmInstance".into(), each(private_bytes(sidecar.pid())));
 }
 
 /// Many suspended executions in one sidecar; each is resumed and has to be right.
@@ -79,10 +79,10 @@ fn parked(figures: &mut Map<String, Value>, held: usize) {
     eventually("all are parked", SOON, &mut all_parked);
     // instances that were made for the rush are let go little by little
     std::thread::sleep(Duration::from_secs(2));
-    let pss = pss_bytes(sidecar.pid());
+    let private = private_bytes(sidecar.pid());
     figures.insert("heldSuspended".into(), json!(held));
     figures.insert("rssWithHeldSuspendedBytes".into(), json!(LeakProbe::of(sidecar.pid()).rss_bytes));
-    figures.insert("bytesPerParkedExecution".into(), json!(pss.saturating_sub(before) / held as u64));
+    figures.insert("bytesPerParkedExecution".into(), json!(private.saturating_sub(before) / held as u64));
     let started = Instant::now();
     for (i, id) in ids.iter().enumerate() {
         resume(&mut client, i, id);
