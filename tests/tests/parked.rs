@@ -78,6 +78,25 @@ fn an_execution_that_waits_is_parked_and_goes_on_as_if_it_had_not_been() {
 }
 
 #[test]
+fn a_handler_that_is_suspended_with_its_whole_stack_is_parked_too() {
+    let (_w, _s, mut client) = listening(&patient());
+    let source = "const order = [3, 1, 2].sort((a, b) => { const r = $ext.a.compare(a, b); return r }); return order";
+    let mut segment = suspended(&mut client, calling(source));
+    let mut turns = 0;
+    while segment.status == Status::Suspended {
+        if turns < 2 {
+            eventually("it is parked", SOON, || parked(&mut client) == 1);
+        }
+        let call = segment.call().clone();
+        let difference = call.args[0].as_i64().unwrap() - call.args[1].as_i64().unwrap();
+        segment = client.resume(&call.id, &json!(difference));
+        turns += 1;
+    }
+    assert_eq!(segment.value(), json!([1, 2, 3]));
+    assert!(turns >= 2, "{turns}");
+}
+
+#[test]
 fn many_are_held_with_one_instance_and_new_executions_still_run() {
     let (_w, sidecar, mut client) = listening(&patient().flag("max-instances", 1));
     let ids = hold(&mut client, 1000);

@@ -65,12 +65,15 @@ fn leb(bytes: &[u8], at: usize) -> Option<(usize, usize)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::load::{BUILT_IN_NATIVE, BUILT_IN_WASM};
+    use nexus_protocol::message::SuspendMode;
+
+    use super::super::load::built_in;
     use super::*;
 
     #[test]
     fn only_the_heads_of_two_sections_change() {
-        for bytes in [BUILT_IN_WASM, BUILT_IN_NATIVE] {
+        let (direct, stack) = (built_in(SuspendMode::Await), built_in(SuspendMode::Stack));
+        for bytes in [direct.wasm, direct.native, stack.wasm, stack.native] {
             let patched = without_data(bytes).expect("the guest has data");
             assert_eq!(patched.len(), bytes.len());
             let changed = bytes.iter().zip(&patched).filter(|(a, b)| a != b).count();
@@ -85,7 +88,7 @@ mod tests {
         assert!(without_data(MAGIC).is_none());
         assert!(without_data(b"\0asm\x01\0\0\0\x0b\x01\x00").is_none(), "data without code");
         assert!(without_data(b"\0asm\x01\0\0\0\x0a\xff\xff\xff\xff\xff").is_none());
-        let head = &BUILT_IN_WASM[..4096];
+        let head = &built_in(SuspendMode::Await).wasm[..4096];
         assert!((0..head.len()).all(|len| without_data(&head[..len]).is_none()));
     }
 }
