@@ -331,6 +331,7 @@ impl Runtime {
             cache_rejected: cache.rejected,
             cache_entries: cache.entries,
             cache_size_bytes: cache.bytes,
+            cache_disk_bytes: cache.disk_bytes,
         }
     }
 

@@ -52,6 +52,7 @@ struct Shared {
     max_bytes: u64,
     queued_bytes: AtomicU64,
     rejected: AtomicU64,
+    used_bytes: AtomicU64,
     /// A failure of the disk has been logged.
     told: AtomicBool,
     /// The tier is being dropped.
@@ -90,6 +91,7 @@ impl DiskTier {
             max_bytes,
             queued_bytes: AtomicU64::new(0),
             rejected: AtomicU64::new(0),
+            used_bytes: AtomicU64::new(0),
             told: AtomicBool::new(false),
             ending: AtomicBool::new(false),
         });
@@ -136,6 +138,12 @@ impl DiskTier {
         }
     }
 
+    /// Bytes on disk as the writer knows them: it lists the directory at start and when the bound is reached, and adds what it
+    /// writes. Other sidecars on the same directory show late.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes.load(Relaxed)
+    }
+
     /// Entries that were bad, foreign or old.
     pub fn rejected(&self) -> u64 {
         self.shared.rejected.load(Relaxed)
@@ -180,6 +188,7 @@ impl Shared {
     /// Until the queue has no sender any more.
     fn write_queued(&self, queue: &Receiver<Arc<Handler>>) {
         let mut used = self.trim();
+        self.used_bytes.store(used, Relaxed);
         for handler in queue {
             self.queued_bytes.fetch_sub(handler.weight(), Relaxed);
             let entry = self.sealer.seal(&handler);
@@ -193,6 +202,7 @@ impl Shared {
             if used > self.max_bytes {
                 used = self.trim();
             }
+            self.used_bytes.store(used, Relaxed);
         }
     }
 

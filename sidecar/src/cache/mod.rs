@@ -88,6 +88,8 @@ pub struct CacheCounts {
     /// In memory, like their bytes.
     pub entries: u64,
     pub bytes: u64,
+    /// On disk, as far as known without looking there.
+    pub disk_bytes: u64,
 }
 
 struct Inner {
@@ -195,6 +197,7 @@ impl CompileCache {
             rejected: self.disk.as_ref().map_or(0, DiskTier::rejected),
             entries: inner.entries.len() as u64,
             bytes: inner.bytes,
+            disk_bytes: self.disk.as_ref().map_or(0, DiskTier::used_bytes),
         }
     }
 }
@@ -257,6 +260,29 @@ mod tests {
         let digest = handler("a", 1).digest;
         assert!(cache.get_or_compile(digest, || Err::<Handler, _>("no")).is_err());
         assert!(cache.get_or_compile(digest, || Ok::<_, &str>(handler("a", 1))).is_ok());
+    }
+
+    #[test]
+    fn when_the_first_compilation_fails_the_next_that_waits_compiles() {
+        let cache = CompileCache::new(1 << 20, None);
+        let attempts = AtomicU32::new(0);
+        let barrier = std::sync::Barrier::new(8);
+        let failed = AtomicU32::new(0);
+        std::thread::scope(|s| {
+            for _ in 0..8 {
+                s.spawn(|| {
+                    barrier.wait();
+                    let made = cache.get_or_compile(handler("a", 10).digest, || {
+                        let first = attempts.fetch_add(1, Ordering::SeqCst) == 0;
+                        if first { Err("no") } else { Ok(handler("a", 10)) }
+                    });
+                    failed.fetch_add(u32::from(made.is_err()), Ordering::SeqCst);
+                });
+            }
+        });
+        assert_eq!((attempts.load(Ordering::SeqCst), failed.load(Ordering::SeqCst)), (2, 1));
+        let counts = cache.counts();
+        assert_eq!((counts.hits, counts.misses, counts.entries), (6, 2, 1));
     }
 
     #[test]

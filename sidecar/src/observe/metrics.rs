@@ -19,6 +19,7 @@ pub const CACHE_HIT_RATE: &str = "nexus_cache_hit_rate";
 pub const CACHE_HITS_TOTAL: &str = "nexus_cache_hits_total";
 pub const CACHE_MISSES_TOTAL: &str = "nexus_cache_misses_total";
 pub const CACHE_REJECTED_TOTAL: &str = "nexus_cache_rejected_total";
+pub const CACHE_BYTES: &str = "nexus_cache_bytes";
 pub const PEAK_MEMORY_BYTES: &str = "nexus_peak_memory_bytes";
 pub const HOST_CALLS_TOTAL: &str = "nexus_host_calls_total";
 pub const ERRORS_TOTAL: &str = "nexus_errors_total";
@@ -71,6 +72,8 @@ struct ReadHandles {
     cache_hits: Counter,
     cache_misses: Counter,
     cache_rejected: Counter,
+    cache_memory_bytes: Gauge,
+    cache_disk_bytes: Gauge,
     peak_memory: Gauge,
     available: Gauge,
     active: Gauge,
@@ -102,6 +105,8 @@ impl Handles {
                     cache_hits: counter!(CACHE_HITS_TOTAL),
                     cache_misses: counter!(CACHE_MISSES_TOTAL),
                     cache_rejected: counter!(CACHE_REJECTED_TOTAL),
+                    cache_memory_bytes: gauge!(CACHE_BYTES, "tier" => "memory"),
+                    cache_disk_bytes: gauge!(CACHE_BYTES, "tier" => "disk"),
                     peak_memory: gauge!(PEAK_MEMORY_BYTES),
                     available: gauge!(POOL_INSTANCES, "state" => "available"),
                     active: gauge!(POOL_INSTANCES, "state" => "active"),
@@ -124,6 +129,8 @@ impl Handles {
         read.cache_hits.absolute(snapshot.cache_hits);
         read.cache_misses.absolute(snapshot.cache_misses);
         read.cache_rejected.absolute(snapshot.cache_rejected);
+        read.cache_memory_bytes.set(snapshot.cache_size_bytes as f64);
+        read.cache_disk_bytes.set(snapshot.cache_disk_bytes as f64);
         read.peak_memory.set(peak_memory_bytes as f64);
         read.available.set(snapshot.available_instances as f64);
         read.active.set(snapshot.active_instances as f64);
@@ -149,6 +156,7 @@ fn describe() {
         CACHE_REJECTED_TOTAL,
         "Entries of the disk cache that were bad, foreign or old, and were removed"
     );
+    describe_gauge!(CACHE_BYTES, "Bytes of compiled handlers by tier; of the disk, as far as this sidecar has looked");
     describe_gauge!(PEAK_MEMORY_BYTES, "Most memory that one execution has used since the start of the sidecar");
     describe_counter!(HOST_CALLS_TOTAL, "Calls out of the sandbox");
     describe_counter!(ERRORS_TOTAL, "Errors answered, by code");

@@ -265,6 +265,8 @@ mod tests {
             cache_hits: 9,
             cache_misses: 3,
             cache_rejected: 1,
+            cache_size_bytes: 500,
+            cache_disk_bytes: 8192,
             resident_states: 2,
             resident_state_bytes: 4096,
             ..Snapshot::default()
@@ -285,6 +287,8 @@ mod tests {
             ("nexus_cache_misses_total", 3.0),
             ("nexus_cache_rejected_total", 1.0),
             ("nexus_cache_hit_rate", 0.75),
+            ("nexus_cache_bytes{tier=\"memory\"}", 500.0),
+            ("nexus_cache_bytes{tier=\"disk\"}", 8192.0),
             ("nexus_resident_states", 2.0),
             ("nexus_resident_state_bytes", 4096.0),
         ] {
@@ -318,6 +322,7 @@ mod tests {
             metrics::CACHE_HITS_TOTAL,
             metrics::CACHE_MISSES_TOTAL,
             metrics::CACHE_REJECTED_TOTAL,
+            metrics::CACHE_BYTES,
             metrics::PEAK_MEMORY_BYTES,
             metrics::HOST_CALLS_TOTAL,
             metrics::ERRORS_TOTAL,

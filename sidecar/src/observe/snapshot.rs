@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub cache_rejected: u64,
     pub cache_entries: u64,
     pub cache_size_bytes: u64,
+    /// As far as the cache's writer knows.
+    pub cache_disk_bytes: u64,
 }
 
 impl Snapshot {
