@@ -1,0 +1,157 @@
+//! Stack style under attack: what a handler can do while its stack is deep or saved, and who asks for which style.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use nexus_protocol::ErrorCode;
+use nexus_protocol::message::{Status, SuspendMode};
+use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// One instance, so that whatever an execution left behind would be found by the next.
+fn one_instance(options: Options) -> (Watchdog, Sidecar, Client) {
+    let watchdog = Watchdog::seconds(120);
+    let sidecar = options.flag("max-instances", 1).listen();
+    let client = sidecar.connect();
+    (watchdog, sidecar, client)
+}
+
+fn calling(source: &str) -> Run {
+    Run::source(source).grant(&["ext:*", "state:read:*", "state:write:*"])
+}
+
+#[track_caller]
+fn suspended(client: &mut Client, source: &str) -> Segment {
+    let segment = client.run(calling(source));
+    assert_eq!(segment.status, Status::Suspended, "{segment:?}");
+    segment
+}
+
+/// A benign handler in each style.
+#[track_caller]
+fn works_in_both_styles(client: &mut Client) {
+    client.still_works();
+    let first = suspended(client, "const r = [1, 2].map(x => x + $ext.a.b(x)); return r");
+    let second = client.resume(&first.call().id, &json!(10));
+    assert_eq!(client.resume(&second.call().id, &json!(20)).value(), json!([11, 22]));
+}
+
+/// Calls at a depth, and does `then` there when it is resumed.
+fn deep(then: &str) -> String {
+    format!("const f = n => n ? [n].map(x => f(x - 1))[0] : g($ext.a.b(1)); const g = r => {{ {then} }}; return f(100)")
+}
+
+#[test]
+fn what_ends_an_execution_deep_in_a_resumed_stack_leaves_nothing_behind() {
+    let (_w, mut sidecar, mut client) = one_instance(Options::new());
+    let attacks = [
+        ("for (;;);", ErrorCode::Timeout),
+        ("try { for (;;); } catch {} finally { for (;;); }", ErrorCode::Timeout),
+        ("return (3n ** 8000000n).toString()", ErrorCode::Timeout),
+        ("const a = []; for (;;) a.push(new Uint8Array(1 << 20).fill(1))", ErrorCode::MemoryLimit),
+        ("for (;;) $state.x = 1", ErrorCode::ResourceLimit),
+        ("const h = () => h(); h()", ErrorCode::ExecutionError),
+        ("null.x", ErrorCode::ExecutionError),
+    ];
+    for (then, code) in attacks {
+        let timeout = if code == ErrorCode::Timeout { 150 } else { 20_000 };
+        let first = client.run(calling(&deep(then)).timeout_ms(timeout));
+        assert_eq!(first.status, Status::Suspended, "{first:?}");
+        assert_eq!(client.resume(&first.call().id, &json!(1)).code(), code, "{then}");
+        works_in_both_styles(&mut client);
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_deep_stack_that_runs_again_is_cancelled() {
+    let (_w, _s, mut client) = one_instance(Options::new());
+    let first = suspended(&mut client, &deep("for (;;);"));
+    let running = client.start_resume(&first.call().id, &json!(1));
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
+    assert!(client.cancel_request(running));
+    assert_eq!(client.segment(running).code(), ErrorCode::Cancelled);
+    works_in_both_styles(&mut client);
+}
+
+#[test]
+fn a_hundred_stacks_are_suspended_at_once() {
+    let (_w, _s, mut client) = one_instance(Options::new());
+    let source = "const f = n => n ? f(n - 1) + 1 : $ext.a.b(1); return f(50) + f(10)";
+    let firsts: Vec<Segment> = (0..100).map(|_| suspended(&mut client, source)).collect();
+    let seconds: Vec<Segment> =
+        firsts.iter().enumerate().rev().map(|(i, first)| client.resume(&first.call().id, &json!(i))).collect();
+    for (second, i) in seconds.iter().zip((0..100).rev()) {
+        assert_eq!(client.resume(&second.call().id, &json!(1000)).value(), json!(50 + i + 10 + 1000));
+    }
+    works_in_both_styles(&mut client);
+}
+
+#[test]
+fn the_largest_stack_that_can_be_configured_can_be_suspended_and_goes_on() {
+    let (_w, mut sidecar, mut client) = one_instance(Options::new().debug().flag("stack-size-bytes", 2 << 20));
+    // of some forty kinds of recursion, those whose saved frames take most for what they use of JavaScript's stack
+    let steps = [
+        "f()",
+        "JSON.stringify({a: {a: {a: {a: {toJSON() { return f() }}}}}})",
+        "[...function* () { yield f() }()][0]",
+    ];
+    for step in steps {
+        let source = format!(
+            "let called = false; const f = () => {{ try {{ {step} }} catch (e) {{ if (called || !(e instanceof RangeError)) throw e; $ext.a.b(1); called = true }} return 1 }}; f(); return called"
+        );
+        let first = client.run(calling(&source).timeout_ms(20_000));
+        assert_eq!(first.status, Status::Suspended, "{step}: {:?}", first.error);
+        assert_eq!(client.resume(&first.call().id, &json!(1)).value(), json!(true), "{step}");
+        works_in_both_styles(&mut client);
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn native_stack_suffices_for_every_hostile_recursion_in_stack_style() {
+    let (_w, mut sidecar, mut client) = one_instance(Options::new().flag("timeout-ms", 20_000));
+    let mut count = 0;
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers/hostile");
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let source = fs::read_to_string(&path).unwrap();
+        if !source.lines().any(|line| line.starts_with("// expect:") && line.contains("RangeError")) {
+            continue;
+        }
+        count += 1;
+        println!("{}", path.display());
+        client.run(calling(&source).suspend_mode(SuspendMode::Stack));
+        assert!(sidecar.is_running(), "{}", path.display());
+    }
+    assert!(count >= 5, "{count}");
+    works_in_both_styles(&mut client);
+}
+
+#[test]
+fn code_that_describes_a_failure_cannot_wait() {
+    let (_w, _s, mut client) = one_instance(Options::new().debug());
+    let thrown = client.run(calling("const [x] = [$ext]; throw {get message() { return x.a.b(1) }, name: 'N'}"));
+    assert_eq!(thrown.code(), ErrorCode::ExecutionError, "{thrown:?}");
+    let written = client.run(calling("const [x] = [$ext]; $state.k = {n: 1}; Object.defineProperty($state.k, 'n', {get: () => x.a.b(1), enumerable: true}); return 1"));
+    assert_eq!(written.status, Status::Error, "{written:?}");
+    works_in_both_styles(&mut client);
+}
+
+#[test]
+fn a_client_may_ask_for_a_style_and_a_handle_keeps_its_own() {
+    let (_w, _s, mut client) = one_instance(Options::new());
+    let promise = "const p = $ext.a.b(1); return [p instanceof Promise, await p]";
+    for (mode, is_promise) in [(SuspendMode::Await, true), (SuspendMode::Stack, false)] {
+        let first = client.run(calling(promise).suspend_mode(mode));
+        assert_eq!(client.resume(&first.call().id, &json!(7)).value(), json!([is_promise, 7]));
+    }
+    let handle = client.precompile("const r = $ext.a.b(1); return r").unwrap();
+    let as_recorded = client.run(Run::handle(&handle).grant(&["ext:*"]).suspend_mode(SuspendMode::Stack));
+    assert_eq!(client.resume(&as_recorded.call().id, &json!(7)).value(), 7);
+    let other = client.run(Run::handle(&handle).grant(&["ext:*"]).suspend_mode(SuspendMode::Await));
+    assert_eq!(other.code(), ErrorCode::InvalidArgument);
+}
