@@ -6,9 +6,9 @@
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { HelloInfo } from './messages.js';
-import type { ResidentState } from './resident.js';
+import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
-import { runHandler, type RunOptions, type RunResult } from './run.js';
+import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
 import type {
   AsyncResult,
   BufferContext,
@@ -92,7 +92,17 @@ export class NexusRuntime {
     return this.#core.createState(state);
   }
 
-  /** The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError. */
+  /**
+   * The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError.
+   *
+   * The type parameters describe the handler: `run<State, Exts, Result>(...)` has `state`, `extensions` and the mutations
+   * checked against them, and says what `value` is. Without them everything is as unknown as it is.
+   */
+  run(code: string, options?: RunOptions): Promise<RunResult>;
+  run<State extends object, Exts extends ExtensionsOf<Exts> = Extensions, Result = unknown>(
+    code: string,
+    options: RunOptions<State, Exts> & { state?: State | ResidentState | ResidentUse | Buffer },
+  ): Promise<RunResult<State, Result>>;
   async run(code: string, options: RunOptions = {}): Promise<RunResult> {
     return runHandler(this.#core, code, options);
   }

@@ -87,8 +87,18 @@ export class HandlerError extends Error {
   }
 }
 
+/** The same symbol in every copy of this package that a process loads (ESM and CommonJS, two versions). */
+const BRAND = Symbol.for('@nexus/sidecar.NexusError');
+
 export class NexusError extends Error {
+  /** `instanceof` holds across copies of this package: `require` and `import` of it give two classes. */
+  static override [Symbol.hasInstance](value: unknown): boolean {
+    if (this !== NexusError) return Function.prototype[Symbol.hasInstance].call(this, value);
+    return typeof value === 'object' && value !== null && BRAND in value;
+  }
+
   static {
+    Object.defineProperty(this.prototype, BRAND, { value: true });
     Object.defineProperty(this.prototype, 'name', { value: 'NexusError', configurable: true, writable: true });
   }
   readonly code: ErrorCode;

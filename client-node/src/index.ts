@@ -6,7 +6,7 @@ export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
 export { decodePayload, encodePayload } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';
-export type { ExtensionMethod, Extensions, RunOptions, RunResult, Segment } from './run.js';
+export type { ExtensionMethod, Extensions, ExtensionsOf, RunOptions, RunResult, Segment } from './run.js';
 export type {
   AsyncResult,
   BufferContext,

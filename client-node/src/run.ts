@@ -21,16 +21,21 @@ import type {
 } from './types.js';
 import { checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
 
+/** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
 export type ExtensionMethod = (...args: any[]) => unknown;
+/** By name and method. Own properties only. */
 export type Extensions = Readonly<Record<string, Readonly<Record<string, ExtensionMethod>>>>;
 
+/** What `Exts` must look like: any interface whose members hold methods, with or without an index signature. */
+export type ExtensionsOf<Exts> = { readonly [Name in keyof Exts]: { readonly [Method in keyof Exts[Name]]: ExtensionMethod } };
+
 /** What happened between two suspensions. */
-export interface Segment {
+export interface Segment<State extends object = Record<string, unknown>> {
   seq: number;
   status: ExecutionResult['status'];
   /** On a resident state: its version with this segment's mutations in it. */
   stateVersion?: number;
-  stateMutations: StateMutation[];
+  stateMutations: StateMutation<State>[];
   events: EmittedEvent[];
   viewCommands: ViewCommand[];
   logs: LogRecord[];
@@ -39,21 +44,22 @@ export interface Segment {
   metrics: ExecutionMetrics;
 }
 
-export interface RunOptions extends Omit<HandlerContext, 'extensionRegistry'> {
+export interface RunOptions<State extends object = Record<string, unknown>, Exts = Extensions>
+  extends Omit<HandlerContext, 'extensionRegistry'> {
   /** Own properties only: `{ http: { get: async (url) => ... } }`. */
-  extensions?: Extensions;
+  extensions?: Exts;
   /** Called at once for every segment, the last one included. What it throws ends the run and is thrown by it. */
-  onSegment?: (segment: Segment) => unknown;
+  onSegment?: (segment: Segment<State>) => unknown;
   /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
   signal?: AbortSignal;
   timeoutMs?: number;
 }
 
-export interface RunResult {
-  /** What the handler returned. */
-  value: unknown;
+export interface RunResult<State extends object = Record<string, unknown>, Result = unknown> {
+  /** What the handler returned. Its type is what the caller says: nothing checks it at run time. */
+  value: Result;
   /** The effects of all segments, in order. */
-  stateMutations: StateMutation[];
+  stateMutations: StateMutation<State>[];
   events: EmittedEvent[];
   viewCommands: ViewCommand[];
   logs: LogRecord[];

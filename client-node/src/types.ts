@@ -36,7 +36,10 @@ export interface BufferContext extends ContextBase {
   scope?: Buffer;
 }
 
-export type StateMutation = { op: 'set'; key: string; value: unknown } | { op: 'delete'; key: string };
+/** A change of one top-level key of `$state`. With a `State` type, each key carries its own type of value. */
+export type StateMutation<State extends object = Record<string, unknown>> = {
+  [Key in keyof State & string]: { op: 'set'; key: Key; value: State[Key] } | { op: 'delete'; key: Key };
+}[keyof State & string];
 
 export interface EmittedEvent {
   name: string;

@@ -1,0 +1,129 @@
+/** The package as it is installed: the packed tarball by require and by import, the README's examples, worker threads. */
+import assert from 'node:assert/strict';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
+import { Worker } from 'node:worker_threads';
+
+import { ended, sidecarBinary, WATCHDOG } from './sidecar.js';
+
+const packageRoot = fileURLToPath(new URL('..', import.meta.url));
+const folder = mkdtempSync(join(tmpdir(), 'nexus-package-'));
+after(() => rmSync(folder, { recursive: true }));
+const env = { ...process.env, NEXUS_SIDECAR_BIN: sidecarBinary() };
+
+function runNode(cwd: string, file: string): string {
+  const { status, stdout, stderr } = spawnSync(process.execPath, ['--unhandled-rejections=strict', file], {
+    cwd,
+    env,
+    encoding: 'utf8',
+    timeout: 30_000,
+  });
+  assert.equal(status, 0, `${file}: ${stderr}`);
+  return stdout.trim();
+}
+
+test('packed and installed, it is there by require and by import, types included, and the errors of both are one kind', { timeout: 120_000 }, () => {
+  const npm = { cwd: folder, env: { ...env, npm_config_cache: join(folder, '.npm') }, encoding: 'utf8' as const };
+  const packed = execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], { ...npm, cwd: packageRoot });
+  writeFileSync(join(folder, 'package.json'), '{"private":true}');
+  const tarball = join(folder, packed.trim().split('\n').at(-1) ?? '');
+  execFileSync('npm', ['install', '--offline', '--no-audit', '--no-fund', '--silent', tarball], npm);
+  const installed = join(folder, 'node_modules/@nexus/sidecar');
+  assert.deepEqual(readdirSync(installed).sort(), ['README.md', 'dist', 'package.json']);
+  const { dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as { dependencies?: object };
+  assert.equal(dependencies, undefined);
+  const use = `(async () => {
+    const runtime = new NexusRuntime();
+    console.log((await runtime.run('return $args + 1', { args: 41 })).value);
+    await runtime.shutdown();
+  })();`;
+  writeFileSync(join(folder, 'a.cjs'), `const { NexusRuntime } = require('@nexus/sidecar');\n${use}`);
+  writeFileSync(join(folder, 'b.mjs'), `import { NexusRuntime } from '@nexus/sidecar';\n${use}`);
+  writeFileSync(
+    join(folder, 'c.mjs'),
+    `import { createRequire } from 'node:module';
+     import * as esm from '@nexus/sidecar';
+     const cjs = createRequire(import.meta.url)('@nexus/sidecar');
+     const thrown = (module) => { try { new module.NexusRuntime({ nope: 1 }); } catch (error) { return error; } };
+     console.log(esm.NexusError !== cjs.NexusError, thrown(cjs) instanceof esm.NexusError, thrown(esm) instanceof cjs.NexusError,
+       new Error('x') instanceof esm.NexusError, Object.keys(esm).filter((name) => name !== 'default').every((name) => name in cjs));`,
+  );
+  assert.equal(runNode(folder, 'a.cjs'), '42');
+  assert.equal(runNode(folder, 'b.mjs'), '42');
+  assert.equal(runNode(folder, 'c.mjs'), 'true true true false true');
+  assert.throws(() => execFileSync(process.execPath, ['-e', `require('@nexus/sidecar/dist/cjs/core.js')`], { ...npm, stdio: 'pipe' }));
+  for (const [file, module] of [['t.cts', 'Node16'], ['t.mts', 'Node16']] as const) {
+    writeFileSync(join(folder, file), `import { NexusRuntime, type RunResult } from '@nexus/sidecar';\nexport const f = (r: NexusRuntime): Promise<RunResult> => r.run('');\n`);
+    const tsc = join(packageRoot, 'node_modules/typescript/bin/tsc');
+    const types = ['--types', 'node', '--typeRoots', join(packageRoot, 'node_modules/@types')];
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--module', module, '--moduleResolution', module, ...types, file], { cwd: folder, encoding: 'utf8' });
+    assert.equal(status, 0, stdout);
+  }
+});
+
+test('the examples of the README run', WATCHDOG, () => {
+  const readme = readFileSync(join(packageRoot, 'README.md'), 'utf8');
+  const examples = [...readme.matchAll(/```js\n([^]*?)```/g)].map(([, code]) => code ?? '');
+  assert.ok(examples.length >= 3);
+  for (const [index, code] of examples.entries()) {
+    const file = join(packageRoot, 'test-dist', `readme-${index}.mjs`);
+    writeFileSync(file, code);
+    runNode(packageRoot, file);
+  }
+});
+
+test('a process with a suspended execution and an idle runtime ends by itself', WATCHDOG, () => {
+  const file = join(packageRoot, 'test-dist', 'suspended-exit.mjs');
+  writeFileSync(
+    file,
+    `import { NexusRuntime } from '@nexus/sidecar';
+     const runtime = new NexusRuntime();
+     const { status } = await runtime.executeHandler('return await $ext.a.b()', { capabilities: ['ext:*'] });
+     console.log(status);`,
+  );
+  assert.equal(runNode(packageRoot, file), 'suspended');
+});
+
+/** Node does not reap the children of a worker that was terminated: a dead one stays in the table until this process ends. */
+async function dead(pid: number): Promise<void> {
+  while (!/\) [ZX] /.test(readFileSync(`/proc/${pid}/stat`, 'utf8'))) await new Promise((resolve) => setTimeout(resolve, 10));
+}
+
+const WORKER = `
+  const { parentPort, workerData } = require('node:worker_threads');
+  const { NexusRuntime } = require(workerData.entry);
+  (async () => {
+    const runtime = new NexusRuntime();
+    const { pid } = await runtime.start();
+    const { value } = await runtime.run('return $args * 2', { args: workerData.n });
+    parentPort.postMessage({ pid, value });
+    if (workerData.busy) await runtime.run('for (;;);', { timeoutMs: 0 }).catch(() => undefined);
+    await runtime.shutdown();
+  })();`;
+
+test('runtimes live in several worker threads; one that is terminated while busy takes its sidecar along', WATCHDOG, async () => {
+  const entry = join(packageRoot, 'dist/cjs/index.js');
+  const start = (n: number, busy: boolean): { worker: Worker; said: Promise<{ pid: number; value: number }>; exit: Promise<unknown> } => {
+    const worker = new Worker(WORKER, { eval: true, workerData: { entry, n, busy }, env });
+    const said = new Promise<{ pid: number; value: number }>((resolve, reject) => {
+      worker.once('message', resolve);
+      worker.once('error', reject);
+    });
+    return { worker, said, exit: new Promise((resolve) => worker.once('exit', resolve)) };
+  };
+  const workers = [start(1, true), start(2, false), start(3, true)];
+  const said = await Promise.all(workers.map((worker) => worker.said));
+  assert.deepEqual(said.map(({ value }) => value), [2, 4, 6]);
+  await workers[0]?.worker.terminate();
+  await dead(said[0]?.pid ?? 0);
+  await workers[1]?.exit;
+  await ended(said[1]?.pid ?? 0);
+  // The third has gone on all the while.
+  process.kill(said[2]?.pid ?? 0, 0);
+  await workers[2]?.worker.terminate();
+  await dead(said[2]?.pid ?? 0);
+});

@@ -1,0 +1,65 @@
+/** What the compiler must accept and refuse. Never run: `tsc` on the tests is the test. */
+import { NexusError, type NexusRuntime, type Segment, type StateMutation } from '@nexus/sidecar';
+
+interface State {
+  count: number;
+  user?: { name: string };
+}
+
+interface Exts {
+  http: { get(url: string): Promise<string> };
+}
+
+export async function checked(runtime: NexusRuntime): Promise<number> {
+  const http = { get: async (url: string) => url };
+  const result = await runtime.run<State, Exts, number>('return $state.count', { state: { count: 1 }, extensions: { http } });
+  const value: number = result.value;
+  for (const mutation of result.stateMutations) {
+    if (mutation.op === 'set' && mutation.key === 'count') mutation.value.toFixed();
+    // @ts-expect-error no such key
+    if (mutation.key === 'counter') return 0;
+  }
+  // @ts-expect-error the value is a number
+  const text: string = result.value;
+  // @ts-expect-error a state of another type
+  await runtime.run<State, Exts>('', { state: { count: 'x' } });
+  // @ts-expect-error a method is missing
+  await runtime.run<State, Exts>('', { extensions: { http: {} } });
+  // @ts-expect-error an extension with another signature
+  await runtime.run<State, Exts>('', { extensions: { http: { get: (url: number) => Promise.resolve(`${url}`) } } });
+  // @ts-expect-error an extension holds methods
+  await runtime.run<State, { http: { get: string } }>('', {});
+  await runtime.run<State>('', { onSegment: (segment: Segment<State>) => segment.stateMutations[0]?.key });
+  return value + text.length;
+}
+
+export async function unchecked(runtime: NexusRuntime): Promise<unknown> {
+  // Parameters of extensions need no types; a class with a private state may be one.
+  const { value, stateMutations } = await runtime.run('return 1', { state: { any: 1 }, extensions: { http: { get: async (url) => url } } });
+  const mutation: StateMutation | undefined = stateMutations[0];
+  // @ts-expect-error unknown until it is looked at
+  value.length;
+  // @ts-expect-error no such option
+  await runtime.run('', { timeout: 5 });
+  // @ts-expect-error a handler is text
+  await runtime.run(5);
+  return mutation?.key;
+}
+
+export function errors(error: unknown): string {
+  if (!(error instanceof NexusError)) return 'foreign';
+  switch (error.code) {
+    case 'TIMEOUT':
+      return String(error.retryable);
+    // @ts-expect-error no such code
+    case 'TIMED_OUT':
+      return '';
+    default:
+      return error.location === undefined ? error.message : String(error.location.line);
+  }
+}
+
+export async function disposed(create: () => NexusRuntime): Promise<void> {
+  await using runtime = create();
+  await runtime.ping();
+}
