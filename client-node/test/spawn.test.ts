@@ -112,7 +112,7 @@ test('starts after early deaths wait longer and longer', async () => {
   const runtime = new NexusRuntime({ binaryPath: program('crashes', 'exit 1') });
   const startedAt = performance.now();
   for (let call = 0; call < 4; call++) assert.equal((await failure(runtime.ping())).code, 'SIDECAR_GONE');
-  const waits = 50 + 100 + 200;
+  const waits = (50 + 100 + 200) / 2; // a random half is taken off each
   assert.ok(performance.now() - startedAt >= waits);
 });
 
