@@ -138,6 +138,9 @@ pub const DEFAULT_MAX_QUEUED: u64 = 1_000;
 /// Time an execution may wait for an instance.
 pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 
+/// What an overloaded sidecar asks its clients to wait: longer than most handlers run.
+pub const RETRY_AFTER_MS: u64 = 50;
+
 /// Bytes of requests that wait for an instance, of all connections together: without it, `maxQueued` large frames would
 /// be as many times `maxFrameBytes`.
 pub const MAX_QUEUED_BYTES: usize = 256 << 20;
@@ -196,6 +199,58 @@ pub const STATE_ENTRY_BYTES: u64 = 128;
 pub const STATE_BYTES: u64 = 256;
 /// Longest key: as long as a handler can name.
 pub const MAX_STATE_KEY_BYTES: usize = 1024;
+
+// ---- Bytes that cross the boundary ----------------------------------------------------------------------------
+
+/// Bytes of one value that a host call takes or gives: a state value, an event's payload, the arguments of an extension
+/// call. A quarter of a frame, so that what a segment carries fits one; checked before anything is copied.
+pub const MAX_HOST_CALL_BYTES: u64 = 16 << 20;
+
+/// Bytes that the host calls of one execution may copy, in both directions together. Ten thousand host calls of
+/// [`MAX_HOST_CALL_BYTES`] would copy 160 GiB; this is a fraction of a second.
+pub const MAX_COPIED_BYTES: u64 = 256 << 20;
+
+/// Name of a key, event, view, extension or method.
+pub const MAX_NAME_BYTES: usize = 1024;
+
+/// Random bytes of one call: what the Web's `getRandomValues` allows.
+pub const MAX_RANDOM_BYTES: usize = 65_536;
+
+/// Missing capabilities of one execution that are logged one by one; all are counted.
+pub const MAX_LOGGED_VIOLATIONS: usize = 16;
+
+// ---- The kill ladder: how a run that has to end is ended ---------------------------------------------------------
+
+/// Between the interrupt word, which QuickJS polls, and taking the memory away, which stops native code.
+pub const KILL_GRACE_MS: u64 = 10;
+
+/// From the moment a run has to end to giving its thread up. A run that the two steps before did not end is stuck in a host
+/// call or in the kernel; on a busy machine a healthy one may be late by tens of milliseconds.
+pub const RETIRE_GRACE_MS: u64 = 1_000;
+
+/// What a request may take beside the time of its guest (decoding, parsing, encoding) before its thread is given up.
+pub const HOST_GRACE_MS: u64 = 5_000;
+
+/// Threads that were given up and have not come back. One more ends the process: each holds a stack and an instance, and so
+/// many mean that something is broken that a restart repairs.
+pub const MAX_RETIRED_THREADS: usize = 4;
+
+/// For how long the books of the server or its only poller may be held by one thread before the process ends.
+pub const PROCESS_GRACE_MS: u64 = 10_000;
+
+/// What a process that gives up takes to answer what it can.
+pub const FAREWELL_MS: u64 = 200;
+
+// ---- The sidecar's own log ----------------------------------------------------------------------------------
+
+/// Text of one record, before escapes.
+pub const MAX_LOG_RECORD_BYTES: usize = 8 << 10;
+
+/// Records at level warn and below that are written in one second; the rest is counted and summed up.
+pub const MAX_LOG_RECORDS_PER_SECOND: u32 = 50;
+
+/// Records that may come at once after a quiet time.
+pub const LOG_BURST_RECORDS: u32 = 200;
 
 // ---- Clients --------------------------------------------------------------------------------------------------
 

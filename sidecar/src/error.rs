@@ -30,6 +30,8 @@ pub enum ExitCode {
     /// The guest module is not the one that this build expects.
     GuestMismatch = 6,
     Internal = 70,
+    /// Threads were stuck for good, or something was lost that the process cannot do without. The log says what.
+    Stuck = 71,
     ParentGone = 75,
 }
 
@@ -108,6 +110,7 @@ mod tests {
             (ExitCode::EngineInit, 5),
             (ExitCode::GuestMismatch, 6),
             (ExitCode::Internal, 70),
+            (ExitCode::Stuck, 71),
             (ExitCode::ParentGone, 75),
         ];
         for (code, number) in numbers {

@@ -16,6 +16,8 @@ pub mod engine;
 pub mod error;
 /// One execution, from its first segment to its end.
 pub mod execution;
+/// Faults on purpose, for tests.
+pub mod faults;
 /// Metrics and health over HTTP.
 pub mod http;
 /// Signals, the parent, the service manager, the end of the process.

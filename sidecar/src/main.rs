@@ -6,7 +6,7 @@ use nexus_sidecar::cli::{self, Command};
 use nexus_sidecar::error::{ExitCode, StartError};
 use nexus_sidecar::{commands, engine, serve};
 
-fn main() {
+pub fn main() {
     let code = match main_exec() {
         Ok(code) => code,
         // whoever reads the output has seen enough

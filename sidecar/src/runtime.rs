@@ -59,6 +59,8 @@ pub struct Load {
     pub queued: u64,
     pub resident_states: u64,
     pub resident_state_bytes: u64,
+    pub retired_threads: u64,
+    pub retired_threads_total: u64,
 }
 
 impl Runtime {
@@ -215,7 +217,12 @@ impl Runtime {
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
         let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
+        let asked = Instant::now();
         let found = self.find(request.code, request.suspend_mode, left, register)?;
+        if found.took.is_none() {
+            // it may have waited for somebody else's compilation
+            totals.queued += asked.elapsed();
+        }
         totals.cache_hit = found.cache_hit;
         totals.compilation = found.took;
         if input.strict {
@@ -227,17 +234,19 @@ impl Runtime {
         Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
     }
 
-    /// Goes on with a suspended execution.
+    /// Goes on with a suspended execution. `queued`: how long the request has waited.
     pub fn resume(
         &self,
-        execution: Execution,
+        mut execution: Execution,
         id: SuspensionId,
         answer: Answer<'_>,
+        queued: Duration,
         register: Register<'_>,
     ) -> (Report, Progress) {
         if execution.is_parked() {
             self.observer.record_suspension(SuspensionEvent::Unparked);
         }
+        execution.has_waited(queued);
         let mode = execution.mode();
         let (report, progress) = match execution.awake(|| self.lease(mode)) {
             Ok(awake) => {
@@ -253,6 +262,13 @@ impl Runtime {
     pub fn give_back(&self, instance: Option<crate::engine::Instance>) {
         if let Some(took) = instance.and_then(|i| self.pools.give_back(i)) {
             self.observer.record_reset(took);
+        }
+    }
+
+    /// Frees an instance that is not to be used again.
+    pub fn drop_instance(&self, instance: Option<crate::engine::Instance>) {
+        if let Some(instance) = instance {
+            self.pools.forget(instance.mode());
         }
     }
 
@@ -326,6 +342,8 @@ impl Runtime {
             queued: load.queued,
             resident_states: load.resident_states,
             resident_state_bytes: load.resident_state_bytes,
+            retired_threads: load.retired_threads,
+            retired_threads_total: load.retired_threads_total,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             cache_rejected: cache.rejected,

@@ -41,6 +41,9 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
+    if let Some(plan) = crate::faults::planned() {
+        log::warn!("faults are planned: {plan}");
+    }
     loaded.describe().lines().for_each(|line| log::debug!("configuration: {line}"));
     let mode = place.mode();
     let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };

@@ -177,6 +177,7 @@ Exit status:
   5   the engine cannot start
   6   the guest module is not the one that this build expects
   70  a fault of its own
+  71  threads were stuck for good, or something was lost that the process needs
   75  the parent is gone";
 
 const SERVE_EXAMPLES: &str = "\

@@ -79,11 +79,11 @@ impl Local {
         let (report, progress) = match resume.resolution {
             Resolution::Value(value) => {
                 let answer = Answer::Value(value.unwrap_or(NIL));
-                self.runtime.resume(*execution, id, answer, &mut |_| {})
+                self.runtime.resume(*execution, id, answer, Duration::ZERO, &mut |_| {})
             }
             Resolution::Failure(failure) => {
                 let described = rmp_serde::to_vec_named(&failure).unwrap_or_default();
-                self.runtime.resume(*execution, id, Answer::Failure(&described), &mut |_| {})
+                self.runtime.resume(*execution, id, Answer::Failure(&described), Duration::ZERO, &mut |_| {})
             }
         };
         self.keep(progress);

@@ -6,17 +6,11 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
 use nexus_protocol::{CapabilitySet, EffectList, WireError};
 
 use super::host::HOST_CALLS;
 use super::state::StateView;
-
-/// Longest name of a key, event, view, extension or method.
-pub const MAX_NAME_BYTES: usize = 1024;
-/// Most random bytes in one call (the guest's own limit).
-pub const MAX_RANDOM_BYTES: usize = 65_536;
-/// Violations of one execution that are kept for the log.
-const MAX_VIOLATIONS: usize = 16;
 
 /// Limits of one execution. The configured ones, or narrower ones that the request gave.
 #[derive(Clone, Debug)]
@@ -86,6 +80,7 @@ pub struct Context {
     total_mutations: u64,
     total_events: u64,
     effect_bytes: u64,
+    copied_bytes: u64,
     log_bytes: u64,
     logs_dropped: bool,
     now_ms: Option<f64>,
@@ -112,6 +107,7 @@ impl Context {
             total_mutations: 0,
             total_events: 0,
             effect_bytes: 0,
+            copied_bytes: 0,
             log_bytes: 0,
             logs_dropped: false,
             now_ms: None,
@@ -151,6 +147,19 @@ impl Context {
         self.limit("maxHostCalls", self.limits.host_calls, total)
     }
 
+    /// Room for one value from the guest; asked before it is copied.
+    pub fn take_in(&mut self, bytes: usize) -> Result<(), Breach> {
+        self.limit("maxHostCallBytes", MAX_HOST_CALL_BYTES, bytes as u64)?;
+        self.copy(bytes)
+    }
+
+    /// Bytes that a host call is about to copy, either way. An instance is free of the watchdog meanwhile, so all of them
+    /// together are bounded too.
+    pub fn copy(&mut self, bytes: usize) -> Result<(), Breach> {
+        self.copied_bytes += bytes as u64;
+        self.limit("maxCopiedBytes", MAX_COPIED_BYTES, self.copied_bytes)
+    }
+
     /// Host calls so far: name and count, those that happened.
     pub fn host_calls(&self) -> impl Iterator<Item = (&'static str, u64)> + '_ {
         HOST_CALLS.into_iter().zip(self.counts).filter(|(_, n)| *n > 0)
@@ -171,7 +180,7 @@ impl Context {
     /// Notes a missing capability; the answer to the guest.
     pub fn deny(&mut self, token: String) -> Result<i32, i32> {
         log::debug!("capability violation: {token}");
-        if self.violations.len() < MAX_VIOLATIONS {
+        if self.violations.len() < MAX_LOGGED_VIOLATIONS {
             self.violations.push(token);
         }
         Err(super::abi::result::DENIED)
@@ -248,7 +257,7 @@ impl Context {
 
     /// The number of the call, which the guest expects to count up from 0.
     pub fn record_call(&mut self, mut call: NewCall) -> Result<i32, i32> {
-        self.count_effect(call.args.len())?;
+        self.count_effect(call.extension.len() + call.method.len() + call.args.len())?;
         call.number = self.calls;
         self.calls += 1;
         let number = i32::try_from(call.number).map_err(|_| super::abi::result::INTERNAL)?;

@@ -6,20 +6,24 @@
 //!    ^                 |  ^   |
 //!    +------- end -----+  |   | watchdog: only from Running
 //!                         v   v
-//!                       Watchdog ----> Killed           (the watchdog thread; memory is gone for good)
+//!                       Watchdog ----> Killed --> Gone  (the watchdog thread; memory is gone for good)
 //! ```
 //!
 //! The watchdog first sets the interrupt word, which QuickJS polls, and after a grace period takes the memory away, which
 //! stops native code anywhere. It never does so while the guest is inside a host call: a fault there would be in Rust code.
+//! Whoever owns the running thread asks `overdue` whether both steps were in vain, and gives the thread up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::ffi::LinearMemory;
+use nexus_protocol::limits::{KILL_GRACE_MS, RETIRE_GRACE_MS};
 
-/// Time between the interrupt word and the hard kill.
-pub const KILL_GRACE: Duration = Duration::from_millis(10);
+use super::ffi::LinearMemory;
+use crate::faults::{self, Point};
+
+const KILL_GRACE_MICROS: u64 = KILL_GRACE_MS * 1000;
+const RETIRE_GRACE_MICROS: u64 = RETIRE_GRACE_MS * 1000;
 
 /// Why a run was stopped from outside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +47,7 @@ const RUNNING: u8 = 1;
 const HOST: u8 = 2;
 const WATCHDOG: u8 = 3;
 const KILLED: u8 = 4;
+const GONE: u8 = 5;
 
 const NO_DEADLINE: u64 = u64::MAX;
 
@@ -68,8 +73,11 @@ pub struct RunControl {
     cause: AtomicU8,
     epoch: Instant,
     deadline: AtomicU64,
+    /// When the watchdog first found that the run has to end.
+    due_since: AtomicU64,
     interrupted_at: AtomicU64,
     interrupt_word: AtomicU32,
+    given_up: AtomicBool,
     memory: LinearMemory,
 }
 
@@ -81,8 +89,10 @@ impl RunControl {
             cause: AtomicU8::new(0),
             epoch: Instant::now(),
             deadline: AtomicU64::new(NO_DEADLINE),
+            due_since: AtomicU64::new(NO_DEADLINE),
             interrupted_at: AtomicU64::new(NO_DEADLINE),
             interrupt_word: AtomicU32::new(interrupt_word),
+            given_up: AtomicBool::new(false),
             memory,
         })
     }
@@ -97,6 +107,7 @@ impl RunControl {
     /// The guest is about to run. A stop since `arm` still counts.
     pub fn begin(&self, deadline: Option<Instant>) {
         debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
+        self.due_since.store(NO_DEADLINE, Ordering::Relaxed);
         self.interrupted_at.store(NO_DEADLINE, Ordering::Relaxed);
         let at = deadline.map_or(NO_DEADLINE, |d| micros_since(self.epoch, d));
         self.deadline.store(at, Ordering::SeqCst);
@@ -117,6 +128,7 @@ impl RunControl {
         if self.leave(RUNNING, IDLE) {
             Ended::Intact(cause())
         } else {
+            self.state.store(GONE, Ordering::Release);
             Ended::Killed(cause().unwrap_or(StopCause::Deadline))
         }
     }
@@ -146,46 +158,72 @@ impl RunControl {
         self.deadline.store(0, Ordering::SeqCst);
     }
 
-    /// Whether it still runs, `by` after its deadline or after it was told to stop.
+    /// Its thread was replaced: whatever becomes of it, nobody waits for it any more.
+    pub fn give_up(&self) {
+        self.given_up.store(true, Ordering::Release);
+    }
+
+    /// Whether it still runs and somebody waits for it, `by` after its deadline or after it was told to stop.
     pub fn is_overdue(&self, now: Instant, by: Duration) -> bool {
         let state = self.state.load(Ordering::SeqCst);
         let ends = [self.interrupted_at.load(Ordering::Relaxed), self.deadline.load(Ordering::Acquire)];
         // a deadline of 0 means "now", and does not say since when
         let Some(end) = ends.into_iter().find(|at| *at != NO_DEADLINE && *at != 0) else { return false };
         let late = end.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
-        state != IDLE && state != KILLED && micros_since(self.epoch, now) > late
+        !matches!(state, IDLE | GONE) && !self.given_up.load(Ordering::Acquire) && micros_since(self.epoch, now) > late
     }
 
     /// One look of the watchdog. True while something runs.
     pub fn patrol(&self, now: Instant) -> bool {
         let state = self.state.load(Ordering::SeqCst);
-        if state == IDLE || state == KILLED {
+        if state == IDLE || state == GONE {
             return false;
         }
         let now = micros_since(self.epoch, now);
         if now < self.deadline.load(Ordering::Acquire) {
             return true;
         }
+        if self.due_since.load(Ordering::Relaxed) == NO_DEADLINE {
+            self.due_since.store(now, Ordering::Relaxed);
+        }
         let interrupted_at = self.interrupted_at.load(Ordering::Relaxed);
         let kill = interrupted_at != NO_DEADLINE;
-        if kill && now < interrupted_at.saturating_add(KILL_GRACE.as_micros() as u64) {
+        if kill && now < interrupted_at.saturating_add(KILL_GRACE_MICROS) {
             return true;
         }
         if self.state.compare_exchange(RUNNING, WATCHDOG, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            return true; // in a host call, or just ended: look again at the next tick
+            return true; // in a host call, killed, or just ended: look again at the next tick
         }
         let _ = self.cause.compare_exchange(0, StopCause::Deadline as u8, Ordering::AcqRel, Ordering::Relaxed);
         let mut next = RUNNING;
         if kill {
-            match self.memory.revoke() {
+            match faults::io(Point::Kill).and_then(|()| self.memory.revoke()) {
                 Ok(()) => next = KILLED,
-                Err(e) => log::error!("cannot take the memory of a run away: {e}"),
+                Err(e) => {
+                    log::error!("cannot take the memory of a run away: {e}");
+                    self.interrupted_at.store(now, Ordering::Relaxed);
+                }
             }
         } else {
             let _ = self.memory.store_u32(self.interrupt_word.load(Ordering::Relaxed), 1);
             self.interrupted_at.store(now, Ordering::Relaxed);
         }
         self.state.store(next, Ordering::Release);
-        next == RUNNING
+        true
+    }
+
+    /// Why this run had to end, if it should have long ago and has not: its thread is stuck where nothing reaches it.
+    pub fn overdue(&self, now: Instant) -> Option<StopCause> {
+        let due_since = self.due_since.load(Ordering::Relaxed);
+        if due_since == NO_DEADLINE || matches!(self.state.load(Ordering::Acquire), IDLE | GONE) {
+            return None;
+        }
+        if micros_since(self.epoch, now) < due_since.saturating_add(RETIRE_GRACE_MICROS) {
+            return None;
+        }
+        Some(match self.cause.load(Ordering::Acquire) {
+            c if c == StopCause::Cancelled as u8 => StopCause::Cancelled,
+            _ => StopCause::Deadline,
+        })
     }
 }

@@ -6,14 +6,16 @@
 
 use std::sync::Arc;
 
+use nexus_protocol::limits::{MAX_NAME_BYTES, MAX_RANDOM_BYTES};
 use nexus_protocol::payload;
 use wasmedge_sdk::{ValType, WasmValue};
 
 use super::abi::{self, result};
-use super::context::{Breach, Context, MAX_NAME_BYTES, MAX_RANDOM_BYTES, NewCall};
+use super::context::{Breach, Context, NewCall};
 use super::control::{HostCallGuard, RunControl};
 use super::ffi::{HostTrap, Import, LinearMemory, guarded};
 use super::keeper::Park;
+use crate::faults::{self, Point};
 
 /// Host data of one instance.
 #[derive(Debug, Default)]
@@ -72,13 +74,6 @@ impl Guest<'_> {
         String::from_utf8(self.bytes(i, MAX_NAME_BYTES)?).map_err(|_| result::INVALID)
     }
 
-    /// A payload that the guest made: one well-formed value, as clients may rely on.
-    fn payload(&self, i: usize) -> Result<Vec<u8>, i32> {
-        let bytes = self.bytes(i, abi::MAX_VALUE_BYTES)?;
-        payload::validate(&bytes).map_err(|_| result::INVALID)?;
-        Ok(bytes)
-    }
-
     /// Copies `bytes` to arguments i (address) and i + 1 (capacity) if they fit, and returns their length.
     fn reply(&self, i: usize, bytes: &[u8]) -> Result<i32, i32> {
         if bytes.len() > abi::MAX_VALUE_BYTES {
@@ -91,6 +86,16 @@ impl Guest<'_> {
     }
 }
 
+impl Call<'_> {
+    /// A payload that the guest made: one well-formed value, as clients may rely on.
+    fn payload(&mut self, i: usize) -> Result<Vec<u8>, i32> {
+        self.context.take_in(self.guest.u32(i + 1) as usize)?;
+        let bytes = self.guest.bytes(i, abi::MAX_VALUE_BYTES)?;
+        payload::validate(&bytes).map_err(|_| result::INVALID)?;
+        Ok(bytes)
+    }
+}
+
 type Answer = Result<i32, i32>;
 
 fn state_get(call: &mut Call<'_>) -> Answer {
@@ -99,6 +104,8 @@ fn state_get(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("state:read:{key}"));
     }
     let read_only = if call.context.capabilities.can_write_state(&key) { 0 } else { abi::READ_ONLY_FLAG };
+    let len = call.context.state.get(&key).ok_or(result::NOT_FOUND)?.len();
+    call.context.copy(len)?;
     let value = call.context.state.get(&key).ok_or(result::NOT_FOUND)?;
     Ok(call.guest.reply(2, value)? | read_only)
 }
@@ -108,7 +115,7 @@ fn state_set(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_write_state(&key) {
         return call.context.deny(format!("state:write:{key}"));
     }
-    let value = call.guest.payload(2)?;
+    let value = call.payload(2)?;
     call.context.record_set(&key, &value)?;
     Ok(0)
 }
@@ -134,6 +141,7 @@ fn state_keys(call: &mut Call<'_>) -> Answer {
         return call.context.deny("state:read:*".into());
     }
     let keys = call.context.state.keys();
+    call.context.copy(keys.len())?;
     call.guest.reply(0, &keys)
 }
 
@@ -142,13 +150,13 @@ fn emit_event(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_emit(&name) {
         return call.context.deny(format!("events:emit:{name}"));
     }
-    let payload = call.guest.payload(2)?;
+    let payload = call.payload(2)?;
     call.context.record_event(&name, &payload)?;
     Ok(0)
 }
 
 fn view_command(call: &mut Call<'_>) -> Answer {
-    let bytes = call.guest.payload(0)?;
+    let bytes = call.payload(0)?;
     let mut parts = payload::array_items(&bytes).map_err(|_| result::INVALID)?.flatten();
     let (Some(view), Some(command), Some(params)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(result::INVALID);
@@ -175,7 +183,7 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
             return Err(result::NO_METHOD);
         }
     }
-    let args = call.guest.payload(4)?;
+    let args = call.payload(4)?;
     call.context.record_call(NewCall { extension, method, args, number: 0 })
 }
 
@@ -192,6 +200,7 @@ fn ext_query(call: &mut Call<'_>) -> Answer {
         _ => return Err(result::INVALID),
     };
     let bytes = rmp_serde::to_vec(&names).map_err(|_| result::INTERNAL)?;
+    call.context.copy(bytes.len())?;
     call.guest.reply(3, &bytes)
 }
 
@@ -199,6 +208,7 @@ fn log_record(call: &mut Call<'_>) -> Answer {
     let level = call.guest.u32(0);
     // cut before it is copied: a handler may hand over megabytes
     let len = (call.guest.u32(2) as usize).min(call.context.log_bytes_left() + 1);
+    call.context.copy(len)?;
     let mut text = call.guest.memory.read_vec(call.guest.u32(1), len).map_err(|_| result::INVALID)?;
     while let Err(e) = std::str::from_utf8(&text) {
         let good = e.valid_up_to();
@@ -220,6 +230,7 @@ fn random_bytes(call: &mut Call<'_>) -> Answer {
     if len > MAX_RANDOM_BYTES {
         return Err(result::INVALID);
     }
+    call.context.copy(len)?;
     let mut bytes = vec![0; len];
     crate::os::fill_random(&mut bytes).map_err(|_| result::INTERNAL)?;
     call.guest.memory.write(call.guest.u32(0), &bytes).map_err(|_| result::INVALID)?;
@@ -239,6 +250,7 @@ fn host_call(
         return Ok(result::INTERNAL);
     };
     let _inside: HostCallGuard<'_> = control.enter_host().ok_or(HostTrap)?;
+    faults::pass(Point::HostCall);
     let answer = match context.count_call(index) {
         Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context }),
         Err(breach) => Err(breach.into()),

@@ -3,17 +3,21 @@
 //! It ticks while something runs and for a moment after, looks now and then while something waits for its time, and sleeps
 //! otherwise: a run that starts while it sleeps wakes it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, Weak};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::control::RunControl;
+use crate::error::ExitCode;
 
 /// Time between two looks.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Time between two looks when nothing runs, but something waits for its time.
 const SLOW_TICK: Duration = Duration::from_millis(20);
+/// Time between two looks when there is nothing to look at: a thread that is stuck without a run is found as well.
+const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Looks without anything running before it sleeps.
 const IDLE_TICKS: u32 = 200;
 
@@ -57,7 +61,14 @@ impl Watchdog {
             wake: Condvar::new(),
         });
         let own = inner.clone();
-        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(move || own.run())?;
+        let life = move || {
+            // without this thread no run would ever be stopped
+            if catch_unwind(AssertUnwindSafe(|| own.run())).is_err() {
+                log::error!("the watchdog panicked: the process ends with exit code {}", ExitCode::Stuck as u8);
+                crate::os::exit_now(ExitCode::Stuck as u8);
+            }
+        };
+        let thread = std::thread::Builder::new().name("watchdog".into()).spawn(life)?;
         Ok(Self { inner, thread: Some(thread) })
     }
 
@@ -117,7 +128,7 @@ impl Inner {
             // what began before `asleep` was visible is seen here; what begins after notifies
             let vigilance = self.patrol(Instant::now());
             if vigilance != Vigilance::Full && !self.stop.load(Ordering::SeqCst) {
-                let timeout = if vigilance == Vigilance::Slow { SLOW_TICK } else { Duration::from_secs(3600) };
+                let timeout = if vigilance == Vigilance::Slow { SLOW_TICK } else { HEARTBEAT };
                 let (guard, waited) = self.wake.wait_timeout(guard, timeout).unwrap_or_else(PoisonError::into_inner);
                 drop(guard);
                 if !waited.timed_out() {

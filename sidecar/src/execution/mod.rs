@@ -102,6 +102,11 @@ impl Execution {
         Account { handler, totals, outstanding: Vec::new() }.finish_segment(instance, segment)
     }
 
+    /// Its next segment has waited for its turn, which counts.
+    pub fn has_waited(&mut self, queued: Duration) {
+        self.account.totals.queued += queued;
+    }
+
     pub fn outstanding(&self) -> &[Outstanding] {
         &self.account.outstanding
     }
@@ -190,6 +195,11 @@ impl Awake {
         let Some(deadline) = account.totals.deadline() else {
             return (timed_out(&account.totals), Progress::Finished(Some(instance)));
         };
+        let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
+        let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
+        if count > limit {
+            return (account.totals.failure(memory_error(limit, count)), Progress::Finished(Some(instance)));
+        }
         let answer = match answer {
             Answer::Value(bytes) => Ok(bytes),
             Answer::Failure(bytes) => Err(bytes),
@@ -264,12 +274,23 @@ impl Account {
 }
 
 fn timed_out(totals: &Totals) -> Report {
-    totals.failure(timeout_error(totals.timeout))
+    totals.failure(timeout_error(totals))
 }
 
-fn timeout_error(timeout: Option<Duration>) -> WireError {
-    let ms = timeout.map_or(0, |t| t.as_millis() as u64);
-    WireError::new(ErrorCode::Timeout, format!("the execution used up its {ms} ms")).with_context_number("limit", ms)
+fn timeout_error(totals: &Totals) -> WireError {
+    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
+    WireError::new(ErrorCode::Timeout, format!("the execution used up its {ms} ms"))
+        .with_context_text("resource", "timeoutMs")
+        .with_context_number("limit", ms)
+        .with_context_number("count", totals.spent().as_millis() as u64)
+}
+
+/// The error of an execution that needs `count` bytes of memory.
+fn memory_error(limit: u64, count: u64) -> WireError {
+    WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
+        .with_context_text("resource", "memoryLimitBytes")
+        .with_context_number("limit", limit)
+        .with_context_number("count", count)
 }
 
 fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
@@ -280,17 +301,12 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
             located(WireError::resource_limit(breach.resource, breach.limit, breach.count), &described)
         }
         SegmentEnd::OutOfMemory(described) => {
-            let limit = totals.memory_limit_bytes;
-            let error = WireError::new(
-                ErrorCode::MemoryLimit,
-                format!("the handler needs more than its {limit} bytes of memory"),
-            );
-            located(error.with_context_number("limit", limit), &described)
+            located(memory_error(totals.memory_limit_bytes, totals.memory_peak()), &described)
         }
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
         }
-        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals.timeout), &described),
+        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
         SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");

@@ -44,6 +44,10 @@ impl Totals {
         deadline_in(self.timeout.map(|t| t.saturating_sub(self.spent())))
     }
 
+    pub fn memory_peak(&self) -> u64 {
+        self.memory_peak
+    }
+
     pub(super) fn add(&mut self, segment: &Segment) {
         self.ran += segment.ran;
         self.cpu += segment.cpu;
@@ -134,7 +138,7 @@ impl Report {
         let message = self.message(&ids);
         let encoded = nexus_protocol::SidecarMessage::Result(message).encode(id, max_frame_bytes, out);
         if let Err(e) = encoded {
-            let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, 0)
+            let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, self.payload_bytes())
                 .with_context_text("reason", e.to_string());
             let mut message = SegmentResult::new(Status::Error, self.totals.seq);
             message.error = Some(error);
@@ -143,6 +147,14 @@ impl Report {
                 log::error!("cannot encode an error: {e}");
             }
         }
+    }
+
+    /// Bytes of the values that it carries.
+    fn payload_bytes(&self) -> u64 {
+        let Effects { state_mutations, events, view_commands, logs } = &self.effects;
+        let effects = [state_mutations, events, view_commands, logs].into_iter().filter_map(|list| list.payload());
+        let calls = self.suspensions.iter().map(|s| s.call.args.as_slice());
+        self.value.as_deref().into_iter().chain(effects).chain(calls).map(|bytes| bytes.len() as u64).sum()
     }
 
     fn message<'a>(&'a self, ids: &'a [String]) -> SegmentResult<'a> {

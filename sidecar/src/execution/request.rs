@@ -53,7 +53,13 @@ pub fn prepare(
         bytes.map_or(Ok(()), payload::validate_shape).map_err(|e| not_a_payload(what, e))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
-    let mut context = Context::new(capabilities, state, limits(config, &request.limits, timeout));
+    let limits = limits(config, &request.limits, timeout);
+    // what does not fit anyway is not brought into an instance
+    let given = request.args.map_or(0, <[u8]>::len) + request.scope.map_or(0, <[u8]>::len);
+    if given as u64 > u64::from(limits.memory_bytes) {
+        return Err(super::memory_error(limits.memory_bytes.into(), given as u64));
+    }
+    let mut context = Context::new(capabilities, state, limits);
     context.args = request.args.unwrap_or_default().to_vec();
     context.scope = request.scope.unwrap_or_default().to_vec();
     context.seed = match request.seed {

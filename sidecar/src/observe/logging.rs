@@ -1,17 +1,19 @@
 //! The log: one line per record on stderr, never on stdout.
 //!
 //! A record may carry text that a handler or a client chose. So control characters, line breaks included, are escaped
-//! (nobody can forge a line or drive a terminal), and a record is cut at [`MAX_RECORD_BYTES`].
+//! (nobody can forge a line or drive a terminal), and a record is cut at [`MAX_LOG_RECORD_BYTES`]. A flood of records is
+//! summed up, and what stderr does not take at once is dropped and counted: see [`flow`](super::flow).
 //!
 //! Rule for callers: no source, state, arguments or results at `info` or above.
 
 use std::fmt::{self, Write as _};
 use std::io::{self, Write};
+use std::time::Instant;
 
 use log::{Level, LevelFilter, SetLoggerError};
+use nexus_protocol::limits::MAX_LOG_RECORD_BYTES;
 
-/// Longest message of one record, before escapes.
-const MAX_RECORD_BYTES: usize = 8 * 1024;
+use super::flow::{Flow, Stderr, Verdict};
 
 /// What the lines look like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,17 +33,37 @@ impl Layout {
 
 /// Starts the log, once per process.
 pub fn init(level: LevelFilter, layout: Layout) -> Result<(), SetLoggerError> {
+    let flow = Flow::new();
     env_logger::Builder::new()
         // what is written is decided by `log::set_max_level`, which can change
         .filter_level(LevelFilter::Trace)
-        .target(env_logger::Target::Stderr)
+        .target(env_logger::Target::Pipe(Box::new(Stderr::default())))
         .format(move |out, record| {
             let time = out.timestamp_millis();
-            match layout {
-                Layout::Plain => write!(out, "{time} {:5} ", record.level())?,
-                Layout::Journal => write!(out, "<{}>", priority(record.level()))?,
+            let mut write = |level: Level, target: &str, args: &fmt::Arguments<'_>| {
+                match layout {
+                    Layout::Plain => write!(out, "{time} {level:5} ")?,
+                    Layout::Journal => write!(out, "<{}>", priority(level))?,
+                }
+                line(out, target, args)
+            };
+            // what was asked for with `--log debug` is wanted as it comes
+            if record.level() > Level::Info {
+                return write(record.level(), record.target(), record.args());
             }
-            line(out, record.target(), record.args())
+            match flow.judge(record.level(), Instant::now()) {
+                Verdict::Write { left_out: 0 } => {}
+                Verdict::Write { left_out } => {
+                    write(Level::Warn, module_path!(), &format_args!("{left_out} records were left out"))?;
+                }
+                Verdict::LastForNow => {
+                    write(record.level(), record.target(), record.args())?;
+                    let rest = format_args!("too many records: some that follow are left out and counted");
+                    return write(Level::Warn, module_path!(), &rest);
+                }
+                Verdict::LeaveOut => return Ok(()),
+            }
+            write(record.level(), record.target(), record.args())
         })
         .try_init()?;
     log::set_max_level(level);
@@ -88,7 +110,7 @@ fn harmless(ch: char) -> bool {
     !ch.is_control() && !reorders
 }
 
-/// Keeps the first [`MAX_RECORD_BYTES`] and counts the rest.
+/// Keeps the first [`MAX_LOG_RECORD_BYTES`] and counts the rest.
 struct Capped {
     text: String,
     dropped: usize,
@@ -96,7 +118,7 @@ struct Capped {
 
 impl fmt::Write for Capped {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let room = MAX_RECORD_BYTES.saturating_sub(self.text.len());
+        let room = MAX_LOG_RECORD_BYTES.saturating_sub(self.text.len());
         let kept = if self.dropped > 0 {
             0
         } else {
@@ -132,10 +154,10 @@ mod tests {
 
     #[test]
     fn a_long_record_is_cut_at_a_character_and_says_so() {
-        let text = logged(&"\u{e9}".repeat(MAX_RECORD_BYTES));
-        assert!(text.len() < MAX_RECORD_BYTES + 100);
-        assert!(text.ends_with(&format!("\u{e9}... ({MAX_RECORD_BYTES} bytes more)\n")), "{}", text.len());
-        assert!(!logged(&"x".repeat(MAX_RECORD_BYTES)).contains("more"));
+        let text = logged(&"\u{e9}".repeat(MAX_LOG_RECORD_BYTES));
+        assert!(text.len() < MAX_LOG_RECORD_BYTES + 100);
+        assert!(text.ends_with(&format!("\u{e9}... ({MAX_LOG_RECORD_BYTES} bytes more)\n")), "{}", text.len());
+        assert!(!logged(&"x".repeat(MAX_LOG_RECORD_BYTES)).contains("more"));
     }
 
     #[test]

@@ -32,6 +32,8 @@ pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
 pub const RESIDENT_STATES: &str = "nexus_resident_states";
 pub const RESIDENT_STATE_BYTES: &str = "nexus_resident_state_bytes";
 pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
+pub const RETIRED_THREADS_TOTAL: &str = "nexus_retired_threads_total";
+pub const RETIRED_THREADS: &str = "nexus_retired_threads";
 
 /// From below a tiny handler (some 10 us) to above the default deadline.
 const EXECUTION_BOUNDS: &[f64] = &[
@@ -85,6 +87,8 @@ struct ReadHandles {
     queue_depth: Gauge,
     resident_states: Gauge,
     resident_state_bytes: Gauge,
+    retired: Gauge,
+    retired_total: Counter,
 }
 
 impl Handles {
@@ -118,6 +122,8 @@ impl Handles {
                     queue_depth: gauge!(QUEUE_DEPTH),
                     resident_states: gauge!(RESIDENT_STATES),
                     resident_state_bytes: gauge!(RESIDENT_STATE_BYTES),
+                    retired: gauge!(RETIRED_THREADS),
+                    retired_total: counter!(RETIRED_THREADS_TOTAL),
                 },
             }
         })
@@ -142,6 +148,8 @@ impl Handles {
         read.queue_depth.set(snapshot.queued as f64);
         read.resident_states.set(snapshot.resident_states as f64);
         read.resident_state_bytes.set(snapshot.resident_state_bytes as f64);
+        read.retired.set(snapshot.retired_threads as f64);
+        read.retired_total.absolute(snapshot.retired_threads_total);
     }
 }
 
@@ -173,6 +181,8 @@ fn describe() {
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
     describe_gauge!(RESIDENT_STATES, "States that clients have left with the sidecar");
     describe_gauge!(RESIDENT_STATE_BYTES, "Memory of resident states, with the versions that executions still read");
+    describe_gauge!(RETIRED_THREADS, "Threads that got stuck, were replaced, and have not come back");
+    describe_counter!(RETIRED_THREADS_TOTAL, "Threads that got stuck and were replaced");
     describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");
     describe_counter!(CAPABILITY_VIOLATIONS_TOTAL, "Uses of a capability that was not granted");
 }

@@ -5,6 +5,7 @@
 //!
 //! What this does not do: keep anything of one execution, a handler's text, or state; serve the text over a socket.
 
+mod flow;
 mod histogram;
 pub mod logging;
 pub mod metrics;
@@ -335,6 +336,8 @@ mod tests {
             metrics::CAPABILITY_VIOLATIONS_TOTAL,
             metrics::RESIDENT_STATES,
             metrics::RESIDENT_STATE_BYTES,
+            metrics::RETIRED_THREADS,
+            metrics::RETIRED_THREADS_TOTAL,
         ] {
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
             assert!(help.is_some_and(|line| line.len() > name.len() + 10), "{name}");

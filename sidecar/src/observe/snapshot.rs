@@ -22,6 +22,10 @@ pub struct Snapshot {
     pub queued: u64,
     pub resident_states: u64,
     pub resident_state_bytes: u64,
+    /// Stuck and not back.
+    pub retired_threads: u64,
+    /// Since start.
+    pub retired_threads_total: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_rejected: u64,

@@ -85,9 +85,7 @@ pub struct HubLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// `maxQueued`, or the session's own bound.
-    Overloaded { limit: usize },
-    /// The bytes that may wait.
-    TooManyBytes { limit: usize },
+    Overloaded { resource: &'static str, limit: usize, count: usize },
     /// The session already has a request with this id.
     DuplicateId,
     /// The server is about to end.
@@ -324,19 +322,19 @@ impl<E: Held> Hub<E> {
         let in_flight = self.in_flight.entry(job.session).or_default();
         let free = self.limits.max_running.saturating_sub(self.running);
         let refused = if *in_flight >= self.limits.max_in_flight {
-            Some(Refusal::Overloaded { limit: self.limits.max_in_flight })
+            Some(("maxInFlight", self.limits.max_in_flight, *in_flight + 1))
         } else if self.queued >= self.limits.max_queued + free {
-            Some(Refusal::Overloaded { limit: self.limits.max_queued })
+            Some(("maxQueued", self.limits.max_queued, self.limits.max_queued + 1))
         } else if several && queue.len() >= self.limits.max_queued.div_ceil(2) + free {
             // the other half is for the others
-            Some(Refusal::Overloaded { limit: self.limits.max_queued.div_ceil(2) })
+            Some(("maxQueued", self.limits.max_queued.div_ceil(2), queue.len() + 1))
         } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
-            Some(Refusal::TooManyBytes { limit: self.limits.max_queued_bytes })
+            Some(("maxQueuedBytes", self.limits.max_queued_bytes, self.queued_bytes + job.bytes()))
         } else {
             None
         };
-        if let Some(refused) = refused {
-            return Err((job, refused));
+        if let Some((resource, limit, count)) = refused {
+            return Err((job, Refusal::Overloaded { resource, limit, count }));
         }
         *in_flight += 1;
         self.requests.insert(key, Request::Queued);
@@ -498,6 +496,15 @@ impl<E: Held> Hub<E> {
         jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)));
         let keys: Vec<u64> = self.entries.keys().copied().collect();
         (jobs, keys.into_iter().filter_map(|key| self.end_entry(key)).collect())
+    }
+
+    /// Everything that is queued, to be answered by the caller; nothing will run any more.
+    pub fn drain_queues(&mut self) -> Vec<Job> {
+        self.draining = true;
+        self.turn.clear();
+        self.queued = 0;
+        self.queued_bytes = 0;
+        self.queues.values_mut().flat_map(std::mem::take).collect()
     }
 
     /// Nothing is queued or running, and no resume waits for an execution that is being parked.

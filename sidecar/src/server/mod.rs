@@ -8,9 +8,10 @@
 //! There is one poller, and it is polled by whichever worker has nothing better to do: a small request is read, run and
 //! answered by one thread, without a hop. When a run takes longer than a tick, the watchdog wakes another worker, which
 //! finds the poller lying there and goes on polling, so that cancellations and pings are always heard. One thread more, the
-//! housekeeper, parks suspended executions.
+//! housekeeper, parks suspended executions. A worker that does not come back is replaced; see `rescue`.
 
 pub mod connection;
+mod crew;
 mod drain;
 mod health;
 mod holdings;
@@ -18,6 +19,7 @@ pub mod hub;
 pub mod listen;
 mod park;
 pub mod poller;
+mod rescue;
 mod resident;
 pub mod session;
 mod work;
@@ -36,11 +38,13 @@ use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
 use crate::error::ExitCode;
 use crate::execution::{self, Execution, Totals};
+use crate::faults::{self, Point};
 use crate::lifecycle::Exit;
 use crate::observe::SuspensionEvent;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
 use connection::Connection;
+use crew::Crew;
 use drain::{Drain, Leaving};
 pub use health::Pulse;
 use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
@@ -51,8 +55,6 @@ use session::Action;
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
 /// A job that has waited this long gets a worker of its own.
 const MAX_WAIT: Duration = Duration::from_millis(1);
-/// Queued requests are told to try again after this.
-const RETRY_AFTER_MS: u64 = 50;
 
 /// How a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,9 +67,12 @@ pub enum Mode {
 
 struct State {
     hub: Hub,
+    crew: Crew,
     poller: Option<Box<Poller>>,
     last_poll: Instant,
     last_expiry: Instant,
+    /// Since when a worker handles what the poller found.
+    handling_since: Option<Instant>,
     /// Counts every time that the poller is taken or laid down.
     poll_epoch: u64,
     idle: usize,
@@ -96,6 +101,9 @@ pub struct Server {
     seen_epoch: AtomicU64,
     /// Looks of the watchdog.
     ticks: AtomicU64,
+    /// Microseconds since `started` at which the watchdog last held the books.
+    books_seen: AtomicU64,
+    started: Instant,
 }
 
 impl Server {
@@ -115,11 +123,14 @@ impl Server {
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
+        let crew = Crew::new((config.timeout_ms > 0).then(|| Duration::from_millis(config.timeout_ms)));
         let state = State {
             hub,
+            crew,
             poller,
             last_poll: now,
             last_expiry: now,
+            handling_since: None,
             poll_epoch: 0,
             idle: 0,
             holding: 0,
@@ -140,6 +151,8 @@ impl Server {
             engine_digest,
             seen_epoch: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
+            books_seen: AtomicU64::new(0),
+            started: now,
         }))
     }
 
@@ -178,11 +191,7 @@ impl Server {
             .engine()
             .watchdog()
             .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
-        let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
-        for i in 0..=self.runtime.config.max_instances {
-            let server = self.clone();
-            std::thread::Builder::new().name(format!("worker-{i}")).stack_size(stack).spawn(move || server.work())?;
-        }
+        (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
         let server = self.clone();
         std::thread::Builder::new().name("housekeeper".into()).spawn(move || server.keep_house())?;
         Ok(())
@@ -210,15 +219,23 @@ impl Server {
             queued: state.hub.queued() as u64,
             resident_states,
             resident_state_bytes,
+            retired_threads: state.crew.retired() as u64,
+            retired_threads_total: state.crew.retired_total(),
         }
     }
 
     // ---- what the watchdog does for us ----
 
-    fn tick(&self, now: Instant) -> Vigilance {
+    fn tick(self: &Arc<Self>, now: Instant) -> Vigilance {
         self.ticks.fetch_add(1, Ordering::Relaxed);
+        faults::pass(Point::Watchdog);
         // held for microseconds only; whoever holds it now is at work anyway
-        let Ok(mut state) = self.state.try_lock() else { return Vigilance::Full };
+        let Ok(mut state) = self.state.try_lock() else {
+            self.books_are_held(now);
+            return Vigilance::Full;
+        };
+        self.books_are_free(now);
+        state = self.rescue(state, now);
         let unattended =
             state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
         // not for a job that is there at this moment: waking a second thread would cost more than the job
@@ -269,8 +286,10 @@ impl Server {
     fn handle(&self, poller: &mut Poller, events: &mut Vec<Event>) {
         let (mut touched, draining) = {
             let mut state = self.lock();
+            state.handling_since = Some(Instant::now());
             (std::mem::take(&mut state.settle_later), state.drain.is_some())
         };
+        faults::pass(Point::Poll);
         if draining {
             poller.stop_listening();
         }
@@ -403,8 +422,10 @@ impl Server {
 
     fn answer_overdue(&self, job: &Job) {
         self.lock().hub.finish(job.session, job.id);
-        let waited = job.enqueued.elapsed().as_millis();
-        self.fail(&job.connection, job, overloaded(format!("the request waited {waited} ms for an instance")));
+        let waited = job.enqueued.elapsed().as_millis() as u64;
+        let error = overloaded(format!("the request waited {waited} ms for an instance"));
+        let limit = self.runtime.config.max_queue_ms;
+        self.fail(&job.connection, job, of_resource(error, "maxQueueMs", limit, waited));
         self.flush(&job.connection);
     }
 
@@ -465,8 +486,10 @@ fn hub_limits(config: &Config) -> HubLimits {
 fn refusal(refused: &Refusal) -> WireError {
     match refused {
         Refusal::DuplicateId => session::protocol_error("the id is in use".into()),
-        Refusal::Overloaded { limit } => overloaded(format!("{limit} requests are waiting already")),
-        Refusal::TooManyBytes { limit } => overloaded(format!("{limit} bytes of requests are waiting already")),
+        Refusal::Overloaded { resource, limit, count } => {
+            let error = overloaded(format!("the sidecar has all the work that it takes: {resource} is {limit}"));
+            of_resource(error, resource, *limit as u64, *count as u64)
+        }
         Refusal::Draining => {
             overloaded("the sidecar is draining: it is about to end".into()).with_context_text("reason", "draining")
         }
@@ -474,5 +497,12 @@ fn refusal(refused: &Refusal) -> WireError {
 }
 
 fn overloaded(message: String) -> WireError {
-    WireError::new(ErrorCode::Overloaded, message).with_context_number("retryAfterMs", RETRY_AFTER_MS)
+    WireError::new(ErrorCode::Overloaded, message).with_context_number("retryAfterMs", limits::RETRY_AFTER_MS)
+}
+
+fn of_resource(error: WireError, resource: &str, limit: u64, count: u64) -> WireError {
+    error
+        .with_context_text("resource", resource)
+        .with_context_number("limit", limit)
+        .with_context_number("count", count)
 }

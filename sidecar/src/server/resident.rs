@@ -6,60 +6,59 @@ use nexus_protocol::message::{
 use nexus_protocol::{SidecarMessage, WireError, payload};
 
 use super::Server;
-use super::connection::Connection;
 use super::hub::Job;
-use super::work::Outcome;
+use super::work::{Answering, Outcome};
 use crate::resident::Changes;
 
 /// What an answer needs beside its payload, generously.
 const ANSWER_OVERHEAD_BYTES: usize = 256;
 
 impl Server {
-    pub(super) fn create_state(&self, connection: &Connection, job: &Job, request: &CreateState<'_>) -> Outcome {
+    pub(super) fn create_state(&self, answering: Answering<'_>, job: &Job, request: &CreateState<'_>) -> Outcome {
         let created = self.states.create(job.session.0, request.state.unwrap_or(payload::EMPTY_MAP));
-        self.answer(connection, job, created, |(id, version), send| {
+        self.answer(answering, job, created, |(id, version), send| {
             send(SidecarMessage::StateCreated(StateCreated { id: &id.to_string(), version }));
         })
     }
 
-    pub(super) fn patch_state(&self, connection: &Connection, job: &Job, request: &PatchState<'_>) -> Outcome {
+    pub(super) fn patch_state(&self, answering: Answering<'_>, job: &Job, request: &PatchState<'_>) -> Outcome {
         let patched = self.states.find(job.session.0, request.id).and_then(|state| {
             let set = request.set.unwrap_or(payload::EMPTY_MAP);
             let changes = Changes::of_client(set, &request.delete, state.budget())?;
             state.apply(changes, request.expect_version)
         });
-        self.answer(connection, job, patched, |version, send| {
+        self.answer(answering, job, patched, |version, send| {
             send(SidecarMessage::StatePatched(StatePatched { version }));
         })
     }
 
-    pub(super) fn snapshot_state(&self, connection: &Connection, job: &Job, request: &SnapshotState<'_>) -> Outcome {
+    pub(super) fn snapshot_state(&self, answering: Answering<'_>, job: &Job, request: &SnapshotState<'_>) -> Outcome {
         let max_bytes = (self.runtime.config.max_frame_bytes as usize).saturating_sub(ANSWER_OVERHEAD_BYTES);
         let taken = self.states.find(job.session.0, request.id).and_then(|state| {
             let snapshot = state.snapshot();
             Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes)?))
         });
-        self.answer(connection, job, taken, |(version, state), send| {
+        self.answer(answering, job, taken, |(version, state), send| {
             send(SidecarMessage::StateSnapshot(StateSnapshot { version, state: &state }));
         })
     }
 
-    pub(super) fn dispose_state(&self, connection: &Connection, job: &Job, request: &DisposeState<'_>) -> Outcome {
+    pub(super) fn dispose_state(&self, answering: Answering<'_>, job: &Job, request: &DisposeState<'_>) -> Outcome {
         let disposed = self.states.dispose(job.session.0, request.id);
-        self.reply(connection, job.id, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
+        self.reply(answering, job.id, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
         Outcome::Answered(None)
     }
 
     fn answer<T>(
         &self,
-        connection: &Connection,
+        answering: Answering<'_>,
         job: &Job,
         result: Result<T, WireError>,
         say: impl FnOnce(T, &mut dyn FnMut(SidecarMessage<'_>)),
     ) -> Outcome {
         match result {
-            Ok(value) => say(value, &mut |message| self.reply(connection, job.id, &message)),
-            Err(error) => self.answer_failure(connection, job.id, job.kind, job.enqueued.elapsed(), error),
+            Ok(value) => say(value, &mut |message| self.reply(answering, job.id, &message)),
+            Err(error) => self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error),
         }
         Outcome::Answered(None)
     }

@@ -1,7 +1,7 @@
 //! What a worker does: the next job, or the poller, or sleep.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{Checked, ClientMessage, Compiled, Kind, Resolution, Resume};
@@ -9,12 +9,15 @@ use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireErr
 use serde::Serialize;
 
 use super::connection::Connection;
+use super::crew::{Work, WorkerId};
 use super::hub::{Job, NotKept, SessionId, Taken};
 use super::poller::Poller;
 use super::session::{Action, refuse};
-use super::{Event, Server};
+use super::{Event, Server, State};
 use crate::engine::Instance;
+use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{self, Answer, Progress, Report, Totals};
+use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
 /// With jobs waiting, the poller is looked at this often.
@@ -49,14 +52,21 @@ impl Unflushed {
 }
 
 impl Server {
-    /// The life of a worker thread.
-    pub(super) fn work(self: Arc<Self>) {
+    /// The life of a worker thread. It ends only when the worker was given up, and has come back.
+    pub(super) fn work(&self, worker: WorkerId) {
         let mut unflushed = Unflushed::default();
         let mut events: Vec<Event> = Vec::new();
         let mut holding = false;
         loop {
-            match self.next_step(&unflushed, &mut holding) {
-                Step::Run(job) => self.run(job, &mut unflushed),
+            match self.next_step(worker, &unflushed, &mut holding) {
+                Step::Run(job) => {
+                    if !self.run(worker, job, &mut unflushed) {
+                        self.flush_all(&mut unflushed);
+                        self.lock().crew.came_back(worker);
+                        log::warn!("worker {} has come back and ends", worker.number());
+                        return;
+                    }
+                }
                 Step::Flush => self.flush_all(&mut unflushed),
                 Step::Poll(mut poller, block) => {
                     poller.poll(block, &mut events);
@@ -64,6 +74,7 @@ impl Server {
                     let mut state = self.lock();
                     state.poller = Some(poller);
                     state.last_poll = Instant::now();
+                    state.handling_since = None;
                     state.poll_epoch += 1;
                 }
             }
@@ -71,20 +82,25 @@ impl Server {
     }
 
     /// `holding`: whether this worker counts among those that may have an answer to write.
-    fn next_step(&self, unflushed: &Unflushed, holding: &mut bool) -> Step {
+    fn next_step(&self, worker: WorkerId, unflushed: &Unflushed, holding: &mut bool) -> Step {
         let mut state = self.lock();
         if *holding && unflushed.since.is_none() {
             state.holding -= 1;
             *holding = false;
         }
+        let take_job = |state: &mut State, holding: &mut bool| {
+            let job = state.hub.next_job()?;
+            state.crew.begin(worker, Work::of(&job, Instant::now()));
+            state.holding += usize::from(!std::mem::replace(holding, true));
+            Some(job)
+        };
         loop {
             let ready = state.hub.has_ready();
             let poll_is_due = state.poller.is_some() && state.last_poll.elapsed() >= POLL_INTERVAL;
             if ready
                 && !poll_is_due
-                && let Some(job) = state.hub.next_job()
+                && let Some(job) = take_job(&mut state, holding)
             {
-                state.holding += usize::from(!std::mem::replace(holding, true));
                 return Step::Run(job);
             }
             if unflushed.since.is_some() {
@@ -94,8 +110,7 @@ impl Server {
                 state.poll_epoch += 1;
                 return Step::Poll(poller, !ready);
             }
-            if let Some(job) = state.hub.next_job() {
-                state.holding += usize::from(!std::mem::replace(holding, true));
+            if let Some(job) = take_job(&mut state, holding) {
                 return Step::Run(job);
             }
             state.idle += 1;
@@ -111,27 +126,43 @@ impl Server {
         unflushed.since = None;
     }
 
-    /// Runs one job to its answer. Whatever happens, there is exactly one.
-    fn run(&self, job: Job, unflushed: &mut Unflushed) {
+    /// The books, unless the worker was given up: then others have answered in its place, and it must touch nothing.
+    fn books(&self, worker: WorkerId) -> Option<MutexGuard<'_, State>> {
+        let state = self.lock();
+        (!state.crew.is_retired(worker)).then_some(state)
+    }
+
+    /// Runs one job to its answer. Whatever happens, there is exactly one. False: the worker was given up meanwhile.
+    fn run(&self, worker: WorkerId, job: Job, unflushed: &mut Unflushed) -> bool {
         let connection = job.connection.clone();
         let (session, id, kind) = (job.session, job.id, job.kind);
-        let done = catch_unwind(AssertUnwindSafe(|| self.run_job(&connection, job)));
+        let answering = Answering { connection: &connection, worker };
+        let done = catch_unwind(AssertUnwindSafe(|| {
+            faults::pass(Point::Worker);
+            self.run_job(answering, job)
+        }));
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
-            Ok(Outcome::Waits) => return,
+            Ok(Outcome::Waits) => return true,
             Err(_) => {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
                     WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
-                self.answer_failure(&connection, id, kind, Duration::ZERO, error);
+                self.answer_failure(answering, id, kind, Duration::ZERO, error);
                 None
             }
         };
-        let (more, pressing) = {
-            let mut state = self.lock();
-            // done already wherever there was an answer; not where the frame could not be decoded
-            state.hub.finish(session, id);
-            (state.hub.has_ready(), state.hub.has_to_park_now())
+        let (more, pressing) = match self.books(worker) {
+            Some(mut state) => {
+                // done already wherever there was an answer; not where the frame could not be decoded
+                state.hub.finish(session, id);
+                state.crew.end(worker);
+                (state.hub.has_ready(), state.hub.has_to_park_now())
+            }
+            None => {
+                self.runtime.drop_instance(instance);
+                return false;
+            }
         };
         unflushed.add(connection);
         if unflushed.is_due(more) {
@@ -142,9 +173,11 @@ impl Server {
         if pressing {
             self.park_one();
         }
+        true
     }
 
-    fn run_job(&self, connection: &Connection, job: Job) -> Outcome {
+    fn run_job(&self, answering: Answering<'_>, job: Job) -> Outcome {
+        let Answering { connection, worker } = answering;
         let queued = job.enqueued.elapsed();
         // shared, since the job takes it along when it has to wait
         let frame = job.frame.clone();
@@ -156,6 +189,9 @@ impl Server {
                     Action::Refuse(id, error) => (id, error, false),
                     _ => return Outcome::Answered(None),
                 };
+                if self.books(worker).is_none() {
+                    return Outcome::Answered(None);
+                }
                 self.runtime.observer.record_error(error.code);
                 connection.send(id, &SidecarMessage::Error(error));
                 if closes {
@@ -167,14 +203,23 @@ impl Server {
             }
         };
         let (session, id) = (job.session, job.id);
-        let mut register = |control: &Arc<_>| self.lock().hub.register(session, id, control);
+        let mut register = |control: &Arc<RunControl>| {
+            let mut state = self.lock();
+            if state.crew.is_retired(worker) {
+                control.arm();
+                control.stop(StopCause::Cancelled);
+                return;
+            }
+            state.hub.register(session, id, control);
+            state.crew.runs(worker, control);
+        };
         match envelope.message {
             ClientMessage::Execute(request) => {
                 let resident = request.resident.and_then(|r| self.states.find(session.0, r.id).ok());
                 let (report, progress) = self.runtime.execute(&request, resident, queued, &mut register);
-                self.conclude(connection, (session, id), report, progress, None)
+                self.conclude(answering, (session, id), report, progress, None)
             }
-            ClientMessage::Resume(resume) => self.resume(connection, job, &resume),
+            ClientMessage::Resume(resume) => self.resume(answering, job, &resume),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
                 match self.runtime.compile(request.source, request.suspend_mode, self.compile_timeout(), &mut register)
@@ -188,9 +233,9 @@ impl Server {
                             cache_hit: found.cache_hit,
                             compilation_time_us: started.elapsed().as_micros() as u64,
                         };
-                        self.reply(connection, id, &SidecarMessage::Compiled(message));
+                        self.reply(answering, id, &SidecarMessage::Compiled(message));
                     }
-                    Err(error) => self.answer_failure(connection, id, Kind::Precompile, queued, error),
+                    Err(error) => self.answer_failure(answering, id, Kind::Precompile, queued, error),
                 }
                 Outcome::Answered(None)
             }
@@ -199,19 +244,19 @@ impl Server {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;
-                        self.reply(connection, id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
+                        self.reply(answering, id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
                     }
-                    Err(error) => self.answer_failure(connection, id, Kind::Check, queued, error),
+                    Err(error) => self.answer_failure(answering, id, Kind::Check, queued, error),
                 }
                 Outcome::Answered(None)
             }
-            ClientMessage::CreateState(request) => self.create_state(connection, &job, &request),
-            ClientMessage::PatchState(request) => self.patch_state(connection, &job, &request),
-            ClientMessage::SnapshotState(request) => self.snapshot_state(connection, &job, &request),
-            ClientMessage::DisposeState(request) => self.dispose_state(connection, &job, &request),
+            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request),
+            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request),
+            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request),
+            ClientMessage::DisposeState(request) => self.dispose_state(answering, &job, &request),
             _ => {
                 let error = super::session::protocol_error("this kind of request is not known here".into());
-                self.answer_failure(connection, id, Kind::Ping, queued, error);
+                self.answer_failure(answering, id, Kind::Ping, queued, error);
                 Outcome::Answered(None)
             }
         }
@@ -222,42 +267,65 @@ impl Server {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
-    fn resume(&self, connection: &Connection, job: Job, resume: &Resume<'_>) -> Outcome {
+    fn resume(&self, answering: Answering<'_>, job: Job, resume: &Resume<'_>) -> Outcome {
+        let worker = answering.worker;
         let queued = job.enqueued.elapsed();
         let (session, id) = (job.session, job.id);
         let answer = match resolution_bytes(&resume.resolution) {
             Ok(answer) => answer,
             Err(error) => {
-                self.answer_failure(connection, id, Kind::Resume, queued, error);
+                self.answer_failure(answering, id, Kind::Resume, queued, error);
                 return Outcome::Answered(None);
             }
         };
         let taken = match resume.suspension.parse::<SuspensionId>() {
-            Ok(suspension) => (suspension, self.lock().hub.take(suspension, job)),
-            Err(_) => return self.refuse_resume(connection, id, queued),
+            Ok(suspension) => match self.books(worker) {
+                Some(mut state) => {
+                    let taken = state.hub.take(suspension, job);
+                    match &taken {
+                        Taken::Run { key, .. } => state.crew.resumes(worker, *key),
+                        // it is in the hub now, and no work of this worker
+                        Taken::Waits => state.crew.end(worker),
+                        Taken::Unknown(_) => {}
+                    }
+                    (suspension, taken)
+                }
+                None => return Outcome::Answered(None),
+            },
+            Err(_) => return self.refuse_resume(answering, id, queued),
         };
         match taken {
             (_, Taken::Waits) => Outcome::Waits,
-            (_, Taken::Unknown(_)) => self.refuse_resume(connection, id, queued),
+            (_, Taken::Unknown(_)) => self.refuse_resume(answering, id, queued),
             (suspension, Taken::Run { key, execution }) => {
                 self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
-                let mut register = |control: &Arc<_>| self.lock().hub.register_resumed(key, session, id, control);
-                let (report, progress) = self.runtime.resume(*execution, suspension, answer.as_answer(), &mut register);
-                self.conclude(connection, (session, id), report, progress, Some(key))
+                let mut register = |control: &Arc<RunControl>| {
+                    let mut state = self.lock();
+                    if state.crew.is_retired(worker) {
+                        control.arm();
+                        control.stop(StopCause::Cancelled);
+                        return;
+                    }
+                    state.hub.register_resumed(key, session, id, control);
+                    state.crew.runs(worker, control);
+                };
+                let (report, progress) =
+                    self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
+                self.conclude(answering, (session, id), report, progress, Some(key))
             }
         }
     }
 
-    fn refuse_resume(&self, connection: &Connection, id: RequestId, queued: Duration) -> Outcome {
+    fn refuse_resume(&self, answering: Answering<'_>, id: RequestId, queued: Duration) -> Outcome {
         self.runtime.observer.record_suspension(SuspensionEvent::Refused);
-        self.answer_failure(connection, id, Kind::Resume, queued, execution::no_such_suspension());
+        self.answer_failure(answering, id, Kind::Resume, queued, execution::no_such_suspension());
         Outcome::Answered(None)
     }
 
     /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
     fn conclude(
         &self,
-        connection: &Connection,
+        answering: Answering<'_>,
         (session, id): (SessionId, RequestId),
         mut report: Report,
         progress: Progress,
@@ -266,9 +334,10 @@ impl Server {
         let now = Instant::now();
         let instance = match progress {
             Progress::Suspended(execution) => {
-                let kept = match key {
-                    None => self.lock().hub.suspend(session, execution, now),
-                    Some(key) => self.lock().hub.put_back(key, execution, now),
+                let kept = match (self.books(answering.worker), key) {
+                    (None, _) => return Outcome::Answered(execution.into_instance()),
+                    (Some(mut state), None) => state.hub.suspend(session, execution, now),
+                    (Some(mut state), Some(key)) => state.hub.put_back(key, execution, now),
                 };
                 match kept {
                     Ok(()) => {
@@ -286,19 +355,19 @@ impl Server {
                 }
             }
             Progress::Finished(instance) => {
-                if let Some(key) = key {
-                    self.lock().hub.end(key);
+                if let (Some(key), Some(mut state)) = (key, self.books(answering.worker)) {
+                    state.hub.end(key);
                 }
                 instance
             }
         };
-        self.reply_with(connection, id, &report);
+        self.reply_with(answering, id, &report);
         Outcome::Answered(instance)
     }
 
     pub(super) fn answer_failure(
         &self,
-        connection: &Connection,
+        answering: Answering<'_>,
         id: RequestId,
         kind: Kind,
         queued: Duration,
@@ -306,21 +375,38 @@ impl Server {
     ) {
         self.runtime.observer.record_error(error.code);
         if matches!(kind, Kind::Execute | Kind::Resume) {
-            self.reply_with(connection, id, &Totals::queued(queued).failure(error));
+            self.reply_with(answering, id, &Totals::queued(queued).failure(error));
         } else {
-            self.reply(connection, id, &SidecarMessage::Error(error));
+            self.reply(answering, id, &SidecarMessage::Error(error));
         }
     }
 
-    pub(super) fn reply(&self, connection: &Connection, id: RequestId, message: &SidecarMessage<'_>) {
-        self.lock().hub.finish(connection.session, id);
-        connection.send(id, message);
+    /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
+    fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
+        let Some(mut state) = self.books(worker) else { return false };
+        state.hub.finish(connection.session, id);
+        state.crew.end(worker);
+        true
     }
 
-    fn reply_with(&self, connection: &Connection, id: RequestId, report: &Report) {
-        self.lock().hub.finish(connection.session, id);
-        connection.append(|out, max| report.encode(id, max, out));
+    pub(super) fn reply(&self, answering: Answering<'_>, id: RequestId, message: &SidecarMessage<'_>) {
+        if self.finish(answering, id) {
+            answering.connection.send(id, message);
+        }
     }
+
+    fn reply_with(&self, answering: Answering<'_>, id: RequestId, report: &Report) {
+        if self.finish(answering, id) {
+            answering.connection.append(|out, max| report.encode(id, max, out));
+        }
+    }
+}
+
+/// Where an answer goes, and who gives it.
+#[derive(Clone, Copy)]
+pub(super) struct Answering<'a> {
+    pub connection: &'a Connection,
+    pub worker: WorkerId,
 }
 
 /// What became of a job.

@@ -51,6 +51,7 @@ pub fn demo(places: &Places, stages: &mut Stages) -> Result<()> {
 /// Every check is made, also after one has failed.
 pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     setup(places, stages)?;
+    stages.run("build with faults", || workspace::build_with_faults(&places.root))?;
     stages.run("systemd-analyze", toolchain::ensure_systemd_analyze)?;
     let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
     let checks: [(&str, Command); 5] = [

@@ -17,6 +17,12 @@ pub fn build(root: &Path) -> Result<()> {
     shown(cargo(root).args(["build", "--release", "--workspace", "--exclude", "xtask"]))
 }
 
+/// Builds the sidecar whose faults tests and benches can plan.
+pub fn build_with_faults(root: &Path) -> Result<()> {
+    let package = ["build", "--release", "-p", "nexus-sidecar"];
+    shown(cargo(root).args(package).args(["--features", "faults", "--bin", "nexus-sidecar-faults"]))
+}
+
 /// Installs the Node client's tools and builds it, unless what it was last built from is what is there now.
 pub fn build_node_client(places: &Places) -> Result<()> {
     let root = &places.root;

@@ -111,6 +111,8 @@ impl<E: Held> Hub<E> {
             waiting = std::mem::take(&mut entry.waiting);
         }
         self.suspended += 1;
+        // what they have waited for is the execution that they belong to, not an instance
+        waiting.iter_mut().for_each(|job| job.enqueued = now);
         self.requeue(waiting);
         Ok(())
     }

@@ -1,0 +1,188 @@
+//! The workers: what each one works on, and which were given up.
+//!
+//! ```text
+//!   Free --begin--> Working --end--> Free
+//!                      |
+//!                    retire (by the watchdog: its request is answered, another worker takes its place)
+//!                      v
+//!                   Retired --came_back--> (the thread ends)
+//! ```
+//! A retired worker may still run, anywhere in its request. Whatever it does to the books of the server has to ask
+//! [`Crew::is_retired`] first, under the same lock: so a request is answered by its worker or by the watchdog, never by both.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::RequestId;
+use nexus_protocol::limits::{HOST_GRACE_MS, MAX_RETIRED_THREADS};
+use nexus_protocol::message::Kind;
+
+use super::connection::Connection;
+use super::hub::{Job, SessionId};
+use crate::engine::control::{RunControl, StopCause};
+
+/// One thread, for life. Never used again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerId(usize);
+
+impl WorkerId {
+    pub fn number(self) -> usize {
+        self.0
+    }
+}
+
+/// What a worker works on: enough to answer in its place.
+#[derive(Debug)]
+pub struct Work {
+    pub session: SessionId,
+    pub id: RequestId,
+    pub kind: Kind,
+    pub connection: Arc<Connection>,
+    pub enqueued: Instant,
+    taken: Instant,
+    control: Option<Arc<RunControl>>,
+    /// The suspended execution that it resumes, by the key of the hub.
+    pub execution: Option<u64>,
+}
+
+impl Work {
+    pub fn of(job: &Job, now: Instant) -> Self {
+        Self {
+            session: job.session,
+            id: job.id,
+            kind: job.kind,
+            connection: job.connection.clone(),
+            enqueued: job.enqueued,
+            taken: now,
+            control: None,
+            execution: None,
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Worker {
+    Free,
+    Working(Work),
+    Retired,
+    Ended,
+}
+
+/// Why a worker is given up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stuck {
+    /// The guest had to end, and did not.
+    InGuest(StopCause),
+    /// Somewhere else: decoding, parsing, encoding.
+    InHost,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Crew {
+    workers: Vec<Worker>,
+    /// Longest that a request may take, when there is a bound.
+    longest: Option<Duration>,
+    retired: usize,
+    /// Since the start.
+    retired_total: u64,
+}
+
+impl Crew {
+    /// `timeout`: the configured one.
+    pub fn new(timeout: Option<Duration>) -> Self {
+        let longest = timeout.and_then(|t| t.checked_add(Duration::from_millis(HOST_GRACE_MS)));
+        Self { workers: Vec::new(), longest, retired: 0, retired_total: 0 }
+    }
+
+    /// A new worker; its thread is about to start.
+    pub fn hire(&mut self) -> WorkerId {
+        let ended = self.workers.iter().position(|w| matches!(w, Worker::Ended));
+        let at = ended.unwrap_or(self.workers.len());
+        match self.workers.get_mut(at) {
+            Some(worker) => *worker = Worker::Free,
+            None => self.workers.push(Worker::Free),
+        }
+        WorkerId(at)
+    }
+
+    fn get(&mut self, id: WorkerId) -> Option<&mut Worker> {
+        self.workers.get_mut(id.0)
+    }
+
+    pub fn begin(&mut self, id: WorkerId, work: Work) {
+        if let Some(worker) = self.get(id) {
+            *worker = Worker::Working(work);
+        }
+    }
+
+    /// The guest that the worker is about to run.
+    pub fn runs(&mut self, id: WorkerId, control: &Arc<RunControl>) {
+        if let Some(Worker::Working(work)) = self.get(id) {
+            work.control = Some(control.clone());
+        }
+    }
+
+    pub fn resumes(&mut self, id: WorkerId, execution: u64) {
+        if let Some(Worker::Working(work)) = self.get(id) {
+            work.execution = Some(execution);
+        }
+    }
+
+    /// The request is answered; what the worker still does holds nobody up.
+    pub fn end(&mut self, id: WorkerId) {
+        if let Some(worker @ Worker::Working(_)) = self.get(id) {
+            *worker = Worker::Free;
+        }
+    }
+
+    pub fn is_retired(&self, id: WorkerId) -> bool {
+        matches!(self.workers.get(id.0), Some(Worker::Retired))
+    }
+
+    /// A worker that is stuck, and why.
+    pub fn stuck(&self, now: Instant) -> Option<(WorkerId, Stuck)> {
+        self.workers.iter().enumerate().find_map(|(at, worker)| {
+            let Worker::Working(work) = worker else { return None };
+            let in_guest = work.control.as_ref().and_then(|control| control.overdue(now)).map(Stuck::InGuest);
+            let too_long = self.longest.is_some_and(|longest| now.saturating_duration_since(work.taken) >= longest);
+            Some((WorkerId(at), in_guest.or_else(|| too_long.then_some(Stuck::InHost))?))
+        })
+    }
+
+    /// Gives a worker up. None: it was not at work.
+    pub fn retire(&mut self, id: WorkerId) -> Option<Work> {
+        let worker = self.get(id)?;
+        if !matches!(worker, Worker::Working(_)) {
+            return None;
+        }
+        let Worker::Working(work) = std::mem::replace(worker, Worker::Retired) else { return None };
+        if let Some(control) = &work.control {
+            control.give_up();
+        }
+        self.retired += 1;
+        self.retired_total += 1;
+        Some(work)
+    }
+
+    /// A retired worker's thread is about to end.
+    pub fn came_back(&mut self, id: WorkerId) {
+        if let Some(worker @ Worker::Retired) = self.get(id) {
+            *worker = Worker::Ended;
+            self.retired -= 1;
+        }
+    }
+
+    /// Whether more threads are lost than a process should go on with.
+    pub fn is_broken(&self) -> bool {
+        self.retired > MAX_RETIRED_THREADS
+    }
+
+    pub fn retired(&self) -> usize {
+        self.retired
+    }
+
+    pub fn retired_total(&self) -> u64 {
+        self.retired_total
+    }
+}

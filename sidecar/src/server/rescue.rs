@@ -1,0 +1,152 @@
+//! The last two steps of the kill ladder: giving a stuck thread up, and giving the process up.
+//!
+//! A worker that the interrupt word and the loss of its memory did not bring back is retired: its request is answered, its
+//! place is free, another thread is started. If it ever comes back, it drops what it holds and ends. The process ends when
+//! too many threads are out, or when one has something with it that nobody can replace: the poller, the books, the watchdog.
+//! Clients see the end of their connections, and start another process.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, MutexGuard, mpsc};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::{FAREWELL_MS, PROCESS_GRACE_MS};
+use nexus_protocol::message::Kind;
+use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
+
+use super::crew::{Stuck, Work, WorkerId};
+use super::hub::Job;
+use super::{Server, State, overloaded};
+use crate::engine::control::StopCause;
+use crate::error::ExitCode;
+use crate::execution::{self, Totals};
+use crate::os;
+
+const PROCESS_GRACE: Duration = Duration::from_millis(PROCESS_GRACE_MS);
+
+impl Server {
+    /// Starts one more worker.
+    pub(super) fn start_worker(self: &Arc<Self>) -> std::io::Result<()> {
+        let id = self.lock().crew.hire();
+        let server = self.clone();
+        let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
+        let life = move || {
+            // a panic within a request is caught where it can be answered; one that arrives here had the poller or the books
+            if catch_unwind(AssertUnwindSafe(|| server.work(id))).is_err() {
+                server.give_up("a worker panicked outside of any request");
+            }
+        };
+        std::thread::Builder::new().name(format!("worker-{}", id.number())).stack_size(stack).spawn(life)?;
+        Ok(())
+    }
+
+    /// Gives up whoever is stuck. Called at every look of the watchdog.
+    pub(super) fn rescue<'a>(
+        self: &'a Arc<Self>,
+        mut state: MutexGuard<'a, State>,
+        now: Instant,
+    ) -> MutexGuard<'a, State> {
+        if state.handling_since.is_some_and(|since| now.saturating_duration_since(since) >= PROCESS_GRACE) {
+            drop(state);
+            self.give_up("the thread that has the connections is stuck");
+        }
+        if state.poller.is_some() && now.saturating_duration_since(state.last_poll) >= PROCESS_GRACE {
+            drop(state);
+            self.give_up("no worker is left that could look after the connections");
+        }
+        while let Some((worker, why)) = state.crew.stuck(now) {
+            let Some(work) = state.crew.retire(worker) else { break };
+            state.hub.finish(work.session, work.id);
+            // it counted since it took its job
+            state.holding -= 1;
+            if let Some(key) = work.execution {
+                state.hub.end(key);
+            }
+            let broken = state.crew.is_broken();
+            drop(state);
+            self.replace(worker, why, &work);
+            if broken {
+                self.give_up("too many threads are stuck");
+            }
+            state = self.lock();
+        }
+        state
+    }
+
+    fn replace(self: &Arc<Self>, worker: WorkerId, why: Stuck, work: &Work) {
+        let waited = work.enqueued.elapsed();
+        log::error!(
+            "worker {} is stuck ({why:?}) with a request of {} ms; it is given up and replaced",
+            worker.number(),
+            waited.as_millis()
+        );
+        let error = match why {
+            Stuck::InGuest(StopCause::Cancelled) => execution::cancelled(),
+            Stuck::InGuest(StopCause::Deadline) => WireError::new(
+                ErrorCode::Timeout,
+                "the execution did not end when its time was used up; its thread was given up",
+            ),
+            Stuck::InHost => {
+                WireError::new(ErrorCode::WasmError, "the request got stuck in the sidecar; its thread was given up")
+            }
+        };
+        let error = error.with_context_text("stage", "retired").with_context_number("count", waited.as_millis() as u64);
+        self.runtime.observer.record_error(error.code);
+        if let Err(e) = self.start_worker() {
+            log::error!("cannot start another worker: {e}");
+            self.give_up("a stuck worker could not be replaced");
+        }
+        // by another thread: the stuck one may hold the connection's buffer, and the watchdog must not wait for it
+        let (connection, id, kind, server) = (work.connection.clone(), work.id, work.kind, self.clone());
+        let answer = move || {
+            if matches!(kind, Kind::Execute | Kind::Resume) {
+                let report = Totals::queued(waited).failure(error);
+                connection.append(|out, max| report.encode(id, max, out));
+            } else {
+                connection.send(id, &SidecarMessage::Error(error));
+            }
+            server.flush(&connection);
+        };
+        if std::thread::Builder::new().name("answer".into()).spawn(answer).is_err() {
+            self.give_up("a stuck request could not be answered");
+        }
+    }
+
+    pub(super) fn books_are_free(&self, now: Instant) {
+        self.books_seen.store(self.micros(now), Ordering::Relaxed);
+    }
+
+    pub(super) fn books_are_held(self: &Arc<Self>, now: Instant) {
+        let since = self.books_seen.load(Ordering::Relaxed);
+        if self.micros(now).saturating_sub(since) >= PROCESS_GRACE.as_micros() as u64 {
+            self.give_up("the books of the server are held by a thread that is stuck");
+        }
+    }
+
+    fn micros(&self, now: Instant) -> u64 {
+        u64::try_from(now.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Ends the process. What has not run is answered first, so that clients know that it may be repeated.
+    pub(super) fn give_up(self: &Arc<Self>, why: &str) -> ! {
+        log::error!("{why}: the process ends with exit code {}", ExitCode::Stuck as u8);
+        let (said, done) = mpsc::channel();
+        let server = self.clone();
+        let farewell = move || {
+            let queued = server.lock().hub.drain_queues();
+            for job in &queued {
+                server.refuse_at_the_end(job);
+            }
+            let _ = said.send(());
+        };
+        if std::thread::Builder::new().name("farewell".into()).spawn(farewell).is_ok() {
+            let _ = done.recv_timeout(Duration::from_millis(FAREWELL_MS));
+        }
+        os::exit_now(ExitCode::Stuck as u8)
+    }
+
+    fn refuse_at_the_end(&self, job: &Job) {
+        self.fail(&job.connection, job, overloaded("the sidecar is about to restart".into()));
+        job.connection.flush();
+    }
+}
