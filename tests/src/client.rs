@@ -138,6 +138,11 @@ impl Client {
         &self.stream
     }
 
+    /// How long an answer may take before the test fails.
+    pub fn set_patience(&mut self, limit: Duration) {
+        self.stream.set_read_timeout(Some(limit)).expect("a timeout can be set");
+    }
+
     // ---- writing ----
 
     /// Writes bytes as they are. False: the peer has closed.
@@ -189,6 +194,11 @@ impl Client {
                 Err(e) => panic!("no answer within {READ_LIMIT:?}: {e}"),
             }
         }
+    }
+
+    /// Answers that nobody has waited for so far.
+    pub fn early_replies(&self) -> &VecDeque<Reply> {
+        &self.early
     }
 
     /// The answer to one request; others are kept.

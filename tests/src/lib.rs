@@ -9,6 +9,8 @@ pub mod bench;
 pub mod client;
 /// QuickJS-ng's own tests as handlers.
 pub mod conformance;
+/// The hostile handlers.
+pub mod corpus;
 /// The vectors of `protocol/golden`.
 pub mod golden;
 /// Counts of what a process holds.

@@ -49,7 +49,22 @@ pub fn binary() -> PathBuf {
 
 /// A command that starts from a known environment: no setting and no cache of whoever runs the tests.
 pub fn command(cache: &Path) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), cache)
+}
+
+/// The same program with faults that a test can plan, beside the other.
+fn faulty_binary() -> PathBuf {
+    let found = binary().with_file_name("nexus-sidecar-faults");
+    assert!(
+        found.is_file(),
+        "there is no {}: build it with `cargo build --release -p nexus-sidecar --features faults --bin nexus-sidecar-faults`",
+        found.display()
+    );
+    found
+}
+
+fn command_of(program: &Path, cache: &Path) -> Command {
+    let mut command = Command::new(program);
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXUS_")) {
         command.env_remove(name);
     }
@@ -62,6 +77,7 @@ pub fn command(cache: &Path) -> Command {
 pub struct Options {
     flags: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    faults: bool,
 }
 
 impl Options {
@@ -81,6 +97,13 @@ impl Options {
     pub fn env(mut self, name: &str, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
+    }
+
+    /// Faults by plan: see `sidecar/src/faults.rs`.
+    #[must_use]
+    pub fn faults(mut self, plan: &str) -> Self {
+        self.faults = true;
+        self.env("NEXUS_FAULTS", plan)
     }
 
     #[must_use]
@@ -128,7 +151,8 @@ impl Options {
     }
 
     fn command(&self, cache: &Path) -> Command {
-        let mut command = command(cache);
+        let program = if self.faults { faulty_binary() } else { binary() };
+        let mut command = command_of(&program, cache);
         command.arg("serve").envs(self.env.iter().map(|(k, v)| (k, v)));
         command
     }

@@ -1,3 +1,4 @@
+// row: H3
 // expect: EXECUTION_ERROR RangeError
 const a = [];
 a.push(a);

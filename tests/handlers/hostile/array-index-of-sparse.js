@@ -1,3 +1,4 @@
+// row: H3
 // expect: TIMEOUT | success
 const a = [];
 a.length = 2 ** 32 - 1;

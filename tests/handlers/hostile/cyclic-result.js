@@ -1,3 +1,4 @@
+// row: H8
 // expect: SERIALIZATION_ERROR
 const o = {};
 o.o = o;

@@ -1,2 +1,3 @@
+// row: H9
 // expect: EXECUTION_ERROR
 return Atomics.wait(new Int32Array(new SharedArrayBuffer(8)), 0, 0);

@@ -1,2 +1,3 @@
+// row: H9
 // expect: EXECUTION_ERROR
 return eval('1');

@@ -1,2 +1,3 @@
+// row: H9
 // expect: EXECUTION_ERROR
 return (function* () {}).constructor('yield 1')().next().value;

@@ -1,2 +1,3 @@
+// row: H9
 // expect: COMPILATION_ERROR | EXECUTION_ERROR
 return await import('../../../etc/passwd');

@@ -1,2 +1,3 @@
+// row: H9
 // expect: success | EXECUTION_ERROR
 return new RegExp("\u2028[\\").source;

@@ -1,3 +1,4 @@
+// row: H3
 // expect: TIMEOUT | MEMORY_LIMIT
 const o = {};
 let p = o;

@@ -1,2 +1,3 @@
+// row: H1
 // expect: TIMEOUT
 for (;;) await null;

@@ -1,3 +1,4 @@
+// row: H1
 // expect: TIMEOUT
 function* forever() {
   for (;;) yield 1;

@@ -1,3 +1,4 @@
+// row: H1
 // expect: TIMEOUT | EXECUTION_ERROR
 // the description of the error is what loops
 throw { get message() { for (;;); } };

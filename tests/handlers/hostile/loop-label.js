@@ -1,3 +1,4 @@
+// row: H1
 // expect: TIMEOUT
 outer: for (;;) {
   for (;;) continue outer;

@@ -1,3 +1,4 @@
+// row: H5
 // expect: MEMORY_LIMIT
 const all = [];
 for (;;) all.push(new Array(1000).fill(7));

@@ -1,2 +1,3 @@
+// row: H5
 // expect: MEMORY_LIMIT | EXECUTION_ERROR RangeError
 return new ArrayBuffer(2 ** 31);

@@ -1,3 +1,4 @@
+// row: H8
 // expect: success | MEMORY_LIMIT | TIMEOUT
 const o = {};
 for (let i = 0; i < 1e6; i++) o[i] = i;

@@ -1,3 +1,4 @@
+// row: H8
 // expect: EXECUTION_ERROR | TIMEOUT
 // the description of an error must not run into the loop for ever
 Error.prepareStackTrace = () => { for (;;); };

@@ -1,3 +1,4 @@
+// row: H8
 // expect: success
 // grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
 JSON.stringify = JSON.parse = Math.random = Date.now = () => { throw 1; };

@@ -1,3 +1,4 @@
+// row: H8
 // expect: success
 // grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
 Object.prototype.get = () => 'evil';

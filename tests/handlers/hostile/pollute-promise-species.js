@@ -1,3 +1,4 @@
+// row: H8
 // expect: success | EXECUTION_ERROR
 Object.defineProperty(Promise, Symbol.species, { get() { throw new Error('species'); } });
 Promise.prototype.constructor = function () { throw 1; };

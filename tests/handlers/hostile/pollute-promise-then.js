@@ -1,3 +1,4 @@
+// row: H8
 // expect: success | EXECUTION_ERROR | TIMEOUT
 Promise.prototype.then = function () { throw new Error('stolen'); };
 await null;

@@ -1,3 +1,4 @@
+// row: H6
 // expect: TIMEOUT
 new FinalizationRegistry(() => { for (;;); }).register({}, 1);
 for (;;);

@@ -1,3 +1,4 @@
+// row: H6
 // expect: MEMORY_LIMIT | TIMEOUT | success
 const all = [];
 for (let i = 0; i < 1e6; i++) all.push(Promise.resolve(i));

@@ -1,2 +1,3 @@
+// row: H6
 // expect: EXECUTION_ERROR
 await new Promise(() => {});

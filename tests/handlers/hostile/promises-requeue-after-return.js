@@ -1,3 +1,4 @@
+// row: H6
 // expect: TIMEOUT | success
 const again = () => { Promise.resolve().then(again); };
 again();

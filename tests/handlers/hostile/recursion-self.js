@@ -1,3 +1,4 @@
+// row: H4
 // expect: EXECUTION_ERROR RangeError
 function f() { f(); }
 f();

@@ -1,3 +1,4 @@
+// row: H5
 // expect: SERIALIZATION_ERROR | RESOURCE_LIMIT | MEMORY_LIMIT | TIMEOUT | EXECUTION_ERROR | success
 // may also succeed
 const a = [];

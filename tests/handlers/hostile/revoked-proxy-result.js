@@ -1,3 +1,4 @@
+// row: H8
 // expect: EXECUTION_ERROR | SERIALIZATION_ERROR
 const { proxy, revoke } = Proxy.revocable({}, {});
 revoke();

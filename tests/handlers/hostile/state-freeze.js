@@ -1,3 +1,4 @@
+// row: H8
 // expect: success | EXECUTION_ERROR
 // grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
 Object.freeze($state);

@@ -1,0 +1,4 @@
+// row: H3
+// expect: TIMEOUT
+const a = new Array(1e6).fill(1);
+for (;;) a.copyWithin(1, 0);

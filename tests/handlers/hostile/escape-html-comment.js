@@ -1,0 +1,4 @@
+// row: H9
+// expect: success | COMPILATION_ERROR
+return 1 <!-- 2
+;

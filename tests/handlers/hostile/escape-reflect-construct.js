@@ -1,0 +1,3 @@
+// row: H9
+// expect: EXECUTION_ERROR
+return Reflect.construct((() => {}).constructor, ['return 1'])();

@@ -1,0 +1,3 @@
+// row: H9
+// expect: COMPILATION_ERROR
+return 1; }); (async () => { globalThis.escaped = true;

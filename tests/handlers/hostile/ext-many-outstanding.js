@@ -1,0 +1,4 @@
+// row: H7
+// expect: EXECUTION_ERROR RangeError | RESOURCE_LIMIT
+// grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
+await Promise.all(Array.from({ length: 9000 }, (_, i) => $ext.a.b(i)));

@@ -1,0 +1,3 @@
+// row: H10
+// expect: PERMISSION_DENIED
+await $ext['a\nERROR forged\u001b[2J'].b();

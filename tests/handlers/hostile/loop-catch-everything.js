@@ -1,0 +1,3 @@
+// row: H1
+// expect: TIMEOUT
+for (;;) { try { (() => { for (;;); })(); } catch (e) { $log(e); } }

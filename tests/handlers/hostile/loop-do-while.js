@@ -1,0 +1,3 @@
+// row: H1
+// expect: TIMEOUT
+do { } while (true);

@@ -1,0 +1,3 @@
+// row: H1
+// expect: TIMEOUT
+JSON.parse('[1]', () => { for (;;); });

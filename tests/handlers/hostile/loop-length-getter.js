@@ -1,0 +1,3 @@
+// row: H1
+// expect: TIMEOUT
+Array.prototype.forEach.call({ get length() { for (;;); } }, () => 1);

@@ -1,0 +1,3 @@
+// row: H1
+// expect: TIMEOUT
+class C { static { for (;;); } }

@@ -1,0 +1,4 @@
+// row: H1
+// expect: TIMEOUT
+const t = () => { for (;;); };
+t`x`;

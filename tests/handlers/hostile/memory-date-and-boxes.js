@@ -1,0 +1,4 @@
+// row: H5
+// expect: MEMORY_LIMIT
+const all = [];
+for (;;) all.push(new Date(), Object(1), Object("s"), Object(Symbol()));

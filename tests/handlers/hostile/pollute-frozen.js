@@ -1,0 +1,9 @@
+// row: H8
+// expect: success
+// grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
+for (const f of [Object, Array, Function, Promise, Error, Map, Set, Date, String, RegExp]) { Object.freeze(f); Object.freeze(f.prototype); }
+$state.a = { b: [1, 2, { c: 3 }] };
+$emit('e', [1, 'x', { a: 1 }]);
+$view.focus('v');
+$log('x', { a: 1 });
+return { m: new Uint8Array([1, 2]), s: $state.a.b[2].c };

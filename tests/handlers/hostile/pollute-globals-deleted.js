@@ -1,0 +1,9 @@
+// row: H8
+// expect: success | EXECUTION_ERROR
+// grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
+for (const k of Object.getOwnPropertyNames(globalThis)) if (!k.startsWith("$")) { try { delete globalThis[k]; } catch { } }
+$state.a = { b: [1, 2, { c: 3 }] };
+$emit('e', [1, 'x', { a: 1 }]);
+$view.focus('v');
+$log('x', { a: 1 });
+return { m: new Uint8Array([1, 2]), s: $state.a.b[2].c };

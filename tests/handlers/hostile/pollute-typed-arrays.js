@@ -1,0 +1,11 @@
+// row: H8
+// expect: success
+// grant: state:read:* state:write:* events:emit:* view:update:* ext:* crypto:random
+const T = Object.getPrototypeOf(Uint8Array.prototype);
+for (const k of ["length", "byteLength", "byteOffset", "buffer"]) Object.defineProperty(T, k, { get: () => 1e9 });
+Object.defineProperty(ArrayBuffer.prototype, "byteLength", { get: () => 1e9 });
+$state.a = { b: [1, 2, { c: 3 }] };
+$emit('e', [1, 'x', { a: 1 }]);
+$view.focus('v');
+$log('x', { a: 1 });
+return { m: new Uint8Array([1, 2]), s: $state.a.b[2].c };

@@ -1,0 +1,4 @@
+// row: H4
+// expect: EXECUTION_ERROR RangeError
+function* g() { yield* g(); }
+[...g()];

@@ -1,0 +1,4 @@
+// row: H4
+// expect: EXECUTION_ERROR RangeError
+const f = () => 'a'.replace(/a/, f);
+f();

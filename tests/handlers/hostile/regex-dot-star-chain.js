@@ -1,0 +1,3 @@
+// row: H2
+// expect: TIMEOUT | success | COMPILATION_ERROR
+for (;;) /.*.*.*.*.*.*.*.*=/.test('x'.repeat(5000));

@@ -1,0 +1,3 @@
+// row: H2
+// expect: TIMEOUT
+return [...('a'.repeat(40) + 'b').matchAll(/(a+)+$/g)];

@@ -1,0 +1,3 @@
+// row: H2
+// expect: TIMEOUT
+return /^(\p{L}+)+$/u.test('a'.repeat(40) + '1');

@@ -1,0 +1,3 @@
+// row: H8
+// expect: EXECUTION_ERROR
+return { get x() { throw new TypeError("no"); } };

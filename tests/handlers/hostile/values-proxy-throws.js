@@ -1,0 +1,3 @@
+// row: H8
+// expect: EXECUTION_ERROR
+return new Proxy({}, { ownKeys() { throw new TypeError("no"); } });

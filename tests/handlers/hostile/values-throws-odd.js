@@ -1,0 +1,3 @@
+// row: H8
+// expect: EXECUTION_ERROR
+throw Object.create(null, { message: { get() { return this; } } });

@@ -1,0 +1,3 @@
+// row: H8
+// expect: EXECUTION_ERROR
+throw new Proxy({}, { get() { throw 1; }, getPrototypeOf() { throw 2; } });

@@ -1,0 +1,5 @@
+// row: H8
+// expect: EXECUTION_ERROR
+const { proxy, revoke } = Proxy.revocable({}, {});
+revoke();
+throw proxy;

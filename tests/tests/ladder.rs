@@ -1,0 +1,182 @@
+//! The kill ladder beyond the loss of memory: a thread that is stuck is given up, then the process. The faults are planned
+//! (`sidecar/src/faults.rs`), everything else is real.
+
+use std::time::{Duration, Instant};
+
+use nexus_protocol::ErrorCode;
+use nexus_protocol::limits::{MAX_RETIRED_THREADS, RETIRE_GRACE_MS};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use serde_json::json;
+
+/// The exit code of a process that gives up.
+const STUCK: i32 = 71;
+/// Of a request whose thread is given up, beyond its deadline, on a busy machine.
+const LATE: Duration = Duration::from_millis(RETIRE_GRACE_MS + 3_000);
+
+fn start(plan: &str, instances: usize) -> (Watchdog, Sidecar, Client) {
+    let watchdog = Watchdog::seconds(90);
+    let sidecar = Options::new().faults(plan).flag("max-instances", instances).listen();
+    let client = sidecar.connect();
+    (watchdog, sidecar, client)
+}
+
+fn metric(client: &mut Client, series: &str) -> u64 {
+    let text = client.metrics();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    value.unwrap_or_else(|| panic!("{series}")).parse().expect("a number")
+}
+
+/// The one request that is left without an answer would show here.
+fn no_answer_is_left(client: &mut Client) {
+    client.ping();
+    assert!(client.early_replies().is_empty(), "{:?}", client.early_replies());
+}
+
+#[test]
+fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
+    let (_w, mut sidecar, mut client) = start("host-call:hang@1", 1);
+    let started = Instant::now();
+    let segment = client.run(Run::source("$log('x'); return 1").timeout_ms(100));
+    assert_eq!(segment.code(), ErrorCode::Timeout);
+    assert!(started.elapsed() < Duration::from_millis(100) + LATE, "{:?}", started.elapsed());
+    // the only instance was with the thread that is gone
+    for _ in 0..20 {
+        client.still_works();
+    }
+    assert_eq!(client.run("$log('x'); return 2").value(), 2);
+    assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
+    assert_eq!(metric(&mut client, "nexus_errors_total{code=\"TIMEOUT\"}"), 1);
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_thread_that_comes_back_leaves_nothing_behind() {
+    let (_w, sidecar, mut client) = start("host-call:sleep=3500@1", 1);
+    client.still_works();
+    let before = settled_counts(sidecar.pid());
+    let segment = client.run(Run::source("$state.x = 1; return 1").grant(&["state:write:*"]).timeout_ms(100));
+    assert_eq!(segment.code(), ErrorCode::Timeout);
+    assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
+    eventually("the thread comes back", Duration::from_secs(20), || metric(&mut client, "nexus_retired_threads") == 0);
+    assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 1);
+    no_answer_is_left(&mut client);
+    client.still_works();
+    assert_eq!(settled_counts(sidecar.pid()), before, "descriptors, threads");
+    let stats = client.stats();
+    assert_eq!((stats.active_instances, stats.queued), (0, 0));
+}
+
+#[test]
+fn where_memory_cannot_be_taken_away_the_thread_is_given_up() {
+    let (_w, sidecar, mut client) = start("kill:error=1", 1);
+    let builtin = Run::source("return (3n ** 9000000n).toString().length").timeout_ms(100);
+    assert_eq!(client.run(builtin).code(), ErrorCode::Timeout);
+    client.still_works();
+    // a loop needs no kill
+    assert_eq!(client.run(Run::source("for (;;);").timeout_ms(50)).code(), ErrorCode::Timeout);
+    assert!(sidecar.stderr().contains("cannot take the memory"), "{}", sidecar.stderr());
+}
+
+#[test]
+fn a_stuck_run_that_is_cancelled_says_so() {
+    let (_w, _s, mut client) = start("host-call:hang@1", 2);
+    let id = client.start(Run::source("$log('x')").timeout_ms(60_000));
+    eventually("it runs", Duration::from_secs(5), || client.stats().active_instances == 1);
+    assert!(client.cancel_request(id));
+    assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
+    client.still_works();
+}
+
+#[test]
+fn a_resume_that_gets_stuck_ends_its_execution() {
+    let (_w, _s, mut client) = start("host-call:hang@3", 2);
+    let source = "await Promise.all([$ext.a.b(1).then(() => $log('x')), $ext.a.b(2)]); return 1";
+    let segment = client.run(Run::source(source).grant(&["ext:*"]).timeout_ms(100));
+    let ids: Vec<String> = segment.calls.iter().map(|call| call.id.clone()).collect();
+    assert_eq!(client.resume(&ids[0], &json!(1)).code(), ErrorCode::Timeout);
+    assert_eq!(client.resume(&ids[1], &json!(1)).code(), ErrorCode::SuspensionError);
+    assert_eq!(client.stats().suspended_instances, 0);
+    client.still_works();
+}
+
+#[test]
+fn a_request_that_makes_a_worker_panic_is_answered() {
+    let (_w, mut sidecar, mut client) = start("worker:panic@2", 1);
+    client.still_works();
+    assert_eq!(client.run("return 1").code(), ErrorCode::InternalError);
+    client.still_works();
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn too_many_stuck_threads_end_the_process() {
+    let stuck = MAX_RETIRED_THREADS + 1;
+    let (_w, mut sidecar, mut client) = start("host-call:hang", stuck);
+    let ids: Vec<u32> = (0..stuck).map(|_| client.start(Run::source("$log('x')").timeout_ms(100))).collect();
+    eventually("all run", Duration::from_secs(10), || client.stats().active_instances == stuck as u64);
+    let mut codes = Vec::new();
+    while let Some(reply) = client.next_reply() {
+        let nexus_tests::Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
+        assert!(ids.contains(&reply.id));
+        codes.push(segment.code());
+    }
+    assert!(codes.len() >= MAX_RETIRED_THREADS && codes.iter().all(|code| *code == ErrorCode::Timeout), "{codes:?}");
+    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+    assert!(sidecar.stderr().contains("too many threads are stuck"), "{}", sidecar.stderr());
+}
+
+#[test]
+fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
+    let _w = Watchdog::seconds(90);
+    let options = Options::new().faults("host-call:hang").flag("max-queue-ms", 0);
+    let mut sidecar = options.flag("max-instances", MAX_RETIRED_THREADS).listen();
+    let mut client = sidecar.connect();
+    // the first ones take all threads that may be lost, the next ones one too many, the others are still queued then
+    let timeouts = [(MAX_RETIRED_THREADS, 100), (MAX_RETIRED_THREADS, 3_000), (3, 4_900)];
+    for (count, timeout_ms) in timeouts {
+        for _ in 0..count {
+            client.start(Run::source("$log('x')").timeout_ms(timeout_ms));
+        }
+    }
+    let mut codes = Vec::new();
+    while let Some(reply) = client.next_reply() {
+        let nexus_tests::Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
+        codes.push(segment.code());
+    }
+    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+    let of = |wanted: ErrorCode| codes.iter().filter(|code| **code == wanted).count();
+    // others of them may have got the places of those that were given up
+    assert!(of(ErrorCode::Overloaded) >= 1, "{codes:?}");
+    assert!(of(ErrorCode::Timeout) >= MAX_RETIRED_THREADS, "{codes:?}");
+}
+
+#[test]
+fn a_panic_with_the_connections_in_hand_ends_the_process() {
+    let (_w, mut sidecar, client) = start("poll:panic@6", 2);
+    drop(client);
+    for _ in 0..10 {
+        let Ok(stream) = std::os::unix::net::UnixStream::connect(sidecar.path()) else { break };
+        drop(stream);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+}
+
+#[test]
+fn a_thread_that_hangs_with_the_connections_in_hand_ends_the_process() {
+    let (_w, mut sidecar, mut client) = start("poll:hang@6", 2);
+    for _ in 0..6 {
+        client.send(&nexus_protocol::ClientMessage::Ping);
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(sidecar.exit_code(Duration::from_secs(40)), STUCK);
+    assert!(sidecar.stderr().contains("is stuck"), "{}", sidecar.stderr());
+}
+
+#[test]
+fn a_watchdog_that_panics_ends_the_process() {
+    let (_w, mut sidecar, mut client) = start("watchdog:panic@3", 1);
+    client.send(&Run::source("for (;;);").message());
+    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+}

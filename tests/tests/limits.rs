@@ -1,0 +1,388 @@
+//! Every bound on what an execution takes: it ends with the code of that bound, and says which, how much, and how much it was.
+
+use std::time::{Duration, Instant};
+
+use nexus_protocol::{ContextValue, ErrorCode};
+use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog};
+use serde_json::{Value, json};
+
+/// A sidecar of its own for each test, with details in errors.
+fn sidecar() -> (Watchdog, Sidecar, Client) {
+    let watchdog = Watchdog::seconds(60);
+    let (sidecar, client) = Options::new().debug().child();
+    (watchdog, sidecar, client)
+}
+
+const ALL: [&str; 6] = ["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*", "crypto:random"];
+
+#[track_caller]
+fn run(client: &mut Client, run: impl Into<Run>) -> Segment {
+    let segment = client.run(run);
+    client.still_works();
+    segment
+}
+
+#[track_caller]
+fn value(client: &mut Client, source: &str) -> Value {
+    run(client, Run::source(source).grant(&ALL)).value()
+}
+
+fn context(segment: &Segment, key: &str) -> Option<Value> {
+    segment.error().context.get(key).map(|value| match value {
+        ContextValue::Text(text) => json!(text),
+        ContextValue::Number(n) => json!(n),
+    })
+}
+
+/// Code, resource and limit are these, and the count has reached the limit (whole milliseconds round down).
+#[track_caller]
+fn assert_breach(segment: &Segment, code: ErrorCode, resource: &str, limit: u64) {
+    assert_eq!(segment.code(), code, "{resource}: {:?}", segment.error());
+    assert_eq!(context(segment, "resource"), Some(json!(resource)), "{:?}", segment.error());
+    assert_eq!(context(segment, "limit"), Some(json!(limit)), "{:?}", segment.error());
+    let count = context(segment, "count").and_then(|n| n.as_u64()).unwrap_or_default();
+    assert!(count > limit || resource.ends_with("Ms") && count == limit, "{resource}: {count} of {limit}");
+}
+
+// ---- counts and bytes ----
+
+#[test]
+fn every_counted_limit_names_itself_its_bound_and_the_count() {
+    let (_w, _s, mut client) = sidecar();
+    type Narrow = fn(&mut nexus_protocol::message::CallLimits<'static>);
+    let cases: [(&str, &str, u64, Narrow); 5] = [
+        ("for (;;) $emit('e', 1)", "maxEvents", 3, |l| l.max_events = Some(3)),
+        ("for (;;) $view.focus('v')", "maxEvents", 3, |l| l.max_events = Some(3)),
+        ("for (let i = 0; ; i++) $state['k' + i] = i", "maxStateMutations", 3, |l| l.max_state_mutations = Some(3)),
+        ("for (let i = 0; ; i++) $state.get('k' + i)", "maxHostCalls", 3, |l| l.max_host_calls = Some(3)),
+        ("return 'x'.repeat(2000)", "maxResultBytes", 1000, |l| l.max_result_bytes = Some(1000)),
+    ];
+    for (source, resource, limit, narrow) in cases {
+        let segment = run(&mut client, Run::source(source).grant(&ALL).limits(narrow));
+        assert_breach(&segment, ErrorCode::ResourceLimit, resource, limit);
+    }
+    for effects in ["for (;;) $emit('e', 'x'.repeat(300))", "for (;;) $ext.a.b('x'.repeat(300)).catch(() => 0)"] {
+        let segment = run(&mut client, Run::source(effects).grant(&ALL).limits(|l| l.max_result_bytes = Some(1000)));
+        assert_breach(&segment, ErrorCode::ResourceLimit, "maxResultBytes", 1000);
+    }
+}
+
+#[test]
+fn a_source_that_is_too_large_names_the_limit() {
+    let (_w, _s, mut client) = sidecar();
+    let segment = run(&mut client, format!("return 1 //{}", "x".repeat(1 << 20)).as_str());
+    assert_breach(&segment, ErrorCode::ResourceLimit, "maxSourceBytes", 1 << 20);
+}
+
+#[test]
+fn one_host_call_copies_at_most_so_much() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("memory-limit-bytes", 128u64 << 20).child();
+    let limit = nexus_protocol::limits::MAX_HOST_CALL_BYTES;
+    for source in ["$emit('e', s)", "$state.k = s", "$ext.a.b(s)", "$view.command('v', 'c', s)"] {
+        let source = format!("const s = 'x'.repeat({}); {source}; return 1", limit + 1);
+        let segment = run(&mut client, Run::source(source).grant(&ALL));
+        assert_breach(&segment, ErrorCode::ResourceLimit, "maxHostCallBytes", limit);
+    }
+}
+
+#[test]
+fn all_host_calls_together_copy_at_most_so_much() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("timeout-ms", 40_000).child();
+    let limit = nexus_protocol::limits::MAX_COPIED_BYTES;
+    let source = "for (;;) try { crypto.getRandomValues(new Uint8Array(60000)) } catch {}";
+    let segment = run(&mut client, Run::source(source).grant(&ALL));
+    assert_breach(&segment, ErrorCode::ResourceLimit, "maxCopiedBytes", limit);
+}
+
+#[test]
+fn input_that_cannot_fit_is_refused_before_it_enters() {
+    let (_w, _s, mut client) = sidecar();
+    let limit = 2u64 << 20;
+    let large = Run::source("return 1").args(&json!("x".repeat(3 << 20)));
+    let segment = run(&mut client, large.limits(move |l| l.memory_limit_bytes = Some(limit)));
+    assert_breach(&segment, ErrorCode::MemoryLimit, "memoryLimitBytes", limit);
+    let waiting = Run::source("return await $ext.a.b(1)").grant(&ALL);
+    let waiting = client.run(waiting.limits(move |l| l.memory_limit_bytes = Some(limit)));
+    let segment = client.resume(&waiting.call().id, &json!("x".repeat(3 << 20)));
+    assert_breach(&segment, ErrorCode::MemoryLimit, "memoryLimitBytes", limit);
+    client.still_works();
+}
+
+#[test]
+fn suspended_executions_are_counted() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("max-suspended", 2).child();
+    let waiting = Run::source("return await $ext.a.b(1)").grant(&ALL);
+    let held = [client.run(waiting.clone()).call().id.clone(), client.run(waiting.clone()).call().id.clone()];
+    assert_breach(&run(&mut client, waiting), ErrorCode::ResourceLimit, "maxSuspended", 2);
+    for id in held {
+        assert_eq!(client.resume(&id, &json!(7)).value(), 7);
+    }
+}
+
+// ---- the queue ----
+
+#[test]
+fn a_full_queue_says_when_to_come_again() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("max-instances", 1).flag("max-queued", 2).child();
+    let busy = Run::source("for (;;);").timeout_ms(400);
+    let ids: Vec<u32> = (0..4).map(|_| client.start(busy.clone())).collect();
+    let refused = client.segment(ids[3]);
+    assert_breach(&refused, ErrorCode::Overloaded, "maxQueued", 2);
+    assert!(refused.error().retryable);
+    assert!(context(&refused, "retryAfterMs").and_then(|ms| ms.as_u64()).is_some_and(|ms| ms > 0));
+    for id in &ids[..3] {
+        assert_eq!(client.segment(*id).code(), ErrorCode::Timeout);
+    }
+    client.still_works();
+}
+
+#[test]
+fn a_request_waits_at_most_so_long() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("max-instances", 1).flag("max-queue-ms", 100).child();
+    let busy = client.start(Run::source("for (;;);").timeout_ms(600));
+    let waiting = client.start("return 1");
+    let refused = client.segment(waiting);
+    assert_breach(&refused, ErrorCode::Overloaded, "maxQueueMs", 100);
+    assert!(refused.error().retryable && context(&refused, "retryAfterMs").is_some());
+    assert_eq!(client.segment(busy).code(), ErrorCode::Timeout);
+    client.still_works();
+}
+
+#[test]
+fn time_in_the_queue_counts_against_the_deadline() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("max-instances", 1).child();
+    let busy = client.start(Run::source("for (;;);").timeout_ms(300));
+    let hasty = client.start(Run::source("$log('ran'); return 1").timeout_ms(100));
+    let segment = client.segment(hasty);
+    assert_breach(&segment, ErrorCode::Timeout, "timeoutMs", 100);
+    assert_eq!(segment.logs, json!([]));
+    client.segment(busy);
+}
+
+#[test]
+fn no_limit_can_be_caught() {
+    let (_w, _s, mut client) = sidecar();
+    type Narrow = fn(&mut nexus_protocol::message::CallLimits<'static>);
+    let cases: [(&str, &str, Narrow); 4] = [
+        ("for (let i = 0; i < 9; i++) $emit('e', i)", "maxEvents", |l| l.max_events = Some(3)),
+        ("for (let i = 0; i < 9; i++) $state['k' + i] = i", "maxStateMutations", |l| l.max_state_mutations = Some(3)),
+        ("for (let i = 0; i < 9; i++) $state.get('k' + i)", "maxHostCalls", |l| l.max_host_calls = Some(3)),
+        ("return 'x'.repeat(2000)", "maxResultBytes", |l| l.max_result_bytes = Some(1000)),
+    ];
+    for (source, resource, narrow) in cases {
+        let segment = run(&mut client, Run::source(source).grant(&ALL).limits(narrow));
+        assert_eq!(segment.code(), ErrorCode::ResourceLimit, "{resource}: {:?}", segment.error);
+        assert_eq!(context(&segment, "resource"), Some(json!(resource)));
+        assert!(context(&segment, "limit").is_some() && context(&segment, "count").is_some(), "{:?}", segment.error());
+        assert!(segment.events.as_array().unwrap().len() <= 3 && segment.mutations.as_array().unwrap().len() <= 3);
+        let caught = format!("try {{ {source} }} catch (e) {{ return 'caught' }} finally {{ $log('finally') }}");
+        let segment = run(&mut client, Run::source(caught).grant(&ALL).limits(narrow));
+        if resource != "maxResultBytes" {
+            assert_eq!(segment.code(), ErrorCode::ResourceLimit, "{resource} was caught");
+        }
+    }
+}
+
+#[test]
+fn a_limit_cannot_be_widened_by_a_call() {
+    let (_w, _s, mut client) = sidecar();
+    let source = "for (let i = 0; i < 200; i++) $emit('e', i)";
+    let segment = run(&mut client, Run::source(source).grant(&ALL).limits(|l| l.max_events = Some(100_000)));
+    assert_eq!(context(&segment, "limit"), Some(json!(100)));
+}
+
+#[test]
+fn an_unknown_limit_is_refused() {
+    let (_w, _s, mut client) = sidecar();
+    // the same length, so that the frame stays well-formed
+    let known = Run::source("return 1").limits(|l| l.max_events = Some(1));
+    let mut frame = Vec::new();
+    known.message().encode(nexus_protocol::RequestId(77), 1 << 20, &mut frame).unwrap();
+    let at = frame.windows(9).position(|w| w == b"maxEvents").unwrap();
+    frame[at..at + 9].copy_from_slice(b"maxFriend");
+    client.write_raw(&frame);
+    let segment = client.segment(77);
+    assert_eq!(segment.code(), ErrorCode::InvalidArgument);
+    assert!(segment.error().message.contains("maxFriend"));
+    client.still_works();
+}
+
+// ---- time and memory ----
+
+#[test]
+fn loops_end_at_the_deadline() {
+    let (_w, _s, mut client) = sidecar();
+    for source in [
+        "for (;;);",
+        "while (true) { try { while (true); } catch { } finally { continue } }",
+        "const f = async () => { while (true) await null }; await f()",
+        "return /(a+)+$/.test('a'.repeat(40) + 'b')",
+        "function f() { return Promise.resolve().then(f) } await f()",
+        "for (;;) [1, 2, 3].map(x => x * 2)",
+    ] {
+        let started = Instant::now();
+        let segment = run(&mut client, Run::source(source).timeout_ms(60));
+        assert_eq!(segment.code(), ErrorCode::Timeout, "{source}");
+        assert!(started.elapsed() < Duration::from_secs(3), "{source}: {:?}", started.elapsed());
+        assert_eq!(context(&segment, "limit"), Some(json!(60)));
+    }
+}
+
+#[test]
+fn builtins_that_do_not_look_at_the_clock_are_stopped_as_well() {
+    let (_w, _s, mut client) = sidecar();
+    for source in [
+        "return (3n ** 4000000n).toString().length",
+        "const a = new Array(3e5).fill(0).map((_, i) => (i * 7919) % 1000003); for (;;) a.slice().sort().reverse()",
+        "let s = 'ab'.repeat(500000); for (;;) s.replaceAll('a', 'cc').normalize('NFD')",
+        "for (;;) JSON.stringify(JSON.parse('[' + '1,'.repeat(300000) + '1]'))",
+    ] {
+        let started = Instant::now();
+        let segment = run(&mut client, Run::source(source).timeout_ms(100));
+        assert_eq!(segment.code(), ErrorCode::Timeout, "{source}: {:?}", segment.error);
+        assert!(started.elapsed() < Duration::from_secs(3), "{source}: {:?}", started.elapsed());
+    }
+}
+
+#[test]
+fn a_flood_of_large_host_calls_is_stopped_without_harm() {
+    let _w = Watchdog::seconds(180);
+    const MANY: u64 = 100_000_000;
+    let options =
+        Options::new().flag("max-host-calls", MANY).flag("max-state-mutations", MANY).flag("max-events", MANY);
+    let (mut sidecar, mut client) = options.child();
+    let large = "const s = 'x'.repeat(20000);";
+    for source in [
+        format!("{large} for (;;) $log(s)"),
+        format!("{large} for (;;) try {{ $emit('e', s) }} catch {{}}"),
+        format!("{large} for (;;) $state.k = s"),
+        format!("{large} $state.k = s; for (;;) $state.get('k')"),
+        "for (;;) crypto.getRandomValues(new Uint8Array(60000))".to_owned(),
+    ] {
+        for i in 0..12 {
+            let unlimited = Run::source(&*source).grant(&ALL).timeout_ms(10 + 3 * i);
+            let segment = client.run(unlimited);
+            let stopped =
+                [ErrorCode::Timeout, ErrorCode::ResourceLimit, ErrorCode::MemoryLimit].contains(&segment.code());
+            assert!(stopped, "{source}: {:?}", segment.error());
+        }
+        client.still_works();
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_timeout_is_placed_in_the_loop_or_nowhere() {
+    let (_w, _s, mut client) = sidecar();
+    for source in ["let n = 0\nwhile (true) n++", "let n = 0\nfor (;;) [1].map(x => x + n)"] {
+        let segment = run(&mut client, Run::source(source).timeout_ms(50));
+        let line = segment.error().location.as_ref().map(|l| l.line);
+        assert!(matches!(line, None | Some(2)), "{source}: {:?}", segment.error());
+    }
+}
+
+#[test]
+fn no_job_of_the_handler_runs_after_the_deadline() {
+    let (_w, _s, mut client) = sidecar();
+    let source = "Promise.resolve().then(() => $emit('late', 1)); for (;;);";
+    let segment = run(&mut client, Run::source(source).grant(&ALL).timeout_ms(50));
+    assert_eq!((segment.code(), segment.events), (ErrorCode::Timeout, json!([])));
+}
+
+#[test]
+fn memory_bombs_are_a_memory_limit() {
+    let (_w, mut sidecar, mut client) = sidecar();
+    for source in [
+        "const a = []; for (;;) a.push(new Array(1000).fill(7))",
+        "const a = []; for (;;) a.push(new Uint8Array(1 << 20).fill(1))",
+        "let s = 'x'; for (;;) s += s + 'y'; ",
+        "const m = new Map(); for (let i = 0;; i++) m.set({i}, 'v' + i)",
+        "const a = []; for (;;) a.push(() => a)",
+        "let o = {}; for (let i = 0;; i++) o['key' + i] = i",
+        "const all = []; for (;;) all.push(new Error('e'))",
+        "return new ArrayBuffer(1 << 30)",
+    ] {
+        let segment = run(&mut client, Run::source(source).limits(|l| l.memory_limit_bytes = Some(8 << 20)));
+        let code = segment.code();
+        // a string or a buffer may also be refused for its size alone, which is a RangeError
+        let refused = code == ErrorCode::ExecutionError
+            && matches!(segment.error().name.as_deref(), Some("RangeError" | "InternalError"));
+        assert!(code == ErrorCode::MemoryLimit || refused, "{source}: {:?}", segment.error());
+        assert!(segment.memory_peak_bytes <= (8 << 20) + (2 << 20), "{source}: {}", segment.memory_peak_bytes);
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn deep_recursion_is_a_range_error_that_can_be_caught() {
+    let (_w, _s, mut client) = sidecar();
+    for source in [
+        "function f() { f() } f()",
+        "const o = {get x() { return this.x }}; o.x",
+        "let p = {}; for (let i = 0; i < 5e4; i++) p = new Proxy(p, {}); Object.getPrototypeOf(p)",
+        "JSON.parse('['.repeat(1e6))",
+        "let f = () => 1; for (let i = 0; i < 3e4; i++) f = Object.defineProperty(f.bind(null), 'name', {value: ''}); f()",
+        "const a = []; a[0] = a; a.flat(Infinity)",
+    ] {
+        let segment = run(&mut client, source);
+        assert_eq!(segment.code(), ErrorCode::ExecutionError, "{source}: {:?}", segment.error);
+        let name = segment.error().name.clone().unwrap_or_default();
+        assert!(
+            &*name == "RangeError" || (source.contains("JSON") && &*name == "SyntaxError"),
+            "{source}: {:?}",
+            segment.error()
+        );
+    }
+    assert_eq!(
+        value(&mut client, "function f() { f() } try { f() } catch (e) { return e instanceof RangeError }"),
+        true
+    );
+}
+
+#[test]
+fn the_deadline_covers_all_segments_and_no_suspended_time() {
+    let (_w, _s, mut client) = sidecar();
+    let spin = "const end = n => { const t = Array(n).fill(0); for (const _ of t) for (let i = 0; i < 1e5; i++); };";
+    let source = format!("{spin} for (;;) {{ end(10); await $ext.a.b(1); }}");
+    let mut segment = client.run(Run::source(source).grant(&ALL).timeout_ms(400));
+    let mut resumed = 0;
+    while segment.error.is_none() {
+        std::thread::sleep(Duration::from_millis(if resumed == 0 { 700 } else { 0 }));
+        let call = segment.call().id.clone();
+        segment = client.resume(&call, &json!(null));
+        resumed += 1;
+    }
+    assert_breach(&segment, ErrorCode::Timeout, "timeoutMs", 400);
+    assert!(resumed > 1, "suspended time was counted");
+    client.still_works();
+}
+
+#[test]
+fn at_both_bounds_of_the_stack_overflow_is_a_range_error_that_can_be_caught() {
+    for bytes in [64u64 << 10, 2 << 20] {
+        let _w = Watchdog::seconds(60);
+        let (mut sidecar, mut client) = Options::new().flag("stack-size-bytes", bytes).child();
+        for recursion in [
+            "const f = () => f(); f()",
+            "const o = { get x() { return this.x } }; o.x",
+            "const o = { toString() { return '' + this } }; '' + o",
+            "const f = () => [2, 1].sort(f); f()",
+            "const f = () => 'a'.replace(/a/, f); f()",
+            "let p = {}; for (let i = 0; i < 1e5; i++) p = new Proxy(p, {}); Object.getPrototypeOf(p)",
+            "let a = []; for (let i = 0; i < 1e5; i++) a = [a]; String(a)",
+            "JSON.parse('['.repeat(1e6))",
+            "let f = () => 1; for (let i = 0; i < 3e4; i++) f = Object.defineProperty(f.bind(null), 'name', {value: ''}); f()",
+        ] {
+            let source = format!("try {{ {recursion} }} catch (e) {{ return e instanceof RangeError || e.name }}");
+            let caught = run(&mut client, Run::source(source)).value();
+            assert!(caught == true || caught == "SyntaxError", "{bytes}: {recursion}: {caught}");
+        }
+        assert!(sidecar.is_running());
+    }
+}
