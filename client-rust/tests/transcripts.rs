@@ -23,9 +23,8 @@ fn every_transcript_is_understood() {
             let listener = UnixListener::bind(&socket).unwrap();
             let parts = ["hello", "answer"].map(|part| transcript[part].as_str().map(bytes));
             let peer = std::thread::spawn(move || speak(&listener.accept().unwrap().0, &parts));
-            let told = call(&socket, transcript["call"].as_str().unwrap()).unwrap_or_else(
-                |error| json!({ "code": error.code().as_str(), "retryable": error.retryable() }),
-            );
+            let told = call(&socket, transcript["call"].as_str().unwrap())
+                .unwrap_or_else(|error| json!({ "code": error.code().as_str(), "retryable": error.retryable() }));
             assert_eq!(told, transcript["expect"], "{}", transcript["name"]);
             peer.join().unwrap();
         }
