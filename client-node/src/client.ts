@@ -5,6 +5,7 @@
  */
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
+import type { ExecutionList } from './executions.js';
 import type { HelloInfo } from './messages.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
@@ -119,6 +120,16 @@ export class NexusRuntime {
 
   async getStats(): Promise<RuntimeStats> {
     return this.#core.stats();
+  }
+
+  /** Every execution that this sidecar holds, also those of other clients; PERMISSION_DENIED where its user is another's. */
+  async listExecutions(): Promise<ExecutionList> {
+    return this.#core.executions();
+  }
+
+  /** Ends an execution by its id in that list; its own client gets CANCELLED. False: there was none. */
+  async killExecution(id: number): Promise<boolean> {
+    return this.#core.kill(id);
   }
 
   async getPrometheusMetrics(): Promise<string> {

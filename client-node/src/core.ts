@@ -5,6 +5,7 @@
 import { checkConfig, type RuntimeConfig } from './config.js';
 import type { Connection, RequestOptions } from './connection.js';
 import { NexusError } from './errors.js';
+import { readExecutions, type ExecutionList } from './executions.js';
 import type { Fields } from './fields.js';
 import { Handles } from './handles.js';
 import { Link } from './link.js';
@@ -126,6 +127,15 @@ export class Core {
   /** Asked for when the sidecar is busy, above all: it does not wait behind executions. */
   stats(options?: RequestOptions): Promise<RuntimeStats> {
     return this.#ask(Kind.stats, {}, Kind.statsAnswer, readStats, { urgent: true, ...options });
+  }
+
+  executions(): Promise<ExecutionList> {
+    return this.#ask(Kind.executions, {}, Kind.executionsAnswer, readExecutions, { urgent: true });
+  }
+
+  kill(execution: number): Promise<boolean> {
+    if (!Number.isSafeInteger(execution) || execution < 0) throw new NexusError('INVALID_ARGUMENT', 'the id of an execution is a whole number');
+    return this.#ask(Kind.kill, { execution }, Kind.done, (fields) => boolean(fields, 'cancelled'), { urgent: true });
   }
 
   metrics(options?: RequestOptions): Promise<string> {

@@ -22,6 +22,7 @@ export type {
   Suspension,
   ViewCommand,
 } from './types.js';
+export type { ExecutionInfo, ExecutionList } from './executions.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {
   KernelAsyncResult,

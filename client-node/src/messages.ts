@@ -35,6 +35,8 @@ export const Kind = {
   patchState: 0x0c,
   snapshotState: 0x0d,
   disposeState: 0x0e,
+  executions: 0x10,
+  kill: 0x11,
   helloAnswer: 0x81,
   result: 0x82,
   compiled: 0x83,
@@ -47,6 +49,7 @@ export const Kind = {
   statePatched: 0x8c,
   stateSnapshot: 0x8d,
   stateDisposed: 0x8e,
+  executionsAnswer: 0x90,
   error: 0xff,
 } as const;
 

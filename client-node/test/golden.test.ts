@@ -4,6 +4,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { test } from 'node:test';
 
 import { decodePayload, encodePayload, HandlerError, NexusError } from '@nexus/sidecar';
+import { readExecutions } from '../dist/esm/executions.js';
 import { Float } from '../dist/esm/fields.js';
 import { endFrame, FrameSplitter } from '../dist/esm/frames.js';
 import * as limits from '../dist/esm/limits.js';
@@ -125,6 +126,7 @@ test('every answer of a sidecar is accepted by its typed reader', () => {
     [Kind.statePatched]: (fields) => assert.equal(typeof fields['version'], 'number'),
     [Kind.stateSnapshot]: readSnapshot,
     [Kind.stateDisposed]: readDisposed,
+    [Kind.executionsAnswer]: readExecutions,
     [Kind.pong]: (fields) => assert.deepEqual(fields, {}),
     [Kind.error]: (fields) => readError(fields['error']),
   };

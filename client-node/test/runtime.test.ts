@@ -233,6 +233,18 @@ test('cancel ends a suspended execution, once', WATCHDOG, async () => {
   assert.equal((await settle(runtime.resumeHandler(id, { success: true }))).error?.code, 'SUSPENSION_ERROR');
 });
 
+test('executions are listed without their values, and can be killed', WATCHDOG, async () => {
+  const busy = runtime.executeHandler('for (;;);', { panelId: 'orders', handlerName: 'spin' }, 60_000);
+  const find = async () => (await runtime.listExecutions()).executions.find(({ handlerName }) => handlerName === 'spin');
+  let found = await find();
+  while (found?.state !== 'running') found = await find();
+  assert.equal(found.panelId, 'orders');
+  assert.match(found.client, /sidecar/);
+  assert.equal(await runtime.killExecution(found.id), true);
+  assert.equal((await busy).error?.code, 'CANCELLED');
+  assert.equal(await runtime.killExecution(found.id), false);
+});
+
 test('statistics, metrics, ping and hello answer while handlers run', WATCHDOG, async () => {
   const busy = runtime.executeHandler('for (;;);', {}, 300);
   const [info, stats, text] = await Promise.all([runtime.start(), runtime.getStats(), runtime.getPrometheusMetrics(), runtime.ping()]);

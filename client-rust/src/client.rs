@@ -15,6 +15,7 @@ use crate::call::Call;
 use crate::compiled::{Checked, Compiled, CompiledParts, Handler};
 use crate::context::Context;
 use crate::error::Error;
+use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
 use crate::link::{Answer, Link, Pending};
@@ -220,6 +221,22 @@ impl Client {
     pub fn stats(&self) -> Call<Stats> {
         self.request(ClientMessage::Stats, |answer| match answer {
             Answer::Stats(stats) => Ok(*stats),
+            _ => Err(UNEXPECTED),
+        })
+    }
+
+    /// The executions that the sidecar holds, also those of other clients: at most 1,000 of them, and how many there are.
+    pub fn executions(&self) -> Call<(Vec<ExecutionInfo>, u64)> {
+        self.request(ClientMessage::Executions, |answer| match answer {
+            Answer::Executions(executions, total) => Ok((executions, total)),
+            _ => Err(UNEXPECTED),
+        })
+    }
+
+    /// Ends an execution of any client by its id in that list. False: there was none.
+    pub fn kill_execution(&self, execution: u64) -> Call<bool> {
+        self.request(ClientMessage::Kill(message::Kill { execution }), |answer| match answer {
+            Answer::Done(killed) => Ok(killed),
             _ => Err(UNEXPECTED),
         })
     }

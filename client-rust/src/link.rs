@@ -21,6 +21,7 @@ use nexus_protocol::{ClientMessage, RequestId};
 
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::Error;
+use crate::executions::ExecutionInfo;
 use crate::segment::Segment;
 use crate::slot::{Slot, lock};
 
@@ -48,6 +49,7 @@ pub(crate) enum Answer {
     StatePatched(u64),
     StateSnapshot(u64, Vec<u8>),
     StateDisposed(bool),
+    Executions(Vec<ExecutionInfo>, u64),
 }
 
 static LINKS: AtomicU64 = AtomicU64::new(1);

@@ -21,6 +21,7 @@ use nexus_protocol::{
 use crate::child::SidecarChild;
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, Gone, GoneReason, StartError};
+use crate::executions::ExecutionInfo;
 use crate::link::{Answer, Greeting, Link};
 
 const CLIENT_NAME: &str = concat!("nexus-client/", env!("CARGO_PKG_VERSION"));
@@ -180,6 +181,9 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         SidecarMessage::StatePatched(patched) => Ok(Answer::StatePatched(patched.version)),
         SidecarMessage::StateSnapshot(snapshot) => Ok(Answer::StateSnapshot(snapshot.version, snapshot.state.to_vec())),
         SidecarMessage::StateDisposed(done) => Ok(Answer::StateDisposed(done.disposed)),
+        SidecarMessage::Executions(all) => {
+            Ok(Answer::Executions(all.executions.iter().map(ExecutionInfo::from).collect(), all.total))
+        }
         _ => Err(Error::protocol("an answer of a kind that no request has")),
     };
     link.complete(envelope.id, answer);

@@ -107,7 +107,7 @@ fn a_sidecar_that_refuses_its_configuration_says_why() {
 fn a_sidecar_that_listens_can_be_connected_to() {
     watched(|| {
         let directory = scratch("socket");
-        let socket = directory.join("nexus.sock");
+        let socket = directory.join("made-by-it/nexus.sock");
         let mut sidecar = Command::new(sidecar_binary())
             .arg("serve")
             .arg("--listen")
@@ -147,7 +147,7 @@ fn a_hundred_clients_come_and_go_without_leaving_descriptors() {
     watched(|| {
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
         let directory = scratch("socket-many");
-        let socket = directory.join("s");
+        let socket = directory.join("made-by-it/s");
         let mut sidecar = Command::new(sidecar_binary())
             .args(["serve".as_ref(), "--listen".as_ref(), socket.as_os_str()])
             .args(["--cache-dir".as_ref(), directory.join("cache").as_os_str()])

@@ -139,6 +139,8 @@ pub fn decode_client(body: &[u8]) -> Result<Envelope<ClientMessage<'_>>, DecodeE
         Some(Kind::PatchState) => ClientMessage::PatchState(raw.fields()?),
         Some(Kind::SnapshotState) => ClientMessage::SnapshotState(raw.fields()?),
         Some(Kind::DisposeState) => ClientMessage::DisposeState(raw.fields()?),
+        Some(Kind::Executions) => raw.no_fields(ClientMessage::Executions)?,
+        Some(Kind::Kill) => ClientMessage::Kill(raw.fields()?),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
     if raw.id.is_request() == matches!(message, ClientMessage::Hello(_)) {
@@ -163,6 +165,7 @@ pub fn decode_sidecar(body: &[u8]) -> Result<Envelope<SidecarMessage<'_>>, Decod
         Some(Kind::StatePatched) => SidecarMessage::StatePatched(raw.fields()?),
         Some(Kind::StateSnapshot) => SidecarMessage::StateSnapshot(raw.fields()?),
         Some(Kind::StateDisposed) => SidecarMessage::StateDisposed(raw.fields()?),
+        Some(Kind::ExecutionsAnswer) => SidecarMessage::Executions(raw.fields()?),
         Some(Kind::Error) => SidecarMessage::Error(raw.fields::<ErrorFields<WireError>>()?.error),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
@@ -195,6 +198,8 @@ impl ClientMessage<'_> {
             Self::PatchState(_) => Kind::PatchState,
             Self::SnapshotState(_) => Kind::SnapshotState,
             Self::DisposeState(_) => Kind::DisposeState,
+            Self::Executions => Kind::Executions,
+            Self::Kill(_) => Kind::Kill,
         }
     }
 
@@ -212,7 +217,8 @@ impl ClientMessage<'_> {
             Self::PatchState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::SnapshotState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::DisposeState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
-            Self::Stats | Self::Metrics | Self::Ping | Self::Shutdown => {
+            Self::Kill(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::Stats | Self::Metrics | Self::Ping | Self::Shutdown | Self::Executions => {
                 encode_frame(kind, id, &NoFields {}, max_body_bytes, out)
             }
         }
@@ -235,6 +241,7 @@ impl SidecarMessage<'_> {
             Self::StatePatched(_) => Kind::StatePatched,
             Self::StateSnapshot(_) => Kind::StateSnapshot,
             Self::StateDisposed(_) => Kind::StateDisposed,
+            Self::Executions(_) => Kind::ExecutionsAnswer,
             Self::Error(_) => Kind::Error,
         }
     }
@@ -255,6 +262,7 @@ impl SidecarMessage<'_> {
             Self::StatePatched(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::StateSnapshot(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::StateDisposed(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::Executions(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Error(error) => encode_frame(kind, id, &ErrorFields { error }, max_body_bytes, out),
         }
     }

@@ -171,6 +171,9 @@ pub const IDLE_TRIM_MS: u64 = 1_000;
 /// What an idle connection keeps for writing.
 pub const WRITE_BUFFER_KEEP_BYTES: usize = 8 << 10;
 
+/// Executions that one look lists; a person reads no more.
+pub const MAX_LISTED_EXECUTIONS: usize = 1_000;
+
 // ---- HTTP endpoint ----------------------------------------------------------------------------------------------
 
 /// Connections of the HTTP endpoint at once; one scraper and some probes need less.

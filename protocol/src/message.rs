@@ -12,13 +12,15 @@ use crate::error::WireError;
 use crate::strict;
 
 mod answer;
+mod operator;
 mod request;
 mod resident;
 
 pub use answer::{
-    Checked, Compiled, Done, ExecutionMetrics, HelloLimits, MetricsText, PendingCall, SegmentResult, SidecarHello,
-    Stats, Status, SuspendMode,
+    Checked, Compiled, Done, ExecutionMetrics, ExecutionState, HelloLimits, MetricsText, PendingCall, SegmentResult,
+    SidecarHello, Stats, Status, SuspendMode,
 };
+pub use operator::{ExecutionEntry, Executions, Kill};
 pub use request::{CallFailure, CallLimits, Cancel, Check, ClientHello, Code, Execute, Precompile, Resolution, Resume};
 pub use resident::{
     CreateState, DisposeState, PatchState, Resident, SnapshotState, StateCreated, StateDisposed, StatePatched,
@@ -74,6 +76,10 @@ kinds! {
     SnapshotState = 0x0d;
     /// Forget a kept state.
     DisposeState = 0x0e;
+    /// What is there.
+    Executions = 0x10;
+    /// End one of them.
+    Kill = 0x11;
     /// Sidecar's first frame.
     HelloAnswer = 0x81;
     /// One segment of an execution.
@@ -98,6 +104,8 @@ kinds! {
     StateSnapshot = 0x8d;
     /// It is gone.
     StateDisposed = 0x8e;
+    /// What is there.
+    ExecutionsAnswer = 0x90;
     /// Failure.
     Error = 0xff;
 }
@@ -150,6 +158,10 @@ pub enum ClientMessage<'a> {
     SnapshotState(SnapshotState<'a>),
     /// Forget a kept state.
     DisposeState(DisposeState<'a>),
+    /// What is there.
+    Executions,
+    /// End one of them.
+    Kill(Kill),
 }
 
 /// What the sidecar sends.
@@ -184,6 +196,8 @@ pub enum SidecarMessage<'a> {
     StateSnapshot(StateSnapshot<'a>),
     /// It is gone.
     StateDisposed(StateDisposed),
+    /// What is there.
+    Executions(Executions<'a>),
     /// Failure.
     Error(WireError),
 }

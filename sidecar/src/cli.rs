@@ -31,6 +31,7 @@ pub enum Command {
     Stats(Connect),
     Metrics(Connect),
     Ping(Connect),
+    Top(Top),
     Engine {
         json: bool,
     },
@@ -87,6 +88,16 @@ pub struct Connect {
     pub json: bool,
 }
 
+/// What is shown of the executions of a running sidecar.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Top {
+    pub connect: Connect,
+    pub once: bool,
+    pub interval_ms: u64,
+    /// End this execution instead.
+    pub kill: Option<u64>,
+}
+
 /// The command line cannot be understood; the text says what is wrong and what to do.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -141,6 +152,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         "stats" => Ok(Command::Stats(connect(sub))),
         "metrics" => Ok(Command::Metrics(connect(sub))),
         "ping" => Ok(Command::Ping(connect(sub))),
+        "top" => Ok(Command::Top(Top {
+            connect: connect(sub),
+            once: sub.get_flag("once"),
+            interval_ms: sub.get_one("interval-ms").copied().unwrap_or(grammar::TOP_INTERVAL_MS),
+            kill: sub.get_one("kill").copied(),
+        })),
         "engine" => Ok(Command::Engine { json: sub.get_flag("json") }),
         other => Err(UsageError(format!("error: the command {other} is not handled"))),
     }
@@ -315,10 +332,24 @@ mod tests {
     }
 
     #[test]
+    fn top_refreshes_until_told_otherwise() {
+        let top = |once, interval_ms, kill| {
+            let connect = Connect { path: "/s".into(), json: false };
+            Ok(Command::Top(Top { connect, once, interval_ms, kill }))
+        };
+        assert_eq!(parsed(&["top", "--connect", "/s"]), top(false, 1000, None));
+        assert_eq!(parsed(&["top", "--connect", "/s", "--once"]), top(true, 1000, None));
+        assert_eq!(parsed(&["top", "--connect", "/s", "--interval-ms", "200"]), top(false, 200, None));
+        assert_eq!(parsed(&["top", "--connect", "/s", "--kill", "7"]), top(false, 1000, Some(7)));
+        assert!(refused(&["top", "--connect", "/s", "--interval-ms", "1"]).contains("--interval-ms"));
+        assert!(refused(&["top"]).contains("--connect <PATH>"));
+    }
+
+    #[test]
     fn wrong_usage_says_what_to_do() {
         assert!(refused(&["serv"]).contains("'serve'"));
         assert!(refused(&["run", "h.js", "--max-instance", "4"]).contains("'--max-instances'"));
-        assert!(refused(&["top"]).contains("unrecognized"));
+        assert!(refused(&["nonsense"]).contains("unrecognized"));
         let nothing = refused(&[]);
         assert!(nothing.starts_with("error: say what to do") && nothing.contains("Commands:"), "{nothing}");
     }
@@ -327,7 +358,7 @@ mod tests {
     fn help_is_about_what_exists() {
         let text = help(&["--help"]);
         for word in
-            ["serve", "run", "check", "stats", "metrics", "ping", "engine", "--version", "--check-config", "Examples:"]
+            ["serve", "run", "check", "stats", "metrics", "top", "ping", "engine", "--version", "--check-config"]
         {
             assert!(text.contains(word), "{word} is missing:\n{text}");
         }

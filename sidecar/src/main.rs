@@ -30,6 +30,7 @@ fn main_exec() -> Result<ExitCode, StartError> {
         Command::Check { file, json, config } => commands::check(&file, json, &config.load(env())?, out),
         Command::Stats(connect) => commands::stats(&connect, out),
         Command::Metrics(connect) => commands::metrics(&connect, out),
+        Command::Top(top) => commands::top(&top, out),
         Command::Ping(connect) => commands::ping(&connect, out),
         Command::CheckConfig(config) => commands::check_config(&config, env(), out, &mut std::io::stderr()),
         Command::Engine { json } => engine::describe::print(json, out),

@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nexus_protocol::message::{
-    CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, PatchState, Precompile,
+    CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, Kill, PatchState, Precompile,
     Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
@@ -100,6 +100,7 @@ pub enum Answer {
     StatePatched { version: u64 },
     StateSnapshot { version: u64, state: Vec<u8> },
     StateDisposed { disposed: bool },
+    Executions(Value),
     Error(WireError),
 }
 
@@ -389,6 +390,20 @@ impl Client {
         }
     }
 
+    /// What is there, as JSON: `executions` and `total`.
+    #[track_caller]
+    pub fn executions(&mut self) -> Value {
+        match self.request(&ClientMessage::Executions) {
+            Answer::Executions(all) => all,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[track_caller]
+    pub fn kill(&mut self, execution: u64) -> bool {
+        self.done(&ClientMessage::Kill(Kill { execution }))
+    }
+
     #[track_caller]
     pub fn metrics(&mut self) -> String {
         match self.request(&ClientMessage::Metrics) {
@@ -465,6 +480,7 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
         SidecarMessage::StatePatched(p) => Answer::StatePatched { version: p.version },
         SidecarMessage::StateSnapshot(s) => Answer::StateSnapshot { version: s.version, state: s.state.to_vec() },
         SidecarMessage::StateDisposed(d) => Answer::StateDisposed { disposed: d.disposed },
+        SidecarMessage::Executions(all) => Answer::Executions(serde_json::json!(all)),
         SidecarMessage::Error(error) => Answer::Error(error),
         other => panic!("a message of a newer protocol: {other:?}"),
     }

@@ -2,9 +2,9 @@
 
 use nexus_protocol::message::{
     CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, CreateState, DisposeState, Done,
-    Execute, ExecutionMetrics, HelloLimits, MetricsText, PatchState, PendingCall, Precompile, Resident, Resolution,
-    Resume, SegmentResult, SidecarHello, SnapshotState, StateCreated, StateDisposed, StatePatched, StateSnapshot,
-    Stats, Status, SuspendMode,
+    Execute, ExecutionEntry, ExecutionMetrics, ExecutionState, Executions, HelloLimits, Kill, MetricsText, PatchState,
+    PendingCall, Precompile, Resident, Resolution, Resume, SegmentResult, SidecarHello, SnapshotState, StateCreated,
+    StateDisposed, StatePatched, StateSnapshot, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, EffectList, ErrorCode, InnerError, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
@@ -101,6 +101,8 @@ fn requests() -> Vec<Vector> {
         client("stats", "stats", &ClientMessage::Stats),
         client("metrics", "metrics", &ClientMessage::Metrics),
         client("ping", "ping", &ClientMessage::Ping),
+        client("executions", "what is there", &ClientMessage::Executions),
+        client("kill", "end an execution", &ClientMessage::Kill(Kill { execution: 7 })),
         client("shutdown", "shutdown", &ClientMessage::Shutdown),
     ]
 }
@@ -128,6 +130,30 @@ fn answers() -> Vec<Vector> {
             max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
         },
     };
+    let running = ExecutionEntry {
+        id: 7,
+        session: 16,
+        client: "kernel 1.2",
+        pid: 4711,
+        panel_id: Some("orders"),
+        handler_name: Some("save"),
+        state: ExecutionState::Running,
+        age_ms: 1200,
+        cpu_us: 1_190_000,
+        memory_bytes: Some(1 << 20),
+        pending_calls: 0,
+    };
+    let queued = ExecutionEntry {
+        id: 8,
+        panel_id: None,
+        handler_name: None,
+        state: ExecutionState::Queued,
+        age_ms: 0,
+        cpu_us: 0,
+        memory_bytes: None,
+        ..running.clone()
+    };
+    let executions = Executions { executions: vec![running, queued], total: 3 };
     let compiled = Compiled {
         handler: &[0xca, 0xfe, 0xba, 0xbe],
         capabilities: vec!["state:read:n", "ext:http.get"],
@@ -169,6 +195,7 @@ fn answers() -> Vec<Vector> {
         sidecar("answer-stats", "figures", &SidecarMessage::Stats(stats)),
         sidecar("answer-metrics", "Prometheus text", &SidecarMessage::Metrics(MetricsText { text })),
         sidecar("answer-pong", "pong", &SidecarMessage::Pong),
+        sidecar("answer-executions", "two executions of three", &SidecarMessage::Executions(executions)),
     ]
 }
 

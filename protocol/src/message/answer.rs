@@ -95,6 +95,18 @@ named! {
     }
 }
 
+named! {
+    /// What an execution does.
+    ExecutionState {
+        /// It waits for an instance.
+        Queued = "queued",
+        /// A segment of it runs.
+        Running = "running",
+        /// It waits for extension calls.
+        Suspended = "suspended",
+    }
+}
+
 /// A compiled handler.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -10,6 +10,7 @@ use crate::config::SETTINGS;
 
 /// The first descriptor that is not one of the standard streams.
 const FIRST_FD: i64 = 3;
+pub(super) const TOP_INTERVAL_MS: u64 = 1000;
 const CONFIG_HEADING: &str = "Configuration (flag, then environment, then file, then default)";
 
 pub(super) fn root() -> clap::Command {
@@ -25,7 +26,7 @@ pub(super) fn root() -> clap::Command {
         .arg(switch("version", "Print the version and the digest of the engine").short('V'))
         .arg(check_config())
         .args(config_flags().into_iter().map(|arg| arg.hide(true)))
-        .subcommands([serve(), run(), check(), stats(), metrics(), ping(), engine()])
+        .subcommands([serve(), run(), check(), stats(), metrics(), top(), ping(), engine()])
 }
 
 fn serve() -> clap::Command {
@@ -83,6 +84,30 @@ fn stats() -> clap::Command {
 fn metrics() -> clap::Command {
     client("metrics", "Print the metrics of a running sidecar in the Prometheus text format")
         .arg(switch("json", "Print the text as one JSON string"))
+}
+
+fn top() -> clap::Command {
+    client("top", "Show the executions of a running sidecar, refreshed until interrupted; or end one")
+        .after_help(
+            "Only the sidecar's own user and root may ask. No source, state or value is shown. CPU counts the segment that\n\
+             runs by its time; MEMORY is that of the instance while it runs, that of the handler's values while it is suspended.",
+        )
+        .arg(switch("once", "Show them once and end"))
+        .arg(switch("json", "Print one JSON document for programs, one line each time"))
+        .arg(
+            Arg::new("interval-ms")
+                .long("interval-ms")
+                .value_name("MS")
+                .value_parser(value_parser!(u64).range(100..=3_600_000))
+                .help("Time between two looks [default: 1000; 100 to 3600000]"),
+        )
+        .arg(
+            Arg::new("kill")
+                .long("kill")
+                .value_name("ID")
+                .value_parser(value_parser!(u64))
+                .help("End this execution; its client gets CANCELLED. Ends with 0 when it was there, else with 1"),
+        )
 }
 
 fn ping() -> clap::Command {
@@ -163,6 +188,7 @@ Examples:
   nexus-sidecar run handler.js --state '{\"n\": 1}' --grant 'state:read:*' --grant state:write:n
   nexus-sidecar check handler.js
   nexus-sidecar serve --listen \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
+  nexus-sidecar top --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
   nexus-sidecar stats --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
 
 Configuration: 'nexus-sidecar serve --help' lists every setting. A setting is a flag (--max-instances 4), an \

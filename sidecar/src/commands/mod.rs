@@ -13,13 +13,14 @@ pub mod notation;
 mod remote;
 mod report;
 mod run;
+mod top;
 
 use std::ffi::OsString;
 use std::io::Write;
 
 use log::LevelFilter;
 
-use crate::cli::{Connect, Run, Script};
+use crate::cli::{Connect, Run, Script, Top};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
 use crate::error::{ExitCode, StartError};
 use crate::observe::logging::{self, Layout};
@@ -62,6 +63,11 @@ pub fn metrics(connect: &Connect, out: &mut dyn Write) -> Result<ExitCode, Start
 
 pub fn ping(connect: &Connect, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     remote::ping(connect, out).map(|()| ExitCode::Ok)
+}
+
+/// Shows the executions of a running sidecar, or ends one.
+pub fn top(top: &Top, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    top::top(top, out)
 }
 
 /// Prints the effective configuration; ends with [`ExitCode::Usage`] when there is none.

@@ -5,13 +5,13 @@
 use nexus_protocol::message::{
     CallFailure, Code, Execute, ExecutionMetrics, Resolution, Resume, SegmentResult, Status,
 };
-use nexus_protocol::{ClientMessage, ErrorCode, PayloadError, SidecarMessage, WireError};
+use nexus_protocol::{Capability, ClientMessage, ErrorCode, PayloadError, SidecarMessage, WireError};
 use rmpv::Value;
 use serde_json::{Value as Json, json};
 
 use super::client::{ClientError, Sidecar};
 use super::fixtures::{Answer, Fixtures};
-use super::input::{read_json, read_object_payload, read_payload};
+use super::input::{InputError, read_json, read_object_payload, read_payload};
 use super::notation::decode;
 use super::remote::bytes_text;
 use crate::cli::Run;
@@ -85,6 +85,10 @@ impl Inputs {
             Some(json) => Fixtures::from_json(read_json("--ext", json, max)?)?,
             None => Fixtures::default(),
         };
+        for token in &run.grants {
+            let unknown = |source| InputError::NotACapability { token: token.clone(), source };
+            Capability::parse(token).map_err(unknown)?;
+        }
         Ok(Self {
             name,
             source,

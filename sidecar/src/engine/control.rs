@@ -163,6 +163,11 @@ impl RunControl {
         self.given_up.store(true, Ordering::Release);
     }
 
+    /// What the instance holds of memory at this moment. Slow: it asks the kernel for each page.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        self.memory.resident_bytes()
+    }
+
     /// Whether it still runs and somebody waits for it, `by` after its deadline or after it was told to stop.
     pub fn is_overdue(&self, now: Instant, by: Duration) -> bool {
         let state = self.state.load(Ordering::SeqCst);

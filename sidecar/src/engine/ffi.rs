@@ -42,6 +42,12 @@ unsafe impl Send for LinearMemory {}
 unsafe impl Sync for LinearMemory {}
 
 impl LinearMemory {
+    /// Pages of it that the kernel holds something for, in bytes. Looks only at the kernel's books, not at the memory.
+    pub fn resident_bytes(&self) -> Option<u64> {
+        let pages = crate::os::pages_in_use(self.base.as_ptr().addr(), self.len).ok()?;
+        Some(pages.into_iter().filter(|used| *used).count() as u64 * 4096)
+    }
+
     fn range(&self, at: u32, len: usize) -> Result<*mut u8, OutOfBounds> {
         match (at as usize).checked_add(len) {
             // SAFETY: at + len <= self.len, so the pointer stays within the mapping.

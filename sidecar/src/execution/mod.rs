@@ -107,6 +107,16 @@ impl Execution {
         self.account.totals.queued += queued;
     }
 
+    /// CPU time of its segments so far.
+    pub fn cpu(&self) -> Duration {
+        self.account.totals.cpu()
+    }
+
+    /// What its values took at the end of its last segment.
+    pub fn memory_used_bytes(&self) -> u64 {
+        self.account.totals.memory_used_bytes()
+    }
+
     pub fn outstanding(&self) -> &[Outstanding] {
         &self.account.outstanding
     }

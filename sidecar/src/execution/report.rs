@@ -56,6 +56,14 @@ impl Totals {
         self.ticks = self.ticks.max(segment.ticks);
     }
 
+    pub(super) fn cpu(&self) -> Duration {
+        self.cpu
+    }
+
+    pub(super) fn memory_used_bytes(&self) -> u64 {
+        self.memory_used
+    }
+
     pub(super) fn next_segment(&mut self) {
         self.seq += 1;
     }

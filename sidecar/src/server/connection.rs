@@ -4,9 +4,10 @@
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nexus_protocol::{RequestId, SidecarMessage};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 
 use super::hub::SessionId;
 
@@ -36,12 +37,36 @@ pub struct Connection {
     stream: UnixStream,
     out: Mutex<Out>,
     max_frame_bytes: usize,
+    /// As the client calls itself.
+    client: OnceLock<Box<str>>,
+    peer: Option<UnixCredentials>,
 }
 
 impl Connection {
     pub fn new(session: SessionId, stream: UnixStream, max_frame_bytes: usize) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        Ok(Self { session, stream, out: Mutex::new(Out::default()), max_frame_bytes })
+        let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
+        let (out, client) = (Mutex::new(Out::default()), OnceLock::new());
+        Ok(Self { session, stream, out, max_frame_bytes, client, peer })
+    }
+
+    /// The client has said who it is.
+    pub fn introduce(&self, client: &str) {
+        let _ = self.client.set(client.into());
+    }
+
+    pub fn client(&self) -> &str {
+        self.client.get().map_or("", |client| client)
+    }
+
+    /// Process of the peer when it connected; for people, since its number may be another's by now.
+    pub fn peer_pid(&self) -> u32 {
+        self.peer.and_then(|peer| u32::try_from(peer.pid()).ok()).unwrap_or(0)
+    }
+
+    /// User of the peer.
+    pub fn peer_uid(&self) -> Option<u32> {
+        self.peer.map(|peer| peer.uid())
     }
 
     pub fn stream(&self) -> &UnixStream {

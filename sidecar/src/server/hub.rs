@@ -11,6 +11,7 @@
 //! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
 //! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
+mod listing;
 #[cfg(test)]
 mod simulation;
 mod suspensions;
@@ -23,6 +24,9 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 
 use super::connection::Connection;
+use listing::Underway;
+pub use listing::{About, Listed, Memory, Names};
+
 use super::holdings::{Holdings, Turn};
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{Execution, Outstanding};
@@ -32,6 +36,8 @@ pub trait Held {
     fn outstanding(&self) -> &[Outstanding];
     /// Memory that it takes outside of instances.
     fn held_bytes(&mut self) -> u64;
+    /// CPU time so far, and what its values take.
+    fn spent(&self) -> (Duration, u64);
 }
 
 impl Held for Execution {
@@ -42,6 +48,10 @@ impl Held for Execution {
     fn held_bytes(&mut self) -> u64 {
         self.held_bytes()
     }
+
+    fn spent(&self) -> (Duration, u64) {
+        (self.cpu(), self.memory_used_bytes())
+    }
 }
 
 /// One connection.
@@ -51,6 +61,8 @@ pub struct SessionId(pub u64);
 /// A request that needs a worker: still encoded, so that decoding a large one holds up nobody else.
 #[derive(Debug)]
 pub struct Job {
+    /// Of its execution, in this server; given by the hub.
+    pub number: u64,
     pub session: SessionId,
     pub id: RequestId,
     pub kind: Kind,
@@ -96,6 +108,7 @@ pub enum Refusal {
 enum Request {
     Queued,
     Running {
+        job: Underway,
         control: Option<Arc<RunControl>>,
         cancelled: bool,
     },
@@ -112,6 +125,8 @@ enum Holder<E> {
     Running {
         control: Option<Arc<RunControl>>,
         cancelled: bool,
+        /// When the guest began.
+        since: Option<Instant>,
     },
     /// It is suspended, and somebody takes it out of its instance; `cancelled`: it is to end when that is done.
     Parking {
@@ -122,6 +137,7 @@ enum Holder<E> {
 #[derive(Debug)]
 struct Entry<E> {
     session: SessionId,
+    about: About,
     holder: Holder<E>,
     ids: Vec<SuspensionId>,
     expires: Option<Instant>,
@@ -193,7 +209,8 @@ pub struct Hub<E = Execution> {
     in_flight: HashMap<SessionId, usize>,
     entries: HashMap<u64, Entry<E>>,
     by_suspension: HashMap<SuspensionId, u64>,
-    next_key: u64,
+    /// Of the next execution; also the key of its entry.
+    next_number: u64,
     /// Those that are being parked included.
     suspended: usize,
     parking: usize,
@@ -216,7 +233,7 @@ impl<E: Held> Hub<E> {
             in_flight: HashMap::new(),
             entries: HashMap::new(),
             by_suspension: HashMap::new(),
-            next_key: 0,
+            next_number: 1,
             suspended: 0,
             parking: 0,
             parked_suspensions: 0,
@@ -263,7 +280,7 @@ impl<E: Held> Hub<E> {
     fn end_entry(&mut self, key: u64) -> Option<Box<E>> {
         let entry = self.entries.get_mut(&key)?;
         match &mut entry.holder {
-            Holder::Running { control, cancelled } => {
+            Holder::Running { control, cancelled, .. } => {
                 *cancelled = true;
                 if let Some(control) = control {
                     control.stop(StopCause::Cancelled);
@@ -309,7 +326,7 @@ impl<E: Held> Hub<E> {
     // ---- queue ----
 
     /// Takes a job in, or gives it back with the reason.
-    pub fn enqueue(&mut self, job: Job) -> Result<(), (Job, Refusal)> {
+    pub fn enqueue(&mut self, mut job: Job) -> Result<(), (Job, Refusal)> {
         let key = (job.session, job.id);
         let several = self.queues.len() > 1;
         let Some(queue) = self.queues.get_mut(&job.session) else { return Ok(()) };
@@ -337,6 +354,8 @@ impl<E: Held> Hub<E> {
             return Err((job, Refusal::Overloaded { resource, limit, count }));
         }
         *in_flight += 1;
+        job.number = self.next_number;
+        self.next_number += 1;
         self.requests.insert(key, Request::Queued);
         if queue.is_empty() {
             self.turn.push_back(job.session);
@@ -372,7 +391,8 @@ impl<E: Held> Hub<E> {
         self.queued -= 1;
         self.queued_bytes -= job.bytes();
         self.running += 1;
-        self.requests.insert((session, job.id), Request::Running { control: None, cancelled: false });
+        let running = Request::Running { job: Underway::of(&job), control: None, cancelled: false };
+        self.requests.insert((session, job.id), running);
         Some(job)
     }
 
@@ -380,7 +400,10 @@ impl<E: Held> Hub<E> {
     pub fn register(&mut self, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
         control.arm();
         let open = self.is_open(session);
-        let Some(Request::Running { control: slot, cancelled }) = self.requests.get_mut(&(session, id)) else { return };
+        let Some(Request::Running { job, control: slot, cancelled }) = self.requests.get_mut(&(session, id)) else {
+            return;
+        };
+        job.since = Some(Instant::now());
         *slot = Some(control.clone());
         if *cancelled || !open {
             control.stop(StopCause::Cancelled);
@@ -404,7 +427,7 @@ impl<E: Held> Hub<E> {
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E> {
         match self.requests.get_mut(&(session, id)) {
             None => Cancelled::Nothing,
-            Some(Request::Running { control, cancelled }) => {
+            Some(Request::Running { control, cancelled, .. }) => {
                 *cancelled = true;
                 if let Some(control) = control {
                     control.stop(StopCause::Cancelled);
@@ -482,7 +505,7 @@ impl<E: Held> Hub<E> {
     /// suspended is for the caller to drop.
     pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<E>>) {
         for request in self.requests.values_mut() {
-            if let Request::Running { control, cancelled } = request {
+            if let Request::Running { control, cancelled, .. } = request {
                 *cancelled = true;
                 if let Some(control) = control {
                     control.stop(StopCause::Cancelled);

@@ -17,6 +17,7 @@ mod health;
 mod holdings;
 pub mod hub;
 pub mod listen;
+mod operator;
 mod park;
 pub mod poller;
 mod rescue;
@@ -354,6 +355,8 @@ impl Server {
                 let text = self.prometheus();
                 connection.send(id, &SidecarMessage::Metrics(MetricsText { text: &text }));
             }
+            Action::Executions(id) => self.executions(connection, id),
+            Action::Kill { id, execution } => self.kill(connection, id, execution),
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
             Action::Shutdown(id) => return self.shutdown(connection, id),
             Action::Refuse(id, error) | Action::Close(id, error) => {

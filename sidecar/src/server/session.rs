@@ -35,6 +35,11 @@ pub enum Action {
     Stats(RequestId),
     Metrics(RequestId),
     Pong(RequestId),
+    Executions(RequestId),
+    Kill {
+        id: RequestId,
+        execution: u64,
+    },
     Shutdown(RequestId),
     /// Answer with an error; the connection goes on.
     Refuse(RequestId, WireError),
@@ -51,7 +56,15 @@ impl Session {
         {
             let connection = connection.clone();
             let frame = Arc::new(frame);
-            return Action::Work(Job { session: connection.session, id, kind, frame, enqueued: now, connection });
+            return Action::Work(Job {
+                number: 0,
+                session: connection.session,
+                id,
+                kind,
+                frame,
+                enqueued: now,
+                connection,
+            });
         }
         let envelope = match decode_client(&frame) {
             Ok(envelope) => envelope,
@@ -63,6 +76,7 @@ impl Session {
                 match VersionRange::SUPPORTED.negotiate(hello.versions()) {
                     Ok(_) => {
                         log::debug!("session {} is {:?}", connection.session.0, hello.client);
+                        connection.introduce(hello.client);
                         *self = Self::Open;
                         Action::Welcome
                     }
@@ -84,6 +98,8 @@ impl Session {
             }
             (Self::Open, ClientMessage::Stats) => Action::Stats(id),
             (Self::Open, ClientMessage::Metrics) => Action::Metrics(id),
+            (Self::Open, ClientMessage::Executions) => Action::Executions(id),
+            (Self::Open, ClientMessage::Kill(kill)) => Action::Kill { id, execution: kill.execution },
             (Self::Open, ClientMessage::Ping) => Action::Pong(id),
             (Self::Open, ClientMessage::Shutdown) => Action::Shutdown(id),
             (Self::Open, _) => Action::Refuse(id, protocol_error("this kind of request is not known here".into())),

@@ -4,13 +4,13 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Checked, ClientMessage, Compiled, Kind, Resolution, Resume};
+use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
 use serde::Serialize;
 
 use super::connection::Connection;
 use super::crew::{Work, WorkerId};
-use super::hub::{Job, NotKept, SessionId, Taken};
+use super::hub::{About, Job, NotKept, SessionId, Taken};
 use super::poller::Poller;
 use super::session::{Action, refuse};
 use super::{Event, Server, State};
@@ -217,7 +217,8 @@ impl Server {
             ClientMessage::Execute(request) => {
                 let resident = request.resident.and_then(|r| self.states.find(session.0, r.id).ok());
                 let (report, progress) = self.runtime.execute(&request, resident, queued, &mut register);
-                self.conclude(answering, (session, id), report, progress, None)
+                let turn = Turn::First(job.number, job.enqueued, &request);
+                self.conclude(answering, (session, id), report, progress, turn)
             }
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume),
             ClientMessage::Precompile(request) => {
@@ -311,7 +312,7 @@ impl Server {
                 };
                 let (report, progress) =
                     self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
-                self.conclude(answering, (session, id), report, progress, Some(key))
+                self.conclude(answering, (session, id), report, progress, Turn::Resumed(key))
             }
         }
     }
@@ -329,15 +330,18 @@ impl Server {
         (session, id): (SessionId, RequestId),
         mut report: Report,
         progress: Progress,
-        key: Option<u64>,
+        turn: Turn<'_>,
     ) -> Outcome {
         let now = Instant::now();
         let instance = match progress {
             Progress::Suspended(execution) => {
-                let kept = match (self.books(answering.worker), key) {
+                let kept = match (self.books(answering.worker), turn) {
                     (None, _) => return Outcome::Answered(execution.into_instance()),
-                    (Some(mut state), None) => state.hub.suspend(session, execution, now),
-                    (Some(mut state), Some(key)) => state.hub.put_back(key, execution, now),
+                    (Some(mut state), Turn::First(number, enqueued, request)) => {
+                        let about = About::new(number, enqueued, request, &*execution);
+                        state.hub.suspend(session, about, execution, now)
+                    }
+                    (Some(mut state), Turn::Resumed(key)) => state.hub.put_back(key, execution, now),
                 };
                 match kept {
                     Ok(()) => {
@@ -355,7 +359,7 @@ impl Server {
                 }
             }
             Progress::Finished(instance) => {
-                if let (Some(key), Some(mut state)) = (key, self.books(answering.worker)) {
+                if let (Turn::Resumed(key), Some(mut state)) = (turn, self.books(answering.worker)) {
                     state.hub.end(key);
                 }
                 instance
@@ -407,6 +411,15 @@ impl Server {
 pub(super) struct Answering<'a> {
     pub connection: &'a Connection,
     pub worker: WorkerId,
+}
+
+/// Which segment of its execution a report is of.
+#[derive(Clone, Copy)]
+enum Turn<'a> {
+    /// The number of the execution, when it arrived, and what it was asked for.
+    First(u64, Instant, &'a Execute<'a>),
+    /// The key of its entry.
+    Resumed(u64),
 }
 
 /// What became of a job.

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
+use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
 use super::*;
@@ -60,6 +61,10 @@ impl Held for Token {
 
     fn held_bytes(&mut self) -> u64 {
         1000 + self.outstanding.len() as u64
+    }
+
+    fn spent(&self) -> (Duration, u64) {
+        (Duration::ZERO, 0)
     }
 }
 
@@ -197,7 +202,7 @@ impl World {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let kind = if self.rng.chance(50) { Kind::Resume } else { Kind::Execute };
-        let job = Job { session, id, kind, frame: self.frame.clone(), enqueued: self.now, connection };
+        let job = Job { number: 0, session, id, kind, frame: self.frame.clone(), enqueued: self.now, connection };
         if self.hub.enqueue(job).is_ok() {
             self.answers.insert((session, id), 0);
         }
@@ -241,7 +246,9 @@ impl World {
             None if suspends => {
                 let calls = self.new_calls(session);
                 let token = self.token(calls);
-                drop(self.hub.suspend(session, token, self.now));
+                let request = Execute::new(Code::Source(""));
+                let about = About::new(job.number, job.enqueued, &request, &*token);
+                drop(self.hub.suspend(session, about, token, self.now));
             }
             None => {}
             Some((key, mut token)) => {

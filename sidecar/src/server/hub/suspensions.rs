@@ -9,12 +9,18 @@ use std::time::Instant;
 
 use nexus_protocol::{RequestId, SuspensionId};
 
-use super::{Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
+use super::{About, Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
 use crate::engine::control::{RunControl, StopCause};
 
 impl<E: Held> Hub<E> {
     /// Keeps a suspended execution, or gives it back with the reason.
-    pub fn suspend(&mut self, session: SessionId, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+    pub fn suspend(
+        &mut self,
+        session: SessionId,
+        about: About,
+        mut execution: Box<E>,
+        now: Instant,
+    ) -> Result<(), NotKept<E>> {
         if !self.is_open(session) {
             return Err(NotKept::Gone(execution));
         }
@@ -26,13 +32,12 @@ impl<E: Held> Hub<E> {
         if !self.holdings.has_room(bytes) {
             return Err(self.no_room(execution, bytes));
         }
-        let key = self.next_key;
-        self.next_key += 1;
+        let key = about.number;
         let ids = self.index(key, &execution);
         let expires = self.expiry(now);
         let turn = Some(self.holdings.add_live(key, bytes, now));
         let holder = Holder::Suspended(execution);
-        self.entries.insert(key, Entry { session, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
+        self.entries.insert(key, Entry { session, about, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
         self.suspended += 1;
         Ok(())
     }
@@ -65,7 +70,7 @@ impl<E: Held> Hub<E> {
             entry.waiting.push_back(job);
             return Taken::Waits;
         }
-        let running = Holder::Running { control: None, cancelled: false };
+        let running = Holder::Running { control: None, cancelled: false, since: None };
         let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
             return Taken::Unknown(job);
         };
@@ -79,10 +84,12 @@ impl<E: Held> Hub<E> {
     /// As `register`, for a segment of an execution that was taken.
     pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
         self.register(session, id, control);
-        let Some(Entry { holder: Holder::Running { control: slot, cancelled }, .. }) = self.entries.get_mut(&key)
+        let Some(Entry { holder: Holder::Running { control: slot, cancelled, since }, .. }) =
+            self.entries.get_mut(&key)
         else {
             return;
         };
+        *since = Some(Instant::now());
         *slot = Some(control.clone());
         if *cancelled {
             control.stop(StopCause::Cancelled);
@@ -107,6 +114,7 @@ impl<E: Held> Hub<E> {
         let mut waiting = VecDeque::new();
         if let Some(entry) = self.entries.get_mut(&key) {
             (entry.ids, entry.expires, entry.turn, entry.bytes) = (ids, expires, Some(turn), bytes);
+            (entry.about.cpu, entry.about.memory_bytes) = execution.spent();
             entry.holder = Holder::Suspended(execution);
             waiting = std::mem::take(&mut entry.waiting);
         }
