@@ -26,6 +26,8 @@ export interface SidecarConfig {
   maxStates?: number;
   maxStateBytes?: number;
   maxTotalStateBytes?: number;
+  maxArenaBytes?: number;
+  maxTotalArenaBytes?: number;
   cacheDir?: string;
   maxCacheSizeBytes?: number;
   enableAOT?: boolean;
@@ -45,6 +47,8 @@ export interface ClientConfig {
   onLog?: (line: string) => void;
   /** Environment of the sidecar, over the few variables it gets anyway (see README). */
   env?: Record<string, string>;
+  /** Large payloads through shared memory, where that is possible. Default true; what is visible is the time that they take. */
+  sharedMemory?: boolean;
   /** How long a start may take until the sidecar has said hello. Default 10000. */
   startTimeoutMs?: number;
   /** How long `shutdown` waits before it kills. Default 5000. */
@@ -88,6 +92,8 @@ const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
   maxStates: 'count',
   maxStateBytes: 'count',
   maxTotalStateBytes: 'count',
+  maxArenaBytes: 'count',
+  maxTotalArenaBytes: 'count',
   cacheDir: 'string',
   maxCacheSizeBytes: 'count',
   enableAOT: 'boolean',
@@ -103,6 +109,7 @@ const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
   connect: 'string',
   onLog: 'function',
   env: 'object',
+  sharedMemory: 'boolean',
   startTimeoutMs: 'count',
   shutdownTimeoutMs: 'count',
   maxWaitingRequests: 'count',

@@ -9,9 +9,12 @@
  */
 import type { Socket } from 'node:net';
 
+import { Arena } from './arena.js';
 import { NexusError } from './errors.js';
+import type { Fields } from './fields.js';
 import { endFrame, FrameSplitter } from './frames.js';
 import {
+  ARENA_THRESHOLD_BYTES,
   KEEP_BATCH_BYTES,
   MAX_FRAME_BYTES,
   MAX_WAITING_BYTES,
@@ -26,11 +29,14 @@ import {
   readAnswer,
   readError,
   readHello,
+  string,
+  uint,
   writeHello,
+  writeRequest,
   type Answer,
   type HelloInfo,
 } from './messages.js';
-import { MalformedError } from './reader.js';
+import { Bin, MalformedError } from './reader.js';
 import { CLIENT_NAME } from './version.js';
 import { Writer } from './writer.js';
 
@@ -61,6 +67,8 @@ let connections = 0;
 export interface WaitingBounds {
   requests: number;
   bytes: number;
+  /** Large payloads may go through shared memory. */
+  sharedMemory?: boolean;
 }
 
 export class Connection {
@@ -89,12 +97,18 @@ export class Connection {
 
   #batch = this.#newWriter(FIRST_BATCH_BYTES);
   #encoding = false;
+  #arena: Arena | undefined;
+  /** Something large was sent before the hello came. */
+  #wanted = false;
+  /** `none`: no payload was large enough yet. `never`: switched off, refused, or broken. */
+  #arenaState: 'none' | 'opening' | 'open' | 'never';
   #flushQueued = false;
   #idleQueued = false;
   readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
 
   constructor(bounds: WaitingBounds = { requests: MAX_WAITING_REQUESTS, bytes: MAX_WAITING_BYTES }) {
     this.#bounds = bounds;
+    this.#arenaState = bounds.sharedMemory === true ? 'none' : 'never';
     this.hello = new Promise((resolve, reject) => {
       this.#helloSettle = { resolve, reject };
     });
@@ -119,6 +133,11 @@ export class Connection {
     if (this.#foreground === 0) socket.unref();
     this.#queueFlush();
     this.#sendWaiting();
+  }
+
+  /** Shared memory for large payloads, when there is one. */
+  get arena(): Arena | undefined {
+    return this.#arena;
   }
 
   get failure(): NexusError | undefined {
@@ -149,8 +168,13 @@ export class Connection {
     return new Promise<T>((resolve, reject) => {
       if (this.#failure !== undefined) return reject(this.#failure);
       const id = this.#nextId();
-      if (this.#mayBeSent(options.urgent === true)) this.#write(id, encode);
-      else this.#wait(id, encode);
+      try {
+        if (this.#mayBeSent(options.urgent === true)) this.#write(id, encode);
+        else this.#wait(id, encode);
+      } catch (error) {
+        this.#arena?.release(id);
+        throw error;
+      }
       // Encoding may have run a getter of the caller's that ended this connection.
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
@@ -225,6 +249,8 @@ export class Connection {
     this.#waitingBytes = 0;
     this.#foreground = 0;
     this.#socket?.destroy();
+    this.#arena?.close();
+    this.#arena = undefined;
     for (const request of pending) request.reject(error);
     for (const watcher of this.#watchers) watcher(error);
     this.#watchers.clear();
@@ -249,6 +275,7 @@ export class Connection {
     this.#encoding = true;
     try {
       endFrame(batch, encode(batch, id), this.#maxFrameBytes);
+      if (batch.length - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     } catch (error) {
       batch.length = start;
       throw error;
@@ -262,6 +289,7 @@ export class Connection {
   #encodeAside(id: number, encode: RequestEncoder): Buffer {
     const writer = this.#newWriter(1024);
     endFrame(writer, encode(writer, id), this.#maxFrameBytes);
+    if (writer.length >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     return Buffer.from(writer.written());
   }
 
@@ -328,7 +356,13 @@ export class Connection {
       return;
     }
     if (answer.kind !== pending.expect) throw new MalformedError(`answer of kind ${answer.kind}, expected ${pending.expect}`);
+    if (end - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     try {
+      if (answer.fields['regions'] !== undefined) {
+        if (this.#arena === undefined) throw new MalformedError('regions without a segment');
+        this.#arena.fetch(answer.fields);
+      }
+      this.#arena?.noteAnswer(payloadBytes(answer.fields));
       pending.settle(answer.fields);
     } catch (error) {
       // The frame is whole but this answer is not what it should be: its request fails, the connection goes on.
@@ -351,7 +385,42 @@ export class Connection {
     const allowed = info.limits['maxInFlight'] ?? UNANSWERED_BEFORE_HELLO;
     this.#maxInFlight = Math.max(1, allowed - Math.min(RESERVED_IN_FLIGHT, Math.floor(allowed / 4)));
     this.#helloSettle.resolve(info);
+    if (this.#wanted) this.#wantArena();
     this.#sendWaiting();
+  }
+
+  /** A large payload has passed: the next ones take the short way, if there is one. Nobody waits for this. */
+  #wantArena(): void {
+    if (this.#arenaState !== 'none') return;
+    this.#wanted = true;
+    const bytes = this.#info?.limits['maxArenaBytes'] ?? 0;
+    if (bytes === 0) return;
+    this.#arenaState = 'opening';
+    // Not within a write or a read of a frame.
+    queueMicrotask(() => void this.#openArena(bytes));
+  }
+
+  async #openArena(bytes: number): Promise<void> {
+    const options = { background: true, urgent: true };
+    const ask = <T>(fields: Fields, read: (answer: Record<string, unknown>) => T): Promise<T> =>
+      this.request(Kind.arena, (writer, id) => writeRequest(writer, id, Kind.openArena, fields), read, options);
+    let arena: Arena | undefined;
+    try {
+      const made = await ask({ bytes }, readArena);
+      try {
+        arena = Arena.open(made.name, made.generation, made.bytes);
+      } catch {
+        // Another container, another user, no /dev/shm: the socket it is.
+      }
+      await ask({ generation: made.generation, opened: arena !== undefined }, () => undefined);
+      if (this.#failure !== undefined) throw this.#failure;
+      this.#arena = arena;
+      this.#arenaState = arena === undefined ? 'never' : 'open';
+    } catch {
+      // Refused, or the connection has ended.
+      arena?.close();
+      this.#arenaState = 'never';
+    }
   }
 
   #sendWaiting(): void {
@@ -364,6 +433,7 @@ export class Connection {
 
   #settled(id: number, pending: Pending): void {
     this.#pending.delete(id);
+    this.#arena?.release(id);
     if (this.#waiting.size > 0) this.#sendWaiting();
     if (!pending.background) this.#release();
   }
@@ -373,6 +443,20 @@ function overloaded(resource: string, limit: number, count: number): NexusError 
   return new NexusError('OVERLOADED', `too much waits for the sidecar already: ${count} of ${limit} (${resource})`, {
     context: { resource, limit, count, retryAfterMs: OVERLOADED_RETRY_MS },
   });
+}
+
+/** Of the largest payload in an answer. */
+function payloadBytes(fields: Record<string, unknown>): number {
+  let most = 0;
+  for (const key of ['value', 'stateMutations', 'state'] as const) {
+    const field = fields[key];
+    if (field instanceof Bin) most = Math.max(most, field.end - field.start);
+  }
+  return most;
+}
+
+function readArena(fields: Record<string, unknown>): { generation: number; bytes: number; name: string } {
+  return { generation: uint(fields, 'generation'), bytes: uint(fields, 'bytes'), name: string(fields, 'name') };
 }
 
 function protocolError(error: unknown): NexusError {

@@ -169,7 +169,7 @@ export function executeOn<Result>(
   options?: RequestOptions,
 ): Promise<Result> {
   checkUse(request.resident, connection);
-  return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request), read, options);
+  return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request, connection.arena), read, options);
 }
 
 export function resumeOn<Result>(
@@ -184,7 +184,7 @@ export function resumeOn<Result>(
     (writer, id) =>
       'error' in outcome
         ? writeResumeError(writer, id, suspension, outcome.error)
-        : writeResume(writer, id, suspension, outcome.value),
+        : writeResume(writer, id, suspension, outcome.value, connection.arena),
     read,
     options,
   );

@@ -2,6 +2,8 @@
 
 /** Largest frame body until the hello says what is in force. */
 export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
+/** Payloads from here on travel through shared memory, where there is one. */
+export const ARENA_THRESHOLD_BYTES = 256 * 1024;
 /** Nesting of containers in a payload; a scalar has depth 0. */
 export const MAX_PAYLOAD_DEPTH = 64;
 /** Nesting of containers in the fields of a message. */

@@ -79,6 +79,7 @@ export class Link {
     const connection = new Connection({
       requests: maxWaitingRequests ?? MAX_WAITING_REQUESTS,
       bytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
+      sharedMemory: this.#config.sharedMemory !== false,
     });
     const life: Life = { connection, startedAt: performance.now(), ended, end };
     this.#life = life;

@@ -2,6 +2,7 @@
  * Messages (SPEC 2 to 4): what stands in a frame. Requests are written straight into the batch buffer; answers are read
  * with every rule of SPEC 1 checked, so that code behind this file deals with typed, complete values only.
  */
+import type { Arena, Region, Regions } from './arena.js';
 import {
   errorFromWire,
   HandlerError,
@@ -12,6 +13,7 @@ import {
 } from './errors.js';
 import { encodeFields, Float, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
+import { ARENA_THRESHOLD_BYTES } from './limits.js';
 import { decodeBin, writeValue } from './payload.js';
 import { Bin, MalformedError, Reader } from './reader.js';
 import type { ResidentUse } from './resident.js';
@@ -35,6 +37,7 @@ export const Kind = {
   patchState: 0x0c,
   snapshotState: 0x0d,
   disposeState: 0x0e,
+  openArena: 0x0f,
   executions: 0x10,
   kill: 0x11,
   helloAnswer: 0x81,
@@ -49,6 +52,7 @@ export const Kind = {
   statePatched: 0x8c,
   stateSnapshot: 0x8d,
   stateDisposed: 0x8e,
+  arena: 0x8f,
   executionsAnswer: 0x90,
   error: 0xff,
 } as const;
@@ -81,19 +85,23 @@ export function writeHello(writer: Writer, client: string): number {
   return at;
 }
 
-export function writeExecute(writer: Writer, id: number, request: ExecuteRequest): number {
+export function writeExecute(writer: Writer, id: number, request: ExecuteRequest, arena?: Arena): number {
   const at = beginFrame(writer, Kind.execute, id);
-  let count = 0;
-  for (const key of EXECUTE_KEYS) if (present(request[key])) count++;
-  writer.mapHeader(count);
+  const out = new Payloads(writer, id, arena);
+  for (const key of EXECUTE_KEYS) if (present(request[key])) out.count++;
+  out.begin();
   for (const key of EXECUTE_KEYS) {
     const value = request[key];
     if (!present(value)) continue;
+    if (key === 'state' || key === 'args' || key === 'scope') {
+      out.write(key, value);
+      continue;
+    }
     writer.string(key);
-    if (key === 'state' || key === 'args' || key === 'scope') writePayload(writer, value);
-    else if (key === 'resident') encodeFields(writer, (value as ResidentUse).fields);
+    if (key === 'resident') encodeFields(writer, (value as ResidentUse).fields);
     else encodeFields(writer, value as Fields);
   }
+  out.end(arena?.lend(id));
   return at;
 }
 
@@ -127,15 +135,76 @@ function writePayload(writer: Writer, value: Payload): void {
   writer.endBin(at);
 }
 
-export function writeResume(writer: Writer, id: number, suspension: string, value: Payload): number {
+/**
+ * A map of fields some of which are payloads. Those that are large and find a place in the arena are not written: `end`
+ * writes where they are instead, and corrects the number of keys. Such maps have fewer than 16 keys: their header is a byte.
+ */
+class Payloads {
+  count = 0;
+  readonly #writer: Writer;
+  readonly #id: number;
+  readonly #arena: Arena | undefined;
+  #header = 0;
+  #regions: Regions | undefined;
+
+  constructor(writer: Writer, id: number, arena: Arena | undefined) {
+    this.#writer = writer;
+    this.#id = id;
+    this.#arena = arena;
+  }
+
+  begin(): void {
+    this.#header = this.#writer.length;
+    this.#writer.mapHeader(this.count);
+  }
+
+  write(key: string, value: Payload): void {
+    const writer = this.#writer;
+    const arena = this.#arena;
+    if (arena !== undefined) {
+      const bytes = Buffer.isBuffer(value) ? value : arena.encode(value);
+      if (bytes !== undefined) {
+        if (this.#moved(key, arena.put(this.#id, bytes))) return;
+        writer.string(key);
+        return writer.bin(bytes);
+      }
+    }
+    const start = writer.length;
+    writer.string(key);
+    const from = writer.length;
+    writePayload(writer, value);
+    if (arena === undefined || writer.length - from < ARENA_THRESHOLD_BYTES) return;
+    arena.expectLarge();
+    // The header of a bin of this size has five bytes.
+    if (this.#moved(key, arena.put(this.#id, writer.bytes.subarray(from + 5, writer.length)))) writer.length = start;
+  }
+
+  #moved(key: string, region: Region | undefined): boolean {
+    if (region === undefined) return false;
+    (this.#regions ??= {})[key] = region;
+    this.count--;
+    return true;
+  }
+
+  end(reply?: Region): void {
+    if (reply !== undefined) (this.#regions ??= {})['reply'] = reply;
+    if (this.#regions === undefined) return;
+    this.count++;
+    this.#writer.string('regions');
+    encodeFields(this.#writer, this.#regions);
+    this.#writer.lowerMapCount(this.#header, 15, this.count);
+  }
+}
+
+export function writeResume(writer: Writer, id: number, suspension: string, value: Payload, arena?: Arena): number {
   const at = beginFrame(writer, Kind.resume, id);
-  writer.mapHeader(present(value) ? 2 : 1);
+  const out = new Payloads(writer, id, arena);
+  out.count = present(value) ? 2 : 1;
+  out.begin();
   writer.string('suspension');
   writer.string(suspension);
-  if (present(value)) {
-    writer.string('value');
-    writePayload(writer, value);
-  }
+  if (present(value)) out.write('value', value);
+  out.end(arena?.lend(id));
   return at;
 }
 
@@ -145,14 +214,20 @@ export function writeResumeError(writer: Writer, id: number, suspension: string,
   return at;
 }
 
-export function writeCreateState(writer: Writer, id: number, state: Payload): number {
+export function writeCreateState(writer: Writer, id: number, state: Payload, arena?: Arena): number {
   const at = beginFrame(writer, Kind.createState, id);
-  writer.mapHeader(present(state) ? 1 : 0);
-  if (present(state)) {
-    writer.string('state');
-    writePayload(writer, state);
-  }
+  const out = new Payloads(writer, id, arena);
+  out.count = present(state) ? 1 : 0;
+  out.begin();
+  if (present(state)) out.write('state', state);
+  out.end();
   return at;
+}
+
+/** Always lends a place: a state may be large when no answer before it was. */
+export function writeSnapshotState(writer: Writer, id: number, fields: { [key: string]: Fields }, arena?: Arena): number {
+  const reply = arena?.lend(id, true);
+  return writeRequest(writer, id, Kind.snapshotState, reply === undefined ? fields : { ...fields, regions: { reply } });
 }
 
 export interface PatchRequest {
@@ -162,17 +237,16 @@ export interface PatchRequest {
   expectVersion?: number | undefined;
 }
 
-export function writePatchState(writer: Writer, id: number, patch: PatchRequest): number {
+export function writePatchState(writer: Writer, id: number, patch: PatchRequest, arena?: Arena): number {
   const { set, expectVersion } = patch;
   const deleted = patch.delete;
   const at = beginFrame(writer, Kind.patchState, id);
-  writer.mapHeader(1 + Number(present(set)) + Number(present(deleted)) + Number(present(expectVersion)));
+  const out = new Payloads(writer, id, arena);
+  out.count = 1 + Number(present(set)) + Number(present(deleted)) + Number(present(expectVersion));
+  out.begin();
   writer.string('id');
   writer.string(patch.id);
-  if (present(set)) {
-    writer.string('set');
-    writePayload(writer, set);
-  }
+  if (present(set)) out.write('set', set);
   if (deleted !== undefined) {
     writer.string('delete');
     encodeFields(writer, deleted);
@@ -181,6 +255,7 @@ export function writePatchState(writer: Writer, id: number, patch: PatchRequest)
     writer.string('expectVersion');
     writer.uint(expectVersion);
   }
+  out.end();
   return at;
 }
 

@@ -8,7 +8,7 @@
 import type { Connection } from './connection.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
-import { bin, boolean, Kind, string, uint, writeCreateState, writePatchState, writeRequest } from './messages.js';
+import { bin, boolean, Kind, string, uint, writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
 import { decodeBin } from './payload.js';
 
 /** What an execution runs on: a resident state, and what the execution demands of it. */
@@ -76,9 +76,11 @@ export class ResidentState {
     if (expectVersion !== undefined) checkVersion(expectVersion);
     if (set !== undefined && (typeof set !== 'object' || set === null)) throw invalid('`set` is not an object');
     const { id } = this;
-    return live(this.#use).request(
+    const connection = live(this.#use);
+    return connection.request(
       Kind.statePatched,
-      (writer, request) => writePatchState(writer, request, { id, set, delete: deleted, expectVersion }),
+      (writer, request) =>
+        writePatchState(writer, request, { id, set, delete: deleted, expectVersion }, connection.arena),
       (fields) => uint(fields, 'version'),
     );
   }
@@ -86,10 +88,11 @@ export class ResidentState {
   /** What it holds: all of it, or some keys (those that are there). */
   async snapshot(keys?: readonly string[]): Promise<StateSnapshot> {
     if (keys !== undefined) checkKeys('keys', keys);
-    const fields: Fields = keys === undefined ? { id: this.id } : { id: this.id, keys };
-    return live(this.#use).request(
+    const fields: { [key: string]: Fields } = keys === undefined ? { id: this.id } : { id: this.id, keys };
+    const connection = live(this.#use);
+    return connection.request(
       Kind.stateSnapshot,
-      (writer, request) => writeRequest(writer, request, Kind.snapshotState, fields),
+      (writer, request) => writeSnapshotState(writer, request, fields, connection.arena),
       readSnapshot,
     );
   }
@@ -114,7 +117,7 @@ export class ResidentState {
 export async function createState(connection: Connection, state: unknown): Promise<ResidentState> {
   const use = await connection.request(
     Kind.stateCreated,
-    (writer, id) => writeCreateState(writer, id, state),
+    (writer, id) => writeCreateState(writer, id, state, connection.arena),
     (fields) => new ResidentUse(connection, { id: readCreated(fields).id }),
   );
   return new ResidentState(use);

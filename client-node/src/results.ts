@@ -148,6 +148,7 @@ const STATS_KEYS = [
   'uptimeMs',
   'residentStates',
   'residentStateBytes',
+  'arenaBytes',
 ] as const satisfies readonly (keyof RuntimeStats)[];
 
 const FLOAT_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>(['cacheHitRate', 'avgExecutionTimeUs']);

@@ -143,4 +143,5 @@ export interface RuntimeStats {
   uptimeMs: number;
   residentStates: number;
   residentStateBytes: number;
+  arenaBytes: number;
 }

@@ -122,9 +122,10 @@ test('every answer of a sidecar is accepted by its typed reader', () => {
     [Kind.checked]: readCheck,
     [Kind.statsAnswer]: readStats,
     [Kind.metricsAnswer]: (fields) => assert.equal(typeof fields['text'], 'string'),
+    [Kind.arena]: (fields) => assert.equal(typeof fields['generation'], 'number'),
     [Kind.stateCreated]: readCreated,
     [Kind.statePatched]: (fields) => assert.equal(typeof fields['version'], 'number'),
-    [Kind.stateSnapshot]: readSnapshot,
+    [Kind.stateSnapshot]: (fields) => (fields['regions'] === undefined ? readSnapshot(fields) : undefined),
     [Kind.stateDisposed]: readDisposed,
     [Kind.executionsAnswer]: readExecutions,
     [Kind.pong]: (fields) => assert.deepEqual(fields, {}),
@@ -189,6 +190,8 @@ test('our requests are the canonical ones: same fields, same number of bytes', (
 });
 
 function write(writer: Writer, { kind, id }: Vector, fields: Record<string, never>): number {
+  // Where something lies in shared memory is chosen by the arena.
+  if (fields['regions'] !== undefined) return writeRequest(writer, id, kind, fields);
   switch (kind) {
     case Kind.hello:
       return writeHello(writer, fields['client'] ?? '');
@@ -264,7 +267,7 @@ test('the bounds that both sides know are the same numbers', () => {
     return Number(base?.replaceAll('_', '')) * 2 ** Number(shift);
   };
   assert.equal(limits.MAX_FRAME_BYTES, rust('DEFAULT_MAX_FRAME_BYTES'));
-  for (const name of ['MAX_PAYLOAD_DEPTH', 'MAX_CONTROL_DEPTH', 'MAX_CONTROL_VALUES', 'MAX_LABEL_BYTES'] as const) {
+  for (const name of ['MAX_PAYLOAD_DEPTH', 'MAX_CONTROL_DEPTH', 'MAX_CONTROL_VALUES', 'MAX_LABEL_BYTES', 'ARENA_THRESHOLD_BYTES'] as const) {
     assert.equal(limits[name], rust(name), name);
   }
 });

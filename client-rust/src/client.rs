@@ -354,7 +354,7 @@ pub(crate) fn resume_message<'a>(suspension: &'a str, resolution: &'a Resolution
             code: error.code(),
         }),
     };
-    ClientMessage::Resume(Resume { suspension, resolution })
+    ClientMessage::Resume(Resume::new(suspension, resolution))
 }
 
 fn send_precompile(link: &Arc<Link>, source: &str, handler_name: Option<&str>) -> Result<Pending, Error> {

@@ -179,7 +179,9 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         SidecarMessage::Pong => Ok(Answer::Pong),
         SidecarMessage::StateCreated(created) => Ok(Answer::StateCreated(created.id.to_owned())),
         SidecarMessage::StatePatched(patched) => Ok(Answer::StatePatched(patched.version)),
-        SidecarMessage::StateSnapshot(snapshot) => Ok(Answer::StateSnapshot(snapshot.version, snapshot.state.to_vec())),
+        SidecarMessage::StateSnapshot(snapshot) => {
+            Ok(Answer::StateSnapshot(snapshot.version, snapshot.state.unwrap_or_default().to_vec()))
+        }
         SidecarMessage::StateDisposed(done) => Ok(Answer::StateDisposed(done.disposed)),
         SidecarMessage::Executions(all) => {
             Ok(Answer::Executions(all.executions.iter().map(ExecutionInfo::from).collect(), all.total))

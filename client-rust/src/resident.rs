@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::message::{CreateState, DisposeState, PatchState, Resident, SnapshotState};
+use nexus_protocol::message::{CreateState, DisposeState, PatchState, Regions, Resident, SnapshotState};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -69,7 +69,9 @@ pub(crate) struct ResidentUse {
 
 impl ResidentState {
     pub(crate) fn create(link: &Arc<Link>, state: &Payload) -> Call<Self> {
-        match link.send(&ClientMessage::CreateState(CreateState { state: Some(state.as_bytes()) })) {
+        match link
+            .send(&ClientMessage::CreateState(CreateState { state: Some(state.as_bytes()), regions: Regions::NONE }))
+        {
             Ok(pending) => {
                 let link = Arc::clone(link);
                 Call::new(async move {
@@ -93,6 +95,7 @@ impl ResidentState {
             set: patch.set.as_ref().map(Payload::as_bytes),
             delete: patch.delete.iter().map(String::as_str).collect(),
             expect_version: patch.expect_version,
+            regions: Regions::NONE,
         });
         self.request(&message, |answer| match answer {
             Answer::StatePatched(version) => Ok(version),
@@ -111,7 +114,7 @@ impl ResidentState {
     }
 
     fn read(&self, keys: Option<Vec<&str>>) -> Call<StateSnapshot> {
-        let message = ClientMessage::SnapshotState(SnapshotState { id: &self.0.id, keys });
+        let message = ClientMessage::SnapshotState(SnapshotState { id: &self.0.id, keys, regions: Regions::NONE });
         self.request(&message, |answer| match answer {
             Answer::StateSnapshot(version, state) => Ok(StateSnapshot { version, state: Payload::from_bytes(state) }),
             _ => Err(UNEXPECTED),

@@ -139,6 +139,7 @@ pub fn decode_client(body: &[u8]) -> Result<Envelope<ClientMessage<'_>>, DecodeE
         Some(Kind::PatchState) => ClientMessage::PatchState(raw.fields()?),
         Some(Kind::SnapshotState) => ClientMessage::SnapshotState(raw.fields()?),
         Some(Kind::DisposeState) => ClientMessage::DisposeState(raw.fields()?),
+        Some(Kind::OpenArena) => ClientMessage::OpenArena(raw.fields()?),
         Some(Kind::Executions) => raw.no_fields(ClientMessage::Executions)?,
         Some(Kind::Kill) => ClientMessage::Kill(raw.fields()?),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
@@ -165,6 +166,7 @@ pub fn decode_sidecar(body: &[u8]) -> Result<Envelope<SidecarMessage<'_>>, Decod
         Some(Kind::StatePatched) => SidecarMessage::StatePatched(raw.fields()?),
         Some(Kind::StateSnapshot) => SidecarMessage::StateSnapshot(raw.fields()?),
         Some(Kind::StateDisposed) => SidecarMessage::StateDisposed(raw.fields()?),
+        Some(Kind::Arena) => SidecarMessage::Arena(raw.fields()?),
         Some(Kind::ExecutionsAnswer) => SidecarMessage::Executions(raw.fields()?),
         Some(Kind::Error) => SidecarMessage::Error(raw.fields::<ErrorFields<WireError>>()?.error),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
@@ -198,6 +200,7 @@ impl ClientMessage<'_> {
             Self::PatchState(_) => Kind::PatchState,
             Self::SnapshotState(_) => Kind::SnapshotState,
             Self::DisposeState(_) => Kind::DisposeState,
+            Self::OpenArena(_) => Kind::OpenArena,
             Self::Executions => Kind::Executions,
             Self::Kill(_) => Kind::Kill,
         }
@@ -217,6 +220,7 @@ impl ClientMessage<'_> {
             Self::PatchState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::SnapshotState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::DisposeState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::OpenArena(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Kill(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Stats | Self::Metrics | Self::Ping | Self::Shutdown | Self::Executions => {
                 encode_frame(kind, id, &NoFields {}, max_body_bytes, out)
@@ -241,6 +245,7 @@ impl SidecarMessage<'_> {
             Self::StatePatched(_) => Kind::StatePatched,
             Self::StateSnapshot(_) => Kind::StateSnapshot,
             Self::StateDisposed(_) => Kind::StateDisposed,
+            Self::Arena(_) => Kind::Arena,
             Self::Executions(_) => Kind::ExecutionsAnswer,
             Self::Error(_) => Kind::Error,
         }
@@ -262,6 +267,7 @@ impl SidecarMessage<'_> {
             Self::StatePatched(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::StateSnapshot(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::StateDisposed(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::Arena(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Executions(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Error(error) => encode_frame(kind, id, &ErrorFields { error }, max_body_bytes, out),
         }
@@ -386,7 +392,7 @@ mod tests {
         execute.seed = Some(u64::MAX);
         round_trip(&ClientMessage::Execute(execute));
         for resolution in [Resolution::Value(None), Resolution::Value(Some(&[0xc3]))] {
-            round_trip(&ClientMessage::Resume(Resume { suspension: "x", resolution }));
+            round_trip(&ClientMessage::Resume(Resume::new("x", resolution)));
         }
         round_trip(&ClientMessage::Cancel(Cancel::Request(7)));
         round_trip(&ClientMessage::Ping);

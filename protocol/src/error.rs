@@ -247,6 +247,12 @@ impl WireError {
         error
     }
 
+    /// INVALID_ARGUMENT for a payload in shared memory that cannot be had. `reason`: `bad-region`, `unknown-arena` or
+    /// `unreadable-region`.
+    pub fn bad_region(field: &str, reason: &str, why: impl fmt::Display) -> Self {
+        Self::new(ErrorCode::InvalidArgument, format!("{field}: {why}")).with_context_text("reason", reason)
+    }
+
     /// RESOURCE_LIMIT that names the resource, its limit and how many there would have been.
     pub fn resource_limit(resource: &str, limit: u64, count: u64) -> Self {
         Self::new(ErrorCode::ResourceLimit, format!("{resource}: {count} is over the limit of {limit}"))

@@ -255,6 +255,20 @@ pub const MAX_LOG_RECORDS_PER_SECOND: u32 = 50;
 /// Records that may come at once after a quiet time.
 pub const LOG_BURST_RECORDS: u32 = 200;
 
+// ---- Shared memory ----------------------------------------------------------------------------------------------
+
+/// Segment of one connection. It takes memory as it is written, not as it is made.
+pub const DEFAULT_MAX_ARENA_BYTES: u64 = 64 << 20;
+/// The same, of all connections together.
+pub const DEFAULT_MAX_TOTAL_ARENA_BYTES: u64 = 1 << 30;
+/// Smaller segments hold no payload that is worth one.
+pub const MIN_ARENA_BYTES: u64 = 1 << 20;
+/// Payloads from here on travel through the segment, where there is one: below it a second system call costs more than
+/// the copy through the socket.
+pub const ARENA_THRESHOLD_BYTES: usize = 256 << 10;
+/// A segment that the client has not opened by now loses its name; the client goes on through the socket.
+pub const ARENA_OPEN_TIMEOUT_MS: u64 = 10_000;
+
 // ---- Clients --------------------------------------------------------------------------------------------------
 
 /// Time until a sidecar has to have said hello: it loads its engine first, on a machine that may be busy.

@@ -13,6 +13,7 @@ use crate::strict;
 
 mod answer;
 mod operator;
+mod region;
 mod request;
 mod resident;
 
@@ -21,6 +22,7 @@ pub use answer::{
     SidecarHello, Stats, Status, SuspendMode,
 };
 pub use operator::{ExecutionEntry, Executions, Kill};
+pub use region::{Arena, OpenArena, Region, Regions};
 pub use request::{CallFailure, CallLimits, Cancel, Check, ClientHello, Code, Execute, Precompile, Resolution, Resume};
 pub use resident::{
     CreateState, DisposeState, PatchState, Resident, SnapshotState, StateCreated, StateDisposed, StatePatched,
@@ -76,6 +78,8 @@ kinds! {
     SnapshotState = 0x0d;
     /// Forget a kept state.
     DisposeState = 0x0e;
+    /// Make a shared memory segment.
+    OpenArena = 0x0f;
     /// What is there.
     Executions = 0x10;
     /// End one of them.
@@ -104,6 +108,8 @@ kinds! {
     StateSnapshot = 0x8d;
     /// It is gone.
     StateDisposed = 0x8e;
+    /// Where it is.
+    Arena = 0x8f;
     /// What is there.
     ExecutionsAnswer = 0x90;
     /// Failure.
@@ -158,6 +164,8 @@ pub enum ClientMessage<'a> {
     SnapshotState(SnapshotState<'a>),
     /// Forget a kept state.
     DisposeState(DisposeState<'a>),
+    /// Make a shared memory segment.
+    OpenArena(OpenArena),
     /// What is there.
     Executions,
     /// End one of them.
@@ -196,6 +204,8 @@ pub enum SidecarMessage<'a> {
     StateSnapshot(StateSnapshot<'a>),
     /// It is gone.
     StateDisposed(StateDisposed),
+    /// Where a shared memory segment is.
+    Arena(Arena<'a>),
     /// What is there.
     Executions(Executions<'a>),
     /// Failure.

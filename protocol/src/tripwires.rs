@@ -24,6 +24,7 @@ const _: () = {
     assert!(K::CreateState.number() == 0x0b && K::StateCreated.number() == 0x8b);
     assert!(K::PatchState.number() == 0x0c && K::StatePatched.number() == 0x8c);
     assert!(K::SnapshotState.number() == 0x0d && K::StateSnapshot.number() == 0x8d);
+    assert!(K::OpenArena.number() == 0x0f && K::Arena.number() == 0x8f);
     assert!(K::Executions.number() == 0x10 && K::ExecutionsAnswer.number() == 0x90 && K::Kill.number() == 0x11);
     assert!(K::DisposeState.number() == 0x0e && K::StateDisposed.number() == 0x8e);
 

@@ -67,13 +67,10 @@ impl Parts {
         match self.choice {
             0 => ClientMessage::Ping,
             1 => ClientMessage::Cancel(Cancel::Suspension(&texts[0])),
-            2 => ClientMessage::Resume(Resume {
-                suspension: &texts[0],
-                resolution: Resolution::Value(self.flag.then_some(&bytes[0])),
-            }),
+            2 => ClientMessage::Resume(Resume::new(&texts[0], Resolution::Value(self.flag.then_some(&bytes[0])))),
             3 => {
                 let failure = CallFailure { message: &texts[1], name: self.flag.then_some(&texts[2]), code: None };
-                ClientMessage::Resume(Resume { suspension: &texts[0], resolution: Resolution::Failure(failure) })
+                ClientMessage::Resume(Resume::new(&texts[0], Resolution::Failure(failure)))
             }
             _ => {
                 let mut execute =

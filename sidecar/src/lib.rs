@@ -34,6 +34,8 @@ pub mod pools;
 pub mod resident;
 /// Compile, execute, resume: everything but the transport.
 pub mod runtime;
+/// Shared memory for large payloads.
+pub mod segments;
 /// The `serve` command.
 pub mod serve;
 /// Connections in, answers out.

@@ -18,10 +18,9 @@ use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
-use crate::execution::{self, Answer, Execution, Progress, Report, Totals};
+use crate::execution::{self, Answer, Execution, Progress, Report, StateSource, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::Pools;
-use crate::resident::ResidentState;
 
 /// See the module.
 pub struct Runtime {
@@ -61,6 +60,7 @@ pub struct Load {
     pub resident_state_bytes: u64,
     pub retired_threads: u64,
     pub retired_threads_total: u64,
+    pub arena_bytes: u64,
 }
 
 impl Runtime {
@@ -189,17 +189,16 @@ impl Runtime {
 
     // ---- executing ----
 
-    /// Runs a handler up to its first suspension or its end. `resident`: the state that the request names, if there is
-    /// such a one. `queued`: how long the request has waited.
+    /// Runs a handler up to its first suspension or its end. `state`: where its state is. `queued`: how long the request has waited.
     pub fn execute(
         &self,
         request: &Execute<'_>,
-        resident: Option<Arc<ResidentState>>,
+        state: StateSource,
         queued: Duration,
         register: Register<'_>,
     ) -> (Report, Progress) {
         let mut totals = Totals::queued(queued);
-        let (report, progress) = match self.begin(request, resident, &mut totals, register) {
+        let (report, progress) = match self.begin(request, state, &mut totals, register) {
             Ok(begun) => begun,
             Err(error) => (totals.failure(error), Progress::Finished(None)),
         };
@@ -209,11 +208,11 @@ impl Runtime {
     fn begin(
         &self,
         request: &Execute<'_>,
-        resident: Option<Arc<ResidentState>>,
+        state: StateSource,
         totals: &mut Totals,
         register: Register<'_>,
     ) -> Result<(Report, Progress), WireError> {
-        let mut input = execution::prepare(request, &self.config, resident)?;
+        let mut input = execution::prepare(request, &self.config, state)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
         let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
@@ -344,6 +343,7 @@ impl Runtime {
             resident_state_bytes: load.resident_state_bytes,
             retired_threads: load.retired_threads,
             retired_threads_total: load.retired_threads_total,
+            arena_bytes: load.arena_bytes,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             cache_rejected: cache.rejected,

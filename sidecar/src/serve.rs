@@ -25,6 +25,7 @@ use crate::lifecycle::{Exit, Lifecycle, parent_of};
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::Runtime;
+use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
 use crate::server::{Mode, Server};
 
@@ -61,6 +62,11 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
         }
         None => None,
     };
+    // before the first segment of our own
+    match segments::sweep() {
+        0 => {}
+        n => log::info!("removed {n} shared memory segments that dead sidecars have left"),
+    }
     let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
     let interpreted = !loaded.config.enable_aot;
     let runtime = Arc::new(Runtime::new(loaded.config).map_err(|e| StartError::Engine(Box::new(e)))?);
@@ -83,7 +89,9 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     log::info!("ready");
     notifier.ready();
     let mut reload = || reload(args, &runtime, &server);
-    Ok(Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch())
+    let code = Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
+    server.remove_segment_names();
+    Ok(code)
 }
 
 /// What holds for the whole process from here on.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nexus_protocol::message::{
     CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, Kill, PatchState, Precompile,
-    Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
+    Regions, Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
@@ -38,6 +38,7 @@ pub struct Segment {
     pub value: Option<Vec<u8>>,
     pub mutations: Value,
     pub state_version: Option<u64>,
+    pub regions: Regions,
     pub events: Value,
     pub view_commands: Value,
     pub logs: Value,
@@ -98,8 +99,9 @@ pub enum Answer {
     Pong,
     StateCreated { id: String, version: u64 },
     StatePatched { version: u64 },
-    StateSnapshot { version: u64, state: Vec<u8> },
+    StateSnapshot { version: u64, state: Vec<u8>, regions: Regions },
     StateDisposed { disposed: bool },
+    Arena { generation: u64, bytes: u64, name: Option<String> },
     Executions(Value),
     Error(WireError),
 }
@@ -275,7 +277,7 @@ impl Client {
     /// Sends a resume with a value.
     pub fn start_resume(&mut self, suspension: &str, value: &Value) -> u32 {
         let bytes = pack(value);
-        self.send(&ClientMessage::Resume(Resume { suspension, resolution: Resolution::Value(Some(&bytes)) }))
+        self.send(&ClientMessage::Resume(Resume::new(suspension, Resolution::Value(Some(&bytes)))))
     }
 
     #[track_caller]
@@ -293,7 +295,7 @@ impl Client {
         code: Option<&str>,
     ) -> Segment {
         let resolution = Resolution::Failure(CallFailure { message, name, code });
-        let id = self.send(&ClientMessage::Resume(Resume { suspension, resolution }));
+        let id = self.send(&ClientMessage::Resume(Resume::new(suspension, resolution)));
         self.segment(id)
     }
 
@@ -343,7 +345,7 @@ impl Client {
     }
 
     pub fn try_create_state(&mut self, state: &[u8]) -> Result<(String, u64), WireError> {
-        match self.request(&ClientMessage::CreateState(CreateState { state: Some(state) })) {
+        match self.request(&ClientMessage::CreateState(CreateState { state: Some(state), regions: Regions::NONE })) {
             Answer::StateCreated { id, version } => Ok((id, version)),
             Answer::Error(error) => Err(error),
             other => panic!("{other:?}"),
@@ -358,7 +360,7 @@ impl Client {
         expect_version: Option<u64>,
     ) -> Result<u64, WireError> {
         let set = pack(set);
-        let patch = PatchState { id, set: Some(&set), delete: delete.to_vec(), expect_version };
+        let patch = PatchState { id, set: Some(&set), delete: delete.to_vec(), expect_version, regions: Regions::NONE };
         match self.request(&ClientMessage::PatchState(patch)) {
             Answer::StatePatched { version } => Ok(version),
             Answer::Error(error) => Err(error),
@@ -368,8 +370,8 @@ impl Client {
 
     pub fn snapshot_state(&mut self, id: &str, keys: Option<&[&str]>) -> Result<(u64, Value), WireError> {
         let keys = keys.map(<[&str]>::to_vec);
-        match self.request(&ClientMessage::SnapshotState(SnapshotState { id, keys })) {
-            Answer::StateSnapshot { version, state } => Ok((version, unpack(&state))),
+        match self.request(&ClientMessage::SnapshotState(SnapshotState { id, keys, regions: Regions::NONE })) {
+            Answer::StateSnapshot { version, state, .. } => Ok((version, unpack(&state))),
             Answer::Error(error) => Err(error),
             other => panic!("{other:?}"),
         }
@@ -444,6 +446,7 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
             value: r.value.map(<[u8]>::to_vec),
             mutations: list(r.state_mutations),
             state_version: r.state_version,
+            regions: r.regions,
             events: list(r.events),
             view_commands: list(r.view_commands),
             logs: list(r.logs),
@@ -478,7 +481,14 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
         SidecarMessage::Pong => Answer::Pong,
         SidecarMessage::StateCreated(c) => Answer::StateCreated { id: c.id.to_owned(), version: c.version },
         SidecarMessage::StatePatched(p) => Answer::StatePatched { version: p.version },
-        SidecarMessage::StateSnapshot(s) => Answer::StateSnapshot { version: s.version, state: s.state.to_vec() },
+        SidecarMessage::StateSnapshot(s) => Answer::StateSnapshot {
+            version: s.version,
+            state: s.state.unwrap_or_default().to_vec(),
+            regions: s.regions,
+        },
+        SidecarMessage::Arena(a) => {
+            Answer::Arena { generation: a.generation, bytes: a.bytes, name: a.name.map(str::to_owned) }
+        }
         SidecarMessage::StateDisposed(d) => Answer::StateDisposed { disposed: d.disposed },
         SidecarMessage::Executions(all) => Answer::Executions(serde_json::json!(all)),
         SidecarMessage::Error(error) => Answer::Error(error),

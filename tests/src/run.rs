@@ -1,7 +1,7 @@
 //! Execute requests in few words.
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::message::{CallLimits, Code, Execute, Resident, SuspendMode};
+use nexus_protocol::message::{CallLimits, Code, Execute, Regions, Resident, SuspendMode};
 use serde_json::Value;
 
 /// MessagePack of a JSON value.
@@ -21,6 +21,7 @@ pub struct Run {
     handle: Option<Vec<u8>>,
     state: Option<Vec<u8>>,
     resident: Option<(String, Option<u64>, bool)>,
+    regions: Regions,
     args: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
     capabilities: Vec<String>,
@@ -49,6 +50,13 @@ impl Run {
     #[must_use]
     pub fn state_bytes(mut self, state: Vec<u8>) -> Self {
         self.state = Some(state);
+        self
+    }
+
+    /// Payloads in shared memory.
+    #[must_use]
+    pub fn regions(mut self, regions: Regions) -> Self {
+        self.regions = regions;
         self
     }
 
@@ -144,6 +152,7 @@ impl Run {
         execute.strict_capabilities = self.strict;
         execute.suspend_mode = self.mode;
         execute.seed = self.seed;
+        execute.regions = self.regions;
         ClientMessage::Execute(execute)
     }
 }

@@ -241,15 +241,18 @@ fn what_is_no_state_is_refused_and_costs_nothing() {
 #[test]
 fn a_snapshot_that_fits_no_frame_is_an_error_and_its_parts_can_be_read() {
     let (_w, _s, mut client) = listening(
-        &Options::new().flag("max-frame-bytes", 65_536).flag("max-source-bytes", 1000).flag("max-result-bytes", 60_000),
+        &Options::new()
+            .flag("max-frame-bytes", 131_072)
+            .flag("max-source-bytes", 1000)
+            .flag("max-result-bytes", 120_000),
     );
     let id = client.create_state(&json!({}));
     for key in ["a", "b"] {
-        client.patch_state(&id, &json!({key: "x".repeat(40_000)}), &[], None).unwrap();
+        client.patch_state(&id, &json!({key: "x".repeat(80_000)}), &[], None).unwrap();
     }
     let error = client.snapshot_state(&id, None).unwrap_err();
     assert_eq!((error.code, &error.context["resource"]), (ErrorCode::ResourceLimit, &text("maxFrameBytes")));
-    assert_eq!(client.snapshot_state(&id, Some(&["b"])).unwrap().1["b"].as_str().unwrap().len(), 40_000);
+    assert_eq!(client.snapshot_state(&id, Some(&["b"])).unwrap().1["b"].as_str().unwrap().len(), 80_000);
 }
 
 #[test]

@@ -72,7 +72,7 @@ impl Storm<'_> {
         // sometimes kept, so that it is used twice
         let suspension =
             if self.rng.below(4) == 0 { self.suspensions[at].clone() } else { self.suspensions.swap_remove(at) };
-        let resume = Resume { suspension: &suspension, resolution: Resolution::Value(Some(&[7])) };
+        let resume = Resume::new(&suspension, Resolution::Value(Some(&[7])));
         let id = self.client.send(&ClientMessage::Resume(resume));
         self.open.insert(id, Asked::Resume);
     }

@@ -411,7 +411,7 @@ fn a_resume_with_a_bad_payload_is_refused_and_the_suspension_stays() {
     let id = first.call().id.clone();
     for bytes in [&[0xc1][..], &[0x92, 1], &[1, 1], &[]] {
         let resolution = nexus_protocol::message::Resolution::Value(Some(bytes));
-        let resume = nexus_protocol::message::Resume { suspension: &id, resolution };
+        let resume = nexus_protocol::message::Resume::new(&id, resolution);
         let request = client.send(&nexus_protocol::ClientMessage::Resume(resume));
         assert_eq!(client.segment(request).code(), ErrorCode::InvalidArgument, "{bytes:02x?}");
     }

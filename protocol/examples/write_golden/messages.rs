@@ -1,10 +1,10 @@
 //! One vector per message, in its smallest and its fullest form, and forms that a reader has to accept too.
 
 use nexus_protocol::message::{
-    CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, CreateState, DisposeState, Done,
-    Execute, ExecutionEntry, ExecutionMetrics, ExecutionState, Executions, HelloLimits, Kill, MetricsText, PatchState,
-    PendingCall, Precompile, Resident, Resolution, Resume, SegmentResult, SidecarHello, SnapshotState, StateCreated,
-    StateDisposed, StatePatched, StateSnapshot, Stats, Status, SuspendMode,
+    Arena, CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, CreateState, DisposeState,
+    Done, Execute, ExecutionEntry, ExecutionMetrics, ExecutionState, Executions, HelloLimits, Kill, MetricsText,
+    OpenArena, PatchState, PendingCall, Precompile, Region, Regions, Resident, Resolution, Resume, SegmentResult,
+    SidecarHello, SnapshotState, StateCreated, StateDisposed, StatePatched, StateSnapshot, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, EffectList, ErrorCode, InnerError, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
@@ -23,7 +23,7 @@ const ENGINE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789
 const MAX_BODY_BYTES: usize = 1 << 20;
 
 pub(crate) fn all() -> Vec<Vector> {
-    [requests(), answers(), results(), resident(), errors(), lenient()].into_iter().flatten().collect()
+    [requests(), answers(), results(), resident(), shared(), errors(), lenient()].into_iter().flatten().collect()
 }
 
 fn requests() -> Vec<Vector> {
@@ -53,7 +53,7 @@ fn requests() -> Vec<Vector> {
     full.seed = Some(u64::MAX);
     let failure = CallFailure { message: "connect ECONNREFUSED", name: Some("FetchError"), code: Some("ECONNREFUSED") };
     let bare_failure = CallFailure { message: "no", name: None, code: None };
-    let resume = |resolution| ClientMessage::Resume(Resume { suspension: SUSPENSION, resolution });
+    let resume = |resolution| ClientMessage::Resume(Resume::new(SUSPENSION, resolution));
     vec![
         client("hello", "first frame of a client", &ClientMessage::Hello(hello)),
         client(
@@ -128,6 +128,7 @@ fn answers() -> Vec<Vector> {
             max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
             max_states: limits::DEFAULT_MAX_STATES,
             max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
+            max_arena_bytes: limits::DEFAULT_MAX_ARENA_BYTES,
         },
     };
     let running = ExecutionEntry {
@@ -180,6 +181,7 @@ fn answers() -> Vec<Vector> {
         uptime_ms: 86_400_000,
         resident_states: 3,
         resident_state_bytes: 30 << 20,
+        arena_bytes: 64 << 20,
     };
     let text = "# TYPE nexus_handler_executions_total counter\nnexus_handler_executions_total{status=\"success\"} 3\n";
     vec![
@@ -258,14 +260,14 @@ fn resident() -> Vec<Vector> {
     on_state.resident = Some(Resident::new(STATE));
     let mut exclusive = on_state.clone();
     exclusive.resident = Some(Resident { expect_version: Some(7), exclusive: true, ..Resident::new(STATE) });
-    let patch = PatchState { id: STATE, set: None, delete: vec![], expect_version: None };
+    let patch = PatchState { id: STATE, set: None, delete: vec![], expect_version: None, regions: Regions::NONE };
     let full_patch = PatchState {
         set: Some(&[0x81, 0xa1, b'n', 0x02]),
         delete: vec!["draft", "żółw"],
         expect_version: Some(1 << 50),
         ..patch.clone()
     };
-    let snapshot = |keys| ClientMessage::SnapshotState(SnapshotState { id: STATE, keys });
+    let snapshot = |keys| ClientMessage::SnapshotState(SnapshotState { id: STATE, keys, regions: Regions::NONE });
     let mut result = SegmentResult::new(Status::Success, 0);
     result.state_version = Some(8);
     vec![
@@ -275,7 +277,7 @@ fn resident() -> Vec<Vector> {
         client(
             "create-state",
             "keep a state",
-            &ClientMessage::CreateState(CreateState { state: Some(&[0x81, 0xa1, b'n', 0x01]) }),
+            &ClientMessage::CreateState(CreateState { state: Some(&[0x81, 0xa1, b'n', 0x01]), regions: Regions::NONE }),
         ),
         client("patch-state-nothing", "changes nothing", &ClientMessage::PatchState(patch)),
         client("patch-state", "every key", &ClientMessage::PatchState(full_patch)),
@@ -296,7 +298,11 @@ fn resident() -> Vec<Vector> {
         sidecar(
             "answer-state-snapshot",
             "what it holds",
-            &SidecarMessage::StateSnapshot(StateSnapshot { version: 8, state: &[0x81, 0xa1, b'n', 0x02] }),
+            &SidecarMessage::StateSnapshot(StateSnapshot {
+                version: 8,
+                state: Some(&[0x81, 0xa1, b'n', 0x02]),
+                regions: Regions::NONE,
+            }),
         ),
         sidecar(
             "answer-state-disposed",
@@ -309,6 +315,74 @@ fn resident() -> Vec<Vector> {
             "error-stale-version",
             "the state has moved on",
             &SidecarMessage::Error(WireError::stale_version(8, 7)),
+        ),
+    ]
+}
+
+/// Shared memory.
+fn shared() -> Vec<Vector> {
+    let region = |offset, len| Some(Region { generation: 5, offset, len, crc32: None });
+    let mut execute = Execute::new(Code::Source("return $args"));
+    execute.regions = Regions {
+        state: region(0, 300_000),
+        args: region(300_032, 1 << 20),
+        scope: region(1 << 40, u64::MAX),
+        reply: region(1 << 21, 1 << 24),
+        ..Regions::NONE
+    };
+    let mut checked = Execute::new(Code::Source("return 1"));
+    checked.regions.state = Some(Region { generation: 5, offset: 0, len: 1, crc32: Some(0xd1f4_eb9a) });
+    let mut resume = Resume::new(SUSPENSION, Resolution::Value(None));
+    resume.regions.value = region(64, 65_536);
+    let mut create = CreateState::default();
+    create.regions.state = region(0, 300_000);
+    let patch = PatchState {
+        id: STATE,
+        set: None,
+        delete: vec![],
+        expect_version: None,
+        regions: Regions { set: region(0, 300_000), ..Regions::NONE },
+    };
+    let reply = Regions { reply: region(0, 1 << 20), ..Regions::NONE };
+    let mut result = SegmentResult::new(Status::Success, 0);
+    result.regions = Regions { value: region(0, 300_000), state_mutations: region(300_000, 270_000), ..Regions::NONE };
+    let snapshot_regions = Regions { state: region(0, 300_000), ..Regions::NONE };
+    vec![
+        client("open-arena", "make one", &ClientMessage::OpenArena(OpenArena::Make { bytes: 64 << 20 })),
+        client(
+            "open-arena-opened",
+            "the client has it open",
+            &ClientMessage::OpenArena(OpenArena::Settle { generation: 5, opened: true }),
+        ),
+        client("execute-regions", "payloads in shared memory", &ClientMessage::Execute(execute)),
+        client("execute-region-checked", "one with its CRC-32", &ClientMessage::Execute(checked)),
+        client("resume-region", "a value in shared memory", &ClientMessage::Resume(resume)),
+        client("create-state-region", "a state in shared memory", &ClientMessage::CreateState(create)),
+        client("patch-state-region", "a patch in shared memory", &ClientMessage::PatchState(patch)),
+        client(
+            "snapshot-state-reply",
+            "a place for the answer",
+            &ClientMessage::SnapshotState(SnapshotState { id: STATE, keys: None, regions: reply }),
+        ),
+        sidecar(
+            "answer-arena",
+            "where it is",
+            &SidecarMessage::Arena(Arena {
+                generation: 5,
+                bytes: 64 << 20,
+                name: Some("nexus-sidecar.4242.00112233445566778899aabbccddeeff"),
+            }),
+        ),
+        sidecar(
+            "answer-arena-unnamed",
+            "both have it open",
+            &SidecarMessage::Arena(Arena { generation: 5, bytes: 64 << 20, name: None }),
+        ),
+        sidecar("result-regions", "payloads in shared memory", &SidecarMessage::Result(result)),
+        sidecar(
+            "answer-state-snapshot-region",
+            "a state in shared memory",
+            &SidecarMessage::StateSnapshot(StateSnapshot { version: 8, state: None, regions: snapshot_regions }),
         ),
     ]
 }

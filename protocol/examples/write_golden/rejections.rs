@@ -90,6 +90,38 @@ fn fields() -> Vec<Vector> {
             ID,
             "expected a bin",
         ),
+        malformed("open-arena-nothing", "neither form", body(0x0f, ID, &[0x80]), ID, "have to be there"),
+        malformed(
+            "open-arena-both",
+            "both forms",
+            body(0x0f, ID, &map(&[("bytes", uint(1)), ("generation", uint(1)), ("opened", vec![0xc3])])),
+            ID,
+            "have to be there",
+        ),
+        malformed(
+            "region-negative",
+            "a region before the arena",
+            body(
+                EXECUTE,
+                ID,
+                &map(&[
+                    source(),
+                    (
+                        "regions",
+                        map(&[("state", map(&[("generation", uint(1)), ("offset", vec![0xff]), ("len", uint(1))]))]),
+                    ),
+                ]),
+            ),
+            ID,
+            "regions",
+        ),
+        malformed(
+            "region-text",
+            "a region that is a str",
+            body(EXECUTE, ID, &map(&[source(), ("regions", map(&[("args", text("x"))]))])),
+            ID,
+            "regions",
+        ),
         malformed("patch-state-no-id", "a patch of nothing", body(0x0c, ID, &[0x80]), ID, "missing field `id`"),
         malformed(
             "hello-long-name",

@@ -4,6 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WireError;
+use crate::message::region::{self, Regions};
 use crate::strict::{self, bins};
 use crate::version::ProtocolVersion;
 
@@ -41,6 +42,9 @@ pub struct HelloLimits {
     pub max_states: u64,
     #[serde(default)]
     pub max_state_bytes: u64,
+    /// 0: everything travels through the socket.
+    #[serde(default)]
+    pub max_arena_bytes: u64,
 }
 
 macro_rules! named {
@@ -166,6 +170,8 @@ pub struct Stats {
     pub resident_states: u64,
     #[serde(default)]
     pub resident_state_bytes: u64,
+    #[serde(default)]
+    pub arena_bytes: u64,
 }
 
 /// One segment of an execution: how it ended, and what happened in it. Payload fields as in SPEC 3.
@@ -190,6 +196,8 @@ pub struct SegmentResult<'a> {
     pub suspensions: Vec<PendingCall<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
     pub error: Option<WireError>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    pub regions: Regions,
     #[serde(borrow, deserialize_with = "strict::map")]
     pub metrics: ExecutionMetrics<'a>,
 }
@@ -208,6 +216,7 @@ impl SegmentResult<'_> {
             logs: None,
             suspensions: Vec::new(),
             error: None,
+            regions: Regions::NONE,
             metrics: ExecutionMetrics::default(),
         }
     }

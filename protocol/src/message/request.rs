@@ -7,6 +7,7 @@ use super::answer::SuspendMode;
 use crate::error::{ErrorCode, WireError};
 use crate::limits::MAX_LABEL_BYTES;
 use crate::message::Resident;
+use crate::message::region::{self, Regions};
 use crate::strict::{self, bins};
 use crate::version::{ProtocolVersion, VersionRange};
 
@@ -58,6 +59,7 @@ pub struct Execute<'a> {
     /// `None`: the handler's text decides.
     pub suspend_mode: Option<SuspendMode>,
     pub seed: Option<u64>,
+    pub regions: Regions,
 }
 
 impl<'a> Execute<'a> {
@@ -78,6 +80,7 @@ impl<'a> Execute<'a> {
             strict_capabilities: false,
             suspend_mode: None,
             seed: None,
+            regions: Regions::NONE,
         }
     }
 
@@ -188,6 +191,8 @@ struct ExecuteFields<'a> {
     suspend_mode: Option<SuspendMode>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     seed: Option<u64>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    regions: Regions,
 }
 
 /// A message with none or several of the keys of which it needs one.
@@ -231,6 +236,7 @@ impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
             strict_capabilities: fields.strict_capabilities.unwrap_or_default(),
             suspend_mode: fields.suspend_mode,
             seed: fields.seed,
+            regions: fields.regions,
         })
     }
 }
@@ -257,6 +263,7 @@ impl<'a> From<Execute<'a>> for ExecuteFields<'a> {
             strict_capabilities: execute.strict_capabilities.then_some(true),
             suspend_mode: execute.suspend_mode,
             seed: execute.seed,
+            regions: execute.regions,
         }
     }
 }
@@ -314,6 +321,14 @@ pub struct CallFailure<'a> {
 pub struct Resume<'a> {
     pub suspension: &'a str,
     pub resolution: Resolution<'a>,
+    pub regions: Regions,
+}
+
+impl<'a> Resume<'a> {
+    /// With nothing in shared memory.
+    pub const fn new(suspension: &'a str, resolution: Resolution<'a>) -> Self {
+        Self { suspension, resolution, regions: Regions::NONE }
+    }
 }
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
@@ -324,6 +339,8 @@ struct ResumeFields<'a> {
     value: Option<&'a [u8]>,
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
     error: Option<CallFailure<'a>>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    regions: Regions,
 }
 
 impl<'a> TryFrom<ResumeFields<'a>> for Resume<'a> {
@@ -335,7 +352,7 @@ impl<'a> TryFrom<ResumeFields<'a>> for Resume<'a> {
             (value, None) => Resolution::Value(value),
             (None, Some(failure)) => Resolution::Failure(failure),
         };
-        Ok(Self { suspension: fields.suspension, resolution })
+        Ok(Self { suspension: fields.suspension, resolution, regions: fields.regions })
     }
 }
 
@@ -345,7 +362,7 @@ impl<'a> From<Resume<'a>> for ResumeFields<'a> {
             Resolution::Value(value) => (value, None),
             Resolution::Failure(failure) => (None, Some(failure)),
         };
-        Self { suspension: resume.suspension, value, error }
+        Self { suspension: resume.suspension, value, error, regions: resume.regions }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::message::region::{self, Regions};
 use crate::strict::{self, bins};
 
 /// A request to keep a state.
@@ -11,6 +12,8 @@ pub struct CreateState<'a> {
     /// Payload, a map; `None` = empty.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
     pub state: Option<&'a [u8]>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    pub regions: Regions,
 }
 
 /// The state that an execute runs against.
@@ -45,6 +48,8 @@ pub struct PatchState<'a> {
     pub delete: Vec<&'a str>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub expect_version: Option<u64>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    pub regions: Regions,
 }
 
 /// A request to read a kept state.
@@ -55,6 +60,8 @@ pub struct SnapshotState<'a> {
     /// Only these; `None` = all.
     #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_texts")]
     pub keys: Option<Vec<&'a str>>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    pub regions: Regions,
 }
 
 /// A request to forget a kept state.
@@ -82,8 +89,11 @@ pub struct StatePatched {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateSnapshot<'a> {
     pub version: u64,
-    #[serde(borrow, deserialize_with = "strict::bin", serialize_with = "serde_bytes::serialize")]
-    pub state: &'a [u8],
+    /// `None`: it is in a region.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub state: Option<&'a [u8]>,
+    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
+    pub regions: Regions,
 }
 
 /// A state that is no longer kept.

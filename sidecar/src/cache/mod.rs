@@ -12,7 +12,7 @@ mod entry;
 pub mod handle;
 mod key;
 #[cfg(test)]
-mod scratch;
+pub(crate) mod scratch;
 
 use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

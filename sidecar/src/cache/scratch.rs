@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::os;
 
-pub(super) struct Scratch(PathBuf);
+pub(crate) struct Scratch(PathBuf);
 
 impl Scratch {
     pub fn new() -> Self {

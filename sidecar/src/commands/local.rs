@@ -15,7 +15,7 @@ use super::client::{ClientError, Sidecar};
 use crate::config::Config;
 use crate::engine::thread_stack_bytes;
 use crate::error::StartError;
-use crate::execution::{Answer, Execution, Progress, Report, Totals, no_such_suspension};
+use crate::execution::{Answer, Execution, Progress, Report, StateSource, Totals, no_such_suspension};
 use crate::runtime::Runtime;
 
 /// Answers are copied out of one frame, which is not sent anywhere.
@@ -66,7 +66,7 @@ impl Sidecar for Local {
 
 impl Local {
     fn execute(&mut self, execute: &Execute<'_>) -> Report {
-        let (report, progress) = self.runtime.execute(execute, None, Duration::ZERO, &mut |_| {});
+        let (report, progress) = self.runtime.execute(execute, StateSource::Request, Duration::ZERO, &mut |_| {});
         self.keep(progress);
         report
     }

@@ -71,7 +71,7 @@ fn stats_text(stats: &Stats) -> String {
         "executions  {} ended; {:.1} us on average, p50 {} us, p95 {} us, p99 {} us\n\
          instances   {} active, {} available, {} suspended; {} created, {} reused\n\
          queued      {}\n\
-         states      {}, {}\n\
+         states      {}, {}; shared memory {}\n\
          memory      {}\n\
          cache       {} handlers, {}; {:.1} % hits\n\
          uptime      {}\n",
@@ -88,6 +88,7 @@ fn stats_text(stats: &Stats) -> String {
         stats.queued,
         stats.resident_states,
         bytes_text(stats.resident_state_bytes),
+        bytes_text(stats.arena_bytes),
         bytes_text(stats.total_memory_bytes),
         stats.cache_entries,
         bytes_text(stats.cache_size_bytes),
@@ -165,7 +166,7 @@ mod tests {
 executions  1200 ended; 12.3 us on average, p50 0 us, p95 0 us, p99 31 us
 instances   1 active, 3 available, 0 suspended; 0 created, 0 reused
 queued      0
-states      0, 0 bytes
+states      0, 0 bytes; shared memory 0 bytes
 memory      1.1 MiB
 cache       12 handlers, 34.0 KiB; 97.5 % hits
 uptime      1 h 2 min
@@ -179,7 +180,7 @@ uptime      1 h 2 min
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["totalExecutions"], 1200);
         assert_eq!(document["p99ExecutionTimeUs"], 31);
-        assert_eq!(document.as_object().unwrap().len(), 18);
+        assert_eq!(document.as_object().unwrap().len(), 19);
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl Inputs {
             Answer::Error(message) => (failure(message), Err(message.clone())),
             Answer::Missing => (failure(&missing), Err(missing.clone())),
         };
-        let reply = ask(sidecar, &ClientMessage::Resume(Resume { suspension: &pending.id, resolution }))?;
+        let reply = ask(sidecar, &ClientMessage::Resume(Resume::new(&pending.id, resolution)))?;
         let args = match pending.args {
             Value::Array(args) => args,
             other => vec![other],

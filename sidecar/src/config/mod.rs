@@ -59,6 +59,9 @@ pub struct Config {
     pub max_states: u64,
     pub max_state_bytes: u64,
     pub max_total_state_bytes: u64,
+    /// Of one connection; 0 = no shared memory.
+    pub max_arena_bytes: u64,
+    pub max_total_arena_bytes: u64,
     /// `None`: compiled handlers are kept in memory only.
     pub cache_dir: Option<PathBuf>,
     pub max_cache_size_bytes: u64,
@@ -101,6 +104,8 @@ impl Default for Config {
             max_states: limits::DEFAULT_MAX_STATES,
             max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
             max_total_state_bytes: limits::DEFAULT_MAX_TOTAL_STATE_BYTES,
+            max_arena_bytes: limits::DEFAULT_MAX_ARENA_BYTES,
+            max_total_arena_bytes: limits::DEFAULT_MAX_TOTAL_ARENA_BYTES,
             cache_dir: None,
             max_cache_size_bytes: limits::DEFAULT_MAX_CACHE_SIZE_BYTES,
             enable_aot: true,

@@ -59,7 +59,7 @@ const fn millis(min: u64) -> Kind {
     Kind::Millis { min, max: MAX_WAIT_MS }
 }
 
-pub static SETTINGS: [Setting; 32] = [
+pub static SETTINGS: [Setting; 34] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
@@ -144,6 +144,15 @@ pub static SETTINGS: [Setting; 32] = [
     }),
     setting("maxTotalStateBytes", bytes(0, 64 * GIB), "Resident states of all connections, in memory", |c| {
         Place::Number(&mut c.max_total_state_bytes)
+    }),
+    setting(
+        "maxArenaBytes",
+        bytes(0, limits::MAX_FRAME_BYTES_CEILING),
+        "Shared memory of one connection, for large payloads; 0 = none",
+        |c| Place::Number(&mut c.max_arena_bytes),
+    ),
+    setting("maxTotalArenaBytes", bytes(0, 64 * GIB), "Shared memory of all connections", |c| {
+        Place::Number(&mut c.max_total_arena_bytes)
     }),
     setting(
         "cacheDir",

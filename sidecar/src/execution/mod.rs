@@ -16,7 +16,7 @@ use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 
 pub use report::{Report, Totals};
-pub use request::{Input, not_a_payload, prepare};
+pub use request::{Input, StateSource, not_a_payload, prepare};
 
 use crate::cache::Handler;
 use crate::engine::context::{Context, NewCall};

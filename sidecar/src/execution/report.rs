@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{ExecutionMetrics, PendingCall, SegmentResult, Status};
+use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
 use nexus_protocol::{RequestId, WireError};
 
 use super::{Outstanding, deadline_in};
 use crate::engine::context::Effects;
 use crate::engine::{Instance, Segment};
+use crate::segments::Lent;
 
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
@@ -96,6 +97,8 @@ pub struct Report {
     pub effects: Effects,
     /// Of the resident state, with the mutations in it.
     pub state_version: Option<u64>,
+    /// Payloads that were put into shared memory.
+    pub regions: Regions,
     pub suspensions: Vec<Outstanding>,
     pub error: Option<WireError>,
     pub totals: Totals,
@@ -113,6 +116,7 @@ impl Report {
             value: None,
             effects: Effects::default(),
             state_version: None,
+            regions: Regions::NONE,
             suspensions: Vec::new(),
             error: None,
             totals,
@@ -129,6 +133,19 @@ impl Report {
         self.suspensions.clear();
         self.error = Some(error);
         self
+    }
+
+    /// Puts what is large into shared memory, as far as the client has lent some.
+    pub fn share(&mut self, lent: &mut Lent) {
+        if let Some(region) = self.value.as_deref().and_then(|value| lent.put(value)) {
+            self.value = None;
+            self.regions.value = Some(region);
+        }
+        let mutations = &mut self.effects.state_mutations;
+        if let Some(region) = mutations.payload().and_then(|mutations| lent.put(mutations)) {
+            mutations.clear();
+            self.regions.state_mutations = Some(region);
+        }
     }
 
     /// Time since the execution began, without what it spent suspended.
@@ -170,6 +187,7 @@ impl Report {
         message.value = self.value.as_deref();
         message.state_mutations = self.effects.state_mutations.payload();
         message.state_version = self.state_version;
+        message.regions = self.regions;
         message.events = self.effects.events.payload();
         message.view_commands = self.effects.view_commands.payload();
         message.logs = self.effects.logs.payload();

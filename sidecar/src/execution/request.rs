@@ -30,24 +30,35 @@ pub fn not_a_payload(what: &str, error: PayloadError) -> WireError {
     WireError::new(error.code(), format!("{what}: {error}"))
 }
 
-/// Checks a request against the configuration. `resident`: what the request's resident state was found to be.
-pub fn prepare(
-    request: &Execute<'_>,
-    config: &Config,
-    resident: Option<Arc<ResidentState>>,
-) -> Result<Input, WireError> {
+/// Where the state of an execution is.
+#[derive(Debug)]
+pub enum StateSource {
+    /// In the request; or nowhere, if that names a resident state.
+    Request,
+    /// Copied out of shared memory.
+    Read(Vec<u8>),
+    /// The resident state that the request names.
+    Resident(Arc<ResidentState>),
+}
+
+/// Checks a request against the configuration.
+pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource) -> Result<Input, WireError> {
     request.check()?;
     let capabilities = CapabilitySet::parse(&request.capabilities).map_err(|e| invalid("capabilities", e))?;
-    let state = match request.resident {
-        None => {
+    let state = match (request.resident, state) {
+        (None, StateSource::Read(state)) => {
+            StateView::check(&state).map_err(|e| not_a_payload("state", e))?;
+            StateView::new(state)
+        }
+        (None, _) => {
             let state = request.state.unwrap_or(payload::EMPTY_MAP);
             StateView::check(state).map_err(|e| not_a_payload("state", e))?;
             StateView::new(state.to_vec())
         }
-        Some(wanted) => {
-            let state = resident.ok_or_else(WireError::unknown_state)?;
+        (Some(wanted), StateSource::Resident(state)) => {
             StateView::resident(state, wanted.expect_version, wanted.exclusive)?
         }
+        (Some(_), _) => return Err(WireError::unknown_state()),
     };
     for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
         bytes.map_or(Ok(()), payload::validate_shape).map_err(|e| not_a_payload(what, e))?;
@@ -133,13 +144,13 @@ mod tests {
         let mut wide = request();
         wide.timeout_ms = Some(config.timeout_ms * 2);
         wide.limits.max_events = Some(config.max_events + 1);
-        let input = prepare(&wide, &config, None).unwrap();
+        let input = prepare(&wide, &config, StateSource::Request).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(config.timeout_ms)));
         assert_eq!(input.context.limits.events, config.max_events);
         let mut narrow = request();
         narrow.timeout_ms = Some(7);
         narrow.limits.max_events = Some(0);
-        let input = prepare(&narrow, &config, None).unwrap();
+        let input = prepare(&narrow, &config, StateSource::Request).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(7)));
         assert_eq!(input.context.limits.events, 0);
     }
@@ -149,12 +160,12 @@ mod tests {
         let config = Config::default();
         let mut bad = request();
         bad.capabilities = vec!["state:read:a", "fs:write:*"];
-        assert!(prepare(&bad, &config, None).unwrap_err().message.contains("fs:write:*"));
+        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.contains("fs:write:*"));
         let mut bad = request();
         bad.state = Some(b"\x01");
-        assert!(prepare(&bad, &config, None).unwrap_err().message.starts_with("state: "));
+        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.starts_with("state: "));
         let mut bad = request();
         bad.args = Some(b"\x92\x01");
-        assert!(prepare(&bad, &config, None).unwrap_err().message.starts_with("args: "));
+        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.starts_with("args: "));
     }
 }

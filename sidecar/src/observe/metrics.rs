@@ -31,6 +31,7 @@ pub const RESET_DURATION_SECONDS: &str = "nexus_reset_duration_seconds";
 pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
 pub const RESIDENT_STATES: &str = "nexus_resident_states";
 pub const RESIDENT_STATE_BYTES: &str = "nexus_resident_state_bytes";
+pub const ARENA_BYTES: &str = "nexus_arena_bytes";
 pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
 pub const RETIRED_THREADS_TOTAL: &str = "nexus_retired_threads_total";
 pub const RETIRED_THREADS: &str = "nexus_retired_threads";
@@ -89,6 +90,7 @@ struct ReadHandles {
     resident_state_bytes: Gauge,
     retired: Gauge,
     retired_total: Counter,
+    arena_bytes: Gauge,
 }
 
 impl Handles {
@@ -124,6 +126,7 @@ impl Handles {
                     resident_state_bytes: gauge!(RESIDENT_STATE_BYTES),
                     retired: gauge!(RETIRED_THREADS),
                     retired_total: counter!(RETIRED_THREADS_TOTAL),
+                    arena_bytes: gauge!(ARENA_BYTES),
                 },
             }
         })
@@ -150,6 +153,7 @@ impl Handles {
         read.resident_state_bytes.set(snapshot.resident_state_bytes as f64);
         read.retired.set(snapshot.retired_threads as f64);
         read.retired_total.absolute(snapshot.retired_threads_total);
+        read.arena_bytes.set(snapshot.arena_bytes as f64);
     }
 }
 
@@ -183,6 +187,7 @@ fn describe() {
     describe_gauge!(RESIDENT_STATE_BYTES, "Memory of resident states, with the versions that executions still read");
     describe_gauge!(RETIRED_THREADS, "Threads that got stuck, were replaced, and have not come back");
     describe_counter!(RETIRED_THREADS_TOTAL, "Threads that got stuck and were replaced");
+    describe_gauge!(ARENA_BYTES, "Size of the shared memory segments of all connections");
     describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");
     describe_counter!(CAPABILITY_VIOLATIONS_TOTAL, "Uses of a capability that was not granted");
 }

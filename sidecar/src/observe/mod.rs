@@ -151,6 +151,7 @@ impl Observer {
             uptime_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
             resident_states: snapshot.resident_states,
             resident_state_bytes: snapshot.resident_state_bytes,
+            arena_bytes: snapshot.arena_bytes,
         }
     }
 
@@ -270,6 +271,7 @@ mod tests {
             cache_disk_bytes: 8192,
             resident_states: 2,
             resident_state_bytes: 4096,
+            arena_bytes: 1024,
             ..Snapshot::default()
         };
         let stats = observer.stats(&snapshot);
@@ -292,6 +294,7 @@ mod tests {
             ("nexus_cache_bytes{tier=\"disk\"}", 8192.0),
             ("nexus_resident_states", 2.0),
             ("nexus_resident_state_bytes", 4096.0),
+            ("nexus_arena_bytes", 1024.0),
         ] {
             assert_eq!(value(&text, series), expected, "{series}");
         }
@@ -338,6 +341,7 @@ mod tests {
             metrics::RESIDENT_STATE_BYTES,
             metrics::RETIRED_THREADS,
             metrics::RETIRED_THREADS_TOTAL,
+            metrics::ARENA_BYTES,
         ] {
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));
             assert!(help.is_some_and(|line| line.len() > name.len() + 10), "{name}");

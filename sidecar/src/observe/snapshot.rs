@@ -26,6 +26,7 @@ pub struct Snapshot {
     pub retired_threads: u64,
     /// Since start.
     pub retired_threads_total: u64,
+    pub arena_bytes: u64,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_rejected: u64,

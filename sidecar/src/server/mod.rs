@@ -23,6 +23,7 @@ pub mod poller;
 mod rescue;
 mod resident;
 pub mod session;
+mod shared;
 mod work;
 
 use std::collections::HashMap;
@@ -44,6 +45,7 @@ use crate::lifecycle::Exit;
 use crate::observe::SuspensionEvent;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
+use crate::segments::Arenas;
 use connection::Connection;
 use crew::Crew;
 use drain::{Drain, Leaving};
@@ -93,6 +95,7 @@ pub struct Server {
     mode: Mode,
     state: Mutex<State>,
     states: States,
+    arenas: Arenas,
     work: Condvar,
     /// For the housekeeper: something is to be parked.
     chores: Condvar,
@@ -121,6 +124,7 @@ impl Server {
         });
         let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin, config.allow_uids.clone())?;
         let hub = Hub::new(hub_limits(config));
+        let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
@@ -145,6 +149,7 @@ impl Server {
             mode,
             state: Mutex::new(state),
             states,
+            arenas,
             work: Condvar::new(),
             chores: Condvar::new(),
             wake,
@@ -166,6 +171,11 @@ impl Server {
         }
     }
 
+    /// The process ends: shared memory leaves no names behind.
+    pub fn remove_segment_names(&self) {
+        self.arenas.remove_names();
+    }
+
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
         let connection = self.with_poller(|p| p.add(stream))?;
@@ -175,6 +185,7 @@ impl Server {
 
     fn opened(&self, connection: Arc<Connection>) {
         self.states.open(connection.session.0);
+        self.arenas.open(connection.session.0);
         let mut state = self.lock();
         state.hub.open_session(connection.session);
         state.connections.insert(connection.session, connection);
@@ -222,6 +233,7 @@ impl Server {
             resident_state_bytes,
             retired_threads: state.crew.retired() as u64,
             retired_threads_total: state.crew.retired_total(),
+            arena_bytes: self.arenas.bytes(),
         }
     }
 
@@ -268,13 +280,18 @@ impl Server {
         }
         self.runtime.drop_executions(expired);
         if trim {
+            self.arenas.expire(now);
             self.runtime.pools().trim();
         }
         for job in overdue {
             self.answer_overdue(&job);
         }
         self.say(farewell);
-        if self.runtime.pools().has_surplus() { vigilance.max(Vigilance::Slow) } else { vigilance }
+        if self.runtime.pools().has_surplus() || self.arenas.is_waiting() {
+            vigilance.max(Vigilance::Slow)
+        } else {
+            vigilance
+        }
     }
 
     fn wake_poller(&self) {
@@ -327,6 +344,7 @@ impl Server {
         };
         self.runtime.drop_executions(freed);
         self.states.close(session.0);
+        self.arenas.close(session.0);
         if self.mode == Mode::Child {
             self.exit.announce(ExitCode::Ok);
         }
@@ -383,6 +401,7 @@ impl Server {
             max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
             max_states: config.max_states,
             max_state_bytes: config.max_state_bytes,
+            max_arena_bytes: config.max_arena_bytes,
         };
         let hello = SidecarHello {
             version: ProtocolVersion::V1,

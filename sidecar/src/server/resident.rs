@@ -1,7 +1,8 @@
 //! Requests about resident states: from the message to its answer.
 
 use nexus_protocol::message::{
-    CreateState, DisposeState, PatchState, SnapshotState, StateCreated, StateDisposed, StatePatched, StateSnapshot,
+    CreateState, DisposeState, PatchState, Regions, SnapshotState, StateCreated, StateDisposed, StatePatched,
+    StateSnapshot,
 };
 use nexus_protocol::{SidecarMessage, WireError, payload};
 
@@ -15,7 +16,11 @@ const ANSWER_OVERHEAD_BYTES: usize = 256;
 
 impl Server {
     pub(super) fn create_state(&self, answering: Answering<'_>, job: &Job, request: &CreateState<'_>) -> Outcome {
-        let created = self.states.create(job.session.0, request.state.unwrap_or(payload::EMPTY_MAP));
+        let owner = job.session.0;
+        let shared = self.arenas.fetch(owner, "state", request.regions.state.as_ref(), request.state.is_some());
+        let created = shared.and_then(|shared| {
+            self.states.create(owner, shared.as_deref().or(request.state).unwrap_or(payload::EMPTY_MAP))
+        });
         self.answer(answering, job, created, |(id, version), send| {
             send(SidecarMessage::StateCreated(StateCreated { id: &id.to_string(), version }));
         })
@@ -23,7 +28,9 @@ impl Server {
 
     pub(super) fn patch_state(&self, answering: Answering<'_>, job: &Job, request: &PatchState<'_>) -> Outcome {
         let patched = self.states.find(job.session.0, request.id).and_then(|state| {
-            let set = request.set.unwrap_or(payload::EMPTY_MAP);
+            let shared =
+                self.arenas.fetch(job.session.0, "set", request.regions.set.as_ref(), request.set.is_some())?;
+            let set = shared.as_deref().or(request.set).unwrap_or(payload::EMPTY_MAP);
             let changes = Changes::of_client(set, &request.delete, state.budget())?;
             state.apply(changes, request.expect_version)
         });
@@ -39,7 +46,10 @@ impl Server {
             Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes)?))
         });
         self.answer(answering, job, taken, |(version, state), send| {
-            send(SidecarMessage::StateSnapshot(StateSnapshot { version, state: &state }));
+            let state_region = self.arenas.lent(job.session.0, &request.regions).put(&state);
+            let regions = Regions { state: state_region, ..Regions::NONE };
+            let state = state_region.is_none().then_some(&*state);
+            send(SidecarMessage::StateSnapshot(StateSnapshot { version, state, regions }));
         })
     }
 
@@ -49,7 +59,7 @@ impl Server {
         Outcome::Answered(None)
     }
 
-    fn answer<T>(
+    pub(super) fn answer<T>(
         &self,
         answering: Answering<'_>,
         job: &Job,

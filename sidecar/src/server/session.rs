@@ -119,8 +119,11 @@ pub fn refuse(error: &DecodeError) -> Action {
 
 /// Whether a worker does it: everything whose cost depends on what the client sent.
 fn is_work(kind: Kind) -> bool {
-    use Kind::{Check, CreateState, DisposeState, Execute, PatchState, Precompile, Resume, SnapshotState};
-    matches!(kind, Execute | Precompile | Check | Resume | CreateState | PatchState | SnapshotState | DisposeState)
+    use Kind::{Check, CreateState, DisposeState, Execute, OpenArena, PatchState, Precompile, Resume, SnapshotState};
+    matches!(
+        kind,
+        Execute | Precompile | Check | Resume | CreateState | PatchState | SnapshotState | DisposeState | OpenArena
+    )
 }
 
 /// Kind and id of a frame, where its head is well-formed: `[kind, id, ...`.

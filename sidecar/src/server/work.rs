@@ -13,12 +13,15 @@ use super::crew::{Work, WorkerId};
 use super::hub::{About, Job, NotKept, SessionId, Taken};
 use super::poller::Poller;
 use super::session::{Action, refuse};
+use super::shared::Shared;
 use super::{Event, Server, State};
 use crate::engine::Instance;
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{self, Answer, Progress, Report, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
+use crate::runtime::Register;
+use crate::segments::Lent;
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_millis(1);
@@ -214,12 +217,7 @@ impl Server {
             state.crew.runs(worker, control);
         };
         match envelope.message {
-            ClientMessage::Execute(request) => {
-                let resident = request.resident.and_then(|r| self.states.find(session.0, r.id).ok());
-                let (report, progress) = self.runtime.execute(&request, resident, queued, &mut register);
-                let turn = Turn::First(job.number, job.enqueued, &request);
-                self.conclude(answering, (session, id), report, progress, turn)
-            }
+            ClientMessage::Execute(request) => self.execute(answering, &job, request, queued, &mut register),
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
@@ -255,6 +253,7 @@ impl Server {
             ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request),
             ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request),
             ClientMessage::DisposeState(request) => self.dispose_state(answering, &job, &request),
+            ClientMessage::OpenArena(request) => self.open_arena(answering, &job, request),
             _ => {
                 let error = super::session::protocol_error("this kind of request is not known here".into());
                 self.answer_failure(answering, id, Kind::Ping, queued, error);
@@ -268,11 +267,50 @@ impl Server {
         (ms > 0).then(|| Duration::from_millis(ms))
     }
 
+    fn execute(
+        &self,
+        answering: Answering<'_>,
+        job: &Job,
+        request: Execute<'_>,
+        queued: Duration,
+        register: Register<'_>,
+    ) -> Outcome {
+        let (session, id) = (job.session, job.id);
+        let Shared { state, args, scope } = match self.shared(session, &request) {
+            Ok(shared) => shared,
+            Err(error) => {
+                self.answer_failure(answering, id, Kind::Execute, queued, error);
+                return Outcome::Answered(None);
+            }
+        };
+        let mut request = request;
+        request.args = args.as_deref().or(request.args);
+        request.scope = scope.as_deref().or(request.scope);
+        let (mut report, progress) = self.runtime.execute(&request, state, queued, register);
+        self.share(&mut report, answering, self.arenas.lent(session.0, &request.regions));
+        let turn = Turn::First(job.number, job.enqueued, &request);
+        self.conclude(answering, (session, id), report, progress, turn)
+    }
+
+    /// Puts what is large into the place that the client has lent. Not for a request that was given up: that is answered, and
+    /// the place is the client's again.
+    fn share(&self, report: &mut Report, answering: Answering<'_>, mut lent: Lent) {
+        if lent.is_some() && !self.lock().crew.is_retired(answering.worker) {
+            report.share(&mut lent);
+        }
+    }
+
     fn resume(&self, answering: Answering<'_>, job: Job, resume: &Resume<'_>) -> Outcome {
         let worker = answering.worker;
         let queued = job.enqueued.elapsed();
         let (session, id) = (job.session, job.id);
-        let answer = match resolution_bytes(&resume.resolution) {
+        let inline = !matches!(resume.resolution, Resolution::Value(None));
+        let fetched = self.arenas.fetch(session.0, "value", resume.regions.value.as_ref(), inline);
+        let (fetched, lent) = (fetched.as_ref().map(Option::as_deref), self.arenas.lent(session.0, &resume.regions));
+        let answer = fetched.map_err(Clone::clone).and_then(|fetched| {
+            resolution_bytes(&fetched.map_or(resume.resolution, |bytes| Resolution::Value(Some(bytes))))
+        });
+        let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
                 self.answer_failure(answering, id, Kind::Resume, queued, error);
@@ -310,8 +348,9 @@ impl Server {
                     state.hub.register_resumed(key, session, id, control);
                     state.crew.runs(worker, control);
                 };
-                let (report, progress) =
+                let (mut report, progress) =
                     self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
+                self.share(&mut report, answering, lent);
                 self.conclude(answering, (session, id), report, progress, Turn::Resumed(key))
             }
         }

@@ -38,7 +38,7 @@ impl Lean {
 
     fn resume(&mut self, id: u32, suspension: &str, value: &[u8]) {
         self.out.clear();
-        let message = ClientMessage::Resume(Resume { suspension, resolution: Resolution::Value(Some(value)) });
+        let message = ClientMessage::Resume(Resume::new(suspension, Resolution::Value(Some(value))));
         message.encode(RequestId(id), MAX_FRAME, &mut self.out).expect("a good message");
         self.stream.write_all(&self.out).expect("the sidecar is there");
     }

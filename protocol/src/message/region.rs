@@ -1,0 +1,140 @@
+//! Payloads that lie in a shared memory segment: where, and how the segment comes to be. A field is named here as in SPEC.md.
+//!
+//! A region is a claim of its sender. [`Region::range`] is the only way to use one: it knows no arithmetic that could wrap.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Deserializer, Serialize};
+
+use crate::strict;
+
+/// A part of an arena.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Region {
+    /// Of the arena.
+    pub generation: u64,
+    pub offset: u64,
+    pub len: u64,
+    /// CRC-32 (IEEE) of the bytes, for a reader that wants to be sure that it read what was meant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crc32: Option<u32>,
+}
+
+impl Region {
+    /// The bytes of it, if they are within an arena of `bytes`.
+    pub fn range(&self, bytes: u64) -> Option<Range<u64>> {
+        let end = self.offset.checked_add(self.len)?;
+        (end <= bytes).then_some(self.offset..end)
+    }
+}
+
+/// Payload fields of a message that lie in the arena instead of in the message, by their names; and in a request the part
+/// of the arena that its answer may use.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Regions {
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub state: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub set: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub args: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub scope: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub value: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub state_mutations: Option<Region>,
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub reply: Option<Region>,
+}
+
+impl Regions {
+    /// None of them.
+    pub const NONE: Self =
+        Self { state: None, set: None, args: None, scope: None, value: None, state_mutations: None, reply: None };
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::NONE
+    }
+}
+
+/// `regions` of a message.
+pub(crate) fn optional<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Regions, D::Error> {
+    strict::opt_map(deserializer).map(Option::unwrap_or_default)
+}
+
+/// A request for an arena, or what became of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "OpenArenaFields", into = "OpenArenaFields")]
+pub enum OpenArena {
+    /// Make one, of about that size. One that there was is no more.
+    Make { bytes: u64 },
+    /// The client has it open (or cannot open it, and it can go).
+    Settle { generation: u64, opened: bool },
+}
+
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct OpenArenaFields {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    generation: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    opened: Option<bool>,
+}
+
+/// Neither the one form nor the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("either `bytes`, or `generation` and `opened`, have to be there")]
+struct OpenArenaError;
+
+impl TryFrom<OpenArenaFields> for OpenArena {
+    type Error = OpenArenaError;
+
+    fn try_from(fields: OpenArenaFields) -> Result<Self, OpenArenaError> {
+        match (fields.bytes, fields.generation, fields.opened) {
+            (Some(bytes), None, None) => Ok(Self::Make { bytes }),
+            (None, Some(generation), Some(opened)) => Ok(Self::Settle { generation, opened }),
+            _ => Err(OpenArenaError),
+        }
+    }
+}
+
+impl From<OpenArena> for OpenArenaFields {
+    fn from(request: OpenArena) -> Self {
+        match request {
+            OpenArena::Make { bytes } => Self { bytes: Some(bytes), generation: None, opened: None },
+            OpenArena::Settle { generation, opened } => {
+                Self { bytes: None, generation: Some(generation), opened: Some(opened) }
+            }
+        }
+    }
+}
+
+/// The arena of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Arena<'a> {
+    pub generation: u64,
+    /// 0: it is no more.
+    pub bytes: u64,
+    /// Of the file in /dev/shm, while it has one.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
+    pub name: Option<&'a str>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_region_is_within_its_arena_or_nowhere() {
+        let region = |offset, len| Region { generation: 1, offset, len, crc32: None };
+        assert_eq!(region(0, 100).range(100), Some(0..100));
+        assert_eq!(region(100, 0).range(100), Some(100..100));
+        for (offset, len) in [(0, 101), (100, 1), (101, 0), (u64::MAX, 1), (1, u64::MAX), (u64::MAX, u64::MAX)] {
+            assert_eq!(region(offset, len).range(100), None, "{offset} {len}");
+        }
+    }
+}
