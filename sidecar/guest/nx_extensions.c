@@ -29,14 +29,6 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
     method = JS_ToCStringLen(ctx, &method_len, data[1]);
     if (!name || !method)
         goto fail;
-    if (nx.call_count == nx.call_capacity) {
-        uint32_t capacity = nx.call_capacity ? nx.call_capacity * 2 : 4;
-        NxCall *calls = js_realloc(ctx, nx.calls, capacity * sizeof(*calls));
-        if (!calls)
-            goto fail;
-        nx.calls = calls;
-        nx.call_capacity = capacity;
-    }
     error = JS_NewError(ctx);
     if (JS_IsException(error))
         goto fail;
@@ -45,6 +37,15 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
     if (nx_flush_nested_writes(ctx))
         goto fail;
 #endif
+    /* last of all: encoding and Error.prepareStackTrace may have run the handler's code, and made calls */
+    if (nx.call_count == nx.call_capacity) {
+        uint32_t capacity = nx.call_capacity ? nx.call_capacity * 2 : 4;
+        NxCall *calls = js_realloc(ctx, nx.calls, capacity * sizeof(*calls));
+        if (!calls)
+            goto fail;
+        nx.calls = calls;
+        nx.call_capacity = capacity;
+    }
     call = __nexus_ext_call((const uint8_t *)name, (uint32_t)name_len, (const uint8_t *)method, (uint32_t)method_len, args.p, args.len);
     if (call < 0 || (uint32_t)call != nx.call_count) {
         if (call == NX_NOT_FOUND) {

@@ -20,9 +20,9 @@ uint32_t nx_get_stack_pointer(void);
 void nx_set_stack_pointer(uint32_t at);
 
 /* What a suspended stack may take. */
-#define NX_UNWIND_BYTES (4u << 20)
+#define NX_UNWIND_BYTES (2u << 20)
 /* The frames are saved first and the end is looked at after: room for what the largest shadow stack can hold beyond that. */
-#define NX_UNWIND_SLACK (12u << 20)
+#define NX_UNWIND_SLACK (14u << 20)
 /* Between the frames of an export and those of the body, so that another export's frames never lie over the body's. */
 #define NX_EXPORT_FRAMES 4096u
 

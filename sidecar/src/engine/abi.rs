@@ -15,7 +15,7 @@ pub const LINEAR_MEMORY_BYTES: usize = 256 << 20;
 pub const SHADOW_STACK_BYTES: u32 = 4 << 20;
 
 /// What a stack may have, saved, when a call without await suspends it (`NX_UNWIND_BYTES`).
-pub const MAX_SUSPENDED_STACK_BYTES: u64 = 4 << 20;
+pub const MAX_SUSPENDED_STACK_BYTES: u64 = 2 << 20;
 
 /// Bits of a `state_get` result.
 pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
