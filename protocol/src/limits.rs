@@ -162,14 +162,10 @@ pub const MAX_CONNECTIONS: usize = 1024;
 /// Time for hello to arrive, and for each frame from its first byte to its last. Long enough for a client that is stopped
 /// for some seconds; idle between frames is not limited.
 pub const FRAME_READ_TIMEOUT_MS: u64 = 10_000;
-/// A connection that leaves this much unread gets no work done and is not read from.
+/// A connection that leaves this much unread is not read from.
 pub const MAX_UNREAD_BYTES: usize = 8 << 20;
 /// A connection that reads nothing of it for this long is closed.
 pub const UNREAD_TIMEOUT_MS: u64 = 30_000;
-/// A connection that is idle for this long gives its large buffers back.
-pub const IDLE_TRIM_MS: u64 = 1_000;
-/// What an idle connection keeps for writing.
-pub const WRITE_BUFFER_KEEP_BYTES: usize = 8 << 10;
 
 /// Executions that one look lists; a person reads no more.
 pub const MAX_LISTED_EXECUTIONS: usize = 1_000;

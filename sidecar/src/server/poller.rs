@@ -1,14 +1,14 @@
 //! The reading half: one epoll over the listener, the signals and all connections. Whoever holds the poller polls; it is one
 //! object, so only one thread at a time does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::MAX_CONNECTIONS;
+use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_CONNECTIONS, MAX_UNREAD_BYTES, UNREAD_TIMEOUT_MS};
 use nexus_protocol::{FrameDecoder, FrameError, RequestId};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -26,8 +26,8 @@ const FIRST_SESSION: u64 = 16;
 const BATCH: usize = 64;
 /// Read from one connection before the others get their turn.
 const READ_TURN_BYTES: usize = 1 << 20;
-/// A connection that leaves this much unread is not read from.
-const MAX_PENDING_BYTES: usize = 8 << 20;
+/// Time between two looks at connections that keep us waiting.
+const SWEEP: Duration = Duration::from_millis(250);
 /// While traffic is hot, look again this long before sleeping: waking a sleeping thread costs more than a small handler.
 const SPIN: Duration = Duration::from_micros(40);
 /// Traffic is hot for this long after a frame.
@@ -39,6 +39,10 @@ struct Peer {
     session: Session,
     /// What epoll is asked for.
     interest: EpollFlags,
+    /// Since when hello, or the rest of a frame, is waited for.
+    incomplete_since: Option<Instant>,
+    /// With too much unread: how much, and since when it has not become less.
+    unread: Option<(usize, Instant)>,
 }
 
 /// What one look found.
@@ -55,6 +59,9 @@ pub struct Poller {
     listener: Option<UnixListener>,
     wake: UnixStream,
     peers: HashMap<u64, Peer>,
+    /// Those that keep us waiting: their deadlines are looked at.
+    waited_for: HashSet<u64>,
+    last_sweep: Instant,
     next_session: u64,
     max_frame_bytes: usize,
     last_frame: Instant,
@@ -76,6 +83,8 @@ impl Poller {
             listener: None,
             wake,
             peers: HashMap::new(),
+            waited_for: HashSet::new(),
+            last_sweep: Instant::now(),
             next_session: FIRST_SESSION,
             max_frame_bytes,
             last_frame: Instant::now(),
@@ -106,8 +115,16 @@ impl Poller {
         let interest = EpollFlags::EPOLLIN;
         self.epoll.add(&*connection, EpollEvent::new(interest, token))?;
         let decoder = FrameDecoder::new(self.max_frame_bytes);
-        self.peers
-            .insert(token, Peer { connection: connection.clone(), decoder, session: Session::Handshaking, interest });
+        let peer = Peer {
+            connection: connection.clone(),
+            decoder,
+            session: Session::Handshaking,
+            interest,
+            incomplete_since: Some(Instant::now()),
+            unread: None,
+        };
+        self.peers.insert(token, peer);
+        self.waited_for.insert(token);
         Ok(connection)
     }
 
@@ -116,6 +133,15 @@ impl Poller {
         let Some(peer) = self.peers.get_mut(&session.0) else { return false };
         let flushed = peer.connection.flush();
         let mut interest = EpollFlags::EPOLLIN;
+        let unread = if flushed == Flushed::Blocked { peer.connection.pending_bytes() } else { 0 };
+        if unread > MAX_UNREAD_BYTES {
+            if peer.unread.is_none_or(|(before, _)| unread != before) {
+                peer.unread = Some((unread, Instant::now()));
+                self.waited_for.insert(session.0);
+            }
+        } else {
+            peer.unread = None;
+        }
         match flushed {
             Flushed::Broken => {
                 self.close(session);
@@ -123,7 +149,7 @@ impl Poller {
             }
             Flushed::Blocked => {
                 interest |= EpollFlags::EPOLLOUT;
-                if peer.connection.pending_bytes() > MAX_PENDING_BYTES {
+                if unread > MAX_UNREAD_BYTES {
                     interest = EpollFlags::EPOLLOUT;
                 }
             }
@@ -163,6 +189,41 @@ impl Poller {
         if n > 0 {
             self.last_frame = Instant::now();
         }
+        if !self.waited_for.is_empty() && self.last_sweep.elapsed() >= SWEEP {
+            self.sweep(Instant::now(), events);
+        }
+    }
+
+    /// Ends the connections that kept us waiting for too long.
+    fn sweep(&mut self, now: Instant, events: &mut Vec<Event>) {
+        self.last_sweep = now;
+        let mut stuck = Vec::new();
+        let Self { peers, waited_for, .. } = self;
+        waited_for.retain(|token| {
+            let Some(peer) = peers.get_mut(token) else { return false };
+            let over = |since: Instant, ms| now.saturating_duration_since(since) >= Duration::from_millis(ms);
+            if peer.incomplete_since.is_some_and(|since| over(since, FRAME_READ_TIMEOUT_MS)) {
+                let what = if peer.session == Session::Open { "a frame" } else { "hello" };
+                let error = protocol_error(format!("{what} took longer than {FRAME_READ_TIMEOUT_MS} ms to arrive"));
+                events.push(Event::Frame(peer.connection.clone(), Action::Close(RequestId::CONNECTION, error)));
+                return false;
+            }
+            if let Some((before, since)) = peer.unread {
+                let unread = peer.connection.pending_bytes();
+                if unread < before {
+                    peer.unread = Some((unread, now));
+                } else if over(since, UNREAD_TIMEOUT_MS) {
+                    stuck.push(SessionId(*token));
+                    return false;
+                }
+            }
+            peer.incomplete_since.is_some() || peer.unread.is_some()
+        });
+        for session in stuck {
+            log::warn!("session {} does not read its answers; it is closed", session.0);
+            self.close(session);
+            events.push(Event::Closed(session));
+        }
     }
 
     fn wait(&self, block: bool, ready: &mut [EpollEvent]) -> usize {
@@ -182,7 +243,10 @@ impl Poller {
                 }
             }
         }
-        look(EpollTimeout::NONE, ready)
+        if self.waited_for.is_empty() {
+            return look(EpollTimeout::NONE, ready);
+        }
+        look(EpollTimeout::try_from(SWEEP).unwrap_or(EpollTimeout::NONE), ready)
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
@@ -237,9 +301,16 @@ impl Poller {
         if !flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
             return;
         }
+        let before = events.len();
         if !peer.read(session, events) {
             self.close(session);
             events.push(Event::Closed(session));
+        } else if peer.session == Session::Open && peer.decoder.is_at_boundary() {
+            peer.incomplete_since = None;
+        } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
+            // what is there now is the beginning of another frame
+            peer.incomplete_since = Some(Instant::now());
+            self.waited_for.insert(session.0);
         }
     }
 }

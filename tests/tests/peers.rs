@@ -1,0 +1,132 @@
+//! Peers that are slow, silent or greedy, and what the others feel of it.
+
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::FRAME_READ_TIMEOUT_MS;
+use nexus_protocol::{ClientMessage, ErrorCode};
+use nexus_tests::client::Answer;
+use nexus_tests::{Client, LeakProbe, Options, Run, Watchdog, eventually};
+use nix::sys::signal::Signal;
+
+const SOON: Duration = Duration::from_secs(10);
+
+#[test]
+fn half_frames_and_silence_before_hello_are_closed_in_time_and_idle_sessions_stay() {
+    let _w = Watchdog::seconds(90);
+    let sidecar = Options::new().listen();
+    let mut healthy = sidecar.connect();
+    let mut idle = sidecar.connect();
+    let mut silent: Vec<Client> = (0..50).map(|_| sidecar.connect_silently()).collect();
+    let mut slow: Vec<Client> = (0..250).map(|_| sidecar.connect()).collect();
+    let started = Instant::now();
+    // 200 bytes, of which one comes each second
+    slow.iter_mut().for_each(|client| assert!(client.write_raw(&[200, 0, 0, 0])));
+    let allowed = Duration::from_millis(FRAME_READ_TIMEOUT_MS);
+    while started.elapsed() < allowed + Duration::from_millis(1500) {
+        healthy.still_works();
+        std::thread::sleep(Duration::from_millis(500));
+        for client in &mut slow {
+            client.write_raw(&[0x93]);
+        }
+    }
+    for client in slow.iter_mut().chain(&mut silent) {
+        let Some(reply) = client.next_reply() else { continue };
+        let Answer::Error(error) = reply.answer else { panic!("{reply:?}") };
+        assert!(error.code == ErrorCode::ProtocolError && error.message.contains("to arrive"), "{error:?}");
+        assert!(client.is_closed());
+    }
+    assert!(started.elapsed() < allowed + Duration::from_secs(5));
+    idle.still_works();
+    healthy.still_works();
+}
+
+#[test]
+fn a_frame_that_comes_in_pieces_in_time_is_taken() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = Options::new().listen();
+    let mut client = sidecar.connect();
+    let mut frames = Vec::new();
+    ClientMessage::Ping.encode(nexus_protocol::RequestId(900), 1 << 16, &mut frames).unwrap();
+    for byte in frames {
+        assert!(client.write_raw(&[byte]));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(matches!(client.wait(900), Answer::Pong));
+}
+
+#[test]
+fn an_idle_session_costs_little() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = Options::new().listen();
+    sidecar.connect().still_works();
+    let before = LeakProbe::of(sidecar.pid()).rss_bytes;
+    let sessions: Vec<Client> = (0..500).map(|_| sidecar.connect()).collect();
+    let grown = LeakProbe::of(sidecar.pid()).rss_bytes.saturating_sub(before) / sessions.len() as u64;
+    assert!(grown <= 32 << 10, "{grown} bytes for each session");
+}
+
+#[test]
+fn a_session_that_reads_nothing_is_not_read_from_and_disturbs_nobody() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let mut deaf = sidecar.connect();
+    for _ in 0..30 {
+        deaf.start("return 'x'.repeat(1 << 20)");
+    }
+    let mut other = sidecar.connect();
+    eventually("all have run", SOON, || other.stats().total_executions == 30);
+    // the socket fills up, since nobody reads from it any more
+    deaf.stream().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
+    let mut refused = false;
+    for _ in 0..200 {
+        refused |= !deaf.write_raw(&[0x01; 65536]);
+        if refused {
+            break;
+        }
+    }
+    assert!(refused, "it is read from though it reads nothing");
+    other.still_works();
+}
+
+#[test]
+fn a_greedy_session_is_refused_and_others_are_served_in_turn() {
+    let _w = Watchdog::seconds(60);
+    let options = Options::new().flag("max-instances", 1).flag("max-queued", 20).flag("max-queue-ms", 30_000);
+    let sidecar = options.listen();
+    let (mut greedy, mut other) = (sidecar.connect(), sidecar.connect());
+    let requests: Vec<u32> = (0..200).map(|_| greedy.start("for (let i = 0; i < 2e5; i++);")).collect();
+    greedy.ping();
+    let started = Instant::now();
+    other.still_works();
+    let waited = started.elapsed();
+    let mut refused = 0;
+    for request in requests {
+        if let Some(error) = greedy.segment(request).error {
+            assert_eq!(error.code, ErrorCode::Overloaded);
+            refused += 1;
+        }
+    }
+    assert!(refused > 100, "{refused} were refused");
+    assert!(waited < started.elapsed(), "the other one waited for all of the greedy one's");
+}
+
+#[test]
+fn a_request_can_be_cancelled_while_queued_running_suspended_and_draining() {
+    let _w = Watchdog::seconds(60);
+    let options = Options::new().flag("max-instances", 1).flag("timeout-ms", 60_000).flag("max-queue-ms", 60_000);
+    let mut sidecar = options.flag("drain-timeout-ms", 20_000).listen();
+    let mut client = sidecar.connect();
+    let suspended = client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
+    let running = client.start("for (;;);");
+    let queued = client.start("return 1");
+    eventually("one runs", SOON, || client.stats().active_instances == 1);
+    assert!(client.cancel_request(queued));
+    assert_eq!(client.segment(queued).code(), ErrorCode::Cancelled);
+    assert!(client.cancel_suspension(&suspended.call().id));
+    assert!(!client.cancel_suspension(&suspended.call().id), "it is gone");
+    sidecar.signal(Signal::SIGTERM);
+    eventually("it drains", SOON, || sidecar.stderr().contains("told to end"));
+    assert!(client.cancel_request(running));
+    assert_eq!(client.segment(running).code(), ErrorCode::Cancelled);
+    assert_eq!(sidecar.exit_code(SOON), 0);
+}
