@@ -44,7 +44,7 @@ fn executions_are_listed_with_their_state_and_without_their_values() {
     assert_eq!(states, ["running", "suspended", "queued"]);
     let running = in_state(&all, "running")[0];
     assert_eq!((&running["client"], &running["pid"]), (&json!("nexus-tests"), &json!(std::process::id())));
-    assert!(running["memoryBytes"].as_u64().unwrap() > 100_000, "{running}");
+    assert!(running["memoryBytes"].as_u64().unwrap() >= 4096, "{running}");
     let before = running["cpuUs"].as_u64().unwrap();
     std::thread::sleep(Duration::from_millis(20));
     let after = operator.executions();
