@@ -1,4 +1,4 @@
-//! Every figure of the README, measured in one run: `bench [--json] [--quick]`, built with `--release`.
+//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -7,6 +7,7 @@ mod echo;
 mod memory;
 mod node;
 mod socket;
+mod state;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,15 +34,21 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick"].contains(&a.as_str())) {
-        eprintln!("bench: unknown argument {unknown}; there are --json and --quick");
+    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick", "--state"].contains(&a.as_str())) {
+        eprintln!("bench: unknown argument {unknown}; there are --json, --quick and --state");
         std::process::exit(2);
     }
     let quick = args.iter().any(|a| a == "--quick");
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
+    if args.iter().any(|a| a == "--state") {
+        // large states alone
+        println!("{}", serde_json::to_string_pretty(&state::figures(scale)).expect("JSON"));
+        return;
+    }
     figures.insert("engine".into(), engine(quick));
     figures.insert("rust".into(), Value::Object(socket::figures(scale)));
+    figures.insert("state".into(), Value::Object(state::figures(scale)));
     figures.insert("node".into(), node::figures(scale));
     figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
     let ratios = ratios(&figures);
@@ -118,6 +125,7 @@ fn print(figures: &Map<String, Value>) {
     for (group, title) in [
         ("engine", "inside the sidecar"),
         ("rust", "over the socket, from Rust"),
+        ("state", "large states, from Rust"),
         ("node", "over the socket, from Node"),
         ("process", "process"),
         ("ratios", "ratios"),

@@ -63,7 +63,7 @@ async function inFlight(width, total, f) {
 }
 
 const echo = await connectEcho();
-const { NexusRuntime } = await import(BENCH_CLIENT);
+const { encodePayload, NexusRuntime } = await import(BENCH_CLIENT);
 const runtime = new NexusRuntime({ binaryPath: NEXUS_SIDECAR_BIN });
 await runtime.start();
 
@@ -87,5 +87,21 @@ const figures = Object.fromEntries(Object.entries(taken).map(([name, times]) => 
 await inFlight(16, count * 2, tiny);
 figures.nodeTiny16 = await inFlight(16, count * 4, tiny);
 await runtime.shutdown();
+
+// 10 MB, already encoded: what the way of the bytes costs, and not their encoding.
+const large = encodePayload({ small: 7, records: Array.from({ length: 10_000 }, (_, i) => ({ i, text: 'x'.repeat(1000) })) });
+const readSmall = { state: large, capabilities: ['state:read:small'] };
+for (const [name, sharedMemory] of [['nodeState10MBSocket', false], ['nodeState10MBSegment', true]]) {
+  const runtime = new NexusRuntime({ binaryPath: NEXUS_SIDECAR_BIN, sharedMemory });
+  await runtime.start();
+  const times = [];
+  const once = async () => {
+    const { status } = await runtime.executeHandler('return $state.small', readSmall);
+    if (status !== 'success') throw new Error(status);
+  };
+  await measure(Math.max(20, count / 25), once, times);
+  figures[name] = summary(times);
+  await runtime.shutdown();
+}
 console.log(JSON.stringify(figures));
 process.exit(0);
