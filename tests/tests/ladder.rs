@@ -4,9 +4,10 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::limits::{MAX_RETIRED_THREADS, RETIRE_GRACE_MS};
+use nexus_protocol::limits::{MAX_RETIRED_THREADS, PROCESS_GRACE_MS, RETIRE_GRACE_MS};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// The exit code of a process that gives up.
@@ -48,6 +49,29 @@ fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
     assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
     assert_eq!(metric(&mut client, "nexus_errors_total{code=\"TIMEOUT\"}"), 1);
     assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_process_that_was_stopped_for_long_goes_on() {
+    let watchdog = Watchdog::seconds(90);
+    let mut sidecar = Options::new().flag("max-instances", 2).flag("timeout-ms", 60_000).listen();
+    let mut client = sidecar.connect();
+    std::thread::scope(|scope| {
+        let busy = scope.spawn(|| {
+            let mut client = sidecar.connect();
+            client.run(Run::source("let n = 0; const until = 4e7; while (n < until) n++; return n"))
+        });
+        eventually("it runs", Duration::from_secs(10), || client.stats().active_instances > 0);
+        sidecar.signal(Signal::SIGSTOP);
+        // longer than anything may be stuck
+        std::thread::sleep(Duration::from_millis(PROCESS_GRACE_MS + 1_000));
+        sidecar.signal(Signal::SIGCONT);
+        assert_eq!(busy.join().expect("no panic").value(), 40_000_000);
+    });
+    client.still_works();
+    assert!(sidecar.is_running());
+    assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 0);
+    drop(watchdog);
 }
 
 #[test]

@@ -217,6 +217,19 @@ impl RunControl {
         true
     }
 
+    /// The time up to `now` is not counted as one in which the run could have come back.
+    pub fn forgive(&self, now: Instant) {
+        let due = self.due_since.load(Ordering::Relaxed);
+        if due != NO_DEADLINE {
+            let _ = self.due_since.compare_exchange(
+                due,
+                micros_since(self.epoch, now),
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
     /// Why this run had to end, if it should have long ago and has not: its thread is stuck where nothing reaches it.
     pub fn overdue(&self, now: Instant) -> Option<StopCause> {
         let due_since = self.due_since.load(Ordering::Relaxed);

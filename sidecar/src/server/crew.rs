@@ -150,6 +150,18 @@ impl Crew {
         })
     }
 
+    /// Time has passed in which nobody could work.
+    pub fn forgive(&mut self, now: Instant) {
+        for worker in &mut self.workers {
+            if let Worker::Working(work) = worker {
+                work.taken = now;
+                if let Some(control) = &work.control {
+                    control.forgive(now);
+                }
+            }
+        }
+    }
+
     /// Gives a worker up. None: it was not at work.
     pub fn retire(&mut self, id: WorkerId) -> Option<Work> {
         let worker = self.get(id)?;

@@ -107,6 +107,8 @@ pub struct Server {
     ticks: AtomicU64,
     /// Microseconds since `started` at which the watchdog last held the books.
     books_seen: AtomicU64,
+    /// And when it last looked at all.
+    looked: AtomicU64,
     started: Instant,
 }
 
@@ -158,6 +160,7 @@ impl Server {
             seen_epoch: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
             books_seen: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
             started: now,
         }))
     }
@@ -242,13 +245,17 @@ impl Server {
     fn tick(self: &Arc<Self>, now: Instant) -> Vigilance {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         faults::pass(Point::Watchdog);
+        let paused = self.was_paused(now);
+        if paused {
+            self.books_are_free(now);
+        }
         // held for microseconds only; whoever holds it now is at work anyway
         let Ok(mut state) = self.state.try_lock() else {
             self.books_are_held(now);
             return Vigilance::Full;
         };
         self.books_are_free(now);
-        state = self.rescue(state, now);
+        state = if paused { Self::forgive(state, now) } else { self.rescue(state, now) };
         let unattended =
             state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
         // not for a job that is there at this moment: waking a second thread would cost more than the job

@@ -22,6 +22,8 @@ use crate::error::ExitCode;
 use crate::execution::{self, Totals};
 use crate::os;
 
+/// The watchdog looks at least once a second.
+const PAUSE: Duration = Duration::from_secs(3);
 const PROCESS_GRACE: Duration = Duration::from_millis(PROCESS_GRACE_MS);
 
 impl Server {
@@ -110,6 +112,20 @@ impl Server {
         if std::thread::Builder::new().name("answer".into()).spawn(answer).is_err() {
             self.give_up("a stuck request could not be answered");
         }
+    }
+
+    /// Whether the watchdog itself has not looked for long: the process was stopped, or the machine. Nobody is stuck then.
+    pub(super) fn was_paused(&self, now: Instant) -> bool {
+        let before = self.looked.swap(self.micros(now), Ordering::Relaxed);
+        self.micros(now).saturating_sub(before) >= PAUSE.as_micros() as u64
+    }
+
+    /// Everybody's time begins anew.
+    pub(super) fn forgive(mut state: MutexGuard<'_, State>, now: Instant) -> MutexGuard<'_, State> {
+        state.last_poll = now;
+        state.handling_since = state.handling_since.map(|_| now);
+        state.crew.forgive(now);
+        state
     }
 
     pub(super) fn books_are_free(&self, now: Instant) {
