@@ -16,7 +16,7 @@ mod listing;
 mod simulation;
 mod suspensions;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -209,6 +209,8 @@ pub struct Hub<E = Execution> {
     in_flight: HashMap<SessionId, usize>,
     entries: HashMap<u64, Entry<E>>,
     by_suspension: HashMap<SuspensionId, u64>,
+    /// When entries expire, and which: all that have a time, the next one first.
+    expiring: BTreeSet<(Instant, u64)>,
     /// Of the next execution; also the key of its entry.
     next_number: u64,
     /// Those that are being parked included.
@@ -233,6 +235,7 @@ impl<E: Held> Hub<E> {
             in_flight: HashMap::new(),
             entries: HashMap::new(),
             by_suspension: HashMap::new(),
+            expiring: BTreeSet::new(),
             next_number: 1,
             suspended: 0,
             parking: 0,
@@ -292,8 +295,7 @@ impl<E: Held> Hub<E> {
                 None
             }
             Holder::Suspended(_) => {
-                let entry = self.entries.remove(&key)?;
-                self.forget_ids(&entry.ids);
+                let entry = self.forget_entry(key)?;
                 match entry.holder {
                     Holder::Suspended(execution) => {
                         self.no_longer_suspended(entry.turn, entry.bytes, execution.outstanding().len());
@@ -302,6 +304,23 @@ impl<E: Held> Hub<E> {
                     Holder::Running { .. } | Holder::Parking { .. } => None,
                 }
             }
+        }
+    }
+
+    /// Takes an entry out of the books, with its ids and its time.
+    fn forget_entry(&mut self, key: u64) -> Option<Entry<E>> {
+        let entry = self.entries.remove(&key)?;
+        self.forget_ids(&entry.ids);
+        self.set_expiry(key, entry.expires, None);
+        Some(entry)
+    }
+
+    fn set_expiry(&mut self, key: u64, before: Option<Instant>, now: Option<Instant>) {
+        if let Some(at) = before {
+            self.expiring.remove(&(at, key));
+        }
+        if let Some(at) = now {
+            self.expiring.insert((at, key));
         }
     }
 
@@ -475,8 +494,9 @@ impl<E: Held> Hub<E> {
     /// Suspensions whose time is over, to be dropped, and jobs that waited too long, to be answered.
     pub fn expire(&mut self, now: Instant) -> (Vec<Box<E>>, Vec<Job>) {
         // one that is being parked is looked at again when that is done
-        let is_due = |e: &Entry<E>| matches!(e.holder, Holder::Suspended(_)) && e.expires.is_some_and(|at| at <= now);
-        let due: Vec<u64> = self.entries.iter().filter(|(_, e)| is_due(e)).map(|(key, _)| *key).collect();
+        let is_held = |key: &u64| matches!(self.entries.get(key), Some(Entry { holder: Holder::Suspended(_), .. }));
+        let over = self.expiring.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
+        let due: Vec<u64> = over.filter(is_held).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let mut overdue = Vec::new();
         if let Some(max) = self.limits.max_queue_time {

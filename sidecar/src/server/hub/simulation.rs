@@ -317,7 +317,7 @@ impl World {
         assert_eq!(hub.queued, hub.queues.values().map(VecDeque::len).sum::<usize>());
         assert_eq!(hub.queued_bytes, hub.queued * self.frame.len());
         assert_eq!(hub.running, self.at_work.len(), "running");
-        assert!(hub.running <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED + MAX_RUNNING);
+        assert!(hub.running <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED);
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
         assert_eq!(hub.parking, self.parking.len());
@@ -331,6 +331,8 @@ impl World {
         for (id, key) in &hub.by_suspension {
             assert!(hub.entries.get(key).is_some_and(|e| e.ids.contains(id)));
         }
+        let timed = hub.entries.iter().filter_map(|(key, entry)| entry.expires.map(|at| (at, *key)));
+        assert_eq!(timed.collect::<BTreeSet<_>>(), hub.expiring, "times");
         let turn: Vec<_> = hub.turn.iter().collect();
         assert!(hub.queues.iter().all(|(s, q)| turn.iter().filter(|t| **t == s).count() == usize::from(!q.is_empty())));
     }

@@ -24,27 +24,31 @@ impl<E: Held> Hub<E> {
         if !self.is_open(session) {
             return Err(NotKept::Gone(execution));
         }
-        if self.suspended >= self.limits.max_suspended {
-            let limit = self.limits.max_suspended as u64;
-            return Err(NotKept::Limit { execution, resource: "maxSuspended", limit, count: limit + 1 });
-        }
         let bytes = execution.held_bytes();
-        if !self.holdings.has_room(bytes) {
-            return Err(self.no_room(execution, bytes));
-        }
+        let execution = self.with_room(execution, bytes)?;
         let key = about.number;
         let ids = self.index(key, &execution);
         let expires = self.expiry(now);
         let turn = Some(self.holdings.add_live(key, bytes, now));
         let holder = Holder::Suspended(execution);
+        self.set_expiry(key, None, expires);
         self.entries.insert(key, Entry { session, about, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
         self.suspended += 1;
         Ok(())
     }
 
-    fn no_room(&self, execution: Box<E>, bytes: u64) -> NotKept<E> {
-        let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
-        NotKept::Limit { execution, resource: "maxSuspendedBytes", limit, count: count.max(limit + 1) }
+    /// Gives the execution back if it can be kept: the one and only check of the limits, for the first suspension and later ones.
+    fn with_room(&self, execution: Box<E>, bytes: u64) -> Result<Box<E>, NotKept<E>> {
+        if self.suspended >= self.limits.max_suspended {
+            let limit = self.limits.max_suspended as u64;
+            return Err(NotKept::Limit { execution, resource: "maxSuspended", limit, count: limit + 1 });
+        }
+        if !self.holdings.has_room(bytes) {
+            let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
+            let count = count.max(limit + 1);
+            return Err(NotKept::Limit { execution, resource: "maxSuspendedBytes", limit, count });
+        }
+        Ok(execution)
     }
 
     fn expiry(&self, now: Instant) -> Option<Instant> {
@@ -74,8 +78,8 @@ impl<E: Held> Hub<E> {
         let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
             return Taken::Unknown(job);
         };
-        entry.expires = None;
-        let (turn, bytes) = (entry.turn.take(), std::mem::take(&mut entry.bytes));
+        let (turn, bytes, expires) = (entry.turn.take(), std::mem::take(&mut entry.bytes), entry.expires.take());
+        self.set_expiry(key, expires, None);
         self.by_suspension.remove(&id);
         self.no_longer_suspended(turn, bytes, execution.outstanding().len());
         Taken::Run { key, execution }
@@ -105,13 +109,18 @@ impl<E: Held> Hub<E> {
             return Err(NotKept::Gone(execution));
         }
         let bytes = execution.held_bytes();
-        if !self.holdings.has_room(bytes) {
-            self.end(key);
-            return Err(self.no_room(execution, bytes));
-        }
+        let execution = match self.with_room(execution, bytes) {
+            Ok(execution) => execution,
+            // others were suspended while it ran
+            Err(refused) => {
+                self.end(key);
+                return Err(refused);
+            }
+        };
         let ids = self.index(key, &execution);
         let (expires, turn) = (self.expiry(now), self.holdings.add_live(key, bytes, now));
         let mut waiting = VecDeque::new();
+        self.set_expiry(key, None, expires);
         if let Some(entry) = self.entries.get_mut(&key) {
             (entry.ids, entry.expires, entry.turn, entry.bytes) = (ids, expires, Some(turn), bytes);
             (entry.about.cpu, entry.about.memory_bytes) = execution.spent();
@@ -207,8 +216,7 @@ impl<E: Held> Hub<E> {
 
     /// A taken execution has ended. Resumes that waited for it find nothing when their turn comes.
     pub fn end(&mut self, key: u64) {
-        if let Some(entry) = self.entries.remove(&key) {
-            self.forget_ids(&entry.ids);
+        if let Some(entry) = self.forget_entry(key) {
             self.requeue(entry.waiting);
         }
     }
