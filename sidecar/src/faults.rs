@@ -2,14 +2,17 @@
 //! every call here is nothing.
 //!
 //! The variable `NEXUS_FAULTS` holds the plan: `POINT:ACTION` or `POINT:ACTION@N`, joined by commas. With `@N` the N-th
-//! passage of the point (from 1) does it, without it every one. Actions:
+//! passage of the point (from 1) does it, without it every one. `file=PATH` instead: the plan is what that file holds at each
+//! passage; a text that differs from the last one counts from 1 again (a word that begins with # is nothing but a difference).
+//! Every fault that happens is a line on standard error: `NEXUS_FAULTS: POINT does ACTION`. Actions:
 //!
 //! | action | what happens to whoever passes the point |
 //! | --- | --- |
 //! | `hang` | it never goes on |
 //! | `sleep=MS` | it goes on later |
 //! | `panic` | it panics |
-//! | `error=ERRNO` | the operation fails with that number (only at points that are passed with [`io`]) |
+//! | `error=ERRNO` | the operation fails with that number (only at points that are passed with [`io`] or [`transfer`]) |
+//! | `short` | one byte is read or written instead of many (only at points that are passed with [`transfer`]) |
 //!
 //! A new point is a line in `POINTS`, a variant of [`Point`], and a `faults::pass(Point::X)` or `faults::io(Point::X)?` at
 //! the place.
@@ -27,6 +30,35 @@ pub enum Point {
     Watchdog,
     /// Taking the memory of a run away.
     Kill,
+    /// Taking a connection.
+    Accept,
+    /// Waiting for the connections.
+    Wait,
+    /// Reading from a connection, and writing to one.
+    Read,
+    Write,
+    /// The files of the compile cache.
+    CacheOpen,
+    CacheRead,
+    CacheCreate,
+    CacheWrite,
+    CacheSync,
+    CacheRename,
+    /// Mapping the image into a new instance.
+    Map,
+    /// Giving pages back when an instance is reset.
+    Discard,
+    /// Giving access back to the memory of a killed run.
+    Restore,
+    /// Finding the pages of a suspended guest.
+    Pages,
+    MemoryFile,
+    Random,
+    Thread,
+    /// Making a segment, and reading and writing it.
+    Segment,
+    SegmentRead,
+    SegmentWrite,
 }
 
 #[cfg(not(feature = "faults"))]
@@ -43,6 +75,12 @@ mod plan {
         Ok(())
     }
 
+    /// See the module.
+    #[inline(always)]
+    pub fn transfer(_: Point, len: usize) -> std::io::Result<usize> {
+        Ok(len)
+    }
+
     /// What is planned, in words.
     pub fn planned() -> Option<String> {
         None
@@ -51,18 +89,38 @@ mod plan {
 
 #[cfg(feature = "faults")]
 mod plan {
-    use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU64, Ordering};
+    use std::sync::{Arc, Mutex, OnceLock, PoisonError};
     use std::time::Duration;
 
     use super::Point;
 
-    const POINTS: [(&str, Point); 5] = [
+    const POINTS: [(&str, Point); 25] = [
         ("host-call", Point::HostCall),
         ("worker", Point::Worker),
         ("poll", Point::Poll),
         ("watchdog", Point::Watchdog),
         ("kill", Point::Kill),
+        ("accept", Point::Accept),
+        ("wait", Point::Wait),
+        ("read", Point::Read),
+        ("write", Point::Write),
+        ("cache-open", Point::CacheOpen),
+        ("cache-read", Point::CacheRead),
+        ("cache-create", Point::CacheCreate),
+        ("cache-write", Point::CacheWrite),
+        ("cache-sync", Point::CacheSync),
+        ("cache-rename", Point::CacheRename),
+        ("map", Point::Map),
+        ("discard", Point::Discard),
+        ("restore", Point::Restore),
+        ("pages", Point::Pages),
+        ("memory-file", Point::MemoryFile),
+        ("random", Point::Random),
+        ("thread", Point::Thread),
+        ("segment", Point::Segment),
+        ("segment-read", Point::SegmentRead),
+        ("segment-write", Point::SegmentWrite),
     ];
 
     #[derive(Clone, Copy, Debug)]
@@ -71,6 +129,7 @@ mod plan {
         Sleep(Duration),
         Panic,
         Error(i32),
+        Short,
     }
 
     #[derive(Debug)]
@@ -82,13 +141,27 @@ mod plan {
         passed: AtomicU64,
     }
 
-    fn plan() -> &'static [Entry] {
-        static PLAN: OnceLock<Vec<Entry>> = OnceLock::new();
-        PLAN.get_or_init(|| {
-            let text = std::env::var("NEXUS_FAULTS").unwrap_or_default();
-            let entries = text.split(',').filter(|entry| !entry.is_empty());
-            entries.map(|entry| parse(entry).unwrap_or_else(|| bad(entry))).collect()
-        })
+    type Plan = Arc<Vec<Entry>>;
+
+    fn plan() -> Plan {
+        static VARIABLE: OnceLock<String> = OnceLock::new();
+        static PLAN: Mutex<Option<(String, Plan)>> = Mutex::new(None);
+        let variable = VARIABLE.get_or_init(|| std::env::var("NEXUS_FAULTS").unwrap_or_default());
+        let mut last = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
+        // under the lock: an older text must not come after a newer one
+        let text = match variable.strip_prefix("file=") {
+            Some(path) => &std::fs::read_to_string(path).unwrap_or_default(),
+            None => variable,
+        };
+        match &*last {
+            Some((known, plan)) if known == text => plan.clone(),
+            _ => {
+                let entries = text.trim().split(',').filter(|entry| !entry.is_empty() && !entry.starts_with('#'));
+                let plan = Plan::new(entries.map(|entry| parse(entry).unwrap_or_else(|| bad(entry))).collect());
+                *last = Some((text.clone(), plan.clone()));
+                plan
+            }
+        }
     }
 
     /// A test that plans something else than it means proves nothing.
@@ -107,6 +180,7 @@ mod plan {
         let action = match action.split_once('=') {
             None if action == "hang" => Action::Hang,
             None if action == "panic" => Action::Panic,
+            None if action == "short" => Action::Short,
             Some(("sleep", ms)) => Action::Sleep(Duration::from_millis(ms.parse().ok()?)),
             Some(("error", errno)) => Action::Error(errno.parse().ok()?),
             _ => return None,
@@ -121,11 +195,18 @@ mod plan {
 
     /// See the module.
     pub fn io(point: Point) -> std::io::Result<()> {
+        transfer(point, 0).map(drop)
+    }
+
+    /// See the module. How many of `len` bytes may be moved.
+    pub fn transfer(point: Point, mut len: usize) -> std::io::Result<usize> {
         for entry in plan().iter().filter(|entry| entry.point == point) {
             let n = entry.passed.fetch_add(1, Ordering::Relaxed) + 1;
             if entry.only.is_some_and(|only| only != n) {
                 continue;
             }
+            let name = POINTS.iter().find(|(_, known)| *known == point).map_or("", |(name, _)| name);
+            eprintln!("NEXUS_FAULTS: {name} does {:?}", entry.action);
             match entry.action {
                 Action::Hang => loop {
                     std::thread::sleep(Duration::from_secs(3600));
@@ -133,9 +214,10 @@ mod plan {
                 Action::Sleep(time) => std::thread::sleep(time),
                 Action::Panic => panic!("planned by NEXUS_FAULTS at {point:?}"),
                 Action::Error(errno) => return Err(std::io::Error::from_raw_os_error(errno)),
+                Action::Short => len = len.min(1),
             }
         }
-        Ok(())
+        Ok(len)
     }
 
     /// What is planned, in words.
@@ -144,4 +226,4 @@ mod plan {
     }
 }
 
-pub use plan::{io, pass, planned};
+pub use plan::{io, pass, planned, transfer};

@@ -15,6 +15,8 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
+use crate::faults::{self, Point};
+
 /// A file that exists in memory only and cannot be changed any more.
 pub struct SealedFile(OwnedFd);
 
@@ -31,6 +33,7 @@ impl SealedFile {
 
 /// A file in memory with these bytes, which nobody can change any more.
 pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
+    faults::io(Point::MemoryFile)?;
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let file = File::from(fd);
     file.set_len(bytes.len() as u64)?;
@@ -59,6 +62,7 @@ pub fn pages_in_use(address: usize, len: usize) -> io::Result<Vec<bool>> {
 /// the kernel's page of zeros nor a page of a file. Costs 20 us for 256 MiB of which little is used, where the kernel has
 /// PAGEMAP_SCAN (6.7); reading the whole page map takes ten times that.
 pub fn pages_with_content(address: usize, len: usize) -> io::Result<Vec<usize>> {
+    faults::io(Point::Pages)?;
     match scan_pages(address, len) {
         Err(e) if matches!(e.raw_os_error(), Some(libc::ENOTTY | libc::EINVAL)) => {
             let in_use = pages_in_use(address, len)?;
@@ -135,6 +139,7 @@ fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
 
 /// Fills `out` from the kernel's random number generator.
 pub fn fill_random(out: &mut [u8]) -> io::Result<()> {
+    faults::io(Point::Random)?;
     let mut filled = 0;
     while filled < out.len() {
         let rest = &mut out[filled..];

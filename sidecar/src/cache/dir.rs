@@ -16,6 +16,7 @@ use nix::fcntl::{OFlag, open, openat, renameat};
 use nix::sys::stat::Mode;
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use crate::faults::{self, Point};
 use crate::os;
 
 const TEMPORARY: &str = ".tmp";
@@ -94,6 +95,7 @@ impl Dir {
     pub fn open_file(&self, name: &str) -> Result<PrivateFile, OpenError> {
         // O_NONBLOCK: opening a FIFO must not wait for its other end
         let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
+        faults::io(Point::CacheOpen)?;
         let file = match openat(&self.file, name, flags, Mode::empty()) {
             Ok(fd) => File::from(fd),
             Err(Errno::ENOENT) => return Err(OpenError::Missing),
@@ -121,13 +123,14 @@ impl Dir {
 
     /// Writes a file, in place of one that may be there. After a power failure it may be empty or damaged.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
-        self.replace(name, |file| file.write_all(bytes))
+        self.replace(name, |file| write_all(file, bytes))
     }
 
     /// Like [`Dir::write`], but it takes a power failure, and the time of the disk.
     pub fn write_synced(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.replace(name, |file| {
-            file.write_all(bytes)?;
+            write_all(file, bytes)?;
+            faults::io(Point::CacheSync)?;
             file.sync_all()
         })
     }
@@ -137,8 +140,10 @@ impl Dir {
         os::fill_random(&mut random)?;
         let temporary = format!(".{:032x}{TEMPORARY}", u128::from_ne_bytes(random));
         let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+        faults::io(Point::CacheCreate)?;
         let fd: OwnedFd = openat(&self.file, temporary.as_str(), flags, Mode::S_IRUSR | Mode::S_IWUSR).map_err(io)?;
         let written = write(&mut File::from(fd))
+            .and_then(|()| faults::io(Point::CacheRename))
             .and_then(|()| renameat(&self.file, temporary.as_str(), &self.file, name).map_err(io));
         if written.is_err() {
             self.remove(&temporary);
@@ -173,6 +178,11 @@ impl Dir {
     }
 }
 
+fn write_all(file: &mut File, bytes: &[u8]) -> io::Result<()> {
+    faults::io(Point::CacheWrite)?;
+    file.write_all(bytes)
+}
+
 fn is_temporary(name: &str) -> bool {
     let random = name.strip_prefix('.').and_then(|name| name.strip_suffix(TEMPORARY));
     random.is_some_and(|random| random.len() == 32 && random.bytes().all(|b| b.is_ascii_hexdigit()))
@@ -203,6 +213,7 @@ impl PrivateFile {
 
     /// Reads up to `out` full.
     pub fn read_exact(&mut self, out: &mut [u8]) -> Result<(), OpenError> {
+        faults::io(Point::CacheRead)?;
         self.file.read_exact(out).map_err(|error| match error.kind() {
             io::ErrorKind::UnexpectedEof => OpenError::Foreign("it is too short"),
             _ => OpenError::Io(error),

@@ -23,6 +23,7 @@ use super::entry::{EntryError, HEADER_BYTES, Sealer};
 use super::handle::HandleKey;
 use super::key::{CacheKey, signer};
 use super::{Handler, HandlerDigest};
+use crate::faults::{self, Point};
 
 const ENDING: &str = ".qjsc";
 /// No entry is larger, whatever the bound of the whole.
@@ -96,6 +97,7 @@ impl DiskTier {
             ending: AtomicBool::new(false),
         });
         let (queue, queued) = sync_channel(MAX_QUEUED);
+        faults::io(Point::Thread)?;
         let writer = thread::Builder::new().name("cache".to_owned()).spawn({
             let shared = shared.clone();
             move || shared.write_queued(&queued)

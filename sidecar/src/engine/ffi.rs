@@ -18,6 +18,7 @@ use wasmedge_sdk::{
 };
 
 use super::abi;
+use crate::faults::{self, Point};
 
 /// An address or length that does not lie within the linear memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -92,6 +93,7 @@ impl LinearMemory {
 
     /// Replaces whole pages by those of a file, privately: what is written to them stays here.
     pub fn map_private(&self, at: u32, len: usize, file: BorrowedFd<'_>) -> io::Result<()> {
+        faults::io(Point::Map)?;
         let to = self.range(at, len).map_err(io::Error::other)?;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_PRIVATE | libc::MAP_FIXED);
         // SAFETY: the range lies within the mapping that WasmEdge made for this memory, and gets the protection that it has;
@@ -119,6 +121,7 @@ impl LinearMemory {
 
     /// Gives whole pages back to the kernel; they read as zero afterwards.
     pub fn discard(&self, at: u32, len: usize) -> io::Result<()> {
+        faults::io(Point::Discard)?;
         let to = self.range(at, len).map_err(io::Error::other)?;
         // SAFETY: the range lies within one private anonymous mapping that WasmEdge made and that only the guest uses.
         let ret = unsafe { libc::madvise(to.cast(), len, libc::MADV_DONTNEED) };
@@ -147,6 +150,7 @@ impl LinearMemory {
 
     /// Gives access back, so that WasmEdge may drop the instance as it made it.
     pub fn restore_access(&self) -> io::Result<()> {
+        faults::io(Point::Restore)?;
         // SAFETY: as for revoke; this is the protection that the mapping was made with.
         let ret = unsafe { libc::mprotect(self.base.as_ptr().cast(), self.len, libc::PROT_READ | libc::PROT_WRITE) };
         if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use super::control::RunControl;
 use crate::error::ExitCode;
+use crate::faults::{self, Point};
 
 /// Time between two looks.
 pub const TICK: Duration = Duration::from_millis(1);
@@ -68,6 +69,7 @@ impl Watchdog {
                 crate::os::exit_now(ExitCode::Stuck as u8);
             }
         };
+        faults::io(Point::Thread)?;
         let thread = std::thread::Builder::new().name("watchdog".into()).spawn(life)?;
         Ok(Self { inner, thread: Some(thread) })
     }
@@ -103,7 +105,9 @@ impl Drop for Watchdog {
             let _guard = self.inner.lock.lock().unwrap_or_else(PoisonError::into_inner);
             self.inner.wake.notify_one();
         }
-        if let Some(thread) = self.thread.take() {
+        // the hook may be the last that has the server, and the server has the engine: then this is the watchdog's own thread
+        let own = |thread: &JoinHandle<()>| thread.thread().id() == std::thread::current().id();
+        if let Some(thread) = self.thread.take().filter(|thread| !own(thread)) {
             let _ = thread.join();
         }
     }

@@ -16,6 +16,7 @@ use nix::fcntl::OFlag;
 use shared_memory::ShmemConf;
 
 use super::name::Name;
+use crate::faults::{self, Point};
 use crate::resident::budget::Charge;
 
 /// See the module.
@@ -33,6 +34,7 @@ impl Arena {
     pub fn create(generation: u64, bytes: u64, charge: Charge) -> io::Result<Self> {
         let name = Name::new()?;
         let size = usize::try_from(bytes).map_err(io::Error::other)?;
+        faults::io(Point::Segment)?;
         let mut segment = ShmemConf::new().os_id(name.os_id()).size(size).create().map_err(io::Error::other)?;
         // from here on the name is ours to remove; the mapping goes unused when `segment` does
         segment.set_owner(false);
@@ -69,7 +71,8 @@ impl Arena {
             return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         let mut copy = vec![0; len];
-        self.file.read_exact_at(&mut copy, range.start).map_err(unreadable)?;
+        let read = faults::io(Point::SegmentRead).and_then(|()| self.file.read_exact_at(&mut copy, range.start));
+        read.map_err(unreadable)?;
         match region.crc32 {
             Some(crc) if crc != crc32fast::hash(&copy) => {
                 Err(WireError::bad_region(field, "unreadable-region", "the bytes are not those of the checksum"))
@@ -86,7 +89,7 @@ impl Arena {
         if len > region.len || region.generation != self.generation {
             return None;
         }
-        self.file.write_all_at(bytes, range.start).ok()?;
+        faults::io(Point::SegmentWrite).and_then(|()| self.file.write_all_at(bytes, range.start)).ok()?;
         Some(Region { generation: self.generation, offset: range.start, len, crc32: None })
     }
 

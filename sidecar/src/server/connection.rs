@@ -10,6 +10,7 @@ use nexus_protocol::{RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 
 use super::hub::SessionId;
+use crate::faults::{self, Point};
 
 /// A buffer that grew beyond this is given back when it is empty.
 const KEEP_BYTES: usize = 256 << 10;
@@ -101,7 +102,8 @@ impl Connection {
         let mut out = self.lock();
         while out.written < out.bytes.len() {
             let rest = out.bytes.get(out.written..).unwrap_or_default();
-            match (&self.stream).write(rest) {
+            let write = |len| (&self.stream).write(rest.get(..len).unwrap_or_default());
+            match faults::transfer(Point::Write, rest.len()).and_then(write) {
                 Ok(0) => return Flushed::Broken,
                 Ok(n) => out.written += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}

@@ -208,6 +208,7 @@ impl Server {
             .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
         (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
         let server = self.clone();
+        faults::io(Point::Thread)?;
         std::thread::Builder::new().name("housekeeper".into()).spawn(move || server.keep_house())?;
         Ok(())
     }

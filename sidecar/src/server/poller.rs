@@ -17,6 +17,7 @@ use nix::unistd::geteuid;
 use super::connection::{Connection, Flushed};
 use super::hub::SessionId;
 use super::session::{Action, Session, protocol_error};
+use crate::faults::{self, Point};
 
 const LISTENER: u64 = 0;
 const WAKE: u64 = 2;
@@ -227,7 +228,9 @@ impl Poller {
     }
 
     fn wait(&self, block: bool, ready: &mut [EpollEvent]) -> usize {
-        let look = |timeout: EpollTimeout, ready: &mut [EpollEvent]| self.epoll.wait(ready, timeout).unwrap_or(0);
+        let look = |timeout: EpollTimeout, ready: &mut [EpollEvent]| {
+            faults::io(Point::Wait).map_or(0, |()| self.epoll.wait(ready, timeout).unwrap_or(0))
+        };
         if !block {
             return look(EpollTimeout::ZERO, ready);
         }
@@ -252,7 +255,7 @@ impl Poller {
     fn accept(&mut self, events: &mut Vec<Event>) {
         loop {
             let Some(listener) = &self.listener else { return };
-            match listener.accept() {
+            match faults::io(Point::Accept).and_then(|()| listener.accept()) {
                 Ok((stream, _)) => self.admit(stream, events),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => return,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -322,7 +325,8 @@ impl Peer {
         while total < READ_TURN_BYTES {
             let spare = self.decoder.spare();
             let room = spare.len();
-            let got = match self.connection.stream().read(spare) {
+            let mut read = |room| self.connection.stream().read(spare.get_mut(..room).unwrap_or_default());
+            let got = match faults::transfer(Point::Read, room).and_then(&mut read) {
                 Ok(0) => {
                     if !self.decoder.is_at_boundary() {
                         log::debug!("session {} ended within a frame", session.0);

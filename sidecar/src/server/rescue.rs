@@ -20,6 +20,7 @@ use super::{Server, State, overloaded};
 use crate::engine::control::StopCause;
 use crate::error::ExitCode;
 use crate::execution::{self, Totals};
+use crate::faults::{self, Point};
 use crate::os;
 
 /// The watchdog looks at least once a second.
@@ -38,6 +39,7 @@ impl Server {
                 server.give_up("a worker panicked outside of any request");
             }
         };
+        faults::io(Point::Thread)?;
         std::thread::Builder::new().name(format!("worker-{}", id.number())).stack_size(stack).spawn(life)?;
         Ok(())
     }

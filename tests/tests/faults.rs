@@ -1,0 +1,414 @@
+//! Every place where the sidecar meets the kernel fails, under every kind of request: the client gets an answer or the end of
+//! its connection, nothing is left behind, and the next request succeeds. The faults are planned (`sidecar/src/faults.rs`),
+//! everything else is real.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::{
+    Cancel, Check, CreateState, DisposeState, Kill, OpenArena, PatchState, Precompile, Regions, Resolution, Resume,
+    SnapshotState, Status,
+};
+use nexus_protocol::{ClientMessage, ErrorCode, RequestId};
+use nexus_tests::leaks::settled_counts;
+use nexus_tests::temp::TempDir;
+use nexus_tests::{Answer, Client, Options, Run, Sidecar, Watchdog, eventually};
+use serde_json::json;
+
+const SOON: Duration = Duration::from_secs(10);
+/// The exit code of a process that gives up.
+const STUCK: i32 = 71;
+/// Of one that cannot bring up its engine, and of one that lacks something else.
+const ENGINE_INIT: i32 = 5;
+const INTERNAL: i32 = 70;
+/// Ids that no helper of the client gives out.
+const FIRST_ID: u32 = 1_000_000;
+const MAX_FRAME_BYTES: usize = 1 << 20;
+/// An empty map.
+const EMPTY: &[u8] = &[0x80];
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Execute,
+    Handle,
+    Suspend,
+    Resident,
+    Resume,
+    Precompile,
+    Check,
+    CancelRequest,
+    CancelSuspension,
+    Stats,
+    Metrics,
+    Ping,
+    Executions,
+    Kill,
+    CreateState,
+    PatchState,
+    SnapshotState,
+    DisposeState,
+    OpenArena,
+}
+
+const ALL: [Asked; 19] = [
+    Asked::Execute,
+    Asked::Handle,
+    Asked::Suspend,
+    Asked::Resident,
+    Asked::Resume,
+    Asked::Precompile,
+    Asked::Check,
+    Asked::CancelRequest,
+    Asked::CancelSuspension,
+    Asked::Stats,
+    Asked::Metrics,
+    Asked::Ping,
+    Asked::Executions,
+    Asked::Kill,
+    Asked::CreateState,
+    Asked::PatchState,
+    Asked::SnapshotState,
+    Asked::DisposeState,
+    Asked::OpenArena,
+];
+
+/// What a request needs to be there before it.
+#[derive(Default)]
+struct Ground {
+    handle: Vec<u8>,
+    suspension: String,
+    state: String,
+}
+
+impl Asked {
+    fn prepare(self, client: &mut Client) -> Ground {
+        let mut ground = Ground::default();
+        match self {
+            Self::Handle => ground.handle = client.precompile("return 'handle'").unwrap(),
+            Self::Resume | Self::CancelSuspension => {
+                let run = Run::source("return await $ext.a.b()").grant(&["ext:*"]);
+                ground.suspension = client.run(run).call().id.clone();
+            }
+            Self::Resident | Self::PatchState | Self::SnapshotState | Self::DisposeState => {
+                ground.state = client.create_state(&json!({"n": 1}));
+            }
+            _ => {}
+        }
+        ground
+    }
+
+    /// The frame of it. `number`: makes sources that no cache knows.
+    fn frame(self, ground: &Ground, number: u32) -> Vec<u8> {
+        let source = format!("return {number}");
+        let run = match self {
+            Self::Execute => Run::source(&source),
+            Self::Handle => Run::handle(&ground.handle),
+            Self::Suspend => Run::source(format!("return [{number}, await $ext.a.b()]")).grant(&["ext:*"]),
+            Self::Resident => {
+                Run::source("$state.n += 1").grant(&["state:read:*", "state:write:*"]).resident(&ground.state)
+            }
+            _ => Run::default(),
+        };
+        let state = &*ground.state;
+        let message = match self {
+            Self::Execute | Self::Handle | Self::Suspend | Self::Resident => run.message(),
+            Self::Resume => ClientMessage::Resume(Resume::new(&ground.suspension, Resolution::Value(Some(&[1])))),
+            Self::Precompile => {
+                ClientMessage::Precompile(Precompile { source: &source, handler_name: None, suspend_mode: None })
+            }
+            Self::Check => ClientMessage::Check(Check { source: &source }),
+            Self::CancelRequest => ClientMessage::Cancel(Cancel::Request(77)),
+            Self::CancelSuspension => ClientMessage::Cancel(Cancel::Suspension(&ground.suspension)),
+            Self::Stats => ClientMessage::Stats,
+            Self::Metrics => ClientMessage::Metrics,
+            Self::Ping => ClientMessage::Ping,
+            Self::Executions => ClientMessage::Executions,
+            Self::Kill => ClientMessage::Kill(Kill { execution: u64::MAX }),
+            Self::CreateState => ClientMessage::CreateState(CreateState { state: Some(EMPTY), regions: Regions::NONE }),
+            Self::PatchState => ClientMessage::PatchState(PatchState {
+                id: state,
+                set: Some(EMPTY),
+                delete: vec!["n"],
+                expect_version: None,
+                regions: Regions::NONE,
+            }),
+            Self::SnapshotState => {
+                ClientMessage::SnapshotState(SnapshotState { id: state, keys: None, regions: Regions::NONE })
+            }
+            Self::DisposeState => ClientMessage::DisposeState(DisposeState { id: state }),
+            Self::OpenArena => ClientMessage::OpenArena(OpenArena::Make { bytes: 1 << 20 }),
+        };
+        let mut frame = Vec::new();
+        message.encode(RequestId(FIRST_ID + number), MAX_FRAME_BYTES, &mut frame).unwrap();
+        frame
+    }
+}
+
+/// Whether a fault shows in an answer, and how.
+fn failure(answer: &Answer) -> Option<ErrorCode> {
+    match answer {
+        Answer::Error(error) => Some(error.code),
+        Answer::Result(segment) if segment.status == Status::Error => Some(segment.code()),
+        _ => None,
+    }
+}
+
+/// A sidecar whose plan changes while it runs.
+struct Stage {
+    plan: PathBuf,
+    changes: u32,
+    requests: u32,
+    sidecar: Sidecar,
+    _dir: TempDir,
+    _watchdog: Watchdog,
+}
+
+impl Stage {
+    fn new(options: &Options) -> Self {
+        let watchdog = Watchdog::seconds(150);
+        let dir = TempDir::new();
+        let plan = dir.join("plan");
+        fs::write(&plan, "").unwrap();
+        let sidecar = options.clone().faults(&format!("file={}", plan.display())).listen();
+        Self { plan, changes: 0, requests: 0, sidecar, _dir: dir, _watchdog: watchdog }
+    }
+
+    fn plan(&mut self, plan: &str) {
+        self.changes += 1;
+        let next = self.plan.with_extension("next");
+        fs::write(&next, format!("#{},{plan}", self.changes)).unwrap();
+        fs::rename(&next, &self.plan).unwrap();
+    }
+
+    /// How often each fault has happened.
+    fn happened(&self) -> BTreeMap<String, usize> {
+        let mut times = BTreeMap::new();
+        for line in self.sidecar.stderr().lines().filter_map(|line| line.split_once("NEXUS_FAULTS: ")) {
+            *times.entry(line.1.to_owned()).or_default() += 1;
+        }
+        times
+    }
+
+    fn happened_in_all(&self) -> usize {
+        self.happened().values().sum()
+    }
+
+    /// One request under a plan, on a connection of its own: the answer, or None for the end of the connection.
+    fn ask(&mut self, asked: Asked, plan: &str) -> Option<Answer> {
+        self.requests += 1;
+        let number = self.requests;
+        let connecting = plan.starts_with("accept");
+        if plan.starts_with("map") {
+            // instances that cannot be reset are gone: the next execution makes a new one
+            let mut client = self.sidecar.connect();
+            while client.stats().available_instances > 0 {
+                let before = self.happened_in_all();
+                self.plan("discard:error=12@1");
+                client.still_works();
+                eventually("an instance goes", SOON, || self.happened_in_all() > before);
+            }
+        }
+        let mut client = if connecting {
+            self.plan(plan);
+            let mut client = Client::over(UnixStream::connect(self.sidecar.path()).unwrap());
+            // one that is refused sees that when it reads
+            client.write_raw(&hello());
+            client.next_reply()?;
+            client
+        } else {
+            self.sidecar.connect()
+        };
+        let ground = asked.prepare(&mut client);
+        let before = self.happened_in_all();
+        if !connecting {
+            self.plan(plan);
+        }
+        client.write_raw(&asked.frame(&ground, number));
+        let reply = client.next_reply();
+        if plan.starts_with("cache-") && matches!(asked, Asked::Execute | Asked::Suspend | Asked::Precompile) {
+            // what is written is written after the answer
+            let until = Instant::now() + Duration::from_millis(300);
+            while self.happened_in_all() == before && Instant::now() < until {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        self.plan("");
+        let reply = reply?;
+        assert_eq!(reply.id, FIRST_ID + number, "{asked:?} under {plan}: {reply:?}");
+        client.ping();
+        assert!(client.early_replies().is_empty(), "a second answer to {asked:?} under {plan}");
+        Some(reply.answer)
+    }
+
+    /// Nothing is under way, and nothing is held for anybody.
+    fn is_quiet(&self) {
+        let mut client = self.sidecar.connect();
+        eventually("all is quiet", SOON, || {
+            let s = client.stats();
+            let held = (s.resident_states, s.resident_state_bytes, s.arena_bytes);
+            (s.active_instances, s.suspended_instances, s.queued, held) == (0, 0, 0, (0, 0, 0))
+        });
+    }
+
+    fn names_in_shm(&self) -> usize {
+        let prefix = format!("nexus-sidecar.{}.", self.sidecar.pid());
+        let names = fs::read_dir("/dev/shm").unwrap().flatten();
+        names.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
+    }
+
+    /// Every kind of request under every plan. `loses`: whether the fault may cost the connection.
+    fn matrix(&mut self, plans: &[&str], loses: impl Fn(&str) -> bool) {
+        for asked in ALL {
+            self.ask(asked, "");
+        }
+        self.is_quiet();
+        let before = settled_counts(self.sidecar.pid());
+        let mut combinations = 0;
+        for plan in plans {
+            for asked in ALL {
+                combinations += 1;
+                match self.ask(asked, plan) {
+                    None => assert!(loses(plan), "{asked:?} under {plan} lost the connection"),
+                    Some(answer) => {
+                        let code = failure(&answer);
+                        let typed = [None, Some(ErrorCode::InternalError), Some(ErrorCode::ResourceLimit)];
+                        assert!(
+                            typed.contains(&code) || code == Some(ErrorCode::WasmError),
+                            "{asked:?} under {plan}: {answer:?}"
+                        );
+                    }
+                }
+                let after = self.ask(asked, "").expect("a connection without faults");
+                assert_eq!(failure(&after), None, "{asked:?} after {plan}: {after:?}");
+            }
+            self.is_quiet();
+            assert_eq!(settled_counts(self.sidecar.pid()), before, "descriptors, threads after {plan}");
+            assert_eq!(self.names_in_shm(), 0, "{plan}");
+            assert!(self.sidecar.is_running());
+        }
+        let happened = self.happened();
+        println!("{combinations} combinations; {happened:#?}");
+        for plan in plans {
+            let point = plan.split(':').next().unwrap();
+            assert!(happened.keys().any(|line| line.split(' ').next() == Some(point)), "{point} never happened");
+        }
+    }
+}
+
+fn hello() -> Vec<u8> {
+    use nexus_protocol::message::ClientHello;
+    use nexus_protocol::{MAGIC, ProtocolVersion};
+    let (min, max) = (ProtocolVersion(1), ProtocolVersion(1));
+    let mut frame = Vec::new();
+    let hello = ClientMessage::Hello(ClientHello { magic: MAGIC, min, max, client: "nexus-tests" });
+    hello.encode(RequestId(0), MAX_FRAME_BYTES, &mut frame).unwrap();
+    frame
+}
+
+#[test]
+fn sockets_fail_under_every_kind_of_request() {
+    let harmless =
+        ["read:error=4@1", "read:error=11@1", "read:short", "write:error=4@1", "write:error=11@1", "write:short"];
+    let fatal = ["read:error=5@1", "read:error=104@1", "write:error=32@1", "write:error=104@1"];
+    let waiting = ["wait:error=4@1", "accept:error=4@1", "accept:error=11@1"];
+    let refused = ["accept:error=12@1", "accept:error=23@1", "accept:error=24@1"];
+    let plans = [&harmless[..], &fatal, &waiting, &refused].concat();
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    stage.matrix(&plans, |plan| fatal.contains(&plan) || refused.contains(&plan));
+}
+
+#[test]
+fn memory_and_random_bytes_and_segments_fail_under_every_kind_of_request() {
+    let plans =
+        ["map:error=12@1", "discard:error=12@1", "random:error=5@1", "segment:error=24@1", "segment:error=28@1"];
+    Stage::new(&Options::new().flag("max-instances", 1)).matrix(&plans, |_| false);
+}
+
+#[test]
+fn the_cache_fails_under_every_kind_of_request() {
+    let plans = [
+        "cache-open:error=5@1",
+        "cache-open:error=24@1",
+        "cache-create:error=28@1",
+        "cache-create:error=30@1",
+        "cache-write:error=28@1",
+        "cache-write:error=5@1",
+        "cache-rename:error=28@1",
+        "cache-rename:error=30@1",
+    ];
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    stage.matrix(&plans, |_| false);
+    let failed = stage.happened();
+    assert!(failed.len() >= plans.len(), "{failed:?}");
+}
+
+#[test]
+fn what_cannot_be_parked_is_resumed_all_the_same() {
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    let mut client = stage.sidecar.connect();
+    stage.plan("pages:error=12");
+    let ids: Vec<String> = (0..5)
+        .map(|_| client.run(Run::source("return await $ext.a.b()").grant(&["ext:*"])).call().id.clone())
+        .collect();
+    eventually("it is tried", SOON, || stage.happened_in_all() > 0);
+    for (n, id) in ids.iter().enumerate() {
+        assert_eq!(client.resume(id, &json!(n)).value(), n);
+    }
+    client.still_works();
+    stage.is_quiet();
+}
+
+#[test]
+fn a_killed_run_whose_memory_stays_away_is_answered() {
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    let mut client = stage.sidecar.connect();
+    client.still_works();
+    let before = settled_counts(stage.sidecar.pid());
+    stage.plan("restore:error=12");
+    for _ in 0..5 {
+        let run = Run::source("return (3n ** 9000000n).toString().length").timeout_ms(100);
+        assert_eq!(client.run(run).code(), ErrorCode::Timeout);
+        client.still_works();
+    }
+    assert!(stage.happened_in_all() >= 5);
+    assert_eq!(settled_counts(stage.sidecar.pid()), before);
+}
+
+#[test]
+fn a_process_that_gets_no_thread_for_a_stuck_one_ends() {
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    let mut client = stage.sidecar.connect();
+    client.still_works();
+    // the threads of the start are there
+    settled_counts(stage.sidecar.pid());
+    stage.plan("host-call:hang@1,thread:error=11");
+    client.start(Run::source("$log('x')").timeout_ms(100));
+    assert_eq!(stage.sidecar.exit_code(SOON), STUCK);
+    assert!(client.is_closed());
+    assert!(stage.sidecar.stderr().contains("could not be replaced"), "{}", stage.sidecar.stderr());
+}
+
+#[test]
+fn a_sidecar_that_lacks_something_at_its_start_says_so_or_goes_without() {
+    let _w = Watchdog::seconds(120);
+    let fatal = [
+        ("memory-file:error=12", ENGINE_INIT),
+        ("map:error=12", ENGINE_INIT),
+        ("thread:error=11@1", ENGINE_INIT),
+        ("thread:error=11@3", INTERNAL),
+    ];
+    for (plan, code) in fatal {
+        let dir = TempDir::new();
+        let mut sidecar = Options::new().flag("max-instances", 2).faults(plan).listen_on(&dir.join("s.sock"));
+        assert_eq!(sidecar.exit_code(SOON), code, "{plan}: {}", sidecar.stderr());
+        assert!(sidecar.stderr().contains("os error"), "{plan}: {}", sidecar.stderr());
+    }
+    for point in ["cache-create", "cache-write", "cache-sync", "cache-rename", "cache-open"] {
+        let sidecar = Options::new().faults(&format!("{point}:error=28")).listen();
+        sidecar.connect().still_works();
+        assert!(sidecar.stderr().contains("NEXUS_FAULTS"), "{point} did not happen");
+    }
+}
