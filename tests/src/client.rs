@@ -18,6 +18,8 @@ use serde_json::Value;
 use crate::run::{Run, pack, unpack};
 
 const MAX_FRAME_BYTES: usize = 64 << 20;
+/// What an absent list of effects means.
+const EMPTY_LIST: &[u8] = &[0x90];
 /// An answer that takes longer never comes.
 const READ_LIMIT: Duration = Duration::from_secs(15);
 
@@ -28,6 +30,7 @@ pub struct Call {
     pub extension: String,
     pub method: String,
     pub args: Value,
+    pub raw_args: Vec<u8>,
 }
 
 /// A result, owned.
@@ -39,7 +42,9 @@ pub struct Segment {
     pub mutations: Value,
     pub state_version: Option<u64>,
     pub regions: Regions,
+    pub raw_mutations: Vec<u8>,
     pub events: Value,
+    pub raw_events: Vec<u8>,
     pub view_commands: Value,
     pub logs: Value,
     pub calls: Vec<Call>,
@@ -276,8 +281,11 @@ impl Client {
 
     /// Sends a resume with a value.
     pub fn start_resume(&mut self, suspension: &str, value: &Value) -> u32 {
-        let bytes = pack(value);
-        self.send(&ClientMessage::Resume(Resume::new(suspension, Resolution::Value(Some(&bytes)))))
+        self.start_resume_bytes(suspension, &pack(value))
+    }
+
+    pub fn start_resume_bytes(&mut self, suspension: &str, value: &[u8]) -> u32 {
+        self.send(&ClientMessage::Resume(Resume::new(suspension, Resolution::Value(Some(value)))))
     }
 
     #[track_caller]
@@ -447,7 +455,9 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
             mutations: list(r.state_mutations),
             state_version: r.state_version,
             regions: r.regions,
+            raw_mutations: r.state_mutations.unwrap_or(EMPTY_LIST).to_vec(),
             events: list(r.events),
+            raw_events: r.events.unwrap_or(EMPTY_LIST).to_vec(),
             view_commands: list(r.view_commands),
             logs: list(r.logs),
             calls: r
@@ -458,6 +468,7 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
                     extension: c.extension.to_owned(),
                     method: c.method.to_owned(),
                     args: loose(c.args),
+                    raw_args: c.args.to_vec(),
                 })
                 .collect(),
             error: r.error,

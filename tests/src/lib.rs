@@ -13,16 +13,26 @@ pub mod conformance;
 pub mod corpus;
 /// The vectors of `protocol/golden`.
 pub mod golden;
+/// Handlers that try to leave something behind.
+pub mod isolation;
+/// Random programs that every engine runs alike.
+pub mod javascript;
 /// Counts of what a process holds.
 pub mod leaks;
 /// Sidecars as child processes.
 pub mod process;
+/// Random programs over `$state`.
+pub mod programs;
 /// Seeded random numbers.
 pub mod rng;
 /// Execute requests in few words.
 pub mod run;
+/// A long, mixed load and what it leaves.
+pub mod soak;
 /// Directories that go when the test goes.
 pub mod temp;
+/// Random values and what JavaScript makes of them.
+pub mod values;
 /// Ends tests that hang.
 pub mod watchdog;
 

@@ -14,6 +14,9 @@ pub fn unpack(bytes: &[u8]) -> Value {
     rmp_serde::from_slice(bytes).unwrap_or_else(|e| panic!("{e}: {bytes:02x?}"))
 }
 
+/// Behind a handler: a function that nobody calls, and that makes it one whose stack is captured when it suspends.
+pub const STACK_STYLE: &str = "\nfunction stackStyle() { return $ext.any.call().answer }\n";
+
 /// One request to run a handler.
 #[derive(Clone, Debug, Default)]
 pub struct Run {
@@ -84,8 +87,13 @@ impl Run {
     }
 
     #[must_use]
-    pub fn scope(mut self, scope: &Value) -> Self {
-        self.scope = Some(pack(scope));
+    pub fn scope(self, scope: &Value) -> Self {
+        self.scope_bytes(pack(scope))
+    }
+
+    #[must_use]
+    pub fn scope_bytes(mut self, scope: Vec<u8>) -> Self {
+        self.scope = Some(scope);
         self
     }
 

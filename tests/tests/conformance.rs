@@ -1,17 +1,21 @@
 //! QuickJS-ng's own tests, run as handlers, against `handlers/conformance.txt`: which pass, and why others do not apply.
 //!
-//! The table is complete and exact: a file that it does not name fails the test, and so does a file, a
-//! function or a line that it skips although it passes.
+//! The table is complete and exact: a file that it does not name fails the test, and so does a file, a function or a line
+//! that it skips although it passes. Every file is run in both suspend styles: what a handler calls decides which, so the
+//! second time it has a function that uses an extension's answer without awaiting it, and that nobody calls.
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::message::Status;
+use nexus_protocol::message::{Status, SuspendMode};
 use nexus_tests::conformance::{self, Row, TestFile, Wanted};
+use nexus_tests::run::STACK_STYLE;
 use nexus_tests::{Client, Options, Run, Segment, Watchdog};
 
-const TIMEOUT_MS: u64 = 20_000;
+/// A few files take a second, and many more where other things run.
+const TIMEOUT_MS: u64 = 60_000;
 const MEMORY_BYTES: u64 = 128 << 20;
 /// Of files that run until they are stopped.
 const STOPPED_MS: u64 = 100;
@@ -44,11 +48,17 @@ fn check(client: &mut Client, file: &TestFile, row: &Row, assertions: &str) -> V
         let is_part = name.starts_with("fixture_") || ["assert.js", "empty.js"].contains(&name.as_str());
         return if outcome.is_ok() && !is_part { vec![format!("{name} is skipped and passes")] } else { Vec::new() };
     }
-    let mut wrong: Vec<String> = outcome.err().map(|why| format!("{name}: {why}")).into_iter().collect();
+    outcome.err().map(|why| format!("{name}: {why}")).into_iter().collect()
+}
+
+/// Parts of a file that pass although the table leaves them out.
+fn needless(client: &mut Client, file: &TestFile, row: &Row, assertions: &str) -> Vec<String> {
+    let without: Vec<&str> = row.without.keys().map(String::as_str).collect();
+    let mut wrong = Vec::new();
     for part in &without {
         let others: Vec<&str> = without.iter().filter(|other| *other != part).copied().collect();
         if run(client, file, &others, assertions).is_ok() {
-            wrong.push(format!("{name}#{part} is skipped and passes"));
+            wrong.push(format!("{}#{part} is skipped and passes", file.name));
         }
     }
     wrong
@@ -56,20 +66,34 @@ fn check(client: &mut Client, file: &TestFile, row: &Row, assertions: &str) -> V
 
 #[test]
 fn quickjs_own_tests_pass_but_for_those_that_the_table_excuses() {
-    let _w = Watchdog::seconds(150);
+    let _w = Watchdog::seconds(300);
     let directory = conformance::directory();
     let (files, assertions) = (conformance::files(&directory), conformance::assertions(&directory));
+    let styles = [(SuspendMode::Await, assertions.clone()), (SuspendMode::Stack, assertions + STACK_STYLE)];
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers/conformance.txt");
     let mut rows = conformance::table(&fs::read_to_string(table).expect("the table is there"));
     let (_sidecar, mut client) =
         Options::new().debug().flag("timeout-ms", TIMEOUT_MS).flag("memory-limit-bytes", MEMORY_BYTES).child();
+    client.stream().set_read_timeout(Some(Duration::from_millis(2 * TIMEOUT_MS))).unwrap();
     let (mut wrong, mut passed, mut skipped, mut parts) = (Vec::new(), 0, 0, 0);
     for file in &files {
         let row = rows.remove(&file.name).unwrap_or_else(|| {
             wrong.push(format!("{} is not in the table", file.name));
             Row::default()
         });
-        wrong.extend(check(&mut client, file, &row, &assertions));
+        wrong.extend(needless(&mut client, file, &row, &styles[0].1));
+        for (mode, helpers) in &styles {
+            let started = Instant::now();
+            let found = check(&mut client, file, &row, helpers);
+            wrong.extend(found.into_iter().map(|what| format!("{} style: {what}", mode.as_str())));
+            if started.elapsed() > Duration::from_secs(1) {
+                println!("{} style: {} took {:?}", mode.as_str(), file.name, started.elapsed());
+            }
+            if file.name == "test_loop.js" {
+                let (_, found) = client.check(&file.handler(&[], helpers)).expect("it compiles");
+                assert_eq!(found, *mode);
+            }
+        }
         *if row.skipped.is_some() { &mut skipped } else { &mut passed } += 1;
         parts += row.without.len();
     }

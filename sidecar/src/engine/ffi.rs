@@ -128,6 +128,15 @@ impl LinearMemory {
         if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
+    /// Pins a page, so that the kernel refuses to take it back: a reset fails there.
+    #[cfg(test)]
+    pub fn pin_page(&self, at: u32) -> io::Result<()> {
+        let from = self.range(at, 4096).map_err(io::Error::other)?;
+        // SAFETY: the range lies within the guest's memory; pinning changes nothing that a program sees.
+        let ret = unsafe { libc::mlock(from.cast(), 4096) };
+        if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// Stores one aligned word while the guest may be running.
     pub fn store_u32(&self, at: u32, value: u32) -> Result<(), OutOfBounds> {
         let to = self.range(at, 4)?;

@@ -331,3 +331,7 @@ impl From<Breach> for i32 {
         result::LIMIT
     }
 }
+
+#[cfg(test)]
+#[path = "host_tests.rs"]
+mod tests;

@@ -266,6 +266,12 @@ impl Instance {
         self.wasm.data_mut().context = Some(context);
     }
 
+    /// The guest's memory, for tests that do to it what nobody else may.
+    #[cfg(test)]
+    pub(super) fn memory_of_test(&self) -> LinearMemory {
+        self.memory()
+    }
+
     // ---- how ----
 
     /// Puts bytes where the guest can read them: into the inbox while they fit, else into memory that the guest allocates.

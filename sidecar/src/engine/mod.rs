@@ -22,6 +22,8 @@ pub mod image;
 pub mod instance;
 #[cfg(test)]
 mod instance_tests;
+#[cfg(test)]
+mod isolation_tests;
 mod keeper;
 mod load;
 pub mod park;

@@ -15,6 +15,9 @@ use crate::{toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
+/// Of each reader that is fuzzed from inside.
+const FUZZ_CASES: &str = "10000000";
+
 /// Names the sidecar to everything that starts one.
 const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
@@ -79,7 +82,40 @@ pub fn fuzz(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> 
     setup(places, stages)?;
     let sidecar = workspace::sidecar(&places.root)?;
     let words = if words.is_empty() { &["--seconds", "600"] } else { words };
-    stages.run("fuzzing", || shown(cargo_with(&places.root, &[FUZZ, words].concat()).env(SIDECAR, &sidecar)))
+    stages.run("fuzzing", || shown(cargo_with(&places.root, &[FUZZ, words].concat()).env(SIDECAR, &sidecar)))?;
+    // what only the sidecar itself can be handed
+    let mut inside = cargo_with(&places.root, &["test", "--release", "-p", "nexus-sidecar", "--lib", "hostile_bytes"]);
+    inside.env("NEXUS_FUZZ_CASES", FUZZ_CASES);
+    if let Some(seed) = words.iter().skip_while(|word| **word != "--seed").nth(1) {
+        inside.env("NEXUS_FUZZ_SEED", seed);
+    }
+    stages.run("fuzzing the inside", || shown(&mut inside))
+}
+
+/// Pairs of executions, one that leaves what it can and one that looks for it.
+const PAIRS: u64 = 10_000;
+
+/// A long load; then canaries, seen from the host and from the next execution.
+pub fn soak(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
+    setup(places, stages)?;
+    let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
+    let (only_isolation, words): (Vec<_>, Vec<_>) = words.iter().partition(|word| **word == "--isolation");
+    let mut pairs = PAIRS;
+    if only_isolation.is_empty() {
+        let soak = ["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "soak", "--"];
+        stages.run("long load", || shown(cargo_with(root, &[&soak, &*words].concat()).env(SIDECAR, &sidecar)))?;
+        pairs /= 5;
+    } else if !words.is_empty() {
+        anyhow::bail!("--isolation takes no other words");
+    }
+    let from_host = ["test", "--release", "-p", "nexus-sidecar", "--lib", "isolation_tests", "--", "--nocapture"];
+    let from_inside = ["test", "--release", "-p", "nexus-tests", "--test", "isolation", "--", "--nocapture"];
+    for (name, words) in [("traces in memory", &from_host[..]), ("traces in the realm", &from_inside[..])] {
+        let mut command = cargo_with(root, words);
+        command.env(SIDECAR, &sidecar).env("NEXUS_ISOLATION_PAIRS", pairs.to_string());
+        stages.run(name, || shown(&mut command))?;
+    }
+    Ok(())
 }
 
 /// Measures; standard output carries the figures alone.

@@ -45,6 +45,10 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  setup, then the measurements; with --json as JSON on standard output
   fuzz [--seconds N] [--seed S]
                  setup, then hostile input from a seed, for ten minutes if nothing is said
+  soak [--executions N] [--seed S] [--isolation]
+                 setup, then a long mixed load and what it leaves behind, 100,000 executions if nothing is said, and
+                 canaries: each execution's traces searched for in the whole memory after the reset; with --isolation
+                 only these, 10,000 pairs
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -74,7 +78,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| ["--json", "--quick"].contains(word)),
-        "fuzz" => true,
+        "fuzz" | "soak" => true,
         "gate" => rest.len() == 1,
         _ => rest.is_empty(),
     };
@@ -92,6 +96,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "demo" => loops::demo(&Places::open()?, stages),
         "test" => loops::test(&Places::open()?, stages),
         "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
+        "soak" => loops::soak(&Places::open()?, stages, &rest),
         "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }

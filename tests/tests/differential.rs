@@ -1,0 +1,71 @@
+//! The same programs in the sandbox and in Node: equal results, and errors of equal names.
+//!
+//! `NEXUS_PROPERTY_SEED` chooses other programs, `NEXUS_PROPERTY_CASES` how many.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use nexus_protocol::message::Status;
+use nexus_tests::{Options, Rng, Run, Watchdog, javascript};
+
+/// Reads a JSON array of function bodies, writes a JSON array of what they return.
+const NODE: &str = "
+    const AsyncFunction = (async () => {}).constructor;
+    const text = require('fs').readFileSync(0, 'utf8');
+    (async () => {
+      const out = [];
+      for (const source of JSON.parse(text)) {
+        try { out.push(await new AsyncFunction(source)()) } catch (e) { out.push('throws ' + e.name) }
+      }
+      process.stdout.write(JSON.stringify(out));
+    })()";
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+fn in_node(programs: &[String]) -> Vec<String> {
+    let mut node = Command::new("node")
+        .args(["-e", NODE])
+        .env("TZ", "UTC")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("Node is there");
+    let input = serde_json::to_vec(programs).expect("text is JSON");
+    node.stdin.take().expect("piped").write_all(&input).expect("Node reads");
+    let output = node.wait_with_output().expect("Node ends");
+    serde_json::from_slice(&output.stdout).expect("Node writes JSON")
+}
+
+#[test]
+fn programs_mean_what_they_mean_in_another_engine() {
+    let _w = Watchdog::seconds(120);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0xd1ff), number("NEXUS_PROPERTY_CASES", 1000));
+    let programs: Vec<String> =
+        (0..cases).map(|case| javascript::program(&mut Rng::new(seed ^ (case << 32)))).collect();
+    let expected = in_node(&programs);
+    assert_eq!(expected.len(), programs.len());
+    let (_sidecar, mut client) = Options::new().child();
+    let mut different = Vec::new();
+    for (case, (program, expected)) in programs.iter().zip(&expected).enumerate() {
+        let segment = client.run(Run::source(&**program));
+        let found = match (&segment.status, &segment.error) {
+            (Status::Success, _) => segment.value().as_str().unwrap_or_default().to_owned(),
+            (_, Some(error)) => format!("throws {}", error.name.as_deref().unwrap_or(error.code.as_str())),
+            (status, None) => format!("{status:?}"),
+        };
+        if found != *expected {
+            let lines = found.lines().zip(expected.lines()).find(|(found, expected)| found != expected);
+            let program = program.split("function show").next().unwrap_or_default();
+            different.push(format!("seed {seed}, case {case}: {lines:?}\n{program}"));
+        }
+    }
+    different.sort_by_key(String::len);
+    assert!(
+        different.is_empty(),
+        "{} of {cases}; the shortest:\n{}",
+        different.len(),
+        different[..different.len().min(4)].join("\n")
+    );
+}

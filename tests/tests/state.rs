@@ -1,0 +1,98 @@
+//! `$state` behaves as a plain object does, and what it records makes the old state the new one.
+//!
+//! Random programs, each on `$state` and on a plain object in its place. `NEXUS_PROPERTY_SEED` chooses other programs,
+//! `NEXUS_PROPERTY_CASES` how many; a failure names the seed and prints the program.
+
+use nexus_protocol::message::Status;
+use nexus_tests::programs::Program;
+use nexus_tests::values::{decode, encode, same};
+use nexus_tests::{Client, Options, Rng, Run, Watchdog};
+use rmpv::Value;
+
+fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
+/// A state as a client keeps it: the last of equal keys counts.
+struct State(Vec<(String, Value)>);
+
+impl State {
+    fn new(map: &Value) -> Self {
+        let mut state = Self(Vec::new());
+        for (key, value) in map.as_map().expect("a state is a map") {
+            state.set(key.as_str().expect("with strings as keys"), value.clone());
+        }
+        state
+    }
+
+    fn set(&mut self, key: &str, value: Value) {
+        match self.0.iter_mut().find(|(name, _)| name == key) {
+            Some(entry) => entry.1 = value,
+            None => self.0.push((key.to_owned(), value)),
+        }
+    }
+
+    fn apply(&mut self, mutations: &Value) {
+        for mutation in mutations.as_array().expect("a list") {
+            let key = mutation["key"].as_str().expect("a key");
+            match mutation["op"].as_str() {
+                Some("set") => self.set(key, mutation["value"].clone()),
+                Some("delete") => self.0.retain(|(name, _)| name != key),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    fn value(self) -> Value {
+        Value::Map(self.0.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    }
+}
+
+/// What is wrong, if anything.
+fn check(client: &mut Client, program: &Program) -> Option<String> {
+    let state = encode(&program.state);
+    let run = Run::source(&*program.source).state_bytes(state.clone()).args_bytes(state);
+    let mut segment = client.run(run.grant(&["state:read:*", "state:write:*", "ext:test"]));
+    let mut replayed = State::new(&program.state);
+    while segment.status == Status::Suspended {
+        replayed.apply(&decode(&segment.raw_mutations));
+        let resumed = client.start_resume_bytes(&segment.call().id, &[0xc0]);
+        segment = client.segment(resumed);
+    }
+    replayed.apply(&decode(&segment.raw_mutations));
+    if segment.status != Status::Success {
+        return Some(format!("{:?}", segment.error));
+    }
+    let value = decode(segment.raw_value());
+    let noted = |name: &str| value[name].as_array().expect("a list").clone();
+    let (on_state, on_model) = (noted("onState"), noted("onModel"));
+    for (number, (found, expected)) in on_state.iter().zip(&on_model).enumerate() {
+        if !same(found, expected) {
+            return Some(format!("operation {number} noted\n  {found}\ninstead of\n  {expected}"));
+        }
+    }
+    if on_state.len() != on_model.len() {
+        return Some(format!("{} operations on $state, {} on the plain object", on_state.len(), on_model.len()));
+    }
+    // what the handler did not touch is as the client had it, not as JavaScript would write it
+    let replayed = nexus_tests::values::through_javascript(&replayed.value());
+    (!same(&replayed, &value["data"]))
+        .then(|| format!("the mutations make\n  {replayed}\ninstead of\n  {}", value["data"]))
+}
+
+#[test]
+fn random_programs_do_to_state_what_they_do_to_a_plain_object() {
+    let _w = Watchdog::seconds(120);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0x57a7e), number("NEXUS_PROPERTY_CASES", 1500));
+    let (_sidecar, mut client) = Options::new().debug().child();
+    let mut failures = Vec::new();
+    for case in 0..cases {
+        let program = Program::random(&mut Rng::new(seed ^ (case << 32)));
+        if let Some(what) = check(&mut client, &program) {
+            let text = program.source.split("function modelOf").next().unwrap_or_default();
+            failures.push(format!("seed {seed}, case {case}: {what}\nstate {}\n{text}", program.state));
+        }
+    }
+    failures.sort_by_key(String::len);
+    assert!(failures.is_empty(), "{} of {cases} programs; the shortest:\n{}", failures.len(), failures[0]);
+}
