@@ -11,6 +11,7 @@ use std::path::PathBuf;
 
 use clap::ArgMatches;
 use clap::error::ErrorKind;
+use nexus_protocol::message::SuspendMode;
 
 use crate::config::{ConfigArgs, SETTINGS};
 
@@ -61,6 +62,8 @@ pub struct Run {
     pub args: Option<JsonSource>,
     pub scope: Option<JsonSource>,
     pub grants: Vec<String>,
+    /// How extension calls suspend, when not as the handler's text needs it.
+    pub suspend_mode: Option<SuspendMode>,
     /// Answers for extension calls.
     pub extensions: Option<JsonSource>,
     pub json: bool,
@@ -144,6 +147,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             args: sub.get_one("args").cloned(),
             scope: sub.get_one("scope").cloned(),
             grants: sub.get_many::<String>("grant").into_iter().flatten().cloned().collect(),
+            suspend_mode: sub.get_one::<String>("suspend-mode").map(|mode| match mode.as_str() {
+                "stack" => SuspendMode::Stack,
+                _ => SuspendMode::Await,
+            }),
             extensions: sub.get_one("ext").cloned(),
             json: sub.get_flag("json"),
             config: config_args(sub),
@@ -286,6 +293,8 @@ mod tests {
             "-5",
             "--scope",
             "@scope.json",
+            "--suspend-mode",
+            "stack",
             "--grant",
             "state:read:*",
             "--grant",
@@ -302,6 +311,7 @@ mod tests {
         assert_eq!(run.args, Some(JsonSource::Inline(json!(-5))));
         assert_eq!(run.scope, Some(JsonSource::File("scope.json".into())));
         assert_eq!(run.grants, ["state:read:*", "ext:http"]);
+        assert_eq!(run.suspend_mode, Some(SuspendMode::Stack));
         assert_eq!(run.extensions, Some(JsonSource::File("fix.json".into())));
         assert_eq!(run.config.flags, [("timeoutMs", "100".to_owned())]);
         assert!(run.json);

@@ -61,6 +61,9 @@ fn run() -> clap::Command {
                 .value_parser(NonEmptyStringValueParser::new())
                 .help("Capability to grant, such as state:read:*, events:emit:saved or ext:http.get; may be repeated"),
         )
+        .arg(Arg::new("suspend-mode").long("suspend-mode").value_name("MODE").value_parser(["await", "stack"]).help(
+            "Make extension calls return promises (await) or values (stack) [default: as the handler's text needs]",
+        ))
         .arg(json_source(
             "ext",
             "Answers for extension calls, by name, used up in order: {\"http.get\": [1, {\"error\": \"down\"}]}",

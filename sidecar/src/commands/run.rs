@@ -3,7 +3,7 @@
 //! It is a client like any other: it asks in messages of the protocol, so what it shows is what a client would get.
 
 use nexus_protocol::message::{
-    CallFailure, Code, Execute, ExecutionMetrics, Resolution, Resume, SegmentResult, Status,
+    CallFailure, Code, Execute, ExecutionMetrics, Resolution, Resume, SegmentResult, Status, SuspendMode,
 };
 use nexus_protocol::{Capability, ClientMessage, ErrorCode, PayloadError, SidecarMessage, WireError};
 use rmpv::Value;
@@ -26,6 +26,7 @@ pub(super) struct Inputs {
     args: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
     grants: Vec<String>,
+    suspend_mode: Option<SuspendMode>,
     fixtures: Fixtures,
 }
 
@@ -96,6 +97,7 @@ impl Inputs {
             args: run.args.as_ref().map(|json| read_payload("--args", json, max)).transpose()?,
             scope: run.scope.as_ref().map(|json| read_object_payload("--scope", json, max)).transpose()?,
             grants: run.grants.clone(),
+            suspend_mode: run.suspend_mode,
             fixtures,
         })
     }
@@ -108,6 +110,7 @@ impl Inputs {
         execute.args = self.args.as_deref();
         execute.scope = self.scope.as_deref();
         execute.capabilities = self.grants.iter().map(String::as_str).collect();
+        execute.suspend_mode = self.suspend_mode;
         execute.extensions = Some(self.fixtures.names().collect());
         let mut reply = ask(sidecar, &ClientMessage::Execute(execute))?;
         let mut segments = Vec::new();
@@ -239,6 +242,7 @@ pub(super) mod tests {
             args: None,
             scope: None,
             grants: vec!["state:read:*".to_owned()],
+            suspend_mode: None,
             extensions: extensions.map(JsonSource::Inline),
             json: false,
             config: ConfigArgs::default(),
