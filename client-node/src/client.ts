@@ -17,9 +17,10 @@ import type {
   ExecutionResult,
   HandlerCheck,
   HandlerContext,
+  PrecompileOptions,
   RuntimeStats,
 } from './types.js';
-import { checkAsyncResult, checkSource, checkTimeout, contextFields } from './validate.js';
+import { checkAsyncResult, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
 export class NexusRuntime {
   readonly #core: Core;
@@ -50,9 +51,12 @@ export class NexusRuntime {
     }
   }
 
-  /** An opaque, signed handle for `executeCompiledHandler`; never bytecode. COMPILATION_ERROR rejects. */
-  async precompileHandler(code: string): Promise<Buffer> {
-    return this.#core.precompile(code);
+  /**
+   * An opaque, signed handle for `executeCompiledHandler`; never bytecode. COMPILATION_ERROR rejects. The handle keeps its
+   * `suspendMode`: an execution that asks for the other one is INVALID_ARGUMENT.
+   */
+  async precompileHandler(code: string, options?: PrecompileOptions): Promise<Buffer> {
+    return this.#core.precompile(code, checkPrecompileOptions(options));
   }
 
   /** With a handle that the sidecar no longer knows (it restarted), the handler is compiled again, once. */

@@ -13,7 +13,7 @@ import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeRe
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readCheck, readHandle, readStats } from './results.js';
 import { Suspended } from './suspended.js';
-import type { HandlerCheck, RuntimeStats, Suspension } from './types.js';
+import type { HandlerCheck, RuntimeStats, SuspendMode, Suspension } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
 
 /** What plain and Buffer results have in common. */
@@ -81,7 +81,7 @@ export class Core {
   }
 
   #recompile(entry: NonNullable<ReturnType<Handles['find']>>): Promise<Uint8Array> {
-    entry.recompiling ??= this.#compile(entry.source)
+    entry.recompiling ??= this.#compile(entry.source, entry.suspendMode)
       .then((handle) => {
         this.#handles.replace(entry, handle);
         return handle;
@@ -92,14 +92,14 @@ export class Core {
     return entry.recompiling;
   }
 
-  async precompile(source: string, handlerName?: string): Promise<Buffer> {
-    const handle = await this.#compile(checkSource(source), handlerName);
-    this.#handles.remember(handle, source);
+  async precompile(source: string, suspendMode?: SuspendMode): Promise<Buffer> {
+    const handle = await this.#compile(checkSource(source), suspendMode);
+    this.#handles.remember(handle, source, suspendMode);
     return handle;
   }
 
-  #compile(source: string, handlerName?: string): Promise<Buffer> {
-    return this.#ask(Kind.precompile, { source, handlerName }, Kind.compiled, readHandle);
+  #compile(source: string, suspendMode: SuspendMode | undefined): Promise<Buffer> {
+    return this.#ask(Kind.precompile, { source, suspendMode }, Kind.compiled, readHandle);
   }
 
   resume<Result extends Segment>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {

@@ -3,9 +3,12 @@
  * Bounded by number and by characters; the handle used longest ago goes first.
  */
 import { MAX_REMEMBERED_HANDLES, MAX_REMEMBERED_SOURCE_CHARS } from './limits.js';
+import type { SuspendMode } from './types.js';
 
 export interface Remembered {
   source: string;
+  /** What was asked for, not what the text decided. */
+  suspendMode: SuspendMode | undefined;
   /** The handle that the present sidecar knows. */
   current: Uint8Array;
   /** One compilation at a time, however many executions ask for it. */
@@ -17,10 +20,10 @@ export class Handles {
   #chars = 0;
   #replaced = false;
 
-  remember(handle: Uint8Array, source: string): void {
+  remember(handle: Uint8Array, source: string, suspendMode?: SuspendMode): void {
     const key = keyOf(handle);
     this.#forget(key);
-    this.#entries.set(key, { source, current: handle });
+    this.#entries.set(key, { source, suspendMode, current: handle });
     this.#chars += source.length;
     for (const oldest of this.#entries.keys()) {
       if (this.#entries.size <= MAX_REMEMBERED_HANDLES && this.#chars <= MAX_REMEMBERED_SOURCE_CHARS) break;

@@ -17,8 +17,10 @@ export type {
   HandlerCheck,
   HandlerContext,
   LogRecord,
+  PrecompileOptions,
   RuntimeStats,
   StateMutation,
+  SuspendMode,
   Suspension,
   ViewCommand,
 } from './types.js';

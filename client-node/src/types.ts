@@ -1,6 +1,15 @@
 /** The shapes that callers see: contexts in, results out. Values are plain, or Buffers of MessagePack (see HandlerContext). */
 import type { NexusError } from './errors.js';
 
+/** How extension calls suspend: `'await'`, they return promises; `'stack'`, they return the values themselves, without await. */
+export type SuspendMode = 'await' | 'stack';
+
+/** What a handler is compiled for. */
+export interface PrecompileOptions {
+  /** Absent: the handler's text decides. */
+  suspendMode?: SuspendMode;
+}
+
 /** Grants and limits of one execution. */
 interface ContextBase {
   /** For logs and metrics of the sidecar. */
@@ -15,10 +24,10 @@ interface ContextBase {
   /** Refuse before running what the static check shows to lack a capability. */
   strictCapabilities?: boolean;
   /**
-   * How extension calls suspend: `'await'`, they return promises; `'stack'`, they return the values themselves, without await.
-   * Absent: the handler's text decides.
+   * Absent: the handler's text decides; stack style when a call stands where no promise is expected. A call that is returned
+   * from a function counts as promise style. A compiled handler has a mode of its own.
    */
-  suspendMode?: 'await' | 'stack';
+  suspendMode?: SuspendMode;
   /** For `Math.random` in the handler. */
   seed?: number | bigint;
 }
@@ -121,7 +130,7 @@ export type AsyncResult =
 
 export interface HandlerCheck {
   capabilities: string[];
-  suspendMode: 'await' | 'stack';
+  suspendMode: SuspendMode;
 }
 
 export interface RuntimeStats {

@@ -6,7 +6,7 @@ import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
 import { ResidentState } from './resident.js';
-import type { AsyncResult, HandlerContext } from './types.js';
+import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
 const SUSPENSION_ID = /^[0-9a-f]{32}$/;
 
@@ -59,9 +59,7 @@ export function contextFields(
   if (strictCapabilities !== undefined && typeof strictCapabilities !== 'boolean') {
     throw invalid('`strictCapabilities` is not a boolean');
   }
-  if (suspendMode !== undefined && suspendMode !== 'await' && suspendMode !== 'stack') {
-    throw invalid("`suspendMode` is neither 'await' nor 'stack'");
-  }
+  checkSuspendMode(suspendMode);
   if (seed !== undefined) checkSeed(seed);
   const resident = ResidentState.use(context.state);
   return {
@@ -79,6 +77,17 @@ export function contextFields(
     suspendMode,
     seed,
   };
+}
+
+export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
+  if (options === undefined) return undefined;
+  if (typeof options !== 'object' || options === null) throw invalid('the options are not an object');
+  checkSuspendMode(options.suspendMode);
+  return options.suspendMode;
+}
+
+function checkSuspendMode(mode: unknown): void {
+  if (mode !== undefined && mode !== 'await' && mode !== 'stack') throw invalid("`suspendMode` is neither 'await' nor 'stack'");
 }
 
 function checkName(key: string, value: unknown): void {

@@ -7,7 +7,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
-import { NexusRuntime } from '@nexus/sidecar';
+import { NexusRuntime, type NexusError } from '@nexus/sidecar';
 
 import { ALL, ended, failure, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
 
@@ -116,6 +116,39 @@ test('a handle whose sidecar has gone is compiled again, once for all who use it
     }),
   );
   assert.deepEqual(values, [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]);
+  await runtime.shutdown();
+  rmSync(cacheDir, { recursive: true, force: true });
+});
+
+test('a handler is compiled for the style asked for, and again for the same one', WATCHDOG, async () => {
+  const cacheDir = mkdtempSync(join(tmpdir(), 'nexus-cache-'));
+  const runtime = newRuntime({ cacheDir });
+  const source = 'const p = $ext.a.b(); return [p instanceof Promise, await p]';
+  const context = { capabilities: ['ext:a'] };
+  const handles = {
+    await: await runtime.precompileHandler(source, { suspendMode: 'await' }),
+    stack: await runtime.precompileHandler(source, { suspendMode: 'stack' }),
+  };
+  const values = async (mode: 'await' | 'stack'): Promise<unknown> => {
+    const first = await runtime.executeCompiledHandler(handles[mode], context);
+    assert.equal(first.status, 'suspended', `${mode}: ${first.error?.message}`);
+    return (await runtime.resumeHandler(first.suspension?.suspensionId ?? '', { success: true, value: 7 })).returnValue;
+  };
+  assert.deepEqual([await values('await'), await values('stack')], [[true, 7], [false, 7]]);
+  const other = await runtime.executeCompiledHandler(handles.stack, { ...context, suspendMode: 'await' }).then(
+    (result) => result.error,
+    (error: unknown) => error as NexusError,
+  );
+  assert.equal(other?.code, 'INVALID_ARGUMENT');
+  const unknown = { suspendMode: 'later' as 'stack' };
+  await assert.rejects(runtime.precompileHandler(source, unknown), { code: 'INVALID_ARGUMENT' });
+  const { pid } = await runtime.start();
+  process.kill(pid, 'SIGKILL');
+  await ended(pid);
+  // Without its key the next sidecar cannot know the handles.
+  rmSync(cacheDir, { recursive: true });
+  while ((await runtime.ping().catch(() => 'gone')) === 'gone');
+  assert.deepEqual([await values('await'), await values('stack')], [[true, 7], [false, 7]]);
   await runtime.shutdown();
   rmSync(cacheDir, { recursive: true, force: true });
 });

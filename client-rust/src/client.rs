@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 
-use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats};
+use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use serde::Serialize;
 
@@ -145,10 +145,19 @@ impl Client {
 
     /// [`precompile`](Self::precompile) with a name for logs and metrics.
     pub fn precompile_named(&self, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        let source = source.into();
+        self.precompile_with(source.into(), name, None)
+    }
+
+    /// [`precompile_named`](Self::precompile_named) for a given way to suspend, whatever the handler's text says. The handler
+    /// keeps it: an execution that asks for the other one is `INVALID_ARGUMENT`.
+    pub fn precompile_as(&self, mode: SuspendMode, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
+        self.precompile_with(source.into(), name, Some(mode))
+    }
+
+    fn precompile_with(&self, source: String, name: Option<String>, asked: Option<SuspendMode>) -> Call<Compiled> {
         self.begin(move |link| {
-            let pending = send_precompile(&link, &source, name.as_deref())?;
-            Ok(async move { Ok(Compiled::new(source, name, compiled(pending.await?)?)) })
+            let pending = send_precompile(&link, &source, name.as_deref(), asked)?;
+            Ok(async move { Ok(Compiled::new(source, name, asked, compiled(pending.await?)?)) })
         })
     }
 
@@ -357,8 +366,13 @@ pub(crate) fn resume_message<'a>(suspension: &'a str, resolution: &'a Resolution
     ClientMessage::Resume(Resume::new(suspension, resolution))
 }
 
-fn send_precompile(link: &Arc<Link>, source: &str, handler_name: Option<&str>) -> Result<Pending, Error> {
-    link.send(&ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode: None }))
+fn send_precompile(
+    link: &Arc<Link>,
+    source: &str,
+    handler_name: Option<&str>,
+    suspend_mode: Option<SuspendMode>,
+) -> Result<Pending, Error> {
+    link.send(&ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
 }
 
 fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context) -> Result<Pending, Error> {
@@ -386,7 +400,8 @@ pub(crate) fn start_execution(
             return answer;
         }
         let name = compiled_handler.name().or(context.label());
-        let parts = compiled(send_precompile(&link, compiled_handler.source(), name)?.await?)?;
+        let asked = compiled_handler.asked_mode();
+        let parts = compiled(send_precompile(&link, compiled_handler.source(), name, asked)?.await?)?;
         compiled_handler.replace(parts);
         let second = send_execute(&link, &handler, &context)?;
         *lock(&request_id) = second.id();

@@ -48,6 +48,8 @@ pub struct Compiled(Arc<Inner>);
 struct Inner {
     source: String,
     name: Option<String>,
+    /// The mode that was asked for, not what the text decided.
+    asked: Option<SuspendMode>,
     parts: Mutex<Arc<CompiledParts>>,
 }
 
@@ -74,8 +76,8 @@ impl From<&message::Compiled<'_>> for CompiledParts {
 }
 
 impl Compiled {
-    pub(crate) fn new(source: String, name: Option<String>, parts: CompiledParts) -> Self {
-        Self(Arc::new(Inner { source, name, parts: Mutex::new(Arc::new(parts)) }))
+    pub(crate) fn new(source: String, name: Option<String>, asked: Option<SuspendMode>, parts: CompiledParts) -> Self {
+        Self(Arc::new(Inner { source, name, asked, parts: Mutex::new(Arc::new(parts)) }))
     }
 
     /// The text that was compiled.
@@ -110,6 +112,10 @@ impl Compiled {
 
     pub(crate) fn name(&self) -> Option<&str> {
         self.0.name.as_deref()
+    }
+
+    pub(crate) fn asked_mode(&self) -> Option<SuspendMode> {
+        self.0.asked
     }
 
     pub(crate) fn parts(&self) -> Arc<CompiledParts> {

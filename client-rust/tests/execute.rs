@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nexus_client::{
-    CallError, CancelTarget, Client, Context, ErrorCode, Event, Payload, Resolution, StateMutation, Status, SuspendMode,
+    CallError, CancelTarget, Client, Compiled, Context, ErrorCode, Event, Payload, Resolution, Segment, StateMutation,
+    Status, SuspendMode,
 };
 use serde_json::{Value, json};
 use support::{client, eventually, options, scratch, watched};
@@ -91,6 +92,42 @@ fn large_values_travel_both_ways() {
         let back: Vec<BTreeMap<String, Value>> = segment.unwrap().into_result().unwrap().value().unwrap();
         assert_eq!(back.len(), 20_000);
         assert_eq!(back[19_999]["score"], 19_999);
+    });
+}
+
+#[test]
+fn a_handler_is_compiled_for_the_style_asked_for_and_again_for_the_same_one() {
+    watched(|| {
+        let cache = scratch("styles-cache");
+        let source = "const p = $ext.a.b(); return [p instanceof Promise, await p]";
+        let context = Context::new().grant("ext:a");
+        let answer = || Resolution::Value(Payload::encode(&7).unwrap());
+        let is_promise = |client: &Client, compiled: &Compiled| {
+            let first = client.execute_compiled(compiled, &context).wait().unwrap();
+            assert_eq!(first.status, Status::Suspended, "{first:?}");
+            let last = client.resume(&first.suspensions[0].id, answer()).wait().unwrap().into_result().unwrap();
+            let (is_promise, value) = last.value::<(bool, u32)>().unwrap();
+            assert_eq!(value, 7);
+            is_promise
+        };
+        let first = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let compiled = [SuspendMode::Await, SuspendMode::Stack].map(|mode| {
+            let compiled = first.precompile_as(mode, source, None).wait().unwrap();
+            assert_eq!(compiled.suspend_mode(), mode);
+            compiled
+        });
+        assert_eq!([is_promise(&first, &compiled[0]), is_promise(&first, &compiled[1])], [true, false]);
+        let other = context.clone().suspend_mode(SuspendMode::Await);
+        let refused = first.execute_compiled(&compiled[1], &other).wait().and_then(Segment::into_result);
+        assert_eq!(refused.unwrap_err().code(), ErrorCode::InvalidArgument);
+        first.shutdown().wait().unwrap();
+        for entry in std::fs::read_dir(&cache).unwrap().map(Result::unwrap) {
+            if entry.path().extension().is_some_and(|extension| extension == "qjsc") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        let second = Client::spawn(options().cache_dir(&cache)).unwrap();
+        assert_eq!([is_promise(&second, &compiled[0]), is_promise(&second, &compiled[1])], [true, false]);
     });
 }
 
