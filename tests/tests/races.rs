@@ -41,7 +41,8 @@ fn of_resumes_that_race_on_their_connection_exactly_one_wins() {
 fn a_stranger_never_wins_against_the_owner() {
     let races = trials(1000);
     let _w = Watchdog::seconds(60 + races as u64 / 20);
-    let sidecar = Options::new().flag("max-instances", 4).listen();
+    let options = Options::new().flag("max-instances", 4).flag("suspension-timeout-ms", 600_000);
+    let sidecar = options.flag("max-suspended", races).listen();
     let mut owner = sidecar.connect();
     let ids: Vec<String> = (0..races).map(|n| suspended(&mut owner, n)).collect();
     let start = Barrier::new(2);
