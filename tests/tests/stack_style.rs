@@ -32,7 +32,6 @@ fn suspension_error(segment: &Segment) -> WireError {
     assert_eq!(segment.code(), ErrorCode::SuspensionError, "{segment:?}");
     segment.error().clone()
 }
-// For tests/tests/suspend.rs once calls without await suspend the stack (CONTRACT 5). Written against the harness of tests/.
 
 /// Runs to the end; every call is answered with ten times its first argument.
 #[track_caller]
@@ -126,6 +125,29 @@ fn a_loop_after_a_resumed_stack_is_stopped_at_the_deadline() {
     {
         let first = client.run(calling(source).timeout_ms(100));
         assert_eq!(client.resume(&first.call().id, &json!(1)).code(), ErrorCode::Timeout, "{source}");
+        client.still_works();
+    }
+}
+
+#[test]
+fn a_getter_of_an_error_that_calls_an_extension_is_not_waited_for() {
+    let (_w, _s, mut client) = listening(&Options::new().debug());
+    let getter = "get() { return $ext.a.b(2).x }";
+    let cases = [
+        format!("const e = new Error('original'); Object.defineProperty(e, 'p', {{ enumerable: true, {getter} }});"),
+        format!("const e = new Error('original'); Object.defineProperty(e, 'cause', {{ {getter} }});"),
+        format!("const e = new Error('original'); Object.defineProperty(e, 'stack', {{ {getter} }});"),
+        format!("const e = new Error('original'); Object.defineProperty(e, 'name', {{ {getter} }});"),
+    ];
+    for error in cases {
+        // the first call makes it stack style, and shows that the style works there
+        let source = format!("const r = $ext.a.b(1); if (r.none) return r;\n{error}\nthrow e");
+        let first = suspended(&mut client, &source);
+        assert_eq!(first.call().args, json!([1]), "{error}");
+        let ended = client.resume(&first.call().id, &json!(5));
+        assert_eq!((ended.status, ended.code()), (Status::Error, ErrorCode::ExecutionError), "{error}: {ended:?}");
+        assert_eq!(ended.error().message, "original", "{error}");
+        assert_eq!(client.stats().suspended_instances, 0, "{error}");
         client.still_works();
     }
 }
