@@ -41,6 +41,11 @@ impl TempDir {
         self.0.join("cache")
     }
 
+    /// What serving sidecars said.
+    fn log(&self) -> PathBuf {
+        self.0.join("log")
+    }
+
     fn entries(&self) -> Vec<PathBuf> {
         let Ok(files) = fs::read_dir(self.cache()) else { return Vec::new() };
         files.map(|f| f.unwrap().path()).filter(|p| p.extension().is_some_and(|e| e == "qjsc")).collect()
@@ -158,7 +163,8 @@ struct Serving {
 impl Serving {
     fn start(dir: &TempDir) -> Self {
         let socket = dir.0.join("s");
-        let child = sidecar(&dir.cache()).arg("serve").arg("--listen").arg(&socket).spawn().unwrap();
+        let log = fs::File::options().create(true).append(true).open(dir.log()).unwrap();
+        let child = sidecar(&dir.cache()).arg("serve").arg("--listen").arg(&socket).stderr(log).spawn().unwrap();
         let mut stream = None;
         wait_until("start", || {
             stream = UnixStream::connect(&socket).ok();
@@ -289,4 +295,103 @@ fn a_sidecar_that_is_killed_while_it_writes_leaves_no_torn_entry() {
         }
     }
     assert_eq!((found, last.metric("nexus_cache_rejected_total").as_str()), (written, "0"));
+}
+
+/// A file system of its own in place of the cache's directory. Unmounted when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    /// None, said aloud, where this process may not mount.
+    fn new(dir: &TempDir, options: &str) -> Option<Self> {
+        DirBuilder::new().mode(0o700).create(dir.cache()).unwrap();
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "none"]).arg(dir.cache()).output();
+        match mounted {
+            Ok(output) if output.status.success() => Some(Self(dir.cache())),
+            other => {
+                eprintln!("not tested, for this process cannot mount a file system: {other:?}");
+                None
+            }
+        }
+    }
+
+    fn make_read_only(&self) {
+        assert!(Command::new("mount").args(["-o", "remount,ro"]).arg(&self.0).status().unwrap().success());
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Handlers with constants of their own: each entry takes a few pages.
+fn large(n: usize) -> String {
+    format!("return {n} // {}", "x".repeat(20_000))
+}
+
+/// All run, in memory, and of the disk there is one word.
+fn runs_from_memory_with_one_warning(dir: &TempDir, serving: &mut Serving, warning: &str) {
+    for n in 0..20 {
+        let (handle, cache_hit) = serving.precompile(&large(n));
+        assert!(!cache_hit);
+        assert_eq!(serving.execute(&handle), Ok(vec![u8::try_from(n).unwrap()]));
+        assert_eq!(serving.precompile(&large(n)), (handle, true));
+    }
+    let log = || fs::read_to_string(dir.log()).unwrap();
+    wait_until("the warning", || log().contains(warning));
+    assert_eq!(log().matches("the cache in").count(), 1, "{}", log());
+    assert_eq!(serving.metric("nexus_cache_rejected_total"), "0");
+}
+
+#[test]
+fn on_a_full_disk_handlers_are_kept_in_memory() {
+    let dir = TempDir::new();
+    let Some(_mounted) = Mounted::new(&dir, "size=64k,mode=0700") else { return };
+    let written = {
+        let mut serving = Serving::start(&dir);
+        runs_from_memory_with_one_warning(&dir, &mut serving, "cannot write the cache in");
+        dir.entries().len()
+    };
+    assert!((1..4).contains(&written), "{written} entries in 64 KiB");
+    assert!(fs::read_dir(dir.cache()).unwrap().all(|f| !f.unwrap().file_name().to_string_lossy().ends_with(".tmp")));
+    // what was written is whole, and the next sidecar has use of it
+    let mut next = Serving::start(&dir);
+    let hits = (0..20).filter(|n| next.precompile(&large(*n)).1).count();
+    assert_eq!((hits, next.metric("nexus_cache_rejected_total").as_str()), (written, "0"));
+}
+
+#[test]
+fn a_disk_without_room_for_the_key_is_no_cache() {
+    let dir = TempDir::new();
+    let Some(mounted) = Mounted::new(&dir, "size=4k,mode=0700") else { return };
+    fs::write(mounted.0.join("other"), [1; 4096]).unwrap();
+    let file = dir.file("h.js", "return 7");
+    let (ran, log) = run(&file, &dir.cache());
+    assert_eq!(ran["value"], 7);
+    assert_eq!((log.matches("kept in memory only").count(), log.lines().count()), (1, 1), "{log}");
+}
+
+#[test]
+fn a_read_only_directory_is_read_and_never_written() {
+    let dir = TempDir::new();
+    let Some(mounted) = Mounted::new(&dir, "size=1m,mode=0700") else { return };
+    let file = dir.file("h.js", "return 7");
+    assert_eq!(run(&file, &dir.cache()).1, "");
+    mounted.make_read_only();
+    assert_eq!(run(&file, &dir.cache()).0["metrics"]["cacheHit"], true);
+    let mut serving = Serving::start(&dir);
+    runs_from_memory_with_one_warning(&dir, &mut serving, "cannot write the cache in");
+    assert_eq!(dir.entries().len(), 1);
+    drop(serving);
+    // and without a key there, nothing is believed
+    let empty = TempDir::new();
+    let Some(mounted) = Mounted::new(&empty, "size=1m,mode=0700") else { return };
+    mounted.make_read_only();
+    let (ran, log) = run(&file, &empty.cache());
+    assert_eq!(
+        (&ran["value"], log.matches("kept in memory only").count(), log.lines().count()),
+        (&7.into(), 1, 1),
+        "{log}"
+    );
 }
