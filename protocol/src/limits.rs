@@ -215,7 +215,7 @@ pub const MAX_NAME_BYTES: usize = 1024;
 /// Random bytes of one call: what the Web's `getRandomValues` allows.
 pub const MAX_RANDOM_BYTES: usize = 65_536;
 
-/// Missing capabilities of one execution that are logged one by one; all are counted.
+/// Missing capabilities of one segment that are logged one by one; all are counted.
 pub const MAX_LOGGED_VIOLATIONS: usize = 16;
 
 // ---- The kill ladder: how a run that has to end is ended ---------------------------------------------------------

@@ -200,7 +200,7 @@ impl Runtime {
         let mut totals = Totals::queued(queued);
         let (report, progress) = match self.begin(request, state, &mut totals, register) {
             Ok(begun) => begun,
-            Err(error) => (totals.failure(error), Progress::Finished(None)),
+            Err(error) => (refused(&totals, error), Progress::Finished(None)),
         };
         (self.observed(report), progress)
     }
@@ -307,7 +307,7 @@ impl Runtime {
             host_calls: &report.new_host_calls,
             error: report.error.as_ref().map(|e| e.code),
             memory_peak_bytes: report.memory_peak_bytes(),
-            capability_violations: report.violations.len() as u32,
+            capability_violations: report.denials,
         });
         report.error = report.error.take().map(|e| self.public(e));
         report
@@ -360,6 +360,15 @@ impl Runtime {
     pub fn prometheus(&self, load: Load) -> String {
         self.observer.prometheus(&self.snapshot(load))
     }
+}
+
+/// The strict check's refusal is a violation like one of a handler that runs.
+fn refused(totals: &Totals, error: WireError) -> Report {
+    let missing = error.capability.as_deref().map(str::to_owned);
+    let mut report = totals.failure(error);
+    report.denials = u32::from(missing.is_some());
+    report.violations.extend(missing);
+    report
 }
 
 /// The static check: a need that is certain and not granted ends the execution before it begins.

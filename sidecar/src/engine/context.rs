@@ -69,8 +69,10 @@ pub struct Context {
     pub limits: ExecutionLimits,
     /// The first limit that was reached.
     pub breach: Option<Breach>,
-    /// Tokens of capabilities that were missing.
+    /// Tokens of capabilities that were missing in this segment, the first of them.
     pub violations: Vec<String>,
+    /// How many there were.
+    pub denials: u32,
     /// Calls made in this segment.
     pub new_calls: Vec<NewCall>,
     calls: u32,
@@ -99,6 +101,7 @@ impl Context {
             limits,
             breach: None,
             violations: Vec::new(),
+            denials: 0,
             new_calls: Vec::new(),
             calls: 0,
             counts: [0; HOST_CALLS.len()],
@@ -180,6 +183,7 @@ impl Context {
     /// Notes a missing capability; the answer to the guest.
     pub fn deny(&mut self, token: String) -> Result<i32, i32> {
         log::debug!("capability violation: {token}");
+        self.denials = self.denials.saturating_add(1);
         if self.violations.len() < MAX_LOGGED_VIOLATIONS {
             self.violations.push(token);
         }

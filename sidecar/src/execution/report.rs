@@ -77,6 +77,7 @@ impl Totals {
             report.host_calls = context.host_calls().collect();
             report.new_host_calls = context.new_host_calls();
             report.violations = std::mem::take(&mut context.violations);
+            report.denials = std::mem::take(&mut context.denials);
         }
         report
     }
@@ -105,8 +106,10 @@ pub struct Report {
     pub host_calls: Vec<(&'static str, u64)>,
     /// Of this segment: place in the table of host calls, and count.
     pub new_host_calls: Vec<(u8, u32)>,
-    /// Capabilities that were missing in this segment.
+    /// Capabilities that were missing in this segment, the first of them.
     pub violations: Vec<String>,
+    /// How many there were.
+    pub denials: u32,
 }
 
 impl Report {
@@ -123,6 +126,7 @@ impl Report {
             host_calls: Vec::new(),
             new_host_calls: Vec::new(),
             violations: Vec::new(),
+            denials: 0,
         }
     }
 
