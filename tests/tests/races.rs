@@ -67,7 +67,7 @@ fn a_stranger_never_wins_against_the_owner() {
 fn guesses_hit_nothing() {
     let guesses = trials(1000) * 100;
     let _w = Watchdog::seconds(60 + guesses as u64 / 500);
-    let sidecar = Options::new().flag("max-instances", 4).listen();
+    let sidecar = Options::new().flag("max-instances", 4).flag("suspension-timeout-ms", 600_000).listen();
     let mut owner = sidecar.connect();
     let ids: Vec<String> = (0..100).map(|n| suspended(&mut owner, n)).collect();
     let (mut stranger, mut rng) = (sidecar.connect(), Rng::new(0x9e55));
