@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{MAX_RETIRED_THREADS, PROCESS_GRACE_MS, RETIRE_GRACE_MS};
+use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
 use nix::sys::signal::Signal;
@@ -41,6 +41,10 @@ fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
     let segment = client.run(Run::source("$log('x'); return 1").timeout_ms(100));
     assert_eq!(segment.code(), ErrorCode::Timeout);
     assert!(started.elapsed() < Duration::from_millis(100) + LATE, "{:?}", started.elapsed());
+    let context = |key: &str| segment.error().context.get(key).cloned();
+    assert_eq!(context("resource"), Some(ContextValue::Text("timeoutMs".into())));
+    assert_eq!(context("limit"), Some(ContextValue::Number(100)));
+    assert!(matches!(context("count"), Some(ContextValue::Number(n)) if n >= 100), "{:?}", segment.error());
     // the only instance was with the thread that is gone
     for _ in 0..20 {
         client.still_works();
@@ -89,6 +93,21 @@ fn a_thread_that_comes_back_leaves_nothing_behind() {
     assert_eq!(settled_counts(sidecar.pid()), before, "descriptors, threads");
     let stats = client.stats();
     assert_eq!((stats.active_instances, stats.queued), (0, 0));
+}
+
+#[test]
+fn a_run_that_comes_back_after_its_timeout_was_answered_writes_no_resident_state() {
+    let (_w, _s, mut client) = start("host-call:sleep=3500@2", 2);
+    let id = client.create_state(&json!({"n": 1}));
+    let write = |source: &str| Run::source(source).resident(&id).grant(&["state:read:*", "state:write:*"]);
+    let segment = client.run(write("$state.n = 2; $log('x'); $state.n = 3; return 1").timeout_ms(100));
+    assert_eq!(segment.code(), ErrorCode::Timeout);
+    assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
+    assert_eq!(client.snapshot_state(&id, None).unwrap(), (1, json!({"n": 1})));
+    eventually("the thread comes back", Duration::from_secs(20), || metric(&mut client, "nexus_retired_threads") == 0);
+    assert_eq!(client.snapshot_state(&id, None).unwrap(), (1, json!({"n": 1})));
+    assert_eq!(client.run(write("$state.n += 10; return $state.n")).value(), 11);
+    no_answer_is_left(&mut client);
 }
 
 #[test]

@@ -14,7 +14,7 @@
 //! Whoever owns the running thread asks `overdue` whether both steps were in vain, and gives the thread up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{KILL_GRACE_MS, RETIRE_GRACE_MS};
@@ -49,6 +49,11 @@ const WATCHDOG: u8 = 3;
 const KILLED: u8 = 4;
 const GONE: u8 = 5;
 
+// whose the outcome of a run is: decided once, by whoever comes first
+const OPEN: u8 = 0;
+const CLAIMED: u8 = 1;
+const GIVEN_UP: u8 = 2;
+
 const NO_DEADLINE: u64 = u64::MAX;
 
 /// Monotonic time in microseconds since `epoch`.
@@ -77,7 +82,7 @@ pub struct RunControl {
     due_since: AtomicU64,
     interrupted_at: AtomicU64,
     interrupt_word: AtomicU32,
-    given_up: AtomicBool,
+    fate: AtomicU8,
     memory: LinearMemory,
 }
 
@@ -92,7 +97,7 @@ impl RunControl {
             due_since: AtomicU64::new(NO_DEADLINE),
             interrupted_at: AtomicU64::new(NO_DEADLINE),
             interrupt_word: AtomicU32::new(interrupt_word),
-            given_up: AtomicBool::new(false),
+            fate: AtomicU8::new(OPEN),
             memory,
         })
     }
@@ -102,6 +107,7 @@ impl RunControl {
     /// From here on a `stop` means the next run, or the one in progress. Whoever may stop it learns of it after this.
     pub fn arm(&self) {
         self.cause.store(0, Ordering::SeqCst);
+        self.fate.store(OPEN, Ordering::Release);
     }
 
     /// The guest is about to run. A stop since `arm` still counts.
@@ -133,6 +139,13 @@ impl RunControl {
         }
     }
 
+    /// What the run has done counts from here on, unless it was given up before: then its request is answered already, and
+    /// nothing of it may become visible.
+    pub fn claim(&self) -> bool {
+        let fate = self.fate.compare_exchange(OPEN, CLAIMED, Ordering::AcqRel, Ordering::Acquire);
+        !matches!(fate, Err(GIVEN_UP))
+    }
+
     /// A host call begins. None: the memory is gone, return at once and touch nothing.
     pub fn enter_host(&self) -> Option<HostCallGuard<'_>> {
         // lazily: a guard that is made only to be dropped would set the state back to Running
@@ -158,9 +171,11 @@ impl RunControl {
         self.deadline.store(0, Ordering::SeqCst);
     }
 
-    /// Its thread was replaced: whatever becomes of it, nobody waits for it any more.
-    pub fn give_up(&self) {
-        self.given_up.store(true, Ordering::Release);
+    /// Its thread is replaced: whatever becomes of it, nobody waits for it any more. False: it has ended by now, and what it
+    /// did counts.
+    pub fn give_up(&self) -> bool {
+        let fate = self.fate.compare_exchange(OPEN, GIVEN_UP, Ordering::AcqRel, Ordering::Acquire);
+        !matches!(fate, Err(CLAIMED))
     }
 
     /// What the instance holds of memory at this moment. Slow: it asks the kernel for each page.
@@ -175,7 +190,9 @@ impl RunControl {
         // a deadline of 0 means "now", and does not say since when
         let Some(end) = ends.into_iter().find(|at| *at != NO_DEADLINE && *at != 0) else { return false };
         let late = end.saturating_add(u64::try_from(by.as_micros()).unwrap_or(u64::MAX));
-        !matches!(state, IDLE | GONE) && !self.given_up.load(Ordering::Acquire) && micros_since(self.epoch, now) > late
+        !matches!(state, IDLE | GONE)
+            && self.fate.load(Ordering::Acquire) != GIVEN_UP
+            && micros_since(self.epoch, now) > late
     }
 
     /// One look of the watchdog. True while something runs.

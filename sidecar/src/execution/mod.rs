@@ -16,7 +16,7 @@ use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 
 pub use report::{Report, Totals};
-pub use request::{Input, StateSource, not_a_payload, prepare};
+pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
 
 use crate::cache::Handler;
 use crate::engine::context::{Context, NewCall};
@@ -119,6 +119,11 @@ impl Execution {
 
     pub fn outstanding(&self) -> &[Outstanding] {
         &self.account.outstanding
+    }
+
+    /// The time that it has for all its segments, and what it used up of it.
+    pub fn budget(&self) -> (Option<Duration>, Duration) {
+        (self.account.totals.timeout, self.account.totals.spent())
     }
 
     /// Which kind of instance it needs.
@@ -236,7 +241,10 @@ impl Account {
 
     fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
         // before the report, which tells of the mutations, and before the answer, after which the client counts on them
-        let settled = instance.context_mut().map_or(Ok(None), Context::settle_state);
+        let settled = match instance.control().claim() {
+            true => instance.context_mut().map_or(Ok(None), Context::settle_state),
+            false => Err(cancelled()),
+        };
         let mut report = self.totals.report(&mut instance);
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
@@ -289,10 +297,16 @@ fn timed_out(totals: &Totals) -> Report {
 
 fn timeout_error(totals: &Totals) -> WireError {
     let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
-    WireError::new(ErrorCode::Timeout, format!("the execution used up its {ms} ms"))
-        .with_context_text("resource", "timeoutMs")
-        .with_context_number("limit", ms)
-        .with_context_number("count", totals.spent().as_millis() as u64)
+    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+}
+
+/// A timeout in these words. No limit: it is not known.
+pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> WireError {
+    let mut error = WireError::new(ErrorCode::Timeout, message).with_context_text("resource", "timeoutMs");
+    if let Some(limit) = limit {
+        error = error.with_context_number("limit", limit.as_millis() as u64);
+    }
+    error.with_context_number("count", spent.as_millis() as u64)
 }
 
 /// The error of an execution that needs `count` bytes of memory.

@@ -98,7 +98,7 @@ fn request_bytes(request: &Execute<'_>) -> u64 {
 }
 
 /// The smaller of the two; 0 means: none (configured), the configured one (asked for).
-fn narrow_timeout(configured_ms: u64, asked_ms: Option<u64>) -> Option<Duration> {
+pub fn narrow_timeout(configured_ms: u64, asked_ms: Option<u64>) -> Option<Duration> {
     let ms = match (configured_ms, asked_ms.unwrap_or(0)) {
         (configured, 0) => configured,
         (0, asked) => asked,

@@ -41,6 +41,10 @@ pub struct Work {
     pub enqueued: Instant,
     taken: Instant,
     control: Option<Arc<RunControl>>,
+    /// The time that its execution has in all.
+    pub timeout: Option<Duration>,
+    /// What of it was used up before this request.
+    pub spent: Duration,
     /// The suspended execution that it resumes, by the key of the hub.
     pub execution: Option<u64>,
 }
@@ -55,6 +59,8 @@ impl Work {
             enqueued: job.enqueued,
             taken: now,
             control: None,
+            timeout: None,
+            spent: Duration::ZERO,
             execution: None,
         }
     }
@@ -116,10 +122,10 @@ impl Crew {
         }
     }
 
-    /// The guest that the worker is about to run.
-    pub fn runs(&mut self, id: WorkerId, control: &Arc<RunControl>) {
+    /// The guest that the worker is about to run, the time that its execution has, and what of it was used up before.
+    pub fn runs(&mut self, id: WorkerId, control: &Arc<RunControl>, (timeout, spent): (Option<Duration>, Duration)) {
         if let Some(Worker::Working(work)) = self.get(id) {
-            work.control = Some(control.clone());
+            (work.control, work.timeout, work.spent) = (Some(control.clone()), timeout, spent);
         }
     }
 
@@ -162,16 +168,15 @@ impl Crew {
         }
     }
 
-    /// Gives a worker up. None: it was not at work.
-    pub fn retire(&mut self, id: WorkerId) -> Option<Work> {
+    /// Gives a worker up. None: it is not at work, or its guest has ended at the last moment.
+    pub fn retire(&mut self, id: WorkerId, why: Stuck) -> Option<Work> {
         let worker = self.get(id)?;
-        if !matches!(worker, Worker::Working(_)) {
+        let Worker::Working(work) = worker else { return None };
+        let ended = work.control.as_ref().is_some_and(|control| !control.give_up());
+        if ended && matches!(why, Stuck::InGuest(_)) {
             return None;
         }
         let Worker::Working(work) = std::mem::replace(worker, Worker::Retired) else { return None };
-        if let Some(control) = &work.control {
-            control.give_up();
-        }
         self.retired += 1;
         self.retired_total += 1;
         Some(work)

@@ -59,7 +59,7 @@ impl Server {
             self.give_up("no worker is left that could look after the connections");
         }
         while let Some((worker, why)) = state.crew.stuck(now) {
-            let Some(work) = state.crew.retire(worker) else { break };
+            let Some(work) = state.crew.retire(worker, why) else { break };
             state.hub.finish(work.session, work.id);
             // it counted since it took its job
             state.holding -= 1;
@@ -86,15 +86,17 @@ impl Server {
         );
         let error = match why {
             Stuck::InGuest(StopCause::Cancelled) => execution::cancelled(),
-            Stuck::InGuest(StopCause::Deadline) => WireError::new(
-                ErrorCode::Timeout,
-                "the execution did not end when its time was used up; its thread was given up",
+            Stuck::InGuest(StopCause::Deadline) => execution::of_time(
+                "the execution did not end when its time was used up; its thread was given up".into(),
+                work.timeout,
+                work.spent + waited,
             ),
             Stuck::InHost => {
                 WireError::new(ErrorCode::WasmError, "the request got stuck in the sidecar; its thread was given up")
+                    .with_context_number("count", waited.as_millis() as u64)
             }
         };
-        let error = error.with_context_text("stage", "retired").with_context_number("count", waited.as_millis() as u64);
+        let error = error.with_context_text("stage", "retired");
         self.runtime.observer.record_error(error.code);
         if let Err(e) = self.start_worker() {
             log::error!("cannot start another worker: {e}");

@@ -206,15 +206,20 @@ impl Server {
             }
         };
         let (session, id) = (job.session, job.id);
+        let timeout = match &envelope.message {
+            ClientMessage::Execute(request) => {
+                execution::narrow_timeout(self.runtime.config.timeout_ms, request.timeout_ms)
+            }
+            _ => self.compile_timeout(),
+        };
         let mut register = |control: &Arc<RunControl>| {
             let mut state = self.lock();
             if state.crew.is_retired(worker) {
-                control.arm();
-                control.stop(StopCause::Cancelled);
+                end_at_once(control);
                 return;
             }
             state.hub.register(session, id, control);
-            state.crew.runs(worker, control);
+            state.crew.runs(worker, control, (timeout, Duration::ZERO));
         };
         match envelope.message {
             ClientMessage::Execute(request) => self.execute(answering, &job, request, queued, &mut register),
@@ -338,15 +343,15 @@ impl Server {
             (_, Taken::Unknown(_)) => self.refuse_resume(answering, id, queued),
             (suspension, Taken::Run { key, execution }) => {
                 self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
+                let budget = execution.budget();
                 let mut register = |control: &Arc<RunControl>| {
                     let mut state = self.lock();
                     if state.crew.is_retired(worker) {
-                        control.arm();
-                        control.stop(StopCause::Cancelled);
+                        end_at_once(control);
                         return;
                     }
                     state.hub.register_resumed(key, session, id, control);
-                    state.crew.runs(worker, control);
+                    state.crew.runs(worker, control, budget);
                 };
                 let (mut report, progress) =
                     self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
@@ -443,6 +448,13 @@ impl Server {
             answering.connection.append(|out, max| report.encode(id, max, out));
         }
     }
+}
+
+/// For a guest that a worker is about to run although it was given up: what it does counts for nothing.
+fn end_at_once(control: &RunControl) {
+    control.arm();
+    control.give_up();
+    control.stop(StopCause::Cancelled);
 }
 
 /// Where an answer goes, and who gives it.
