@@ -76,7 +76,11 @@ impl Given {
                 .map_while(Result::ok)
                 .map(|(key, value)| Entry { key: place(key.as_bytes()), value: place(value) })
                 .collect();
-            entries.sort_by(|a, b| self.bytes[range(&a.key)].cmp(&self.bytes[range(&b.key)]));
+            // in place; of equal keys the last one stays the last
+            entries.sort_unstable_by(|a, b| {
+                let keys = self.bytes[range(&a.key)].cmp(&self.bytes[range(&b.key)]);
+                keys.then(a.key.start.cmp(&b.key.start))
+            });
             self.index = Some(entries);
         }
         self.index.as_deref().unwrap_or_default()
