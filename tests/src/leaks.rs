@@ -47,6 +47,16 @@ pub fn private_bytes(pid: u32) -> u64 {
     field_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
 }
 
+/// The most that the process had at once since its start, or since it was forgotten.
+pub fn peak_rss_bytes(pid: u32) -> u64 {
+    field_kib(pid, "status", "VmHWM:") << 10
+}
+
+/// Begins a new peak at what the process has now.
+pub fn forget_peak_rss(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+}
+
 fn field_kib(pid: u32, file: &str, field: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     let line = text.lines().find(|line| line.starts_with(field)).unwrap_or_default();

@@ -12,6 +12,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
@@ -20,6 +21,9 @@ use crate::temp::TempDir;
 
 /// Longer than any start on a loaded machine.
 const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// One page.
+const SMALLEST_PIPE: i32 = 4096;
 
 /// Children that a watchdog has to end.
 static LIVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -72,12 +76,18 @@ fn command_of(program: &Path, cache: &Path) -> Command {
     command
 }
 
+/// Whether a sidecar with faults was built.
+pub fn has_faults() -> bool {
+    binary().with_file_name("nexus-sidecar-faults").is_file()
+}
+
 /// How a sidecar is started: flags of `serve`, and environment.
 #[derive(Clone, Debug, Default)]
 pub struct Options {
     flags: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
     faults: bool,
+    unread_stderr: bool,
 }
 
 impl Options {
@@ -106,6 +116,13 @@ impl Options {
         self.env("NEXUS_FAULTS", plan)
     }
 
+    /// Nobody reads what it writes to stderr, which is the smallest of pipes.
+    #[must_use]
+    pub fn unread_stderr(mut self) -> Self {
+        self.unread_stderr = true;
+        self
+    }
+
     #[must_use]
     pub fn debug(self) -> Self {
         self.flag("debug", true)
@@ -128,7 +145,7 @@ impl Options {
     fn start_on(&self, path: &Path, dir: TempDir) -> Sidecar {
         let mut command = self.command(dir.path());
         command.arg("--listen").arg(path).args(&self.flags);
-        Sidecar::start(command, dir, Some(path.to_owned()))
+        Sidecar::start(command, dir, Some(path.to_owned()), self.unread_stderr)
     }
 
     /// A child that serves one inherited socket, with the other end of it, hello done.
@@ -147,7 +164,7 @@ impl Options {
         command.args(["--fd", "3"]).args(&self.flags);
         let mapping = FdMapping { parent_fd: OwnedFd::from(theirs), child_fd: 3 };
         command.fd_mappings(vec![mapping]).expect("one mapping cannot collide");
-        (Sidecar::start(command, dir, None), ours)
+        (Sidecar::start(command, dir, None, self.unread_stderr), ours)
     }
 
     fn command(&self, cache: &Path) -> Command {
@@ -171,15 +188,28 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    fn start(mut command: Command, dir: TempDir, path: Option<PathBuf>) -> Self {
+    fn start(mut command: Command, dir: TempDir, path: Option<PathBuf>, unread_stderr: bool) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the sidecar can be spawned");
         // the mapped descriptors belong to the command; ours must not keep the child's socket open
         drop(command);
         locked(&LIVING).push(child.id());
         let (stdout, out) = collect(child.stdout.take().expect("piped"));
-        let (stderr, err) = collect(child.stderr.take().expect("piped"));
-        Self { child, ended: None, path, stdout, stderr, readers: vec![out, err], dir }
+        let mut sidecar = Self { child, ended: None, path, stdout, stderr: Arc::default(), readers: vec![out], dir };
+        if unread_stderr {
+            let stderr = sidecar.child.stderr.as_ref().expect("piped");
+            fcntl(stderr, FcntlArg::F_SETPIPE_SZ(SMALLEST_PIPE)).expect("a pipe can be small");
+        } else {
+            sidecar.read_stderr();
+        }
+        sidecar
+    }
+
+    /// Begins to read what was left unread.
+    pub fn read_stderr(&mut self) {
+        let (stderr, reader) = collect(self.child.stderr.take().expect("not read yet"));
+        self.stderr = stderr;
+        self.readers.push(reader);
     }
 
     pub fn pid(&self) -> u32 {

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::{ContextValue, ErrorCode};
+use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes};
 use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog};
 use serde_json::{Value, json};
 
@@ -385,4 +386,94 @@ fn at_both_bounds_of_the_stack_overflow_is_a_range_error_that_can_be_caught() {
         }
         assert!(sidecar.is_running());
     }
+}
+
+// ---- what a peer may cost ----
+
+#[test]
+fn a_reader_that_does_not_read_stderr_holds_nobody_up() {
+    let _w = Watchdog::seconds(120);
+    let (mut sidecar, mut client) = Options::new().unread_stderr().flag("log", "debug").child();
+    // each of these writes a record
+    let noisy = Run::source("try { $state.k = 1 } catch {} return 7");
+    let started = Instant::now();
+    for _ in 0..300 {
+        assert_eq!(client.run(noisy.clone()).value(), 7);
+        assert_eq!(client.run("const a = []; a.x.y").code(), ErrorCode::ExecutionError);
+    }
+    assert_eq!(client.run(Run::source("for (;;);").timeout_ms(50)).code(), ErrorCode::Timeout);
+    client.still_works();
+    assert!(started.elapsed() < Duration::from_secs(60), "{:?}", started.elapsed());
+    assert!(sidecar.is_running());
+    // who reads again is told that something is missing
+    sidecar.read_stderr();
+    nexus_tests::eventually("the log says what it dropped", Duration::from_secs(30), || {
+        client.run(noisy.clone());
+        sidecar.stderr().contains("bytes of the log were dropped: stderr was full")
+    });
+}
+
+/// Payloads that take much more memory than bytes, when they are decoded.
+fn worst_payloads(bytes: usize) -> Vec<(&'static str, Vec<u8>)> {
+    let count = |marker: u8, n: usize| [&[marker][..], &(n as u32).to_be_bytes()].concat();
+    let nils = [count(0xdd, bytes), vec![0xc0; bytes]].concat();
+    // chains of arrays as deep as a payload may be, one after another
+    let chain: Vec<u8> = [vec![0x91; 60], vec![0xc0]].concat();
+    let chains = [count(0xdd, bytes / chain.len()), chain.repeat(bytes / chain.len())].concat();
+    let entries = (0..bytes / 6).flat_map(|i| {
+        let letter = |at: usize| b'A' + (i >> (5 * at) & 31) as u8;
+        [0xa4, letter(0), letter(1), letter(2), letter(3), 0xc0]
+    });
+    let entries: Vec<u8> = entries.collect();
+    let map = [count(0xdf, entries.len() / 6), entries].concat();
+    let empty_maps = [count(0xdd, bytes), vec![0x80; bytes]].concat();
+    vec![("nils", nils), ("chains", chains), ("map of nils", map), ("empty maps", empty_maps)]
+}
+
+#[test]
+fn the_worst_payloads_take_little_more_than_their_frames() {
+    const FRAME: u64 = 4 << 20;
+    // beside the frames there may be what the guest has, and what resident states may take
+    const GUEST: u64 = 8 << 20;
+    const STATES: u64 = 8 << 20;
+    let _w = Watchdog::seconds(240);
+    let options = Options::new().flag("max-frame-bytes", FRAME).flag("max-result-bytes", 1 << 20);
+    let (sidecar, mut client) = options.flag("memory-limit-bytes", GUEST).flag("max-state-bytes", STATES).child();
+    client.still_works();
+    let id = client.create_state(&json!({"n": 1}));
+    let mut wrong = Vec::new();
+    for (name, payload) in worst_payloads(FRAME as usize - 4096) {
+        let in_map = [b"\x81\xa1k", &payload[..]].concat();
+        let whole = if name == "map of nils" { payload.clone() } else { in_map };
+        let state = || Run::source("return 1").state_bytes(whole.clone());
+        let read = Run::source("return typeof $state.k").grant(&["state:read:*"]).state_bytes(whole.clone());
+        let args = Run::source("return 1").args_bytes(payload.clone());
+        type Send<'a> = &'a dyn Fn(&mut Client);
+        let ways: [(&str, u64, Send<'_>); 5] = [
+            ("state", 0, &|client| drop(client.run(state()))),
+            ("state, read", GUEST, &|client| drop(client.run(read.clone()))),
+            ("args", GUEST, &|client| drop(client.run(args.clone()))),
+            ("a resident state", STATES, &|client| {
+                if let Ok((id, _)) = client.try_create_state(&whole) {
+                    client.dispose_state(&id);
+                }
+            }),
+            ("a patch", STATES, &|client| drop(client.patch_state(&id, &nexus_tests::run::unpack(&whole), &[], None))),
+        ];
+        for (way, beside, send) in ways {
+            if way == "a patch" && name != "map of nils" {
+                continue;
+            }
+            let base = LeakProbe::of(sidecar.pid()).rss_bytes;
+            forget_peak_rss(sidecar.pid());
+            send(&mut client);
+            let more = peak_rss_bytes(sidecar.pid()).saturating_sub(base);
+            println!("{:>8} KiB for {name} as {way}", more >> 10);
+            if more > FRAME * 5 / 2 + (4 << 20) + beside {
+                wrong.push(format!("{name} as {way}: {} KiB", more >> 10));
+            }
+        }
+    }
+    client.still_works();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
