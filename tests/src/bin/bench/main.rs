@@ -6,6 +6,7 @@
 mod echo;
 mod memory;
 mod node;
+mod overrun;
 mod socket;
 mod state;
 
@@ -34,13 +35,19 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick", "--state"].contains(&a.as_str())) {
-        eprintln!("bench: unknown argument {unknown}; there are --json, --quick and --state");
+    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick", "--state", "--overrun"].contains(&a.as_str())) {
+        eprintln!("bench: unknown argument {unknown}; there are --json, --quick, --state and --overrun");
         std::process::exit(2);
     }
     let quick = args.iter().any(|a| a == "--quick");
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
+    if args.iter().any(|a| a == "--overrun") {
+        figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
+        figures.insert("machine".into(), machine());
+        println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
+        return;
+    }
     if args.iter().any(|a| a == "--state") {
         // large states alone
         println!("{}", serde_json::to_string_pretty(&state::figures(scale)).expect("JSON"));
@@ -51,6 +58,7 @@ fn main() {
     figures.insert("state".into(), Value::Object(state::figures(scale)));
     figures.insert("node".into(), node::figures(scale));
     figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
+    figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
     let ratios = ratios(&figures);
     figures.insert("ratios".into(), Value::Object(ratios));
     figures.insert("machine".into(), machine());
@@ -128,6 +136,7 @@ fn print(figures: &Map<String, Value>) {
         ("state", "large states, from Rust"),
         ("node", "over the socket, from Node"),
         ("process", "process"),
+        ("overrun", "beyond the deadline"),
         ("ratios", "ratios"),
     ] {
         println!("\n{title}");
@@ -142,6 +151,9 @@ fn print(figures: &Map<String, Value>) {
                     print!("  {name:<26}");
                     if let (Some(p50), Some(p99)) = (field("p50Us"), field("p99Us")) {
                         print!(" p50 {p50:>10.1} us   p99 {p99:>10.1} us");
+                    }
+                    if let Some(max) = field("maxUs") {
+                        print!("   max {max:>10.1} us");
                     }
                     if let Some(rate) = field("perSecond") {
                         print!("   {rate:>8.0} executions/s");

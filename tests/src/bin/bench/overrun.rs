@@ -1,0 +1,74 @@
+//! How far beyond its deadline a run is answered, for each step of the kill ladder: the interrupt word, the loss of the
+//! memory, the loss of the thread. The round trip is in it.
+
+use std::time::{Duration, Instant};
+
+use nexus_protocol::ErrorCode;
+use nexus_protocol::message::SuspendMode;
+use nexus_tests::bench::Sample;
+use nexus_tests::process::has_faults;
+use nexus_tests::{Client, Options, Run};
+use serde_json::{Map, Value, json};
+
+use crate::Scale;
+
+const TIMEOUT: Duration = Duration::from_millis(20);
+/// Of each style.
+const RUNS: usize = 400;
+const RETIRED: usize = 3;
+
+/// JavaScript and regular expressions look at the interrupt word.
+const POLLING: [&str; 4] = [
+    "for (;;);",
+    "for (;;) [1, 2, 3].map(x => x * 2)",
+    "const f = async () => { while (true) await null }; await f()",
+    "return /(a+)+$/.test('a'.repeat(40) + 'b')",
+];
+
+/// These do not, or not for long.
+const NATIVE: [&str; 6] = [
+    "return (3n ** 4000000n).toString().length",
+    "let n = 3n; for (;;) n = n ** 2n > 1n ? 3n ** 3000000n : n",
+    "const s = '\u{e9}\u{1e69}'.repeat(300000); for (;;) s.normalize('NFD')",
+    "const s = 'ab'.repeat(500000); for (;;) s.replaceAll('a', 'cc')",
+    "const a = new Array(3e5).fill(0).map((_, i) => (i * 7919) % 1000003); for (;;) a.slice().sort()",
+    "const s = '[' + '1,'.repeat(300000) + '1]'; for (;;) JSON.stringify(JSON.parse(s))",
+];
+
+pub fn figures(scale: Scale) -> Map<String, Value> {
+    let mut figures = Map::new();
+    let sidecar = Options::new().flag("log", "error").flag("min-instances", 2).listen();
+    let mut client = sidecar.connect();
+    for (mode, style) in [(SuspendMode::Await, "Await"), (SuspendMode::Stack, "Stack")] {
+        for (name, sources) in [("javascript", &POLLING[..]), ("builtins", &NATIVE[..])] {
+            let each = scale.of(RUNS).div_ceil(sources.len());
+            let taken = sources.iter().flat_map(|source| {
+                let run = Run::source(*source).suspend_mode(mode).timeout_ms(TIMEOUT.as_millis() as u64);
+                (0..each).map(|_| overrun(&mut client, &run)).collect::<Vec<_>>()
+            });
+            figures.insert(format!("{name}{style}"), summary(taken.collect()));
+        }
+    }
+    if has_faults() {
+        let taken = (0..RETIRED).map(|_| {
+            let (_sidecar, mut client) = Options::new().flag("log", "error").faults("host-call:hang@1").child();
+            overrun(&mut client, &Run::source("$log('x')").timeout_ms(TIMEOUT.as_millis() as u64))
+        });
+        figures.insert("stuckThread".into(), summary(taken.collect()));
+    }
+    figures
+}
+
+fn overrun(client: &mut Client, run: &Run) -> Duration {
+    let started = Instant::now();
+    let segment = client.run(run.clone());
+    let took = started.elapsed();
+    assert_eq!(segment.code(), ErrorCode::Timeout, "{run:?}: {segment:?}");
+    took.saturating_sub(TIMEOUT)
+}
+
+fn summary(taken: Vec<Duration>) -> Value {
+    let (runs, sample) = (taken.len(), Sample::from(taken));
+    let max = sample.percentile(100.0).as_secs_f64() * 1e6;
+    json!({ "runs": runs, "p50Us": sample.p50_us(), "p99Us": sample.p99_us(), "maxUs": max })
+}
