@@ -5,6 +5,7 @@
 //! ```text
 //! // row: H7                                 the row of the test table
 //! // expect: TIMEOUT | EXECUTION_ERROR RangeError | success
+//! // expect-stack: ...                        the same where `suspendMode` is "stack"; and expect-await
 //! // grant: ext:* state:read:*               capabilities; absent = none
 //! // answer: {"x": 1}                        what each of its extension calls is answered with; absent = null
 //! // value: 1                                what it returns when it succeeds; absent = anything
@@ -17,7 +18,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{CallLimits, Status};
+use nexus_protocol::message::{CallLimits, Status, SuspendMode};
 use serde_json::Value;
 
 use crate::{Client, Run, Segment};
@@ -44,6 +45,7 @@ pub struct Hostile {
     pub row: String,
     source: String,
     expected: Vec<String>,
+    expected_in: [(SuspendMode, Vec<String>); 2],
     grants: Vec<String>,
     answer: Value,
     value: Option<Value>,
@@ -102,6 +104,10 @@ fn read(path: &Path) -> Hostile {
     Hostile {
         row: head("row").unwrap_or_default().to_owned(),
         expected,
+        expected_in: [
+            (SuspendMode::Await, words("expect-await", '|')),
+            (SuspendMode::Stack, words("expect-stack", '|')),
+        ],
         grants: words("grant", ' '),
         answer: json("answer").unwrap_or_default(),
         value: json("value"),
@@ -124,11 +130,18 @@ impl Hostile {
 
     /// Runs it to its end, answering its calls. A word when something is not as it should be.
     pub fn attack(&self, client: &mut Client) -> Option<String> {
-        self.attack_with(client, self.run())
+        self.attack_expecting(client, self.run(), &self.expected)
     }
 
-    /// As `attack`, in another way of running.
-    pub fn attack_with(&self, client: &mut Client, run: Run) -> Option<String> {
+    /// As `attack`, in this style whatever the source looks like.
+    pub fn attack_in(&self, client: &mut Client, mode: SuspendMode) -> Option<String> {
+        let own = self.expected_in.iter().find(|(of, expected)| *of == mode && !expected.is_empty());
+        let expected = own.map_or(&self.expected, |(_, expected)| expected);
+        let wrong = self.attack_expecting(client, self.run().suspend_mode(mode), expected)?;
+        Some(format!("{mode:?}: {wrong}"))
+    }
+
+    fn attack_expecting(&self, client: &mut Client, run: Run, expected: &[String]) -> Option<String> {
         // shown when the test fails: the last one is the one that did it
         println!("{}", self.name);
         client.set_patience(Duration::from_millis(2 * LONG_TIMEOUT_MS));
@@ -143,8 +156,8 @@ impl Hostile {
         }
         let took = started.elapsed();
         let (code, named) = outcome(&segment);
-        if !self.expected.iter().any(|e| *e == code || *e == named) {
-            return Some(format!("{}: expected {:?}, got {code}: {:?}", self.name, self.expected, segment.error));
+        if !expected.iter().any(|e| *e == code || *e == named) {
+            return Some(format!("{}: expected {expected:?}, got {code}: {:?}", self.name, segment.error));
         }
         if let (Some(value), Status::Success) = (&self.value, &segment.status)
             && segment.value() != *value

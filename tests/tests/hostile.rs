@@ -3,19 +3,28 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nexus_protocol::limits::{DEFAULT_MAX_RESULT_BYTES, DEFAULT_MEMORY_LIMIT_BYTES};
+use nexus_protocol::message::SuspendMode;
 use nexus_tests::corpus::{Hostile, LONG_TIMEOUT_MS, corpus};
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes, settled_counts};
 use nexus_tests::{Client, Options, Rng, Run, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 /// `NEXUS_HOSTILE_SEED` chooses another order.
 const SEED: u64 = 0x0b5e_55ed;
+/// Allocators keep an arena or two.
+const SPARE_MAPS: usize = 16;
+/// What an execution may take beside its guest's memory.
+const BESIDE_THE_MEMORY: u64 = 16 << 20;
 /// Random orders of the mixed run.
 const ORDERS: u64 = 3;
 
 fn seed() -> u64 {
     std::env::var("NEXUS_HOSTILE_SEED").map_or(SEED, |seed| seed.parse().expect("a number"))
 }
+
+/// Files of each style in one run of the tests; with `NEXUS_HOSTILE_ALL` it is all of them.
+const SAMPLE: usize = 50;
 
 fn shuffled(corpus: &[Hostile], seed: u64) -> Vec<Hostile> {
     let mut corpus = corpus.to_vec();
@@ -69,6 +78,56 @@ fn hostile_handlers_end_as_expected_and_harm_nobody() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
     assert_eq!(quiet(&sidecar, &mut client), before, "descriptors, threads");
     assert_eq!(sidecar.stdout(), "");
+}
+
+#[test]
+fn hostile_handlers_end_as_expected_in_either_style() {
+    let _w = Watchdog::seconds(900);
+    let mut sidecar = Options::new().flag("max-instances", 1).flag("timeout-ms", LONG_TIMEOUT_MS).listen();
+    let mut client = sidecar.connect();
+    warm(&mut client);
+    let all = chosen();
+    let count = if std::env::var_os("NEXUS_HOSTILE_ALL").is_some() { all.len() } else { SAMPLE.min(all.len()) };
+    let before = (quiet(&sidecar, &mut client), LeakProbe::of(sidecar.pid()).maps);
+    let mut wrong = Vec::new();
+    for (mode, seed) in [(SuspendMode::Await, seed() + 11), (SuspendMode::Stack, seed() + 12)] {
+        for hostile in &shuffled(&all, seed)[..count] {
+            wrong.extend(hostile.attack_in(&mut client, mode));
+            warm(&mut client);
+        }
+    }
+    assert!(sidecar.is_running());
+    assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), 2 * count, wrong.join("\n"));
+    let counts = quiet(&sidecar, &mut client);
+    let maps = LeakProbe::of(sidecar.pid()).maps;
+    println!("{count} files in each style; maps {} before, {maps} after", before.1);
+    assert_eq!(counts, before.0, "descriptors, threads");
+    assert!(maps <= before.1 + SPARE_MAPS, "maps: {maps}, were {}", before.1);
+    assert_eq!(sidecar.stdout(), "");
+}
+
+#[test]
+fn memory_bombs_take_what_their_memory_may_and_little_more() {
+    let _w = Watchdog::seconds(600);
+    let mut wrong = Vec::new();
+    for hostile in chosen().iter().filter(|hostile| hostile.row == "H5") {
+        // a new one for each: allocators keep what the one before made them take
+        let sidecar = Options::new().flag("max-instances", 1).flag("timeout-ms", LONG_TIMEOUT_MS).listen();
+        let mut client = sidecar.connect();
+        warm(&mut client);
+        let base = LeakProbe::of(sidecar.pid()).rss_bytes;
+        forget_peak_rss(sidecar.pid());
+        drop(hostile.attack(&mut client));
+        let more = peak_rss_bytes(sidecar.pid()).saturating_sub(base);
+        benign(&mut client);
+        println!("{:>8} KiB {}", more >> 10, hostile.name);
+        // values of the state are there as an effect, to be read again, and in the answer
+        let copies = if hostile.name == "memory-state-values" { 2 * DEFAULT_MAX_RESULT_BYTES } else { 0 };
+        if more > DEFAULT_MEMORY_LIMIT_BYTES + BESIDE_THE_MEMORY + copies {
+            wrong.push(format!("{}: {} KiB", hostile.name, more >> 10));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
