@@ -91,29 +91,36 @@ fn a_hundred_stacks_are_suspended_at_once() {
 }
 
 #[test]
-fn the_largest_stack_that_can_be_configured_can_be_suspended_and_goes_on() {
-    let (_w, mut sidecar, mut client) = one_instance(Options::new().debug().flag("stack-size-bytes", 2 << 20));
+fn a_full_stack_of_the_default_size_is_suspended_and_a_larger_one_is_or_is_refused_by_name() {
     // of some forty kinds of recursion, those whose saved frames take most for what they use of JavaScript's stack
     let steps = [
         "f()",
         "JSON.stringify({a: {a: {a: {a: {toJSON() { return f() }}}}}})",
         "[...function* () { yield f() }()][0]",
     ];
-    for step in steps {
-        let source = format!(
-            "let called = false; const f = () => {{ try {{ {step} }} catch (e) {{ if (called || !(e instanceof RangeError)) throw e; $ext.a.b(1); called = true }} return 1 }}; f(); return called"
-        );
-        let first = client.run(calling(&source).timeout_ms(20_000));
-        assert_eq!(first.status, Status::Suspended, "{step}: {:?}", first.error);
-        assert_eq!(client.resume(&first.call().id, &json!(1)).value(), json!(true), "{step}");
-        works_in_both_styles(&mut client);
+    for stack in [1 << 20, 2 << 20] {
+        let (_w, mut sidecar, mut client) = one_instance(Options::new().debug().flag("stack-size-bytes", stack));
+        for step in steps {
+            let source = format!(
+                "let called = false; const f = () => {{ try {{ {step} }} catch (e) {{ if (called || !(e instanceof RangeError)) throw e; $ext.a.b(1); called = true }} return 1 }}; f(); return called"
+            );
+            let first = client.run(calling(&source).timeout_ms(10_000));
+            if stack > 1 << 20 && first.status == Status::Error {
+                assert_eq!(first.code(), ErrorCode::ResourceLimit, "{step}: {first:?}");
+                assert!(first.error().message.starts_with("suspendStackBytes"), "{step}: {first:?}");
+            } else {
+                assert_eq!(first.status, Status::Suspended, "{stack}, {step}: {:?}", first.error);
+                assert_eq!(client.resume(&first.call().id, &json!(1)).value(), json!(true), "{step}");
+            }
+            works_in_both_styles(&mut client);
+        }
+        assert!(sidecar.is_running());
     }
-    assert!(sidecar.is_running());
 }
 
 #[test]
 fn native_stack_suffices_for_every_hostile_recursion_in_stack_style() {
-    let (_w, mut sidecar, mut client) = one_instance(Options::new().flag("timeout-ms", 20_000));
+    let (_w, mut sidecar, mut client) = one_instance(Options::new().flag("timeout-ms", 5_000));
     let mut count = 0;
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers/hostile");
     for entry in fs::read_dir(dir).unwrap() {
@@ -154,4 +161,89 @@ fn a_client_may_ask_for_a_style_and_a_handle_keeps_its_own() {
     assert_eq!(client.resume(&as_recorded.call().id, &json!(7)).value(), 7);
     let other = client.run(Run::handle(&handle).grant(&["ext:*"]).suspend_mode(SuspendMode::Await));
     assert_eq!(other.code(), ErrorCode::InvalidArgument);
+}
+
+#[test]
+fn a_stack_too_large_to_suspend_is_a_limit_and_leaves_the_slot_fit() {
+    let (_w, mut sidecar, mut client) = one_instance(Options::new().debug().flag("stack-size-bytes", 2 << 20));
+    // the depth that the stack allows is found without a call, and the call is made a little above it
+    let source = "let most = 0;
+        const probe = n => { most = n; [n].map(() => probe(n + 1)) };
+        try { probe(0) } catch (e) { if (!(e instanceof RangeError)) throw e }
+        const call = n => n > 0 ? [n].map(() => call(n - 1))[0] : $ext.a.b(most);
+        return call(Math.floor(most * 0.9))";
+    for _ in 0..5 {
+        let refused = client.run(calling(source).timeout_ms(20_000));
+        assert_eq!(refused.code(), ErrorCode::ResourceLimit, "{refused:?}");
+        let context = format!("{:?}", refused.error());
+        assert!(context.contains("suspendStackBytes") && context.contains("2097152"), "{context}");
+        works_in_both_styles(&mut client);
+    }
+    assert_eq!(client.stats().suspended_instances, 0);
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_slot_whose_execution_was_ended_while_suspended_is_pristine_in_both_styles() {
+    let (_w, _s, mut client) = one_instance(Options::new());
+    let dirty = "globalThis.leak = 1; Object.prototype.leak = 1; Array.prototype.map.leak = 1;";
+    for (call, mode) in [
+        ("const r = [1].map(x => $ext.a.b(x)); return r", SuspendMode::Stack),
+        ("return await $ext.a.b(1)", SuspendMode::Await),
+    ] {
+        for round in 0..20 {
+            let first = client.run(calling(&format!("{dirty} {call}")).suspend_mode(mode));
+            assert_eq!(first.status, Status::Suspended, "{first:?}");
+            if round % 2 == 0 {
+                assert!(client.cancel_suspension(&first.call().id));
+            } else {
+                // another goes on and is stopped while it runs
+                let looped = format!(
+                    "{dirty} const r = {}$ext.a.b(1); for (;;) r + 1",
+                    if mode == SuspendMode::Await { "await " } else { "" }
+                );
+                assert!(client.cancel_suspension(&first.call().id));
+                let running = client.run(calling(&looped).suspend_mode(mode).timeout_ms(50));
+                assert_eq!(client.resume(&running.call().id, &json!(1)).code(), ErrorCode::Timeout);
+            }
+            for style in [SuspendMode::Await, SuspendMode::Stack] {
+                let next =
+                    client.run(calling("return [typeof leak, 'leak' in {}, 'leak' in [].map]").suspend_mode(style));
+                assert_eq!(next.value(), json!(["undefined", false, false]), "{mode:?}, {round}, then {style:?}");
+            }
+        }
+    }
+    works_in_both_styles(&mut client);
+}
+
+#[test]
+fn a_call_inside_prepare_stack_trace_works_in_both_styles() {
+    let (_w, mut sidecar, mut client) = one_instance(Options::new().debug());
+    // making a call makes an error, and that runs the handler's own code, once: more calls than the table holds at first
+    let within = "let ran = 0; const got = [];
+        Error.prepareStackTrace = () => { if (!ran++) for (let i = 1; i <= 9; i++) got.push($ext.a.b(i)); return 'mine' };";
+    for (then, mode) in [
+        (
+            "const r = await $ext.a.b(0); Error.prepareStackTrace = undefined; return [r, await Promise.all(got)]",
+            SuspendMode::Await,
+        ),
+        ("const r = $ext.a.b(0); Error.prepareStackTrace = undefined; return [r, got]", SuspendMode::Stack),
+    ] {
+        let mut segment = client.run(calling(&format!("{within} {then}")).suspend_mode(mode));
+        let mut answered = Vec::new();
+        while segment.status == Status::Suspended {
+            let call = segment.call().clone();
+            answered.push(call.args[0].as_i64().unwrap());
+            segment = client.resume(&call.id, &json!(call.args[0].as_i64().unwrap() * 10));
+        }
+        answered.sort_unstable();
+        assert_eq!(answered, (0..=9).collect::<Vec<_>>(), "{mode:?}: {segment:?}");
+        let value = segment.value();
+        assert_eq!(value[0], 0, "{mode:?}");
+        let mut values: Vec<i64> = value[1].as_array().unwrap().iter().map(|v| v.as_i64().unwrap()).collect();
+        values.sort_unstable();
+        assert_eq!(values, (1..=9).map(|n| n * 10).collect::<Vec<_>>(), "{mode:?}");
+        works_in_both_styles(&mut client);
+    }
+    assert!(sidecar.is_running());
 }
