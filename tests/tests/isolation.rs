@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Status;
 use nexus_tests::run::STACK_STYLE;
@@ -12,6 +13,9 @@ const ALL: [&str; 6] = ["state:read:*", "state:write:*", "events:emit:*", "view:
 const SEARCH: &str = include_str!("../handlers/isolation/search.js");
 /// Of handlers that are to be stopped, as of all others.
 const TIMEOUT_MS: u64 = 30;
+
+/// Of the search, which takes a hundredth of it on a machine that does nothing else.
+const SEARCH_TIMEOUT_MS: u64 = 30_000;
 
 /// `NEXUS_ISOLATION_PAIRS` asks for more.
 fn pairs() -> usize {
@@ -50,7 +54,9 @@ impl Canary {
 fn nothing_that_one_execution_did_is_seen_by_the_next() {
     let pairs = pairs();
     let _w = Watchdog::seconds(100 + pairs as u64 / 5);
-    let (sidecar, mut client) = Options::new().debug().flag("max-instances", 1).child();
+    let options = Options::new().debug().flag("max-instances", 1).flag("timeout-ms", SEARCH_TIMEOUT_MS);
+    let (sidecar, mut client) = options.child();
+    client.stream().set_read_timeout(Some(Duration::from_millis(2 * SEARCH_TIMEOUT_MS))).unwrap();
     let grants = ["state:read:*", "ext:*"];
     // an execution is sought in instances of its own kind
     let styles = ["", STACK_STYLE].map(|style| {
@@ -75,8 +81,10 @@ fn nothing_that_one_execution_did_is_seen_by_the_next() {
         } else if planted.status == Status::Suspended {
             client.resume(&planted.call().id, &json!("CANARY of an answer"));
         }
+        let started = Instant::now();
         let after = client.run(search.clone());
-        let about = format!("pair {number}, after: {}", channel.name);
+        let about = format!("pair {number}, after: {}, in {:?}", channel.name, started.elapsed());
+        assert_eq!(after.status, Status::Success, "{about}: {:?}", after.error);
         assert_eq!(after.value(), *pristine, "{about}");
         assert!(!format!("{:?}{:?}", after.logs, after.error).contains("CANARY"), "{about}");
         for call in planted.calls.iter().skip(1) {
