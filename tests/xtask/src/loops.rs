@@ -16,7 +16,7 @@ use crate::{toolchain, workspace};
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
 /// Of each reader that is fuzzed from inside.
-const FUZZ_CASES: &str = "10000000";
+const FUZZ_CASES: &str = "1000000";
 
 /// Names the sidecar to everything that starts one.
 const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
