@@ -41,6 +41,18 @@ pub enum Error {
     /// The resident state is one of another client.
     #[error("the resident state belongs to another client")]
     ForeignState,
+    /// Too much waits in this client for the sidecar already.
+    #[error("too much waits for the sidecar already: {count} of {limit} ({resource})")]
+    Overloaded {
+        /// `waitingRequests` or `waitingBytes`.
+        resource: &'static str,
+        /// How much may wait.
+        limit: usize,
+        /// How much does.
+        count: usize,
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// The run was cancelled by its token.
     #[error("the run was cancelled")]
     Cancelled,
@@ -72,6 +84,7 @@ impl Error {
             Self::Payload(_) => ErrorCode::SerializationError,
             Self::Request(_) | Self::ForeignState => ErrorCode::InvalidArgument,
             Self::StateGone => ErrorCode::SidecarGone,
+            Self::Overloaded { .. } => ErrorCode::Overloaded,
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Protocol { .. } => ErrorCode::ProtocolError,
         }

@@ -54,6 +54,7 @@ mod executions;
 mod extensions;
 mod held;
 mod link;
+mod outbox;
 mod payload;
 mod reader;
 mod resident;

@@ -2,7 +2,9 @@
 //!
 //! Invariants: every [`Pending`] that was sent is filled exactly once, by its answer or by the end of the connection; a
 //! request that nobody waits for any more is cancelled, and a suspension that nobody heard of too. A frame is written
-//! whole, under one lock. The reader thread calls [`Link::complete`] and [`Link::close`], which never write.
+//! whole, under one lock. The reader thread calls [`Link::complete`] and [`Link::close`], which never write. Requests that
+//! the sidecar has no room for wait in the [`Outbox`]; a thread that is there only while some wait writes them.
+//! Locks are taken in the order writer, requests.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -11,8 +13,9 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
@@ -20,8 +23,9 @@ use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, Stats};
 use nexus_protocol::{ClientMessage, RequestId};
 
 use crate::compiled::{Checked, CompiledParts};
-use crate::error::Error;
+use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
+use crate::outbox::{Bounds, Outbox, Waiting};
 use crate::segment::Segment;
 use crate::slot::{Slot, lock};
 
@@ -65,6 +69,8 @@ pub(crate) struct Link {
     max_body_bytes: usize,
     writer: Mutex<Writer>,
     requests: Mutex<Requests>,
+    /// Something was answered, or the end has come: the pump looks again.
+    room: Condvar,
 }
 
 struct Writer {
@@ -72,10 +78,14 @@ struct Writer {
     buffer: Vec<u8>,
 }
 
-#[derive(Default)]
 struct Requests {
     last_id: u32,
-    waiting: HashMap<u32, Arc<AnswerSlot>>,
+    /// Requests without an answer.
+    waiting: HashMap<u32, Entry>,
+    outbox: Outbox,
+    /// The thread that empties the outbox, or the last one.
+    pump: Option<JoinHandle<()>>,
+    pumping: bool,
     /// Filled at the end of the connection; by a number of their own.
     watchers: HashMap<u64, Arc<Slot<Error>>>,
     last_watcher: u64,
@@ -83,36 +93,165 @@ struct Requests {
     closed: Option<(Error, Instant)>,
 }
 
+struct Entry {
+    slot: Arc<AnswerSlot>,
+    place: Place,
+}
+
+enum Place {
+    /// With the sidecar, not counted.
+    Urgent,
+    /// With the sidecar, or about to be.
+    Sent,
+    /// Not counted yet: about to be in the outbox.
+    Coming,
+    /// In the outbox, under this number.
+    Waiting(u64),
+}
+
 impl Link {
     pub(crate) fn new(stream: UnixStream, greeting: Greeting) -> Arc<Self> {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
         let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
+        let requests = Requests {
+            last_id: 0,
+            waiting: HashMap::new(),
+            outbox: Outbox::new(greeting.limits.max_in_flight, Bounds::default()),
+            pump: None,
+            pumping: false,
+            watchers: HashMap::new(),
+            last_watcher: 0,
+            closed: None,
+        };
         Arc::new(Self {
             serial,
             draining: AtomicBool::new(false),
             greeting,
             max_body_bytes,
             writer,
-            requests: Mutex::default(),
+            requests: Mutex::new(requests),
+            room: Condvar::new(),
         })
     }
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
     pub(crate) fn send(self: &Arc<Self>, message: &ClientMessage<'_>) -> Result<Pending, Error> {
         let slot = Slot::new();
-        let id = lock(&self.requests).register(&slot)?;
+        let (id, waits) = lock(&self.requests).register(&slot, Outbox::counts(message))?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
-        if let Err(error) = self.write(message, id) {
+        let sent = if waits { self.enqueue(message, id) } else { self.write(message, id) };
+        if let Err(error) = sent {
             pending.withdraw();
             return Err(error);
         }
         Ok(pending)
     }
 
+    /// Leaves a request in the outbox, encoded as it is now.
+    fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
+        let mut frame = Vec::new();
+        message.encode(RequestId(id), self.max_body_bytes, &mut frame)?;
+        let suspension = match message {
+            ClientMessage::Resume(resume) => Some(resume.suspension.to_owned()),
+            _ => None,
+        };
+        let always = matches!(message, ClientMessage::DisposeState(_) | ClientMessage::Shutdown);
+        let mut requests = lock(&self.requests);
+        if let Some((error, _)) = &requests.closed {
+            return Err(error.clone());
+        }
+        let number = requests.outbox.push(Waiting { id, frame, suspension }, always)?;
+        if !requests.pumping {
+            let link = Arc::clone(self);
+            match thread::Builder::new().name("nexus-writer".to_owned()).spawn(move || link.pump()) {
+                Ok(pump) => {
+                    requests.pump = Some(pump);
+                    requests.pumping = true;
+                }
+                Err(source) => {
+                    requests.outbox.remove(number);
+                    return Err(StartError::Spawn { path: "a thread".into(), source }.into());
+                }
+            }
+        }
+        if let Some(entry) = requests.waiting.get_mut(&id) {
+            entry.place = Place::Waiting(number);
+        }
+        drop(requests);
+        // There may be room again since it was looked for.
+        self.room.notify_one();
+        Ok(())
+    }
+
+    /// Writes what waits as soon as there is room for it, until nothing waits.
+    fn pump(&self) {
+        loop {
+            let mut requests = lock(&self.requests);
+            while !requests.outbox.is_empty() && !requests.outbox.has_room() {
+                requests = self.room.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            }
+            if requests.outbox.is_empty() {
+                requests.pumping = false;
+                return;
+            }
+            drop(requests);
+            // A request leaves the outbox under the writer's lock only: its cancel is written behind it.
+            let mut writer = lock(&self.writer);
+            let Writer { stream, buffer } = &mut *writer;
+            buffer.clear();
+            let mut requests = lock(&self.requests);
+            while buffer.len() < FRAME_BUFFER_KEEP_BYTES
+                && let Some(Waiting { id, frame, .. }) = requests.outbox.take()
+            {
+                if let Some(entry) = requests.waiting.get_mut(&id) {
+                    entry.place = Place::Sent;
+                }
+                buffer.extend_from_slice(&frame);
+            }
+            drop(requests);
+            flush(stream, buffer);
+        }
+    }
+
+    /// Waits for the end of the thread that empties the outbox. Called when the connection has ended.
+    pub(crate) fn end_pump(&self) {
+        let mut requests = lock(&self.requests);
+        requests.outbox.clear();
+        let pump = requests.pump.take();
+        drop(requests);
+        self.room.notify_one();
+        if let Some(pump) = pump {
+            // One that panicked has ended as well.
+            let _ = pump.join();
+        }
+    }
+
+    /// Takes a request back that was not written yet, as one that was cancelled.
+    fn take_back(self: &Arc<Self>, id: u32) -> bool {
+        let mut requests = lock(&self.requests);
+        let Some(&Entry { place: Place::Waiting(number), .. }) = requests.waiting.get(&id) else { return false };
+        let waiting = requests.outbox.remove(number);
+        let entry = requests.waiting.remove(&id);
+        drop(requests);
+        self.room.notify_one();
+        if let Some(suspension) = waiting.and_then(|waiting| waiting.suspension) {
+            self.cancel(Cancel::Suspension(&suspension));
+        }
+        if let Some(entry) = entry {
+            entry.slot.fill(Err(Error::Cancelled));
+        }
+        true
+    }
+
     /// Cancels, without waiting for what becomes of it.
     pub(crate) fn cancel(self: &Arc<Self>, target: Cancel<'_>) {
+        if let Cancel::Request(id) = target
+            && self.take_back(id)
+        {
+            return;
+        }
         // An error means that the connection is gone, and with it the execution.
         if let Ok(pending) = self.send(&ClientMessage::Cancel(target)) {
             pending.forget();
@@ -146,9 +285,9 @@ impl Link {
 
     /// Takes an answer from the reader thread.
     pub(crate) fn complete(self: &Arc<Self>, id: RequestId, result: Result<Answer, Error>) {
-        let waiting = lock(&self.requests).waiting.remove(&id.0);
-        match waiting {
-            Some(slot) => {
+        let entry = lock(&self.requests).remove(id.0, &self.room);
+        match entry {
+            Some(Entry { slot, .. }) => {
                 if let Some(unheard) = slot.fill(result) {
                     self.dispose(unheard, true);
                 }
@@ -163,8 +302,10 @@ impl Link {
         requests.closed = Some((error.clone(), Instant::now()));
         let waiting = std::mem::take(&mut requests.waiting);
         let watchers = std::mem::take(&mut requests.watchers);
+        requests.outbox.clear();
         drop(requests);
-        for slot in waiting.into_values() {
+        self.room.notify_one();
+        for Entry { slot, .. } in waiting.into_values() {
             slot.fill(Err(error.clone()));
         }
         for watcher in watchers.into_values() {
@@ -199,29 +340,52 @@ impl Link {
         let Writer { stream, buffer } = &mut *writer;
         buffer.clear();
         message.encode(RequestId(id), self.max_body_bytes, buffer)?;
-        if stream.write_all(buffer).is_err() {
-            // The reader thread finds the connection at its end, and tells everybody how it came to that.
-            let _ = stream.shutdown(Shutdown::Both);
-        }
-        if buffer.capacity() > FRAME_BUFFER_KEEP_BYTES {
-            *buffer = Vec::new();
-        }
+        flush(stream, buffer);
         Ok(())
     }
 }
 
+fn flush(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
+    if stream.write_all(buffer).is_err() {
+        // The reader thread finds the connection at its end, and tells everybody how it came to that.
+        let _ = stream.shutdown(Shutdown::Both);
+    }
+    if buffer.capacity() > FRAME_BUFFER_KEEP_BYTES {
+        *buffer = Vec::new();
+    }
+}
+
 impl Requests {
-    fn register(&mut self, slot: &Arc<AnswerSlot>) -> Result<u32, Error> {
+    /// Its id, and whether it must wait.
+    fn register(&mut self, slot: &Arc<AnswerSlot>, counts: bool) -> Result<(u32, bool), Error> {
         if let Some((error, _)) = &self.closed {
             return Err(error.clone());
         }
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
-                self.waiting.insert(self.last_id, Arc::clone(slot));
-                return Ok(self.last_id);
+                let waits = counts && !self.outbox.pass();
+                let place = match (counts, waits) {
+                    (false, _) => Place::Urgent,
+                    (true, false) => Place::Sent,
+                    (true, true) => Place::Coming,
+                };
+                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place });
+                return Ok((self.last_id, waits));
             }
         }
+    }
+
+    /// Of a request that was answered, or that was not sent.
+    fn remove(&mut self, id: u32, room: &Condvar) -> Option<Entry> {
+        let entry = self.waiting.remove(&id)?;
+        if matches!(entry.place, Place::Sent) {
+            self.outbox.done();
+            if !self.outbox.is_empty() {
+                room.notify_one();
+            }
+        }
+        Some(entry)
     }
 }
 
@@ -249,7 +413,8 @@ impl Pending {
 
     /// Takes back a request that was not written: no answer will come.
     fn withdraw(self) {
-        lock(&self.link.requests).waiting.remove(&self.id);
+        let link = &self.link;
+        lock(&link.requests).remove(self.id, &link.room);
         self.forget();
     }
 }

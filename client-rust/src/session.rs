@@ -217,6 +217,7 @@ impl Session {
             // A reader that panicked has dropped, and so reaped, the child.
             let _ = reader.join();
         }
+        self.link.end_pump();
     }
 }
 

@@ -291,6 +291,14 @@ pub const CLIENT_HELD_SUSPENSIONS: usize = 10_000;
 pub const CLIENT_LOG_TAIL_LINES: usize = 20;
 /// Length of each of them.
 pub const CLIENT_LOG_LINE_BYTES: usize = 1_000;
+/// Requests that wait in a client for the sidecar to take them; beyond these a call is OVERLOADED.
+pub const CLIENT_WAITING_REQUESTS: usize = 100_000;
+/// Bytes of them.
+pub const CLIENT_WAITING_BYTES: usize = 256 << 20;
+/// After how long such a call may be tried again.
+pub const CLIENT_OVERLOADED_RETRY_MS: u64 = 50;
+/// Of the sidecar's `maxInFlight`, what a client keeps free for cancels and figures (but at most a quarter).
+pub const CLIENT_RESERVED_IN_FLIGHT: u64 = 32;
 /// Extension functions that block at the same time; more of them wait.
 pub const CLIENT_BLOCKING_CALLS: usize = 32;
 /// Time that an idle thread for them stays.

@@ -1,0 +1,89 @@
+//! More calls at once than the sidecar takes.
+
+mod support;
+
+use nexus_client::{Client, Context, Error, ErrorCode, Extensions, RunOptions};
+use support::{eventually, options, watched};
+
+fn pressed() -> Client {
+    Client::spawn(options().max_instances(2).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000)).unwrap()
+}
+
+fn threads_named(name: &str) -> usize {
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    tasks.filter(|task| std::fs::read_to_string(task.path().join("comm")).is_ok_and(|comm| comm.trim() == name)).count()
+}
+
+#[test]
+fn ten_thousand_calls_at_once_all_come_back_and_figures_do_not_wait_behind_them() {
+    watched(|| {
+        let client = pressed();
+        let calls: Vec<_> =
+            (0..10_000u32).map(|n| client.execute("return $args + 1", &Context::new().args(&n))).collect();
+        client.ping().wait().unwrap();
+        let stats = client.stats().wait().unwrap();
+        assert!(stats.queued < 1024, "{} are queued", stats.queued);
+        for (n, call) in calls.into_iter().enumerate() {
+            let segment = call.wait().unwrap().into_result().unwrap();
+            assert_eq!(segment.value::<usize>().unwrap(), n + 1);
+        }
+        assert_eq!(client.stats().wait().unwrap().total_executions, 10_000);
+        eventually("the writer has ended", || threads_named("nexus-writer") == 0);
+    });
+}
+
+#[test]
+fn calls_that_wait_in_the_client_are_never_sent_once_they_are_dropped() {
+    watched(|| {
+        let client = pressed();
+        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        eventually("some run", || client.stats().wait().unwrap().active_instances == 2);
+        drop(calls);
+        eventually("nothing is left", || {
+            let stats = client.stats().wait().unwrap();
+            stats.active_instances + stats.queued + stats.suspended_instances == 0
+        });
+        let segment = client.execute("return 7", &Context::new()).wait().unwrap();
+        assert_eq!(segment.value::<u32>().unwrap(), 7);
+    });
+}
+
+#[test]
+fn a_resume_that_waits_in_the_client_ends_its_execution_when_it_is_dropped() {
+    watched(|| {
+        let client = pressed();
+        let suspended = client.execute("await $ext.x.y()", &Context::new().grant("ext:x")).wait().unwrap();
+        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let failure = nexus_client::Resolution::Failure(nexus_client::CallError::new("late"));
+        drop(client.resume(&suspended.suspensions[0].id, failure));
+        eventually("it has ended", || client.stats().wait().unwrap().suspended_instances == 0);
+        drop(busy);
+    });
+}
+
+#[test]
+fn calls_that_wait_in_the_client_fail_with_the_sidecar() {
+    watched(|| {
+        let client = pressed();
+        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        eventually("some run", || client.stats().wait().unwrap().active_instances == 2);
+        drop(client);
+        for call in calls {
+            assert_eq!(call.wait().unwrap_err().code(), ErrorCode::SidecarGone);
+        }
+    });
+}
+
+#[test]
+fn a_run_that_waits_in_the_client_is_cancelled_by_its_token_alone() {
+    watched(|| {
+        let client = pressed();
+        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let token = nexus_client::CancelToken::new();
+        let options = RunOptions::new().extensions(Extensions::new()).cancel(&token);
+        let run = client.run("return 1", &Context::new(), options);
+        token.cancel();
+        assert!(matches!(run.wait().unwrap_err(), Error::Cancelled));
+        drop(busy);
+    });
+}
