@@ -3,6 +3,7 @@
  *
  * Faults of the caller and of the connection reject; what a handler does wrong is a result with `status: 'error'`.
  */
+import { checkSignal } from './abort.js';
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './executions.js';
@@ -22,6 +23,12 @@ import type {
 } from './types.js';
 import { checkAsyncResult, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
+/** Of a call that runs one segment. */
+export interface CallOptions {
+  /** Ends the execution; the call then rejects with CANCELLED and the signal's reason as `cause`. */
+  signal?: AbortSignal;
+}
+
 export class NexusRuntime {
   readonly #core: Core;
 
@@ -38,14 +45,20 @@ export class NexusRuntime {
     return info;
   }
 
-  executeHandler(code: string, context: BufferContext, timeoutMs?: number): Promise<BufferResult>;
-  executeHandler(code: string, context?: HandlerContext, timeoutMs?: number): Promise<ExecutionResult>;
-  executeHandler(code: string, context: HandlerContext = {}, timeoutMs?: number): Promise<ExecutionResult | BufferResult> {
+  executeHandler(code: string, context: BufferContext, timeoutMs?: number, options?: CallOptions): Promise<BufferResult>;
+  executeHandler(code: string, context?: HandlerContext, timeoutMs?: number, options?: CallOptions): Promise<ExecutionResult>;
+  executeHandler(
+    code: string,
+    context: HandlerContext = {},
+    timeoutMs?: number,
+    options?: CallOptions,
+  ): Promise<ExecutionResult | BufferResult> {
     try {
       const request = contextFields(context, checkTimeout(timeoutMs));
       request.source = checkSource(code);
-      if (!inBuffers(context)) return this.#core.execute(request, readPlainResult);
-      return this.#core.execute(request, readBufferResult);
+      const signal = checkSignal(options);
+      if (!inBuffers(context)) return this.#core.execute(request, readPlainResult, signal);
+      return this.#core.execute(request, readBufferResult, signal);
     } catch (error) {
       return Promise.reject(error as Error);
     }
@@ -60,28 +73,39 @@ export class NexusRuntime {
   }
 
   /** With a handle that the sidecar no longer knows (it restarted), the handler is compiled again, once. */
-  executeCompiledHandler(compiled: Uint8Array, context: BufferContext, timeoutMs?: number): Promise<BufferResult>;
-  executeCompiledHandler(compiled: Uint8Array, context?: HandlerContext, timeoutMs?: number): Promise<ExecutionResult>;
+  executeCompiledHandler(compiled: Uint8Array, context: BufferContext, timeoutMs?: number, options?: CallOptions): Promise<BufferResult>;
+  executeCompiledHandler(compiled: Uint8Array, context?: HandlerContext, timeoutMs?: number, options?: CallOptions): Promise<ExecutionResult>;
   async executeCompiledHandler(
     compiled: Uint8Array,
     context: HandlerContext = {},
     timeoutMs?: number,
+    options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     const request = contextFields(context, checkTimeout(timeoutMs));
-    if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult);
-    return this.#core.executeCompiled(compiled, request, readBufferResult);
+    const signal = checkSignal(options);
+    if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
+    return this.#core.executeCompiled(compiled, request, readBufferResult, signal);
   }
 
   /**
    * Goes on with a suspended execution: `{success: true, value}` returns the value from the extension call,
    * `{success: false, error}` throws there. The result is in Buffers when the execution's context was.
    */
-  async resumeHandler(suspensionId: string, result: AsyncResult): Promise<ExecutionResult>;
-  async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult>;
-  async resumeHandler(suspensionId: string, result: AsyncResult | Buffer): Promise<ExecutionResult | BufferResult> {
+  async resumeHandler(suspensionId: string, result: AsyncResult, options?: CallOptions): Promise<ExecutionResult>;
+  async resumeHandler(
+    suspensionId: string,
+    result: AsyncResult | Buffer,
+    options?: CallOptions,
+  ): Promise<ExecutionResult | BufferResult>;
+  async resumeHandler(
+    suspensionId: string,
+    result: AsyncResult | Buffer,
+    options?: CallOptions,
+  ): Promise<ExecutionResult | BufferResult> {
+    const signal = checkSignal(options);
     const outcome = checkAsyncResult(result);
-    if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult);
-    return this.#core.resume(suspensionId, outcome, readBufferResult);
+    if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
+    return this.#core.resume(suspensionId, outcome, readBufferResult, signal);
   }
 
   /** Ends a suspended execution. False when there was nothing to end. */
@@ -100,15 +124,15 @@ export class NexusRuntime {
   /**
    * The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError.
    *
-   * The type parameters describe the handler: `run<State, Exts, Result>(...)` has `state`, `extensions` and the mutations
+   * `code` may be a handle of `precompileHandler`. The type parameters describe the handler: `run<State, Exts, Result>(...)` has `state`, `extensions` and the mutations
    * checked against them, and says what `value` is. Without them everything is as unknown as it is.
    */
-  run(code: string, options?: RunOptions): Promise<RunResult>;
+  run(code: string | Uint8Array, options?: RunOptions): Promise<RunResult>;
   run<State extends object, Exts extends ExtensionsOf<Exts> = Extensions, Result = unknown>(
-    code: string,
+    code: string | Uint8Array,
     options: RunOptions<State, Exts> & { state?: State | ResidentState | ResidentUse | Buffer },
   ): Promise<RunResult<State, Result>>;
-  async run(code: string, options: RunOptions = {}): Promise<RunResult> {
+  async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
     return runHandler(this.#core, code, options);
   }
 

@@ -2,6 +2,7 @@
  * The operations of the protocol on whichever sidecar is there, with the mode of the result (plain or Buffers) chosen by the
  * caller. NexusRuntime, `run` and the dialects are thin layers over this.
  */
+import { abortable } from './abort.js';
 import { checkConfig, type RuntimeConfig } from './config.js';
 import type { Connection, RequestOptions } from './connection.js';
 import { NexusError } from './errors.js';
@@ -48,22 +49,32 @@ export class Core {
     return createState(this.#link.connection(), state);
   }
 
-  execute<Result extends Segment>(request: ExecuteRequest, read: ReadResult<Result>): Promise<Result> {
+  execute<Result extends Segment>(request: ExecuteRequest, read: ReadResult<Result>, signal?: AbortSignal): Promise<Result> {
     const connection = this.#link.connection();
-    return executeOn(connection, request, (fields) => this.#suspended.note(connection, read(fields)));
+    const note: ReadResult<Result> = (fields) => this.#suspended.note(connection, read(fields));
+    return abortable(connection, signal, undefined, (options) => executeOn(connection, request, note, options));
   }
 
   /** Compiles again, once, when the sidecar says that it does not know the handle (SPEC 4, INVALID_HANDLER). */
-  async executeCompiled<Result extends Segment>(
+  executeCompiled<Result extends Segment>(
     handle: Uint8Array,
     request: ExecuteRequest,
     read: ReadResult<Result>,
+    signal?: AbortSignal,
+  ): Promise<Result> {
+    return this.withHandle(handle, (handler) => this.execute({ ...request, handler }, read, signal));
+  }
+
+  /** `execute` with the handle that the present sidecar knows; a second time when it turns out that it does not. */
+  async withHandle<Result extends { error?: NexusError }>(
+    handle: Uint8Array,
+    execute: (handler: Uint8Array) => Promise<Result>,
   ): Promise<Result> {
     const sent = this.#handles.current(checkHandle(handle));
     let failure: NexusError;
     let result: Result | undefined;
     try {
-      result = await this.execute({ ...request, handler: sent }, read);
+      result = await execute(sent);
       if (!isUnknownHandle(result.error)) return result;
       failure = result.error;
     } catch (error) {
@@ -77,7 +88,7 @@ export class Core {
     }
     // Another execution may have replaced it while this one was on its way.
     const handler = entry.current !== sent ? entry.current : await this.#recompile(entry);
-    return this.execute({ ...request, handler }, read);
+    return execute(handler);
   }
 
   #recompile(entry: NonNullable<ReturnType<Handles['find']>>): Promise<Uint8Array> {
@@ -102,11 +113,17 @@ export class Core {
     return this.#ask(Kind.precompile, { source, suspendMode }, Kind.compiled, readHandle);
   }
 
-  resume<Result extends Segment>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
+  resume<Result extends Segment>(
+    suspension: string,
+    outcome: Outcome,
+    read: ReadResult<Result>,
+    signal?: AbortSignal,
+  ): Promise<Result> {
     checkSuspensionId(suspension);
     this.#suspended.take(suspension, this.#link.existing());
     const connection = this.#link.connection();
-    return resumeOn(connection, suspension, outcome, (fields) => this.#suspended.note(connection, read(fields)));
+    const note: ReadResult<Result> = (fields) => this.#suspended.note(connection, read(fields));
+    return abortable(connection, signal, suspension, (options) => resumeOn(connection, suspension, outcome, note, options));
   }
 
   /** Whether a resume of this suspension answers in Buffers, as its execution does. */

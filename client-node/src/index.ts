@@ -1,5 +1,5 @@
 /** Public API of @nexus/sidecar. What is not exported here may change in any release. */
-export { NexusRuntime } from './client.js';
+export { NexusRuntime, type CallOptions } from './client.js';
 export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
 export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
 export type { HelloInfo } from './messages.js';

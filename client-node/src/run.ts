@@ -19,7 +19,7 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
+import { checkHandle, checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
 
 /** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
 export type ExtensionMethod = (...args: any[]) => unknown;
@@ -70,16 +70,23 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
   metrics: ExecutionMetrics;
 }
 
-export async function runHandler(core: Core, code: string, options: RunOptions): Promise<RunResult> {
+export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
   const { extensions = {}, onSegment, signal } = options;
   const request = contextFields(options, checkTimeout(options.timeoutMs), registryOf(extensions));
-  request.source = checkSource(code);
+  if (code instanceof Uint8Array) checkHandle(code);
+  else request.source = checkSource(code);
   if (signal?.aborted === true) throw cancelled(signal);
   const connection = core.connection();
   return new Promise<RunResult>((resolve, reject) => {
     const run = new Run(connection, extensions, onSegment, { resolve, reject });
     run.watch(signal);
-    run.send((onId) => executeOn(connection, request, readPlainResult, { onId }));
+    run.send((onId) => {
+      if (!(code instanceof Uint8Array)) return executeOn(connection, request, readPlainResult, { onId });
+      return core.withHandle(code, (handler) => {
+        if (run.stopped) return Promise.reject(new NexusError('CANCELLED', 'the run was aborted'));
+        return executeOn(connection, { ...request, handler }, readPlainResult, { onId });
+      });
+    });
   });
 }
 
@@ -125,6 +132,10 @@ class Run {
     this.#promise = promise;
   }
 
+  get stopped(): boolean {
+    return this.#stopped !== undefined;
+  }
+
   watch(signal: AbortSignal | undefined): void {
     // A suspended run has no request that would hold Node alive or reject when the sidecar dies.
     this.#unwatch.push(this.#connection.hold());
@@ -139,6 +150,8 @@ class Run {
   send(request: (onId: (id: number) => void) => Promise<ExecutionResult>, onRefused?: (error: unknown) => boolean): void {
     let requestId = 0;
     const answered = request((id) => {
+      // A handler that was compiled again is sent a second time, as another request.
+      this.#inFlight.delete(requestId);
       requestId = id;
       this.#inFlight.add(id);
     });

@@ -1,0 +1,64 @@
+/**
+ * AbortSignal for one segment: an abort ends the execution in the sidecar, wherever the request is by then.
+ *
+ * The promise rejects with CANCELLED and the signal's reason once the sidecar has said what became of the request, or at once
+ * where it was not sent or the sidecar is still starting. Nothing is left running or suspended, and no listener either.
+ */
+import type { Connection, RequestOptions } from './connection.js';
+import { cancelOn } from './core.js';
+import { NexusError } from './errors.js';
+import type { Suspension } from './types.js';
+
+export function abortable<Result extends { suspensions: readonly Suspension<unknown>[] }>(
+  connection: Connection,
+  signal: AbortSignal | undefined,
+  resumed: string | undefined,
+  request: (options?: RequestOptions) => Promise<Result>,
+): Promise<Result> {
+  if (signal === undefined) return request();
+  if (signal.aborted) return Promise.reject(aborted(signal));
+  return new Promise<Result>((resolve, reject) => {
+    let id = 0;
+    let stopped = false;
+    const end = (target: { suspension: string } | { request: number }): void => {
+      cancelOn(connection, target).catch(() => undefined);
+    };
+    const onAbort = (): void => {
+      stopped = true;
+      if (!connection.withdraw(id, aborted(signal))) end({ request: id });
+      else if (resumed !== undefined) end({ suspension: resumed });
+      if (connection.info === undefined) reject(aborted(signal));
+    };
+    signal.addEventListener('abort', onAbort, { once: true });
+    const done = (): void => signal.removeEventListener('abort', onAbort);
+    const answered = request({
+      onId: (given) => {
+        id = given;
+      },
+    });
+    answered.then(
+      (result) => {
+        done();
+        if (!stopped) return resolve(result);
+        // The cancel and the suspension crossed.
+        const left = result.suspensions[0];
+        if (left !== undefined) end({ suspension: left.suspensionId });
+        reject(aborted(signal));
+      },
+      (error: unknown) => {
+        done();
+        reject(stopped && connection.failure === undefined ? aborted(signal) : error);
+      },
+    );
+  });
+}
+
+function aborted(signal: AbortSignal): NexusError {
+  return new NexusError('CANCELLED', 'the call was aborted', { cause: signal.reason });
+}
+
+export function checkSignal(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
+  const signal: unknown = options?.signal;
+  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  throw new NexusError('INVALID_ARGUMENT', '`signal` is not an AbortSignal');
+}
