@@ -1,6 +1,6 @@
 /** `signal` on the calls of one segment, and `run` with a compiled handler: an abort leaves nothing in the sidecar. */
 import assert from 'node:assert/strict';
-import { getEventListeners } from 'node:events';
+import { getEventListeners, setMaxListeners } from 'node:events';
 import { test } from 'node:test';
 
 import type { NexusRuntime } from '@nexus/sidecar';
@@ -48,6 +48,7 @@ test('an abort of a resume ends the execution, also when the resume has not been
 
   const { suspension: second } = await runtime.executeHandler('await $ext.a.b()', context);
   const others = new AbortController();
+  setMaxListeners(0, others.signal);
   const busy = runtime.run('for (;;);', { signal: others.signal });
   const crowd = [busy, ...Array.from({ length: 1100 }, () => runtime.run('for (;;);', { signal: others.signal }))].map((run) => failure(run));
   const waiting = new AbortController();
