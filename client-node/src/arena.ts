@@ -51,6 +51,8 @@ export class Arena {
   #encoding = false;
   readonly #scratch: Writer;
   #broken = false;
+  /** A write failed: nothing is put here any more. */
+  #full = false;
 
   /** Throws when the file is not there or is not what it should be. */
   static open(name: string, generation: number, bytes: number): Arena {
@@ -86,7 +88,8 @@ export class Arena {
       }
       return region;
     } catch {
-      this.close(); // /dev/shm is full, most likely: the socket has room
+      // /dev/shm is full, most likely: the socket has room. Answers that are under way are still read from here
+      this.#full = true;
       return undefined;
     }
   }
@@ -160,7 +163,7 @@ export class Arena {
 
   /** First fit: there are never more places in use than requests under way. */
   #reserve(request: number, bytes: number): Region | undefined {
-    if (this.#broken) return undefined;
+    if (this.#broken || this.#full) return undefined;
     const size = Math.ceil(bytes / ALIGN_BYTES) * ALIGN_BYTES;
     let offset = 0;
     let index = 0;

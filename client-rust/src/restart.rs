@@ -26,6 +26,9 @@ pub struct RestartPolicy {
     pub max_delay: Duration,
 }
 
+/// In place of a time that the clock cannot hold.
+const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+
 impl Default for RestartPolicy {
     fn default() -> Self {
         Self {
@@ -108,7 +111,7 @@ impl Restarts {
             self.state = State::Closed;
             self.deaths = VecDeque::from([at]);
         } else if half_open || self.deaths.len() >= self.policy.max_crashes {
-            self.state = State::Open { until: at + self.policy.cool_down };
+            self.state = State::Open { until: at.checked_add(self.policy.cool_down).unwrap_or_else(|| at + FOREVER) };
         }
     }
 }

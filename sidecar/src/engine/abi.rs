@@ -35,6 +35,8 @@ pub mod export {
     pub const RUN: &str = "nx_run";
     pub const RESUME: &str = "nx_resume";
     pub const MEMORY: &str = "memory";
+    /// Of the guest in stack style: 0 while it neither leaves nor re-enters its stack.
+    pub const ASYNCIFY_STATE: &str = "asyncify_get_state";
     pub const STACK_POINTER: &str = "__stack_pointer";
 }
 

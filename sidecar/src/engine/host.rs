@@ -210,15 +210,13 @@ fn log_record(call: &mut Call<'_>) -> Answer {
     let len = (call.guest.u32(2) as usize).min(call.context.log_bytes_left() + 1);
     call.context.copy(len)?;
     let mut text = call.guest.memory.read_vec(call.guest.u32(1), len).map_err(|_| result::INVALID)?;
-    while let Err(e) = std::str::from_utf8(&text) {
-        let good = e.valid_up_to();
-        match e.error_len() {
-            None => text.truncate(good),
-            Some(bad) => drop(text.splice(good..good + bad, "\u{fffd}".bytes())),
-        }
+    // the cut may have hit a character
+    if let Err(e) = std::str::from_utf8(&text)
+        && e.error_len().is_none()
+    {
+        text.truncate(e.valid_up_to());
     }
-    let text = String::from_utf8(text).unwrap_or_default();
-    call.context.record_log(level, &text);
+    call.context.record_log(level, &String::from_utf8_lossy(&text));
     Ok(0)
 }
 

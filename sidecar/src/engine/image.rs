@@ -71,6 +71,13 @@ pub struct Image {
 #[error("cannot restore the pristine image: {0}")]
 pub struct ResetError(#[from] io::Error);
 
+impl ResetError {
+    /// Of an instance that no reset makes good.
+    pub(super) fn unsound() -> Self {
+        Self(io::Error::other("the instance is not sound"))
+    }
+}
+
 impl From<OutOfBounds> for ResetError {
     fn from(e: OutOfBounds) -> Self {
         Self(io::Error::other(e))

@@ -236,8 +236,12 @@ impl Instance {
         let stack = self.wasm.set_global(export::STACK_POINTER, self.engine.image.stack_pointer());
         self.wasm.data_mut().context = None;
         self.inbox_used = 0;
-        self.sound = self.sound && restored.is_ok() && stack.is_ok();
-        restored
+        // outside of the memory, and not 0 after a damaged guest: the next tenant would take the one's stack for its own
+        let unwinding =
+            self.mode() == SuspendMode::Stack && !matches!(self.wasm.call(export::ASYNCIFY_STATE, &[]), Ok(0));
+        self.sound = self.sound && restored.is_ok() && stack.is_ok() && !unwinding;
+        restored?;
+        if self.sound { Ok(()) } else { Err(ResetError::unsound()) }
     }
 
     /// First address at which the memory differs from the pristine image. Slow: for tests and soaks.

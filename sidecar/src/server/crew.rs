@@ -135,6 +135,14 @@ impl Crew {
         }
     }
 
+    /// The suspended execution that the worker resumes, by the key of the hub.
+    pub fn resuming(&self, id: WorkerId) -> Option<u64> {
+        match self.workers.get(id.0) {
+            Some(Worker::Working(work)) => work.execution,
+            _ => None,
+        }
+    }
+
     /// The request is answered; what the worker still does holds nobody up.
     pub fn end(&mut self, id: WorkerId) {
         if let Some(worker @ Worker::Working(_)) = self.get(id) {

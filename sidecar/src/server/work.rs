@@ -151,6 +151,12 @@ impl Server {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
                     WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
+                if let Some(mut state) = self.books(worker)
+                    && let Some(key) = state.crew.resuming(worker)
+                {
+                    // the execution went with the panic; others may wait for it
+                    state.hub.end(key);
+                }
                 self.answer_failure(answering, id, kind, Duration::ZERO, error);
                 None
             }
@@ -192,7 +198,7 @@ impl Server {
                     Action::Refuse(id, error) => (id, error, false),
                     _ => return Outcome::Answered(None),
                 };
-                if self.books(worker).is_none() {
+                if !self.finish(answering, job.id) {
                     return Outcome::Answered(None);
                 }
                 self.runtime.observer.record_error(error.code);
@@ -379,14 +385,22 @@ impl Server {
         let now = Instant::now();
         let instance = match progress {
             Progress::Suspended(execution) => {
-                let kept = match (self.books(answering.worker), turn) {
-                    (None, _) => return Outcome::Answered(execution.into_instance()),
-                    (Some(mut state), Turn::First(number, enqueued, request)) => {
+                let Some(mut state) = self.books(answering.worker) else {
+                    return Outcome::Answered(execution.into_instance());
+                };
+                let kept = match turn {
+                    Turn::First(number, enqueued, request) => {
                         let about = About::new(number, enqueued, request, &*execution);
                         state.hub.suspend(session, about, execution, now)
                     }
-                    (Some(mut state), Turn::Resumed(key)) => state.hub.put_back(key, execution, now),
+                    Turn::Resumed(key) => state.hub.put_back(key, execution, now),
                 };
+                if kept.is_ok() {
+                    // in the same breath: nobody may take the execution for one that this worker still has
+                    state.hub.finish(session, id);
+                    state.crew.end(answering.worker);
+                }
+                drop(state);
                 match kept {
                     Ok(()) => {
                         self.runtime.observer.record_suspension(SuspensionEvent::Created);
