@@ -72,9 +72,9 @@ pub struct Image {
 pub struct ResetError(#[from] io::Error);
 
 impl ResetError {
-    /// Of an instance that no reset makes good.
-    pub(super) fn unsound() -> Self {
-        Self(io::Error::other("the instance is not sound"))
+    /// What lies outside of the memory could not be restored.
+    pub(super) fn outside() -> Self {
+        Self(io::Error::other("the guest's stack is not as it was"))
     }
 }
 

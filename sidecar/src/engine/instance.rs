@@ -239,9 +239,10 @@ impl Instance {
         // outside of the memory, and not 0 after a damaged guest: the next tenant would take the one's stack for its own
         let unwinding =
             self.mode() == SuspendMode::Stack && !matches!(self.wasm.call(export::ASYNCIFY_STATE, &[]), Ok(0));
-        self.sound = self.sound && restored.is_ok() && stack.is_ok() && !unwinding;
+        let outside = stack.is_ok() && !unwinding;
+        self.sound = self.sound && restored.is_ok() && outside;
         restored?;
-        if self.sound { Ok(()) } else { Err(ResetError::unsound()) }
+        if outside { Ok(()) } else { Err(ResetError::outside()) }
     }
 
     /// First address at which the memory differs from the pristine image. Slow: for tests and soaks.

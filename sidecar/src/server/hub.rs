@@ -292,6 +292,9 @@ impl<E: Held> Hub<E> {
             }
             Holder::Parking { cancelled } => {
                 *cancelled = true;
+                // from now on it is as if it were gone
+                let ids = std::mem::take(&mut entry.ids);
+                self.forget_ids(&ids);
                 None
             }
             Holder::Suspended(_) => {
