@@ -21,6 +21,8 @@ const SMALL: &str = "return (await $ext.a.b()) + $args.a";
 const OBJECTS: &str =
     "const all = []; for (let i = 0; i < 2000; i++) all.push({ id: i, name: 'item ' + i, tags: [i % 3] });
     const a = await $ext.a.b(); return a + all[40].id + 1";
+const AWAITED: &str = "for (let i = 0;; i++) if (await $ext.a.b(i) !== i) return 'wrong answer'";
+const DEEP: &str = "const go = n => { if (n) return go(n - 1) + 1; for (let i = 0;; i++) if ($ext.a.b(i) !== i) return 'wrong answer' };";
 const LOOP: &str = "let n = 0; for (let i = 0; i < 1000000; i++) n += i & 3; return n";
 
 fn main() {
@@ -68,7 +70,8 @@ fn figures(divide: usize) -> Map<String, Value> {
     put("tinyRun", runs);
     put("reset", resets);
     put("tinyRunAndReset", both);
-    put("suspendAndResume", suspensions(&mut instance, 20_000 / divide));
+    let awaited = compile(&mut instance, AWAITED);
+    put("suspendAndResume", suspensions(&mut instance, &awaited, 20_000 / divide));
     for (name, source, count) in [("Small", SMALL, 10_000), ("2000Objects", OBJECTS, 300)] {
         let parked = parkings(&mut instance, source, count / divide);
         for (what, taken) in
@@ -85,6 +88,20 @@ fn figures(divide: usize) -> Map<String, Value> {
     put("fib25", self::runs(&mut instance, &fib, &[0xce, 0, 1, 0x25, 0x11], 100 / divide).0);
     let million = compile(&mut instance, LOOP);
     put("loop1M", self::runs(&mut instance, &million, &[0xce, 0, 0x16, 0xe3, 0x60], 100 / divide).0);
+    // the same handlers where extension calls suspend the whole stack
+    let started = Instant::now();
+    let stack = engine.start_stack_style().expect("the engine starts in stack style");
+    put("stackStart", vec![started.elapsed()]);
+    let mut stacked = stack.instantiate().expect("an instance");
+    let (runs, resets) = self::runs(&mut stacked, &tiny, &[42], 20_000 / divide);
+    put("stackTinyRun", runs);
+    put("stackReset", resets);
+    put("stackFib25", self::runs(&mut stacked, &fib, &[0xce, 0, 1, 0x25, 0x11], 100 / divide).0);
+    put("stackLoop1M", self::runs(&mut stacked, &million, &[0xce, 0, 0x16, 0xe3, 0x60], 100 / divide).0);
+    for depth in [0, 10, 100] {
+        let bytecode = compile(&mut instance, &format!("{DEEP} return go({depth})"));
+        put(&format!("stackSuspendDepth{depth}"), suspensions(&mut stacked, &bytecode, 10_000 / divide));
+    }
     figures.extend(sizes);
     figures
 }
@@ -157,9 +174,8 @@ fn runs(instance: &mut Instance, bytecode: &[u8], expected: &[u8], count: usize)
 }
 
 /// One execution that suspends again and again: each resume carries one answer in and the next call out.
-fn suspensions(instance: &mut Instance, count: usize) -> Vec<Duration> {
-    let bytecode = compile(instance, "for (let i = 0;; i++) if (await $ext.a.b(i) !== i) return 'wrong answer'");
-    let segment = instance.run(&bytecode, context(), deadline());
+fn suspensions(instance: &mut Instance, bytecode: &[u8], count: usize) -> Vec<Duration> {
+    let segment = instance.run(bytecode, context(), deadline());
     assert!(matches!(segment.end, SegmentEnd::Suspended), "{:?}", segment.end);
     let mut taken = Vec::new();
     for i in 0..count as u32 {
