@@ -74,8 +74,11 @@ fn a_loopback_address_works_and_no_other_is_taken() {
         })
         .unwrap();
     sidecar.connect().still_works();
-    let answer = exchange(TcpStream::connect(address).unwrap(), "GET /readyz HTTP/1.0\r\n\r\n");
-    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+    // it serves a moment before it says so
+    eventually("it is ready", SOON, || {
+        let answer = exchange(TcpStream::connect(address).unwrap(), "GET /readyz HTTP/1.0\r\n\r\n");
+        answer.starts_with("HTTP/1.1 200 ")
+    });
     let dir = TempDir::new();
     let mut refused = Options::new().flag("http-listen", "0.0.0.0:0").listen_on(&dir.join("s.sock"));
     assert_eq!(refused.exit_code(SOON), 3);
