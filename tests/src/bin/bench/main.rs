@@ -1,4 +1,4 @@
-//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--state]`, built with `--release`.
+//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
