@@ -38,6 +38,7 @@ import {
 } from './messages.js';
 import { Bin, MalformedError } from './reader.js';
 import { CLIENT_NAME } from './version.js';
+import { Vigil } from './vigil.js';
 import { Writer } from './writer.js';
 
 const FIRST_BATCH_BYTES = 16 * 1024;
@@ -104,6 +105,7 @@ export class Connection {
   #arenaState: 'none' | 'opening' | 'open' | 'never';
   #flushQueued = false;
   #idleQueued = false;
+  readonly #vigil = new Vigil();
   readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
 
   constructor(bounds: WaitingBounds = { requests: MAX_WAITING_REQUESTS, bytes: MAX_WAITING_BYTES }) {
@@ -248,6 +250,7 @@ export class Connection {
     this.#waiting.clear();
     this.#waitingBytes = 0;
     this.#foreground = 0;
+    this.#vigil.off();
     this.#socket?.destroy();
     this.#arena?.close();
     this.#arena = undefined;
@@ -325,6 +328,8 @@ export class Connection {
     if (socket === undefined || batch.length === 0 || this.#failure !== undefined) return;
     // A large write is asked to wait for 'drain' even where the kernel has taken it all; that is no reason to.
     if (!socket.write(batch.written()) && socket.writableLength > 0) this.#blocked = true;
+    if (this.#pending.size === 1) this.#vigil.sent();
+    else this.#vigil.off();
     if (socket.writableLength === 0 && batch.bytes.length <= KEEP_BATCH_BYTES) {
       batch.length = 0; // the kernel has copied everything: the buffer is ours again
     } else {
@@ -333,6 +338,7 @@ export class Connection {
   }
 
   #onData(chunk: Buffer): void {
+    this.#vigil.received();
     try {
       this.#splitter.push(chunk);
     } catch (error) {
