@@ -271,6 +271,14 @@ impl Client {
         self.segment(id)
     }
 
+    /// Runs it up to its first calls.
+    #[track_caller]
+    pub fn run_suspended(&mut self, run: Run) -> Segment {
+        let segment = self.run(run);
+        assert_eq!(segment.status, Status::Suspended, "{segment:?}");
+        segment
+    }
+
     #[track_caller]
     pub fn segment(&mut self, id: u32) -> Segment {
         match self.wait(id) {

@@ -1,8 +1,63 @@
-//! Execute requests in few words.
+//! Execute requests in few words, and the first lines that tests have in common.
 
-use nexus_protocol::ClientMessage;
 use nexus_protocol::message::{CallLimits, Code, Execute, Regions, Resident, SuspendMode};
+use nexus_protocol::{ClientMessage, ErrorCode, WireError};
 use serde_json::Value;
+
+use crate::client::{Client, Segment};
+use crate::process::{Options, Sidecar};
+use crate::watchdog::Watchdog;
+
+/// Everything that can be granted.
+pub const ALL: [&str; 6] =
+    ["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*", "crypto:random"];
+
+/// A sidecar that serves a socket of its own, and a connection to it.
+pub fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
+    let watchdog = Watchdog::seconds(120);
+    let sidecar = options.listen();
+    let client = sidecar.connect();
+    (watchdog, sidecar, client)
+}
+
+/// A sidecar that is a child of the test, with details in errors.
+pub fn sidecar() -> (Watchdog, Sidecar, Client) {
+    let watchdog = Watchdog::seconds(120);
+    let (sidecar, client) = Options::new().debug().child();
+    (watchdog, sidecar, client)
+}
+
+/// A handler that may do everything.
+pub fn calling(source: impl Into<String>) -> Run {
+    Run::source(source).grant(&ALL)
+}
+
+/// Runs it; what follows it on the same connection works, however it ended.
+#[track_caller]
+pub fn run(client: &mut Client, run: impl Into<Run>) -> Segment {
+    let segment = client.run(run);
+    client.still_works();
+    segment
+}
+
+/// What a handler that may do everything returns.
+#[track_caller]
+pub fn value(client: &mut Client, source: &str) -> Value {
+    run(client, calling(source)).value()
+}
+
+/// The first segment of a handler that may do everything and waits for a call.
+#[track_caller]
+pub fn suspended(client: &mut Client, source: &str) -> Segment {
+    client.run_suspended(calling(source))
+}
+
+/// The error of a resume that nobody was waiting for.
+#[track_caller]
+pub fn suspension_error(segment: &Segment) -> WireError {
+    assert_eq!(segment.code(), ErrorCode::SuspensionError, "{segment:?}");
+    segment.error().clone()
+}
 
 /// MessagePack of a JSON value.
 pub fn pack(value: &Value) -> Vec<u8> {

@@ -5,7 +5,7 @@
 
 use nexus_protocol::message::Status;
 use nexus_protocol::{ErrorCode, InnerError, WireError};
-use nexus_tests::run::unpack;
+use nexus_tests::run::{sidecar, unpack};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Client, Options, Run, Segment, Watchdog};
 use serde_json::json;
@@ -338,12 +338,6 @@ fn hostile_errors_are_bounded_and_end_in_time() {
         assert!(error.properties.as_deref().is_none_or(|bytes| bytes.len() <= 16 << 10), "{source}");
         client.still_works();
     }
-}
-
-fn sidecar() -> (Watchdog, nexus_tests::Sidecar, Client) {
-    let watchdog = Watchdog::seconds(120);
-    let (sidecar, client) = Options::new().debug().child();
-    (watchdog, sidecar, client)
 }
 
 fn fields(payload: Option<&[u8]>) -> serde_json::Value {

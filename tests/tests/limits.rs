@@ -4,29 +4,9 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes};
-use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog};
+use nexus_tests::run::{ALL, run, sidecar, value};
+use nexus_tests::{Client, Options, Run, Segment, Watchdog};
 use serde_json::{Value, json};
-
-/// A sidecar of its own for each test, with details in errors.
-fn sidecar() -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(60);
-    let (sidecar, client) = Options::new().debug().child();
-    (watchdog, sidecar, client)
-}
-
-const ALL: [&str; 6] = ["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*", "crypto:random"];
-
-#[track_caller]
-fn run(client: &mut Client, run: impl Into<Run>) -> Segment {
-    let segment = client.run(run);
-    client.still_works();
-    segment
-}
-
-#[track_caller]
-fn value(client: &mut Client, source: &str) -> Value {
-    run(client, Run::source(source).grant(&ALL)).value()
-}
 
 fn context(segment: &Segment, key: &str) -> Option<Value> {
     segment.error().context.get(key).map(|value| match value {

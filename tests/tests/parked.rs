@@ -5,7 +5,8 @@ use std::time::Duration;
 use nexus_protocol::message::Status;
 use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::leaks::settled_counts;
-use nexus_tests::{Client, LeakProbe, Options, Rng, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::run::{calling, listening};
+use nexus_tests::{Client, LeakProbe, Options, Rng, Segment, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(10);
@@ -13,32 +14,14 @@ const SOON: Duration = Duration::from_secs(10);
 const MANY: usize = 200;
 const CALL: &str = "return [$args, await $ext.a.b()]";
 
-fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(120);
-    let sidecar = options.listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
-
 /// A suspension time that outlasts a loaded machine.
 fn patient() -> Options {
     Options::new().flag("suspension-timeout-ms", 120_000)
 }
 
-fn calling(source: &str) -> Run {
-    Run::source(source).grant(&["ext:*", "state:read:*", "state:write:*"])
-}
-
-#[track_caller]
-fn suspended(client: &mut Client, run: Run) -> Segment {
-    let segment = client.run(run);
-    assert_eq!(segment.status, Status::Suspended, "{segment:?}");
-    segment
-}
-
 /// Ids of executions that return `[their number, the answer]`.
 fn hold(client: &mut Client, count: usize) -> Vec<String> {
-    (0..count).map(|i| suspended(client, calling(CALL).args(&json!(i))).call().id.clone()).collect()
+    (0..count).map(|i| client.run_suspended(calling(CALL).args(&json!(i))).call().id.clone()).collect()
 }
 
 fn metric(client: &mut Client, series: &str) -> f64 {
@@ -61,7 +44,7 @@ fn an_execution_that_waits_is_parked_and_goes_on_as_if_it_had_not_been() {
     let source = "$state.n += 1; const a = await $ext.a.b($state.n); $state.n += a;
         const [x, y] = await Promise.all([$ext.a.x(), $ext.a.y()]); return [$state.n, a, x, y, $args.k, $scope.s]";
     let run = calling(source).state(&json!({"n": 1})).args(&json!({"k": "arg"})).scope(&json!({"s": "scope"}));
-    let first = suspended(&mut client, run);
+    let first = client.run_suspended(run);
     eventually("it is parked", SOON, || parked(&mut client) == 1 && live(&mut client) == 0);
     let second = client.resume(&first.call().id, &json!(10));
     assert_eq!(second.mutations, json!([{"op": "set", "key": "n", "value": 12}]));
@@ -81,7 +64,7 @@ fn an_execution_that_waits_is_parked_and_goes_on_as_if_it_had_not_been() {
 fn a_handler_that_is_suspended_with_its_whole_stack_is_parked_too() {
     let (_w, _s, mut client) = listening(&patient());
     let source = "const order = [3, 1, 2].sort((a, b) => { const r = $ext.a.compare(a, b); return r }); return order";
-    let mut segment = suspended(&mut client, calling(source));
+    let mut segment = client.run_suspended(calling(source));
     let mut turns = 0;
     while segment.status == Status::Suspended {
         if turns < 2 {
@@ -146,19 +129,19 @@ fn bytes_of_suspended_executions_are_bounded_and_the_limit_is_named() {
     for id in held {
         assert_eq!(client.resume(&id, &json!("r")).value(), json!([500_000, "r"]));
     }
-    suspended(&mut client, calling(source));
+    client.run_suspended(calling(source));
 }
 
 #[test]
 fn a_large_state_counts_while_it_is_held() {
     let (_w, _s, mut client) = listening(&patient().flag("max-suspended-bytes", 1 << 20));
     let run = |bytes: usize| calling("await $ext.a.b()").state(&json!({"s": "x".repeat(bytes)}));
-    let first = suspended(&mut client, run(700 << 10));
+    let first = client.run_suspended(run(700 << 10));
     let refused = client.run(run(700 << 10));
     assert_eq!(refused.code(), ErrorCode::ResourceLimit, "{refused:?}");
-    let second = suspended(&mut client, run(100 << 10));
+    let second = client.run_suspended(run(100 << 10));
     client.resume(&first.call().id, &Value::Null).value();
-    let third = suspended(&mut client, run(700 << 10));
+    let third = client.run_suspended(run(700 << 10));
     for segment in [second, third] {
         client.resume(&segment.call().id, &Value::Null).value();
     }
@@ -262,7 +245,7 @@ fn resumes_cancels_and_parking_race_and_every_request_is_answered_rightly() {
                 let mut rng = Rng::new(seed);
                 let mut held: Vec<(usize, String)> = Vec::new();
                 for i in 0..1500 {
-                    held.push((i, suspended(&mut client, calling(CALL).args(&json!(i))).call().id.clone()));
+                    held.push((i, client.run_suspended(calling(CALL).args(&json!(i))).call().id.clone()));
                     while held.len() > 100 || (rng.below(3) == 0 && !held.is_empty()) {
                         let (number, id) = held.swap_remove(rng.below(held.len()));
                         if rng.below(8) == 0 {

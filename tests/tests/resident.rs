@@ -4,17 +4,11 @@ use std::time::Duration;
 
 use nexus_protocol::message::Status;
 use nexus_protocol::{ContextValue, ErrorCode, WireError};
-use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::run::listening;
+use nexus_tests::{Client, Options, Run, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(5);
-
-fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(60);
-    let sidecar = options.listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
 
 fn on(id: &str, source: &str) -> Run {
     Run::source(source).resident(id).grant(&["state:read:*", "state:write:*", "ext:*"])

@@ -11,8 +11,8 @@ use std::time::Duration;
 use nexus_protocol::message::{CreateState, OpenArena, Region, Regions, Resolution, Resume, SnapshotState, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, WireError};
 use nexus_tests::leaks::settled_counts;
-use nexus_tests::run::{pack, unpack};
-use nexus_tests::{Answer, Client, Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::run::{listening, pack, unpack};
+use nexus_tests::{Answer, Client, Options, Run, Watchdog, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(5);
@@ -24,13 +24,6 @@ fn names(pid: u32) -> BTreeSet<PathBuf> {
     let prefix = format!("nexus-sidecar.{pid}.");
     let entries = fs::read_dir(SHM).unwrap().flatten();
     entries.map(|e| e.path()).filter(|p| p.file_name().unwrap().to_string_lossy().starts_with(&prefix)).collect()
-}
-
-fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(120);
-    let sidecar = options.listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
 }
 
 /// A segment as a client has it.

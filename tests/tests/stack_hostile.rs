@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::{Status, SuspendMode};
+use nexus_tests::run::{calling, listening, suspended};
 use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
@@ -13,21 +14,7 @@ const SOON: Duration = Duration::from_secs(5);
 
 /// One instance, so that whatever an execution left behind would be found by the next.
 fn one_instance(options: Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(120);
-    let sidecar = options.flag("max-instances", 1).listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
-
-fn calling(source: &str) -> Run {
-    Run::source(source).grant(&["ext:*", "state:read:*", "state:write:*"])
-}
-
-#[track_caller]
-fn suspended(client: &mut Client, source: &str) -> Segment {
-    let segment = client.run(calling(source));
-    assert_eq!(segment.status, Status::Suspended, "{segment:?}");
-    segment
+    listening(&options.flag("max-instances", 1))
 }
 
 /// A benign handler in each style.
@@ -58,7 +45,7 @@ fn what_ends_an_execution_deep_in_a_resumed_stack_leaves_nothing_behind() {
     ];
     for (then, code) in attacks {
         let timeout = if code == ErrorCode::Timeout { 150 } else { 20_000 };
-        let first = client.run(calling(&deep(then)).timeout_ms(timeout));
+        let first = client.run(calling(deep(then)).timeout_ms(timeout));
         assert_eq!(first.status, Status::Suspended, "{first:?}");
         assert_eq!(client.resume(&first.call().id, &json!(1)).code(), code, "{then}");
         works_in_both_styles(&mut client);
@@ -192,7 +179,7 @@ fn a_slot_whose_execution_was_ended_while_suspended_is_pristine_in_both_styles()
         ("return await $ext.a.b(1)", SuspendMode::Await),
     ] {
         for round in 0..20 {
-            let first = client.run(calling(&format!("{dirty} {call}")).suspend_mode(mode));
+            let first = client.run(calling(format!("{dirty} {call}")).suspend_mode(mode));
             assert_eq!(first.status, Status::Suspended, "{first:?}");
             if round % 2 == 0 {
                 assert!(client.cancel_suspension(&first.call().id));
@@ -229,7 +216,7 @@ fn a_call_inside_prepare_stack_trace_works_in_both_styles() {
         ),
         ("const r = $ext.a.b(0); Error.prepareStackTrace = undefined; return [r, got]", SuspendMode::Stack),
     ] {
-        let mut segment = client.run(calling(&format!("{within} {then}")).suspend_mode(mode));
+        let mut segment = client.run(calling(format!("{within} {then}")).suspend_mode(mode));
         let mut answered = Vec::new();
         while segment.status == Status::Suspended {
             let call = segment.call().clone();

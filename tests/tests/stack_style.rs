@@ -1,37 +1,13 @@
 //! Stack style: extension calls that return their values without await.
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::WireError;
 use nexus_protocol::message::Status;
-use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::run::{calling, listening, suspended, suspension_error};
+use nexus_tests::{Client, Options, Segment, eventually};
 use serde_json::json;
 use std::time::Duration;
 
 const SOON: Duration = Duration::from_secs(5);
-
-fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(60);
-    let sidecar = options.listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
-
-fn calling(source: &str) -> Run {
-    Run::source(source).grant(&["ext:*", "state:read:*", "state:write:*", "events:emit:*"])
-}
-
-#[track_caller]
-fn suspended(client: &mut Client, source: &str) -> Segment {
-    let segment = client.run(calling(source));
-    assert_eq!(segment.status, Status::Suspended, "{segment:?}");
-    segment
-}
-
-#[track_caller]
-fn suspension_error(segment: &Segment) -> WireError {
-    assert_eq!(segment.code(), ErrorCode::SuspensionError, "{segment:?}");
-    segment.error().clone()
-}
 
 /// Runs to the end; every call is answered with ten times its first argument.
 #[track_caller]

@@ -1,20 +1,14 @@
 //! What is known of a handler before it runs: the strict refusal, TypeScript that cannot be blanked, and the operator's log.
 
 use nexus_protocol::ErrorCode;
-use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::run::listening;
+use nexus_tests::{Options, Run, eventually};
 use serde_json::json;
 use std::time::Duration;
 
-fn listening() -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(60);
-    let sidecar = Options::new().listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
-
 #[test]
 fn strict_refuses_a_certain_need_at_its_place() {
-    let (_w, _s, mut client) = listening();
+    let (_w, _s, mut client) = listening(&Options::new());
     for (source, token, at) in [
         ("const a = 1;\n  return $state.k", "state:read:k", (2, 10)),
         ("let n: number = 1;\nif (n > 1) $state.k = n;", "state:write:k", (2, 12)),
@@ -42,7 +36,7 @@ fn strict_refuses_a_certain_need_at_its_place() {
 
 #[test]
 fn strict_leaves_what_is_uncertain_to_the_run() {
-    let (_w, _s, mut client) = listening();
+    let (_w, _s, mut client) = listening(&Options::new());
     for source in [
         "if ($args) return $state[$args]",
         "if ($args) $emit($args)",
@@ -64,7 +58,7 @@ fn strict_leaves_what_is_uncertain_to_the_run() {
 
 #[test]
 fn typescript_that_does_not_parse_or_needs_generated_code_fails_where_it_stands() {
-    let (_w, _s, mut client) = listening();
+    let (_w, _s, mut client) = listening(&Options::new());
     for (source, word, at) in [
         ("let y: number = 1;\nlet x: Map<string = 1", "", (2, 19)),
         ("const a = 1;\ninterface A { b: }", "", (2, 18)),
@@ -86,7 +80,7 @@ fn typescript_that_does_not_parse_or_needs_generated_code_fails_where_it_stands(
 
 #[test]
 fn violations_are_logged_and_every_one_is_counted() {
-    let (_w, sidecar, mut client) = listening();
+    let (_w, sidecar, mut client) = listening(&Options::new());
     let source = "for (let i = 0; i < 100; i++) try { $state['k' + i] = 1 } catch {}";
     assert!(client.run(source).error.is_none());
     assert_eq!(client.run(Run::source("$emit('x')").strict()).code(), ErrorCode::PermissionDenied);

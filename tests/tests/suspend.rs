@@ -3,35 +3,12 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Status;
-use nexus_protocol::{ContextValue, ErrorCode, WireError};
-use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_protocol::{ContextValue, ErrorCode};
+use nexus_tests::run::{calling, listening, suspended, suspension_error};
+use nexus_tests::{Options, Run, Segment, eventually};
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(5);
-
-fn listening(options: &Options) -> (Watchdog, Sidecar, Client) {
-    let watchdog = Watchdog::seconds(60);
-    let sidecar = options.listen();
-    let client = sidecar.connect();
-    (watchdog, sidecar, client)
-}
-
-fn calling(source: &str) -> Run {
-    Run::source(source).grant(&["ext:*", "state:read:*", "state:write:*", "events:emit:*"])
-}
-
-#[track_caller]
-fn suspended(client: &mut Client, source: &str) -> Segment {
-    let segment = client.run(calling(source));
-    assert_eq!(segment.status, Status::Suspended, "{segment:?}");
-    segment
-}
-
-#[track_caller]
-fn suspension_error(segment: &Segment) -> WireError {
-    assert_eq!(segment.code(), ErrorCode::SuspensionError, "{segment:?}");
-    segment.error().clone()
-}
 
 // ---- calls ----
 
