@@ -10,8 +10,10 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{OpenArena, Status};
 use nexus_protocol::{ClientMessage, RequestId};
 use nexus_tests::leaks::settled_counts;
+use nexus_tests::run::calling;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Answer, Client, LeakProbe, Options, Rng, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::{Answer, Client, LeakProbe, Options, Rng, Run, Sidecar, Watchdog, eventually, trials};
+use nix::sys::signal::Signal;
 use serde_json::json;
 
 const SEED: u64 = 0x6b69_6c6c;
@@ -26,10 +28,6 @@ fn names_in_shm(pid: u32) -> usize {
     let prefix = format!("nexus-sidecar.{pid}.");
     let names = fs::read_dir("/dev/shm").unwrap().flatten();
     names.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
-}
-
-fn calling(source: impl Into<String>) -> Run {
-    Run::source(source).grant(&["ext:*"])
 }
 
 /// Has all that a sidecar does under way: sources that are new, suspensions, resident states, a segment that has its name.
@@ -78,7 +76,7 @@ fn a_sidecar_that_is_killed_at_any_moment_leaves_nothing_that_stops_the_next_one
     let _w = Watchdog::seconds(60 + 2 * cycles as u64);
     let (dir, mut rng) = (TempDir::new(), Rng::new(SEED));
     let (path, cache) = (dir.join("s.sock"), dir.join("cache"));
-    let mut starts = Vec::new();
+    let (mut starts, mut settled) = (Vec::new(), Vec::new());
     let mut last = None;
     for _ in 0..cycles {
         let (mut sidecar, took) = start_on(&path, &cache);
@@ -91,16 +89,27 @@ fn a_sidecar_that_is_killed_at_any_moment_leaves_nothing_that_stops_the_next_one
         client.create_state(&json!({"n": 1}));
         busy(&mut client, &mut rng);
         std::thread::sleep(Duration::from_micros(rng.below(20_000) as u64));
-        sidecar.kill();
+        let killed = Instant::now();
+        sidecar.signal(Signal::SIGKILL);
         // every answer that comes is whole; then the connection ends
         while client.next_reply().is_some() {}
+        settled.push(killed.elapsed());
+        sidecar.kill();
         last = Some(sidecar.pid());
     }
     let (sidecar, _) = start_on(&path, &cache);
     the_cache_is_whole(&sidecar);
     assert_eq!(last.map(names_in_shm), Some(0));
-    starts.sort();
-    println!("ready after {:?} at the median, {:?} at most", starts[starts.len() / 2], starts[starts.len() - 1]);
+    println!(
+        "{cycles} sidecars were killed; ready after {}; the connection's end came after {}",
+        spread(starts),
+        spread(settled)
+    );
+}
+
+fn spread(mut taken: Vec<Duration>) -> String {
+    taken.sort();
+    format!("{:?} at the median, {:?} at most", taken[taken.len() / 2], taken[taken.len() - 1])
 }
 
 /// Everything that a connection can hold, as counted from outside.
@@ -172,15 +181,15 @@ fn clients_that_vanish_at_any_moment_leave_nothing_behind() {
     settled_counts(sidecar.pid());
     let before = held(&sidecar, &mut watcher);
     assert_eq!((before.suspended, before.states, before.arena_bytes, before.names), (0, (0, 0), 0, 0));
-    let mut slowest = Duration::ZERO;
+    let mut taken = Vec::new();
     for _ in 0..cycles {
         vanish(&sidecar, &mut rng);
         let gone = Instant::now();
         eventually("everything of it is gone", NOTICED, || held(&sidecar, &mut watcher) == before);
-        slowest = slowest.max(gone.elapsed());
+        taken.push(gone.elapsed());
     }
     watcher.still_works();
-    println!("all is as before after {slowest:?} at most");
+    println!("{cycles} clients vanished; all is as before after {}: {before:?}", spread(taken));
 }
 
 #[test]
@@ -204,7 +213,7 @@ fn a_thousand_connections_come_and_go() {
 
 #[test]
 fn a_thousand_instances_are_made_and_destroyed() {
-    let _w = Watchdog::seconds(240);
+    let _w = Watchdog::seconds(240 + trials(200) as u64 / 10);
     let sidecar = Options::new().flag("max-instances", 1).listen();
     let mut client = sidecar.connect();
     // only a kill within a builtin takes the memory away, and with it the instance
@@ -222,8 +231,14 @@ fn a_thousand_instances_are_made_and_destroyed() {
         LeakProbe::of(sidecar.pid())
     };
     let before = maps();
-    killed(nexus_tests::trials(200) as u64);
-    let after = maps();
-    assert_eq!((after.counts(), after.maps), (before.counts(), before.maps), "descriptors, threads, maps");
-    println!("{} bytes more", after.rss_bytes as i64 - before.rss_bytes as i64);
+    let each = trials(200).div_ceil(10) as u64;
+    let mut last = before;
+    for tenth in 1..=10 {
+        killed(each);
+        let now = maps();
+        let more = now.rss_bytes as i64 - last.rss_bytes as i64;
+        println!("{} instances: {more} bytes more, {} for each", tenth * each, more / each as i64);
+        last = now;
+    }
+    assert_eq!((last.counts(), last.maps), (before.counts(), before.maps), "descriptors, threads, maps");
 }

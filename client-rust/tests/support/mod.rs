@@ -43,12 +43,17 @@ pub fn scratch(name: &str) -> PathBuf {
 
 /// Runs a test that might hang: it fails when it takes too long.
 pub fn watched(test: impl FnOnce() + Send + 'static) {
+    watched_for(Duration::from_secs(60), test);
+}
+
+/// The same with a limit of its own.
+pub fn watched_for(limit: Duration, test: impl FnOnce() + Send + 'static) {
     let (done, finished) = mpsc::channel();
     let thread = std::thread::spawn(move || {
         test();
         let _ = done.send(());
     });
-    if finished.recv_timeout(Duration::from_secs(60)) == Err(mpsc::RecvTimeoutError::Timeout) {
+    if finished.recv_timeout(limit) == Err(mpsc::RecvTimeoutError::Timeout) {
         panic!("the test hangs");
     }
     if let Err(panic) = thread.join() {

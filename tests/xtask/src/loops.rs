@@ -19,7 +19,7 @@ const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--b
 const FUZZ_CASES: &str = "1000000";
 
 /// Names the sidecar to everything that starts one.
-const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
+pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
 /// Until the guest artifact is there and plain cargo commands work.
 pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
@@ -92,32 +92,6 @@ pub fn fuzz(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> 
     stages.run("fuzzing the inside", || shown(&mut inside))
 }
 
-/// Pairs of executions, one that leaves what it can and one that looks for it.
-const PAIRS: u64 = 10_000;
-
-/// A long load; then canaries, seen from the host and from the next execution.
-pub fn soak(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
-    setup(places, stages)?;
-    let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
-    let (only_isolation, words): (Vec<_>, Vec<_>) = words.iter().partition(|word| **word == "--isolation");
-    let mut pairs = PAIRS;
-    if only_isolation.is_empty() {
-        let soak = ["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "soak", "--"];
-        stages.run("long load", || shown(cargo_with(root, &[&soak, &*words].concat()).env(SIDECAR, &sidecar)))?;
-        pairs /= 5;
-    } else if !words.is_empty() {
-        anyhow::bail!("--isolation takes no other words");
-    }
-    let from_host = ["test", "--release", "-p", "nexus-sidecar", "--lib", "isolation_tests", "--", "--nocapture"];
-    let from_inside = ["test", "--release", "-p", "nexus-tests", "--test", "isolation", "--", "--nocapture"];
-    for (name, words) in [("traces in memory", &from_host[..]), ("traces in the realm", &from_inside[..])] {
-        let mut command = cargo_with(root, words);
-        command.env(SIDECAR, &sidecar).env("NEXUS_ISOLATION_PAIRS", pairs.to_string());
-        stages.run(name, || shown(&mut command))?;
-    }
-    Ok(())
-}
-
 /// Measures; standard output carries the figures alone.
 pub fn bench(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
     setup(places, stages)?;
@@ -126,7 +100,7 @@ pub fn bench(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()>
     stages.run("measurements", || shown(cargo_with(&places.root, &[&bench, words].concat()).env(SIDECAR, &sidecar)))
 }
 
-fn cargo_with(root: &Path, words: &[&str]) -> Command {
+pub fn cargo_with(root: &Path, words: &[&str]) -> Command {
     let mut command = cargo(root);
     command.args(words);
     command

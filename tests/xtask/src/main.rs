@@ -20,6 +20,7 @@ mod patches;
 mod places;
 mod process;
 mod quickjs;
+mod soak;
 mod stack_gate;
 mod stages;
 mod toolchain;
@@ -46,10 +47,13 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  deadlines are kept, with --state only large states
   fuzz [--seconds N] [--seed S]
                  setup, then hostile input from a seed, for ten minutes if nothing is said
-  soak [--executions N] [--seed S] [--isolation]
+  soak [--executions N] [--seed S]
                  setup, then a long mixed load and what it leaves behind, 100,000 executions if nothing is said, and
-                 canaries: each execution's traces searched for in the whole memory after the reset; with --isolation
-                 only these, 10,000 pairs
+                 canaries: each execution's traces searched for in the whole memory after the reset
+  soak --isolation | --kills | --simulation | --races | --instances [N]
+                 setup, then one part alone, longer than `test` has it: 10,000 pairs of canaries; 1,000 sidecars and
+                 1,000 clients killed, and 200 parents; 100,000 seeds of the server's simulation; 10,000 races for a
+                 suspension and a million guesses; 10,000 instances made and destroyed; or N of them
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -97,7 +101,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "demo" => loops::demo(&Places::open()?, stages),
         "test" => loops::test(&Places::open()?, stages),
         "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
-        "soak" => loops::soak(&Places::open()?, stages, &rest),
+        "soak" => soak::soak(&Places::open()?, stages, &rest),
         "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }
