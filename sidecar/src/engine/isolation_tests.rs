@@ -155,36 +155,43 @@ fn hits(instance: &Instance, canary: &Canary, everywhere: bool) -> Vec<usize> {
 
 #[test]
 fn no_byte_of_an_execution_outlives_the_reset() {
-    alone(|engine| {
-        let mut instance = engine.instantiate().unwrap();
-        let channels = channels(&mut instance);
-        let mut random = Random(0x1501_a7e5);
-        let (pairs, mut seen, mut given_up) = (wanted(200).max(channels.len()), 0, 0);
-        for number in 0..pairs {
-            let pick = if number < channels.len() { number } else { random.next() as usize % channels.len() };
-            let (name, bytecode) = &channels[pick];
-            let canary = Canary::new(&mut random);
-            execute(&mut instance, bytecode, &canary, random.next());
-            // the scan finds what is there, or it would prove nothing
-            let before = if number < channels.len() { !hits(&instance, &canary, false).is_empty() } else { true };
-            seen += usize::from(before && number < channels.len());
-            if !instance.is_sound() {
-                given_up += 1;
-                instance = engine.instantiate().unwrap();
-            } else {
-                instance.reset().unwrap();
-            }
-            assert_eq!(instance.first_difference(), None, "pair {number}, {name}");
-            let everywhere = number % 50 == 0;
-            assert_eq!(hits(&instance, &canary, everywhere), Vec::<usize>::new(), "pair {number}, {name}");
-            assert_eq!(instance.stack_pointer(), Some(engine.image.stack_pointer()), "pair {number}, {name}");
+    alone(|engine| look_for_traces("calls awaited", engine));
+}
+
+#[test]
+fn no_byte_of_an_execution_in_stack_style_outlives_the_reset() {
+    alone(|engine| look_for_traces("stack style", &engine.start_stack_style().expect("the engine starts")));
+}
+
+fn look_for_traces(style: &str, engine: &Arc<Engine>) {
+    let mut instance = engine.instantiate().unwrap();
+    let channels = channels(&mut instance);
+    let mut random = Random(0x1501_a7e5);
+    let (pairs, mut seen, mut given_up) = (wanted(200).max(channels.len()), 0, 0);
+    for number in 0..pairs {
+        let pick = if number < channels.len() { number } else { random.next() as usize % channels.len() };
+        let (name, bytecode) = &channels[pick];
+        let canary = Canary::new(&mut random);
+        execute(&mut instance, bytecode, &canary, random.next());
+        // the scan finds what is there, or it would prove nothing
+        let before = if number < channels.len() { !hits(&instance, &canary, false).is_empty() } else { true };
+        seen += usize::from(before && number < channels.len());
+        if !instance.is_sound() {
+            given_up += 1;
+            instance = engine.instantiate().unwrap();
+        } else {
+            instance.reset().unwrap();
         }
-        println!(
-            "{pairs} executions over {} channels: seen before the reset in {seen}, {given_up} instances given up",
-            channels.len()
-        );
-        assert!(seen * 10 >= channels.len() * 9, "{seen} of {}", channels.len());
-    });
+        assert_eq!(instance.first_difference(), None, "pair {number}, {name}");
+        let everywhere = number % 50 == 0;
+        assert_eq!(hits(&instance, &canary, everywhere), Vec::<usize>::new(), "pair {number}, {name}");
+        assert_eq!(instance.stack_pointer(), Some(engine.image.stack_pointer()), "pair {number}, {name}");
+    }
+    println!(
+        "{style}: {pairs} executions over {} channels: seen before the reset in {seen}, {given_up} instances given up",
+        channels.len()
+    );
+    assert!(seen * 10 >= channels.len() * 9, "{seen} of {}", channels.len());
 }
 
 #[test]
