@@ -10,7 +10,7 @@ use std::fmt;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::inner::InnerError;
-use crate::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_NAME_BYTES, MAX_ERROR_STACK_BYTES};
+use crate::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_STACK_BYTES};
 use crate::strict;
 
 /// Who has to do something about an error. The hundreds of the code's number say the same.
@@ -269,13 +269,6 @@ impl WireError {
         error
     }
 
-    /// Adds the name of the handler's error object.
-    #[must_use]
-    pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(bounded(name.into(), MAX_ERROR_NAME_BYTES).into());
-        self
-    }
-
     /// Adds a place in the handler.
     #[must_use]
     pub fn with_location(mut self, line: u32, column: u32) -> Self {
@@ -316,27 +309,6 @@ impl WireError {
     #[must_use]
     pub fn with_context_number(mut self, key: &str, value: u64) -> Self {
         self.context.insert(key.to_owned(), ContextValue::Number(value));
-        self
-    }
-
-    /// Adds what the handler's error was caused by.
-    #[must_use]
-    pub fn with_cause(mut self, cause: InnerError) -> Self {
-        self.cause = Some(Box::new(cause));
-        self
-    }
-
-    /// Adds the errors of an AggregateError.
-    #[must_use]
-    pub fn with_errors(mut self, errors: Vec<InnerError>) -> Self {
-        self.errors = errors;
-        self
-    }
-
-    /// Adds the own fields of the handler's error object: the payload of a map.
-    #[must_use]
-    pub fn with_properties(mut self, payload: impl Into<Box<[u8]>>) -> Self {
-        self.properties = Some(payload.into());
         self
     }
 

@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::bounded;
+use crate::error::{WireError, bounded};
 use crate::limits::{MAX_ERROR_NAME_BYTES, MAX_INNER_MESSAGE_BYTES};
 use crate::strict;
 
@@ -44,13 +44,6 @@ impl InnerError {
         Self { message: bounded(message.into(), MAX_INNER_MESSAGE_BYTES), ..Self::default() }
     }
 
-    /// Adds the error object's name.
-    #[must_use]
-    pub fn with_name(mut self, name: impl Into<String>) -> Self {
-        self.name = Some(bounded(name.into(), MAX_ERROR_NAME_BYTES).into());
-        self
-    }
-
     /// Adds the handler's own code.
     #[must_use]
     pub fn with_code(mut self, code: impl Into<String>) -> Self {
@@ -64,18 +57,43 @@ impl InnerError {
         self.value = Some(payload.into());
         self
     }
-
-    /// Adds the payload of the error's own fields.
-    #[must_use]
-    pub fn with_properties(mut self, payload: impl Into<Box<[u8]>>) -> Self {
-        self.properties = Some(payload.into());
-        self
-    }
-
-    /// Adds what it was caused by.
-    #[must_use]
-    pub fn with_cause(mut self, cause: InnerError) -> Self {
-        self.cause = Some(Box::new(cause));
-        self
-    }
 }
+
+/// What an error and the errors inside of it carry alike. They have these fields each, since a field that serde flattens
+/// would be read without the strictness of the rest.
+macro_rules! described_by_the_handler {
+    ($error:ty) => {
+        impl $error {
+            /// Adds the name of the handler's error object.
+            #[must_use]
+            pub fn with_name(mut self, name: impl Into<String>) -> Self {
+                self.name = Some(bounded(name.into(), MAX_ERROR_NAME_BYTES).into());
+                self
+            }
+
+            /// Adds the own fields of the handler's error object: the payload of a map.
+            #[must_use]
+            pub fn with_properties(mut self, payload: impl Into<Box<[u8]>>) -> Self {
+                self.properties = Some(payload.into());
+                self
+            }
+
+            /// Adds what the handler's error was caused by.
+            #[must_use]
+            pub fn with_cause(mut self, cause: InnerError) -> Self {
+                self.cause = Some(Box::new(cause));
+                self
+            }
+
+            /// Adds the errors of an AggregateError.
+            #[must_use]
+            pub fn with_errors(mut self, errors: Vec<InnerError>) -> Self {
+                self.errors = errors;
+                self
+            }
+        }
+    };
+}
+
+described_by_the_handler!(InnerError);
+described_by_the_handler!(WireError);

@@ -281,7 +281,8 @@ impl<'a> Walker<'a> {
         let BindingPattern::BindingIdentifier(id) = &it.id else { return self.taken_apart(&it.id, init) };
         let Some(binding) = self.scopes.lookup(id.name.as_str()) else { return self.expression(init, Want::Value) };
         if self.scopes.alias(binding).is_some() {
-            return self.keys(init);
+            self.keys(init);
+            return;
         }
         if !self.function_literal(init, Want::Returned(binding)) {
             self.expression(init, Want::Kept(binding));

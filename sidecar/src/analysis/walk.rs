@@ -197,22 +197,13 @@ impl<'a> Walker<'a> {
     }
 
     /// A chain of properties that does not start at a global.
-    fn plain_chain(&mut self, mut expression: &Expression<'a>) {
-        loop {
-            expression = match link(expression) {
-                Link::Same(inner) | Link::Property(inner, _) => inner,
-                Link::Index(inner, key) => {
-                    self.expression(key, Want::Value);
-                    inner
-                }
-                Link::Identifier(it) => return self.identifier(it, Want::Value),
-                Link::Other => return self.expression(expression, Want::Value),
-            };
-        }
+    fn plain_chain(&mut self, expression: &Expression<'a>) {
+        let start = self.keys(expression);
+        self.expression(start, Want::Value);
     }
 
-    /// The computed keys of a path.
-    pub(super) fn keys(&mut self, mut expression: &Expression<'a>) {
+    /// The computed keys of a chain. Returns what it starts at.
+    pub(super) fn keys<'e>(&mut self, mut expression: &'e Expression<'a>) -> &'e Expression<'a> {
         loop {
             expression = match link(expression) {
                 Link::Same(inner) | Link::Property(inner, _) => inner,
@@ -220,7 +211,7 @@ impl<'a> Walker<'a> {
                     self.expression(key, Want::Value);
                     inner
                 }
-                Link::Identifier(_) | Link::Other => return,
+                Link::Identifier(_) | Link::Other => return expression,
             };
         }
     }
