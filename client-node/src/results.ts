@@ -149,14 +149,27 @@ const STATS_KEYS = [
   'residentStates',
   'residentStateBytes',
   'arenaBytes',
+  'cacheDiskBytes',
+  'cacheRejected',
 ] as const satisfies readonly (keyof RuntimeStats)[];
 
 const FLOAT_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>(['cacheHitRate', 'avgExecutionTimeUs']);
 
+/** What a sidecar may leave out that has no such thing: it is 0. */
+const OPTIONAL_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>([
+  'residentStates',
+  'residentStateBytes',
+  'arenaBytes',
+  'cacheDiskBytes',
+  'cacheRejected',
+]);
+
 export function readStats(fields: Fields): RuntimeStats {
-  return Object.fromEntries(
-    STATS_KEYS.map((key) => [key, FLOAT_STATS.has(key) ? float(fields, key) : uint(fields, key)]),
-  ) as unknown as RuntimeStats;
+  const read = (key: string): number => {
+    if (OPTIONAL_STATS.has(key) && fields[key] === undefined) return 0;
+    return FLOAT_STATS.has(key) ? float(fields, key) : uint(fields, key);
+  };
+  return Object.fromEntries(STATS_KEYS.map((key) => [key, read(key)])) as unknown as RuntimeStats;
 }
 
 /** Before a sidecar runs, nothing has been executed and nothing is held. */

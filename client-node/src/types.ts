@@ -146,6 +146,7 @@ export interface RuntimeStats {
   totalMemoryBytes: number;
   instancesCreated: number;
   instancesReused: number;
+  /** Compiled handlers in memory, like their bytes. */
   cacheEntries: number;
   cacheSizeBytes: number;
   queued: number;
@@ -153,4 +154,8 @@ export interface RuntimeStats {
   residentStates: number;
   residentStateBytes: number;
   arenaBytes: number;
+  /** Of the compile cache on disk. */
+  cacheDiskBytes: number;
+  /** Its entries on disk that were no good. */
+  cacheRejected: number;
 }

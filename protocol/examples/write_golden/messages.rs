@@ -182,6 +182,8 @@ fn answers() -> Vec<Vector> {
         resident_states: 3,
         resident_state_bytes: 30 << 20,
         arena_bytes: 64 << 20,
+        cache_disk_bytes: 12 << 20,
+        cache_rejected: 2,
     };
     let text = "# TYPE nexus_handler_executions_total counter\nnexus_handler_executions_total{status=\"success\"} 3\n";
     vec![
@@ -493,7 +495,14 @@ fn lenient() -> Vec<Vector> {
     let bin_32 = map(&[source.clone(), ("args", [vec![0xc6, 0, 0, 0, 1], vec![0xc0]].concat())]);
     let deep = |levels: usize| map(&[("deep", crate::bytes::nested_arrays(levels - 1))]);
     let last_first = map(&[("args", bin(&[0xc0])), source]);
+    let float = [&[0xcb][..], &0.5f64.to_be_bytes()].concat();
+    let counts = "totalExecutions activeInstances availableInstances suspendedInstances p50ExecutionTimeUs p95ExecutionTimeUs \
+                  p99ExecutionTimeUs totalMemoryBytes instancesCreated instancesReused cacheEntries cacheSizeBytes queued uptimeMs";
+    let mut few_stats = vec![("cacheHitRate", float.clone()), ("avgExecutionTimeUs", float)];
+    few_stats.extend(counts.split(' ').map(|name| (name, vec![7])));
+    let few_stats = map(&few_stats);
     let mut vectors = vec![
+        accepted("accept-fewer-stats", "stats without those that may be missing", "sidecar", 0x87, 7, &few_stats),
         accepted("accept-unknown-keys", "unknown keys are ignored", "client", 0x09, 7, &unknown),
         accepted("accept-wide-strs", "strs and maps in longer forms than they need", "client", 0x06, 7, &wide_texts),
         accepted("accept-nil-for-absent", "nil under an optional key means absent", "client", 0x02, 7, &nils),

@@ -172,6 +172,12 @@ pub struct Stats {
     pub resident_state_bytes: u64,
     #[serde(default)]
     pub arena_bytes: u64,
+    /// Of the compile cache on disk, as far as its writer knows.
+    #[serde(default)]
+    pub cache_disk_bytes: u64,
+    /// Its entries on disk that were no good.
+    #[serde(default)]
+    pub cache_rejected: u64,
 }
 
 /// One segment of an execution: how it ended, and what happened in it. Payload fields as in SPEC 3.

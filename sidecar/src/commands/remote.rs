@@ -73,7 +73,7 @@ fn stats_text(stats: &Stats) -> String {
          queued      {}\n\
          states      {}, {}; shared memory {}\n\
          memory      {}\n\
-         cache       {} handlers, {}; {:.1} % hits\n\
+         cache       {} handlers, {} in memory; {} on disk; {:.1} % hits, {} rejected\n\
          uptime      {}\n",
         stats.total_executions,
         stats.avg_execution_time_us,
@@ -92,7 +92,9 @@ fn stats_text(stats: &Stats) -> String {
         bytes_text(stats.total_memory_bytes),
         stats.cache_entries,
         bytes_text(stats.cache_size_bytes),
+        bytes_text(stats.cache_disk_bytes),
         stats.cache_hit_rate * 100.0,
+        stats.cache_rejected,
         uptime_text(Duration::from_millis(stats.uptime_ms)),
     )
 }
@@ -153,6 +155,8 @@ mod tests {
             cache_hit_rate: 0.975,
             cache_entries: 12,
             cache_size_bytes: 34 << 10,
+            cache_disk_bytes: 5 << 20,
+            cache_rejected: 1,
             total_memory_bytes: 1_200_000,
             uptime_ms: 3_723_000,
             ..Stats::default()
@@ -168,7 +172,7 @@ instances   1 active, 3 available, 0 suspended; 0 created, 0 reused
 queued      0
 states      0, 0 bytes; shared memory 0 bytes
 memory      1.1 MiB
-cache       12 handlers, 34.0 KiB; 97.5 % hits
+cache       12 handlers, 34.0 KiB in memory; 5.0 MiB on disk; 97.5 % hits, 1 rejected
 uptime      1 h 2 min
 ";
         assert_eq!(text, expected);
@@ -180,7 +184,7 @@ uptime      1 h 2 min
         let document: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(document["totalExecutions"], 1200);
         assert_eq!(document["p99ExecutionTimeUs"], 31);
-        assert_eq!(document.as_object().unwrap().len(), 19);
+        assert_eq!(document.as_object().unwrap().len(), 21);
     }
 
     #[test]

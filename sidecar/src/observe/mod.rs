@@ -152,6 +152,8 @@ impl Observer {
             resident_states: snapshot.resident_states,
             resident_state_bytes: snapshot.resident_state_bytes,
             arena_bytes: snapshot.arena_bytes,
+            cache_disk_bytes: snapshot.cache_disk_bytes,
+            cache_rejected: snapshot.cache_rejected,
         }
     }
 
@@ -276,6 +278,7 @@ mod tests {
         };
         let stats = observer.stats(&snapshot);
         assert_eq!((stats.active_instances, stats.queued, stats.cache_hit_rate), (3, 8, 0.75));
+        assert_eq!((stats.cache_size_bytes, stats.cache_disk_bytes, stats.cache_rejected), (500, 8192, 1));
         let text = observer.prometheus(&snapshot);
         for (series, expected) in [
             ("nexus_pool_instances{state=\"active\"}", 3.0),
