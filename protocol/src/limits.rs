@@ -150,7 +150,9 @@ pub const MAX_QUEUED_BYTES: usize = 256 << 20;
 /// Time that a sidecar which was told to end gives what is under way.
 pub const DEFAULT_DRAIN_TIMEOUT_MS: u64 = 5_000;
 /// Time after that for the cancelled rest to be answered.
-pub const DRAIN_CANCEL_GRACE_MS: u64 = 1_000;
+pub const DRAIN_CANCEL_GRACE_MS: u64 = 900;
+/// Time after that to tell whoever asked for the end. Together they are the second that an end may take beyond its time.
+pub const DRAIN_FAREWELL_MS: u64 = 100;
 /// Time after its deadline at which a run that still runs means that the process does not work any more: the kill that
 /// comes with the deadline takes milliseconds.
 pub const STUCK_RUN_MS: u64 = 5_000;

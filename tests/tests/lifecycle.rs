@@ -4,7 +4,7 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -241,6 +241,28 @@ fn a_client_that_reads_nothing_does_not_hold_up_the_end() {
     eventually("all have run", SOON, || other.stats().total_executions == 8);
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exit_code(Duration::from_secs(4)), 0);
+}
+
+#[test]
+fn a_client_that_reads_a_little_at_a_time_does_not_hold_up_the_end() {
+    let _w = Watchdog::seconds(60);
+    let (mut sidecar, mut client) = Options::new().flag("drain-timeout-ms", 500).child();
+    for _ in 0..6 {
+        client.start("return 'x'.repeat(1 << 20)");
+    }
+    // from here on more waits than the socket takes
+    client.send(&nexus_protocol::ClientMessage::Shutdown);
+    client.send(&nexus_protocol::ClientMessage::Shutdown);
+    let mut stream = client.stream().try_clone().unwrap();
+    let reader = thread::spawn(move || {
+        let mut bytes = [0; 16 << 10];
+        while stream.read(&mut bytes).is_ok_and(|n| n > 0) {
+            thread::sleep(Duration::from_millis(100));
+        }
+    });
+    assert_eq!(sidecar.exit_code(Duration::from_secs(6)), 0);
+    drop(client);
+    reader.join().unwrap();
 }
 
 // ---- reload ----

@@ -1,9 +1,13 @@
 //! The writing half of a connection. Any thread appends whole frames; whoever flushes writes as much as the socket takes, and
 //! the poller writes the rest when the socket has room again.
+//!
+//! The buffer's lock is held while an answer is encoded and while the socket is written to. So the watchdog never takes it:
+//! it asks for `pending_bytes`, which needs no lock, and leaves what it has to say to the thread that has the poller.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nexus_protocol::{RequestId, SidecarMessage};
@@ -31,12 +35,20 @@ struct Out {
     written: usize,
 }
 
+impl Out {
+    fn rest(&self) -> usize {
+        self.bytes.len() - self.written
+    }
+}
+
 /// See the module.
 #[derive(Debug)]
 pub struct Connection {
     pub session: SessionId,
     stream: UnixStream,
     out: Mutex<Out>,
+    /// What `out` has to write, as of the last time that its lock was let go.
+    pending: AtomicUsize,
     max_frame_bytes: usize,
     /// As the client calls itself.
     client: OnceLock<Box<str>>,
@@ -48,7 +60,7 @@ impl Connection {
         stream.set_nonblocking(true)?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
         let (out, client) = (Mutex::new(Out::default()), OnceLock::new());
-        Ok(Self { session, stream, out, max_frame_bytes, client, peer })
+        Ok(Self { session, stream, out, pending: AtomicUsize::new(0), max_frame_bytes, client, peer })
     }
 
     /// The client has said who it is.
@@ -80,7 +92,9 @@ impl Connection {
 
     /// Appends frames; `f` must append whole ones.
     pub fn append(&self, f: impl FnOnce(&mut Vec<u8>, usize)) {
-        f(&mut self.lock().bytes, self.max_frame_bytes);
+        let mut out = self.lock();
+        f(&mut out.bytes, self.max_frame_bytes);
+        self.pending.store(out.rest(), Ordering::Release);
     }
 
     /// Appends one message.
@@ -92,14 +106,19 @@ impl Connection {
         });
     }
 
-    /// Bytes that wait for the peer to read.
+    /// Bytes that wait for the peer to read. Waits for nobody: while somebody appends or writes it is what was there before.
     pub fn pending_bytes(&self) -> usize {
-        let out = self.lock();
-        out.bytes.len() - out.written
+        self.pending.load(Ordering::Acquire)
     }
 
     pub fn flush(&self) -> Flushed {
         let mut out = self.lock();
+        let flushed = self.write_out(&mut out);
+        self.pending.store(out.rest(), Ordering::Release);
+        flushed
+    }
+
+    fn write_out(&self, out: &mut Out) -> Flushed {
         while out.written < out.bytes.len() {
             let rest = out.bytes.get(out.written..).unwrap_or_default();
             let write = |len| (&self.stream).write(rest.get(..len).unwrap_or_default());

@@ -143,11 +143,11 @@ impl Crew {
         }
     }
 
-    /// The request is answered; what the worker still does holds nobody up.
-    pub fn end(&mut self, id: WorkerId) {
-        if let Some(worker @ Worker::Working(_)) = self.get(id) {
-            *worker = Worker::Free;
-        }
+    /// The request is answered; what the worker still does holds nobody up. False: that was known.
+    pub fn end(&mut self, id: WorkerId) -> bool {
+        let Some(worker @ Worker::Working(_)) = self.get(id) else { return false };
+        *worker = Worker::Free;
+        true
     }
 
     pub fn is_retired(&self, id: WorkerId) -> bool {

@@ -1,33 +1,36 @@
 //! How a server ends: no new work, then the end of what is under way, then cancellation, and an answer to everything.
 //!
 //! ```text
-//!   drain --> Finishing --quiet--> end
-//!                 \--deadline--> Cancelling --quiet, or a moment later--> end
+//!   drain --> Finishing --quiet---------------------------> Saying --said, or its time is over--> end
+//!                 \--drainTimeoutMs--> Cancelling --quiet,--^
+//!                                                  or a moment later
 //! ```
 //! Quiet means that nothing is queued or running, that no worker holds an answer back, and that every connection has taken
 //! what was written to it. Whoever asked with a signal waits for suspended executions as well: their clients may resume.
+//! From the first word to the end it takes `drainTimeoutMs` and a second at the most, however slowly anybody reads. All of
+//! this is decided by the watchdog, which says and writes nothing itself: see `errand`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::Done;
-use nexus_protocol::{RequestId, SidecarMessage, limits};
+use nexus_protocol::{RequestId, limits};
 
 use super::connection::Connection;
-use super::hub::{Job, Refusal};
+use super::errand::Errand;
 use super::{Mode, Server, State};
-use crate::error::ExitCode;
-use crate::execution::Execution;
 
-/// How long the one who asked may take to read that all is done.
+/// How long one that asked for the end may take to read that all is done.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// A drain that goes on.
 pub(super) struct Drain {
     stage: Stage,
+    /// When the stage is over.
     until: Instant,
+    /// When all is over, whatever is left.
+    end: Instant,
     /// To be told when everything is done.
-    asked_by: Option<(Arc<Connection>, RequestId)>,
+    asked_by: Vec<(Arc<Connection>, RequestId)>,
     /// Suspended executions are waited for as well.
     patient: bool,
 }
@@ -36,23 +39,18 @@ pub(super) struct Drain {
 enum Stage {
     Finishing,
     Cancelling,
+    Saying,
 }
 
-/// A connection of a service that asked for its end: told `done` and closed once its other requests are answered.
+/// A connection of a service that asked for its end: told `done` once its other requests are answered, and closed when it has
+/// taken that.
 pub(super) struct Leaving {
     connection: Arc<Connection>,
     id: RequestId,
+    /// It has been told, or is about to be.
+    told: bool,
+    /// When it is told, or closed, in any case.
     until: Instant,
-}
-
-/// What a look at the drain asks for, to be done without the lock.
-#[derive(Default)]
-pub(super) struct Farewell {
-    end: Option<Drain>,
-    unrun: Vec<Job>,
-    #[allow(clippy::vec_box, reason = "they are boxed where they are kept")]
-    dropped: Vec<Box<Execution>>,
-    left: Vec<Leaving>,
 }
 
 impl Server {
@@ -69,8 +67,19 @@ impl Server {
     fn begin_drain(&self, state: &mut State, asked_by: Option<(Arc<Connection>, RequestId)>) {
         state.hub.drain();
         let patient = asked_by.is_none();
-        let until = Instant::now() + self.drain_timeout();
-        state.drain = Some(Drain { stage: Stage::Finishing, until, asked_by, patient });
+        match &mut state.drain {
+            // its time runs already
+            Some(drain) => {
+                drain.patient &= patient;
+                drain.asked_by.extend(asked_by);
+            }
+            None => {
+                let until = Instant::now() + self.drain_timeout();
+                let end = until + Duration::from_millis(limits::DRAIN_CANCEL_GRACE_MS + limits::DRAIN_FAREWELL_MS);
+                let asked_by = Vec::from_iter(asked_by);
+                state.drain = Some(Drain { stage: Stage::Finishing, until, end, asked_by, patient });
+            }
+        }
         self.runtime.engine().watchdog().notify();
     }
 
@@ -85,60 +94,41 @@ impl Server {
             Mode::Child => self.begin_drain(&mut state, Some((connection.clone(), id))),
             Mode::Service => {
                 let until = Instant::now() + self.drain_timeout();
-                state.leaving.push(Leaving { connection: connection.clone(), id, until });
+                state.leaving.push(Leaving { connection: connection.clone(), id, told: false, until });
                 self.runtime.engine().watchdog().notify();
             }
         }
         false
     }
 
-    /// One look, with the lock held.
-    pub(super) fn look_at_drain(state: &mut State, now: Instant) -> Farewell {
-        let mut farewell = Farewell::default();
-        let State { hub, leaving, .. } = state;
-        farewell.left =
-            leaving.extract_if(.., |l| hub.in_flight(l.connection.session) == 0 || now >= l.until).collect();
+    /// One look, with the lock held. True: the process is to end.
+    pub(super) fn look_at_drain(state: &mut State, now: Instant) -> bool {
+        state.look_at_leaving(now);
         let quiet = state.is_quiet();
-        let Some(drain) = &mut state.drain else { return farewell };
+        let Some(mut drain) = state.drain.take() else { return false };
         let waits = drain.patient && drain.stage == Stage::Finishing && state.hub.suspended() > 0;
-        if quiet && !waits {
-            farewell.end = state.drain.take();
-        } else if now >= drain.until {
-            match drain.stage {
-                Stage::Finishing => {
-                    drain.stage = Stage::Cancelling;
-                    drain.until = now + Duration::from_millis(limits::DRAIN_CANCEL_GRACE_MS);
-                    (farewell.unrun, farewell.dropped) = state.hub.cancel_all();
-                    log::warn!("the time for finishing is over: what is under way is cancelled");
-                }
-                Stage::Cancelling => farewell.end = state.drain.take(),
-            }
+        let done = quiet && !waits;
+        if !done && now < drain.until {
+            state.drain = Some(drain);
+            return false;
         }
-        farewell
-    }
-
-    /// Does what the look asked for.
-    pub(super) fn say(&self, farewell: Farewell) {
-        self.runtime.drop_executions(farewell.dropped);
-        for job in farewell.unrun {
-            self.lock().hub.finish(job.session, job.id);
-            self.fail(&job.connection, &job, super::refusal(&Refusal::Draining));
-            self.flush(&job.connection);
+        if !done && drain.stage == Stage::Finishing {
+            log::warn!("the time for finishing is over: what is under way is cancelled");
+            let (unrun, ended) = state.hub.cancel_all();
+            state.errands.extend(unrun.into_iter().map(Errand::Unrun));
+            state.chores.ended.extend(ended);
+            drain.stage = Stage::Cancelling;
+            drain.until = now + Duration::from_millis(limits::DRAIN_CANCEL_GRACE_MS);
+        } else if !drain.asked_by.is_empty() {
+            state.errands.extend(drain.asked_by.drain(..).map(|(connection, id)| Errand::Done(connection, id)));
+            drain.stage = Stage::Saying;
+            drain.until = now + FAREWELL;
+        } else {
+            return true;
         }
-        for Leaving { connection, id, .. } in farewell.left {
-            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
-            connection.flush();
-            // the poller sees the end of the stream and frees the session
-            let _ = connection.stream().shutdown(std::net::Shutdown::Both);
-        }
-        let Some(drain) = farewell.end else { return };
-        if let Some((connection, id)) = drain.asked_by {
-            connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
-            let _ = connection.stream().set_write_timeout(Some(FAREWELL));
-            let _ = connection.stream().set_nonblocking(false);
-            connection.flush();
-        }
-        self.exit.announce(ExitCode::Ok);
+        drain.until = drain.until.min(drain.end);
+        state.drain = Some(drain);
+        false
     }
 }
 
@@ -147,7 +137,33 @@ impl State {
     fn is_quiet(&self) -> bool {
         self.hub.is_quiet()
             && self.holding == 0
+            && self.stand_ins == 0
             && self.settle_later.is_empty()
+            && self.has_said_all()
             && self.connections.values().all(|c| c.pending_bytes() == 0)
+    }
+
+    fn has_said_all(&self) -> bool {
+        self.errands.is_empty() && !self.on_errands
+    }
+
+    fn look_at_leaving(&mut self, now: Instant) {
+        let said_all = self.has_said_all();
+        let Self { hub, leaving, errands, .. } = self;
+        leaving.retain_mut(|one| {
+            let over = now >= one.until;
+            if one.told {
+                let goes = over || said_all && one.connection.pending_bytes() == 0;
+                if goes {
+                    errands.push(Errand::Close(one.connection.session));
+                }
+                return !goes;
+            }
+            if over || hub.in_flight(one.connection.session) == 0 {
+                errands.push(Errand::Done(one.connection.clone(), one.id));
+                (one.told, one.until) = (true, now + FAREWELL);
+            }
+            true
+        });
     }
 }

@@ -13,6 +13,7 @@
 pub mod connection;
 mod crew;
 mod drain;
+mod errand;
 mod health;
 mod holdings;
 pub mod hub;
@@ -49,8 +50,10 @@ use crate::segments::Arenas;
 use connection::Connection;
 use crew::Crew;
 use drain::{Drain, Leaving};
+use errand::Errand;
 pub use health::Pulse;
 use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
+use park::Chores;
 use poller::{Event, Poller};
 use session::Action;
 
@@ -81,9 +84,16 @@ struct State {
     idle: usize,
     /// Workers with answers that are not written yet.
     holding: usize,
+    /// Threads that answer in the place of a worker that was given up.
+    stand_ins: usize,
     connections: HashMap<SessionId, Arc<Connection>>,
     /// Connections whose sockets are full.
     settle_later: Vec<SessionId>,
+    /// What the thread that has the poller is to say or to close, in order.
+    errands: Vec<Errand>,
+    /// It is about it.
+    on_errands: bool,
+    chores: Chores,
     drain: Option<Drain>,
     /// Connections of a service that asked for their end.
     leaving: Vec<Leaving>,
@@ -97,8 +107,8 @@ pub struct Server {
     states: States,
     arenas: Arenas,
     work: Condvar,
-    /// For the housekeeper: something is to be parked.
-    chores: Condvar,
+    /// For the housekeeper: something is to be parked, or to be let go.
+    housework: Condvar,
     wake: UnixStream,
     exit: Arc<Exit>,
     engine_digest: String,
@@ -141,8 +151,12 @@ impl Server {
             poll_epoch: 0,
             idle: 0,
             holding: 0,
+            stand_ins: 0,
             connections: HashMap::new(),
             settle_later: Vec::new(),
+            errands: Vec::new(),
+            on_errands: false,
+            chores: Chores::default(),
             drain: None,
             leaving: Vec::new(),
         };
@@ -153,7 +167,7 @@ impl Server {
             states,
             arenas,
             work: Condvar::new(),
-            chores: Condvar::new(),
+            housework: Condvar::new(),
             wake,
             exit,
             engine_digest,
@@ -243,63 +257,55 @@ impl Server {
 
     // ---- what the watchdog does for us ----
 
+    /// One look of the watchdog, on which everybody's deadline hangs: it takes no lock that is held while a guest runs, bytes
+    /// are copied or a socket is written to. What takes longer is an errand or a chore.
     fn tick(self: &Arc<Self>, now: Instant) -> Vigilance {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         faults::pass(Point::Watchdog);
-        let paused = self.was_paused(now);
-        if paused {
-            self.books_are_free(now);
-        }
-        // held for microseconds only; whoever holds it now is at work anyway
-        let Ok(mut state) = self.state.try_lock() else {
-            self.books_are_held(now);
-            return Vigilance::Full;
-        };
-        self.books_are_free(now);
-        state = if paused { Self::forgive(state, now) } else { self.rescue(state, now) };
+        let Some(mut state) = self.look_after_the_stuck(now) else { return Vigilance::Full };
         let unattended =
             state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
+        let mut expired = 0;
+        if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
+            state.last_expiry = now;
+            let (ended, overdue) = state.hub.expire(now);
+            expired = ended.len();
+            state.chores.ended.extend(ended);
+            state.errands.extend(overdue.into_iter().map(Errand::Overdue));
+            state.chores.tidy = self.has_to_tidy();
+        }
+        let over = Self::look_at_drain(&mut state, now);
+        let errands = !state.errands.is_empty();
         // not for a job that is there at this moment: waking a second thread would cost more than the job
-        if state.idle > 0 && (unattended || state.hub.has_backlog(now, MAX_WAIT)) {
+        let due = unattended || errands && state.poller.is_some() || state.hub.has_backlog(now, MAX_WAIT);
+        if state.idle > 0 && due {
             self.work.notify_one();
         }
-        if state.hub.has_to_park(now) {
-            self.chores.notify_one();
+        if !state.chores.is_empty() || state.hub.has_to_park(now) {
+            self.housework.notify_one();
         }
-        let mut trim = false;
-        let (expired, overdue) = if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
-            state.last_expiry = now;
-            trim = true;
-            state.hub.expire(now)
-        } else {
-            Default::default()
-        };
         let vigilance = if !state.hub.is_quiet() || state.drain.is_some() || !state.leaving.is_empty() {
             Vigilance::Full
-        } else if state.hub.suspended() > 0 {
+        } else if state.hub.suspended() > 0 || errands {
             Vigilance::Slow
         } else {
             Vigilance::None
         };
-        let farewell = Self::look_at_drain(&mut state, now);
         drop(state);
-        for _ in &expired {
+        for _ in 0..expired {
             self.runtime.observer.record_suspension(SuspensionEvent::Expired);
         }
-        self.runtime.drop_executions(expired);
-        if trim {
-            self.arenas.expire(now);
-            self.runtime.pools().trim();
+        if errands {
+            self.wake_poller();
         }
-        for job in overdue {
-            self.answer_overdue(&job);
+        if over {
+            self.exit.announce(ExitCode::Ok);
         }
-        self.say(farewell);
-        if self.runtime.pools().has_surplus() || self.arenas.is_waiting() {
-            vigilance.max(Vigilance::Slow)
-        } else {
-            vigilance
-        }
+        if self.has_to_tidy() { vigilance.max(Vigilance::Slow) } else { vigilance }
+    }
+
+    fn has_to_tidy(&self) -> bool {
+        self.runtime.pools().has_surplus() || self.arenas.is_waiting()
     }
 
     fn wake_poller(&self) {
@@ -310,10 +316,12 @@ impl Server {
 
     /// Handles events; the poller is ours meanwhile. Jobs are in the hub when this returns.
     fn handle(&self, poller: &mut Poller, events: &mut Vec<Event>) {
-        let (mut touched, draining) = {
+        let (mut touched, errands, draining) = {
             let mut state = self.lock();
             state.handling_since = Some(Instant::now());
-            (std::mem::take(&mut state.settle_later), state.drain.is_some())
+            let errands = std::mem::take(&mut state.errands);
+            state.on_errands = !errands.is_empty();
+            (std::mem::take(&mut state.settle_later), errands, state.drain.is_some())
         };
         faults::pass(Point::Poll);
         if draining {
@@ -336,6 +344,9 @@ impl Server {
                     }
                 }
             }
+        }
+        for errand in errands {
+            self.run_errand(poller, errand, &mut touched);
         }
         for session in touched {
             if !poller.settle(session) {
@@ -432,14 +443,15 @@ impl Server {
                 true
             }
             Err((job, refused)) => {
-                self.fail(connection, &job, refusal(&refused));
+                self.fail(&job, refusal(&refused));
                 true
             }
         }
     }
 
     /// Answers a job that is not run.
-    fn fail(&self, connection: &Connection, job: &Job, error: WireError) {
+    fn fail(&self, job: &Job, error: WireError) {
+        let connection = &job.connection;
         self.runtime.observer.record_error(error.code);
         match job.kind {
             Kind::Execute | Kind::Resume => {
@@ -450,23 +462,22 @@ impl Server {
         }
     }
 
-    fn answer_overdue(&self, job: &Job) {
+    /// Answers a job that was taken out of the queue, on its own connection, and says which that is.
+    fn answer_unrun(&self, job: &Job, error: WireError) -> SessionId {
         self.lock().hub.finish(job.session, job.id);
-        let waited = job.enqueued.elapsed().as_millis() as u64;
-        let error = overloaded(format!("the request waited {waited} ms for an instance"));
-        let limit = self.runtime.config.max_queue_ms;
-        self.fail(&job.connection, job, of_resource(error, "maxQueueMs", limit, waited));
-        self.flush(&job.connection);
+        self.fail(job, error);
+        job.session
     }
 
+    /// Does what is left to do of a cancellation, whoever asked for it, and tells them.
     fn cancelled(&self, connection: &Connection, id: RequestId, outcome: Cancelled) {
         let cancelled = !matches!(outcome, Cancelled::Nothing);
         match outcome {
             Cancelled::Nothing => {}
             Cancelled::Underway => self.runtime.engine().watchdog().notify(),
             Cancelled::Job(job) => {
-                self.lock().hub.finish(job.session, job.id);
-                self.fail(connection, &job, execution::cancelled());
+                self.answer_unrun(&job, execution::cancelled());
+                self.flush(&job.connection);
             }
             Cancelled::BeingParked => self.runtime.observer.record_suspension(SuspensionEvent::Cancelled),
             Cancelled::Execution(execution) => {

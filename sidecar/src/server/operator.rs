@@ -3,15 +3,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{ClientMessage, Done, ExecutionEntry, Executions};
+use nexus_protocol::message::{ClientMessage, ExecutionEntry, Executions};
 use nexus_protocol::{ErrorCode, OwnedFrame, RequestId, SidecarMessage, WireError, decode_client, limits};
 use nix::unistd::geteuid;
 
 use super::connection::Connection;
 use super::hub::{Cancelled, Listed, Memory, Names};
 use super::{Mode, Server};
-use crate::execution;
-use crate::observe::SuspensionEvent;
 
 const ROOT: u32 = 0;
 
@@ -50,25 +48,10 @@ impl Server {
             return self.refuse(connection, id, error);
         }
         let outcome = self.lock().hub.kill(execution);
-        let cancelled = !matches!(outcome, Cancelled::Nothing);
-        match outcome {
-            Cancelled::Nothing => {}
-            Cancelled::Underway => self.runtime.engine().watchdog().notify(),
-            Cancelled::Job(job) => {
-                self.lock().hub.finish(job.session, job.id);
-                self.fail(&job.connection, &job, execution::cancelled());
-                self.flush(&job.connection);
-            }
-            Cancelled::BeingParked => self.runtime.observer.record_suspension(SuspensionEvent::Cancelled),
-            Cancelled::Execution(execution) => {
-                self.runtime.observer.record_suspension(SuspensionEvent::Cancelled);
-                self.retire(*execution);
-            }
-        }
-        if cancelled {
+        if !matches!(outcome, Cancelled::Nothing) {
             log::info!("execution {execution} is killed on behalf of {:?}", connection.client());
         }
-        connection.send(id, &SidecarMessage::Done(Done { cancelled }));
+        self.cancelled(connection, id, outcome);
     }
 
     fn refuse(&self, connection: &Connection, id: RequestId, error: WireError) {

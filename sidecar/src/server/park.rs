@@ -1,4 +1,4 @@
-//! Parking: suspended executions give their instances up, off the path of requests.
+//! What happens off the path of requests: suspended executions give their instances up, and what is over is let go.
 //!
 //! Whom and when is decided in `holdings`; the watchdog only says that there is something to do. An execution has one owner at
 //! any time: while it is parked that is the thread that parks it, and a resume that comes meanwhile waits in the hub, as it
@@ -9,16 +9,41 @@ use std::time::Instant;
 
 use super::Server;
 use super::hub::ParkingEnd;
+use crate::execution::Execution;
 use crate::observe::SuspensionEvent;
+
+/// What the watchdog leaves to the housekeeper, since it may take a while.
+#[derive(Default)]
+pub(super) struct Chores {
+    /// Executions that are over, with their instances.
+    #[allow(clippy::vec_box, reason = "they are boxed where they are kept")]
+    pub ended: Vec<Box<Execution>>,
+    /// Instances and names of segments may be there that nobody needs.
+    pub tidy: bool,
+}
+
+impl Chores {
+    pub fn is_empty(&self) -> bool {
+        self.ended.is_empty() && !self.tidy
+    }
+}
 
 impl Server {
     /// The life of the housekeeper.
     pub(super) fn keep_house(&self) {
         loop {
-            while self.park_one() {}
+            let Chores { ended, tidy } = std::mem::take(&mut self.lock().chores);
+            self.runtime.drop_executions(ended);
+            if tidy {
+                self.arenas.expire(Instant::now());
+                self.runtime.pools().trim();
+            }
+            if self.park_one() {
+                continue;
+            }
             let state = self.lock();
-            if !state.hub.has_to_park(Instant::now()) {
-                drop(self.chores.wait(state).unwrap_or_else(PoisonError::into_inner));
+            if state.chores.is_empty() && !state.hub.has_to_park(Instant::now()) {
+                drop(self.housework.wait(state).unwrap_or_else(PoisonError::into_inner));
             }
         }
     }

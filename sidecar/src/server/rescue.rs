@@ -15,6 +15,7 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
 
 use super::crew::{Stuck, Work, WorkerId};
+use super::errand::Errand;
 use super::hub::Job;
 use super::{Server, State, overloaded};
 use crate::engine::control::StopCause;
@@ -44,12 +45,20 @@ impl Server {
         Ok(())
     }
 
-    /// Gives up whoever is stuck. Called at every look of the watchdog.
-    pub(super) fn rescue<'a>(
-        self: &'a Arc<Self>,
-        mut state: MutexGuard<'a, State>,
-        now: Instant,
-    ) -> MutexGuard<'a, State> {
+    /// Gives up whoever is stuck. Called at every look of the watchdog, which has the books then; None: somebody else has them.
+    pub(super) fn look_after_the_stuck(self: &Arc<Self>, now: Instant) -> Option<MutexGuard<'_, State>> {
+        let paused = self.was_paused(now);
+        // held for microseconds only; whoever holds it now is at work anyway
+        let state = self.state.try_lock().ok();
+        if paused || state.is_some() {
+            self.books_seen.store(self.micros(now), Ordering::Relaxed);
+        } else if self.micros(now).saturating_sub(self.books_seen.load(Ordering::Relaxed)) >= micros(PROCESS_GRACE) {
+            self.give_up("the books of the server are held by a thread that is stuck");
+        }
+        state.map(|state| if paused { Self::forgive(state, now) } else { self.rescue(state, now) })
+    }
+
+    fn rescue<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>, now: Instant) -> MutexGuard<'a, State> {
         if state.handling_since.is_some_and(|since| now.saturating_duration_since(since) >= PROCESS_GRACE) {
             drop(state);
             self.give_up("the thread that has the connections is stuck");
@@ -61,8 +70,9 @@ impl Server {
         while let Some((worker, why)) = state.crew.stuck(now) {
             let Some(work) = state.crew.retire(worker, why) else { break };
             state.hub.finish(work.session, work.id);
-            // it counted since it took its job
+            // it counted since it took its job; from now on whoever answers in its place counts
             state.holding -= 1;
+            state.stand_ins += 1;
             if let Some(key) = work.execution {
                 state.hub.end(key);
             }
@@ -112,6 +122,7 @@ impl Server {
                 connection.send(id, &SidecarMessage::Error(error));
             }
             server.flush(&connection);
+            server.lock().stand_ins -= 1;
         };
         if std::thread::Builder::new().name("answer".into()).spawn(answer).is_err() {
             self.give_up("a stuck request could not be answered");
@@ -119,32 +130,22 @@ impl Server {
     }
 
     /// Whether the watchdog itself has not looked for long: the process was stopped, or the machine. Nobody is stuck then.
-    pub(super) fn was_paused(&self, now: Instant) -> bool {
+    fn was_paused(&self, now: Instant) -> bool {
         let before = self.looked.swap(self.micros(now), Ordering::Relaxed);
-        self.micros(now).saturating_sub(before) >= PAUSE.as_micros() as u64
+        self.micros(now).saturating_sub(before) >= micros(PAUSE)
     }
 
     /// Everybody's time begins anew.
-    pub(super) fn forgive(mut state: MutexGuard<'_, State>, now: Instant) -> MutexGuard<'_, State> {
+    fn forgive(mut state: MutexGuard<'_, State>, now: Instant) -> MutexGuard<'_, State> {
         state.last_poll = now;
         state.handling_since = state.handling_since.map(|_| now);
         state.crew.forgive(now);
         state
     }
 
-    pub(super) fn books_are_free(&self, now: Instant) {
-        self.books_seen.store(self.micros(now), Ordering::Relaxed);
-    }
-
-    pub(super) fn books_are_held(self: &Arc<Self>, now: Instant) {
-        let since = self.books_seen.load(Ordering::Relaxed);
-        if self.micros(now).saturating_sub(since) >= PROCESS_GRACE.as_micros() as u64 {
-            self.give_up("the books of the server are held by a thread that is stuck");
-        }
-    }
-
+    /// Since the start.
     fn micros(&self, now: Instant) -> u64 {
-        u64::try_from(now.saturating_duration_since(self.started).as_micros()).unwrap_or(u64::MAX)
+        micros(now.saturating_duration_since(self.started))
     }
 
     /// Ends the process. What has not run is answered first, so that clients know that it may be repeated.
@@ -153,9 +154,15 @@ impl Server {
         let (said, done) = mpsc::channel();
         let server = self.clone();
         let farewell = move || {
-            let queued = server.lock().hub.drain_queues();
-            for job in &queued {
+            let (queued, errands) = {
+                let mut state = server.lock();
+                (state.hub.drain_queues(), std::mem::take(&mut state.errands))
+            };
+            for job in queued.iter().chain(errands.iter().filter_map(Errand::job)) {
                 server.refuse_at_the_end(job);
+            }
+            while server.lock().stand_ins > 0 {
+                std::thread::sleep(Duration::from_millis(1));
             }
             let _ = said.send(());
         };
@@ -166,7 +173,11 @@ impl Server {
     }
 
     fn refuse_at_the_end(&self, job: &Job) {
-        self.fail(&job.connection, job, overloaded("the sidecar is about to restart".into()));
+        self.fail(job, overloaded("the sidecar is about to restart".into()));
         job.connection.flush();
     }
+}
+
+fn micros(time: Duration) -> u64 {
+    u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

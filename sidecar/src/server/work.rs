@@ -78,6 +78,7 @@ impl Server {
                     state.poller = Some(poller);
                     state.last_poll = Instant::now();
                     state.handling_since = None;
+                    state.on_errands = false;
                     state.poll_epoch += 1;
                 }
             }
@@ -163,9 +164,10 @@ impl Server {
         };
         let (more, pressing) = match self.books(worker) {
             Some(mut state) => {
-                // done already wherever there was an answer; not where the frame could not be decoded
-                state.hub.finish(session, id);
-                state.crew.end(worker);
+                // not where there was an answer: the client may have used the id again since
+                if state.crew.end(worker) {
+                    state.hub.finish(session, id);
+                }
                 (state.hub.has_ready(), state.hub.has_to_park_now())
             }
             None => {
@@ -335,7 +337,9 @@ impl Server {
                     match &taken {
                         Taken::Run { key, .. } => state.crew.resumes(worker, *key),
                         // it is in the hub now, and no work of this worker
-                        Taken::Waits => state.crew.end(worker),
+                        Taken::Waits => {
+                            state.crew.end(worker);
+                        }
                         Taken::Unknown(_) => {}
                     }
                     (suspension, taken)

@@ -1,0 +1,110 @@
+//! What the watchdog has found out and a connection is to hear: said by whoever has the poller.
+//!
+//! The buffer of a connection may be locked by a worker that writes an answer, or that is stuck in one. The watchdog must not
+//! wait for it, so it only puts an errand into the books; the thread that looks after the connections anyway runs it. When that
+//! thread gets stuck, the watchdog notices it like any other.
+
+use std::sync::Arc;
+
+use nexus_protocol::message::Done;
+use nexus_protocol::{RequestId, SidecarMessage};
+
+use super::connection::Connection;
+use super::hub::{Job, Refusal, SessionId};
+use super::poller::Poller;
+use super::{Server, of_resource, overloaded, refusal};
+
+/// See the module.
+pub(super) enum Errand {
+    /// It has waited for longer than anything may.
+    Overdue(Job),
+    /// The end came before its turn.
+    Unrun(Job),
+    /// All that a `shutdown` has waited for is done.
+    Done(Arc<Connection>, RequestId),
+    /// A connection that has been told everything.
+    Close(SessionId),
+}
+
+impl Errand {
+    /// The request that waits for an answer.
+    pub fn job(&self) -> Option<&Job> {
+        match self {
+            Self::Overdue(job) | Self::Unrun(job) => Some(job),
+            Self::Done(..) | Self::Close(_) => None,
+        }
+    }
+}
+
+impl Server {
+    /// `touched`: to which connections something was appended.
+    pub(super) fn run_errand(&self, poller: &mut Poller, errand: Errand, touched: &mut Vec<SessionId>) {
+        let session = match errand {
+            Errand::Overdue(job) => {
+                let waited = job.enqueued.elapsed().as_millis() as u64;
+                let error = overloaded(format!("the request waited {waited} ms for an instance"));
+                let limit = self.runtime.config.max_queue_ms;
+                self.answer_unrun(&job, of_resource(error, "maxQueueMs", limit, waited))
+            }
+            Errand::Unrun(job) => self.answer_unrun(&job, refusal(&Refusal::Draining)),
+            Errand::Done(connection, id) => {
+                connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
+                connection.session
+            }
+            Errand::Close(session) => {
+                poller.close(session);
+                return self.closed(session);
+            }
+        };
+        if !touched.contains(&session) {
+            touched.push(session);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+    use crate::config::Config;
+    use crate::lifecycle::Exit;
+    use crate::runtime::Runtime;
+    use crate::server::Mode;
+
+    #[test]
+    fn the_watchdog_waits_for_nobody_who_has_the_buffer_of_a_connection() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
+        let server = Server::new(runtime, Mode::Child, Arc::new(Exit::new().unwrap())).unwrap();
+        server.adopt(theirs).unwrap();
+        let connection = server.lock().connections.values().next().unwrap().clone();
+        let (locked, is_locked) = mpsc::channel();
+        let (release, released) = mpsc::channel::<()>();
+        let writer = connection.clone();
+        let writer = thread::spawn(move || {
+            writer.append(|_, _| {
+                locked.send(()).unwrap();
+                let _ = released.recv();
+            });
+        });
+        is_locked.recv().unwrap();
+        // a whole drain, from its beginning to its end
+        server.shutdown(&connection, RequestId(1));
+        let (looked, has_looked) = mpsc::channel();
+        let watchdog = server.clone();
+        thread::spawn(move || {
+            let start = Instant::now();
+            for looks in 0..20 {
+                watchdog.tick(start + looks * Duration::from_millis(400));
+            }
+            looked.send(()).unwrap();
+        });
+        has_looked.recv_timeout(Duration::from_secs(30)).expect("the watchdog waits for a writer");
+        release.send(()).unwrap();
+        writer.join().unwrap();
+    }
+}
