@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::{ContextValue, ErrorCode};
+use nexus_tests::client::Answer;
 use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes};
 use nexus_tests::run::{ALL, run, sidecar, value};
 use nexus_tests::{Client, Options, Run, Segment, Watchdog};
@@ -119,6 +120,27 @@ fn a_full_queue_says_when_to_come_again() {
         assert_eq!(client.segment(*id).code(), ErrorCode::Timeout);
     }
     client.still_works();
+}
+
+#[test]
+fn a_client_that_keeps_to_what_it_was_told_is_not_refused() {
+    let _w = Watchdog::seconds(60);
+    let busy = Run::source("for (;;);").timeout_ms(400);
+    for (flags, expected) in [([2, 3], 5), ([1, 0], 1)] {
+        let sidecar = Options::new().flag("max-instances", flags[0]).flag("max-queued", flags[1]).listen();
+        let mut client = sidecar.connect_silently();
+        let Answer::Hello { limits, .. } = client.hello() else { panic!("no hello") };
+        assert_eq!(limits.max_in_flight, expected, "{flags:?}");
+        let ids: Vec<u32> = (0..expected).map(|_| client.start(busy.clone())).collect();
+        for id in ids {
+            assert_eq!(client.segment(id).code(), ErrorCode::Timeout, "{flags:?}");
+        }
+    }
+    let (_s, mut client) = Options::new().child();
+    let mut ids: Vec<u32> = (0..10).map(|_| client.start(busy.clone())).collect();
+    ids.extend((0..1000).map(|_| client.start("return 1")));
+    let refused = ids.into_iter().filter(|id| client.segment(*id).error.is_some_and(|e| e.code != ErrorCode::Timeout));
+    assert_eq!(refused.count(), 0, "all of maxInFlight was used, and no more");
 }
 
 #[test]

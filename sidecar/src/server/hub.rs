@@ -12,6 +12,7 @@
 //! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
 mod listing;
+mod sessions;
 #[cfg(test)]
 mod simulation;
 mod suspensions;
@@ -26,6 +27,7 @@ use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 use super::connection::Connection;
 use listing::Underway;
 pub use listing::{About, Listed, Memory, Names};
+use sessions::Books;
 
 use super::holdings::{Holdings, Turn};
 use crate::engine::control::{RunControl, StopCause};
@@ -198,15 +200,15 @@ pub enum ParkingEnd<E = Execution> {
 #[derive(Debug)]
 pub struct Hub<E = Execution> {
     limits: HubLimits,
-    queues: HashMap<SessionId, VecDeque<Job>>,
+    sessions: HashMap<SessionId, Books>,
+    /// Requests of sessions that are gone, which workers still run.
+    closing: HashMap<SessionId, HashMap<RequestId, Request>>,
     /// Sessions that have something queued, in turn.
     turn: VecDeque<SessionId>,
     queued: usize,
     /// Of the frames of what is queued.
     queued_bytes: usize,
     running: usize,
-    requests: HashMap<(SessionId, RequestId), Request>,
-    in_flight: HashMap<SessionId, usize>,
     entries: HashMap<u64, Entry<E>>,
     by_suspension: HashMap<SuspensionId, u64>,
     /// When entries expire, and which: all that have a time, the next one first.
@@ -226,13 +228,12 @@ impl<E: Held> Hub<E> {
         Self {
             holdings: Holdings::new(limits.max_running, limits.max_suspended_bytes),
             limits,
-            queues: HashMap::new(),
+            sessions: HashMap::new(),
+            closing: HashMap::new(),
             turn: VecDeque::new(),
             queued: 0,
             queued_bytes: 0,
             running: 0,
-            requests: HashMap::new(),
-            in_flight: HashMap::new(),
             entries: HashMap::new(),
             by_suspension: HashMap::new(),
             expiring: BTreeSet::new(),
@@ -249,35 +250,7 @@ impl<E: Held> Hub<E> {
         self.holdings.set_max_bytes(limits.max_suspended_bytes);
     }
 
-    // ---- sessions ----
-
-    pub fn open_session(&mut self, session: SessionId) {
-        self.queues.insert(session, VecDeque::new());
-        self.in_flight.insert(session, 0);
-    }
-
-    fn is_open(&self, session: SessionId) -> bool {
-        self.queues.contains_key(&session)
-    }
-
-    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be dropped.
-    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<E>> {
-        if let Some(queue) = self.queues.remove(&session) {
-            self.queued -= queue.len();
-            self.queued_bytes -= queue.iter().map(Job::bytes).sum::<usize>();
-        }
-        self.turn.retain(|s| *s != session);
-        self.in_flight.remove(&session);
-        self.requests.retain(|(owner, _), request| {
-            if let (true, Request::Running { control: Some(control), .. }) = (*owner == session, &*request) {
-                control.stop(StopCause::Cancelled);
-            }
-            // the worker that runs it still calls `finish`
-            *owner != session || matches!(request, Request::Running { .. })
-        });
-        let keys: Vec<u64> = self.entries.iter().filter(|(_, e)| e.session == session).map(|(k, _)| *k).collect();
-        keys.into_iter().filter_map(|key| self.end_entry(key)).collect()
-    }
+    // ---- suspended executions ----
 
     /// Takes a suspended execution out, or marks one that runs so that it is not put back.
     fn end_entry(&mut self, key: u64) -> Option<Box<E>> {
@@ -313,6 +286,9 @@ impl<E: Held> Hub<E> {
     /// Takes an entry out of the books, with its ids and its time.
     fn forget_entry(&mut self, key: u64) -> Option<Entry<E>> {
         let entry = self.entries.remove(&key)?;
+        if let Some(books) = self.sessions.get_mut(&entry.session) {
+            books.entries.remove(&key);
+        }
         self.forget_ids(&entry.ids);
         self.set_expiry(key, entry.expires, None);
         Some(entry)
@@ -349,24 +325,23 @@ impl<E: Held> Hub<E> {
 
     /// Takes a job in, or gives it back with the reason.
     pub fn enqueue(&mut self, mut job: Job) -> Result<(), (Job, Refusal)> {
-        let key = (job.session, job.id);
-        let several = self.queues.len() > 1;
-        let Some(queue) = self.queues.get_mut(&job.session) else { return Ok(()) };
-        if self.requests.contains_key(&key) {
+        let several = self.sessions.len() > 1;
+        let Some(books) = self.sessions.get_mut(&job.session) else { return Ok(()) };
+        if books.requests.contains_key(&job.id) {
             return Err((job, Refusal::DuplicateId));
         }
         if self.draining && job.kind != Kind::Resume {
             return Err((job, Refusal::Draining));
         }
-        let in_flight = self.in_flight.entry(job.session).or_default();
         let free = self.limits.max_running.saturating_sub(self.running);
-        let refused = if *in_flight >= self.limits.max_in_flight {
-            Some(("maxInFlight", self.limits.max_in_flight, *in_flight + 1))
-        } else if self.queued >= self.limits.max_queued + free {
+        // the setting before what follows from it
+        let refused = if self.queued >= self.limits.max_queued + free {
             Some(("maxQueued", self.limits.max_queued, self.limits.max_queued + 1))
-        } else if several && queue.len() >= self.limits.max_queued.div_ceil(2) + free {
+        } else if books.requests.len() >= self.limits.max_in_flight {
+            Some(("maxInFlight", self.limits.max_in_flight, books.requests.len() + 1))
+        } else if several && books.queue.len() >= self.limits.max_queued.div_ceil(2) + free {
             // the other half is for the others
-            Some(("maxQueued", self.limits.max_queued.div_ceil(2), queue.len() + 1))
+            Some(("maxQueued", self.limits.max_queued.div_ceil(2), books.queue.len() + 1))
         } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
             Some(("maxQueuedBytes", self.limits.max_queued_bytes, self.queued_bytes + job.bytes()))
         } else {
@@ -375,16 +350,15 @@ impl<E: Held> Hub<E> {
         if let Some((resource, limit, count)) = refused {
             return Err((job, Refusal::Overloaded { resource, limit, count }));
         }
-        *in_flight += 1;
         job.number = self.next_number;
         self.next_number += 1;
-        self.requests.insert(key, Request::Queued);
-        if queue.is_empty() {
+        books.requests.insert(job.id, Request::Queued);
+        if books.queue.is_empty() {
             self.turn.push_back(job.session);
         }
         self.queued += 1;
         self.queued_bytes += job.bytes();
-        queue.push_back(job);
+        books.queue.push_back(job);
         Ok(())
     }
 
@@ -395,7 +369,7 @@ impl<E: Held> Hub<E> {
 
     /// Whether the job that is next could run, and has waited for `age`.
     pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
-        let next = self.turn.front().and_then(|session| self.queues.get(session)?.front());
+        let next = self.turn.front().and_then(|session| self.sessions.get(session)?.queue.front());
         self.has_ready() && next.is_some_and(|job| now.saturating_duration_since(job.enqueued) >= age)
     }
 
@@ -405,59 +379,30 @@ impl<E: Held> Hub<E> {
             return None;
         }
         let session = self.turn.pop_front()?;
-        let queue = self.queues.get_mut(&session)?;
-        let job = queue.pop_front()?;
-        if !queue.is_empty() {
+        let books = self.sessions.get_mut(&session)?;
+        let job = books.queue.pop_front()?;
+        if !books.queue.is_empty() {
             self.turn.push_back(session);
         }
         self.queued -= 1;
         self.queued_bytes -= job.bytes();
         self.running += 1;
         let running = Request::Running { job: Underway::of(&job), control: None, cancelled: false };
-        self.requests.insert((session, job.id), running);
+        books.requests.insert(job.id, running);
         Some(job)
-    }
-
-    /// A worker is about to run a guest for a request. From now on a cancellation reaches it.
-    pub fn register(&mut self, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
-        control.arm();
-        let open = self.is_open(session);
-        let Some(Request::Running { job, control: slot, cancelled }) = self.requests.get_mut(&(session, id)) else {
-            return;
-        };
-        job.since = Some(Instant::now());
-        *slot = Some(control.clone());
-        if *cancelled || !open {
-            control.stop(StopCause::Cancelled);
-        }
-    }
-
-    /// A request is about to be answered: from here on its id may be used again. Comes before the answer, since the client
-    /// may act on that before anything else happens here. A second call for the same request does nothing.
-    pub fn finish(&mut self, session: SessionId, id: RequestId) {
-        let Some(request) = self.requests.remove(&(session, id)) else { return };
-        if matches!(request, Request::Running { .. }) {
-            self.running -= 1;
-        }
-        if let Some(n) = self.in_flight.get_mut(&session) {
-            *n = n.saturating_sub(1);
-        }
     }
 
     // ---- cancelling and expiring ----
 
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E> {
-        match self.requests.get_mut(&(session, id)) {
+        match self.request_mut(session, id) {
             None => Cancelled::Nothing,
-            Some(Request::Running { control, cancelled, .. }) => {
-                *cancelled = true;
-                if let Some(control) = control {
-                    control.stop(StopCause::Cancelled);
-                }
+            Some(request @ Request::Running { .. }) => {
+                request.stop();
                 Cancelled::Underway
             }
             Some(Request::Queued) => {
-                let Some(queue) = self.queues.get_mut(&session) else { return Cancelled::Nothing };
+                let Some(Books { queue, .. }) = self.sessions.get_mut(&session) else { return Cancelled::Nothing };
                 let Some(at) = queue.iter().position(|job| job.id == id) else { return Cancelled::Nothing };
                 let Some(job) = queue.remove(at) else { return Cancelled::Nothing };
                 if queue.is_empty() {
@@ -503,7 +448,7 @@ impl<E: Held> Hub<E> {
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let mut overdue = Vec::new();
         if let Some(max) = self.limits.max_queue_time {
-            for queue in self.queues.values_mut() {
+            for Books { queue, .. } in self.sessions.values_mut() {
                 while queue.front().is_some_and(|job| now.saturating_duration_since(job.enqueued) > max) {
                     let Some(job) = queue.pop_front() else { break };
                     self.queued -= 1;
@@ -511,8 +456,8 @@ impl<E: Held> Hub<E> {
                     overdue.push(job);
                 }
             }
-            let queues = &self.queues;
-            self.turn.retain(|s| queues.get(s).is_some_and(|q| !q.is_empty()));
+            let sessions = &self.sessions;
+            self.turn.retain(|s| sessions.get(s).is_some_and(|books| !books.queue.is_empty()));
         }
         (executions, overdue)
     }
@@ -527,18 +472,10 @@ impl<E: Held> Hub<E> {
     /// Ends everything: what runs is stopped and answered by its worker, what is queued is for the caller to answer, what is
     /// suspended is for the caller to drop.
     pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<E>>) {
-        for request in self.requests.values_mut() {
-            if let Request::Running { control, cancelled, .. } = request {
-                *cancelled = true;
-                if let Some(control) = control {
-                    control.stop(StopCause::Cancelled);
-                }
-            }
+        for request in self.requests_mut() {
+            request.stop();
         }
-        let mut jobs: Vec<Job> = self.queues.values_mut().flat_map(std::mem::take).collect();
-        self.turn.clear();
-        self.queued = 0;
-        self.queued_bytes = 0;
+        let mut jobs = self.take_queued();
         jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)));
         let keys: Vec<u64> = self.entries.keys().copied().collect();
         (jobs, keys.into_iter().filter_map(|key| self.end_entry(key)).collect())
@@ -547,20 +484,12 @@ impl<E: Held> Hub<E> {
     /// Everything that is queued, to be answered by the caller; nothing will run any more.
     pub fn drain_queues(&mut self) -> Vec<Job> {
         self.draining = true;
-        self.turn.clear();
-        self.queued = 0;
-        self.queued_bytes = 0;
-        self.queues.values_mut().flat_map(std::mem::take).collect()
+        self.take_queued()
     }
 
     /// Nothing is queued or running, and no resume waits for an execution that is being parked.
     pub fn is_quiet(&self) -> bool {
         self.queued == 0 && self.running == 0 && self.parking == 0
-    }
-
-    /// Unanswered requests of a session.
-    pub fn in_flight(&self, session: SessionId) -> usize {
-        self.in_flight.get(&session).copied().unwrap_or(0)
     }
 
     pub fn queued(&self) -> usize {

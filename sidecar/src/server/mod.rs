@@ -417,7 +417,7 @@ impl Server {
             max_host_calls: config.max_host_calls,
             max_state_mutations: config.max_state_mutations,
             max_events: config.max_events,
-            max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT,
+            max_in_flight: max_in_flight(config),
             max_states: config.max_states,
             max_state_bytes: config.max_state_bytes,
             max_arena_bytes: config.max_arena_bytes,
@@ -509,6 +509,12 @@ impl Server {
     }
 }
 
+/// What one connection may have unanswered: no more than there is room for, so that one that keeps to it while it is alone is
+/// not refused.
+fn max_in_flight(config: &Config) -> u64 {
+    config.max_queued.saturating_add(config.max_instances).min(limits::DEFAULT_MAX_IN_FLIGHT)
+}
+
 fn hub_limits(config: &Config) -> HubLimits {
     let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     HubLimits {
@@ -517,7 +523,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         max_queued_bytes: limits::MAX_QUEUED_BYTES,
         max_suspended: config.max_suspended as usize,
         max_suspended_bytes: config.max_suspended_bytes,
-        max_in_flight: limits::DEFAULT_MAX_IN_FLIGHT as usize,
+        max_in_flight: max_in_flight(config) as usize,
         max_queue_time: millis(config.max_queue_ms),
         suspension_timeout: millis(config.suspension_timeout_ms),
     }

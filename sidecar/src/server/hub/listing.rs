@@ -111,10 +111,10 @@ impl<E: Held> Hub<E> {
 
     /// Those in their first segment.
     fn running_ones(&self) -> impl Iterator<Item = Listed> {
-        self.requests.iter().filter_map(|((session, _), request)| match request {
+        self.requests().filter_map(|(session, _, request)| match request {
             Request::Running { job, control, .. } if job.kind == Kind::Execute => Some(Listed {
                 number: job.number,
-                session: *session,
+                session,
                 state: ExecutionState::Running,
                 names: Names::InFrame(job.frame.clone()),
                 enqueued: job.enqueued,
@@ -152,7 +152,7 @@ impl<E: Held> Hub<E> {
     }
 
     fn queued_ones(&self) -> impl Iterator<Item = Listed> {
-        self.queues.values().flatten().filter(|job| job.kind == Kind::Execute).map(|job| Listed {
+        self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(|job| Listed {
             number: job.number,
             session: job.session,
             state: ExecutionState::Queued,
@@ -175,11 +175,11 @@ impl<E: Held> Hub<E> {
                 None => Cancelled::Underway,
             };
         }
-        let running = self.requests.iter().find_map(|(key, request)| match request {
-            Request::Running { job, .. } if job.number == number && job.kind == Kind::Execute => Some(*key),
+        let running = self.requests().find_map(|(session, id, request)| match request {
+            Request::Running { job, .. } if job.number == number && job.kind == Kind::Execute => Some((session, id)),
             _ => None,
         });
-        let queued = || self.queues.values().flatten().find(|job| job.number == number && job.kind == Kind::Execute);
+        let queued = || self.queued_jobs().find(|job| job.number == number && job.kind == Kind::Execute);
         match running.or_else(|| queued().map(|job| (job.session, job.id))) {
             Some((session, id)) => self.cancel_request(session, id),
             None => Cancelled::Nothing,

@@ -5,7 +5,7 @@
 //! execution was dropped exactly once. `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
@@ -219,6 +219,9 @@ impl World {
         let suspension = wanted.map_or(SuspensionId([7; 16]), |(_, id)| id);
         let owner = wanted.map(|(owner, _)| owner);
         let session = job.session;
+        if self.rng.chance(5) {
+            self.disconnect();
+        }
         match self.hub.take(suspension, job.clone_for_test()) {
             Taken::Waits => {}
             Taken::Unknown(job) => self.answer(job.session, job.id),
@@ -314,7 +317,7 @@ impl World {
 
     fn check(&self) {
         let hub = &self.hub;
-        assert_eq!(hub.queued, hub.queues.values().map(VecDeque::len).sum::<usize>());
+        assert_eq!(hub.queued, hub.queued_jobs().count());
         assert_eq!(hub.queued_bytes, hub.queued * self.frame.len());
         assert_eq!(hub.running, self.at_work.len(), "running");
         assert!(hub.running <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED);
@@ -333,8 +336,15 @@ impl World {
         }
         let timed = hub.entries.iter().filter_map(|(key, entry)| entry.expires.map(|at| (at, *key)));
         assert_eq!(timed.collect::<BTreeSet<_>>(), hub.expiring, "times");
-        let turn: Vec<_> = hub.turn.iter().collect();
-        assert!(hub.queues.iter().all(|(s, q)| turn.iter().filter(|t| **t == s).count() == usize::from(!q.is_empty())));
+        let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
+        for (session, books) in &hub.sessions {
+            assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
+            let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
+            assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
+        }
+        let gone = |session: &SessionId| !hub.sessions.contains_key(session);
+        assert!(hub.closing.iter().all(|(session, requests)| gone(session) && !requests.is_empty()));
+        assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
     }
 
     /// Lets everything come to its end.
@@ -364,7 +374,7 @@ impl World {
         let hub = &self.hub;
         assert_eq!((hub.queued(), hub.running(), hub.suspended(), hub.suspensions()), (0, 0, 0, 0));
         assert_eq!((hub.suspended_bytes(), hub.parked_count(), hub.parked_suspensions()), (0, 0, 0));
-        assert!(hub.entries.is_empty() && hub.requests.is_empty());
+        assert!(hub.entries.is_empty() && hub.requests().next().is_none() && hub.closing.is_empty());
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use nexus_protocol::{RequestId, SuspensionId};
 
-use super::{About, Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
+use super::{About, Books, Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
 use crate::engine::control::{RunControl, StopCause};
 
 impl<E: Held> Hub<E> {
@@ -32,6 +32,9 @@ impl<E: Held> Hub<E> {
         let turn = Some(self.holdings.add_live(key, bytes, now));
         let holder = Holder::Suspended(execution);
         self.set_expiry(key, None, expires);
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.entries.insert(key);
+        }
         self.entries.insert(key, Entry { session, about, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
         self.suspended += 1;
         Ok(())
@@ -68,9 +71,11 @@ impl<E: Held> Hub<E> {
             return Taken::Unknown(job);
         };
         if !matches!(entry.holder, Holder::Suspended(_)) {
+            // nobody hears what it would wait for
+            let Some(books) = self.sessions.get_mut(&job.session) else { return Taken::Unknown(job) };
             // its worker slot is free while it waits; it comes back through the queue
             self.running -= 1;
-            self.requests.insert((job.session, job.id), Request::Waiting { execution: key });
+            books.requests.insert(job.id, Request::Waiting { execution: key });
             entry.waiting.push_back(job);
             return Taken::Waits;
         }
@@ -224,8 +229,8 @@ impl<E: Held> Hub<E> {
     /// Resumes that waited go to the front: they have waited in the queue once.
     fn requeue(&mut self, waiting: VecDeque<Job>) {
         for job in waiting.into_iter().rev() {
-            let Some(queue) = self.queues.get_mut(&job.session) else { continue };
-            self.requests.insert((job.session, job.id), Request::Queued);
+            let Some(Books { queue, requests, .. }) = self.sessions.get_mut(&job.session) else { continue };
+            requests.insert(job.id, Request::Queued);
             if queue.is_empty() {
                 self.turn.push_front(job.session);
             }
