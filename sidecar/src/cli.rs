@@ -396,6 +396,17 @@ mod tests {
     }
 
     #[test]
+    fn the_fixtures_in_the_help_are_a_fixture_file() {
+        let lines = grammar::RUN_EXAMPLES.lines().skip_while(|line| !line.starts_with("  { \"http.get\""));
+        let lines: Vec<&str> = lines.take_while(|line| line.starts_with("  ")).collect();
+        // what is said about an answer stands apart from it
+        let json: String = lines.iter().map(|line| line.trim_start().split("   ").next().unwrap_or_default()).collect();
+        let fixtures =
+            crate::commands::fixtures::Fixtures::from_json(serde_json::from_str(&json).expect(&json)).unwrap();
+        assert!(lines.len() == 6 && fixtures.is_absent("mail") && fixtures.unused().len() == 4, "{json}");
+    }
+
+    #[test]
     fn the_version_can_be_asked_for() {
         assert_eq!(parsed(&["--version"]), Ok(Command::Version));
         assert_eq!(parsed(&["-V"]), Ok(Command::Version));

@@ -48,7 +48,8 @@ fn serve() -> clap::Command {
 
 fn run() -> clap::Command {
     command("run", "Run one handler in this process and show what it did")
-        .after_help(RUN_EXAMPLES)
+        .after_help("--help tells more: examples, the format of --ext, every setting.")
+        .after_long_help(RUN_EXAMPLES)
         .arg(file_arg())
         .arg(json_source("state", "Its $state, an object [default: {}]"))
         .arg(json_source("args", "Its $args [default: null]"))
@@ -66,7 +67,7 @@ fn run() -> clap::Command {
         ))
         .arg(json_source(
             "ext",
-            "Answers for extension calls, by name, used up in order: {\"http.get\": [1, {\"error\": \"down\"}]}",
+            "Answers for extension calls, by name; the format is at the end of --help [default: none]",
         ))
         .arg(switch("json", "Print one JSON document for programs"))
         .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
@@ -90,12 +91,18 @@ fn metrics() -> clap::Command {
 }
 
 fn top() -> clap::Command {
-    client("top", "Show the executions of a running sidecar, refreshed until interrupted; or end one")
+    client("top", "Show the executions of a running sidecar, and end those that you choose")
         .after_help(
-            "Only the sidecar's own user and root may ask. No source, state or value is shown. CPU counts the segment that\n\
+            "On a terminal:\n  \
+             up/down, j/k    choose an execution; page up and down, g and G (or home and end) go further\n  \
+             x, K, delete    end it, after a y to the question; its client gets CANCELLED\n  \
+             s               sort by id, age, CPU, memory, state\n  \
+             q, Ctrl-C       quit; Ctrl-Z stops, fg goes on\n\
+             Without one on both ends (or with TERM=dumb) the list is printed again and again, or once with --once.\n\n\
+             Only the sidecar's own user and root may ask. No source, state or value is shown. CPU counts the segment that \
              runs by its time; MEMORY is that of the instance while it runs, that of the handler's values while it is suspended.",
         )
-        .arg(switch("once", "Show them once and end"))
+        .arg(switch("once", "Print them once and end"))
         .arg(switch("json", "Print one JSON document for programs, one line each time"))
         .arg(
             Arg::new("interval-ms")
@@ -174,7 +181,8 @@ fn parse_json_source(text: &str) -> Result<JsonSource, String> {
 }
 
 fn config_flags() -> Vec<Arg> {
-    let file = path("config", "Configuration file, TOML; its keys are the camelCase form of these flags");
+    let file =
+        path("config", "Configuration file, TOML; its keys are the camelCase form of these flags [env: NEXUS_CONFIG]");
     let flags = SETTINGS.iter().map(|setting| {
         Arg::new(setting.key)
             .long(setting.flag())
@@ -195,7 +203,7 @@ Examples:
   nexus-sidecar stats --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
 
 Configuration: 'nexus-sidecar serve --help' lists every setting. A setting is a flag (--max-instances 4), an \
-environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config names (maxInstances = 4).
+environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config or NEXUS_CONFIG names (maxInstances = 4).
 
 Exit status:
   0   all went well
@@ -224,10 +232,24 @@ configuration changes nothing
 
 In child mode (--fd) it ends when the socket is closed or the parent process is gone.";
 
-const RUN_EXAMPLES: &str = "\
+pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
   nexus-sidecar run handler.js
   nexus-sidecar run handler.ts --state @state.json --args '[1, 2]' --grant 'state:read:*'
-  nexus-sidecar run handler.js --grant ext:http --ext '{\"http.get\": [\"body\", {\"error\": \"down\"}]}'
+  nexus-sidecar run handler.js --grant ext:http --ext @fixtures.json
+
+Answers for extension calls (--ext): an object with a list for each method.
+  { \"http.get\": [
+      \"body\",                                                any call; this value is what it returns
+      {\"value\": {\"id\": 7}, \"args\": [\"/users/7\"]},          only a call with equal arguments
+      {\"error\": \"down\", \"delayMs\": 200},                 fails, and comes after 200 ms
+      {\"error\": {\"message\": \"gone\", \"name\": \"HttpError\", \"code\": \"E410\"}} ],
+    \"mail\": false }                                        $ext.mail does not exist
+A call takes the first answer of its list that is for it and that no call took before. An object that has one of args, value, \
+error and delayMs describes an answer and may have no other key; put it under value to return it as it is. Arguments are \
+compared as JSON: a Date is its text, undefined is null, bytes are a list of numbers. Calls that are outstanding together \
+are answered in the order of their delays; no delay may be longer than suspensionTimeoutMs.
+A call without an answer fails, and what to add is written to stderr (missingFixtures of --json); so are the answers \
+that no call took (unusedFixtures). They do not change the exit status.
 
 Ends with 0 when the handler succeeded, 1 when it failed.";

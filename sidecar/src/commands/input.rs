@@ -25,6 +25,8 @@ pub enum InputError {
     NotAnswers { name: String },
     #[error("--ext: {name:?} is not the name of an extension method, such as \"http.get\"")]
     NotAMethod { name: String },
+    #[error("--ext: {place} {problem}")]
+    BadFixture { place: String, problem: String },
     #[error("--grant {token}: {source}")]
     NotACapability { token: String, source: nexus_protocol::CapabilityError },
     #[error("{what}: {source}")]

@@ -11,6 +11,7 @@ pub mod input;
 mod local;
 pub mod notation;
 mod remote;
+mod replay;
 mod report;
 mod run;
 mod top;
@@ -30,17 +31,19 @@ pub use input::InputError;
 
 use local::with_sidecar;
 
-/// Runs one handler. `loaded` is the configuration that `run.config` gave.
-pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+/// Runs one handler. `loaded` is the configuration that `run.config` gave; `err` gets what is wrong with the fixtures.
+pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write, err: &mut dyn Write) -> Result<ExitCode, StartError> {
     let config = begin(loaded);
     let (name, source) = read(&run.file, &config)?;
-    let mut inputs = run::Inputs::read(run, name, source, config.max_frame_bytes)?;
+    let mut inputs = run::Inputs::read(run, name, source, &config)?;
     let outcome = with_sidecar(config, |sidecar| inputs.execute(sidecar))?;
     if run.json {
         writeln!(out, "{}", report::json(&outcome))?;
     } else {
         out.write_all(report::text(&outcome, &inputs.name, &inputs.source).as_bytes())?;
     }
+    out.flush()?;
+    err.write_all(report::remarks(&outcome).as_bytes())?;
     Ok(if outcome.end.is_ok() { ExitCode::Ok } else { ExitCode::HandlerFailed })
 }
 
@@ -166,7 +169,7 @@ mod tests {
         change(&mut run);
         let loaded = run.config.load([]).unwrap();
         let mut out = Vec::new();
-        let code = super::run(&run, &loaded, &mut out).unwrap();
+        let code = super::run(&run, &loaded, &mut out, &mut Vec::new()).unwrap();
         (code, String::from_utf8(out).unwrap().replace(&*file.0.display().to_string(), "FILE"))
     }
 
@@ -236,10 +239,36 @@ mod tests {
     }
 
     #[test]
-    fn an_extension_without_a_fixture_does_not_exist() {
+    fn a_call_without_a_fixture_is_named_with_its_arguments() {
         let (code, text) = ran("return await $ext.http.get('/a')", |run| run.grants = vec!["ext:http".to_owned()]);
         assert_eq!(code, ExitCode::HandlerFailed);
+        assert!(text.contains("error: EXECUTION_ERROR: Error: --ext has no answer for http.get(\"/a\")\n"), "{text}");
+    }
+
+    #[test]
+    fn an_extension_that_is_said_not_to_exist_does_not() {
+        let source = "if ($ext.exists('a')) throw 1; return await $ext.http.get('/a')";
+        let (code, text) = ran(source, |run| {
+            run.grants = vec!["ext:http".to_owned()];
+            run.extensions = Some(JsonSource::Inline(json!({"http": false, "a": false})));
+        });
+        assert_eq!(code, ExitCode::HandlerFailed);
         assert!(text.starts_with("error: EXTENSION_NOT_FOUND"), "{text}");
+    }
+
+    #[test]
+    fn calls_at_once_are_answered_in_the_order_of_their_delays() {
+        let source = "const order = [];\n\
+                      await Promise.all(['a', 'b', 'c'].map((n) => $ext.s.get(n).then((v) => order.push(v))));\n\
+                      return order.join()";
+        let (code, text) = ran(source, |run| {
+            run.grants = vec!["ext:s".to_owned()];
+            run.extensions = Some(JsonSource::Inline(json!({"s.get": [
+                {"args": ["c"], "value": 3}, {"value": 1, "delayMs": 200}, {"value": 2, "delayMs": 50},
+            ]})));
+        });
+        assert_eq!(code, ExitCode::Ok, "{text}");
+        assert!(text.contains("\n\"3,2,1\"\n"), "{text}");
     }
 
     #[test]

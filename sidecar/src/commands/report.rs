@@ -6,7 +6,9 @@ use rmpv::Value;
 use serde_json::{Value as Json, json};
 
 use super::diagnostic::diagnostic;
+use super::fixtures::Unused;
 use super::notation::{notation, to_json};
+use super::replay::Missing;
 use super::run::{Call, Outcome, Segment};
 use crate::observe::logging::escape;
 
@@ -34,12 +36,38 @@ pub(super) fn text(outcome: &Outcome, name: &str, source: &str) -> String {
 
 pub(super) fn json(outcome: &Outcome) -> Json {
     let segments: Vec<Json> = outcome.segments.iter().map(segment_json).collect();
-    match &outcome.end {
-        Ok(value) => {
-            json!({"status": "success", "value": to_json(value), "segments": segments, "metrics": outcome.metrics})
-        }
-        Err(error) => json!({"status": "error", "error": error, "segments": segments, "metrics": outcome.metrics}),
+    let (status, key, end) = match &outcome.end {
+        Ok(value) => ("success", "value", to_json(value)),
+        Err(error) => ("error", "error", json!(error)),
+    };
+    let missing = outcome.missing.iter().map(missing_json).collect::<Json>();
+    let unused = outcome.unused.iter().map(|unused| json!({"name": unused.method.to_string(), "index": unused.index}));
+    json!({
+        "status": status, key: end, "segments": segments, "metrics": outcome.metrics,
+        "missingFixtures": missing, "unusedFixtures": unused.collect::<Json>(),
+    })
+}
+
+/// What is wrong with the fixtures, for the person who writes them; mostly nothing.
+pub(super) fn remarks(outcome: &Outcome) -> String {
+    let mut out = String::new();
+    for missing in &outcome.missing {
+        let _ = writeln!(out, "error: {}; {}. To answer it, add", escape(&missing.message()), missing.reason());
+        let _ = writeln!(out, "  {}", escape(&missing.to_add().to_string()));
     }
+    if !outcome.unused.is_empty() {
+        let places = outcome.unused.iter().map(|Unused { method, index }| format!("{:?}[{index}]", method.to_string()));
+        let places = places.collect::<Vec<_>>().join(", ");
+        let _ = writeln!(out, "warning: --ext: no call took the answer {}", escape(&places));
+    }
+    out
+}
+
+fn missing_json(missing: &Missing) -> Json {
+    json!({
+        "name": missing.method.to_string(), "args": missing.args.iter().map(to_json).collect::<Json>(),
+        "add": missing.to_add(),
+    })
 }
 
 fn segment_text(out: &mut String, segment: &Segment) {
@@ -109,6 +137,7 @@ fn payload(record: &Value, key: &str) -> String {
 mod tests {
     use nexus_protocol::{EffectList, ErrorCode, WireError};
 
+    use super::super::fixtures::{Lack, Method};
     use super::super::notation::decode;
     use super::*;
 
@@ -135,7 +164,14 @@ mod tests {
         };
         let last = Segment { call: None, ..Segment::default() };
         let end = Ok(Value::from("done"));
-        Outcome { segments: vec![first, last], end, metrics: json!({"durationUs": 12}), summary: "12 us".to_owned() }
+        Outcome {
+            segments: vec![first, last],
+            end,
+            metrics: json!({"durationUs": 12}),
+            summary: "12 us".to_owned(),
+            missing: vec![],
+            unused: vec![],
+        }
     }
 
     #[test]
@@ -161,6 +197,8 @@ segment 1
             end: Ok(Value::from(42)),
             metrics: json!({}),
             summary: "9 us".to_owned(),
+            missing: vec![],
+            unused: vec![],
         };
         assert_eq!(text(&outcome, "h.js", ""), "42\n(9 us)\n");
     }
@@ -190,5 +228,23 @@ segment 1
         assert_eq!(first["events"][0]["payload"], json!({"id": 7}));
         assert_eq!(first["call"], json!({"name": "http.get", "args": ["/x"], "value": "body"}));
         assert_eq!(document["segments"][1]["call"], Json::Null);
+        assert_eq!((&document["missingFixtures"], &document["unusedFixtures"]), (&json!([]), &json!([])));
+    }
+
+    #[test]
+    fn fixtures_that_lack_and_that_nobody_used_are_told_apart_from_the_outcome() {
+        let method = Method::parse("http.get").unwrap();
+        let missing = Missing { method: method.clone(), args: vec![Value::from("/b")], lack: Lack::OtherArguments };
+        let unused = vec![Unused { method: method.clone(), index: 0 }, Unused { method, index: 2 }];
+        let outcome = Outcome { missing: vec![missing], unused, ..two_segments() };
+        let expected = r#"error: --ext has no answer for http.get("/b"); those of this method that are left are for other arguments. To answer it, add
+  {"http.get":[{"args":["/b"],"value":null}]}
+warning: --ext: no call took the answer "http.get"[0], "http.get"[2]
+"#;
+        assert_eq!(remarks(&outcome), expected);
+        let document = json(&outcome);
+        let add = json!({"http.get": [{"args": ["/b"], "value": null}]});
+        assert_eq!(document["missingFixtures"], json!([{"name": "http.get", "args": ["/b"], "add": add}]));
+        assert_eq!(document["unusedFixtures"][1], json!({"name": "http.get", "index": 2}));
     }
 }

@@ -1,20 +1,23 @@
 //! `run`: one handler, from its source to its value, with extension calls answered from fixtures.
 //!
-//! It is a client like any other: it asks in messages of the protocol, so what it shows is what a client would get.
+//! It is a client like any other: it asks in messages of the protocol, so what it shows is what a client would get. Who
+//! answers the extension calls is in `replay`.
 
 use nexus_protocol::message::{
-    CallFailure, Code, Execute, ExecutionMetrics, Resolution, Resume, SegmentResult, Status, SuspendMode,
+    CallFailure, Code, Execute, ExecutionMetrics, PendingCall, Resolution, Resume, SegmentResult, Status, SuspendMode,
 };
 use nexus_protocol::{Capability, ClientMessage, ErrorCode, PayloadError, SidecarMessage, WireError};
 use rmpv::Value;
 use serde_json::{Value as Json, json};
 
 use super::client::{ClientError, Sidecar};
-use super::fixtures::{Answer, Fixtures};
+use super::fixtures::{Answer, Failure, Fixtures, Method, Unused};
 use super::input::{InputError, read_json, read_object_payload, read_payload};
 use super::notation::decode;
 use super::remote::bytes_text;
+use super::replay::{Missing, Pending, Replay};
 use crate::cli::Run;
+use crate::config::Config;
 use crate::error::StartError;
 
 /// What a handler is run with, read from flags and files.
@@ -27,7 +30,7 @@ pub(super) struct Inputs {
     scope: Option<Vec<u8>>,
     grants: Vec<String>,
     suspend_mode: Option<SuspendMode>,
-    fixtures: Fixtures,
+    replay: Replay,
 }
 
 /// One execution, told from its end.
@@ -38,6 +41,10 @@ pub(super) struct Outcome {
     pub metrics: Json,
     /// The metrics in one line.
     pub summary: String,
+    /// Calls that `--ext` had no answer for.
+    pub missing: Vec<Missing>,
+    /// Answers of `--ext` that no call took.
+    pub unused: Vec<Unused>,
 }
 
 /// What happened up to one suspension, or up to the end.
@@ -65,27 +72,21 @@ struct Reply {
     segment: Segment,
     value: Value,
     error: Option<WireError>,
-    /// The oldest outstanding call.
-    pending: Option<Pending>,
+    /// All outstanding calls, the oldest first.
+    pending: Vec<Pending>,
     metrics: Json,
     summary: String,
 }
 
-struct Pending {
-    id: String,
-    extension: String,
-    method: String,
-    args: Value,
-}
-
 impl Inputs {
-    /// No value is read beyond `max_frame_bytes`: it could not be sent.
-    pub(super) fn read(run: &Run, name: String, source: String, max_frame_bytes: u64) -> Result<Self, StartError> {
-        let max = max_frame_bytes;
+    /// No value is read beyond `maxFrameBytes`: it could not be sent.
+    pub(super) fn read(run: &Run, name: String, source: String, config: &Config) -> Result<Self, StartError> {
+        let max = config.max_frame_bytes;
         let fixtures = match &run.extensions {
             Some(json) => Fixtures::from_json(read_json("--ext", json, max)?)?,
             None => Fixtures::default(),
         };
+        let replay = Replay::new(fixtures, &source, config.suspension_timeout_ms)?;
         for token in &run.grants {
             let unknown = |source| InputError::NotACapability { token: token.clone(), source };
             Capability::parse(token).map_err(unknown)?;
@@ -98,11 +99,11 @@ impl Inputs {
             scope: run.scope.as_ref().map(|json| read_object_payload("--scope", json, max)).transpose()?,
             grants: run.grants.clone(),
             suspend_mode: run.suspend_mode,
-            fixtures,
+            replay,
         })
     }
 
-    /// Executes, and resumes until the execution ends. Extensions without a fixture do not exist for the handler.
+    /// Executes, and resumes until the execution ends.
     pub(super) fn execute(&mut self, sidecar: &mut impl Sidecar) -> Result<Outcome, StartError> {
         let mut execute = Execute::new(Code::Source(&self.source));
         execute.handler_name = Some(label(&self.name));
@@ -111,49 +112,45 @@ impl Inputs {
         execute.scope = self.scope.as_deref();
         execute.capabilities = self.grants.iter().map(String::as_str).collect();
         execute.suspend_mode = self.suspend_mode;
-        execute.extensions = Some(self.fixtures.names().collect());
+        execute.extensions = Some(self.replay.names());
         let mut reply = ask(sidecar, &ClientMessage::Execute(execute))?;
         let mut segments = Vec::new();
         loop {
-            let end = match (reply.status, reply.pending, reply.error) {
-                (Status::Suspended, Some(pending), _) => {
-                    let (call, next) = self.answer(sidecar, pending)?;
+            let end = match (reply.status, reply.error) {
+                (Status::Suspended, _) if !reply.pending.is_empty() => {
+                    let (call, next) = answer(&mut self.replay, sidecar, reply.pending)?;
                     reply.segment.call = Some(call);
                     segments.push(reply.segment);
                     reply = next;
                     continue;
                 }
-                (Status::Success, _, _) => Ok(reply.value),
-                (_, _, Some(error)) => Err(Box::new(error)),
-                (_, _, None) => {
+                (Status::Success, _) => Ok(reply.value),
+                (_, Some(error)) => Err(Box::new(error)),
+                (_, None) => {
                     Err(Box::new(WireError::new(ErrorCode::InternalError, "the answer has neither value nor error")))
                 }
             };
             segments.push(reply.segment);
-            return Ok(Outcome { segments, end, metrics: reply.metrics, summary: reply.summary });
+            let (missing, unused) = self.replay.finish();
+            return Ok(Outcome { segments, end, metrics: reply.metrics, summary: reply.summary, missing, unused });
         }
-    }
-
-    fn answer(&mut self, sidecar: &mut impl Sidecar, pending: Pending) -> Result<(Call, Reply), StartError> {
-        let name = format!("{}.{}", pending.extension, pending.method);
-        let answer = self.fixtures.next(&pending.extension, &pending.method)?;
-        let missing = format!("--ext has no further answer for {name}");
-        let (resolution, answer) = match &answer {
-            Answer::Value(payload) => (Resolution::Value(Some(payload)), Ok(decode(payload).unwrap_or(Value::Nil))),
-            Answer::Error(message) => (failure(message), Err(message.clone())),
-            Answer::Missing => (failure(&missing), Err(missing.clone())),
-        };
-        let reply = ask(sidecar, &ClientMessage::Resume(Resume::new(&pending.id, resolution)))?;
-        let args = match pending.args {
-            Value::Array(args) => args,
-            other => vec![other],
-        };
-        Ok((Call { name, args, answer }, reply))
     }
 }
 
-fn failure(message: &str) -> Resolution<'_> {
-    Resolution::Failure(CallFailure { message, name: None, code: None })
+/// Resumes with the answer that comes first.
+fn answer(replay: &mut Replay, sidecar: &mut impl Sidecar, pending: Vec<Pending>) -> Result<(Call, Reply), StartError> {
+    let (pending, answer) = replay.wait(pending);
+    let (resolution, shown) = match &answer {
+        Answer::Value(payload) => (Resolution::Value(Some(payload)), Ok(decode(payload).unwrap_or(Value::Nil))),
+        Answer::Error(failure) => (failed(failure), Err(failure.message.clone())),
+    };
+    let reply = ask(sidecar, &ClientMessage::Resume(Resume::new(&pending.id, resolution)))?;
+    Ok((Call { name: pending.method.to_string(), args: pending.args, answer: shown }, reply))
+}
+
+fn failed(failure: &Failure) -> Resolution<'_> {
+    let Failure { message, name, code } = failure;
+    Resolution::Failure(CallFailure { message, name: name.as_deref(), code: code.as_deref() })
 }
 
 fn ask(sidecar: &mut impl Sidecar, message: &ClientMessage<'_>) -> Result<Reply, StartError> {
@@ -166,14 +163,7 @@ fn ask(sidecar: &mut impl Sidecar, message: &ClientMessage<'_>) -> Result<Reply,
 
 impl Reply {
     fn from_result(result: SegmentResult<'_>) -> Result<Self, PayloadError> {
-        let pending = result.suspensions.first().map(|call| {
-            Ok(Pending {
-                id: call.id.to_owned(),
-                extension: call.extension.to_owned(),
-                method: call.method.to_owned(),
-                args: decode(call.args)?,
-            })
-        });
+        let pending = result.suspensions.iter().map(read_call).collect::<Result<_, _>>()?;
         Ok(Self {
             status: result.status,
             segment: Segment {
@@ -185,11 +175,20 @@ impl Reply {
             },
             value: decode(result.value.unwrap_or_default())?,
             error: result.error,
-            pending: pending.transpose()?,
+            pending,
             metrics: json!(result.metrics),
             summary: summary(&result.metrics),
         })
     }
+}
+
+fn read_call(call: &PendingCall<'_>) -> Result<Pending, PayloadError> {
+    let method = Method { extension: call.extension.to_owned(), method: call.method.to_owned() };
+    let args = match decode(call.args)? {
+        Value::Array(args) => args,
+        other => vec![other],
+    };
+    Ok(Pending { id: call.id.to_owned(), method, args })
 }
 
 fn list(payload: Option<&[u8]>) -> Result<Vec<Value>, PayloadError> {
@@ -227,8 +226,6 @@ fn label(name: &str) -> &str {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use nexus_protocol::message::PendingCall;
-
     use super::super::client::Client;
     use super::super::client::tests::peer;
     use super::*;
@@ -251,16 +248,16 @@ pub(super) mod tests {
 
     fn outcome(extensions: Option<Json>, answers: Vec<SidecarMessage<'static>>) -> Outcome {
         let mut inputs =
-            Inputs::read(&run_with(extensions), "h.js".to_owned(), "return 1".to_owned(), 1 << 20).unwrap();
+            Inputs::read(&run_with(extensions), "h.js".to_owned(), "return 1".to_owned(), &Config::default()).unwrap();
         let (stream, _) = peer(answers);
         inputs.execute(&mut Client::over(stream, None).unwrap()).unwrap()
     }
 
-    /// `http.get("u")` is outstanding.
+    /// `http.get("u")` is outstanding; `seq` is in its id, for a call is answered once.
     fn suspended(seq: u32) -> SidecarMessage<'static> {
         let mut result = SegmentResult::new(Status::Suspended, seq);
         result.suspensions = vec![PendingCall {
-            id: "00112233445566778899aabbccddeeff",
+            id: ["a", "b", "c", "d"][seq as usize],
             extension: "http",
             method: "get",
             args: &[0x91, 0xa1, b'u'],
@@ -290,8 +287,9 @@ pub(super) mod tests {
         assert_eq!(outcome.end.unwrap(), Value::from(42));
         let answers: Vec<_> =
             outcome.segments.iter().filter_map(|segment| Some(&segment.call.as_ref()?.answer)).collect();
-        let missing = "--ext has no further answer for http.get".to_owned();
+        let missing = "--ext has no further answer for http.get(\"u\")".to_owned();
         assert_eq!(answers, [&Ok(Value::from("body")), &Err("down".to_owned()), &Err(missing)]);
+        assert_eq!((outcome.missing.len(), outcome.unused.len()), (1, 0));
         assert_eq!(outcome.segments[0].call.as_ref().unwrap().args, [Value::from("u")]);
     }
 
