@@ -31,6 +31,8 @@ pub mod run;
 pub mod soak;
 /// Directories that go when the test goes.
 pub mod temp;
+/// Programs on a terminal of their own.
+pub mod terminal;
 /// Random values and what JavaScript makes of them.
 pub mod values;
 /// Ends tests that hang.

@@ -89,6 +89,7 @@ pub struct Run {
     strict: bool,
     mode: Option<SuspendMode>,
     seed: Option<u64>,
+    handler_name: Option<String>,
 }
 
 impl Run {
@@ -98,6 +99,12 @@ impl Run {
 
     pub fn handle(handle: &[u8]) -> Self {
         Self { handle: Some(handle.to_vec()), ..Self::default() }
+    }
+
+    #[must_use]
+    pub fn handler_name(mut self, name: &str) -> Self {
+        self.handler_name = Some(name.to_owned());
+        self
     }
 
     #[must_use]
@@ -215,6 +222,7 @@ impl Run {
         execute.strict_capabilities = self.strict;
         execute.suspend_mode = self.mode;
         execute.seed = self.seed;
+        execute.handler_name = self.handler_name.as_deref();
         execute.regions = self.regions;
         ClientMessage::Execute(execute)
     }

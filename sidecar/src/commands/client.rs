@@ -166,6 +166,7 @@ fn receive(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> Result<OwnedF
 fn or_silent(error: io::Error) -> ClientError {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::Silent,
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => ClientError::Closed,
         _ => ClientError::Io(error),
     }
 }
