@@ -49,8 +49,12 @@ pub enum StartError {
     Usage(#[from] UsageError),
     #[error("the configuration is not usable:\n{0}")]
     Config(#[from] ConfigErrors),
-    #[error("{}: another process serves this socket", .path.display())]
-    SocketInUse { path: PathBuf },
+    #[error("{}: another process{} serves this socket", .path.display(), .pid.map(|pid| format!(" ({pid})")).unwrap_or_default())]
+    SocketInUse {
+        path: PathBuf,
+        /// None while it does not listen yet.
+        pid: Option<i32>,
+    },
     #[error("cannot listen on {}: {source}", .path.display())]
     Listen { path: PathBuf, source: Box<ListenError> },
     #[error(
@@ -120,8 +124,10 @@ mod tests {
 
     #[test]
     fn a_busy_socket_names_the_path_and_ends_with_4() {
-        let error = StartError::SocketInUse { path: "/run/x.sock".into() };
-        assert_eq!(error.to_string(), "/run/x.sock: another process serves this socket");
+        let error = |pid| StartError::SocketInUse { path: "/run/x.sock".into(), pid };
+        assert_eq!(error(None).to_string(), "/run/x.sock: another process serves this socket");
+        let error = error(Some(7));
+        assert_eq!(error.to_string(), "/run/x.sock: another process (7) serves this socket");
         assert_eq!(error.exit_code(), ExitCode::SocketInUse);
     }
 }

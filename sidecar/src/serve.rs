@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process;
 use std::sync::Arc;
 
+use nexus_protocol::limits::MAX_CONNECTIONS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode as FileMode, umask};
 use nix::unistd::dup2_stdout;
@@ -31,6 +32,8 @@ use crate::server::{Mode, Server};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
+/// What the process itself opens, connections aside: cache, images, threads' own.
+const OWN_DESCRIPTORS: u64 = 64;
 
 /// Serves until the parent is gone, or until a signal says so. `args`: by which the configuration is read again.
 pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitCode, StartError> {
@@ -38,7 +41,7 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     let _ = logging::init(loaded.config.log, Layout::detect());
     let place = Place::find(listen)?;
     os::close_inherited(&place.descriptor().into_iter().collect::<Vec<_>>());
-    settle_process();
+    let descriptors = settle_process();
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -47,6 +50,13 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     }
     loaded.describe().lines().for_each(|line| log::debug!("configuration: {line}"));
     let mode = place.mode();
+    if mode == Mode::Service && descriptors < MAX_CONNECTIONS as u64 + OWN_DESCRIPTORS {
+        log::warn!(
+            "only {descriptors} files may be open at once, which is enough for about {} of {MAX_CONNECTIONS} connections: \
+             raise LimitNOFILE= of the unit, or ulimit -Hn",
+            descriptors.saturating_sub(OWN_DESCRIPTORS)
+        );
+    }
     let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
     let signals = Signals::install(mode).map_err(io("cannot take signals"))?;
     let parent = parent_of(mode);
@@ -69,6 +79,7 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     }
     let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
     let interpreted = !loaded.config.enable_aot;
+    let told = introduction(&place, &loaded.config);
     let runtime = Arc::new(Runtime::new(loaded.config).map_err(|e| StartError::Engine(Box::new(e)))?);
     if interpreted {
         log::warn!("enableAOT is false: handlers are interpreted, some hundred times slower");
@@ -86,7 +97,7 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     };
     server.start().map_err(io("cannot start the workers"))?;
     status.serving(server.clone());
-    log::info!("ready");
+    log::info!("ready: {told}");
     notifier.ready();
     let mut reload = || reload(args, &runtime, &server);
     let code = Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
@@ -94,20 +105,39 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     Ok(code)
 }
 
-/// What holds for the whole process from here on.
-fn settle_process() {
+/// Who serves, where and with what: the first thing that somebody looks for in a log.
+fn introduction(place: &Place<'_>, config: &Config) -> String {
+    let place = match place {
+        Place::Parent(fd) => format!("the parent on descriptor {fd}"),
+        Place::Path(path) => path.display().to_string(),
+        Place::Activated(fd) => format!("the service manager's socket on descriptor {fd}"),
+    };
+    let cache = match &config.cache_dir {
+        Some(dir) if config.max_cache_size_bytes > 0 => format!("cache in {}", dir.display()),
+        _ => "cache in memory only".to_owned(),
+    };
+    let (version, pid) = (env!("CARGO_PKG_VERSION"), process::id());
+    format!("nexus-sidecar {version}, pid {pid}, serves {place}; up to {} instances, {cache}", config.max_instances)
+}
+
+/// What holds for the whole process from here on. Returns how many descriptors it may have.
+fn settle_process() -> u64 {
     // files and sockets that we make are nobody else's
     umask(FileMode::from_bits_truncate(0o077));
     // a library that prints must not reach whoever reads our standard output
     if let Err(e) = dup2_stdout(io::stderr()) {
         log::warn!("cannot turn standard output to standard error: {e}");
     }
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < WANTED_DESCRIPTORS.min(hard)
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, WANTED_DESCRIPTORS.min(hard), hard)
-    {
-        log::debug!("cannot raise the number of descriptors: {e}");
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
+    let wanted = WANTED_DESCRIPTORS.min(hard);
+    if soft >= wanted {
+        return soft;
     }
+    if let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, wanted, hard) {
+        log::debug!("cannot raise the number of descriptors: {e}");
+        return soft;
+    }
+    wanted
 }
 
 /// Reads the configuration again. What is wrong changes nothing.

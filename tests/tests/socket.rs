@@ -53,6 +53,44 @@ fn of_a_hundred_racing_starts_exactly_one_serves() {
 }
 
 #[test]
+fn a_second_start_names_the_process_that_serves() {
+    let _w = Watchdog::seconds(60);
+    let first = Options::new().listen();
+    let mut second = Options::new().listen_on(first.path());
+    assert_eq!(second.exit_code(SOON), 4);
+    assert!(second.stderr().contains(&format!("another process ({})", first.pid())), "{}", second.stderr());
+    let place = format!("serves {}", first.path().display());
+    eventually("the first one says where it serves", SOON, || first.stderr().contains(&place));
+}
+
+#[test]
+fn few_descriptors_are_told_at_the_start_and_when_they_are_used_up() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let path = dir.join("s.sock");
+    let mut limited = Command::new("prlimit");
+    limited.arg("--nofile=64:64").arg(nexus_tests::process::binary()).args([
+        "serve",
+        "--max-instances",
+        "1",
+        "--listen",
+    ]);
+    let mut child =
+        limited.arg(&path).stderr(std::process::Stdio::piped()).env("NEXUS_CACHE_DIR", "none").spawn().unwrap();
+    eventually("it serves", SOON, || UnixStream::connect(&path).is_ok());
+    let all: Vec<_> = (0..64).map_while(|_| UnixStream::connect(&path).ok()).collect();
+    let mut one = nexus_tests::Client::over(UnixStream::connect(&path).unwrap());
+    assert!(one.is_closed(), "it is refused, not left waiting");
+    drop(all);
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
+    let mut log = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut log).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0), "{log}");
+    assert!(log.contains("only 64 files may be open at once"), "{log}");
+    assert!(log.contains("a connection is refused: Too many open files (os error 24); this process may open"), "{log}");
+}
+
+#[test]
 fn sockets_whose_names_differ_in_their_endings_do_not_share_a_lock() {
     let _w = Watchdog::seconds(60);
     let dir = TempDir::new();
@@ -169,7 +207,7 @@ fn another_user_does_not_get_as_far_as_the_socket() {
     set_mode(sidecar.path(), 0o666);
     let answer = as_nobody(sidecar.path());
     assert!(["0", "ConnectionResetError", "BrokenPipeError"].contains(&answer.as_str()), "{answer}");
-    eventually("it is logged", SOON, || sidecar.stderr().contains("user 65534 is refused"));
+    eventually("it is logged", SOON, || sidecar.stderr().contains("user 65534 (process "));
     sidecar.connect().still_works();
 }
 

@@ -242,7 +242,10 @@ impl Shared {
 
     fn tell_once(&self, what: &str, error: &io::Error) {
         if !self.told.swap(true, Relaxed) {
-            log::warn!("cannot {what} the cache in {}: {error}; going on without", self.dir.path().display());
+            log::warn!(
+                "cannot {what} the cache in {}: {error}; handlers are compiled again where that fails (said once)",
+                self.dir.path().display()
+            );
         }
     }
 }

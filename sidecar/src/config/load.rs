@@ -13,6 +13,8 @@ use super::value::{Kind, Place, Problem, mebibytes};
 use super::{Config, file};
 
 const ENV_PREFIX: &str = "NEXUS_";
+/// Names the file where no flag does: a unit of systemd has one command line for everybody.
+pub(super) const FILE_VARIABLE: &str = "NEXUS_CONFIG";
 
 /// What the command line says about the configuration, not yet read as values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -36,7 +38,8 @@ impl ConfigArgs {
         let config = Config { cache_dir: default_cache_dir(&env), ..Config::default() };
         let origins = vec![Origin::Default; SETTINGS.len()];
         let mut loader = Loader { config, origins, errors: Vec::new(), warnings: Vec::new() };
-        if let Some(path) = &self.file {
+        let of_env = env.get(OsStr::new(FILE_VARIABLE)).map(PathBuf::from);
+        if let Some(path) = self.file.as_ref().or(of_env.as_ref()) {
             loader.read_file(path);
         }
         loader.read_env(&env);
@@ -62,7 +65,7 @@ impl Loader {
     }
 
     fn read_env(&mut self, env: &BTreeMap<OsString, OsString>) {
-        let mut known = Vec::new();
+        let mut known = vec![FILE_VARIABLE.to_owned()];
         for setting in &SETTINGS {
             let name = setting.env();
             let plain = env.get(OsStr::new(&name));
@@ -113,7 +116,7 @@ impl Loader {
     fn set_mebibytes(&mut self, setting: &'static Setting, value: &OsStr, origin: Origin) {
         let result = match value.to_str().and_then(mebibytes) {
             Some(number) => (setting.place)(&mut self.config).set_number(setting.kind, number),
-            None => Err(Problem::NotANumber { min: 1 }),
+            None => Err(setting.kind.in_mebibytes().no_number()),
         };
         self.settle(setting, value, origin, result);
     }
@@ -247,6 +250,15 @@ mod tests {
     }
 
     #[test]
+    fn the_environment_may_name_the_file_and_a_flag_another() {
+        let (one, other) = (TempFile::new("one", "maxInstances = 2\n"), TempFile::new("other", "maxInstances = 3\n"));
+        let named = [("NEXUS_CONFIG", one.0.to_str().unwrap())];
+        let loaded = ConfigArgs::default().load(env(&named)).unwrap();
+        assert_eq!((loaded.config.max_instances, loaded.warnings.len()), (2, 0));
+        assert_eq!(other.args().load(env(&named)).unwrap().config.max_instances, 3);
+    }
+
+    #[test]
     fn every_type_of_value_can_stand_in_the_file() {
         let text = "# comment\nmemoryLimitBytes = \"8 MiB\"\nmaxLogBytes = 0x100\ndebug = true\n\
                     cacheDir = \"/var/cache/x\"\nquickjsModulePath = 'built-in'\nlog = \"debug\"\ntimeoutMs = 1_000\n";
@@ -262,13 +274,13 @@ mod tests {
         for (text, problem) in [
             ("debug = \"true\"", "debug = \"true\" (X:2): must be true or false"),
             ("debug = 1", "debug = \"1\" (X:2): must be true or false"),
-            ("maxInstances = \"4\"", "maxInstances = \"4\" (X:2): must be a whole number of at least 1"),
-            ("maxInstances = -4", "maxInstances = \"-4\" (X:2): must be a whole number of at least 1"),
-            ("maxInstances = 1.0", "maxInstances = \"1.0\" (X:2): must be a whole number of at least 1"),
+            ("maxInstances = \"4\"", "maxInstances = \"4\" (X:2): must be a whole number, 1 to 2000"),
+            ("maxInstances = -4", "maxInstances = \"-4\" (X:2): must be a whole number, 1 to 2000"),
+            ("maxInstances = 1.0", "maxInstances = \"1.0\" (X:2): must be a whole number, 1 to 2000"),
             ("maxInstances = 0", "maxInstances = \"0\" (X:2): must be 1 or more"),
             (
                 "memoryLimitBytes = \"32MB\"",
-                "memoryLimitBytes = \"32MB\" (X:2): must be a number of bytes, such as 1048576 or \"1 MiB\" (units: KiB, MiB, GiB)",
+                "memoryLimitBytes = \"32MB\" (X:2): must be a number of bytes, such as 1048576 or \"1 MiB\" (units: KiB, MiB, GiB), 1 MiB to 128 MiB",
             ),
             ("cacheDir = true", "cacheDir = \"true\" (X:2): must be a path, or \"none\""),
             ("log = \"loud\"", "log = \"loud\" (X:2): must be one of off, error, warn, info, debug, trace"),
@@ -353,6 +365,10 @@ mod tests {
         let both = env(&[("NEXUS_MEMORY_LIMIT_MB", "16"), ("NEXUS_MEMORY_LIMIT_BYTES", "16777216")]);
         assert!(only_error(ConfigArgs::default().load(both)).contains("set the same thing"));
         assert!(ConfigArgs::default().load(env(&[("NEXUS_MEMORY_LIMIT_MB", "0")])).is_err());
+        assert_eq!(
+            only_error(ConfigArgs::default().load(env(&[("NEXUS_MEMORY_LIMIT_MB", "16 MiB")]))),
+            "memoryLimitBytes = \"16 MiB\" (environment variable NEXUS_MEMORY_LIMIT_MB): must be a whole number, 1 to 128"
+        );
     }
 
     #[test]

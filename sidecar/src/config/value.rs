@@ -58,10 +58,10 @@ pub(super) enum Place<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Problem {
-    #[error("must be a whole number of at least {min}")]
-    NotANumber { min: u64 },
-    #[error("must be a number of bytes, such as 1048576 or \"1 MiB\" (units: KiB, MiB, GiB)")]
-    NotASize,
+    #[error("must be a whole number, {min} to {max}")]
+    NotANumber { min: u64, max: u64 },
+    #[error("must be a number of bytes, such as 1048576 or \"1 MiB\" (units: KiB, MiB, GiB), {min} to {max}")]
+    NotASize { min: Amount, max: Amount },
     #[error("must be {min} or more")]
     TooSmall { min: Amount },
     #[error("must be {max} or less")]
@@ -127,6 +127,21 @@ impl Kind {
         }
     }
 
+    /// The same setting as a number of MiB.
+    pub(super) fn in_mebibytes(self) -> Self {
+        let (min, max) = self.range().unwrap_or((0, u64::MAX));
+        Self::Count { min: min.div_ceil(KIB * KIB), max: max / (KIB * KIB) }
+    }
+
+    /// What is wrong with a value that is no number.
+    pub(super) fn no_number(self) -> Problem {
+        let (min, max) = self.range().unwrap_or((0, u64::MAX));
+        match self {
+            Self::Bytes { .. } => Problem::NotASize { min: self.amount(min), max: self.amount(max) },
+            _ => Problem::NotANumber { min, max },
+        }
+    }
+
     fn parse_number(self, text: &str) -> Result<u64, Problem> {
         let number = match self {
             Self::Bytes { .. } => parse_size(text),
@@ -134,8 +149,7 @@ impl Kind {
         };
         match (number, self) {
             (Some(number), _) => self.check(number),
-            (None, Self::Bytes { .. }) => Err(Problem::NotASize),
-            (None, _) => Err(Problem::NotANumber { min: self.range().map_or(0, |(min, _)| min) }),
+            (None, _) => Err(self.no_number()),
         }
     }
 }
@@ -239,8 +253,7 @@ impl Place<'_> {
 /// The problem of a value whose type does not fit the setting at all.
 pub(super) fn wrong_type(kind: Kind) -> Problem {
     match kind {
-        Kind::Count { min, .. } | Kind::Millis { min, .. } => Problem::NotANumber { min },
-        Kind::Bytes { .. } => Problem::NotASize,
+        Kind::Count { .. } | Kind::Millis { .. } | Kind::Bytes { .. } => kind.no_number(),
         Kind::Switch => Problem::NotASwitch,
         Kind::Path { absent } => Problem::NotAPath { absent },
         Kind::Uids => Problem::NotUids,
@@ -338,7 +351,7 @@ mod tests {
             "99999999999999999999",
             "17179869184 GiB",
         ] {
-            assert_eq!(number(SIZE, text), Err(Problem::NotASize), "{text}");
+            assert_eq!(number(SIZE, text), Err(SIZE.no_number()), "{text}");
         }
     }
 
@@ -349,8 +362,8 @@ mod tests {
         assert_eq!(number(COUNT, "0").unwrap_err().to_string(), "must be 1 or more");
         assert_eq!(number(COUNT, "11").unwrap_err().to_string(), "must be 10 or less");
         assert_eq!(number(SIZE, "1").unwrap_err().to_string(), "must be 1 KiB or more");
-        assert_eq!(number(COUNT, "four").unwrap_err().to_string(), "must be a whole number of at least 1");
-        assert_eq!(number(COUNT, "4 KiB"), Err(Problem::NotANumber { min: 1 }));
+        assert_eq!(number(COUNT, "four").unwrap_err().to_string(), "must be a whole number, 1 to 10");
+        assert_eq!(number(COUNT, "4 KiB"), Err(COUNT.no_number()));
     }
 
     #[test]

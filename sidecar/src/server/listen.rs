@@ -6,12 +6,14 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 use nix::unistd::geteuid;
 
 use crate::error::{ExitCode, StartError};
@@ -92,7 +94,7 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, Bound), St
     lock_name.push(".lock");
     let lock = match lock(&directory.join(lock_name)).map_err(refused)? {
         Some(lock) => lock,
-        None => return Err(StartError::SocketInUse { path: path.to_owned() }),
+        None => return Err(StartError::SocketInUse { path: path.to_owned(), pid: holder(path) }),
     };
     remove_stale(path).map_err(refused)?;
     let io = |doing| move |source| refused(ListenError::Io { doing, path: path.to_owned(), source });
@@ -162,6 +164,14 @@ fn lock(path: &Path) -> Result<Option<Flock<File>>, ListenError> {
         Err((_, Errno::EWOULDBLOCK)) => Ok(None),
         Err((_, e)) => Err(io("lock")(e.into())),
     }
+}
+
+/// The process that listens there, if it does yet. Nothing waits for it: it may be stopped, and its queue full.
+fn holder(path: &Path) -> Option<i32> {
+    let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+    let stream = socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    connect(stream.as_raw_fd(), &UnixAddr::new(path).ok()?).ok()?;
+    getsockopt(&stream, sockopt::PeerCredentials).ok().map(|peer| peer.pid())
 }
 
 fn remove_stale(path: &Path) -> Result<(), ListenError> {

@@ -261,12 +261,12 @@ impl Poller {
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
                 // left in the queue, it would wake us again and again
                 Err(e) if self.spare.take().is_some() => {
-                    log::error!("a connection is refused: {e}");
+                    log::error!("a connection is refused: {e}{}", advice(&e));
                     drop(listener.accept());
                     self.spare = File::open("/dev/null").ok();
                 }
                 Err(e) => {
-                    log::error!("cannot accept a connection: {e}");
+                    log::error!("cannot accept a connection: {e}{}", advice(&e));
                     return;
                 }
             }
@@ -286,7 +286,11 @@ impl Poller {
             }
         };
         if peer.uid() != geteuid().as_raw() && !self.allow_uids.contains(&peer.uid()) {
-            log::warn!("a connection of user {} is refused (process {})", peer.uid(), peer.pid());
+            log::warn!(
+                "a connection of user {} (process {}) is refused: allowUids does not list that user",
+                peer.uid(),
+                peer.pid()
+            );
             return;
         }
         match self.add(stream) {
@@ -380,4 +384,13 @@ fn drain(stream: &UnixStream) -> bool {
         some = true;
     }
     some
+}
+
+/// What the operator can do about it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; this process may open no more files: raise LimitNOFILE= of its unit, or ulimit -n",
+        Some(libc::ENFILE) => "; the machine may open no more files: see fs.file-max",
+        _ => "",
+    }
 }
