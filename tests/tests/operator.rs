@@ -36,6 +36,10 @@ fn executions_are_listed_with_their_state_and_without_their_values() {
     let sidecar = options().listen();
     let (_client, ..) = busy(&sidecar);
     let mut operator = sidecar.connect();
+    // an instance is told to be active a moment before its memory is known
+    eventually("the memory of the one that runs is known", SOON, || {
+        in_state(&operator.executions(), "running").first().is_some_and(|one| one["memoryBytes"].is_u64())
+    });
     let all = operator.executions();
     assert_eq!(all["total"], 3, "{all}");
     assert!(!all.to_string().contains("secret"), "{all}");
