@@ -3,17 +3,20 @@
 //! everything else is real.
 
 use std::collections::BTreeMap;
-use std::fs;
+use std::fs::{self, File, OpenOptions};
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nexus_protocol::message::Region;
 use nexus_protocol::message::{
     Cancel, Check, CreateState, DisposeState, Kill, OpenArena, PatchState, Precompile, Regions, Resolution, Resume,
     SnapshotState, Status,
 };
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId};
 use nexus_tests::leaks::settled_counts;
+use nexus_tests::run::pack;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Run, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -27,6 +30,8 @@ const INTERNAL: i32 = 70;
 /// Ids that no helper of the client gives out.
 const FIRST_ID: u32 = 1_000_000;
 const MAX_FRAME_BYTES: usize = 1 << 20;
+/// Of a payload that is worth shared memory.
+const LARGE: usize = 500_000;
 /// An empty map.
 const EMPTY: &[u8] = &[0x80];
 
@@ -51,7 +56,23 @@ enum Asked {
     SnapshotState,
     DisposeState,
     OpenArena,
+    /// The others have payloads in shared memory, in either direction.
+    ExecuteLent,
+    ResultLent,
+    ResumeLent,
+    CreateLent,
+    PatchLent,
+    SnapshotLent,
 }
+
+const LENT: [Asked; 6] = [
+    Asked::ExecuteLent,
+    Asked::ResultLent,
+    Asked::ResumeLent,
+    Asked::CreateLent,
+    Asked::PatchLent,
+    Asked::SnapshotLent,
+];
 
 const ALL: [Asked; 19] = [
     Asked::Execute,
@@ -81,20 +102,55 @@ struct Ground {
     handle: Vec<u8>,
     suspension: String,
     state: String,
+    arena: Option<Arena>,
+}
+
+/// Shared memory of a connection.
+struct Arena {
+    file: File,
+    generation: u64,
+}
+
+impl Arena {
+    const BYTES: u64 = 8 << 20;
+
+    fn make(client: &mut Client) -> Self {
+        let made = client.request(&ClientMessage::OpenArena(OpenArena::Make { bytes: Self::BYTES }));
+        let Answer::Arena { generation, name: Some(name), .. } = made else { panic!("{made:?}") };
+        let file = OpenOptions::new().read(true).write(true).open(Path::new("/dev/shm").join(name)).unwrap();
+        let settled = client.request(&ClientMessage::OpenArena(OpenArena::Settle { generation, opened: true }));
+        assert!(matches!(settled, Answer::Arena { name: None, .. }), "{settled:?}");
+        Self { file, generation }
+    }
+
+    fn put(&self, offset: u64, value: &serde_json::Value) -> Option<Region> {
+        let payload = pack(value);
+        self.file.write_all_at(&payload, offset).unwrap();
+        Some(Region { generation: self.generation, offset, len: payload.len() as u64, crc32: None })
+    }
+
+    /// Room for the answer.
+    fn rest(&self) -> Option<Region> {
+        Some(Region { generation: self.generation, offset: 4 << 20, len: 4 << 20, crc32: None })
+    }
 }
 
 impl Asked {
     fn prepare(self, client: &mut Client) -> Ground {
         let mut ground = Ground::default();
+        if LENT.contains(&self) {
+            ground.arena = Some(Arena::make(client));
+        }
         match self {
             Self::Handle => ground.handle = client.precompile("return 'handle'").unwrap(),
-            Self::Resume | Self::CancelSuspension => {
+            Self::Resume | Self::CancelSuspension | Self::ResumeLent => {
                 let run = Run::source("return await $ext.a.b()").grant(&["ext:*"]);
                 ground.suspension = client.run(run).call().id.clone();
             }
-            Self::Resident | Self::PatchState | Self::SnapshotState | Self::DisposeState => {
+            Self::Resident | Self::PatchState | Self::SnapshotState | Self::DisposeState | Self::PatchLent => {
                 ground.state = client.create_state(&json!({"n": 1}));
             }
+            Self::SnapshotLent => ground.state = client.create_state(&json!({"large": "x".repeat(LARGE)})),
             _ => {}
         }
         ground
@@ -110,11 +166,46 @@ impl Asked {
             Self::Resident => {
                 Run::source("$state.n += 1").grant(&["state:read:*", "state:write:*"]).resident(&ground.state)
             }
+            Self::ExecuteLent => Run::source("return [$state.k, $args, $scope.s]").grant(&["state:read:*"]),
+            Self::ResultLent => {
+                let source = format!("$state.large = 'y'.repeat({LARGE}); return 'z'.repeat({LARGE})");
+                Run::source(source).grant(&["state:write:*"])
+            }
             _ => Run::default(),
         };
         let state = &*ground.state;
+        let mut regions = Regions::NONE;
+        if let Some(arena) = &ground.arena {
+            match self {
+                Self::ExecuteLent => {
+                    regions.state = arena.put(0, &json!({"k": number}));
+                    regions.args = arena.put(1 << 20, &json!([number]));
+                    regions.scope = arena.put(2 << 20, &json!({"s": number}));
+                }
+                Self::CreateLent => regions.state = arena.put(0, &json!({"k": number})),
+                Self::PatchLent => regions.set = arena.put(0, &json!({"k": number})),
+                Self::ResumeLent => regions.value = arena.put(0, &json!(number)),
+                _ => regions.reply = arena.rest(),
+            }
+        }
+        let run = run.regions(regions);
         let message = match self {
             Self::Execute | Self::Handle | Self::Suspend | Self::Resident => run.message(),
+            Self::ExecuteLent | Self::ResultLent => run.message(),
+            Self::ResumeLent => {
+                let mut resume = Resume::new(&ground.suspension, Resolution::Value(None));
+                resume.regions = regions;
+                ClientMessage::Resume(resume)
+            }
+            Self::CreateLent => ClientMessage::CreateState(CreateState { state: None, regions }),
+            Self::PatchLent => ClientMessage::PatchState(PatchState {
+                id: state,
+                set: None,
+                delete: vec!["n"],
+                expect_version: None,
+                regions,
+            }),
+            Self::SnapshotLent => ClientMessage::SnapshotState(SnapshotState { id: state, keys: None, regions }),
             Self::Resume => ClientMessage::Resume(Resume::new(&ground.suspension, Resolution::Value(Some(&[1])))),
             Self::Precompile => {
                 ClientMessage::Precompile(Precompile { source: &source, handler_name: None, suspend_mode: None })
@@ -156,11 +247,28 @@ fn failure(answer: &Answer) -> Option<ErrorCode> {
     }
 }
 
+/// What was to be answered is there once, in the message or in shared memory.
+fn is_whole(asked: Asked, answer: &Answer) -> bool {
+    match answer {
+        Answer::Result(segment) if asked == Asked::ResultLent => {
+            let (value, mutations) = (segment.regions.value, segment.regions.state_mutations);
+            let in_message = segment.mutations.as_array().is_some_and(|mutations| mutations.len() == 1);
+            (segment.value.is_some() != value.is_some()) && (in_message != mutations.is_some())
+        }
+        Answer::StateSnapshot { state, regions, .. } if asked == Asked::SnapshotLent => {
+            (state.len() > LARGE) != regions.state.is_some()
+        }
+        _ => true,
+    }
+}
+
 /// A sidecar whose plan changes while it runs.
 struct Stage {
     plan: PathBuf,
     changes: u32,
     requests: u32,
+    /// By the number of a request: a handle that this sidecar has never seen.
+    handles: Vec<Vec<u8>>,
     sidecar: Sidecar,
     _dir: TempDir,
     _watchdog: Watchdog,
@@ -173,7 +281,7 @@ impl Stage {
         let plan = dir.join("plan");
         fs::write(&plan, "").unwrap();
         let sidecar = options.clone().faults(&format!("file={}", plan.display())).listen();
-        Self { plan, changes: 0, requests: 0, sidecar, _dir: dir, _watchdog: watchdog }
+        Self { plan, changes: 0, requests: 0, handles: Vec::new(), sidecar, _dir: dir, _watchdog: watchdog }
     }
 
     fn plan(&mut self, plan: &str) {
@@ -221,7 +329,10 @@ impl Stage {
         } else {
             self.sidecar.connect()
         };
-        let ground = asked.prepare(&mut client);
+        let mut ground = asked.prepare(&mut client);
+        if let Some(handle) = self.handles.get(number as usize) {
+            ground.handle.clone_from(handle);
+        }
         let before = self.happened_in_all();
         if !connecting {
             self.plan(plan);
@@ -261,28 +372,36 @@ impl Stage {
 
     /// Every kind of request under every plan. `loses`: whether the fault may cost the connection.
     fn matrix(&mut self, plans: &[&str], loses: impl Fn(&str) -> bool) {
-        for asked in ALL {
+        self.matrix_of(&ALL, plans, loses, &[]);
+    }
+
+    /// These kinds of requests, which may also fail in these ways.
+    fn matrix_of(&mut self, kinds: &[Asked], plans: &[&str], loses: impl Fn(&str) -> bool, codes: &[ErrorCode]) {
+        for asked in kinds.iter().copied() {
             self.ask(asked, "");
         }
         self.is_quiet();
         let before = settled_counts(self.sidecar.pid());
         let mut combinations = 0;
         for plan in plans {
-            for asked in ALL {
+            for asked in kinds.iter().copied() {
                 combinations += 1;
                 match self.ask(asked, plan) {
                     None => assert!(loses(plan), "{asked:?} under {plan} lost the connection"),
                     Some(answer) => {
                         let code = failure(&answer);
                         let typed = [None, Some(ErrorCode::InternalError), Some(ErrorCode::ResourceLimit)];
+                        let others = codes.iter().chain([&ErrorCode::WasmError]);
                         assert!(
-                            typed.contains(&code) || code == Some(ErrorCode::WasmError),
+                            typed.contains(&code) || others.into_iter().any(|other| Some(*other) == code),
                             "{asked:?} under {plan}: {answer:?}"
                         );
+                        assert!(code.is_some() || is_whole(asked, &answer), "{asked:?} under {plan}: {answer:?}");
                     }
                 }
                 let after = self.ask(asked, "").expect("a connection without faults");
                 assert_eq!(failure(&after), None, "{asked:?} after {plan}: {after:?}");
+                assert!(is_whole(asked, &after), "{asked:?} after {plan}: {after:?}");
             }
             self.is_quiet();
             assert_eq!(settled_counts(self.sidecar.pid()), before, "descriptors, threads after {plan}");
@@ -343,6 +462,45 @@ fn the_cache_fails_under_every_kind_of_request() {
     stage.matrix(&plans, |_| false);
     let failed = stage.happened();
     assert!(failed.len() >= plans.len(), "{failed:?}");
+}
+
+#[test]
+fn the_cache_cannot_be_read_under_every_kind_of_request() {
+    let plans = ["cache-read:error=5@1", "cache-read:error=5@2", "cache-read:error=12", "cache-read:error=4@1"];
+    let cache = TempDir::new();
+    let options = Options::new().flag("max-instances", 1).flag("cache-dir", cache.path().display());
+    // everything that will be asked for is on disk, and in nobody's memory
+    let mut handles = Vec::new();
+    let (mut filling, mut client) = options.child();
+    for number in 0..=(2 * plans.len() as u32 + 1) * ALL.len() as u32 {
+        handles.push(client.precompile(&format!("return {number}")).unwrap());
+        client.precompile(&format!("return [{number}, await $ext.a.b()]")).unwrap();
+    }
+    filling.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(filling.exit_code(SOON), 0);
+    let mut stage = Stage::new(&options);
+    stage.handles = handles;
+    stage.matrix_of(&ALL, &plans, |_| false, &[ErrorCode::InvalidHandler]);
+    let happened = stage.happened_in_all();
+    assert!(happened >= plans.len() * 4, "sources that run, wait and are compiled, and handles: {happened}");
+}
+
+#[test]
+fn shared_memory_cannot_be_read_or_written_under_every_kind_of_request() {
+    let plans = [
+        "segment-read:error=5@1",
+        "segment-read:error=5@2",
+        "segment-read:error=12@3",
+        "segment-read:error=4@1",
+        "segment-write:error=28@1",
+        "segment-write:error=28@2",
+        "segment-write:error=5",
+    ];
+    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
+    stage.matrix_of(&LENT, &plans, |_| false, &[ErrorCode::InvalidArgument]);
+    // each read fails that there is, and each write
+    let happened = stage.happened_in_all();
+    assert!(happened >= 4 + 1 + 1 + 4 + 2 + 1 + 3, "{happened}");
 }
 
 #[test]
