@@ -1,9 +1,10 @@
-//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --state]`, built with `--release`.
+//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
 
 mod echo;
+mod fairness;
 mod memory;
 mod node;
 mod overrun;
@@ -35,18 +36,23 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) = args.iter().find(|a| !["--json", "--quick", "--state", "--overrun"].contains(&a.as_str())) {
-        eprintln!("bench: unknown argument {unknown}; there are --json, --quick, --state and --overrun");
+    if let Some(unknown) =
+        args.iter().find(|a| !["--json", "--quick", "--state", "--overrun", "--fairness"].contains(&a.as_str()))
+    {
+        eprintln!("bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun and --fairness");
         std::process::exit(2);
     }
     let quick = args.iter().any(|a| a == "--quick");
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
-    if args.iter().any(|a| a == "--overrun") {
-        figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
-        figures.insert("machine".into(), machine());
-        println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
-        return;
+    type Part = fn(Scale) -> Map<String, Value>;
+    for (name, part) in [("overrun", overrun::figures as Part), ("fairness", fairness::figures)] {
+        if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
+            figures.insert(name.into(), Value::Object(part(scale)));
+            figures.insert("machine".into(), machine());
+            println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
+            return;
+        }
     }
     if args.iter().any(|a| a == "--state") {
         // large states alone
@@ -59,6 +65,7 @@ fn main() {
     figures.insert("node".into(), node::figures(scale));
     figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
     figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
+    figures.insert("fairness".into(), Value::Object(fairness::figures(scale)));
     let ratios = ratios(&figures);
     figures.insert("ratios".into(), Value::Object(ratios));
     figures.insert("machine".into(), machine());
@@ -137,6 +144,7 @@ fn print(figures: &Map<String, Value>) {
         ("node", "over the socket, from Node"),
         ("process", "process"),
         ("overrun", "beyond the deadline"),
+        ("fairness", "beside other connections"),
         ("ratios", "ratios"),
     ] {
         println!("\n{title}");

@@ -1,0 +1,137 @@
+//! What a healthy connection feels of others: five hundred that are idle or send a byte a second, and one that asks for ten
+//! times of what it may. Alone and in company take turns on one sidecar, so that whatever else the machine does meets both.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nexus_protocol::ErrorCode;
+use nexus_tests::bench::Sample;
+use nexus_tests::client::Answer;
+use nexus_tests::leaks::{LeakProbe, settled_counts};
+use nexus_tests::{Client, Options, Run, Sidecar};
+use serde_json::{Map, Value, json};
+
+use crate::Scale;
+
+const TURNS: usize = 10;
+/// Of one turn.
+const CALLS: usize = 1_000;
+/// Half of them idle, half of them slow.
+const SESSIONS: usize = 500;
+const IN_FLIGHT: usize = 64;
+const GREED: usize = 10;
+
+pub fn figures(scale: Scale) -> Map<String, Value> {
+    let mut figures = Map::new();
+    let calls = scale.of(CALLS * TURNS) / TURNS;
+    sessions(&mut figures, calls);
+    greed(&mut figures, calls);
+    figures
+}
+
+fn start() -> (Sidecar, Client) {
+    let sidecar = Options::new().flag("log", "error").flag("max-in-flight", IN_FLIGHT).listen();
+    let mut healthy = sidecar.connect();
+    measure(&mut healthy, 200);
+    (sidecar, healthy)
+}
+
+fn measure(healthy: &mut Client, calls: usize) -> Sample {
+    let run = Run::source("return $args + 1").args(&json!(1));
+    Sample::of(0, calls, || assert_eq!(healthy.run(run.clone()).value(), 2))
+}
+
+fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
+    let ratio = |of: fn(&Sample) -> f64| json!((of(among) / of(alone) * 100.0).round() / 100.0);
+    for (which, sample) in [("Alone", alone), ("", among)] {
+        figures.insert(format!("{name}{which}"), json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() }));
+    }
+    figures.insert(format!("{name}P50Ratio"), ratio(Sample::p50_us));
+    figures.insert(format!("{name}P99Ratio"), ratio(Sample::p99_us));
+}
+
+fn sessions(figures: &mut Map<String, Value>, calls: usize) {
+    let (sidecar, mut healthy) = start();
+    let (mut alone, mut among) = (Sample::default(), Sample::default());
+    let mut grown = 0;
+    for turn in 0..TURNS {
+        settled_counts(sidecar.pid());
+        alone.extend(&measure(&mut healthy, calls));
+        let before = LeakProbe::of(sidecar.pid()).rss_bytes;
+        let mut others: Vec<Client> = (0..SESSIONS).map(|_| sidecar.connect()).collect();
+        if turn == 0 {
+            // later ones take what the first have given back
+            grown = LeakProbe::of(sidecar.pid()).rss_bytes.saturating_sub(before) / SESSIONS as u64;
+        }
+        let (slow, _idle) = others.split_at_mut(SESSIONS / 2);
+        // a frame of 200 bytes that never ends
+        slow.iter_mut().for_each(|client| assert!(client.write_raw(&[200, 0, 0, 0])));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let pause = Duration::from_secs(1) / slow.len() as u32;
+                for client in slow.iter_mut().cycle() {
+                    client.write_raw(&[0x93]);
+                    std::thread::sleep(pause);
+                    if done.load(Ordering::Relaxed) {
+                        break;
+                    }
+                }
+            });
+            among.extend(&measure(&mut healthy, calls));
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+    compare(figures, "among500Sessions", &alone, &among);
+    figures.insert("rssPerSessionBytes".into(), json!(grown));
+}
+
+fn greed(figures: &mut Map<String, Value>, calls: usize) {
+    let (sidecar, mut healthy) = start();
+    let (mut alone, mut among) = (Sample::default(), Sample::default());
+    let (mut refused, mut served) = (0, 0);
+    for _ in 0..TURNS {
+        settled_counts(sidecar.pid());
+        alone.extend(&measure(&mut healthy, calls));
+        let done = AtomicBool::new(false);
+        let connected = sidecar.connect();
+        std::thread::scope(|scope| {
+            let flood = scope.spawn(|| flood(connected, &done));
+            std::thread::sleep(Duration::from_millis(50));
+            among.extend(&measure(&mut healthy, calls));
+            done.store(true, Ordering::Relaxed);
+            let (of_turn, served_of_turn) = flood.join().expect("a flood that ends");
+            refused += of_turn;
+            served += served_of_turn;
+        });
+    }
+    compare(figures, "besideGreed", &alone, &among);
+    figures.insert("greedyRefused".into(), json!(refused));
+    figures.insert("greedyServed".into(), json!(served));
+}
+
+/// Keeps ten times as many requests under way as a connection may have, until it is told to end: how many were refused, and
+/// how many were not.
+fn flood(mut greedy: Client, done: &AtomicBool) -> (u64, u64) {
+    let run = Run::source("let n = 0; for (let i = 0; i < 2000; i++) n += i; return n");
+    let (mut refused, mut served, mut under_way) = (0, 0, 0);
+    while under_way > 0 || !done.load(Ordering::Relaxed) {
+        while under_way < IN_FLIGHT * GREED && !done.load(Ordering::Relaxed) {
+            greedy.start(run.clone());
+            under_way += 1;
+        }
+        let Some(reply) = greedy.next_reply() else { break };
+        let code = match &reply.answer {
+            Answer::Error(error) => Some(error.code),
+            Answer::Result(segment) => segment.error.as_ref().map(|error| error.code),
+            other => panic!("{other:?}"),
+        };
+        under_way -= 1;
+        match code {
+            None => served += 1,
+            Some(ErrorCode::Overloaded) => refused += 1,
+            Some(other) => panic!("{other:?}"),
+        }
+    }
+    (refused, served)
+}
