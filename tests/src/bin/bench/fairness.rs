@@ -18,6 +18,8 @@ const TURNS: usize = 10;
 const CALLS: usize = 1_000;
 /// Half of them idle, half of them slow.
 const SESSIONS: usize = 500;
+const INSTANCES: usize = 2;
+/// What one connection may have unanswered: what may run and what may wait.
 const IN_FLIGHT: usize = 64;
 const GREED: usize = 10;
 
@@ -30,7 +32,8 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 }
 
 fn start() -> (Sidecar, Client) {
-    let sidecar = Options::new().flag("log", "error").flag("max-in-flight", IN_FLIGHT).listen();
+    let options = Options::new().flag("log", "error").flag("max-instances", INSTANCES);
+    let sidecar = options.flag("max-queued", IN_FLIGHT - INSTANCES).listen();
     let mut healthy = sidecar.connect();
     measure(&mut healthy, 200);
     (sidecar, healthy)
@@ -70,12 +73,11 @@ fn sessions(figures: &mut Map<String, Value>, calls: usize) {
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let pause = Duration::from_secs(1) / slow.len() as u32;
-                for client in slow.iter_mut().cycle() {
-                    client.write_raw(&[0x93]);
+                let mut next = 0;
+                while !done.load(Ordering::Relaxed) {
+                    slow[next].write_raw(&[0x93]);
+                    next = (next + 1) % slow.len();
                     std::thread::sleep(pause);
-                    if done.load(Ordering::Relaxed) {
-                        break;
-                    }
                 }
             });
             among.extend(&measure(&mut healthy, calls));
