@@ -97,6 +97,11 @@ impl Runtime {
 
     // ---- compiling ----
 
+    /// Whether compiled handlers outlive the process: what `cacheDir` asked for may not have been possible.
+    pub fn keeps_handlers(&self) -> bool {
+        self.cache.is_on_disk()
+    }
+
     /// The compiled handler, from the cache or made now. `mode` None: its text decides.
     pub fn compile(
         &self,

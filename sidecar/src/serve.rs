@@ -75,11 +75,11 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     // before the first segment of our own
     match segments::sweep() {
         0 => {}
-        n => log::info!("removed {n} shared memory segments that dead sidecars have left"),
+        n => log::info!("shared memory segments that dead sidecars had left and that are removed: {n}"),
     }
     let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
     let interpreted = !loaded.config.enable_aot;
-    let told = introduction(&place, &loaded.config);
+    let (told, cache_dir) = (introduction(&place, &loaded.config), loaded.config.cache_dir.clone());
     let runtime = Arc::new(Runtime::new(loaded.config).map_err(|e| StartError::Engine(Box::new(e)))?);
     if interpreted {
         log::warn!("enableAOT is false: handlers are interpreted, some hundred times slower");
@@ -97,7 +97,10 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     };
     server.start().map_err(io("cannot start the workers"))?;
     status.serving(server.clone());
-    log::info!("ready: {told}");
+    match cache_dir.filter(|_| runtime.keeps_handlers()) {
+        Some(dir) => log::info!("ready: {told}, cache in {}", dir.display()),
+        None => log::info!("ready: {told}, cache in memory only"),
+    }
     notifier.ready();
     let mut reload = || reload(args, &runtime, &server);
     let code = Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
@@ -112,12 +115,8 @@ fn introduction(place: &Place<'_>, config: &Config) -> String {
         Place::Path(path) => path.display().to_string(),
         Place::Activated(fd) => format!("the service manager's socket on descriptor {fd}"),
     };
-    let cache = match &config.cache_dir {
-        Some(dir) if config.max_cache_size_bytes > 0 => format!("cache in {}", dir.display()),
-        _ => "cache in memory only".to_owned(),
-    };
     let (version, pid) = (env!("CARGO_PKG_VERSION"), process::id());
-    format!("nexus-sidecar {version}, pid {pid}, serves {place}; up to {} instances, {cache}", config.max_instances)
+    format!("nexus-sidecar {version}, pid {pid}, serves {place}; up to {} instances", config.max_instances)
 }
 
 /// What holds for the whole process from here on. Returns how many descriptors it may have.

@@ -19,6 +19,8 @@ pub mod isolation;
 pub mod javascript;
 /// Counts of what a process holds.
 pub mod leaks;
+/// A machine with a systemd of its own.
+pub mod machine;
 /// Sidecars as child processes.
 pub mod process;
 /// Random programs over `$state`.

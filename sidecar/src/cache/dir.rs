@@ -65,7 +65,13 @@ pub(super) struct Lock {
 impl Dir {
     /// Opens the directory, made if there is none. It may be a symbolic link, as systemd's cache directories are.
     pub fn open(path: &Path) -> Result<Self, DirError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(path)?;
+        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
+            // the kernel's word for it would be that it exists
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
+            }
+            made => made?,
+        }
         let fd = open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io)?;
         let dir = Self { file: File::from(fd), path: path.to_owned(), me: geteuid().as_raw() };
         let found = dir.file.metadata()?;

@@ -117,6 +117,11 @@ enum Lookup<'a> {
 }
 
 impl CompileCache {
+    /// Whether what is compiled outlives the process.
+    pub fn is_on_disk(&self) -> bool {
+        self.disk.is_some()
+    }
+
     /// `max_bytes` bounds the memory tier; the other knows its own bound.
     pub fn new(max_bytes: u64, disk: Option<DiskTier>) -> Self {
         let inner = Inner { entries: LruCache::unbounded(), bytes: 0, hits: 0, misses: 0, taken: HashSet::new() };

@@ -33,7 +33,7 @@ pub enum ListenError {
     LinkedDirectory(PathBuf),
     #[error("{} is not a directory", .0.display())]
     NotADirectory(PathBuf),
-    #[error("the directory {} belongs to user {owner}, not to user {us} of this process", .directory.display())]
+    #[error("the directory {} belongs to user {owner}, not to user {us} of this process; run chown {us} on it, or name a directory of its own", .directory.display())]
     ForeignDirectory { directory: PathBuf, owner: u32, us: u32 },
     #[error("the directory {} has mode {mode:04o}, so others may {danger}; run chmod {wanted:04o} on it, or name a directory of its own", .directory.display())]
     OpenDirectory { directory: PathBuf, mode: u32, danger: &'static str, wanted: u32 },

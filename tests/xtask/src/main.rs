@@ -55,6 +55,7 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  setup, then one part alone, longer than `test` has it: 10,000 pairs of canaries; 1,000 sidecars and
                  1,000 clients killed, and 200 parents; 100,000 seeds of the server's simulation; 10,000 races for a
                  suspension and a million guesses; 10,000 instances made and destroyed; or N of them
+  soak --systemd setup, then the units of sidecar/deploy under a systemd that is booted for it (root, systemd-nspawn)
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 

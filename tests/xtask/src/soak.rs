@@ -7,7 +7,7 @@ use crate::loops::{SIDECAR, cargo_with, setup};
 use crate::places::Places;
 use crate::process::shown;
 use crate::stages::Stages;
-use crate::workspace;
+use crate::{toolchain, workspace};
 
 /// A test, and the variable that says how often.
 struct Run {
@@ -110,11 +110,16 @@ const PARTS: &[Part] = &[
     },
 ];
 
+/// The units under a running systemd, in a machine of its own: for root, and only where a container can be booted.
+const SYSTEMD: &str = "--systemd";
 /// Of a soak that asks for no part.
 const PAIRS: u64 = 2_000;
 
 /// A part alone, as often as its number says; or a long load, then canaries, seen from the host and from the next execution.
 pub fn soak(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> {
+    if words == [SYSTEMD] {
+        return under_systemd(places, stages);
+    }
     let asked = part(words)?;
     setup(places, stages)?;
     if let Some((part, times)) = asked {
@@ -124,6 +129,16 @@ pub fn soak(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()> 
     let load = ["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "soak", "--"];
     stages.run("long load", || shown(cargo_with(&places.root, &[&load, words].concat()).env(SIDECAR, &sidecar)))?;
     repeat(places, stages, &PARTS[0], PAIRS)
+}
+
+fn under_systemd(places: &Places, stages: &mut Stages) -> Result<()> {
+    setup(places, stages)?;
+    stages.run("systemd-nspawn", toolchain::ensure_nspawn)?;
+    let sidecar = workspace::sidecar(&places.root)?;
+    let mut command =
+        cargo_with(&places.root, &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "under-systemd"]);
+    command.env(SIDECAR, &sidecar).env("NEXUS_BUILD_CACHE", &places.cache);
+    stages.run("units under systemd", || shown(&mut command))
 }
 
 /// The part that is asked for, and how much of it.

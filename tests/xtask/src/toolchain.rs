@@ -36,6 +36,13 @@ pub fn ensure_systemd_analyze() -> Result<()> {
     apt::install(&["systemd"])
 }
 
+/// Installs what boots a machine of its own, see `soak --systemd`. Nothing is started.
+pub fn ensure_nspawn() -> Result<()> {
+    let missing: Vec<&str> =
+        ["systemd", "systemd-container", "dbus"].into_iter().filter(|name| apt::installed(name).is_none()).collect();
+    if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
+}
+
 /// What the output of the compiler depends on: the versions of all of it.
 pub fn fingerprint() -> String {
     PACKAGES.iter().map(|package| format!("{package} {}\n", apt::installed(package).unwrap_or_default())).collect()
