@@ -1,4 +1,5 @@
-//! What the engine takes inside the sidecar, without sockets: run, reset, suspend and resume, instantiate, compile.
+//! What the engine takes inside the sidecar, without sockets: run, reset, suspend and resume, instantiate, compile, and reads of
+//! a resident state of 10,000 keys.
 //!
 //! `cargo bench -p nexus-sidecar --bench engine [-- --json] [-- --quick]`. Every value that a handler returns is checked,
 //! so that nothing is measured that did not happen.
@@ -11,6 +12,8 @@ use nexus_protocol::CapabilitySet;
 use nexus_protocol::message::SuspendMode;
 use nexus_sidecar::engine::context::{Context, ExecutionLimits};
 use nexus_sidecar::engine::{Compiled, Engine, EngineOptions, Instance, SegmentEnd, StateView, thread_stack_bytes};
+use nexus_sidecar::resident::ResidentState;
+use nexus_sidecar::resident::budget::Budget;
 use serde_json::{Map, Value, json};
 
 const STACK_BYTES: u32 = 1 << 20;
@@ -23,6 +26,14 @@ const OBJECTS: &str =
     const a = await $ext.a.b(); return a + all[40].id + 1";
 const AWAITED: &str = "for (let i = 0;; i++) if (await $ext.a.b(i) !== i) return 'wrong answer'";
 const DEEP: &str = "const go = n => { if (n) return go(n - 1) + 1; for (let i = 0;; i++) if ($ext.a.b(i) !== i) return 'wrong answer' };";
+/// Of a state of 10,000 records: its names, by the method and as of any object; whether each is there; a number of each,
+/// which is 49,995,000 in all, both ways.
+const KEYS: &str = "return $state.keys().length === 10000 ? 42 : 0";
+const KEYS_SUM: &str = "let n = 0; for (const k of $state.keys()) n += $state[k].n; return n === 49995000 ? 42 : n";
+const NAMES: &str = "return Object.keys($state).length === 10000 ? 42 : 0";
+const IS_THERE: &str =
+    "let n = 0; for (const k of $state.keys()) n += k in $state ? 1 : 0; return n === 10000 ? 42 : n";
+const SUM: &str = "let n = 0; for (const k of Object.keys($state)) n += $state[k].n; return n === 49995000 ? 42 : n";
 const LOOP: &str = "let n = 0; for (let i = 0; i < 1000000; i++) n += i & 3; return n";
 
 fn main() {
@@ -88,6 +99,17 @@ fn figures(divide: usize) -> Map<String, Value> {
     put("fib25", self::runs(&mut instance, &fib, &[0xce, 0, 1, 0x25, 0x11], 100 / divide).0);
     let million = compile(&mut instance, LOOP);
     put("loop1M", self::runs(&mut instance, &million, &[0xce, 0, 0x16, 0xe3, 0x60], 100 / divide).0);
+    for (what, bytes) in [("Small", 100), ("1KB", 1000)] {
+        let state = resident(bytes);
+        for (name, source) in
+            [("Keys", KEYS), ("KeysSum", KEYS_SUM), ("Names", NAMES), ("IsThere", IS_THERE), ("Sum", SUM)]
+        {
+            let bytecode = compile(&mut instance, source);
+            let (running, resetting) = runs_in(&mut instance, &bytecode, &[42], 20 / divide, || on(&state));
+            put(&format!("resident{what}{name}"), running);
+            put(&format!("resident{what}{name}Reset"), resetting);
+        }
+    }
     // the same handlers where extension calls suspend the whole stack
     let started = Instant::now();
     let stack = engine.start_stack_style().expect("the engine starts in stack style");
@@ -124,7 +146,26 @@ fn repeat(count: usize, mut f: impl FnMut()) -> Vec<Duration> {
     (0..count.max(5)).map(timed).collect()
 }
 
+/// 10,000 records, each a number and a text of so many bytes.
+fn resident(text_bytes: usize) -> Arc<ResidentState> {
+    let record = |n: usize| (format!("r{n:06}"), json!({ "n": n, "text": "x".repeat(text_bytes) }));
+    let all: Map<String, Value> = (0..10_000).map(record).collect();
+    let payload = rmp_serde::to_vec(&all).expect("it can be encoded");
+    ResidentState::new(&payload, &Budget::new("bytes", 1 << 30)).expect("there is room")
+}
+
+fn on(state: &Arc<ResidentState>) -> Box<Context> {
+    let view = StateView::resident(state.clone(), None, false).expect("no version is asked for");
+    context_with(["state:read:*", "state:write:*"], view)
+}
+
 fn context() -> Box<Context> {
+    let mut context = context_with(["ext:*"], StateView::new(vec![0x80]));
+    context.args = TINY_ARGS.to_vec();
+    context
+}
+
+fn context_with<const N: usize>(capabilities: [&str; N], state: StateView) -> Box<Context> {
     let limits = ExecutionLimits {
         timeout: None,
         memory_bytes: 32 << 20,
@@ -134,10 +175,8 @@ fn context() -> Box<Context> {
         result_bytes: 16 << 20,
         log_bytes: 64 << 10,
     };
-    let capabilities = CapabilitySet::parse(["ext:*"]).expect("a good token");
-    let mut context = Context::new(capabilities, StateView::new(vec![0x80]), limits);
-    context.args = TINY_ARGS.to_vec();
-    Box::new(context)
+    let capabilities = CapabilitySet::parse(capabilities).expect("good tokens");
+    Box::new(Context::new(capabilities, state, limits))
 }
 
 /// As in production: the watchdog has a deadline to look at.
@@ -156,6 +195,16 @@ fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
 
 /// Executions on one instance, each pristine: what running takes, and what the reset after it takes.
 fn runs(instance: &mut Instance, bytecode: &[u8], expected: &[u8], count: usize) -> (Vec<Duration>, Vec<Duration>) {
+    runs_in(instance, bytecode, expected, count, context)
+}
+
+fn runs_in(
+    instance: &mut Instance,
+    bytecode: &[u8],
+    expected: &[u8],
+    count: usize,
+    context: impl Fn() -> Box<Context>,
+) -> (Vec<Duration>, Vec<Duration>) {
     let (mut running, mut resetting) = (Vec::new(), Vec::new());
     for i in 0..count.max(5) + 5 {
         let context = context();

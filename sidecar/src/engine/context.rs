@@ -134,11 +134,16 @@ impl Context {
     }
 
     fn limit(&mut self, resource: &'static str, limit: u64, count: u64) -> Result<(), Breach> {
+        Self::check(&mut self.breach, resource, limit, count)
+    }
+
+    /// `first`: the breach that the execution is told.
+    fn check(first: &mut Option<Breach>, resource: &'static str, limit: u64, count: u64) -> Result<(), Breach> {
         if count <= limit {
             return Ok(());
         }
         let breach = Breach { resource, limit, count };
-        self.breach.get_or_insert_with(|| breach.clone());
+        first.get_or_insert_with(|| breach.clone());
         Err(breach)
     }
 
@@ -161,6 +166,14 @@ impl Context {
     pub fn copy(&mut self, bytes: usize) -> Result<(), Breach> {
         self.copied_bytes += bytes as u64;
         self.limit("maxCopiedBytes", MAX_COPIED_BYTES, self.copied_bytes)
+    }
+
+    /// The value of a key, to be copied out: looked up once.
+    pub fn read_state(&mut self, key: &str) -> Result<Option<&[u8]>, Breach> {
+        let Some(value) = self.state.get(key) else { return Ok(None) };
+        self.copied_bytes += value.len() as u64;
+        Self::check(&mut self.breach, "maxCopiedBytes", MAX_COPIED_BYTES, self.copied_bytes)?;
+        Ok(Some(value))
     }
 
     /// Host calls so far: name and count, those that happened.

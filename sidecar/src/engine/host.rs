@@ -104,9 +104,7 @@ fn state_get(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("state:read:{key}"));
     }
     let read_only = if call.context.capabilities.can_write_state(&key) { 0 } else { abi::READ_ONLY_FLAG };
-    let len = call.context.state.get(&key).ok_or(result::NOT_FOUND)?.len();
-    call.context.copy(len)?;
-    let value = call.context.state.get(&key).ok_or(result::NOT_FOUND)?;
+    let value = call.context.read_state(&key)?.ok_or(result::NOT_FOUND)?;
     Ok(call.guest.reply(2, value)? | read_only)
 }
 
