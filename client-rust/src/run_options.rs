@@ -7,7 +7,7 @@ use std::task::{Context, Waker};
 
 use crate::extensions::Extensions;
 use crate::segment::Segment;
-use crate::slot::lock;
+use crate::slot::{lock, wake};
 
 /// Called for each segment.
 pub(crate) type OnSegment = Box<dyn FnMut(&Segment) + Send>;
@@ -74,9 +74,8 @@ impl CancelToken {
     /// Ends every run that it was given to. They fail with `CANCELLED` once the sidecar has stopped them.
     pub fn cancel(&self) {
         self.0.cancelled.store(true, Ordering::SeqCst);
-        for waker in std::mem::take(&mut *lock(&self.0.wakers)) {
-            waker.wake();
-        }
+        let wakers = std::mem::take(&mut *lock(&self.0.wakers));
+        wakers.into_iter().for_each(wake);
     }
 
     /// Whether it was.
@@ -86,11 +85,11 @@ impl CancelToken {
 
     /// Whether it was; if not, the task is woken when it is.
     pub(crate) fn poll(&self, context: &Context<'_>) -> bool {
-        if !self.is_cancelled() {
-            let mut wakers = lock(&self.0.wakers);
-            if !wakers.iter().any(|waker| waker.will_wake(context.waker())) {
-                wakers.push(context.waker().clone());
-            }
+        let is_known = || lock(&self.0.wakers).iter().any(|waker| waker.will_wake(context.waker()));
+        if !self.is_cancelled() && !is_known() {
+            // A caller's waker is cloned without the lock.
+            let waker = context.waker().clone();
+            lock(&self.0.wakers).push(waker);
         }
         // Looked at again behind the registration: a cancel in between would wake nobody.
         self.is_cancelled()
