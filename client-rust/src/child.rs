@@ -43,12 +43,15 @@ impl SidecarChild {
         let mut child = command.spawn().map_err(failed)?;
         // The command holds the child's end, and only when that is closed here does the child's end show as EOF.
         drop(command);
-        let log = Arc::new(Mutex::new(VecDeque::new()));
-        let log_reader = child.stderr.take().map(|stderr| {
-            let log = Arc::clone(&log);
-            thread::spawn(move || read_log(stderr, &log))
-        });
-        Ok((Self { child, log, log_reader }, ours))
+        let stderr = child.stderr.take();
+        // From here on dropping it reaps the child.
+        let mut this = Self { child, log: Arc::default(), log_reader: None };
+        if let Some(stderr) = stderr {
+            let log = Arc::clone(&this.log);
+            let reader = thread::Builder::new().name("nexus-log".to_owned()).spawn(move || read_log(stderr, &log));
+            this.log_reader = Some(reader.map_err(failed)?);
+        }
+        Ok((this, ours))
     }
 
     /// The process.

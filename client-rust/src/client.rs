@@ -19,9 +19,9 @@ use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
 use crate::link::{Answer, Link, Pending};
+use crate::options::ClientOptions;
 use crate::payload::Payload;
 use crate::resident::ResidentState;
-use crate::restart::RestartPolicy;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
@@ -64,23 +64,24 @@ pub enum Resolution {
 impl Client {
     /// Starts a sidecar as a child of this process and waits until it is ready.
     pub fn spawn(options: SpawnOptions) -> Result<Self, Error> {
-        let policy = options.restart_policy();
-        Self::start(Origin::Spawn(Box::new(options)), policy)
+        let client = options.client_options();
+        Self::start(Origin::Spawn(Box::new(options)), client)
     }
 
     /// Connects to a sidecar that listens on a socket; connects again when the connection has ended.
     pub fn connect(path: impl AsRef<Path>) -> Result<Self, Error> {
-        Self::connect_with(path, RestartPolicy::default())
+        Self::connect_with(path, ClientOptions::default())
     }
 
-    /// [`connect`](Self::connect), with a say in when to connect again.
-    pub fn connect_with(path: impl AsRef<Path>, policy: RestartPolicy) -> Result<Self, Error> {
-        Self::start(Origin::Connect(path.as_ref().to_owned()), policy)
+    /// [`connect`](Self::connect) with options, or only a [`RestartPolicy`](crate::RestartPolicy).
+    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Result<Self, Error> {
+        Self::start(Origin::Connect(path.as_ref().to_owned()), options.into())
     }
 
-    fn start(origin: Origin, policy: RestartPolicy) -> Result<Self, Error> {
-        let sessions = Sessions::start(origin, policy)?;
-        Ok(Self(Arc::new(Inner { sessions, workers: Arc::default(), held: Arc::default() })))
+    fn start(origin: Origin, options: ClientOptions) -> Result<Self, Error> {
+        let sessions = Sessions::start(origin, options)?;
+        let workers = Arc::new(Workers::new(options.max_blocking_calls));
+        Ok(Self(Arc::new(Inner { sessions, workers, held: Arc::default() })))
     }
 
     /// Begins a call on the sidecar that there is, now; or on the next one, once it has started.
@@ -167,7 +168,7 @@ impl Client {
         let (suspension, held) = (suspension.to_owned(), Arc::clone(&self.0.held));
         self.begin(move |link| {
             held.check(&suspension, &link)?;
-            let pending = link.send(&resume_message(&suspension, &resolution))?;
+            let pending = link.send(resume_message(&suspension, &resolution))?;
             Ok(async move {
                 let segment = segment(pending.await?)?;
                 held.note(&link, &segment);
@@ -182,7 +183,7 @@ impl Client {
         let held = Arc::clone(&self.0.held);
         self.begin(move |link| {
             held.check(&suspension, &link)?;
-            let pending = link.send(&ClientMessage::Cancel(Cancel::Suspension(&suspension)))?;
+            let pending = link.send(ClientMessage::Cancel(Cancel::Suspension(&suspension)))?;
             Ok(async move {
                 match pending.await? {
                     Answer::Done(cancelled) => Ok(cancelled),
@@ -196,7 +197,7 @@ impl Client {
     pub fn check(&self, source: &str) -> Call<Checked> {
         let source = source.to_owned();
         self.begin(move |link| {
-            let pending = link.send(&ClientMessage::Check(message::Check { source: &source }))?;
+            let pending = link.send(ClientMessage::Check(message::Check { source: &source }))?;
             Ok(async move {
                 match pending.await? {
                     Answer::Checked(checked) => Ok(checked),
@@ -266,18 +267,28 @@ impl Client {
         })
     }
 
-    /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened;
-    /// later calls fail.
+    /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened, also
+    /// where the sidecar ended by itself or was just starting; later calls fail. It begins now, polled or not.
     pub fn shutdown(&self) -> Call<()> {
-        self.0.sessions.retire();
+        let starting = self.0.sessions.retire();
         let link = self.0.sessions.last();
         link.draining.store(true, Ordering::Relaxed);
         let closed = link.closed();
-        let sent = link.send(&ClientMessage::Shutdown);
+        let sent = link.send(ClientMessage::Shutdown);
         Call::new(async move {
-            match sent?.await? {
-                Answer::Done(_) => {}
-                _ => return Err(UNEXPECTED),
+            if let Some(starting) = starting {
+                // Its failure is what was asked for.
+                let _ = poll_fn(|context| starting.poll(context)).await;
+            }
+            let answer = match sent {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            };
+            match answer {
+                Ok(Answer::Done(_)) => {}
+                Ok(_) => return Err(UNEXPECTED),
+                Err(_) if link.is_closed() => {}
+                Err(error) => return Err(error),
             }
             closed.await;
             Ok(())
@@ -320,7 +331,7 @@ impl Client {
         read: impl FnOnce(Answer) -> Result<T, Error> + Send + 'static,
     ) -> Call<T> {
         self.begin(move |link| {
-            let pending = link.send(&message)?;
+            let pending = link.send(message)?;
             Ok(async move { read(pending.await?) })
         })
     }
@@ -372,14 +383,14 @@ fn send_precompile(
     handler_name: Option<&str>,
     suspend_mode: Option<SuspendMode>,
 ) -> Result<Pending, Error> {
-    link.send(&ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
+    link.send(ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
 }
 
 fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context) -> Result<Pending, Error> {
     let code = handler.to_send();
     let mut request = context.request(code.code())?;
     request.resident = context.resident_on(link)?;
-    link.send(&ClientMessage::Execute(request))
+    link.send(ClientMessage::Execute(request))
 }
 
 /// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,

@@ -76,7 +76,7 @@ impl Error {
                 _ => ErrorCode::SidecarGone,
             },
             Self::Gone(gone) => match gone.reason {
-                GoneReason::Closed | GoneReason::Io(_) => ErrorCode::SidecarGone,
+                GoneReason::Closed | GoneReason::Io(_) | GoneReason::Panicked => ErrorCode::SidecarGone,
                 GoneReason::Malformed(_) | GoneReason::Framing(_) | GoneReason::Refused(_) => ErrorCode::ProtocolError,
             },
             Self::CrashLoop(_) => ErrorCode::SidecarGone,
@@ -189,6 +189,9 @@ pub enum StartError {
     /// The client was dropped or shut down while the next sidecar was to start.
     #[error("the client has ended")]
     Ended,
+    /// The thread that was to start it panicked: a fault of this crate, or of what it calls.
+    #[error("the thread that starts the sidecar panicked")]
+    Panicked,
     /// The sidecar chose a version that was not offered.
     #[error(transparent)]
     Version(#[from] VersionMismatch),
@@ -232,6 +235,8 @@ pub enum GoneReason {
     Framing(FrameError),
     /// The sidecar said why it closes the connection.
     Refused(Box<WireError>),
+    /// The thread that reads the connection panicked: a fault of this crate, or of the program's logger.
+    Panicked,
 }
 
 impl fmt::Display for Gone {
@@ -242,6 +247,7 @@ impl fmt::Display for Gone {
             GoneReason::Io(error) => write!(f, "{error}")?,
             GoneReason::Malformed(error) => write!(f, "it sent a malformed message ({error})")?,
             GoneReason::Framing(error) => write!(f, "it sent no frame ({error})")?,
+            GoneReason::Panicked => f.write_str("the thread that reads its answers panicked")?,
             GoneReason::Refused(error) => write!(f, "it closed the connection ({error})")?,
         }
         if let Some(exit) = self.exit {

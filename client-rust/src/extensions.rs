@@ -241,7 +241,7 @@ mod tests {
 
     fn call(extensions: &Extensions, extension: &str, method: &str, args: &impl Serialize) -> CallResult {
         let args = Args::new(Payload::encode(args).unwrap());
-        block_on(extensions.call(&Arc::default(), extension, method, args))
+        block_on(extensions.call(&Arc::new(Workers::new(1)), extension, method, args))
     }
 
     #[test]

@@ -44,6 +44,8 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod arena;
+mod attempt;
 mod call;
 mod child;
 mod client;
@@ -54,6 +56,7 @@ mod executions;
 mod extensions;
 mod held;
 mod link;
+mod options;
 mod outbox;
 mod payload;
 mod reader;
@@ -63,6 +66,7 @@ mod run;
 mod run_options;
 mod segment;
 mod session;
+mod sharing;
 mod slot;
 mod spawn;
 mod workers;
@@ -77,6 +81,7 @@ pub use extensions::{Args, CallError, Extensions};
 pub use nexus_protocol::error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
 pub use nexus_protocol::inner::InnerError;
 pub use nexus_protocol::message::{HelloLimits, Stats, Status, SuspendMode};
+pub use options::ClientOptions;
 pub use payload::{Payload, PayloadError};
 pub use resident::{ResidentState, StatePatch, StateSnapshot};
 pub use restart::RestartPolicy;

@@ -4,7 +4,8 @@
 //! request that nobody waits for any more is cancelled, and a suspension that nobody heard of too. A frame is written
 //! whole, under one lock. The reader thread calls [`Link::complete`] and [`Link::close`], which never write. Requests that
 //! the sidecar has no room for wait in the [`Outbox`]; a thread that is there only while some wait writes them.
-//! Locks are taken in the order writer, requests.
+//! Large payloads go through shared memory where there is some; a thread that is there only while it is set up opens it.
+//! Locks are taken in the order writer, requests, places of the arena.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -19,15 +20,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Instant;
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
-use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, Stats};
+use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, OpenArena, Stats};
 use nexus_protocol::{ClientMessage, RequestId};
 
+use crate::arena::{Arena, Lease, Reply};
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
-use crate::outbox::{Bounds, Outbox, Waiting};
+use crate::options::ClientOptions;
+use crate::outbox::{Outbox, Waiting};
 use crate::segment::Segment;
-use crate::slot::{Slot, lock};
+use crate::sharing::{Sharing, largest_payload};
+use crate::slot::{Slot, block_on, lock};
 
 /// What the sidecar said of itself.
 #[derive(Clone, Debug)]
@@ -54,6 +58,7 @@ pub(crate) enum Answer {
     StateSnapshot(u64, Vec<u8>),
     StateDisposed(bool),
     Executions(Vec<ExecutionInfo>, u64),
+    Arena { generation: u64, bytes: u64, name: Option<String> },
 }
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
@@ -66,6 +71,7 @@ pub(crate) struct Link {
     /// The end of the connection was asked for: the child's is awaited before anybody is told.
     pub(crate) draining: AtomicBool,
     pub(crate) greeting: Greeting,
+    pub(crate) sharing: Sharing,
     max_body_bytes: usize,
     writer: Mutex<Writer>,
     requests: Mutex<Requests>,
@@ -86,6 +92,8 @@ struct Requests {
     /// The thread that empties the outbox, or the last one.
     pump: Option<JoinHandle<()>>,
     pumping: bool,
+    /// The thread that opens the arena, or did.
+    opener: Option<JoinHandle<()>>,
     /// Filled at the end of the connection; by a number of their own.
     watchers: HashMap<u64, Arc<Slot<Error>>>,
     last_watcher: u64,
@@ -96,6 +104,8 @@ struct Requests {
 struct Entry {
     slot: Arc<AnswerSlot>,
     place: Place,
+    /// What is its own of the shared memory until it is answered.
+    lease: Option<Box<Lease>>,
 }
 
 enum Place {
@@ -110,16 +120,18 @@ enum Place {
 }
 
 impl Link {
-    pub(crate) fn new(stream: UnixStream, greeting: Greeting) -> Arc<Self> {
+    pub(crate) fn new(stream: UnixStream, greeting: Greeting, options: &ClientOptions) -> Arc<Self> {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
+        let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
         let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
         let requests = Requests {
             last_id: 0,
             waiting: HashMap::new(),
-            outbox: Outbox::new(greeting.limits.max_in_flight, Bounds::default()),
+            outbox: Outbox::new(greeting.limits.max_in_flight, options.waiting()),
             pump: None,
             pumping: false,
+            opener: None,
             watchers: HashMap::new(),
             last_watcher: 0,
             closed: None,
@@ -128,6 +140,7 @@ impl Link {
             serial,
             draining: AtomicBool::new(false),
             greeting,
+            sharing,
             max_body_bytes,
             writer,
             requests: Mutex::new(requests),
@@ -136,17 +149,56 @@ impl Link {
     }
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
-    pub(crate) fn send(self: &Arc<Self>, message: &ClientMessage<'_>) -> Result<Pending, Error> {
+    pub(crate) fn send(self: &Arc<Self>, mut message: ClientMessage<'_>) -> Result<Pending, Error> {
         let slot = Slot::new();
-        let (id, waits) = lock(&self.requests).register(&slot, Outbox::counts(message))?;
+        let lease = self.sharing.place(&mut message);
+        let (id, waits) = lock(&self.requests).register(&slot, Outbox::counts(&message), lease)?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
-        let sent = if waits { self.enqueue(message, id) } else { self.write(message, id) };
+        let sent = if waits { self.enqueue(&message, id) } else { self.write(&message, id) };
         if let Err(error) = sent {
             pending.withdraw();
             return Err(error);
         }
+        self.note_passed(largest_payload(&message));
         Ok(pending)
+    }
+
+    /// Takes note of a payload that went through the socket. From the first large one on there is shared memory.
+    pub(crate) fn note_passed(self: &Arc<Self>, bytes: usize) {
+        if !self.sharing.wants_arena(bytes) {
+            return;
+        }
+        let mut requests = lock(&self.requests);
+        if requests.closed.is_none() {
+            let link = Arc::clone(self);
+            let opener = thread::Builder::new().name("nexus-arena".to_owned()).spawn(move || link.open_arena());
+            // Without a thread there is no arena, and nobody misses it.
+            requests.opener = opener.ok();
+        }
+    }
+
+    /// On a thread of its own: two requests, one after the other.
+    fn open_arena(self: &Arc<Self>) {
+        let ask = |request| block_on(self.send(ClientMessage::OpenArena(request))?);
+        let bytes = self.greeting.limits.max_arena_bytes;
+        let Ok(Answer::Arena { generation, bytes, name: Some(name) }) = ask(OpenArena::Make { bytes }) else {
+            return self.sharing.opened(None);
+        };
+        // Another container, another user, no /dev/shm: the socket it is.
+        let arena = Arena::open(&name, generation, bytes)
+            .inspect_err(|error| log::debug!("no shared memory with the sidecar: {error}"))
+            .ok();
+        let settled = ask(OpenArena::Settle { generation, opened: arena.is_some() });
+        self.sharing.opened(arena.filter(|_| settled.is_ok()));
+        if self.is_closed() {
+            self.sharing.close();
+        }
+    }
+
+    /// Where the answer of a request may lie in shared memory.
+    pub(crate) fn reply_of(&self, id: RequestId) -> Option<Reply> {
+        lock(&self.requests).waiting.get(&id.0)?.lease.as_ref()?.reply()
     }
 
     /// Leaves a request in the outbox, encoded as it is now.
@@ -215,16 +267,16 @@ impl Link {
         }
     }
 
-    /// Waits for the end of the thread that empties the outbox. Called when the connection has ended.
-    pub(crate) fn end_pump(&self) {
+    /// Waits for the end of the threads of this connection. Called when that has ended.
+    pub(crate) fn end_threads(&self) {
         let mut requests = lock(&self.requests);
         requests.outbox.clear();
-        let pump = requests.pump.take();
+        let threads = [requests.pump.take(), requests.opener.take()];
         drop(requests);
         self.room.notify_one();
-        if let Some(pump) = pump {
+        for thread in threads.into_iter().flatten() {
             // One that panicked has ended as well.
-            let _ = pump.join();
+            let _ = thread.join();
         }
     }
 
@@ -253,7 +305,7 @@ impl Link {
             return;
         }
         // An error means that the connection is gone, and with it the execution.
-        if let Ok(pending) = self.send(&ClientMessage::Cancel(target)) {
+        if let Ok(pending) = self.send(ClientMessage::Cancel(target)) {
             pending.forget();
         }
     }
@@ -287,7 +339,9 @@ impl Link {
     pub(crate) fn complete(self: &Arc<Self>, id: RequestId, result: Result<Answer, Error>) {
         let entry = lock(&self.requests).remove(id.0, &self.room);
         match entry {
-            Some(Entry { slot, .. }) => {
+            Some(Entry { slot, lease, .. }) => {
+                // What the answer brings about finds the room free.
+                drop(lease);
                 if let Some(unheard) = slot.fill(result) {
                     self.dispose(unheard, true);
                 }
@@ -305,7 +359,10 @@ impl Link {
         requests.outbox.clear();
         drop(requests);
         self.room.notify_one();
-        for Entry { slot, .. } in waiting.into_values() {
+        self.sharing.close();
+        // With the last lease the arena goes, before anybody is told.
+        let slots: Vec<_> = waiting.into_values().map(|entry| entry.slot).collect();
+        for slot in slots {
             slot.fill(Err(error.clone()));
         }
         for watcher in watchers.into_values() {
@@ -322,7 +379,7 @@ impl Link {
                 Box::new(move || link.cancel(Cancel::Suspension(&suspension.id)))
             }
             Ok(Answer::StateCreated(id)) => Box::new(move || {
-                let sent = link.send(&ClientMessage::DisposeState(DisposeState { id: &id }));
+                let sent = link.send(ClientMessage::DisposeState(DisposeState { id: &id }));
                 sent.map(Pending::forget).unwrap_or_default();
             }),
             _ => return,
@@ -357,7 +414,12 @@ fn flush(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
 
 impl Requests {
     /// Its id, and whether it must wait.
-    fn register(&mut self, slot: &Arc<AnswerSlot>, counts: bool) -> Result<(u32, bool), Error> {
+    fn register(
+        &mut self,
+        slot: &Arc<AnswerSlot>,
+        counts: bool,
+        lease: Option<Box<Lease>>,
+    ) -> Result<(u32, bool), Error> {
         if let Some((error, _)) = &self.closed {
             return Err(error.clone());
         }
@@ -370,7 +432,7 @@ impl Requests {
                     (true, false) => Place::Sent,
                     (true, true) => Place::Coming,
                 };
-                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place });
+                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place, lease });
                 return Ok((self.last_id, waits));
             }
         }

@@ -7,9 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::limits::{
-    CLIENT_OVERLOADED_RETRY_MS, CLIENT_RESERVED_IN_FLIGHT, CLIENT_WAITING_BYTES, CLIENT_WAITING_REQUESTS,
-};
+use nexus_protocol::limits::{CLIENT_OVERLOADED_RETRY_MS, CLIENT_RESERVED_IN_FLIGHT};
 
 use crate::error::Error;
 
@@ -18,12 +16,6 @@ use crate::error::Error;
 pub(crate) struct Bounds {
     pub(crate) requests: usize,
     pub(crate) bytes: usize,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { requests: CLIENT_WAITING_REQUESTS, bytes: CLIENT_WAITING_BYTES }
-    }
 }
 
 /// One request that waits.
@@ -62,6 +54,7 @@ impl Outbox {
                 | ClientMessage::Metrics
                 | ClientMessage::Executions
                 | ClientMessage::Kill(_)
+                | ClientMessage::OpenArena(_)
         )
     }
 
@@ -125,7 +118,8 @@ impl Outbox {
     }
 }
 
-fn overloaded(resource: &'static str, limit: usize, count: usize) -> Error {
+/// What a call hears that would be one too many.
+pub(crate) fn overloaded(resource: &'static str, limit: usize, count: usize) -> Error {
     Error::Overloaded { resource, limit, count, retry_after: Duration::from_millis(CLIENT_OVERLOADED_RETRY_MS) }
 }
 
@@ -135,6 +129,8 @@ mod tests {
 
     use super::*;
 
+    const ROOMY: Bounds = Bounds { requests: 100, bytes: 1000 };
+
     fn waiting(id: u32, bytes: usize) -> Waiting {
         Waiting { id, frame: vec![0; bytes], suspension: None }
     }
@@ -142,14 +138,14 @@ mod tests {
     #[test]
     fn a_few_of_what_the_sidecar_allows_are_kept_free() {
         for (max_in_flight, allowed) in [(0, 1), (1, 1), (4, 3), (64, 48), (1024, 992)] {
-            let mut outbox = Outbox::new(max_in_flight, Bounds::default());
+            let mut outbox = Outbox::new(max_in_flight, ROOMY);
             assert_eq!((0..2000).filter(|_| outbox.pass()).count(), allowed, "{max_in_flight}");
         }
     }
 
     #[test]
     fn requests_leave_in_order_as_others_are_answered_and_none_overtakes() {
-        let mut outbox = Outbox::new(1, Bounds::default());
+        let mut outbox = Outbox::new(1, ROOMY);
         assert!(outbox.pass());
         let numbers: Vec<_> = (1..=3).map(|id| outbox.push(waiting(id, 10), false).unwrap()).collect();
         assert!(outbox.take().is_none(), "there is no room");

@@ -5,24 +5,25 @@
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{
-    CLIENT_DEATH_DETAIL_MS, CLIENT_EXIT_GRACE_MS, CLIENT_HELLO_TIMEOUT_MS, DEFAULT_MAX_FRAME_BYTES,
-};
-use nexus_protocol::message::ClientHello;
+use nexus_protocol::limits::{CLIENT_DEATH_DETAIL_MS, CLIENT_EXIT_GRACE_MS, DEFAULT_MAX_FRAME_BYTES};
+use nexus_protocol::message::{Arena, ClientHello, Region, Regions, SegmentResult, StateSnapshot};
 use nexus_protocol::{
     ClientMessage, FrameDecoder, MAGIC, RequestId, SidecarMessage, VersionMismatch, VersionRange, decode_sidecar,
 };
 
+use crate::attempt::Attempt;
 use crate::child::SidecarChild;
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, Gone, GoneReason, StartError};
 use crate::executions::ExecutionInfo;
 use crate::link::{Answer, Greeting, Link};
+use crate::segment::Segment;
 
 const CLIENT_NAME: &str = concat!("nexus-client/", env!("CARGO_PKG_VERSION"));
 const DEATH_DETAIL: Duration = Duration::from_millis(CLIENT_DEATH_DETAIL_MS);
@@ -32,9 +33,11 @@ const EXIT_GRACE: Duration = Duration::from_millis(CLIENT_EXIT_GRACE_MS);
 pub(crate) fn greet(
     stream: &mut UnixStream,
     child: &mut Option<SidecarChild>,
+    attempt: &Attempt,
+    deadline: Instant,
 ) -> Result<(FrameDecoder, Greeting), StartError> {
     let mut decoder = FrameDecoder::new(DEFAULT_MAX_FRAME_BYTES as usize);
-    match exchange(stream, &mut decoder) {
+    match exchange(stream, &mut decoder, deadline) {
         Ok(greeting) => Ok((decoder, greeting)),
         Err(Failure::Start(error)) => Err(error),
         Err(Failure::Io(error)) => {
@@ -45,11 +48,13 @@ pub(crate) fn greet(
                 }
                 io::ErrorKind::WouldBlock => GoneReason::Io(Arc::new(io::Error::new(
                     io::ErrorKind::TimedOut,
-                    format!("nothing within {CLIENT_HELLO_TIMEOUT_MS} ms"),
+                    "nothing within the time of a start",
                 ))),
                 _ => GoneReason::Io(Arc::new(error)),
             };
-            Err(StartError::NoHello(gone(reason, child, if silent { Duration::ZERO } else { EXIT_GRACE })))
+            // One that has said nothing, or that nobody wants any more, has nothing to bring to its end.
+            let grace = if silent || attempt.is_ended() { Duration::ZERO } else { EXIT_GRACE };
+            Err(StartError::NoHello(gone(reason, child, grace)))
         }
     }
 }
@@ -65,14 +70,13 @@ impl From<io::Error> for Failure {
     }
 }
 
-fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> Result<Greeting, Failure> {
+fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder, deadline: Instant) -> Result<Greeting, Failure> {
     let versions = VersionRange::SUPPORTED;
     let hello = ClientHello { magic: MAGIC, min: versions.min, max: versions.max, client: CLIENT_NAME };
     let mut frame = Vec::new();
     ClientMessage::Hello(hello)
         .encode(RequestId::CONNECTION, DEFAULT_MAX_FRAME_BYTES as usize, &mut frame)
         .map_err(io::Error::other)?;
-    stream.set_read_timeout(Some(Duration::from_millis(CLIENT_HELLO_TIMEOUT_MS)))?;
     stream.write_all(&frame)?;
     loop {
         if let Some(body) = decoder.next_frame().map_err(|error| Failure::Start(StartError::Frame(error)))? {
@@ -80,6 +84,11 @@ fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> Result<Greet
             stream.set_read_timeout(None)?;
             return Ok(greeting);
         }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(io::Error::from(io::ErrorKind::WouldBlock).into());
+        }
+        stream.set_read_timeout(Some(left))?;
         read_more(stream, decoder)?;
     }
 }
@@ -111,7 +120,9 @@ pub(crate) fn spawn(
     mut child: Option<SidecarChild>,
 ) -> io::Result<JoinHandle<()>> {
     thread::Builder::new().name("nexus-reader".to_owned()).spawn(move || {
-        let reason = read_answers(&mut stream, &mut decoder, &link);
+        // Wakers of callers are caught where they are woken. Whatever else may panic, everybody is told and the child reaped.
+        let reason = catch_unwind(AssertUnwindSafe(|| read_answers(&mut stream, &mut decoder, &link)))
+            .unwrap_or(GoneReason::Panicked);
         // Nothing is read any more, so nobody may write and wait for an answer, and the sidecar has to end.
         let _ = stream.shutdown(std::net::Shutdown::Both);
         let asked_for = link.draining.load(Ordering::Relaxed);
@@ -170,7 +181,7 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
             return Err(GoneReason::Refused(Box::new(error)));
         }
         SidecarMessage::Error(error) => Err(error.into()),
-        SidecarMessage::Result(result) => Ok(Answer::Segment(Box::new(result.into()))),
+        SidecarMessage::Result(result) => segment(link, envelope.id, result),
         SidecarMessage::Compiled(compiled) => Ok(Answer::Compiled(Box::new(CompiledParts::from(&compiled)))),
         SidecarMessage::Checked(checked) => Ok(Answer::Checked(Checked::from(&checked))),
         SidecarMessage::Done(done) => Ok(Answer::Done(done.cancelled)),
@@ -179,17 +190,51 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         SidecarMessage::Pong => Ok(Answer::Pong),
         SidecarMessage::StateCreated(created) => Ok(Answer::StateCreated(created.id.to_owned())),
         SidecarMessage::StatePatched(patched) => Ok(Answer::StatePatched(patched.version)),
-        SidecarMessage::StateSnapshot(snapshot) => {
-            Ok(Answer::StateSnapshot(snapshot.version, snapshot.state.unwrap_or_default().to_vec()))
-        }
+        SidecarMessage::StateSnapshot(snapshot) => state(link, envelope.id, &snapshot),
         SidecarMessage::StateDisposed(done) => Ok(Answer::StateDisposed(done.disposed)),
         SidecarMessage::Executions(all) => {
             Ok(Answer::Executions(all.executions.iter().map(ExecutionInfo::from).collect(), all.total))
         }
+        SidecarMessage::Arena(Arena { generation, bytes, name }) => {
+            Ok(Answer::Arena { generation, bytes, name: name.map(str::to_owned) })
+        }
         _ => Err(Error::protocol("an answer of a kind that no request has")),
     };
     link.complete(envelope.id, answer);
+    link.note_passed(body.len());
     Ok(())
+}
+
+fn segment(link: &Arc<Link>, id: RequestId, result: SegmentResult<'_>) -> Result<Answer, Error> {
+    let Regions { value, state_mutations, .. } = result.regions;
+    let is_twice = value.is_some() && result.value.is_some();
+    let is_twice = is_twice || state_mutations.is_some() && result.state_mutations.is_some();
+    let is_shared = !result.regions.is_empty();
+    let mut segment = Segment::from(result);
+    if is_shared {
+        segment.put_shared(shared(link, id, value, is_twice)?, shared(link, id, state_mutations, is_twice)?);
+    }
+    link.sharing.note_answer(segment.largest_payload());
+    Ok(Answer::Segment(Box::new(segment)))
+}
+
+fn state(link: &Arc<Link>, id: RequestId, snapshot: &StateSnapshot<'_>) -> Result<Answer, Error> {
+    let state = match shared(link, id, snapshot.regions.state, snapshot.state.is_some())? {
+        Some(copy) => copy,
+        None => snapshot.state.unwrap_or_default().to_vec(),
+    };
+    link.sharing.note_answer(state.len());
+    Ok(Answer::StateSnapshot(snapshot.version, state))
+}
+
+/// A copy of a payload that lies in shared memory. Its place is free once the request is complete.
+fn shared(link: &Link, id: RequestId, region: Option<Region>, is_twice: bool) -> Result<Option<Vec<u8>>, Error> {
+    let Some(region) = region else { return Ok(None) };
+    if is_twice {
+        return Err(Error::protocol("a payload in the message and in shared memory"));
+    }
+    let reply = link.reply_of(id).ok_or(Error::protocol("a region without a place that was lent"))?;
+    reply.read(&region).map(Some).map_err(Error::protocol)
 }
 
 fn gone(reason: GoneReason, child: &mut Option<SidecarChild>, grace: Duration) -> Gone {

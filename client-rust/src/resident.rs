@@ -70,7 +70,7 @@ pub(crate) struct ResidentUse {
 impl ResidentState {
     pub(crate) fn create(link: &Arc<Link>, state: &Payload) -> Call<Self> {
         match link
-            .send(&ClientMessage::CreateState(CreateState { state: Some(state.as_bytes()), regions: Regions::NONE }))
+            .send(ClientMessage::CreateState(CreateState { state: Some(state.as_bytes()), regions: Regions::NONE }))
         {
             Ok(pending) => {
                 let link = Arc::clone(link);
@@ -97,7 +97,7 @@ impl ResidentState {
             expect_version: patch.expect_version,
             regions: Regions::NONE,
         });
-        self.request(&message, |answer| match answer {
+        self.request(message, |answer| match answer {
             Answer::StatePatched(version) => Ok(version),
             _ => Err(UNEXPECTED),
         })
@@ -115,7 +115,7 @@ impl ResidentState {
 
     fn read(&self, keys: Option<Vec<&str>>) -> Call<StateSnapshot> {
         let message = ClientMessage::SnapshotState(SnapshotState { id: &self.0.id, keys, regions: Regions::NONE });
-        self.request(&message, |answer| match answer {
+        self.request(message, |answer| match answer {
             Answer::StateSnapshot(version, state) => Ok(StateSnapshot { version, state: Payload::from_bytes(state) }),
             _ => Err(UNEXPECTED),
         })
@@ -123,7 +123,7 @@ impl ResidentState {
 
     /// Lets the state go now. Whether there was one still. Executions that run on it go on with what they see.
     pub fn dispose(&self) -> Call<bool> {
-        self.request(&ClientMessage::DisposeState(DisposeState { id: &self.0.id }), |answer| match answer {
+        self.request(ClientMessage::DisposeState(DisposeState { id: &self.0.id }), |answer| match answer {
             Answer::StateDisposed(disposed) => Ok(disposed),
             _ => Err(UNEXPECTED),
         })
@@ -131,7 +131,7 @@ impl ResidentState {
 
     fn request<T: Send + 'static>(
         &self,
-        message: &ClientMessage<'_>,
+        message: ClientMessage<'_>,
         read: impl FnOnce(Answer) -> Result<T, Error> + Send + 'static,
     ) -> Call<T> {
         if self.0.link.is_closed() {
@@ -153,7 +153,7 @@ impl std::fmt::Debug for ResidentState {
 impl Drop for Inner {
     fn drop(&mut self) {
         // An error means that the connection is gone, and the state with it.
-        let sent = self.link.send(&ClientMessage::DisposeState(DisposeState { id: &self.id }));
+        let sent = self.link.send(ClientMessage::DisposeState(DisposeState { id: &self.id }));
         sent.map(Pending::forget).unwrap_or_default();
     }
 }

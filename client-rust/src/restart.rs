@@ -27,7 +27,7 @@ pub struct RestartPolicy {
 }
 
 /// In place of a time that the clock cannot hold.
-const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+pub(crate) const FOREVER: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 impl Default for RestartPolicy {
     fn default() -> Self {

@@ -149,11 +149,11 @@ impl Run {
         if self.result.is_some() || self.cancelled {
             return;
         }
-        let sent = match self.link.send(&resume_message(suspension, &resolution)) {
+        let sent = match self.link.send(resume_message(suspension, &resolution)) {
             // An answer that is too large for a frame is the extension's fault: its call fails in the handler.
             Err(error @ Error::Request(_)) => {
                 let failure = Resolution::Failure(CallError::from(error).with_code("SERIALIZATION_ERROR"));
-                self.link.send(&resume_message(suspension, &failure))
+                self.link.send(resume_message(suspension, &failure))
             }
             sent => sent,
         };

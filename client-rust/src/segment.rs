@@ -133,6 +133,21 @@ impl Segment {
         self.value.decode()
     }
 
+    /// Puts in what came apart from the message.
+    pub(crate) fn put_shared(&mut self, value: Option<Vec<u8>>, state_mutations: Option<Vec<u8>>) {
+        if let Some(value) = value {
+            self.value = Payload::from_bytes(value);
+        }
+        if let Some(mutations) = state_mutations {
+            self.effects.state_mutations = mutations;
+        }
+    }
+
+    /// Bytes of the largest payload that may come apart from the message.
+    pub(crate) fn largest_payload(&self) -> usize {
+        self.value.as_bytes().len().max(self.effects.state_mutations.len())
+    }
+
     /// The segment, or the error that it ended in.
     pub fn into_result(self) -> Result<Self, Error> {
         match self.error {

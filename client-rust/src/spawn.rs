@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::StartError;
+use crate::options::ClientOptions;
 use crate::restart::RestartPolicy;
 
 const PROGRAM: &str = "nexus-sidecar";
@@ -24,7 +25,7 @@ pub struct SpawnOptions {
     binary: Option<PathBuf>,
     env: Vec<(OsString, OsString)>,
     flags: Vec<(&'static str, OsString)>,
-    restart: RestartPolicy,
+    client: ClientOptions,
 }
 
 macro_rules! flags {
@@ -80,6 +81,10 @@ flags! {
     max_state_bytes(u64) = "--max-state-bytes";
     /// Bytes of those of all connections.
     max_total_state_bytes(u64) = "--max-total-state-bytes";
+    /// Shared memory of one connection; 0 = none.
+    max_arena_bytes(u64) = "--max-arena-bytes";
+    /// Bytes of that of all connections.
+    max_total_arena_bytes(u64) = "--max-total-arena-bytes";
     /// Size of the compile cache.
     max_cache_size_bytes(u64) = "--max-cache-size-bytes";
     /// Native code; false interprets.
@@ -122,15 +127,22 @@ impl SpawnOptions {
         self.flag("--config", path.into())
     }
 
-    /// When the next sidecar is started after one that has ended.
+    /// What the client does by itself: queueing, shared memory, restarts.
     #[must_use]
-    pub fn restart(mut self, policy: RestartPolicy) -> Self {
-        self.restart = policy;
+    pub fn client(mut self, options: ClientOptions) -> Self {
+        self.client = options;
         self
     }
 
-    pub(crate) fn restart_policy(&self) -> RestartPolicy {
-        self.restart
+    /// When the next sidecar is started after one that has ended. The same as in [`client`](Self::client).
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.client = self.client.restart(policy);
+        self
+    }
+
+    pub(crate) fn client_options(&self) -> ClientOptions {
+        self.client
     }
 
     fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {

@@ -9,16 +9,16 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use nexus_protocol::limits::{CLIENT_BLOCKING_CALLS, CLIENT_IDLE_THREAD_MS};
+use nexus_protocol::limits::CLIENT_IDLE_THREAD_MS;
 
 use crate::slot::lock;
 
 type Work = Box<dyn FnOnce() + Send>;
 
-#[derive(Default)]
 pub(crate) struct Workers {
     state: Mutex<State>,
     more: Condvar,
+    max_threads: usize,
 }
 
 #[derive(Default)]
@@ -29,11 +29,16 @@ struct State {
 }
 
 impl Workers {
+    /// `max_threads`: at least one.
+    pub(crate) fn new(max_threads: usize) -> Self {
+        Self { state: Mutex::default(), more: Condvar::new(), max_threads }
+    }
+
     /// Runs `work` on one of the threads, as soon as one is free.
     pub(crate) fn run(self: &Arc<Self>, work: impl FnOnce() + Send + 'static) {
         let mut state = lock(&self.state);
         state.queue.push_back(Box::new(work));
-        if state.idle < state.queue.len() && state.threads < CLIENT_BLOCKING_CALLS {
+        if state.idle < state.queue.len() && state.threads < self.max_threads {
             state.threads += 1;
             let workers = Arc::clone(self);
             let spawned = thread::Builder::new().name("nexus-extension".to_owned()).spawn(move || workers.work());
@@ -84,7 +89,7 @@ mod tests {
 
     #[test]
     fn functions_run_at_the_same_time_and_a_panic_harms_nobody() {
-        let workers = Arc::new(Workers::default());
+        let workers = Arc::new(Workers::new(5));
         let (to_first, first) = mpsc::channel();
         let (to_test, test) = mpsc::channel();
         workers.run(|| panic!("expected by the test"));
@@ -99,6 +104,6 @@ mod tests {
         let mut all: Vec<_> = (0..100).map(|_| test.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
         all.sort_unstable();
         assert_eq!(all, (0..100).collect::<Vec<_>>());
-        assert!(lock(&workers.state).threads <= CLIENT_BLOCKING_CALLS);
+        assert!(lock(&workers.state).threads <= 5);
     }
 }

@@ -141,11 +141,32 @@ fn an_answer_of_another_kind_or_to_nobody_harms_only_its_call() {
     });
 }
 
+const METRICS: &[u8] = b"\xa7metrics\x88\xaadurationUs\0\xa5cpuUs\0\xa7queueUs\0\xafmemoryUsedBytes\0\xafmemoryPeakBytes\0\xb0instructionCount\0\xa9hostCalls\x80\xa8cacheHit\xc2";
+
+/// A result with regions that nobody has lent, and one whose value is in the message as well.
+#[test]
+fn regions_that_were_never_lent_fail_their_call_alone() {
+    watched(|| {
+        let region = b"\x83\xaageneration\x01\xa6offset\0\xa3len\x01";
+        let regions = [&b"\xa7regions\x81\xa5value"[..], region].concat();
+        let status = b"\xa6status\xa7success\xa3seq\0";
+        let alone = [&b"\x84"[..], status, &regions, METRICS].concat();
+        let twice = [&b"\x85"[..], status, b"\xa5value\xc4\x01\xc0", &regions, METRICS].concat();
+        for fields in [alone, twice] {
+            let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
+            let client = Client::connect(path).unwrap();
+            let error = client.execute("return 1", &Context::new()).wait().unwrap_err();
+            assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
+            drop(client);
+            thread.join().unwrap();
+        }
+    });
+}
+
 #[test]
 fn segments_with_a_gap_end_the_run() {
     watched(|| {
-        let metrics = b"\xa7metrics\x88\xaadurationUs\0\xa5cpuUs\0\xa7queueUs\0\xafmemoryUsedBytes\0\xafmemoryPeakBytes\0\xb0instructionCount\0\xa9hostCalls\x80\xa8cacheHit\xc2";
-        let fields = [&b"\x83\xa6status\xa7success\xa3seq\x01"[..], metrics].concat();
+        let fields = [&b"\x83\xa6status\xa7success\xa3seq\x01"[..], METRICS].concat();
         let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
         let client = Client::connect(path).unwrap();
         let error = client.run("return 1", &Context::new(), nexus_client::RunOptions::new()).wait().unwrap_err();

@@ -2,7 +2,11 @@
 
 mod support;
 
-use nexus_client::{Client, Context, Error, ErrorCode, Extensions, RunOptions};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nexus_client::{Client, ClientOptions, Context, Error, ErrorCode, Extensions, RunOptions};
 use support::{eventually, options, watched};
 
 fn pressed() -> Client {
@@ -85,5 +89,71 @@ fn a_run_that_waits_in_the_client_is_cancelled_by_its_token_alone() {
         token.cancel();
         assert!(matches!(run.wait().unwrap_err(), Error::Cancelled));
         drop(busy);
+    });
+}
+
+/// A client, and calls that take all that its sidecar takes at once.
+fn full(options: ClientOptions) -> (Client, Vec<nexus_client::Call<nexus_client::Segment>>) {
+    let spawn = support::options().max_instances(1).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000);
+    let client = Client::spawn(spawn.client(options)).unwrap();
+    let room = client.limits().max_in_flight as usize - 32;
+    let busy = (0..room).map(|_| client.execute("for (;;);", &Context::new())).collect();
+    (client, busy)
+}
+
+fn refused(call: nexus_client::Call<nexus_client::Segment>) -> (&'static str, usize) {
+    match call.wait().unwrap_err() {
+        error @ Error::Overloaded { resource, limit, .. } => {
+            assert_eq!((error.code(), error.retryable()), (ErrorCode::Overloaded, true));
+            (resource, limit)
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn as_many_calls_wait_in_the_client_as_the_option_says() {
+    watched(|| {
+        let (client, busy) = full(ClientOptions::new().max_waiting_requests(3));
+        let one = || client.execute("return 1", &Context::new());
+        let waiting: Vec<_> = (0..3).map(|_| one()).collect();
+        assert_eq!(refused(one()), ("waitingRequests", 3));
+        client.ping().wait().unwrap();
+        drop(busy);
+        for call in waiting {
+            assert_eq!(call.wait().unwrap().value::<u32>().unwrap(), 1);
+        }
+        assert_eq!(one().wait().unwrap().value::<u32>().unwrap(), 1, "there is room again");
+    });
+}
+
+#[test]
+fn as_many_bytes_wait_in_the_client_as_the_option_says_and_one_call_always_may() {
+    watched(|| {
+        let (client, busy) = full(ClientOptions::new().max_waiting_bytes(10_000).shared_memory(false));
+        let with = |bytes| client.execute("return $args.length", &Context::new().args(&"x".repeat(bytes)));
+        let large = with(1 << 20);
+        assert_eq!(refused(with(10)), ("waitingBytes", 10_000));
+        drop(busy);
+        assert_eq!(large.wait().unwrap().value::<u32>().unwrap(), 1 << 20);
+    });
+}
+
+#[test]
+fn as_many_functions_block_at_the_same_time_as_the_option_says() {
+    watched(|| {
+        let client = Client::spawn(options().client(ClientOptions::new().max_blocking_calls(2))).unwrap();
+        let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let seen = Arc::clone(&most);
+        let extensions = Extensions::new().method("a", "b", move |args| {
+            seen.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            std::thread::sleep(Duration::from_millis(5));
+            now.fetch_sub(1, Ordering::SeqCst);
+            args.get::<u32>(0)
+        });
+        let source = "return await Promise.all(Array.from({length: 20}, (_, i) => $ext.a.b(i)))";
+        let run = client.run(source, &Context::new().grant("ext:a"), RunOptions::new().extensions(extensions));
+        assert_eq!(run.wait().unwrap().value::<Vec<u32>>().unwrap(), (0..20).collect::<Vec<_>>());
+        assert_eq!(most.load(Ordering::SeqCst), 2);
     });
 }
