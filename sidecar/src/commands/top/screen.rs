@@ -6,8 +6,8 @@
 
 use std::io::{self, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender, TryRecvError};
 use std::thread;
 use std::time::Duration;
 
@@ -32,6 +32,9 @@ use crate::error::{ExitCode, StartError};
 const TICK: Duration = Duration::from_millis(50);
 /// Of a terminal that does not say how large it is.
 const USUAL_SIZE: (u16, u16) = (80, 24);
+
+/// Whether the terminal is ours. Given back a second time, it would put its cursor over what was written in between.
+static TAKEN: AtomicBool = AtomicBool::new(false);
 
 enum News {
     Executions(Entries),
@@ -68,8 +71,16 @@ fn watch(
     out: &mut dyn Write,
 ) -> Result<(), StartError> {
     let mut view = View::default();
+    // what is on the screen already; nothing is written while nothing changes
+    let mut shown = Vec::new();
     while signal.load(Ordering::Relaxed) == 0 {
-        while let Ok(news) = news.try_recv() {
+        loop {
+            let news = match news.try_recv() {
+                Ok(news) => news,
+                Err(TryRecvError::Empty) => break,
+                // it has panicked
+                Err(TryRecvError::Disconnected) => return Err(ClientError::Closed.into()),
+            };
             match news {
                 News::Executions(entries) => view.show(entries),
                 News::Ended { execution, was_there: true } => {
@@ -80,17 +91,30 @@ fn watch(
             }
         }
         let (columns, rows) = size().ok().filter(|(columns, rows)| *columns > 0 && *rows > 0).unwrap_or(USUAL_SIZE);
-        draw(&view.frame(columns.into(), rows.into()), out)?;
+        let frame = view.frame(columns.into(), rows.into());
+        if frame != shown {
+            draw(&frame, out)?;
+            shown = frame;
+        }
         if !event::poll(TICK)? {
             continue;
         }
-        let Event::Key(event) = event::read()? else { continue };
+        let event = match event::read()? {
+            Event::Key(event) => event,
+            Event::Resize(..) => {
+                shown.clear();
+                continue;
+            }
+            _ => continue,
+        };
         match key(event) {
             None => {}
+            Some(Press::Redraw) => shown.clear(),
             Some(Press::Stop) => {
                 give_back(out)?;
                 emulate_default_handler(SIGTSTP)?;
                 take(out)?;
+                shown.clear();
             }
             Some(Press::Key(key)) => match view.press(key, View::page(rows.into())) {
                 Wish::Nothing => {}
@@ -106,6 +130,7 @@ fn watch(
 enum Press {
     Key(Key),
     Stop,
+    Redraw,
 }
 
 /// Raw mode turns the terminal's own signals into keys.
@@ -117,6 +142,7 @@ fn key(event: KeyEvent) -> Option<Press> {
         return match event.code {
             KeyCode::Char('c' | 'd' | '\\' | '4') => Some(Press::Key(Key::Interrupt)),
             KeyCode::Char('z') => Some(Press::Stop),
+            KeyCode::Char('l') => Some(Press::Redraw),
             _ => None,
         };
     }
@@ -197,6 +223,7 @@ impl Drop for Taken {
 }
 
 fn take(out: &mut dyn Write) -> io::Result<()> {
+    TAKEN.store(true, Ordering::Relaxed);
     enable_raw_mode()?;
     let mut bytes = Vec::new();
     queue!(bytes, EnterAlternateScreen, DisableLineWrap, Hide)?;
@@ -204,6 +231,9 @@ fn take(out: &mut dyn Write) -> io::Result<()> {
 }
 
 fn give_back(out: &mut dyn Write) -> io::Result<()> {
+    if !TAKEN.swap(false, Ordering::Relaxed) {
+        return Ok(());
+    }
     let mut bytes = Vec::new();
     queue!(bytes, SetAttribute(Attribute::Reset), Show, EnableLineWrap, LeaveAlternateScreen)?;
     let shown = write_all(&bytes, out);
@@ -211,7 +241,7 @@ fn give_back(out: &mut dyn Write) -> io::Result<()> {
     shown
 }
 
-/// The message of a panic is for the screen of before. Unwinding gives the terminal back once more, which does no harm.
+/// The message of a panic is for the screen of before.
 fn give_back_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
