@@ -203,7 +203,7 @@ Examples:
   nexus-sidecar stats --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
 
 Configuration: 'nexus-sidecar serve --help' lists every setting. A setting is a flag (--max-instances 4), an \
-environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config or NEXUS_CONFIG names (maxInstances = 4).
+environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config or NEXUS_CONFIG names (maxInstances = 4). An empty variable counts as unset.
 
 Exit status:
   0   all went well

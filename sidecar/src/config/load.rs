@@ -85,8 +85,12 @@ impl Loader {
         // Another program may use the same prefix, so a name that we do not know is no reason not to start.
         for name in env.keys().filter_map(|name| name.to_str()) {
             if name.starts_with(ENV_PREFIX) && !known.iter().any(|known| known == name) {
-                self.warnings
-                    .push(format!("environment variable {name} is not a setting of the sidecar and was ignored"));
+                let nearest = name.get(ENV_PREFIX.len()..).and_then(|rest| file::nearest(&rest.to_ascii_lowercase()));
+                let setting = SETTINGS.iter().find(|setting| Some(setting.key) == nearest);
+                let meant = setting.map(|setting| format!("; did you mean {}?", setting.env())).unwrap_or_default();
+                self.warnings.push(format!(
+                    "environment variable {name} is not a setting of the sidecar and was ignored{meant}"
+                ));
             }
         }
     }
