@@ -38,7 +38,7 @@ const HELP: &str = "\
 cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
 
   setup          make this machine able to build: WasmEdge, the guest's compiler, the guest itself, then the
-                 workspace and the Node client. Quick when there is nothing to do.
+                 sidecar and the clients. Quick when there is nothing to do.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing

@@ -34,7 +34,7 @@ const PARTS: &[Part] = &[
         runs: &[
             Run {
                 name: "traces in memory",
-                target: &["-p", "nexus-sidecar", "--lib"],
+                target: &["--release", "-p", "nexus-sidecar", "--lib"],
                 tests: &["isolation_tests"],
                 variable: "NEXUS_ISOLATION_PAIRS",
                 share: |n| n,
@@ -80,7 +80,7 @@ const PARTS: &[Part] = &[
         usual: 100_000,
         runs: &[Run {
             name: "simulation of the server's books",
-            target: &["-p", "nexus-sidecar", "--lib"],
+            target: &["--release", "-p", "nexus-sidecar", "--lib"],
             tests: &["simulation"],
             variable: "NEXUS_SEEDS",
             share: |n| n,
@@ -159,7 +159,7 @@ fn repeat(places: &Places, stages: &mut Stages, part: &Part, times: u64) -> Resu
     let sidecar = workspace::sidecar(&places.root)?;
     let mut result = Ok(());
     for run in part.runs {
-        let mut command = cargo_with(&places.root, &[&["test", "--release"], run.target].concat());
+        let mut command = cargo_with(&places.root, &[&["test"], run.target].concat());
         // one at a time, since each prints times
         command.args(["--", "--nocapture", "--test-threads", "1"]).args(run.tests);
         command.env(SIDECAR, &sidecar).env(run.variable, (run.share)(times).to_string());

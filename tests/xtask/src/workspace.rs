@@ -12,9 +12,9 @@ use crate::places::Places;
 use crate::process::{cargo, quiet, shown};
 use crate::stages::advise;
 
-/// Builds everything in release.
+/// Builds what is shipped, in release.
 pub fn build(root: &Path) -> Result<()> {
-    shown(cargo(root).args(["build", "--release", "--workspace", "--exclude", "xtask"]))
+    shown(cargo(root).args(["build", "--release", "-p", "nexus-sidecar", "-p", "nexus-client"]))
 }
 
 /// Builds the sidecar whose faults tests and benches can plan.
