@@ -20,6 +20,9 @@ const SEED: u64 = 0x6b69_6c6c;
 /// Within this the sidecar has noticed that a client is gone, also on a busy machine.
 const NOTICED: Duration = Duration::from_secs(5);
 
+/// Of RSS, for each instance that was made and destroyed, in the median tenth of a long run.
+const MAX_SLOPE_BYTES: i64 = 64;
+
 fn cycles(few: usize) -> usize {
     std::env::var("NEXUS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
 }
@@ -232,13 +235,17 @@ fn a_thousand_instances_are_made_and_destroyed() {
     };
     let before = maps();
     let each = trials(200).div_ceil(10) as u64;
-    let mut last = before;
+    let (mut last, mut slopes) = (before, Vec::new());
     for tenth in 1..=10 {
         killed(each);
         let now = maps();
         let more = now.rss_bytes as i64 - last.rss_bytes as i64;
         println!("{} instances: {more} bytes more, {} for each", tenth * each, more / each as i64);
+        slopes.push(more / each as i64);
         last = now;
     }
     assert_eq!((last.counts(), last.maps), (before.counts(), before.maps), "descriptors, threads, maps");
+    // of few it would be what the allocator rounds to
+    slopes.sort_unstable();
+    assert!(each < 1_000 || slopes[slopes.len() / 2] <= MAX_SLOPE_BYTES, "{slopes:?} bytes for each instance");
 }
