@@ -19,6 +19,8 @@ fn sidecar(options: Options) -> (Sidecar, PathBuf, TempDir) {
     let sidecar = options.flag("http-listen", http.display()).listen_on(&dir.join("s.sock"));
     sidecar.wait_until_ready();
     sidecar.connect().still_works();
+    // it serves a moment before it says so
+    eventually("it is ready", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 200 "));
     (sidecar, http, dir)
 }
 
