@@ -20,6 +20,8 @@ const SEED: u64 = 0x6b69_6c6c;
 /// Within this the sidecar has noticed that a client is gone, also on a busy machine.
 const NOTICED: Duration = Duration::from_secs(5);
 
+/// Each instance would leave some; the C library may give a thread an arena of its own at any time, of some parts.
+const SPARE_MAPS: usize = 8;
 /// Of RSS, for each instance that was made and destroyed, in the median tenth of a long run.
 const MAX_SLOPE_BYTES: i64 = 64;
 
@@ -221,14 +223,14 @@ fn a_thousand_instances_are_made_and_destroyed() {
     let mut client = sidecar.connect();
     // only a kill within a builtin takes the memory away, and with it the instance
     let kill = Run::source("return (3n ** 9000000n).toString().length").timeout_ms(5);
-    let mut killed = |times: u64| {
+    let killed = |client: &mut Client, times: u64| {
         let before = client.stats().instances_created;
         while client.stats().instances_created < before + times {
             assert!(client.run(kill.clone()).error.is_some());
             client.still_works();
         }
     };
-    killed(20);
+    killed(&mut client, 20);
     let maps = || {
         settled_counts(sidecar.pid());
         LeakProbe::of(sidecar.pid())
@@ -237,14 +239,16 @@ fn a_thousand_instances_are_made_and_destroyed() {
     let each = trials(200).div_ceil(10) as u64;
     let (mut last, mut slopes) = (before, Vec::new());
     for tenth in 1..=10 {
-        killed(each);
+        killed(&mut client, each);
         let now = maps();
         let more = now.rss_bytes as i64 - last.rss_bytes as i64;
         println!("{} instances: {more} bytes more, {} for each", tenth * each, more / each as i64);
         slopes.push(more / each as i64);
         last = now;
     }
-    assert_eq!((last.counts(), last.maps), (before.counts(), before.maps), "descriptors, threads, maps");
+    assert_eq!(last.counts(), before.counts(), "descriptors, threads");
+    let maps = last.maps.saturating_sub(before.maps);
+    assert!(maps <= SPARE_MAPS, "{maps} maps more");
     // of few it would be what the allocator rounds to
     slopes.sort_unstable();
     assert!(each < 1_000 || slopes[slopes.len() / 2] <= MAX_SLOPE_BYTES, "{slopes:?} bytes for each instance");
