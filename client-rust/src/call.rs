@@ -1,13 +1,29 @@
 //! A request that is under way.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::error::Error;
+use crate::run_options::CancelToken;
 use crate::slot::block_on;
 
 /// A request that is under way: a future for any executor, or [`wait`](Self::wait). Dropping it cancels what it started.
+///
+/// ```no_run
+/// # use nexus_client::{CancelToken, Client, Context, Error, SpawnOptions};
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let first = client.execute("return 1", &Context::new()); // sent now
+/// let second = client.execute("return 2", &Context::new()); // and so is this one
+/// let token = CancelToken::new(); // some other part of the program has a clone of it
+/// let third = client.execute("for (;;);", &Context::new()).cancel_on(&token);
+/// assert_eq!(second.await?.value::<u32>()?, 2);
+/// assert_eq!(first.await?.value::<u32>()?, 1);
+/// token.cancel();
+/// assert!(matches!(third.await, Err(Error::Cancelled)));
+/// # Ok(())
+/// # }
+/// ```
 #[must_use = "dropping a call cancels it; use `.await` or `.wait()`"]
 pub struct Call<T>(Pin<Box<dyn Future<Output = Result<T, Error>> + Send>>);
 
@@ -22,6 +38,27 @@ impl<T> Call<T> {
         T: Send + 'static,
     {
         Self::new(std::future::ready(Err(error)))
+    }
+
+    /// Ends the call when the token is cancelled: it then fails with [`Error::Cancelled`], at once, and what it started is
+    /// cancelled. (A run takes its token by [`RunOptions::cancel`](crate::RunOptions::cancel), and waits until it has
+    /// ended.)
+    pub fn cancel_on(self, token: &CancelToken) -> Self
+    where
+        T: Send + 'static,
+    {
+        let token = token.clone();
+        let mut call = Some(self);
+        Self::new(poll_fn(move |context| {
+            let Some(under_way) = &mut call else { return Poll::Pending };
+            let polled = Pin::new(under_way).poll(context);
+            if polled.is_pending() && token.poll(context) {
+                // Dropped now, not when the caller gets round to it.
+                call = None;
+                return Poll::Ready(Err(Error::Cancelled));
+            }
+            polled
+        }))
     }
 
     /// Blocks this thread until the answer is there. Not for use within an executor's thread.

@@ -2,10 +2,8 @@
 
 use std::future::poll_fn;
 use std::path::Path;
-use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::task::Poll;
 
 use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode};
@@ -32,9 +30,9 @@ use crate::workers::Workers;
 
 /// A connection to a sidecar. Clones share it, and any thread may use it.
 ///
-/// A sidecar that has gone is started again by the next call, see [`RestartPolicy`]; calls never move from one sidecar to
-/// another. When the last clone is dropped the connection ends, calls that are still under way fail with `SIDECAR_GONE`, and a
-/// sidecar that was spawned ends and is reaped before the drop returns.
+/// A sidecar that has gone is started again by the next call, see [`RestartPolicy`](crate::RestartPolicy); calls never
+/// move from one sidecar to another. When the last clone is dropped the connection ends, calls that are still under way
+/// fail with `SIDECAR_GONE`, and a sidecar that was spawned ends and is reaped before the drop returns.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -104,6 +102,25 @@ impl Client {
     }
 
     /// Runs a handler to its first suspension or its end. A failed handler is a segment with an `error`.
+    ///
+    /// ```no_run
+    /// # use nexus_client::{Client, Context, ErrorCode, SpawnOptions, StateMutation};
+    /// # fn main() -> Result<(), nexus_client::Error> {
+    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// let context = Context::new().state(&serde_json::json!({ "n": 1 })).grants(["state:read:n", "state:write:n"]);
+    /// let segment = client.execute("$state.n += 1; return $state.n", &context).wait()?;
+    /// assert_eq!(segment.value::<u32>()?, 2);
+    /// for mutation in segment.state_mutations()? {
+    ///     if let StateMutation::Set { key, value } = mutation {
+    ///         println!("{key} = {}", value.decode::<u32>()?);
+    ///     }
+    /// }
+    /// let failed = client.execute("null.x", &context).wait()?.error.expect("it throws");
+    /// assert_eq!(failed.code, ErrorCode::ExecutionError);
+    /// println!("{} at {:?}", failed.message, failed.location);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn execute(&self, handler: impl Into<Handler>, context: &Context) -> Call<Segment> {
         let (handler, context, held) = (handler.into(), context.clone(), Arc::clone(&self.0.held));
         self.begin(move |link| {
@@ -121,25 +138,33 @@ impl Client {
         self.execute(compiled, context)
     }
 
-    /// Runs a handler to its end, extension calls included.
+    /// Runs a handler to its end, extension calls included. A failed handler is an error; the segments before it were given
+    /// to [`RunOptions::on_segment`]. Dropping the call, or cancelling its token, ends the execution. For an example see
+    /// [the crate](crate).
     pub fn run(&self, handler: impl Into<Handler>, context: &Context, options: RunOptions) -> Call<Outcome> {
         let (handler, context, workers) = (handler.into(), context.clone(), Arc::clone(&self.0.workers));
         // While a sidecar starts nothing polls the run, and with it the token.
         let token = options.cancel.clone();
         let call = self.begin(move |link| Run::start(link, workers, handler, context, options));
         match token {
-            Some(token) if !matches!(self.0.sessions.find(), Found::Present(_)) => {
-                let mut call = call;
-                Call::new(poll_fn(move |context| match Pin::new(&mut call).poll(context) {
-                    Poll::Pending if token.poll(context) => Poll::Ready(Err(Error::Cancelled)),
-                    polled => polled,
-                }))
-            }
+            Some(token) if !matches!(self.0.sessions.find(), Found::Present(_)) => call.cancel_on(&token),
             _ => call,
         }
     }
 
-    /// Compiles a handler ahead of its first execution.
+    /// Compiles a handler ahead of its first execution. What comes back is a signed handle, never bytecode, with the source
+    /// beside it: a sidecar that does not know it (any more) compiles it again.
+    ///
+    /// ```no_run
+    /// # use nexus_client::{Client, Context, RunOptions, SpawnOptions};
+    /// # fn main() -> Result<(), nexus_client::Error> {
+    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// let double = client.precompile("return $args * 2").wait()?;
+    /// let outcome = client.run(&double, &Context::new().args(&21), RunOptions::new()).wait()?;
+    /// assert_eq!(outcome.value::<u32>()?, 42);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn precompile(&self, source: impl Into<String>) -> Call<Compiled> {
         self.precompile_named(source, None)
     }
@@ -162,7 +187,25 @@ impl Client {
         })
     }
 
-    /// Goes on with an execution: the answer to one of its extension calls. A suspension of a sidecar that has gone is
+    /// Goes on with an execution: the answer to one of its extension calls. ([`run`](Self::run) does all this by itself.)
+    ///
+    /// ```no_run
+    /// # use nexus_client::{Client, Context, Payload, Resolution, SpawnOptions};
+    /// # fn main() -> Result<(), nexus_client::Error> {
+    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// let context = Context::new().grant("ext:http.get");
+    /// let mut segment = client.execute("return (await $ext.http.get('/a')).length", &context).wait()?;
+    /// while let Some(call) = segment.suspension() {
+    ///     let (url,): (String,) = call.args.decode()?;
+    ///     let body = Payload::encode(&format!("what is at {url}"))?;
+    ///     segment = client.resume(&call.id, Resolution::Value(body)).wait()?;
+    /// }
+    /// println!("{}", segment.into_result()?.value::<u32>()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// A suspension of a sidecar that has gone is
     /// gone with it (`SUSPENSION_ERROR`).
     pub fn resume(&self, suspension: &str, resolution: Resolution) -> Call<Segment> {
         let (suspension, held) = (suspension.to_owned(), Arc::clone(&self.0.held));
@@ -177,7 +220,8 @@ impl Client {
         })
     }
 
-    /// Stops an execution that is suspended. Whether there was one. (One that runs is stopped by dropping its call.)
+    /// Stops an execution that is suspended. Whether there was one. (One that runs is stopped by dropping its call, or by
+    /// [`Call::cancel_on`].)
     pub fn cancel(&self, target: &CancelTarget) -> Call<bool> {
         let CancelTarget::Suspension(suspension) = target.clone();
         let held = Arc::clone(&self.0.held);
@@ -251,7 +295,7 @@ impl Client {
         })
     }
 
-    /// The sidecar's metrics in the text format of Prometheus.
+    /// The sidecar's metrics in the text format of Prometheus, as `/metrics` of its HTTP endpoint has them.
     pub fn metrics(&self) -> Call<String> {
         self.request(ClientMessage::Metrics, |answer| match answer {
             Answer::Metrics(text) => Ok(text),

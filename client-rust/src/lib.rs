@@ -32,6 +32,26 @@
 //! A sidecar that dies fails what was under way; the next call starts another, after a wait where it died young, and with a
 //! [crash loop](CrashLoop) as its own error ([`RestartPolicy`]). Compiled handlers live on, suspended executions do not.
 //!
+//! | what | here | in the Node client |
+//! | --- | --- | --- |
+//! | start one, or connect to one | [`Client::spawn`], [`Client::connect`] | `new NexusRuntime` |
+//! | run to the end, extension calls included | [`Client::run`] | `run` |
+//! | run one segment | [`Client::execute`] | `executeHandler`, `executeCompiledHandler` |
+//! | go on after an extension call | [`Client::resume`] | `resumeHandler` |
+//! | compile ahead | [`Client::precompile`] | `precompileHandler` |
+//! | what a handler needs | [`Client::infer_capabilities`], [`Client::check`] | `inferCapabilities`, `checkHandler` |
+//! | end a suspended execution | [`Client::cancel`] | `cancel` |
+//! | end a call that is under way | drop it; [`CancelToken`] with [`RunOptions::cancel`] or [`Call::cancel_on`] | `signal` |
+//! | a state that stays | [`Client::create_state`], [`ResidentState::snapshot`], [`patch`](ResidentState::patch), [`dispose`](ResidentState::dispose) | `createState`, the same |
+//! | figures | [`Client::stats`], [`Client::metrics`] (Prometheus), [`Client::ping`] | `getStats`, `getPrometheusMetrics`, `ping` |
+//! | what runs, and ending it | [`Client::executions`], [`Client::kill_execution`] | `listExecutions`, `killExecution` |
+//! | the end | [`Client::shutdown`], or dropping the last clone | `shutdown`, `await using` |
+//!
+//! Values go in by serde ([`Context::state`], [`args`](Context::args), [`scope`](Context::scope)) or as bytes of MessagePack
+//! ([`Payload`]), and come out the same way. Errors have a [code](Error::code) and say whether to [try again](Error::retryable);
+//! a handler's own error has its place in the handler's source ([`Error::as_wire`]). What the client does by itself, from
+//! queueing to shared memory, is in [`ClientOptions`].
+//!
 //! Invariants: every call ends, with [`ErrorCode::SidecarGone`] when the sidecar vanished; the child is reaped when the
 //! last [`Client`] is dropped; the reader thread never writes, so that a slow sidecar cannot lock up both ends.
 //! What it does not do: repeat a call, or sandbox anything itself.

@@ -133,6 +133,11 @@ impl Segment {
         self.value.decode()
     }
 
+    /// The first outstanding call, for a loop that answers one at a time.
+    pub fn suspension(&self) -> Option<&Suspension> {
+        self.suspensions.first()
+    }
+
     /// Puts in what came apart from the message.
     pub(crate) fn put_shared(&mut self, value: Option<Vec<u8>>, state_mutations: Option<Vec<u8>>) {
         if let Some(value) = value {

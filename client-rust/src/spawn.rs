@@ -19,7 +19,9 @@ const INHERITED_PREFIXES: [&str; 5] = ["LC_", "XDG_", "NEXUS_", "WASMEDGE_", "RU
 /// configuration; what is not set is as in its environment, file or defaults.
 ///
 /// The program is the one of [`binary`](Self::binary), else of the environment variable `NEXUS_SIDECAR_BIN`, else
-/// `nexus-sidecar` on `PATH`.
+/// `nexus-sidecar` on `PATH`. Its log goes to this program's logger (crate `log`), target `nexus_sidecar`, level debug; its
+/// last lines are in the error that tells of its end. Of this program's environment it gets `PATH`, `HOME`, `USER`, `LANG`,
+/// `LC_*`, `TZ`, `TMPDIR`, `XDG_*`, `LD_LIBRARY_PATH`, `NEXUS_*`, `WASMEDGE_*`, `RUST_*` and what [`env`](Self::env) adds.
 #[derive(Clone, Debug, Default)]
 pub struct SpawnOptions {
     binary: Option<PathBuf>,
@@ -89,6 +91,14 @@ flags! {
     max_cache_size_bytes(u64) = "--max-cache-size-bytes";
     /// Native code; false interprets.
     enable_aot(bool) = "--enable-aot";
+    /// Wasm SIMD.
+    enable_simd(bool) = "--enable-simd";
+    /// Wasm bulk memory.
+    enable_bulk_memory(bool) = "--enable-bulk-memory";
+    /// Time that what runs may take to finish once the sidecar is to end.
+    drain_timeout_ms(u64) = "--drain-timeout-ms";
+    /// Level of the sidecar's log: `error`, `warn`, `info` or `debug`.
+    log_level(&str) = "--log";
     /// Stacks and source snippets in errors.
     debug(bool) = "--debug";
     /// Refuse handlers whose grants cannot suffice.
@@ -119,6 +129,12 @@ impl SpawnOptions {
     #[must_use]
     pub fn cache_dir(self, path: impl Into<PathBuf>) -> Self {
         self.flag("--cache-dir", path.into())
+    }
+
+    /// Another guest module.
+    #[must_use]
+    pub fn quickjs_module_path(self, path: impl Into<PathBuf>) -> Self {
+        self.flag("--quickjs-module-path", path.into())
     }
 
     /// A configuration file.

@@ -276,3 +276,37 @@ fn a_timeout_is_an_error_of_its_own() {
         assert_eq!((error.code(), error.retryable()), (ErrorCode::Timeout, false));
     });
 }
+
+#[test]
+fn a_token_ends_a_call_of_one_segment_at_once_and_its_execution_soon() {
+    watched(|| {
+        let client = Client::spawn(support::options().timeout_ms(50_000)).unwrap();
+        let token = nexus_client::CancelToken::new();
+        let endless = client.execute("for (;;);", &Context::new()).cancel_on(&token);
+        let quick = client.execute("return 1", &Context::new()).cancel_on(&token);
+        assert_eq!(quick.wait().unwrap().value::<u32>().unwrap(), 1);
+        let waiting = std::thread::spawn(move || endless.wait());
+        support::eventually("it runs", || client.stats().wait().unwrap().active_instances == 1);
+        token.cancel();
+        assert!(matches!(waiting.join().unwrap(), Err(nexus_client::Error::Cancelled)));
+        support::eventually("it has ended", || client.stats().wait().unwrap().active_instances == 0);
+        // One that is cancelled already ends what it is given.
+        let late = client.execute("for (;;);", &Context::new()).cancel_on(&token);
+        assert!(matches!(late.wait(), Err(nexus_client::Error::Cancelled)));
+    });
+}
+
+#[test]
+fn calls_of_an_execution_can_be_answered_one_at_a_time() {
+    watched(|| {
+        let client = client();
+        let source = "return await Promise.all([$ext.a.b(1), $ext.a.b(2), $ext.a.b(3)])";
+        let mut segment = client.execute(source, &Context::new().grant("ext:a")).wait().unwrap();
+        while let Some(call) = segment.suspension() {
+            let (n,): (u32,) = call.args.decode().unwrap();
+            let value = Payload::encode(&(n * 10)).unwrap();
+            segment = client.resume(&call.id, Resolution::Value(value)).wait().unwrap();
+        }
+        assert_eq!(segment.value::<Vec<u32>>().unwrap(), [10, 20, 30]);
+    });
+}
