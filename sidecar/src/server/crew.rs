@@ -1,7 +1,7 @@
 //! The workers: what each one works on, and which were given up.
 //!
 //! ```text
-//!   Free --begin--> Working --end--> Free
+//!   Free --begin--> Working --answers--> Answering --end--> Free
 //!                      |
 //!                    retire (by the watchdog: its request is answered, another worker takes its place)
 //!                      v
@@ -70,6 +70,8 @@ impl Work {
 enum Worker {
     Free,
     Working(Work),
+    /// Its request is off the books, and the answer is not in the connection's buffer yet.
+    Answering(SessionId),
     Retired,
     Ended,
 }
@@ -143,11 +145,24 @@ impl Crew {
         }
     }
 
-    /// The request is answered; what the worker still does holds nobody up. False: that was known.
+    /// The request is about to be answered; what the worker still does holds nobody up.
+    pub fn answers(&mut self, id: WorkerId) {
+        if let Some(worker) = self.get(id)
+            && let Worker::Working(work) = worker
+        {
+            *worker = Worker::Answering(work.session);
+        }
+    }
+
+    /// The worker has nothing to do with its request any more. False: that was answered before.
     pub fn end(&mut self, id: WorkerId) -> bool {
-        let Some(worker @ Worker::Working(_)) = self.get(id) else { return false };
-        *worker = Worker::Free;
-        true
+        let Some(worker @ (Worker::Working(_) | Worker::Answering(_))) = self.get(id) else { return false };
+        matches!(std::mem::replace(worker, Worker::Free), Worker::Working(_))
+    }
+
+    /// Whether an answer is on its way to the buffer of a session's connection.
+    pub fn is_answering(&self, session: SessionId) -> bool {
+        self.workers.iter().any(|worker| matches!(worker, Worker::Answering(to) if *to == session))
     }
 
     pub fn is_retired(&self, id: WorkerId) -> bool {
@@ -209,5 +224,45 @@ impl Crew {
 
     pub fn retired_total(&self) -> u64 {
         self.retired_total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    fn work(session: SessionId) -> Work {
+        let (stream, _) = UnixStream::pair().unwrap();
+        let connection = Arc::new(Connection::new(session, stream, 1 << 20).unwrap());
+        let now = Instant::now();
+        Work {
+            session,
+            id: RequestId(1),
+            kind: Kind::Execute,
+            connection,
+            enqueued: now,
+            taken: now,
+            control: None,
+            timeout: None,
+            spent: Duration::ZERO,
+            execution: None,
+        }
+    }
+
+    #[test]
+    fn an_answer_is_on_its_way_until_its_worker_is_done_with_the_request() {
+        let (mut crew, session) = (Crew::new(Some(Duration::ZERO)), SessionId(7));
+        let worker = crew.hire();
+        crew.begin(worker, work(session));
+        assert!(!crew.is_answering(session) && crew.stuck(Instant::now() + Duration::from_secs(60)).is_some());
+        crew.answers(worker);
+        assert!(crew.is_answering(session) && !crew.is_answering(SessionId(8)));
+        assert!(crew.stuck(Instant::now() + Duration::from_secs(60)).is_none(), "nobody waits for it any more");
+        assert!(!crew.end(worker), "its request was answered before");
+        assert!(!crew.is_answering(session));
+        crew.begin(worker, work(session));
+        assert!(crew.end(worker), "nobody has answered it");
     }
 }

@@ -149,7 +149,7 @@ impl State {
 
     fn look_at_leaving(&mut self, now: Instant) {
         let said_all = self.has_said_all();
-        let Self { hub, leaving, errands, .. } = self;
+        let Self { hub, crew, leaving, errands, .. } = self;
         leaving.retain_mut(|one| {
             let over = now >= one.until;
             if one.told {
@@ -159,7 +159,8 @@ impl State {
                 }
                 return !goes;
             }
-            if over || hub.in_flight(one.connection.session) == 0 {
+            let session = one.connection.session;
+            if over || hub.in_flight(session) == 0 && !crew.is_answering(session) {
                 errands.push(Errand::Done(one.connection.clone(), one.id));
                 (one.told, one.until) = (true, now + FAREWELL);
             }

@@ -402,7 +402,7 @@ impl Server {
                 if kept.is_ok() {
                     // in the same breath: nobody may take the execution for one that this worker still has
                     state.hub.finish(session, id);
-                    state.crew.end(answering.worker);
+                    state.crew.answers(answering.worker);
                 }
                 drop(state);
                 match kept {
@@ -451,7 +451,7 @@ impl Server {
     fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
         let Some(mut state) = self.books(worker) else { return false };
         state.hub.finish(connection.session, id);
-        state.crew.end(worker);
+        state.crew.answers(worker);
         true
     }
 
