@@ -63,6 +63,13 @@ fn field_kib(pid: u32, file: &str, field: &str) -> u64 {
     line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
 }
 
+/// Segments of shared memory that a sidecar made and that have their names.
+pub fn names_in_shm(pid: u32) -> usize {
+    let prefix = format!("nexus-sidecar.{pid}.");
+    let names = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
+    names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
+}
+
 /// Whether the process runs. A zombie does not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();

@@ -10,7 +10,7 @@ use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
 use serde_json::json;
 
-use crate::leaks::{LeakProbe, settled_counts};
+use crate::leaks::{LeakProbe, names_in_shm, settled_counts};
 use crate::{Client, Options, Rng, Run, Sidecar, eventually};
 
 const CONNECTIONS: usize = 4;
@@ -117,7 +117,7 @@ pub fn run(executions: usize, seed: u64) -> Report {
     let sidecar = Options::new().flag("max-instances", 2).listen();
     let mut observer = sidecar.connect();
     let per_round = executions.div_ceil(ROUNDS * CONNECTIONS);
-    let shm_before = shm_entries();
+    let shm_before = names_in_shm(sidecar.pid());
     let barrier = Barrier::new(CONNECTIONS + 1);
     // of each tenth that is compared
     let latencies: [Mutex<Vec<u64>>; 2] = Default::default();
@@ -168,16 +168,12 @@ pub fn run(executions: usize, seed: u64) -> Report {
         took,
         first: judged[0].probe,
         last: last.expect("there is a last round"),
-        shm: (shm_before, shm_entries()),
+        shm: (shm_before, names_in_shm(sidecar.pid())),
         slope: slope(judged),
         p99_us: (p99(&latencies[0]), p99(&latencies[1])),
         benign: benign.into_inner().unwrap(),
         wrong: wrong.into_inner().unwrap(),
     }
-}
-
-fn shm_entries() -> usize {
-    std::fs::read_dir("/dev/shm").map_or(0, Iterator::count)
 }
 
 fn percentile_99(taken: &mut [u64]) -> u64 {

@@ -15,7 +15,7 @@ use nexus_protocol::message::{
     SnapshotState, Status,
 };
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId};
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{names_in_shm, settled_counts};
 use nexus_tests::run::pack;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Run, Sidecar, Watchdog, eventually};
@@ -364,12 +364,6 @@ impl Stage {
         });
     }
 
-    fn names_in_shm(&self) -> usize {
-        let prefix = format!("nexus-sidecar.{}.", self.sidecar.pid());
-        let names = fs::read_dir("/dev/shm").unwrap().flatten();
-        names.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
-    }
-
     /// Every kind of request under every plan. `loses`: whether the fault may cost the connection.
     fn matrix(&mut self, plans: &[&str], loses: impl Fn(&str) -> bool) {
         self.matrix_of(&ALL, plans, loses, &[]);
@@ -405,7 +399,7 @@ impl Stage {
             }
             self.is_quiet();
             assert_eq!(settled_counts(self.sidecar.pid()), before, "descriptors, threads after {plan}");
-            assert_eq!(self.names_in_shm(), 0, "{plan}");
+            assert_eq!(names_in_shm(self.sidecar.pid()), 0, "{plan}");
             assert!(self.sidecar.is_running());
         }
         let happened = self.happened();

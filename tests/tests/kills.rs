@@ -1,7 +1,6 @@
 //! Ends without a word: kill -9 of the sidecar and of its clients at any moment, and coming and going in great numbers. What
 //! is counted before is counted afterwards. `NEXUS_KILLS=n`: so many cycles instead of the few of the gate.
 
-use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -9,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{OpenArena, Status};
 use nexus_protocol::{ClientMessage, RequestId};
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{names_in_shm, settled_counts};
 use nexus_tests::run::calling;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, LeakProbe, Options, Rng, Run, Sidecar, Watchdog, eventually, trials};
@@ -27,12 +26,6 @@ const MAX_SLOPE_BYTES: i64 = 64;
 
 fn cycles(few: usize) -> usize {
     std::env::var("NEXUS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
-}
-
-fn names_in_shm(pid: u32) -> usize {
-    let prefix = format!("nexus-sidecar.{pid}.");
-    let names = fs::read_dir("/dev/shm").unwrap().flatten();
-    names.filter(|e| e.file_name().to_string_lossy().starts_with(&prefix)).count()
 }
 
 /// Has all that a sidecar does under way: sources that are new, suspensions, resident states, a segment that has its name.

@@ -75,13 +75,13 @@ fn the_sidecar_goes_with_its_parent(args: &[&str], times: usize) {
 
 #[test]
 fn a_child_ends_when_its_parent_is_killed() {
-    let _w = Watchdog::seconds(600);
+    let _w = Watchdog::seconds(600 + trials(0) as u64);
     the_sidecar_goes_with_its_parent(&[], trials(20));
 }
 
 #[test]
 fn a_child_ends_with_its_parent_though_somebody_else_holds_the_socket() {
-    let _w = Watchdog::seconds(600);
+    let _w = Watchdog::seconds(600 + trials(0) as u64);
     the_sidecar_goes_with_its_parent(&["--leak"], trials(10));
 }
 
