@@ -19,8 +19,8 @@ const SEED: u64 = 0x6b69_6c6c;
 /// Within this the sidecar has noticed that a client is gone, also on a busy machine.
 const NOTICED: Duration = Duration::from_secs(5);
 
-/// Each instance would leave some; the C library may give a thread an arena of its own at any time, of some parts.
-const SPARE_MAPS: usize = 8;
+/// Each instance would leave some, and there are hundreds; the C library may give a thread an arena of its own at any time.
+const SPARE_MAPS: usize = 32;
 /// Of RSS, for each instance that was made and destroyed, in the median tenth of a long run.
 const MAX_SLOPE_BYTES: i64 = 64;
 
