@@ -326,7 +326,7 @@ mod tests {
     #[test]
     fn bad_json_is_refused_with_what_to_do() {
         let message = refused(&["run", "h.js", "--state", "{n: 1}"]);
-        assert!(message.contains("not JSON") && message.contains("@FILE reads a file"), "{message}");
+        assert!(message.contains("no good JSON") && message.contains("@FILE reads a file"), "{message}");
         assert!(refused(&["run", "h.js", "--state", "@"]).contains("a file name must follow the @"));
     }
 

@@ -6,6 +6,7 @@ use clap::builder::{NonEmptyStringValueParser, PathBufValueParser};
 use clap::{Arg, ArgAction, ArgGroup, value_parser};
 
 use super::JsonSource;
+use crate::commands::json;
 use crate::config::SETTINGS;
 
 /// The first descriptor that is not one of the standard streams.
@@ -174,8 +175,8 @@ fn parse_json_source(text: &str) -> Result<JsonSource, String> {
     match text.strip_prefix('@') {
         Some("") => Err("a file name must follow the @".to_owned()),
         Some(path) => Ok(JsonSource::File(path.into())),
-        None => serde_json::from_str(text).map(JsonSource::Inline).map_err(|error| {
-            format!("not JSON: {error} (strings need quotes of their own: '\"text\"'; @FILE reads a file)")
+        None => json::from_str(text).map(JsonSource::Inline).map_err(|error| {
+            format!("no good JSON: {error} (strings need quotes of their own: '\"text\"'; @FILE reads a file)")
         }),
     }
 }

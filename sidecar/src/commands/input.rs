@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value as Json;
 
+use super::json;
 use crate::cli::{JsonSource, Script};
 use crate::error::{ExitCode, StartError};
 
@@ -17,7 +18,7 @@ pub enum InputError {
     Unreadable { what: &'static str, name: String, source: io::Error },
     #[error("{what}: {name} is longer than {max_bytes} bytes")]
     TooLong { what: &'static str, name: String, max_bytes: u64 },
-    #[error("{what}: {} is not JSON: {source}", .path.display())]
+    #[error("{what}: {} is no good JSON: {source}", .path.display())]
     NotJson { what: &'static str, path: PathBuf, source: serde_json::Error },
     #[error("{what} must be a JSON object")]
     NotAnObject { what: &'static str },
@@ -51,7 +52,7 @@ pub fn read_script(script: &Script, max_bytes: u64) -> Result<String, InputError
 pub fn read_json(what: &'static str, source: &JsonSource, max_bytes: u64) -> Result<Json, InputError> {
     match source {
         JsonSource::Inline(value) => Ok(value.clone()),
-        JsonSource::File(path) => serde_json::from_str(&read_file(what, path, max_bytes)?)
+        JsonSource::File(path) => json::from_str(&read_file(what, path, max_bytes)?)
             .map_err(|source| InputError::NotJson { what, path: path.clone(), source }),
     }
 }

@@ -8,6 +8,7 @@ mod client;
 mod diagnostic;
 pub mod fixtures;
 pub mod input;
+pub mod json;
 mod local;
 pub mod notation;
 mod remote;
