@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
@@ -18,16 +18,24 @@ use nix::unistd::Pid;
 use crate::faults::{self, Point};
 
 /// A file that exists in memory only and cannot be changed any more.
-pub struct SealedFile(OwnedFd);
+pub struct SealedFile {
+    fd: OwnedFd,
+    /// Of this process.
+    number: u64,
+}
 
 impl SealedFile {
-    /// By which this process (and no other) can open it, while `self` lives.
+    /// By which this process (and no other) can open it, while `self` lives. No two files of a process have the same path:
+    /// to the dynamic linker, a library that is still loaded is what the next one of its name is, and the numbers of
+    /// descriptors come again. So the number of the file is in the path, in binary, as `/` and `/.`, which mean nothing.
     pub fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/self/fd/{}", self.0.as_raw_fd()))
+        let bits = (0..u64::BITS - self.number.leading_zeros()).map(|bit| self.number >> bit & 1);
+        let number: String = bits.map(|bit| if bit == 0 { "/" } else { "/." }).collect();
+        PathBuf::from(format!("/proc/self/fd{number}/{}", self.fd.as_raw_fd()))
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
+        self.fd.as_fd()
     }
 }
 
@@ -44,7 +52,8 @@ pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
     }
     let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    Ok(SealedFile(file.into()))
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
 }
 
 /// For each page of this process from `address` on whether the kernel holds something for it (in memory or swapped out).
@@ -247,5 +256,22 @@ impl<T: Send + Sync> Replaceable<T> {
 
     pub fn replace(&self, value: T) {
         self.0.store(Box::leak(Box::new(value)), Ordering::Release);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn no_two_sealed_files_have_the_same_path_though_their_descriptors_come_again() {
+        let mut paths = BTreeSet::new();
+        for text in ["one", "two", "three", "four", "five"] {
+            let file = sealed_memory_file("test", text.as_bytes()).unwrap();
+            assert_eq!(std::fs::read_to_string(file.path()).unwrap(), text);
+            assert!(paths.insert(file.path().into_os_string()), "{:?}", file.path());
+        }
     }
 }

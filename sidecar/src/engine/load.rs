@@ -112,3 +112,26 @@ fn config(options: &EngineOptions) -> wasmedge_sdk::WasmEdgeResult<Config> {
     let runtime = RuntimeConfigOptions::default().max_memory_pages((abi::LINEAR_MEMORY_BYTES / 65_536) as u32);
     ConfigBuilder::new(common).with_runtime_config(runtime).build()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::instantiate;
+    use super::*;
+
+    /// Behind the stack.
+    const WHERE_DATA_IS: usize = 8 << 20;
+
+    #[test]
+    fn instances_after_the_first_are_made_from_a_module_without_data() {
+        for mode in [SuspendMode::Await, SuspendMode::Stack] {
+            let loaded = load(&EngineOptions { mode, ..EngineOptions::default() }).unwrap();
+            let has_data = |module: &Module| {
+                let instance = instantiate(module, &loaded.config).unwrap();
+                let mut bytes = vec![0; WHERE_DATA_IS];
+                instance.memory().read(0, &mut bytes).unwrap();
+                bytes.iter().any(|byte| *byte != 0)
+            };
+            assert!(has_data(&loaded.complete) && !has_data(&loaded.module), "{mode:?}");
+        }
+    }
+}
