@@ -3,6 +3,7 @@
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
 
+mod client;
 mod echo;
 mod fairness;
 mod memory;
@@ -56,12 +57,14 @@ fn main() {
     }
     if args.iter().any(|a| a == "--state") {
         // large states alone
-        println!("{}", serde_json::to_string_pretty(&state::figures(scale)).expect("JSON"));
+        let large = json!({ "state": state::figures(scale), "client": client::figures(scale) });
+        println!("{}", serde_json::to_string_pretty(&large).expect("JSON"));
         return;
     }
     figures.insert("engine".into(), engine(quick));
     figures.insert("rust".into(), Value::Object(socket::figures(scale)));
     figures.insert("state".into(), Value::Object(state::figures(scale)));
+    figures.insert("client".into(), Value::Object(client::figures(scale)));
     figures.insert("node".into(), node::figures(scale));
     figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
     figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
@@ -140,7 +143,8 @@ fn print(figures: &Map<String, Value>) {
     for (group, title) in [
         ("engine", "inside the sidecar"),
         ("rust", "over the socket, from Rust"),
-        ("state", "large states, from Rust"),
+        ("state", "large states, from a bare Rust test client"),
+        ("client", "large payloads, from the Rust client"),
         ("node", "over the socket, from Node"),
         ("process", "process"),
         ("overrun", "beyond the deadline"),

@@ -16,12 +16,12 @@ const LARGE: usize = 10 << 20;
 /// What a key of the states holds.
 const RECORD: usize = 1000;
 
-fn summary(sample: &Sample) -> Value {
+pub fn summary(sample: &Sample) -> Value {
     json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() })
 }
 
 /// A map of records of 1,000 bytes, each a number and a text.
-fn state(bytes: usize) -> Value {
+pub fn state(bytes: usize) -> Value {
     let record = |i: usize| (format!("r{i:06}"), json!({"n": i, "text": "x".repeat(RECORD)}));
     Value::Object((0..bytes.div_ceil(RECORD)).map(record).collect())
 }
