@@ -20,7 +20,7 @@ import {
   MAX_WAITING_BYTES,
   MAX_WAITING_REQUESTS,
   OVERLOADED_RETRY_MS,
-  RESERVED_IN_FLIGHT,
+  PLACES_EXPIRE_MS,
   UNANSWERED_BEFORE_HELLO,
 } from './limits.js';
 import {
@@ -36,9 +36,12 @@ import {
   type Answer,
   type HelloInfo,
 } from './messages.js';
+import { Places, type Place } from './places.js';
 import { Bin, MalformedError } from './reader.js';
 import { CLIENT_NAME } from './version.js';
 import { Vigil } from './vigil.js';
+import { Waiting, type Turn } from './waiting.js';
+import { Window } from './window.js';
 import { Writer } from './writer.js';
 
 const FIRST_BATCH_BYTES = 16 * 1024;
@@ -53,7 +56,7 @@ interface Pending {
   reject(error: NexusError): void;
 }
 
-export interface RequestOptions {
+export interface RequestOptions extends Turn {
   /** Does not keep Node alive. */
   background?: boolean;
   /** Sent although the sidecar is busy with as many requests as it allows others: cancel, ping, stats. */
@@ -85,16 +88,16 @@ export class Connection {
   readonly #watchers = new Set<(error: NexusError) => void>();
 
   readonly #pending = new Map<number, Pending>();
-  /** Frames of pending requests that have not been sent yet, in order. */
-  readonly #waiting = new Map<number, Buffer>();
-  #waitingBytes = 0;
+  /** Pending requests that have not been sent yet. */
+  readonly #waiting = new Waiting();
+  readonly #window = new Window();
+  readonly #places = new Places(PLACES_EXPIRE_MS, () => this.#sendWaiting());
   readonly #bounds: WaitingBounds;
   /** The kernel has not taken all that was written. */
   #blocked = false;
   #foreground = 0;
   #lastId = 0;
   #maxFrameBytes = MAX_FRAME_BYTES;
-  #maxInFlight = UNANSWERED_BEFORE_HELLO;
 
   #batch = this.#newWriter(FIRST_BATCH_BYTES);
   #encoding = false;
@@ -171,10 +174,11 @@ export class Connection {
       if (this.#failure !== undefined) return reject(this.#failure);
       const id = this.#nextId();
       try {
-        if (this.#mayBeSent(options.urgent === true)) this.#write(id, encode);
-        else this.#wait(id, encode);
+        if (this.#mayBeSent(options)) this.#write(id, encode);
+        else this.#wait(id, encode, options);
       } catch (error) {
         this.#arena?.release(id);
+        if (options.place !== undefined) this.#places.leave(options.place);
         throw error;
       }
       // Encoding may have run a getter of the caller's that ended this connection.
@@ -206,35 +210,37 @@ export class Connection {
     });
   }
 
-  #mayBeSent(urgent: boolean): boolean {
+  #mayBeSent({ urgent, place }: RequestOptions): boolean {
     // Before the socket is there everything waits, so that it can be withdrawn, and in the order of the calls.
     if (this.#socket === undefined) return false;
-    return urgent || (!this.#blocked && this.#pending.size - this.#waiting.size < this.#maxInFlight);
+    if (urgent === true) return true;
+    if (!this.#hasRoom()) return false;
+    return place === undefined || (!this.#waiting.forPlaces && this.#places.take(place));
   }
 
-  #wait(id: number, encode: RequestEncoder): void {
+  #hasRoom(): boolean {
+    return !this.#blocked && this.#pending.size - this.#waiting.size < this.#window.size;
+  }
+
+  #wait(id: number, encode: RequestEncoder, turn: Turn): void {
     const { requests, bytes } = this.#bounds;
     if (this.#waiting.size >= requests) throw overloaded('waitingRequests', requests, this.#waiting.size);
     const frame = this.#encodeAside(id, encode);
-    const waiting = this.#waitingBytes + frame.length;
+    const waiting = this.#waiting.bytes + frame.length;
     // One alone may be as large as a frame can be.
     if (waiting > bytes && this.#waiting.size > 0) throw overloaded('waitingBytes', bytes, waiting);
-    this.#waiting.set(id, frame);
-    this.#waitingBytes = waiting;
+    this.#waiting.add(id, frame, turn);
   }
 
-  #takeWaiting(id: number): Buffer | undefined {
-    const frame = this.#waiting.get(id);
-    if (frame === undefined) return undefined;
-    this.#waiting.delete(id);
-    this.#waitingBytes -= frame.length;
-    return frame;
+  /** What was begun at this place is over. */
+  leave(place: Place): void {
+    this.#places.leave(place);
   }
 
   /** Takes back a request that has not been sent yet: it rejects with `error`. False when it is out already. */
   withdraw(id: number, error: NexusError): boolean {
     const pending = this.#pending.get(id);
-    if (pending === undefined || this.#takeWaiting(id) === undefined) return false;
+    if (pending === undefined || this.#waiting.take(id) === undefined) return false;
     this.#settled(id, pending);
     pending.reject(error);
     return true;
@@ -248,7 +254,7 @@ export class Connection {
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     this.#waiting.clear();
-    this.#waitingBytes = 0;
+    this.#places.close();
     this.#foreground = 0;
     this.#vigil.off();
     this.#socket?.destroy();
@@ -361,6 +367,7 @@ export class Connection {
       pending.reject(error);
       return;
     }
+    if (answer.kind === Kind.result) this.#window.answered(queueMs(answer.fields), this.#waiting.size > 0);
     if (answer.kind !== pending.expect) throw new MalformedError(`answer of kind ${answer.kind}, expected ${pending.expect}`);
     if (end - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     try {
@@ -388,8 +395,8 @@ export class Connection {
     this.#maxFrameBytes = info.limits['maxFrameBytes'] ?? MAX_FRAME_BYTES;
     this.#splitter.maxFrameBytes = this.#maxFrameBytes;
     this.#batch.maxBytes = 2 * KEEP_BATCH_BYTES + this.#maxFrameBytes;
-    const allowed = info.limits['maxInFlight'] ?? UNANSWERED_BEFORE_HELLO;
-    this.#maxInFlight = Math.max(1, allowed - Math.min(RESERVED_IN_FLIGHT, Math.floor(allowed / 4)));
+    this.#window.open(info.limits['maxInFlight'] ?? UNANSWERED_BEFORE_HELLO, info.limits['timeoutMs'] ?? 0);
+    this.#places.open(info.limits['maxSuspended'], info.limits['suspensionTimeoutMs']);
     this.#helloSettle.resolve(info);
     if (this.#wanted) this.#wantArena();
     this.#sendWaiting();
@@ -430,10 +437,11 @@ export class Connection {
   }
 
   #sendWaiting(): void {
-    for (const id of this.#waiting.keys()) {
-      if (!this.#mayBeSent(false)) break;
-      const frame = this.#takeWaiting(id);
-      if (frame !== undefined) this.#append(frame);
+    if (this.#socket === undefined) return;
+    while (this.#waiting.size > 0 && this.#hasRoom()) {
+      const frame = this.#waiting.next((place) => this.#places.take(place));
+      if (frame === undefined) return;
+      this.#append(frame);
     }
   }
 
@@ -441,6 +449,7 @@ export class Connection {
     this.#pending.delete(id);
     this.#arena?.release(id);
     if (this.#waiting.size > 0) this.#sendWaiting();
+    else if (this.#pending.size === 0) this.#window.rest();
     if (!pending.background) this.#release();
   }
 }
@@ -449,6 +458,12 @@ function overloaded(resource: string, limit: number, count: number): NexusError 
   return new NexusError('OVERLOADED', `too much waits for the sidecar already: ${count} of ${limit} (${resource})`, {
     context: { resource, limit, count, retryAfterMs: OVERLOADED_RETRY_MS },
   });
+}
+
+/** How long the request of this result had waited in the sidecar. */
+function queueMs(fields: Record<string, unknown>): number {
+  const us = (fields['metrics'] as { queueUs?: unknown } | undefined)?.queueUs;
+  return typeof us === 'number' ? us / 1000 : 0;
 }
 
 /** Of the largest payload in an answer. */

@@ -203,7 +203,7 @@ export function resumeOn<Result>(
         ? writeResumeError(writer, id, suspension, outcome.error)
         : writeResume(writer, id, suspension, outcome.value, connection.arena),
     read,
-    options,
+    { ...options, continues: true },
   );
 }
 

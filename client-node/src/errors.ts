@@ -176,14 +176,27 @@ export interface ExtensionError {
   code?: string;
 }
 
-/** Anything can be thrown in JavaScript; a handler gets message, name and code, and never a stack of the host. */
+/**
+ * Anything can be thrown in JavaScript, also what throws when it is looked at (a getter, a revoked Proxy); a handler gets message,
+ * name and code, and never a stack of the host.
+ */
 export function toExtensionError(thrown: unknown): ExtensionError {
   if (typeof thrown !== 'object' || thrown === null) return { message: describe(thrown) };
-  const { message, name, code } = thrown as Record<string, unknown>;
+  const message = field(thrown, 'message');
+  const name = field(thrown, 'name');
+  const code = field(thrown, 'code');
   const error: ExtensionError = { message: typeof message === 'string' ? message : describe(thrown) };
   if (typeof name === 'string') error.name = name;
   if (typeof code === 'string' || typeof code === 'number') error.code = String(code);
   return error;
+}
+
+function field(thrown: object, key: string): unknown {
+  try {
+    return (thrown as Record<string, unknown>)[key];
+  } catch {
+    return undefined;
+  }
 }
 
 function describe(value: unknown): string {

@@ -5,9 +5,11 @@
  * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
  * end) is an unhandled rejection. A handler reaches own properties of the extensions only, never a prototype.
  */
+import { checkSignal } from './abort.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
   EmittedEvent,
@@ -19,7 +21,7 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
+import { checkHandle, checkMap, checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
 
 /** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
 export type ExtensionMethod = (...args: any[]) => unknown;
@@ -71,7 +73,13 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
 }
 
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
-  const { extensions = {}, onSegment, signal } = options;
+  checkMap('options', options);
+  const { extensions = {}, onSegment } = options;
+  checkMap('extensions', extensions);
+  if (onSegment !== undefined && typeof onSegment !== 'function') {
+    throw new NexusError('INVALID_ARGUMENT', '`onSegment` is not a function');
+  }
+  const signal = checkSignal(options);
   const request = contextFields(options, checkTimeout(options.timeoutMs), registryOf(extensions));
   if (code instanceof Uint8Array) checkHandle(code);
   else request.source = checkSource(code);
@@ -79,12 +87,14 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   const connection = core.connection();
   return new Promise<RunResult>((resolve, reject) => {
     const run = new Run(connection, extensions, onSegment, { resolve, reject });
+    if (Object.keys(extensions).length > 0) run.needsPlace();
     run.watch(signal);
+    const { place } = run;
     run.send((onId) => {
-      if (!(code instanceof Uint8Array)) return executeOn(connection, request, readPlainResult, { onId });
+      if (!(code instanceof Uint8Array)) return executeOn(connection, request, readPlainResult, { onId, place });
       return core.withHandle(code, (handler) => {
         if (run.stopped) return Promise.reject(new NexusError('CANCELLED', 'the run was aborted'));
-        return executeOn(connection, { ...request, handler }, readPlainResult, { onId });
+        return executeOn(connection, { ...request, handler }, readPlainResult, { onId, place });
       });
     });
   });
@@ -124,12 +134,20 @@ class Run {
   #stopped: { error: unknown } | undefined;
   #finished = false;
   readonly #unwatch: (() => void)[] = [];
+  /** Where it may be suspended. */
+  place: Place | undefined;
 
   constructor(connection: Connection, extensions: Extensions, onSegment: RunOptions['onSegment'], promise: Settle) {
     this.#connection = connection;
     this.#extensions = extensions;
     this.#onSegment = onSegment;
     this.#promise = promise;
+  }
+
+  needsPlace(): void {
+    const place = { round: 0 };
+    this.place = place;
+    this.#unwatch.push(() => this.#connection.leave(place));
   }
 
   get stopped(): boolean {
@@ -215,7 +233,7 @@ class Run {
     this.#called.add(suspension.suspensionId);
     let outcome: Outcome;
     try {
-      outcome = { value: await this.#invoke(suspension) };
+      outcome = { value: plain(await this.#invoke(suspension)) };
     } catch (error) {
       outcome = { error: toExtensionError(error) };
     }
@@ -306,6 +324,11 @@ class Run {
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
+}
+
+/** A Buffer that an extension returns (of a file, say) is bytes; only a context's is MessagePack. */
+function plain(value: unknown): unknown {
+  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
 }
 
 /** Not `push(...items)`: that puts them all on the stack. */

@@ -109,7 +109,7 @@ function checkStrings(key: string, value: unknown): number {
   return value.length;
 }
 
-function checkMap(key: string, value: unknown): void {
+export function checkMap(key: string, value: unknown): void {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(`\`${key}\` is not an object`);
 }
 

@@ -81,7 +81,8 @@ test('the number of calls that wait is bounded too', WATCHDOG, async () => {
   await new Promise((resolve) => setTimeout(resolve, 20));
   socket.destroy();
   const refused = (await Promise.all(codes)).filter((code) => code === 'OVERLOADED').length;
-  assert.ok(refused > 900 && refused < 1100, `${refused} were refused`);
+  // 50 wait, and a few dozen are out.
+  assert.ok(refused > 1850 && refused < 1950, `${refused} were refused`);
   close();
   await runtime.shutdown();
 });

@@ -129,6 +129,7 @@ fn answers() -> Vec<Vector> {
             max_states: limits::DEFAULT_MAX_STATES,
             max_state_bytes: limits::DEFAULT_MAX_STATE_BYTES,
             max_arena_bytes: limits::DEFAULT_MAX_ARENA_BYTES,
+            max_suspended: Some(limits::DEFAULT_MAX_SUSPENDED),
         },
     };
     let running = ExecutionEntry {

@@ -45,6 +45,9 @@ pub struct HelloLimits {
     /// 0: everything travels through the socket.
     #[serde(default)]
     pub max_arena_bytes: u64,
+    /// None: an older sidecar, which does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_suspended: Option<u64>,
 }
 
 macro_rules! named {

@@ -421,6 +421,7 @@ impl Server {
             max_states: config.max_states,
             max_state_bytes: config.max_state_bytes,
             max_arena_bytes: config.max_arena_bytes,
+            max_suspended: Some(config.max_suspended),
         };
         let hello = SidecarHello {
             version: ProtocolVersion::V1,
