@@ -13,11 +13,12 @@ use serde::{Deserialize, forward_to_deserialize_any};
 
 use crate::control::{self, ControlError};
 use crate::error::{ErrorCode, WireError};
-use crate::frame::{EncodeError, encode_frame};
+use crate::frame::{EncodeError, LargeField, encode_frame, encode_frame_with};
 use crate::ids::RequestId;
 use crate::limits::{MAX_CLIENT_NAME_BYTES, MAX_CONTROL_DEPTH};
-use crate::message::{ClientMessage, ErrorFields, Kind, NoFields, SidecarMessage};
+use crate::message::{ClientMessage, ErrorFields, Kind, NoFields, SegmentResult, SidecarMessage};
 use crate::payload::{MapEntries, map_entries};
+use crate::pieces::Pieces;
 use crate::version::MAGIC;
 
 /// A message and the request that it belongs to.
@@ -274,6 +275,19 @@ impl SidecarMessage<'_> {
     }
 }
 
+impl SegmentResult<'_> {
+    /// Appends the whole frame to `out`, with `large` as further fields, as [`encode_frame_with`] does.
+    pub fn encode_with(
+        &self,
+        id: RequestId,
+        large: &[(&str, LargeField<'_>)],
+        max_body_bytes: usize,
+        out: &mut Pieces,
+    ) -> Result<(), EncodeError> {
+        encode_frame_with(Kind::Result, id, self, large, max_body_bytes, out)
+    }
+}
+
 /// A body of which the envelope was read and the fields obey the rules.
 struct RawBody<'a> {
     kind_number: u8,
@@ -358,7 +372,8 @@ impl<'de> MapAccess<'de> for Fields<'de> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::{CallLimits, Cancel, Code, Execute, Resolution, Resume};
+    use crate::message::{CallLimits, Cancel, Code, Execute, Resolution, Resume, Status};
+    use crate::pieces::Shared;
 
     fn body(kind: u8, id: u8, fields: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x93];
@@ -447,5 +462,35 @@ mod tests {
         let body = body(2, 1, &fields);
         let ClientMessage::Execute(execute) = decode_client(&body).unwrap().message else { panic!() };
         assert_eq!(execute.check().unwrap_err().code, ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn large_fields_are_fields_like_the_others() {
+        let mut value = Pieces::new();
+        value.push(Shared::new(vec![0xc4, 2, 1]).into());
+        value.own().push(2);
+        let mut calls = Pieces::new();
+        let calls_value =
+            [b"\x91\x84\xa2id\xa1x\xa9extension\xa1e\xa6method\xa1m\xa4args\xc4\x01".as_slice(), &[0x90]].concat();
+        calls.push(Shared::new(calls_value).into());
+        let large = [("value", LargeField::Bin(&value)), ("suspensions", LargeField::Encoded(&calls))];
+        for id in [1, 0x7f, 0x80, 0x100, 0x1_0000, u32::MAX] {
+            let mut out = Pieces::new();
+            out.own().push(7);
+            let message = SegmentResult::new(Status::Suspended, 3);
+            message.encode_with(RequestId(id), &large, 1000, &mut out).unwrap();
+            let frame = out.to_vec();
+            assert_eq!(frame[1..5], (frame.len() as u32 - 5).to_le_bytes());
+            let read = decode_sidecar(&frame[5..]).unwrap();
+            let SidecarMessage::Result(result) = read.message else { panic!() };
+            assert_eq!((read.id.0, result.seq, result.value), (id, 3, Some(&[0xc4, 2, 1, 2][..])));
+            assert_eq!((result.suspensions[0].id, result.suspensions[0].args), ("x", &[0x90][..]));
+            // one byte too few, and nothing was written
+            let mut out = Pieces::new();
+            let most =
+                (1..1000).find(|max| message.encode_with(RequestId(id), &large, *max, &mut out).is_ok()).unwrap();
+            assert!(most >= frame.len() - 5 && most < frame.len() + 25);
+            assert_eq!(out.to_vec(), frame[1..]);
+        }
     }
 }

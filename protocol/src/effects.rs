@@ -1,7 +1,7 @@
 //! Lists of effects: the payload arrays of a segment (SPEC 3).
 //!
 //! The sidecar builds a list while the handler runs, one effect per host call, from values that stay bytes; a client
-//! walks it without decoding those values.
+//! walks it without decoding those values. Large values are not copied into it, if whoever pushes them shares them.
 //!
 //! Invariants: a list is well-formed after every push; its length in bytes is known at any time, so that a cap can be
 //! checked before a push. What it does not do: check that a value pushed is one MessagePack value (the host-call
@@ -10,6 +10,7 @@
 use rmp::encode::{write_f64, write_map_len, write_sint, write_str};
 
 use crate::payload::{ArrayItems, PayloadError, array_items, as_str, map_entries};
+use crate::pieces::{Part, Pieces};
 
 /// Largest integer that a double holds exactly, and with it all smaller ones.
 const MAX_SAFE_INTEGER: f64 = 9_007_199_254_740_991.0;
@@ -20,7 +21,7 @@ const HEADER: [u8; 5] = [0xdd, 0, 0, 0, 0];
 /// A growing payload array.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EffectList {
-    bytes: Vec<u8>,
+    bytes: Pieces,
     count: u32,
 }
 
@@ -33,7 +34,7 @@ impl Default for EffectList {
 impl EffectList {
     /// An empty list. Reserves nothing yet.
     pub const fn new() -> Self {
-        Self { bytes: Vec::new(), count: 0 }
+        Self { bytes: Pieces::new(), count: 0 }
     }
 
     /// Effects in it.
@@ -52,8 +53,13 @@ impl EffectList {
     }
 
     /// The payload; `None` when there are no effects, which is how the wire says so.
+    pub fn pieces(&self) -> Option<&Pieces> {
+        (!self.is_empty()).then_some(&self.bytes)
+    }
+
+    /// The payload in one place; `None` also when a part of it is shared.
     pub fn payload(&self) -> Option<&[u8]> {
-        (!self.is_empty()).then_some(self.bytes.as_slice())
+        self.pieces().and_then(Pieces::as_slice)
     }
 
     /// Ready for the next segment, its memory kept.
@@ -63,57 +69,57 @@ impl EffectList {
     }
 
     /// `{op: "set", key, value}`.
-    pub fn push_set(&mut self, key: &str, value: &[u8]) {
+    pub fn push_set<'a>(&mut self, key: &str, value: impl Into<Part<'a>>) {
         self.push(3, |out| {
-            text(out, "op", "set");
-            text(out, "key", key);
-            raw(out, "value", value);
+            text(out.own(), "op", "set");
+            text(out.own(), "key", key);
+            raw(out, "value", value.into());
         });
     }
 
     /// `{op: "delete", key}`.
     pub fn push_delete(&mut self, key: &str) {
         self.push(2, |out| {
-            text(out, "op", "delete");
-            text(out, "key", key);
+            text(out.own(), "op", "delete");
+            text(out.own(), "key", key);
         });
     }
 
     /// `{name, payload, timestamp}`.
-    pub fn push_event(&mut self, name: &str, payload: &[u8], timestamp_ms: f64) {
+    pub fn push_event<'a>(&mut self, name: &str, payload: impl Into<Part<'a>>, timestamp_ms: f64) {
         self.push(3, |out| {
-            text(out, "name", name);
-            raw(out, "payload", payload);
-            number(out, "timestamp", timestamp_ms);
+            text(out.own(), "name", name);
+            raw(out, "payload", payload.into());
+            number(out.own(), "timestamp", timestamp_ms);
         });
     }
 
     /// `{viewId, command, params}`.
-    pub fn push_view_command(&mut self, view_id: &str, command: &str, params: &[u8]) {
+    pub fn push_view_command<'a>(&mut self, view_id: &str, command: &str, params: impl Into<Part<'a>>) {
         self.push(3, |out| {
-            text(out, "viewId", view_id);
-            text(out, "command", command);
-            raw(out, "params", params);
+            text(out.own(), "viewId", view_id);
+            text(out.own(), "command", command);
+            raw(out, "params", params.into());
         });
     }
 
     /// `{level, message, timestamp}`.
     pub fn push_log(&mut self, level: &str, message: &str, timestamp_ms: f64) {
         self.push(3, |out| {
-            text(out, "level", level);
-            text(out, "message", message);
-            number(out, "timestamp", timestamp_ms);
+            text(out.own(), "level", level);
+            text(out.own(), "message", message);
+            number(out.own(), "timestamp", timestamp_ms);
         });
     }
 
-    fn push(&mut self, keys: u32, write: impl FnOnce(&mut Vec<u8>)) {
+    fn push(&mut self, keys: u32, write: impl FnOnce(&mut Pieces)) {
         if self.bytes.is_empty() {
-            self.bytes.extend_from_slice(&HEADER);
+            self.bytes.own().extend_from_slice(&HEADER);
         }
-        written(write_map_len(&mut self.bytes, keys));
+        written(write_map_len(self.bytes.own(), keys));
         write(&mut self.bytes);
         self.count = self.count.saturating_add(1);
-        if let Some(length) = self.bytes.get_mut(1..).and_then(<[u8]>::first_chunk_mut) {
+        if let Some(length) = self.bytes.own().get_mut(1..).and_then(<[u8]>::first_chunk_mut) {
             *length = self.count.to_be_bytes();
         }
     }
@@ -124,9 +130,9 @@ fn text(out: &mut Vec<u8>, key: &str, value: &str) {
     written(write_str(out, value));
 }
 
-fn raw(out: &mut Vec<u8>, key: &str, value: &[u8]) {
-    written(write_str(out, key));
-    out.extend_from_slice(value);
+fn raw(out: &mut Pieces, key: &str, value: Part<'_>) {
+    written(write_str(out.own(), key));
+    out.push(value);
 }
 
 /// A number as JavaScript would send it: an integer where it is one.

@@ -18,6 +18,7 @@ use serde::Serialize;
 use crate::ids::RequestId;
 use crate::limits::{FRAME_BUFFER_INITIAL_BYTES, FRAME_BUFFER_KEEP_BYTES, FRAME_HEADER_BYTES, FRAME_TAKE_OVER_BYTES};
 use crate::message::Kind;
+use crate::pieces::Pieces;
 
 /// The stream cannot be followed any further: the connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -214,6 +215,26 @@ pub enum EncodeError {
     /// The fields are not a MessagePack map.
     #[error("the message cannot be written as MessagePack")]
     Serialize(#[source] rmp_serde::encode::Error),
+    /// [`encode_frame_with`] was given more fields than a small map has.
+    #[error("the message has too many fields")]
+    TooManyFields,
+}
+
+/// A field of which parts may be shared.
+#[derive(Clone, Copy, Debug)]
+pub enum LargeField<'a> {
+    /// A `bin` of these bytes.
+    Bin(&'a Pieces),
+    /// These bytes, a MessagePack value already.
+    Encoded(&'a Pieces),
+}
+
+impl LargeField<'_> {
+    fn pieces(&self) -> &Pieces {
+        match self {
+            Self::Bin(pieces) | Self::Encoded(pieces) => pieces,
+        }
+    }
 }
 
 /// Appends one whole frame to `out`: the length is written in place, payloads are copied once. On an error `out` is
@@ -244,6 +265,64 @@ pub fn encode_frame<T: Serialize + ?Sized>(
         *header = length.to_le_bytes();
     }
     Ok(())
+}
+
+/// As [`encode_frame`], and `large` as further fields behind the others. Their shared parts are not copied.
+pub fn encode_frame_with<T: Serialize + ?Sized>(
+    kind: Kind,
+    id: RequestId,
+    fields: &T,
+    large: &[(&str, LargeField<'_>)],
+    max_body_bytes: usize,
+    out: &mut Pieces,
+) -> Result<(), EncodeError> {
+    let frame_start = out.own().len();
+    encode_frame(kind, id, fields, max_body_bytes, out.own())?;
+    let refused = |out: &mut Pieces, error| {
+        out.own().truncate(frame_start);
+        Err(error)
+    };
+    let small = out.own().len().saturating_sub(frame_start.saturating_add(FRAME_HEADER_BYTES));
+    let lengths = large.iter().flat_map(|(key, field)| [FIELD_OVERHEAD_BYTES, key.len(), field.pieces().len()]);
+    let body = lengths.fold(small, usize::saturating_add);
+    if body > max_body_bytes.min(u32::MAX as usize) {
+        return refused(out, EncodeError::TooLarge { max_bytes: max_body_bytes });
+    }
+    let envelope = [FRAME_HEADER_BYTES, 1, uint_bytes(kind.number().into()), uint_bytes(id.0)];
+    let map_at = envelope.into_iter().fold(frame_start, usize::saturating_add);
+    let fields = out.own().get(map_at).copied().and_then(|marker| marker.checked_add(u8::try_from(large.len()).ok()?));
+    let (Some(fields @ 0x80..=0x8f), Some(marker)) = (fields, out.own().get_mut(map_at)) else {
+        return refused(out, EncodeError::TooManyFields);
+    };
+    *marker = fields;
+    let before = out.len();
+    for (key, field) in large {
+        let own = out.own();
+        // writing to a Vec cannot fail
+        let _ = rmp::encode::write_str(own, key);
+        if let LargeField::Bin(pieces) = field {
+            let _ = rmp::encode::write_bin_len(own, pieces.len() as u32);
+        }
+        out.append(field.pieces());
+    }
+    let length = small.saturating_add(out.len().saturating_sub(before));
+    if let Some(header) = out.own().get_mut(frame_start..).and_then(<[u8]>::first_chunk_mut) {
+        *header = (length as u32).to_le_bytes();
+    }
+    Ok(())
+}
+
+/// Of a field beside its key and its bytes: the headers of both, at most.
+const FIELD_OVERHEAD_BYTES: usize = 10;
+
+/// Bytes of a number in MessagePack.
+const fn uint_bytes(number: u32) -> usize {
+    match number {
+        0..=0x7f => 1,
+        0x80..=0xff => 2,
+        0x100..=0xffff => 3,
+        _ => 5,
+    }
 }
 
 fn write_body<T: Serialize + ?Sized>(

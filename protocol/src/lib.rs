@@ -52,6 +52,8 @@ pub mod limits;
 pub mod message;
 /// A scanner for payloads: measures and checks MessagePack without decoding it.
 pub mod payload;
+/// Bytes of which the large parts are shared instead of copied.
+pub mod pieces;
 /// Protocol versions and how two peers agree on one.
 pub mod version;
 
@@ -63,9 +65,10 @@ pub use capability::{Capability, CapabilityError, CapabilitySet};
 pub use codec::{DecodeError, DecodeReason, Envelope, decode_client, decode_sidecar};
 pub use effects::EffectList;
 pub use error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
-pub use frame::{EncodeError, FrameDecoder, FrameError, OwnedFrame, encode_frame};
+pub use frame::{EncodeError, FrameDecoder, FrameError, OwnedFrame, encode_frame, encode_frame_with};
 pub use ids::{RequestId, StateId, SuspensionId, SuspensionIdError};
 pub use inner::InnerError;
 pub use message::{ClientMessage, Kind, SidecarMessage};
 pub use payload::PayloadError;
+pub use pieces::{Part, Pieces, Shared};
 pub use version::{MAGIC, ProtocolVersion, VersionMismatch, VersionRange};

@@ -124,7 +124,7 @@ pub const DEFAULT_MAX_EVENTS: u64 = 100;
 
 /// Source text of a handler.
 pub const DEFAULT_MAX_SOURCE_BYTES: u64 = 1 << 20;
-/// Value and effects of one segment.
+/// Value and effects of one execution, together.
 pub const DEFAULT_MAX_RESULT_BYTES: u64 = 16 << 20;
 /// Log records of one execution; what is beyond is dropped and counted.
 pub const DEFAULT_MAX_LOG_BYTES: u64 = 64 << 10;

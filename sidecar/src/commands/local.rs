@@ -9,7 +9,7 @@ use std::time::Duration;
 use nexus_protocol::limits::FRAME_HEADER_BYTES;
 use nexus_protocol::message::{Checked, Execute, Resolution, Resume};
 use nexus_protocol::payload::NIL;
-use nexus_protocol::{ClientMessage, RequestId, SidecarMessage, SuspensionId, WireError, decode_sidecar};
+use nexus_protocol::{ClientMessage, Pieces, RequestId, SidecarMessage, SuspensionId, WireError, decode_sidecar};
 
 use super::client::{ClientError, Sidecar};
 use crate::config::Config;
@@ -57,8 +57,9 @@ impl Sidecar for Local {
             ClientMessage::Check(check) => return self.check(check.source, read),
             _ => return Err(ClientError::Unexpected),
         };
-        let mut frame = Vec::new();
+        let mut frame = Pieces::new();
         report.encode(REQUEST, self.max_frame_bytes(), &mut frame);
+        let frame = frame.to_vec();
         read(decode_sidecar(frame.get(FRAME_HEADER_BYTES..).unwrap_or_default())?.message)
             .ok_or(ClientError::Unexpected)
     }

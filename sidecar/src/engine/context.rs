@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
-use nexus_protocol::{CapabilitySet, EffectList, WireError};
+use nexus_protocol::pieces::SHARED_FROM_BYTES;
+use nexus_protocol::{CapabilitySet, EffectList, Part, Shared, WireError};
 
 use super::host::HOST_CALLS;
-use super::state::StateView;
+use super::state::{StateView, Value};
 
 /// Limits of one execution. The configured ones, or narrower ones that the request gave.
 #[derive(Clone, Debug)]
@@ -38,7 +39,7 @@ pub struct NewCall {
     pub extension: String,
     pub method: String,
     /// MessagePack array.
-    pub args: Vec<u8>,
+    pub args: Shared,
     /// By which the guest knows it.
     pub number: u32,
 }
@@ -50,6 +51,14 @@ pub struct Effects {
     pub events: EffectList,
     pub view_commands: EffectList,
     pub logs: EffectList,
+}
+
+impl Effects {
+    /// The lists, by the names that they have on the wire.
+    pub fn lists(&self) -> [(&'static str, &EffectList); 4] {
+        let Self { state_mutations, events, view_commands, logs } = self;
+        [("stateMutations", state_mutations), ("events", events), ("viewCommands", view_commands), ("logs", logs)]
+    }
 }
 
 /// Extensions and their methods, when the client has named them.
@@ -209,15 +218,28 @@ impl Context {
         self.limit("maxResultBytes", self.limits.result_bytes, self.effect_bytes)
     }
 
+    /// Bytes of all effects so far, those included that were delivered: later reads may still find them.
+    pub fn effect_bytes(&self) -> u64 {
+        self.effect_bytes
+    }
+
     fn count_mutation(&mut self, bytes: usize) -> Result<(), Breach> {
         self.total_mutations += 1;
         self.limit("maxStateMutations", self.limits.state_mutations, self.total_mutations)?;
         self.count_effect(bytes)
     }
 
-    pub fn record_set(&mut self, key: &str, value: &[u8]) -> Result<(), Breach> {
+    /// A large value is there once: the effect and what later reads find share it.
+    pub fn record_set(&mut self, key: &str, value: Vec<u8>) -> Result<(), Breach> {
         self.count_mutation(key.len() + value.len())?;
-        self.effects.state_mutations.push_set(key, value);
+        let value = if value.len() < SHARED_FROM_BYTES {
+            self.effects.state_mutations.push_set(key, &value);
+            Value::Own(value.into_boxed_slice())
+        } else {
+            let value = Shared::new(value);
+            self.effects.state_mutations.push_set(key, value.clone());
+            Value::Shared(value)
+        };
         self.state.set(key, value);
         Ok(())
     }
@@ -229,19 +251,27 @@ impl Context {
         Ok(self.state.delete(key))
     }
 
-    pub fn record_event(&mut self, name: &str, payload: &[u8]) -> Result<(), Breach> {
+    pub fn record_event(&mut self, name: &str, payload: Vec<u8>) -> Result<(), Breach> {
         self.total_events += 1;
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(name.len() + payload.len())?;
         let now = self.now_ms();
-        self.effects.events.push_event(name, payload, now);
+        if payload.len() < SHARED_FROM_BYTES {
+            self.effects.events.push_event(name, &payload, now);
+        } else {
+            self.effects.events.push_event(name, Shared::new(payload), now);
+        }
         Ok(())
     }
 
-    pub fn record_view_command(&mut self, view: &str, command: &str, params: &[u8]) -> Result<(), Breach> {
+    pub fn record_view_command(&mut self, view: &str, command: &str, params: &Shared) -> Result<(), Breach> {
         self.total_events += 1;
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(view.len() + command.len() + params.len())?;
+        let params = match params.len() < SHARED_FROM_BYTES {
+            true => Part::Copied(params),
+            false => Part::Shared(params.clone()),
+        };
         self.effects.view_commands.push_view_command(view, command, params);
         Ok(())
     }
@@ -300,4 +330,53 @@ impl Context {
 /// Milliseconds since 1970, by the wall clock.
 fn wall_clock_ms() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_millis() as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context() -> Context {
+        let limits = ExecutionLimits {
+            timeout: None,
+            memory_bytes: 0,
+            host_calls: 0,
+            state_mutations: 10,
+            events: 10,
+            result_bytes: 1 << 20,
+            log_bytes: 0,
+        };
+        Context::new(CapabilitySet::default(), StateView::new(vec![0x80]), limits)
+    }
+
+    /// A string that takes as many bytes.
+    fn value(len: usize) -> Vec<u8> {
+        let mut bytes = vec![b'x'; len];
+        bytes[0] = 0xda;
+        bytes[1..3].copy_from_slice(&(len as u16 - 3).to_be_bytes());
+        bytes
+    }
+
+    #[test]
+    fn a_large_value_is_there_once() {
+        let mut context = context();
+        for (key, len) in [("small", SHARED_FROM_BYTES - 1), ("large", SHARED_FROM_BYTES)] {
+            let value = value(len);
+            let at = value.as_ptr();
+            context.record_set(key, value).unwrap();
+            assert_eq!(context.state.get(key).unwrap().as_ptr(), at, "{key}: not copied for later reads");
+        }
+        let effects = context.take_effects();
+        let shared = context.state.get("large").unwrap().as_ptr();
+        let pieces: Vec<_> = effects.state_mutations.pieces().unwrap().iter().map(<[u8]>::as_ptr).collect();
+        assert!(pieces.contains(&shared), "not copied into the effect");
+        let params = Shared::new(value(SHARED_FROM_BYTES));
+        context.record_view_command("v", "c", &params).unwrap();
+        context.record_event("e", value(SHARED_FROM_BYTES)).unwrap();
+        let effects = context.take_effects();
+        for list in [&effects.view_commands, &effects.events] {
+            assert_eq!(list.payload(), None);
+            nexus_protocol::payload::validate(&list.pieces().unwrap().to_vec()).unwrap();
+        }
+    }
 }

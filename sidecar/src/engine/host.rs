@@ -6,8 +6,8 @@
 
 use std::sync::Arc;
 
-use nexus_protocol::limits::{MAX_NAME_BYTES, MAX_RANDOM_BYTES};
-use nexus_protocol::payload;
+use nexus_protocol::limits::{MAX_HOST_CALL_BYTES, MAX_NAME_BYTES, MAX_RANDOM_BYTES};
+use nexus_protocol::{Shared, payload};
 use wasmedge_sdk::{ValType, WasmValue};
 
 use super::abi::{self, result};
@@ -90,7 +90,7 @@ impl Call<'_> {
     /// A payload that the guest made: one well-formed value, as clients may rely on.
     fn payload(&mut self, i: usize) -> Result<Vec<u8>, i32> {
         self.context.take_in(self.guest.u32(i + 1) as usize)?;
-        let bytes = self.guest.bytes(i, abi::MAX_VALUE_BYTES)?;
+        let bytes = self.guest.bytes(i, MAX_HOST_CALL_BYTES as usize)?;
         payload::validate(&bytes).map_err(|_| result::INVALID)?;
         Ok(bytes)
     }
@@ -114,7 +114,7 @@ fn state_set(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("state:write:{key}"));
     }
     let value = call.payload(2)?;
-    call.context.record_set(&key, &value)?;
+    call.context.record_set(&key, value)?;
     Ok(0)
 }
 
@@ -138,6 +138,8 @@ fn state_keys(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_read_all_state() {
         return call.context.deny("state:read:*".into());
     }
+    // who has used up what may be copied does not make the host build more of it
+    call.context.copy(0)?;
     let keys = call.context.state.keys();
     call.context.copy(keys.len())?;
     call.guest.reply(0, &keys)
@@ -149,12 +151,12 @@ fn emit_event(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("events:emit:{name}"));
     }
     let payload = call.payload(2)?;
-    call.context.record_event(&name, &payload)?;
+    call.context.record_event(&name, payload)?;
     Ok(0)
 }
 
 fn view_command(call: &mut Call<'_>) -> Answer {
-    let bytes = call.payload(0)?;
+    let bytes = Shared::new(call.payload(0)?);
     let mut parts = payload::array_items(&bytes).map_err(|_| result::INVALID)?.flatten();
     let (Some(view), Some(command), Some(params)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(result::INVALID);
@@ -162,10 +164,16 @@ fn view_command(call: &mut Call<'_>) -> Answer {
     let (Some(view), Some(command)) = (payload::as_str(view), payload::as_str(command)) else {
         return Err(result::INVALID);
     };
+    // names as those that come by themselves: a refusal is kept and logged
+    if view.len().max(command.len()) > MAX_NAME_BYTES {
+        return Err(result::INVALID);
+    }
     if !call.context.capabilities.can_update_view(view) {
         return call.context.deny(format!("view:update:{view}"));
     }
-    call.context.record_view_command(view, command, params)?;
+    let at = params.as_ptr().addr() - bytes.as_ptr().addr();
+    let params = bytes.part(at..at + params.len()).ok_or(result::INTERNAL)?;
+    call.context.record_view_command(view, command, &params)?;
     Ok(0)
 }
 
@@ -181,11 +189,12 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
             return Err(result::NO_METHOD);
         }
     }
-    let args = call.payload(4)?;
+    let args = Shared::new(call.payload(4)?);
     call.context.record_call(NewCall { extension, method, args, number: 0 })
 }
 
 fn ext_query(call: &mut Call<'_>) -> Answer {
+    call.context.copy(0)?;
     let what = call.guest.u32(0);
     let name = if what == 2 { String::new() } else { call.guest.name(1)? };
     let names = match (what, &call.context.extensions) {
@@ -205,7 +214,8 @@ fn ext_query(call: &mut Call<'_>) -> Answer {
 fn log_record(call: &mut Call<'_>) -> Answer {
     let level = call.guest.u32(0);
     // cut before it is copied: a handler may hand over megabytes
-    let len = (call.guest.u32(2) as usize).min(call.context.log_bytes_left() + 1);
+    let most = call.context.log_bytes_left().saturating_add(1).min(MAX_HOST_CALL_BYTES as usize);
+    let len = (call.guest.u32(2) as usize).min(most);
     call.context.copy(len)?;
     let mut text = call.guest.memory.read_vec(call.guest.u32(1), len).map_err(|_| result::INVALID)?;
     // the cut may have hit a character

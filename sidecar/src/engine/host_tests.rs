@@ -178,3 +178,37 @@ fn hostile_bytes_as_arguments_of_host_calls_stay_within_their_bounds() {
         assert!(refused > 0 && done > 0, "{}: {refused} refused, {done} answered", HOST_CALLS[index]);
     }
 }
+
+#[test]
+fn what_a_guest_hands_out_is_bounded_before_it_is_copied() {
+    let engine = Engine::start(EngineOptions::default()).expect("the engine starts");
+    let instance = engine.instantiate().unwrap();
+    let (memory, control) = (instance.memory_of_test(), instance.control().clone());
+    let mut data = HostData { link: Some((memory, control.clone())), ..HostData::default() };
+    let mut call = |index: usize, function: Function, args: &[u32]| {
+        let mut context = context(&mut Random(3));
+        context.capabilities = CapabilitySet::parse(["state:write:*", "events:emit:*", "ext:*"]).unwrap();
+        data.context = Some(Box::new(context));
+        let args: Vec<WasmValue> = args.iter().map(|arg| WasmValue::from_i32(*arg as i32)).collect();
+        control.begin(None);
+        let Ok(answer) = host_call(index, &mut data, &args, function) else { panic!() };
+        control.end();
+        let context = data.context.take().unwrap();
+        (answer, context.breach.map(|breach| breach.resource), context.violations.len())
+    };
+    memory.write(SCRATCH, b"k").unwrap();
+    let huge = 150 << 20;
+    let too_much = (result::LIMIT, Some("maxHostCallBytes"), 0);
+    assert_eq!(call(1, state_set, &[SCRATCH, 1, SCRATCH, huge]), too_much);
+    assert_eq!(call(5, emit_event, &[SCRATCH, 1, SCRATCH, huge]), too_much);
+    assert_eq!(call(6, view_command, &[SCRATCH, huge]), too_much);
+    let too_much = call(7, ext_call, &[SCRATCH, 1, SCRATCH, 1, SCRATCH, huge]);
+    assert!(too_much.0 < 0 && too_much.2 == 0, "{too_much:?}");
+    // a name that is refused is kept, and logged
+    let command = rmp_serde::to_vec(&("x".repeat(MAX_NAME_BYTES + 1), "c", ())).unwrap();
+    memory.write(SCRATCH, &command).unwrap();
+    assert_eq!(call(6, view_command, &[SCRATCH, command.len() as u32]), (result::INVALID, None, 0));
+    let command = rmp_serde::to_vec(&("x".repeat(MAX_NAME_BYTES), "c", ())).unwrap();
+    memory.write(SCRATCH, &command).unwrap();
+    assert_eq!(call(6, view_command, &[SCRATCH, command.len() as u32]), (result::DENIED, None, 1));
+}

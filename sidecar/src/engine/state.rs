@@ -6,11 +6,11 @@
 //! handler writes is brought into it at the end of each segment.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-use nexus_protocol::WireError;
 use nexus_protocol::payload::{self, PayloadError};
+use nexus_protocol::{Shared, WireError};
 
 use crate::resident::{Changes, ResidentState, Snapshot};
 
@@ -53,12 +53,31 @@ enum Base {
     Kept(Kept),
 }
 
+/// A value that the handler wrote.
+#[derive(Debug)]
+pub enum Value {
+    Own(Box<[u8]>),
+    /// A large one, which the effect to be delivered shares.
+    Shared(Shared),
+}
+
+impl Deref for Value {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Own(bytes) => bytes,
+            Self::Shared(bytes) => bytes,
+        }
+    }
+}
+
 /// State of one execution.
 #[derive(Debug)]
 pub struct StateView {
     base: Base,
     /// What the handler wrote; None: deleted.
-    written: HashMap<Box<str>, Option<Box<[u8]>>>,
+    written: HashMap<Box<str>, Option<Value>>,
     written_bytes: u64,
 }
 
@@ -149,8 +168,8 @@ impl StateView {
         }
     }
 
-    pub fn set(&mut self, key: &str, value: &[u8]) {
-        self.write(key, Some(value.into()));
+    pub fn set(&mut self, key: &str, value: Value) {
+        self.write(key, Some(value));
     }
 
     /// Whether the key was there.
@@ -160,11 +179,11 @@ impl StateView {
         had
     }
 
-    fn write(&mut self, key: &str, value: Option<Box<[u8]>>) {
+    fn write(&mut self, key: &str, value: Option<Value>) {
         if let Base::Kept(kept) = &mut self.base {
             kept.unsettled.push(key.into());
         }
-        let len = |value: &Option<Box<[u8]>>| value.as_ref().map_or(0, |v| v.len() as u64);
+        let len = |value: &Option<Value>| value.as_ref().map_or(0, |v| v.len() as u64);
         self.written_bytes += len(&value);
         match self.written.insert(key.into(), value) {
             Some(old) => self.written_bytes -= len(&old),
@@ -241,6 +260,10 @@ mod tests {
         rmp_serde::to_vec(&json).unwrap()
     }
 
+    fn own(json: serde_json::Value) -> Value {
+        Value::Own(value(json).into())
+    }
+
     fn keys(state: &mut StateView) -> Vec<String> {
         rmp_serde::from_slice(&state.keys()).unwrap()
     }
@@ -251,8 +274,8 @@ mod tests {
         assert_eq!(s.get("a"), Some(&value(1.into())[..]));
         assert_eq!(s.get("b"), Some(&value(serde_json::json!({"deep": [1, 2]}))[..]));
         assert_eq!(s.get("c"), None);
-        s.set("a", &value(2.into()));
-        s.set("c", &value(3.into()));
+        s.set("a", own(2.into()));
+        s.set("c", own(3.into()));
         assert!(s.delete("b"));
         assert!(!s.delete("b"));
         assert_eq!(s.get("a"), Some(&value(2.into())[..]));
@@ -284,7 +307,7 @@ mod tests {
         let state = resident(serde_json::json!({"a": 1, "b": 2}));
         let mut one = StateView::resident(state.clone(), None, false).unwrap();
         let mut other = StateView::resident(state.clone(), None, false).unwrap();
-        one.set("a", &value(10.into()));
+        one.set("a", own(10.into()));
         one.delete("b");
         assert_eq!(one.settle(), Ok(Some(2)));
         assert_eq!(one.settle(), Ok(Some(2)), "nothing new was written");
@@ -295,9 +318,9 @@ mod tests {
         assert_eq!(keys(&mut one), ["a"]);
         assert_eq!(keys(&mut other), ["a", "b"]);
         // the last writer of a key wins; other keys stay as they were made
-        other.set("c", &value(3.into()));
-        other.set("a", &value(11.into()));
-        other.set("a", &value(12.into()));
+        other.set("c", own(3.into()));
+        other.set("a", own(11.into()));
+        other.set("a", own(12.into()));
         assert_eq!(other.settle(), Ok(Some(3)));
         let now = state.snapshot();
         assert_eq!((now.get("a"), now.get("b"), now.get("c")), (Some(&[12][..]), None, Some(&[3][..])));
@@ -309,11 +332,11 @@ mod tests {
         assert!(StateView::resident(state.clone(), Some(2), false).is_err());
         let mut first = StateView::resident(state.clone(), Some(1), false).unwrap();
         let mut second = StateView::resident(state.clone(), None, true).unwrap();
-        first.set("a", &value(2.into()));
+        first.set("a", own(2.into()));
         assert_eq!(first.settle(), Ok(Some(2)));
-        first.set("a", &value(3.into()));
+        first.set("a", own(3.into()));
         assert_eq!(first.settle(), Ok(Some(3)), "its own changes are no conflict");
-        second.set("b", &value(9.into()));
+        second.set("b", own(9.into()));
         assert_eq!(second.settle().unwrap_err().context["reason"], ContextValue::Text("stale-version".into()));
         assert_eq!(second.settle(), Ok(Some(1)), "the lost change set is not tried again");
         assert_eq!((state.snapshot().get("a"), state.snapshot().get("b")), (Some(&[3][..]), None));

@@ -262,7 +262,7 @@ impl Account {
         match outcome {
             Ok(Some(value)) => {
                 report.status = Status::Success;
-                report.value = Some(value);
+                report.value = Some(value.into());
             }
             Ok(None) => {
                 report.status = Status::Suspended;

@@ -2,13 +2,19 @@
 
 use std::time::{Duration, Instant};
 
+use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
-use nexus_protocol::{RequestId, WireError};
+use nexus_protocol::pieces::SHARED_FROM_BYTES;
+use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
 
 use super::{Outstanding, deadline_in};
 use crate::engine::context::Effects;
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
+
+/// From this size on values and arguments of calls are not copied into the answer. Below, a copy costs less than a write of
+/// several pieces.
+const LARGE_FROM_BYTES: usize = 16 << 10;
 
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
@@ -90,11 +96,56 @@ impl Totals {
     }
 }
 
+/// The value, the calls and four lists of effects.
+const MAX_LARGE_FIELDS: usize = 6;
+static NOTHING: Pieces = Pieces::new();
+
+/// A handler's value: a large one is not copied into the answer.
+#[derive(Debug)]
+pub enum Value {
+    Small(Vec<u8>),
+    Large(Pieces),
+}
+
+impl From<Vec<u8>> for Value {
+    fn from(bytes: Vec<u8>) -> Self {
+        if bytes.len() < LARGE_FROM_BYTES {
+            return Self::Small(bytes);
+        }
+        let mut pieces = Pieces::new();
+        pieces.push(Shared::new(bytes).into());
+        Self::Large(pieces)
+    }
+}
+
+impl Value {
+    fn small(&self) -> Option<&[u8]> {
+        match self {
+            Self::Small(bytes) => Some(bytes),
+            Self::Large(_) => None,
+        }
+    }
+
+    fn large(&self) -> Option<&Pieces> {
+        match self {
+            Self::Small(_) => None,
+            Self::Large(pieces) => Some(pieces),
+        }
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::Small(bytes) => bytes.len(),
+            Self::Large(pieces) => pieces.len(),
+        }
+    }
+}
+
 /// Everything that a result message says, owned.
 #[derive(Debug)]
 pub struct Report {
     pub status: Status,
-    pub value: Option<Vec<u8>>,
+    pub value: Option<Value>,
     pub effects: Effects,
     /// Of the resident state, with the mutations in it.
     pub state_version: Option<u64>,
@@ -141,14 +192,20 @@ impl Report {
 
     /// Puts what is large into shared memory, as far as the client has lent some.
     pub fn share(&mut self, lent: &mut Lent) {
-        if let Some(region) = self.value.as_deref().and_then(|value| lent.put(value)) {
+        let value = self.value.as_ref();
+        let region = value.and_then(|value| match value {
+            Value::Small(bytes) => lent.put(std::iter::once(&**bytes)),
+            Value::Large(pieces) => lent.put(pieces.iter()),
+        });
+        if region.is_some() {
             self.value = None;
-            self.regions.value = Some(region);
+            self.regions.value = region;
         }
         let mutations = &mut self.effects.state_mutations;
-        if let Some(region) = mutations.payload().and_then(|mutations| lent.put(mutations)) {
+        let region = mutations.pieces().and_then(|pieces| lent.put(pieces.iter()));
+        if region.is_some() {
             mutations.clear();
-            self.regions.state_mutations = Some(region);
+            self.regions.state_mutations = region;
         }
     }
 
@@ -161,34 +218,56 @@ impl Report {
         self.totals.memory_peak
     }
 
-    /// Appends the result as a frame. One that does not fit a frame becomes an error that says so.
-    pub fn encode(&self, id: RequestId, max_frame_bytes: usize, out: &mut Vec<u8>) {
+    /// Appends the result as a frame, which shares what is large. One that does not fit a frame becomes an error that says so.
+    pub fn encode(&self, id: RequestId, max_frame_bytes: usize, out: &mut Pieces) {
         let ids: Vec<String> = self.suspensions.iter().map(|s| s.id.to_string()).collect();
-        let message = self.message(&ids);
-        let encoded = nexus_protocol::SidecarMessage::Result(message).encode(id, max_frame_bytes, out);
-        if let Err(e) = encoded {
+        if let Err(e) = self.encode_whole(id, &ids, max_frame_bytes, out) {
             let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, self.payload_bytes())
                 .with_context_text("reason", e.to_string());
             let mut message = SegmentResult::new(Status::Error, self.totals.seq);
             message.error = Some(error);
             message.metrics = self.metrics();
-            if let Err(e) = nexus_protocol::SidecarMessage::Result(message).encode(id, max_frame_bytes, out) {
+            if let Err(e) = message.encode_with(id, &[], max_frame_bytes, out) {
                 log::error!("cannot encode an error: {e}");
             }
         }
     }
 
+    fn encode_whole(&self, id: RequestId, ids: &[String], max: usize, out: &mut Pieces) -> Result<(), EncodeError> {
+        let mut message = self.message(ids);
+        let calls = self.has_large_calls().then(|| encoded_calls(&message.suspensions, &self.suspensions));
+        if calls.is_some() {
+            message.suspensions.clear();
+        }
+        let value = self.value.as_ref().and_then(Value::large).map(|pieces| ("value", LargeField::Bin(pieces)));
+        let calls = calls.as_ref().map(|calls| ("suspensions", LargeField::Encoded(calls)));
+        let lists = self.effects.lists().into_iter().filter_map(|(name, list)| {
+            let in_pieces = list.pieces().filter(|pieces| pieces.as_slice().is_none())?;
+            Some((name, LargeField::Bin(in_pieces)))
+        });
+        let mut large = [("", LargeField::Bin(&NOTHING)); MAX_LARGE_FIELDS];
+        let mut count = 0;
+        for (place, field) in large.iter_mut().zip(value.into_iter().chain(calls).chain(lists)) {
+            *place = field;
+            count += 1;
+        }
+        message.encode_with(id, large.get(..count).unwrap_or_default(), max, out)
+    }
+
+    fn has_large_calls(&self) -> bool {
+        self.suspensions.iter().any(|s| s.call.args.len() >= LARGE_FROM_BYTES)
+    }
+
     /// Bytes of the values that it carries.
     fn payload_bytes(&self) -> u64 {
-        let Effects { state_mutations, events, view_commands, logs } = &self.effects;
-        let effects = [state_mutations, events, view_commands, logs].into_iter().filter_map(|list| list.payload());
-        let calls = self.suspensions.iter().map(|s| s.call.args.as_slice());
-        self.value.as_deref().into_iter().chain(effects).chain(calls).map(|bytes| bytes.len() as u64).sum()
+        let effects = self.effects.lists().map(|(_, list)| list.len_bytes());
+        let calls = self.suspensions.iter().map(|s| s.call.args.len());
+        self.value.as_ref().map(Value::len).into_iter().chain(effects).chain(calls).map(|bytes| bytes as u64).sum()
     }
 
     fn message<'a>(&'a self, ids: &'a [String]) -> SegmentResult<'a> {
         let mut message = SegmentResult::new(self.status, self.totals.seq);
-        message.value = self.value.as_deref();
+        message.value = self.value.as_ref().and_then(Value::small);
         message.state_mutations = self.effects.state_mutations.payload();
         message.state_version = self.state_version;
         message.regions = self.regions;
@@ -220,6 +299,27 @@ impl Report {
             compilation_time_us: totals.compilation.map(micros),
         }
     }
+}
+
+/// The list of outstanding calls as it is on the wire, their arguments shared.
+fn encoded_calls(calls: &[PendingCall<'_>], outstanding: &[Outstanding]) -> Pieces {
+    let mut out = Pieces::new();
+    // writing to a Vec cannot fail
+    let _ = rmp::encode::write_array_len(out.own(), calls.len() as u32);
+    for (call, outstanding) in calls.iter().zip(outstanding) {
+        let _ = rmp::encode::write_map_len(out.own(), 4);
+        for (key, text) in [("id", call.id), ("extension", call.extension), ("method", call.method)] {
+            let _ = rmp::encode::write_str(out.own(), key);
+            let _ = rmp::encode::write_str(out.own(), text);
+        }
+        let _ = rmp::encode::write_str(out.own(), "args");
+        let _ = rmp::encode::write_bin_len(out.own(), call.args.len() as u32);
+        out.push(match call.args.len() < SHARED_FROM_BYTES {
+            true => call.args.into(),
+            false => outstanding.call.args.clone().into(),
+        });
+    }
+    out
 }
 
 fn micros(d: Duration) -> u64 {

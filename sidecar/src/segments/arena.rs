@@ -81,15 +81,20 @@ impl Arena {
         }
     }
 
-    /// Writes bytes at the start of a region that the peer has lent, and returns where they are. None: they don't fit, or
+    /// Writes bytes, given in pieces, at the start of a region that the peer has lent, and returns where they are. None: they don't fit, or
     /// cannot be written; they have to go another way.
-    pub fn write(&self, region: &Region, bytes: &[u8]) -> Option<Region> {
-        let len = bytes.len() as u64;
+    pub fn write<'a>(&self, region: &Region, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Region> {
+        let len = pieces.clone().map(|piece| piece.len() as u64).sum();
         let range = region.range(self.bytes)?;
         if len > region.len || region.generation != self.generation {
             return None;
         }
-        faults::io(Point::SegmentWrite).and_then(|()| self.file.write_all_at(bytes, range.start)).ok()?;
+        faults::io(Point::SegmentWrite).ok()?;
+        let mut at = range.start;
+        for piece in pieces {
+            self.file.write_all_at(piece, at).ok()?;
+            at += piece.len() as u64;
+        }
         Some(Region { generation: self.generation, offset: range.start, len, crc32: None })
     }
 
@@ -117,6 +122,7 @@ pub fn directory() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::once;
     use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -154,13 +160,13 @@ mod tests {
         peer.write_all_at(b"payload", 1000).unwrap();
         assert_eq!(arena.read("state", &region(1000, 7)).unwrap(), b"payload");
         let lent = region(2000, 10);
-        assert_eq!(arena.write(&lent, b"answer"), Some(region(2000, 6)));
+        assert_eq!(arena.write(&lent, [&b"an"[..], b"swer"].into_iter()), Some(region(2000, 6)));
         let mut read = [0; 6];
         peer.read_exact_at(&mut read, 2000).unwrap();
         assert_eq!(&read, b"answer");
-        assert_eq!(arena.write(&lent, b"eleven bytes"), None);
-        assert_eq!(arena.write(&region(BYTES, 10), b"x"), None);
-        assert_eq!(arena.write(&Region { generation: 6, ..lent }, b"x"), None);
+        assert_eq!(arena.write(&lent, once(&b"eleven bytes"[..])), None);
+        assert_eq!(arena.write(&region(BYTES, 10), once(&b"x"[..])), None);
+        assert_eq!(arena.write(&Region { generation: 6, ..lent }, once(&b"x"[..])), None);
     }
 
     #[test]

@@ -186,18 +186,14 @@ impl Arenas {
 pub struct Lent(Option<(Arc<Arena>, Region)>);
 
 impl Lent {
-    /// Whether there is a place.
-    pub fn is_some(&self) -> bool {
-        self.0.is_some()
-    }
-
     /// Puts a large payload there, behind those before. None: it has to go with the message.
-    pub fn put(&mut self, bytes: &[u8]) -> Option<Region> {
+    /// `pieces` are its parts, in order.
+    pub fn put<'a>(&mut self, pieces: impl Iterator<Item = &'a [u8]> + Clone) -> Option<Region> {
         let (arena, left) = self.0.as_mut()?;
-        if bytes.len() < ARENA_THRESHOLD_BYTES {
+        if pieces.clone().map(<[u8]>::len).sum::<usize>() < ARENA_THRESHOLD_BYTES {
             return None;
         }
-        let written = arena.write(left, bytes)?;
+        let written = arena.write(left, pieces)?;
         left.offset = left.offset.saturating_add(written.len);
         left.len = left.len.saturating_sub(written.len);
         Some(written)
@@ -206,6 +202,8 @@ impl Lent {
 
 #[cfg(test)]
 mod tests {
+    use std::iter::once;
+
     use nexus_protocol::ContextValue;
 
     use super::*;
@@ -287,14 +285,14 @@ mod tests {
         arenas.handle(1, OpenArena::Settle { generation, opened: true }).unwrap();
         let reply = Some(Region { generation, offset: 100, len: 1 << 20, crc32: None });
         let mut lent = arenas.lent(1, &Regions { reply, ..Regions::NONE });
-        assert_eq!(lent.put(&[1; 100]), None, "too small to be worth it");
+        assert_eq!(lent.put(once(&[1; 100][..])), None, "too small to be worth it");
         let half = vec![1; 600 << 10];
-        let place = lent.put(&half).unwrap();
+        let place = lent.put(once(&half[..])).unwrap();
         assert_eq!((place.offset, place.len), (100, 600 << 10));
-        assert_eq!(lent.put(&half), None, "no room");
-        let next = lent.put(&half[..ARENA_THRESHOLD_BYTES]).unwrap();
+        assert_eq!(lent.put(once(&half[..])), None, "no room");
+        let next = lent.put(once(&half[..ARENA_THRESHOLD_BYTES])).unwrap();
         assert_eq!(next.offset, 100 + (600 << 10));
         assert_eq!(arenas.fetch(1, "x", Some(&place), false).unwrap().unwrap(), half);
-        assert!(arenas.lent(2, &Regions { reply, ..Regions::NONE }).put(&half).is_none());
+        assert!(arenas.lent(2, &Regions { reply, ..Regions::NONE }).put(once(&half[..])).is_none());
     }
 }

@@ -4,13 +4,13 @@
 //! The buffer's lock is held while an answer is encoded and while the socket is written to. So the watchdog never takes it:
 //! it asks for `pending_bytes`, which needs no lock, and leaves what it has to say to the thread that has the poller.
 
-use std::io::{self, ErrorKind, Write};
+use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
-use nexus_protocol::{RequestId, SidecarMessage};
+use nexus_protocol::{Pieces, RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 
 use super::hub::SessionId;
@@ -18,6 +18,9 @@ use crate::faults::{self, Point};
 
 /// A buffer that grew beyond this is given back when it is empty.
 const KEEP_BYTES: usize = 256 << 10;
+
+/// Pieces that go out with one call of the kernel: with values of a kilobyte as much as a socket takes.
+const PIECES_PER_WRITE: usize = 256;
 
 /// What a flush left behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +34,8 @@ pub enum Flushed {
 
 #[derive(Debug, Default)]
 struct Out {
-    bytes: Vec<u8>,
+    /// Large values in it are shared with the execution that made them.
+    bytes: Pieces,
     written: usize,
 }
 
@@ -91,7 +95,7 @@ impl Connection {
     }
 
     /// Appends frames; `f` must append whole ones.
-    pub fn append(&self, f: impl FnOnce(&mut Vec<u8>, usize)) {
+    pub fn append(&self, f: impl FnOnce(&mut Pieces, usize)) {
         let mut out = self.lock();
         f(&mut out.bytes, self.max_frame_bytes);
         self.pending.store(out.rest(), Ordering::Release);
@@ -100,7 +104,7 @@ impl Connection {
     /// Appends one message.
     pub fn send(&self, id: RequestId, message: &SidecarMessage<'_>) {
         self.append(|out, max| {
-            if let Err(e) = message.encode(id, max, out) {
+            if let Err(e) = message.encode(id, max, out.own()) {
                 log::error!("cannot encode an answer: {e}");
             }
         });
@@ -120,9 +124,15 @@ impl Connection {
 
     fn write_out(&self, out: &mut Out) -> Flushed {
         while out.written < out.bytes.len() {
-            let rest = out.bytes.get(out.written..).unwrap_or_default();
-            let write = |len| (&self.stream).write(rest.get(..len).unwrap_or_default());
-            match faults::transfer(Point::Write, rest.len()).and_then(write) {
+            let write = |len| match out.bytes.as_slice() {
+                Some(bytes) => (&self.stream).write(bytes.get(out.written..out.written + len).unwrap_or_default()),
+                None => {
+                    let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+                    let used = out.bytes.gather(out.written, len, &mut slices);
+                    (&self.stream).write_vectored(slices.get(..used).unwrap_or_default())
+                }
+            };
+            match faults::transfer(Point::Write, out.bytes.len() - out.written).and_then(write) {
                 Ok(0) => return Flushed::Broken,
                 Ok(n) => out.written += n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
@@ -132,8 +142,8 @@ impl Connection {
         }
         out.written = 0;
         out.bytes.clear();
-        if out.bytes.capacity() > KEEP_BYTES {
-            out.bytes = Vec::new();
+        if out.bytes.own().capacity() > KEEP_BYTES {
+            out.bytes = Pieces::new();
         }
         Flushed::All
     }

@@ -45,12 +45,22 @@ impl Server {
             let snapshot = state.snapshot();
             Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes)?))
         });
-        self.answer(answering, job, taken, |(version, state), send| {
-            let state_region = self.arenas.lent(job.session.0, &request.regions).put(&state);
+        let (version, state) = match taken {
+            Ok(taken) => taken,
+            Err(error) => {
+                self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error);
+                return Outcome::Answered(None);
+            }
+        };
+        // first: once somebody else has answered, the place that was lent is the client's again
+        if self.finish(answering, job.id) {
+            let state_region = self.arenas.lent(job.session.0, &request.regions).put(std::iter::once(&*state));
             let regions = Regions { state: state_region, ..Regions::NONE };
             let state = state_region.is_none().then_some(&*state);
-            send(SidecarMessage::StateSnapshot(StateSnapshot { version, state, regions }));
-        })
+            let message = StateSnapshot { version, state, regions };
+            answering.connection.send(job.id, &SidecarMessage::StateSnapshot(message));
+        }
+        Outcome::Answered(None)
     }
 
     pub(super) fn dispose_state(&self, answering: Answering<'_>, job: &Job, request: &DisposeState<'_>) -> Outcome {

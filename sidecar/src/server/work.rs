@@ -171,7 +171,7 @@ impl Server {
                 (state.hub.has_ready(), state.hub.has_to_park_now())
             }
             None => {
-                self.runtime.drop_instance(instance);
+                drop(instance);
                 return false;
             }
         };
@@ -299,18 +299,10 @@ impl Server {
         let mut request = request;
         request.args = args.as_deref().or(request.args);
         request.scope = scope.as_deref().or(request.scope);
-        let (mut report, progress) = self.runtime.execute(&request, state, queued, register);
-        self.share(&mut report, answering, self.arenas.lent(session.0, &request.regions));
+        let (report, progress) = self.runtime.execute(&request, state, queued, register);
+        let lent = self.arenas.lent(session.0, &request.regions);
         let turn = Turn::First(job.number, job.enqueued, &request);
-        self.conclude(answering, (session, id), report, progress, turn)
-    }
-
-    /// Puts what is large into the place that the client has lent. Not for a request that was given up: that is answered, and
-    /// the place is the client's again.
-    fn share(&self, report: &mut Report, answering: Answering<'_>, mut lent: Lent) {
-        if lent.is_some() && !self.lock().crew.is_retired(answering.worker) {
-            report.share(&mut lent);
-        }
+        self.conclude(answering, (session, id), (report, lent), progress, turn)
     }
 
     fn resume(&self, answering: Answering<'_>, job: Job, resume: &Resume<'_>) -> Outcome {
@@ -363,10 +355,9 @@ impl Server {
                     state.hub.register_resumed(key, session, id, control);
                     state.crew.runs(worker, control, budget);
                 };
-                let (mut report, progress) =
+                let (report, progress) =
                     self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
-                self.share(&mut report, answering, lent);
-                self.conclude(answering, (session, id), report, progress, Turn::Resumed(key))
+                self.conclude(answering, (session, id), (report, lent), progress, Turn::Resumed(key))
             }
         }
     }
@@ -382,7 +373,7 @@ impl Server {
         &self,
         answering: Answering<'_>,
         (session, id): (SessionId, RequestId),
-        mut report: Report,
+        (mut report, mut lent): (Report, Lent),
         progress: Progress,
         turn: Turn<'_>,
     ) -> Outcome {
@@ -427,7 +418,11 @@ impl Server {
                 instance
             }
         };
-        self.reply_with(answering, id, &report);
+        // only when the answer is this worker's: a request that was given up is answered, and the place is the client's again
+        if self.finish(answering, id) {
+            report.share(&mut lent);
+            answering.connection.append(|out, max| report.encode(id, max, out));
+        }
         Outcome::Answered(instance)
     }
 
@@ -441,14 +436,17 @@ impl Server {
     ) {
         self.runtime.observer.record_error(error.code);
         if matches!(kind, Kind::Execute | Kind::Resume) {
-            self.reply_with(answering, id, &Totals::queued(queued).failure(error));
+            if self.finish(answering, id) {
+                let report = Totals::queued(queued).failure(error);
+                answering.connection.append(|out, max| report.encode(id, max, out));
+            }
         } else {
             self.reply(answering, id, &SidecarMessage::Error(error));
         }
     }
 
     /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
-    fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
+    pub(super) fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
         let Some(mut state) = self.books(worker) else { return false };
         state.hub.finish(connection.session, id);
         state.crew.answers(worker);
@@ -458,12 +456,6 @@ impl Server {
     pub(super) fn reply(&self, answering: Answering<'_>, id: RequestId, message: &SidecarMessage<'_>) {
         if self.finish(answering, id) {
             answering.connection.send(id, message);
-        }
-    }
-
-    fn reply_with(&self, answering: Answering<'_>, id: RequestId, report: &Report) {
-        if self.finish(answering, id) {
-            answering.connection.append(|out, max| report.encode(id, max, out));
         }
     }
 }

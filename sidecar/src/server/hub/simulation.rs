@@ -10,7 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use nexus_protocol::message::{Code, Execute};
-use nexus_protocol::{ClientMessage, FrameDecoder};
+use nexus_protocol::{ClientMessage, FrameDecoder, Shared};
 
 use super::*;
 use crate::engine::context::NewCall;
@@ -148,8 +148,12 @@ impl World {
             .map(|number| {
                 let mut id = [0; 16];
                 id[..8].copy_from_slice(&self.rng.next().to_le_bytes());
-                let call =
-                    NewCall { extension: "a".into(), method: "b".into(), args: vec![0x90], number: number as u32 };
+                let call = NewCall {
+                    extension: "a".into(),
+                    method: "b".into(),
+                    args: Shared::new(vec![0x90]),
+                    number: number as u32,
+                };
                 Outstanding { id: SuspensionId(id), call }
             })
             .collect();
