@@ -8,12 +8,13 @@
 //! It keeps as many instances as may run; while executions are suspended, as many more as were lately out at once, since the
 //! next ones will suspend as well and making an instance costs more than most handlers. `trim` lets these go in time.
 //! How many may be active at once is decided where executions are queued. An instance that is dropped instead of given back
-//! must be reported with `forget`.
+//! counts as terminated.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::engine::lease::Ledger;
 use crate::engine::{Engine, EngineError, Instance};
 
 /// A peak that is over loses this part of itself at each trim.
@@ -33,9 +34,7 @@ pub struct Pool {
     available: Mutex<Vec<Instance>>,
     max_running: usize,
     /// Leased and not given back.
-    out: AtomicUsize,
-    /// Highest `out` of late.
-    peak: AtomicUsize,
+    ledger: Arc<Ledger>,
     created: AtomicU64,
     reused: AtomicU64,
     terminated: AtomicU64,
@@ -48,8 +47,7 @@ impl Pool {
             engine,
             available: Mutex::new(Vec::with_capacity(max)),
             max_running: max,
-            out: AtomicUsize::new(0),
-            peak: AtomicUsize::new(0),
+            ledger: Arc::default(),
             created: AtomicU64::new(0),
             reused: AtomicU64::new(0),
             terminated: AtomicU64::new(0),
@@ -73,42 +71,40 @@ impl Pool {
     /// A pristine instance: the one that was used last, or a new one.
     pub fn lease(&self) -> Result<Instance, EngineError> {
         let pooled = self.lock().pop();
-        let instance = match pooled {
+        let mut instance = match pooled {
             Some(instance) => {
                 self.reused.fetch_add(u64::from(instance.uses > 0), Ordering::Relaxed);
                 instance
             }
             None => self.create()?,
         };
-        let out = self.out.fetch_add(1, Ordering::Relaxed) + 1;
-        self.peak.fetch_max(out, Ordering::Relaxed);
+        instance.lease = self.ledger.lease();
         Ok(instance)
     }
 
-    /// Leased instances that were dropped and will not come back.
-    pub fn forget(&self, instances: usize) {
-        self.out.fetch_sub(instances, Ordering::Relaxed);
-        self.terminated.fetch_add(instances as u64, Ordering::Relaxed);
+    /// Leased and not given back.
+    pub fn out(&self) -> usize {
+        self.ledger.out()
     }
 
     fn to_keep(&self) -> usize {
-        self.peak.load(Ordering::Relaxed).max(self.max_running)
+        self.ledger.peak().max(self.max_running)
     }
 
     /// Whether more is kept than may run, so that `trim` has to be called again.
     pub fn has_surplus(&self) -> bool {
-        self.peak.load(Ordering::Relaxed) > self.max_running
+        self.ledger.peak() > self.max_running
     }
 
     /// Lets go of what was kept for a peak that is over, a little at each call.
     pub fn trim(&self) {
-        let out = self.out.load(Ordering::Relaxed);
-        let peak = self.peak.load(Ordering::Relaxed);
+        let out = self.ledger.out();
+        let peak = self.ledger.peak();
         if peak <= self.max_running {
             return;
         }
         let lower = (peak - peak.div_ceil(PEAK_DECAY)).max(out);
-        self.peak.store(lower, Ordering::Relaxed);
+        self.ledger.lower_peak(lower);
         let surplus = {
             let mut available = self.lock();
             let keep = self.to_keep().saturating_sub(out).max(self.max_running).min(available.len());
@@ -119,7 +115,7 @@ impl Pool {
 
     /// Takes an instance back, through a reset. An unsound one is dropped. Returns the time that the reset took.
     pub fn give_back(&self, mut instance: Instance) -> Option<Duration> {
-        self.out.fetch_sub(1, Ordering::Relaxed);
+        instance.lease.end();
         let started = Instant::now();
         if instance.is_sound() {
             match instance.reset() {
@@ -143,7 +139,7 @@ impl Pool {
             available: self.lock().len() as u64,
             created: self.created.load(Ordering::Relaxed),
             reused: self.reused.load(Ordering::Relaxed),
-            terminated: self.terminated.load(Ordering::Relaxed),
+            terminated: self.terminated.load(Ordering::Relaxed) + self.ledger.lost(),
         }
     }
 }

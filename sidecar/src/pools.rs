@@ -68,11 +68,6 @@ impl Pools {
         self.home(instance.mode()).give_back(instance)
     }
 
-    /// As [`Pool::forget`], for one instance.
-    pub fn forget(&self, mode: SuspendMode) {
-        self.home(mode).forget(1);
-    }
-
     pub fn has_surplus(&self) -> bool {
         self.all().any(Pool::has_surplus)
     }

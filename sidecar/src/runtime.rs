@@ -269,19 +269,6 @@ impl Runtime {
         }
     }
 
-    /// Frees an instance that is not to be used again.
-    pub fn drop_instance(&self, instance: Option<crate::engine::Instance>) {
-        if let Some(instance) = instance {
-            self.pools.forget(instance.mode());
-        }
-    }
-
-    /// Frees executions that nobody will resume.
-    pub fn drop_executions(&self, executions: Vec<Box<Execution>>) {
-        executions.iter().filter(|e| !e.is_parked()).for_each(|e| self.pools.forget(e.mode()));
-        drop(executions);
-    }
-
     /// The instances, for those who look after them.
     pub fn pools(&self) -> &Pools {
         &self.pools

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::MAX_HOST_CALL_BYTES;
 use nexus_protocol::message::SuspendMode;
 use nexus_protocol::payload;
 use wasmedge_sdk::WasmValue;
@@ -14,7 +15,14 @@ use super::control::{Ended, RunControl, StopCause};
 use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
 use super::host::HostData;
 use super::image::ResetError;
+use super::lease::Lease;
 use super::park::{ParkError, Parked};
+
+/// What the guest may take to find memory for an input: microseconds, and a busy machine.
+const ALLOCATION_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes of bytecode that a byte of source makes at most, generously: `[,,,` and the like make about eight.
+const BYTECODE_PER_SOURCE: usize = 32;
 
 /// How a segment of an execution ended.
 #[derive(Debug)]
@@ -73,12 +81,33 @@ pub struct Instance {
     sound: bool,
     /// Whether this instance has run before: for statistics.
     pub uses: u64,
+    /// While it is out of its pool.
+    pub lease: Lease,
 }
 
 impl std::fmt::Debug for Instance {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Instance").field("sound", &self.sound).field("uses", &self.uses).finish_non_exhaustive()
     }
+}
+
+/// Bytecode of which no source makes more: what is copied when a damaged guest says that it has made much.
+fn most_bytecode(source: &str) -> usize {
+    source.len().saturating_mul(BYTECODE_PER_SOURCE).max(MAX_HOST_CALL_BYTES as usize)
+}
+
+/// How the guest was left.
+enum Called {
+    /// By itself, perhaps because the interrupt word told it to.
+    Returned(Result<i32, Trap>, Option<StopCause>),
+    Killed(StopCause),
+}
+
+/// An input that could not be put into the guest.
+#[derive(Debug)]
+enum NotPlaced {
+    Stopped(StopCause),
+    Broken(String),
 }
 
 enum CallEnd {
@@ -93,7 +122,7 @@ impl Instance {
         let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET);
         engine.watchdog.watch(&control);
         wasm.data_mut().link = Some((memory, control.clone()));
-        Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0 }
+        Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0, lease: Lease::default() }
     }
 
     /// How extension calls suspend here.
@@ -131,16 +160,24 @@ impl Instance {
         let mut text = Vec::with_capacity(source.len() + 1);
         text.extend_from_slice(source.as_bytes());
         text.push(0);
-        let at = match self.place(&text) {
+        let at = match self.place(&text, deadline) {
             Ok(at) => at,
-            Err(e) => return Compiled::Broken(e),
+            Err(NotPlaced::Stopped(cause)) => return Compiled::Stopped(cause),
+            Err(NotPlaced::Broken(e)) => return Compiled::Broken(e),
         };
         let args = [WasmValue::from_i32(at as i32), WasmValue::from_i32(source.len() as i32)];
         match self.call(export::COMPILE, &args, deadline) {
-            CallEnd::Returned(Status::Done, shared) => match self.output(&shared) {
-                Ok(bytecode) => Compiled::Bytecode(bytecode),
-                Err(e) => self.broken(e.to_string(), Compiled::Broken),
-            },
+            CallEnd::Returned(Status::Done, shared) => {
+                let (count, most) = (shared.out_len as usize, most_bytecode(source));
+                if count > most {
+                    let why = format!("it made {count} bytes of bytecode, more than the {most} that are possible");
+                    return self.broken(why, Compiled::Broken);
+                }
+                match self.output(&shared) {
+                    Ok(bytecode) => Compiled::Bytecode(bytecode),
+                    Err(e) => self.broken(e.to_string(), Compiled::Broken),
+                }
+            }
             CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.description(&shared)),
             CallEnd::Returned(status, _) => self.broken(format!("compiling ended with {status:?}"), Compiled::Broken),
             CallEnd::Stopped(cause, _) => Compiled::Stopped(cause),
@@ -153,9 +190,9 @@ impl Instance {
         debug_assert_eq!(self.inbox_used, 0);
         self.uses += 1;
         context.begin_segment();
-        let placed = self.place(bytecode).and_then(|code| {
-            let args = self.place(&context.args)?;
-            Ok((code, args, self.place(&context.scope)?))
+        let placed = self.place(bytecode, deadline).and_then(|code| {
+            let args = self.place(&context.args, deadline)?;
+            Ok((code, args, self.place(&context.scope, deadline)?))
         });
         let (code, args, scope) = match placed {
             Ok(addresses) => addresses,
@@ -188,7 +225,7 @@ impl Instance {
             Err(bytes) => (0, bytes),
         };
         self.inbox_used = self.inbox_of_run;
-        let at = match self.place(bytes) {
+        let at = match self.place(bytes, deadline) {
             Ok(at) => at,
             Err(e) => return self.no_segment(e),
         };
@@ -280,11 +317,13 @@ impl Instance {
     // ---- how ----
 
     /// Puts bytes where the guest can read them: into the inbox while they fit, else into memory that the guest allocates.
-    fn place(&mut self, bytes: &[u8]) -> Result<u32, String> {
+    fn place(&mut self, bytes: &[u8], deadline: Option<Instant>) -> Result<u32, NotPlaced> {
         if bytes.is_empty() {
             return Ok(0);
         }
-        let len = u32::try_from(bytes.len()).map_err(|_| "an input is larger than the guest's memory".to_owned())?;
+        let Ok(len) = u32::try_from(bytes.len()) else {
+            return Err(NotPlaced::Broken("an input is larger than the guest's memory".into()));
+        };
         let rounded = len.checked_next_multiple_of(16).unwrap_or(u32::MAX);
         let left = self.engine.inbox_capacity - self.inbox_used;
         let at = if rounded <= left {
@@ -292,14 +331,34 @@ impl Instance {
             self.inbox_used += rounded;
             at
         } else {
-            match self.wasm.call(export::ALLOC, &[WasmValue::from_i32(len as i32)]) {
-                Ok(0) => return Err("an input does not fit into the guest's memory".to_owned()),
-                Ok(at) => at as u32,
-                Err(Trap(e)) => return Err(self.broken(e, |e| e)),
+            match self.allocate(len, deadline)? {
+                0 => return Err(NotPlaced::Broken("an input does not fit into the guest's memory".into())),
+                at => at,
             }
         };
-        self.memory().write(at, bytes).map_err(|e| self.broken(e.to_string(), |e| e))?;
+        self.memory().write(at, bytes).map_err(|e| self.broken(e.to_string(), NotPlaced::Broken))?;
         Ok(at)
+    }
+
+    /// Memory that the guest gives. It is asked like for a run: one that is damaged may never answer, and then a request
+    /// without a deadline gets one for this.
+    fn allocate(&mut self, len: u32, deadline: Option<Instant>) -> Result<u32, NotPlaced> {
+        let own = Instant::now() + ALLOCATION_TIME;
+        let until = deadline.map_or(own, |deadline| deadline.min(own));
+        let stopped = |cause| match cause {
+            StopCause::Deadline if deadline != Some(until) => {
+                NotPlaced::Broken("the guest did not say where an input can go".into())
+            }
+            cause => NotPlaced::Stopped(cause),
+        };
+        match self.call_until(export::ALLOC, &[WasmValue::from_i32(len as i32)], Some(until)) {
+            Called::Killed(cause) | Called::Returned(_, Some(cause)) => {
+                self.sound = false;
+                Err(stopped(cause))
+            }
+            Called::Returned(Ok(at), None) => Ok(at as u32),
+            Called::Returned(Err(Trap(e)), None) => Err(self.broken(e, NotPlaced::Broken)),
+        }
     }
 
     fn broken<T>(&mut self, why: String, wrap: impl FnOnce(String) -> T) -> T {
@@ -307,10 +366,13 @@ impl Instance {
         wrap(why)
     }
 
-    fn no_segment(&mut self, why: String) -> Segment {
+    fn no_segment(&mut self, why: NotPlaced) -> Segment {
         self.sound = false;
         Segment {
-            end: SegmentEnd::Broken(why),
+            end: match why {
+                NotPlaced::Stopped(cause) => SegmentEnd::Stopped(cause, Vec::new()),
+                NotPlaced::Broken(why) => SegmentEnd::Broken(why),
+            },
             ran: Duration::ZERO,
             cpu: Duration::ZERO,
             memory_used: 0,
@@ -319,19 +381,29 @@ impl Instance {
         }
     }
 
-    fn call(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> CallEnd {
+    /// Enters the guest, with the watchdog looking on.
+    fn call_until(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> Called {
         self.control.begin(deadline);
         self.engine.watchdog.notify();
         let returned = self.wasm.call(name, args);
-        let ended = self.control.end();
-        if let Ended::Killed(cause) = ended {
-            self.sound = false;
-            // so that WasmEdge frees the memory in the state in which it made it
-            if let Err(e) = self.memory().restore_access() {
-                log::error!("cannot give back access to the memory of a killed instance: {e}");
+        match self.control.end() {
+            Ended::Intact(cause) => Called::Returned(returned, cause),
+            Ended::Killed(cause) => {
+                self.sound = false;
+                // so that WasmEdge frees the memory in the state in which it made it
+                if let Err(e) = self.memory().restore_access() {
+                    log::error!("cannot give back access to the memory of a killed instance: {e}");
+                }
+                Called::Killed(cause)
             }
-            return CallEnd::Stopped(cause, None);
         }
+    }
+
+    fn call(&mut self, name: &str, args: &[WasmValue], deadline: Option<Instant>) -> CallEnd {
+        let (returned, stopped) = match self.call_until(name, args, deadline) {
+            Called::Returned(returned, stopped) => (returned, stopped),
+            Called::Killed(cause) => return CallEnd::Stopped(cause, None),
+        };
         let mut block = [0; abi::SHARED_BYTES];
         let shared = self.memory().read(self.engine.shared_at, &mut block).map(|()| Shared::from_bytes(&block));
         let (status, shared) = match (returned, shared) {
@@ -342,8 +414,8 @@ impl Instance {
         if shared.out_of_memory != 0 {
             self.sound = false;
         }
-        match (ended, Status::from_i32(status)) {
-            (Ended::Intact(Some(cause)), Some(status)) => {
+        match (stopped, Status::from_i32(status)) {
+            (Some(cause), Some(status)) => {
                 self.sound = false;
                 if cause == StopCause::Deadline && status == Status::Done {
                     return CallEnd::Returned(status, shared);
@@ -421,10 +493,10 @@ impl Instance {
         self.output(shared).unwrap_or_default()
     }
 
-    /// What the guest left, held against the limit of a result before it is copied.
+    /// What the guest left, held against the limit of a result before it is copied: the effects count as well.
     fn result_bytes(&mut self, shared: &Shared) -> Result<Vec<u8>, SegmentEnd> {
-        let limit = self.context_mut().map_or(0, |c| c.limits.result_bytes);
-        let count = u64::from(shared.out_len);
+        let (limit, effects) = self.context_mut().map_or((0, 0), |c| (c.limits.result_bytes, c.effect_bytes()));
+        let count = effects + u64::from(shared.out_len);
         if count > limit {
             return Err(SegmentEnd::Limit(Breach { resource: "maxResultBytes", limit, count }, Vec::new()));
         }

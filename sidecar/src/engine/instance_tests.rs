@@ -291,3 +291,65 @@ fn no_string_becomes_code() {
         }
     });
 }
+
+/// Every word of what the guest's allocator works with is the address of such words: its lists have no end.
+fn damage_allocator(instance: &mut Instance) {
+    const WORD: u32 = 8 << 20;
+    let words: Vec<u8> = std::iter::repeat_n(WORD.to_le_bytes(), 5 << 20).flatten().collect();
+    instance.scribble(abi::SHADOW_STACK_BYTES, &words);
+}
+
+#[test]
+fn a_damaged_guest_cannot_search_for_memory_for_ever() {
+    on_engine_thread(|i| {
+        let answer = rmp_serde::to_vec(&"x".repeat(100_000)).unwrap();
+        for timeout in [None, Some(Duration::from_millis(100))] {
+            let end = run_with(i, "return await $ext.a.b()", context(json!({}), &["ext:*"]), SECOND);
+            assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
+            damage_allocator(i);
+            let end = i.resume(0, Ok(&answer), timeout.map(|timeout| Instant::now() + timeout)).end;
+            match timeout {
+                None => assert!(matches!(&end, SegmentEnd::Broken(why) if why.contains("did not say")), "{end:?}"),
+                Some(_) => assert!(matches!(end, SegmentEnd::Stopped(StopCause::Deadline, _)), "{end:?}"),
+            }
+            assert!(!i.is_sound());
+            *i = engine().instantiate().unwrap();
+        }
+    });
+}
+
+#[test]
+fn who_is_cancelled_while_an_input_finds_its_place_is_cancelled() {
+    on_engine_thread(|i| {
+        let end = run_with(i, "return await $ext.a.b()", context(json!({}), &["ext:*"]), SECOND);
+        assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
+        damage_allocator(i);
+        let control = i.control().clone();
+        control.arm();
+        let stop = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(50));
+            control.stop(StopCause::Cancelled);
+        });
+        let answer = rmp_serde::to_vec(&"x".repeat(100_000)).unwrap();
+        let end = i.resume(0, Ok(&answer), None).end;
+        assert!(matches!(end, SegmentEnd::Stopped(StopCause::Cancelled, _)), "{end:?}");
+        stop.join().unwrap();
+    });
+}
+
+#[test]
+fn an_instance_that_is_lost_is_not_out_any_more() {
+    on_engine_thread(|_| {
+        let pool = crate::pool::Pool::new(engine(), 0, 1).unwrap();
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let (_first, _second) = (pool.lease().unwrap(), pool.lease().unwrap());
+            panic!("with two of them");
+        }));
+        assert!(panicked.is_err() && pool.has_surplus());
+        assert_eq!((pool.out(), pool.counts().terminated), (0, 2));
+        let next = pool.lease().unwrap();
+        assert_eq!(pool.out(), 1);
+        pool.give_back(next);
+        assert_eq!((pool.out(), pool.counts().terminated, pool.counts().available), (0, 2, 1));
+    });
+}

@@ -25,6 +25,7 @@ mod instance_tests;
 #[cfg(test)]
 mod isolation_tests;
 mod keeper;
+pub mod lease;
 mod load;
 pub mod park;
 #[cfg(test)]

@@ -361,7 +361,7 @@ impl Server {
             state.connections.remove(&session);
             state.hub.close_session(session)
         };
-        self.runtime.drop_executions(freed);
+        drop(freed);
         self.states.close(session.0);
         self.arenas.close(session.0);
         if self.mode == Mode::Child {

@@ -33,7 +33,7 @@ impl Server {
     pub(super) fn keep_house(&self) {
         loop {
             let Chores { ended, tidy } = std::mem::take(&mut self.lock().chores);
-            self.runtime.drop_executions(ended);
+            drop(ended);
             if tidy {
                 self.arenas.expire(Instant::now());
                 self.runtime.pools().trim();
@@ -61,7 +61,7 @@ impl Server {
                     state.hub.stay_live(key, execution, Instant::now())
                 };
                 self.wake_worker();
-                self.runtime.drop_executions(ended.into_iter().collect());
+                drop(ended);
                 return false;
             }
         };
@@ -77,7 +77,7 @@ impl Server {
                 };
                 let ended = self.lock().hub.stay_live(key, execution, Instant::now());
                 self.wake_worker();
-                self.runtime.drop_executions(ended.into_iter().collect());
+                drop(ended);
                 return false;
             }
         }
