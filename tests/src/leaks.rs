@@ -37,6 +37,41 @@ pub fn settled_counts(pid: u32) -> (usize, usize) {
     last
 }
 
+/// What a thread's stack has taken, at its deepest so far, and what it may take.
+#[derive(Clone, Debug)]
+pub struct StackUse {
+    pub thread: String,
+    pub used_bytes: u64,
+    pub size_bytes: u64,
+}
+
+/// Of every thread that waits at this moment. A stack's pages stay with it, so those that are there were needed once.
+/// Source: proc(5), `task/TID/syscall`: its last two words are the stack pointer and the program counter.
+pub fn stack_uses(pid: u32) -> Vec<StackUse> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("a process of ours");
+    let mut mappings: Vec<(u64, u64, u64)> = Vec::new();
+    for line in maps.lines() {
+        let range = line.split(' ').next().and_then(|range| range.split_once('-'));
+        let hex = |text: &str| u64::from_str_radix(text, 16).ok();
+        if let Some((from, to)) = range.and_then(|(from, to)| Some((hex(from)?, hex(to)?))) {
+            mappings.push((from, to, 0));
+        } else if let (Some(kib), Some(last)) = (line.strip_prefix("Rss:"), mappings.last_mut()) {
+            last.2 = kib.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10;
+        }
+    }
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
+    let uses = threads.filter_map(|thread| {
+        let thread = thread.ok()?.path();
+        let call = fs::read_to_string(thread.join("syscall")).ok()?;
+        let pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+        let pointer = u64::from_str_radix(pointer, 16).ok()?;
+        let (from, to, used_bytes) = *mappings.iter().find(|(from, to, _)| (*from..*to).contains(&pointer))?;
+        let name = fs::read_to_string(thread.join("comm")).ok()?;
+        Some(StackUse { thread: name.trim().to_owned(), used_bytes, size_bytes: to - from })
+    });
+    uses.collect()
+}
+
 /// Proportional set size: memory of the process, shared pages divided among those who share them.
 pub fn pss_bytes(pid: u32) -> u64 {
     field_kib(pid, "smaps_rollup", "Pss:") << 10

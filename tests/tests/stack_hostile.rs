@@ -1,11 +1,11 @@
 //! Stack style under attack: what a handler can do while its stack is deep or saved, and who asks for which style.
 
-use std::fs;
-use std::path::Path;
 use std::time::Duration;
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::{Status, SuspendMode};
+use nexus_tests::corpus::{Hostile, LONG_TIMEOUT_MS, corpus};
+use nexus_tests::leaks::stack_uses;
 use nexus_tests::run::{calling, listening, suspended};
 use nexus_tests::{Client, Options, Run, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -106,23 +106,45 @@ fn a_full_stack_of_the_default_size_is_suspended_and_a_larger_one_is_or_is_refus
 }
 
 #[test]
-fn native_stack_suffices_for_every_hostile_recursion_in_stack_style() {
-    let (_w, mut sidecar, mut client) = one_instance(Options::new().flag("timeout-ms", 5_000));
-    let mut count = 0;
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers/hostile");
-    for entry in fs::read_dir(dir).unwrap() {
-        let path = entry.unwrap().path();
-        let source = fs::read_to_string(&path).unwrap();
-        if !source.lines().any(|line| line.starts_with("// expect:") && line.contains("RangeError")) {
-            continue;
+fn no_recursion_takes_more_than_half_of_its_threads_stack() {
+    let recursions: Vec<Hostile> = corpus().into_iter().filter(|hostile| hostile.row == "H4").collect();
+    assert!(recursions.len() >= 40, "{}", recursions.len());
+    let mut wrong = Vec::new();
+    for stack in [64u64 << 10, 1 << 20, 2 << 20] {
+        // as `thread_stack_bytes` of the engine has it
+        let size = (16 << 20) + 48 * stack;
+        for mode in [SuspendMode::Await, SuspendMode::Stack] {
+            let _w = Watchdog::seconds(300);
+            // a process for each: what a stack has taken stays with it
+            let options = Options::new().flag("max-instances", 1).flag("timeout-ms", LONG_TIMEOUT_MS);
+            let mut sidecar = options.flag("stack-size-bytes", stack).listen();
+            let mut client = sidecar.connect();
+            works_in_both_styles(&mut client);
+            let mut most = (0, String::new());
+            for hostile in &recursions {
+                drop(hostile.attack_in(&mut client, mode));
+                assert!(sidecar.is_running(), "{stack}, {mode:?}: {}", hostile.name);
+                let uses = stack_uses(sidecar.pid());
+                let workers: Vec<_> = uses.iter().filter(|stack| stack.thread.starts_with("worker")).collect();
+                assert!(!workers.is_empty(), "{uses:?}");
+                for worker in workers {
+                    // the kernel may tell of it together with what lies above it
+                    assert!(worker.size_bytes >= size, "not the whole of a stack: {worker:?}");
+                    if worker.used_bytes > most.0 {
+                        most = (worker.used_bytes, hostile.name.clone());
+                    }
+                }
+            }
+            works_in_both_styles(&mut client);
+            let (used, by) = most;
+            let percent = 100 * used / size;
+            println!("{} KiB, {mode:?}: {} of {} KiB, {percent} %, by {by}", stack >> 10, used >> 10, size >> 10);
+            if percent > 50 {
+                wrong.push(format!("{} KiB, {mode:?}: {percent} % by {by}", stack >> 10));
+            }
         }
-        count += 1;
-        println!("{}", path.display());
-        client.run(calling(&source).suspend_mode(SuspendMode::Stack));
-        assert!(sidecar.is_running(), "{}", path.display());
     }
-    assert!(count >= 5, "{count}");
-    works_in_both_styles(&mut client);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
