@@ -133,25 +133,39 @@ static void nx_mend_surrogates(uint8_t *s, uint32_t len)
     }
 }
 
+/* The characters of a string of ASCII that lies in one piece, which are its UTF-8 as they stand; else NULL. */
+static const uint8_t *nx_ascii(JSValueConst v, uint32_t *len)
+{
+    JSString *p;
+    const uint8_t *latin1;
+    uint32_t i, n;
+    uint8_t high = 0;
+
+    if (JS_VALUE_GET_TAG(v) != JS_TAG_STRING)
+        return NULL;
+    p = JS_VALUE_GET_STRING(v);
+    if (p->is_wide_char)
+        return NULL;
+    latin1 = str8(p);
+    n = p->len;
+    for (i = 0; i < n; i++)
+        high |= latin1[i];
+    *len = n;
+    return high & 0x80 ? NULL : latin1;
+}
+
 static int nx_put_js_string(JSContext *ctx, NxBuf *b, JSValueConst v)
 {
+    const uint8_t *ascii;
+    uint32_t n;
     const char *s;
     size_t len;
     uint32_t start;
     int ret;
 
-    if (JS_VALUE_GET_TAG(v) == JS_TAG_STRING) {
-        JSString *p = JS_VALUE_GET_STRING(v);
-        if (!p->is_wide_char) {
-            const uint8_t *latin1 = str8(p);
-            uint32_t i, n = p->len;
-            uint8_t high = 0;
-            for (i = 0; i < n; i++)
-                high |= latin1[i];
-            if (!(high & 0x80))
-                return nx_put_str(ctx, b, (const char *)latin1, n);
-        }
-    }
+    ascii = nx_ascii(v, &n);
+    if (ascii)
+        return nx_put_str(ctx, b, (const char *)ascii, n);
     s = JS_ToCStringLen(ctx, &len, v);
     if (!s)
         return -1;

@@ -2,12 +2,17 @@
 
 static bool nx_same_string(JSContext *ctx, JSValueConst v, const uint8_t *p, uint32_t len)
 {
+    const uint8_t *ascii;
+    uint32_t ascii_len;
     const char *s;
     size_t n;
     bool same;
 
     if (!JS_IsString(v))
         return false;
+    ascii = nx_ascii(v, &ascii_len);
+    if (ascii)
+        return ascii_len == len && !memcmp(ascii, p, len);
     s = JS_ToCStringLen(ctx, &n, v);
     if (!s) {
         JS_FreeValue(ctx, JS_GetException(ctx));

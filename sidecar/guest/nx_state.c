@@ -73,7 +73,7 @@ static void nx_forget_last_key(JSContext *ctx)
 /* Gets a key's entry with its value fetched. quiet: on a denial return NULL without an exception. */
 static NxKey *nx_fetch_key(JSContext *ctx, JSAtom name, bool quiet)
 {
-    uint8_t small[512], *bytes = small;
+    uint8_t small[2048], *bytes = small; /* a larger value is asked for twice */
     uint32_t capacity = sizeof(small);
     NxKey *k;
     bool is_new, read_only;
@@ -367,18 +367,22 @@ static int nx_state_has_property(JSContext *ctx, JSValueConst obj, JSAtom atom)
 
 static int nx_state_get_own_property(JSContext *ctx, JSPropertyDescriptor *desc, JSValueConst obj, JSAtom atom)
 {
-    int found;
+    NxKey *k;
 
     (void)obj;
     if (nx_atom_is_symbol(ctx, atom))
         return 0;
-    found = nx_state_contains(ctx, atom);
-    if (found <= 0 || !desc)
-        return found;
+    if (!desc)
+        return nx_state_contains(ctx, atom);
+    k = nx_fetch_key(ctx, atom, false);
+    if (!k)
+        return -1;
+    if (JS_VALUE_GET_TAG(k->value) == JS_TAG_UNINITIALIZED)
+        return 0;
     desc->flags = JS_PROP_C_W_E;
     desc->getter = desc->setter = JS_UNDEFINED;
-    desc->value = nx_state_read(ctx, atom, false);
-    return JS_IsException(desc->value) ? -1 : 1;
+    desc->value = js_dup(k->view);
+    return 1;
 }
 
 static int nx_state_define_own_property(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst getter,
