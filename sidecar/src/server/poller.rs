@@ -27,6 +27,8 @@ const FIRST_SESSION: u64 = 16;
 const BATCH: usize = 64;
 /// Read from one connection before the others get their turn.
 const READ_TURN_BYTES: usize = 1 << 20;
+/// Taken of one connection before the others get their turn: a hundred kilobytes may be a thousand requests.
+const TURN_FRAMES: usize = 32;
 /// Time between two looks at connections that keep us waiting.
 const SWEEP: Duration = Duration::from_millis(250);
 /// While traffic is hot, look again this long before sleeping: waking a sleeping thread costs more than a small handler.
@@ -40,6 +42,8 @@ struct Peer {
     session: Session,
     /// What epoll is asked for.
     interest: EpollFlags,
+    /// Whole frames were left in the decoder when its turn was over.
+    has_left: bool,
     /// Since when hello, or the rest of a frame, is waited for.
     incomplete_since: Option<Instant>,
     /// With too much unread: how much, and since when it has not become less.
@@ -62,6 +66,8 @@ pub struct Poller {
     peers: HashMap<u64, Peer>,
     /// Those that keep us waiting: their deadlines are looked at.
     waited_for: HashSet<u64>,
+    /// Those that have their next turn without a word from epoll, as they have frames left.
+    left: Vec<u64>,
     last_sweep: Instant,
     next_session: u64,
     max_frame_bytes: usize,
@@ -85,6 +91,7 @@ impl Poller {
             wake,
             peers: HashMap::new(),
             waited_for: HashSet::new(),
+            left: Vec::new(),
             last_sweep: Instant::now(),
             next_session: FIRST_SESSION,
             max_frame_bytes,
@@ -121,6 +128,7 @@ impl Poller {
             decoder,
             session: Session::Handshaking,
             interest,
+            has_left: false,
             incomplete_since: Some(Instant::now()),
             unread: None,
         };
@@ -163,6 +171,9 @@ impl Poller {
                 self.close(session);
                 return false;
             }
+            if peer.has_left && interest.contains(EpollFlags::EPOLLIN) && !self.left.contains(&session.0) {
+                self.left.push(session.0);
+            }
         }
         true
     }
@@ -177,7 +188,8 @@ impl Poller {
     /// Waits for something to happen (`block`) or just looks, and appends what happened.
     pub fn poll(&mut self, block: bool, events: &mut Vec<Event>) {
         let mut ready = [EpollEvent::empty(); BATCH];
-        let n = self.wait(block, &mut ready);
+        let left = std::mem::take(&mut self.left);
+        let n = self.wait(block && left.is_empty(), &mut ready);
         for event in ready.iter().take(n) {
             match event.data() {
                 LISTENER => self.accept(events),
@@ -185,6 +197,13 @@ impl Poller {
                     drain(&self.wake);
                 }
                 token => self.serve(SessionId(token), event.events(), events),
+            }
+        }
+        for token in left {
+            // not one that epoll told of, which has had its turn, nor one that has to read its answers first
+            let is_read = |peer: &Peer| peer.has_left && peer.interest.contains(EpollFlags::EPOLLIN);
+            if !self.left.contains(&token) && self.peers.get(&token).is_some_and(is_read) {
+                self.serve(SessionId(token), EpollFlags::EPOLLIN, events);
             }
         }
         if n > 0 {
@@ -309,9 +328,14 @@ impl Poller {
             return;
         }
         let before = events.len();
-        if !peer.read(session, events) {
+        let turn = peer.turn(session, events);
+        peer.has_left = turn == Turn::Left;
+        if turn == Turn::Over {
             self.close(session);
             events.push(Event::Closed(session));
+        } else if peer.has_left {
+            peer.incomplete_since = None;
+            self.left.push(session.0);
         } else if peer.session == Session::Open && peer.decoder.is_at_boundary() {
             peer.incomplete_since = None;
         } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
@@ -322,11 +346,28 @@ impl Poller {
     }
 }
 
+/// How a turn ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// With nothing left, or with bytes in the socket that epoll tells of.
+    Done,
+    /// With whole frames left.
+    Left,
+    /// With the connection.
+    Over,
+}
+
 impl Peer {
-    /// Reads and takes frames apart. False: the connection is over.
-    fn read(&mut self, session: SessionId, events: &mut Vec<Event>) -> bool {
-        let mut total = 0;
-        while total < READ_TURN_BYTES {
+    /// Takes the frames that were left, then reads and takes more.
+    fn turn(&mut self, session: SessionId, events: &mut Vec<Event>) -> Turn {
+        let (mut frames, mut total) = (0, 0);
+        loop {
+            if let Some(end) = self.take_frames(&mut frames, events) {
+                return end;
+            }
+            if total >= READ_TURN_BYTES {
+                return Turn::Done;
+            }
             let spare = self.decoder.spare();
             let room = spare.len();
             let mut read = |room| self.connection.stream().read(spare.get_mut(..room).unwrap_or_default());
@@ -335,37 +376,36 @@ impl Peer {
                     if !self.decoder.is_at_boundary() {
                         log::debug!("session {} ended within a frame", session.0);
                     }
-                    return false;
+                    return Turn::Over;
                 }
                 Ok(n) => n,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return true,
-                Err(_) => return false,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Done,
+                Err(_) => return Turn::Over,
             };
             self.decoder.advance(got);
-            total += got;
-            if !self.take_frames(events) {
-                return true;
-            }
-            if got < room {
-                return true; // the socket was emptied; epoll tells of more
-            }
+            // a socket that was emptied need not be asked again; epoll tells of more
+            total = if got < room { READ_TURN_BYTES } else { total + got };
         }
-        true
     }
 
-    /// False: the framing is broken, and nothing more can be read.
-    fn take_frames(&mut self, events: &mut Vec<Event>) -> bool {
+    /// `taken`: frames of this turn. `None`: there is no whole frame any more.
+    fn take_frames(&mut self, taken: &mut usize, events: &mut Vec<Event>) -> Option<Turn> {
         loop {
+            if *taken == TURN_FRAMES {
+                return Some(Turn::Left);
+            }
             let action = match self.decoder.next_owned() {
                 Ok(Some(frame)) => self.session.on_frame(&self.connection, frame, Instant::now()),
-                Ok(None) => return true,
+                Ok(None) => return None,
                 Err(e) => framing_error(&e),
             };
+            *taken += 1;
             let closes = matches!(action, Action::Close(..));
             events.push(Event::Frame(self.connection.clone(), action));
             if closes {
-                return false;
+                // nothing more can be read; whoever handles the event ends the connection
+                return Some(Turn::Done);
             }
         }
     }
@@ -392,5 +432,74 @@ fn advice(error: &io::Error) -> &'static str {
         Some(libc::EMFILE) => "; this process may open no more files: raise LimitNOFILE= of its unit, or ulimit -n",
         Some(libc::ENFILE) => "; the machine may open no more files: see fs.file-max",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use nexus_protocol::message::{ClientHello, ClientMessage};
+    use nexus_protocol::version::{MAGIC, VersionRange};
+
+    use super::*;
+
+    const MAX_FRAME: usize = 1 << 20;
+
+    fn frames(pings: u32) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let VersionRange { min, max } = VersionRange::SUPPORTED;
+        let hello = ClientHello { magic: MAGIC, min, max, client: "a test" };
+        ClientMessage::Hello(hello).encode(RequestId::CONNECTION, MAX_FRAME, &mut bytes).unwrap();
+        for id in 1..=pings {
+            ClientMessage::Ping.encode(RequestId(id), MAX_FRAME, &mut bytes).unwrap();
+        }
+        bytes
+    }
+
+    /// Pings of one session among events.
+    fn pings_of(session: SessionId, events: &[Event]) -> usize {
+        let is_one = |event: &&Event| matches!(event, Event::Frame(c, Action::Pong(_)) if c.session == session);
+        events.iter().filter(is_one).count()
+    }
+
+    #[test]
+    fn a_thousand_small_requests_of_one_connection_hold_nobody_up() {
+        let (wake, _waker) = UnixStream::pair().unwrap();
+        let mut poller = Poller::new(MAX_FRAME, wake, false, Vec::new()).unwrap();
+        let mut connect = |pings| {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.write_all(&frames(pings)).unwrap();
+            (ours, poller.add(theirs).unwrap().session)
+        };
+        let (mut greedy, of_greed) = connect(1000);
+        let (mut modest, of_modesty) = connect(1);
+        let mut seen = (0, 0);
+        for turn in 1.. {
+            let mut events = Vec::new();
+            // it does not sleep while there is something left
+            poller.poll(true, &mut events);
+            let taken = (pings_of(of_greed, &events), pings_of(of_modesty, &events));
+            assert!(taken.0 <= TURN_FRAMES && events.len() <= 2 * TURN_FRAMES, "turn {turn}");
+            seen = (seen.0 + taken.0, seen.1 + taken.1);
+            // each turn of the one is a turn of the other
+            assert_eq!(seen.1, turn.min(20), "turn {turn}");
+            if seen == (1000, 20) {
+                break;
+            }
+            if turn < 20 {
+                let mut bytes = Vec::new();
+                ClientMessage::Ping.encode(RequestId(7), MAX_FRAME, &mut bytes).unwrap();
+                modest.write_all(&bytes).unwrap();
+            }
+        }
+        // the end of the stream comes behind all that was sent
+        greedy.write_all(&frames(40)[frames(0).len()..]).unwrap();
+        drop(greedy);
+        let mut events = Vec::new();
+        while !events.iter().any(|event| matches!(event, Event::Closed(session) if *session == of_greed)) {
+            poller.poll(true, &mut events);
+        }
+        assert_eq!(pings_of(of_greed, &events), 40);
     }
 }

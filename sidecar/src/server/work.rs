@@ -24,7 +24,7 @@ use crate::runtime::Register;
 use crate::segments::Lent;
 
 /// With jobs waiting, the poller is looked at this often.
-const POLL_INTERVAL: Duration = Duration::from_millis(1);
+const POLL_INTERVAL: Duration = Duration::from_micros(200);
 /// With jobs waiting, answers are held back this long, so that several leave in one write.
 const BATCH_TIME: Duration = Duration::from_micros(100);
 
