@@ -110,37 +110,6 @@ fn an_execution_goes_on_in_another_instance_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn ten_thousand_times_without_growth() {
-    on_engine_thread(|first| {
-        let mut second = engine().instantiate().unwrap();
-        let bytecode = compile(first, CALL);
-        let mut sizes = (usize::MAX, 0);
-        let mut before = 0;
-        for round in 0..10_000u32 {
-            let mut context = context(json!({}), &["ext:*"]);
-            context.args = vec![(round % 100) as u8];
-            assert!(matches!(first.run(&bytecode, context, None).end, SegmentEnd::Suspended));
-            let parked = first.park().unwrap();
-            first.reset().unwrap();
-            sizes = (sizes.0.min(parked.bytes()), sizes.1.max(parked.bytes()));
-            second.unpark(parked).unwrap();
-            assert_eq!(value(second.resume(0, Ok(&[(round % 100) as u8]), None).end), round % 100 + 1);
-            second.reset().unwrap();
-            if round == 1000 {
-                before = resident_bytes();
-            }
-        }
-        assert!(sizes.1 < 5000 && sizes.1 - sizes.0 < 500, "{sizes:?}");
-        assert!(resident_bytes() < before + (4 << 20), "{before}");
-    });
-}
-
-fn resident_bytes() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/statm").unwrap();
-    text.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
-}
-
-#[test]
 fn parking_can_be_undone_and_an_idle_instance_has_nothing_to_park() {
     on_engine_thread(|i| {
         assert!(matches!(i.park(), Err(ParkError::NothingSuspended)));

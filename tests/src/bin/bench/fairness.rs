@@ -45,10 +45,14 @@ fn measure(healthy: &mut Client, calls: usize) -> Sample {
 }
 
 fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
-    let ratio = |of: fn(&Sample) -> f64| json!((of(among) / of(alone) * 100.0).round() / 100.0);
     for (which, sample) in [("Alone", alone), ("", among)] {
         figures.insert(format!("{name}{which}"), json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() }));
     }
+    ratios(figures, name, alone, among);
+}
+
+fn ratios(figures: &mut Map<String, Value>, name: &str, below: &Sample, above: &Sample) {
+    let ratio = |of: fn(&Sample) -> f64| json!((of(above) / of(below) * 100.0).round() / 100.0);
     figures.insert(format!("{name}P50Ratio"), ratio(Sample::p50_us));
     figures.insert(format!("{name}P99Ratio"), ratio(Sample::p99_us));
 }
@@ -88,37 +92,50 @@ fn sessions(figures: &mut Map<String, Value>, calls: usize) {
     figures.insert("rssPerSessionBytes".into(), json!(grown));
 }
 
+/// Alone, beside a connection that keeps as much under way as it may, and beside one that keeps ten times of it: on few cores
+/// the second alone takes its share of them, so that the third is held against it as well.
 fn greed(figures: &mut Map<String, Value>, calls: usize) {
     let (sidecar, mut healthy) = start();
-    let (mut alone, mut among) = (Sample::default(), Sample::default());
-    let (mut refused, mut served) = (0, 0);
+    let (mut alone, mut beside_full, mut beside_greed) = (Sample::default(), Sample::default(), Sample::default());
+    let mut answers = Answers::default();
     for _ in 0..TURNS {
         settled_counts(sidecar.pid());
         alone.extend(&measure(&mut healthy, calls));
-        let done = AtomicBool::new(false);
-        let connected = sidecar.connect();
-        std::thread::scope(|scope| {
-            let flood = scope.spawn(|| flood(connected, &done));
-            std::thread::sleep(Duration::from_millis(50));
-            among.extend(&measure(&mut healthy, calls));
-            done.store(true, Ordering::Relaxed);
-            let (of_turn, served_of_turn) = flood.join().expect("a flood that ends");
-            refused += of_turn;
-            served += served_of_turn;
-        });
+        for (under_way, sample) in [(IN_FLIGHT, &mut beside_full), (IN_FLIGHT * GREED, &mut beside_greed)] {
+            let done = AtomicBool::new(false);
+            let connected = sidecar.connect();
+            let of_turn = std::thread::scope(|scope| {
+                let flood = scope.spawn(|| flood(connected, under_way, &done));
+                std::thread::sleep(Duration::from_millis(50));
+                sample.extend(&measure(&mut healthy, calls));
+                done.store(true, Ordering::Relaxed);
+                flood.join().expect("a flood that ends")
+            });
+            if under_way > IN_FLIGHT {
+                answers.refused += of_turn.refused;
+                answers.served += of_turn.served;
+            }
+        }
     }
-    compare(figures, "besideGreed", &alone, &among);
-    figures.insert("greedyRefused".into(), json!(refused));
-    figures.insert("greedyServed".into(), json!(served));
+    compare(figures, "besideFull", &alone, &beside_full);
+    compare(figures, "besideGreed", &alone, &beside_greed);
+    ratios(figures, "greedToFull", &beside_full, &beside_greed);
+    figures.insert("greedyRefused".into(), json!(answers.refused));
+    figures.insert("greedyServed".into(), json!(answers.served));
 }
 
-/// Keeps ten times as many requests under way as a connection may have, until it is told to end: how many were refused, and
-/// how many were not.
-fn flood(mut greedy: Client, done: &AtomicBool) -> (u64, u64) {
+#[derive(Default)]
+struct Answers {
+    refused: u64,
+    served: u64,
+}
+
+/// Keeps so many requests under way until it is told to end.
+fn flood(mut greedy: Client, most: usize, done: &AtomicBool) -> Answers {
     let run = Run::source("let n = 0; for (let i = 0; i < 2000; i++) n += i; return n");
-    let (mut refused, mut served, mut under_way) = (0, 0, 0);
+    let (mut answers, mut under_way) = (Answers::default(), 0);
     while under_way > 0 || !done.load(Ordering::Relaxed) {
-        while under_way < IN_FLIGHT * GREED && !done.load(Ordering::Relaxed) {
+        while under_way < most && !done.load(Ordering::Relaxed) {
             greedy.start(run.clone());
             under_way += 1;
         }
@@ -130,10 +147,10 @@ fn flood(mut greedy: Client, done: &AtomicBool) -> (u64, u64) {
         };
         under_way -= 1;
         match code {
-            None => served += 1,
-            Some(ErrorCode::Overloaded) => refused += 1,
+            None => answers.served += 1,
+            Some(ErrorCode::Overloaded) => answers.refused += 1,
             Some(other) => panic!("{other:?}"),
         }
     }
-    (refused, served)
+    answers
 }
