@@ -1,6 +1,7 @@
 //! What a process holds, counted from /proc.
 
 use std::fs;
+use std::path::Path;
 use std::time::Duration;
 
 /// Counts at one moment.
@@ -45,9 +46,11 @@ pub struct StackUse {
     pub size_bytes: u64,
 }
 
-/// Of every thread that waits at this moment. A stack's pages stay with it, so those that are there were needed once.
-/// Source: proc(5), `task/TID/syscall`: its last two words are the stack pointer and the program counter.
+/// Of every thread; for one that runs, as soon as it waits. A stack's pages stay with it, so those that are there were needed
+/// once. Source: proc(5), `task/TID/syscall`: its last two words are the stack pointer and the program counter.
 pub fn stack_uses(pid: u32) -> Vec<StackUse> {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
+    let stacks: Vec<_> = threads.filter_map(|thread| stack_pointer(&thread.ok()?.path())).collect();
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("a process of ours");
     let mut mappings: Vec<(u64, u64, u64)> = Vec::new();
     for line in maps.lines() {
@@ -59,17 +62,23 @@ pub fn stack_uses(pid: u32) -> Vec<StackUse> {
             last.2 = kib.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") << 10;
         }
     }
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
-    let uses = threads.filter_map(|thread| {
-        let thread = thread.ok()?.path();
-        let call = fs::read_to_string(thread.join("syscall")).ok()?;
-        let pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
-        let pointer = u64::from_str_radix(pointer, 16).ok()?;
+    let uses = stacks.into_iter().filter_map(|(thread, pointer)| {
         let (from, to, used_bytes) = *mappings.iter().find(|(from, to, _)| (*from..*to).contains(&pointer))?;
-        let name = fs::read_to_string(thread.join("comm")).ok()?;
-        Some(StackUse { thread: name.trim().to_owned(), used_bytes, size_bytes: to - from })
+        Some(StackUse { thread, used_bytes, size_bytes: to - from })
     });
     uses.collect()
+}
+
+/// A thread's name and where its stack is, once it waits. `None`: it has ended.
+fn stack_pointer(thread: &Path) -> Option<(String, u64)> {
+    let mut call = String::new();
+    crate::eventually("the thread waits", Duration::from_secs(10), || {
+        call = fs::read_to_string(thread.join("syscall")).unwrap_or_default();
+        call.trim() != "running"
+    });
+    let pointer = call.split_whitespace().rev().nth(1)?.strip_prefix("0x")?;
+    let name = fs::read_to_string(thread.join("comm")).ok()?;
+    Some((name.trim().to_owned(), u64::from_str_radix(pointer, 16).ok()?))
 }
 
 /// Proportional set size: memory of the process, shared pages divided among those who share them.
