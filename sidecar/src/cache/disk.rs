@@ -28,8 +28,9 @@ use crate::faults::{self, Point};
 const ENDING: &str = ".qjsc";
 /// No entry is larger, whatever the bound of the whole.
 const MAX_ENTRY_BYTES: u64 = 64 << 20;
-/// Handlers that wait to be written.
-const MAX_QUEUED: usize = 64;
+/// Handlers that wait to be written: what a client compiles in one go at its start, and not more than a sidecar that ends can
+/// still write in a fifth of a second.
+const MAX_QUEUED: usize = 1024;
 /// Their bytes. A handler that is still in the memory tier costs nothing more here.
 const MAX_QUEUED_BYTES: u64 = 32 << 20;
 /// For so long, or for so many entries, a sidecar that ends still looks through its directory: else one that is short-lived

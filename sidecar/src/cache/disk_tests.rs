@@ -280,6 +280,18 @@ fn an_entry_beyond_the_bound_is_not_written() {
 }
 
 #[test]
+fn what_a_client_compiles_in_one_go_is_all_written() {
+    let scratch = Scratch::new();
+    let tier = DiskTier::open(scratch.path(), ENGINE, 64 << 20).unwrap();
+    let names: Vec<String> = (0..1000).map(|n| format!("{n}")).collect();
+    for name in &names {
+        tier.write(&Arc::new(handler_of(name, 10)));
+    }
+    drop(tier);
+    assert!(names.iter().all(|name| path(&scratch, name).exists()));
+}
+
+#[test]
 fn a_queue_that_is_full_drops_and_does_not_wait() {
     let scratch = Scratch::new();
     let tier = open(&scratch);
