@@ -145,13 +145,12 @@ impl Crew {
         }
     }
 
-    /// The request is about to be answered; what the worker still does holds nobody up.
-    pub fn answers(&mut self, id: WorkerId) {
-        if let Some(worker) = self.get(id)
-            && let Worker::Working(work) = worker
-        {
-            *worker = Worker::Answering(work.session);
-        }
+    /// The request is about to be answered; what the worker still does holds nobody up. False: that was known.
+    pub fn answers(&mut self, id: WorkerId) -> bool {
+        let Some(worker) = self.get(id) else { return false };
+        let Worker::Working(work) = worker else { return false };
+        *worker = Worker::Answering(work.session);
+        true
     }
 
     /// The worker has nothing to do with its request any more. False: that was answered before.
@@ -257,7 +256,7 @@ mod tests {
         let worker = crew.hire();
         crew.begin(worker, work(session));
         assert!(!crew.is_answering(session) && crew.stuck(Instant::now() + Duration::from_secs(60)).is_some());
-        crew.answers(worker);
+        assert!(crew.answers(worker) && !crew.answers(worker), "once");
         assert!(crew.is_answering(session) && !crew.is_answering(SessionId(8)));
         assert!(crew.stuck(Instant::now() + Duration::from_secs(60)).is_none(), "nobody waits for it any more");
         assert!(!crew.end(worker), "its request was answered before");

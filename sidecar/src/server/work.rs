@@ -392,8 +392,7 @@ impl Server {
                 };
                 if kept.is_ok() {
                     // in the same breath: nobody may take the execution for one that this worker still has
-                    state.hub.finish(session, id);
-                    state.crew.answers(answering.worker);
+                    state.answers(answering.worker, session, id);
                 }
                 drop(state);
                 match kept {
@@ -448,14 +447,23 @@ impl Server {
     /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
     pub(super) fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
         let Some(mut state) = self.books(worker) else { return false };
-        state.hub.finish(connection.session, id);
-        state.crew.answers(worker);
+        state.answers(worker, connection.session, id);
         true
     }
 
     pub(super) fn reply(&self, answering: Answering<'_>, id: RequestId, message: &SidecarMessage<'_>) {
         if self.finish(answering, id) {
             answering.connection.send(id, message);
+        }
+    }
+}
+
+impl State {
+    /// A worker's request is about to be answered. Whoever says so first frees the id: from then on the client may use it for
+    /// another request, which a second word must not touch.
+    fn answers(&mut self, worker: WorkerId, session: SessionId, id: RequestId) {
+        if self.crew.answers(worker) {
+            self.hub.finish(session, id);
         }
     }
 }
