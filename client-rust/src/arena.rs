@@ -12,15 +12,13 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use nexus_protocol::message::Region;
+use nexus_protocol::message::{Region, arena_owner};
 use nexus_protocol::payload;
 use nix::fcntl::OFlag;
 
 use crate::slot::lock;
 
 const SHM: &str = "/dev/shm";
-const PREFIX: &str = "nexus-sidecar.";
-const ID_DIGITS: usize = 32;
 
 /// Payloads begin at multiples of this: pages are not shared by two of them.
 const ALIGN_BYTES: u64 = 4096;
@@ -41,7 +39,7 @@ impl Arena {
     /// Opens the file that the sidecar has made, if it is one that it may have made.
     pub(crate) fn open(name: &str, generation: u64, bytes: u64) -> io::Result<Arc<Self>> {
         let bad = |what| Err(io::Error::new(io::ErrorKind::InvalidData, what));
-        if !is_name(name) {
+        if arena_owner(name).is_none() {
             return bad("not a name of an arena");
         }
         let mut options = OpenOptions::new();
@@ -76,16 +74,6 @@ impl Arena {
         places.insert(offset, end);
         Some(offset)
     }
-}
-
-/// `nexus-sidecar.PID.` and 32 hex digits: nothing that leads out of the folder.
-fn is_name(name: &str) -> bool {
-    let Some((pid, id)) = name.strip_prefix(PREFIX).and_then(|rest| rest.split_once('.')) else { return false };
-    let is_hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    !pid.is_empty()
-        && pid.bytes().all(|digit| digit.is_ascii_digit())
-        && id.len() == ID_DIGITS
-        && id.bytes().all(is_hex)
 }
 
 /// The places of one request, its own until the answer has been read.
@@ -191,6 +179,7 @@ mod tests {
     #[test]
     fn only_names_of_arenas_are_opened() {
         let id = "0123456789abcdef0123456789abcdef";
+        let is_name = |name: &str| arena_owner(name).is_some();
         assert!(is_name(&format!("nexus-sidecar.17.{id}")));
         for name in ["", "nexus-sidecar.", "nexus-sidecar.1.x", "../../etc/passwd", "nexus-sidecar.1./../../etc/passwd"]
         {

@@ -352,12 +352,13 @@ mod tests {
     fn the_table_of_the_specification_has_the_same_codes_numbers_and_retryable() {
         let spec = include_str!("../SPEC.md");
         for code in ErrorCode::ALL {
-            let rows = spec.lines().map(|line| line.split('|').map(str::trim).collect::<Vec<_>>());
-            let named = |cells: &[&str]| cells.get(1)?.split(", ").position(|name| name == code.as_str());
-            let (row, position) = rows
-                .filter_map(|cells| named(&cells).map(|position| (cells, position)))
-                .next()
-                .unwrap_or_else(|| panic!("SPEC.md has no row for {code}"));
+            let named = |line: &'static str| {
+                let row: Vec<_> = line.split('|').map(str::trim).collect();
+                let position = row.get(1)?.split(", ").position(|name| name == code.as_str())?;
+                Some((row, position))
+            };
+            let (row, position) =
+                spec.lines().find_map(named).unwrap_or_else(|| panic!("SPEC.md has no row for {code}"));
             assert_eq!(row[2].split(", ").nth(position), Some(code.number().to_string().as_str()), "{row:?}");
             if *code != ErrorCode::InvalidHandler {
                 assert_eq!(row[3] == "yes", code.retryable(), "{row:?}");

@@ -22,7 +22,7 @@ pub use answer::{
     SidecarHello, Stats, Status, SuspendMode,
 };
 pub use operator::{ExecutionEntry, Executions, Kill};
-pub use region::{Arena, OpenArena, Region, Regions};
+pub use region::{ARENA_PREFIX, Arena, OpenArena, Region, Regions, arena_owner};
 pub use request::{CallFailure, CallLimits, Cancel, Check, ClientHello, Code, Execute, Precompile, Resolution, Resume};
 pub use resident::{
     CreateState, DisposeState, PatchState, Resident, SnapshotState, StateCreated, StateDisposed, StatePatched,

@@ -26,6 +26,11 @@ impl Shared {
         Self { range: 0..bytes.len(), whole: Arc::new(bytes) }
     }
 
+    /// To be put into something else: shared where that is worth it.
+    pub fn as_part(&self) -> Part<'_> {
+        if self.len() < SHARED_FROM_BYTES { Part::Copied(self) } else { Part::Shared(self.clone()) }
+    }
+
     /// A part of it. `None`: it has no such part.
     pub fn part(&self, part: Range<usize>) -> Option<Self> {
         let range = self.range.start.checked_add(part.start)?..self.range.start.checked_add(part.end)?;
@@ -71,6 +76,13 @@ impl<'a, const N: usize> From<&'a [u8; N]> for Part<'a> {
 impl From<Shared> for Part<'_> {
     fn from(bytes: Shared) -> Self {
         Self::Shared(bytes)
+    }
+}
+
+impl From<Vec<u8>> for Pieces {
+    /// In one place, not copied.
+    fn from(own: Vec<u8>) -> Self {
+        Self { own, ..Self::new() }
     }
 }
 

@@ -113,6 +113,19 @@ impl From<OpenArena> for OpenArenaFields {
     }
 }
 
+/// What the names of arenas begin with: `nexus-sidecar.PID.RANDOM`, a process and 32 hex digits.
+pub const ARENA_PREFIX: &str = "nexus-sidecar.";
+const ARENA_RANDOM_DIGITS: usize = 32;
+
+/// The process in the name of an arena. `None`: it is no such name. One that is leads out of no directory.
+pub fn arena_owner(name: &str) -> Option<i32> {
+    let (pid, random) = name.strip_prefix(ARENA_PREFIX)?.split_once('.')?;
+    let is_hex = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    let is_name = random.len() == ARENA_RANDOM_DIGITS && random.bytes().all(is_hex);
+    let is_number = pid.bytes().all(|digit| digit.is_ascii_digit());
+    pid.parse().ok().filter(|pid| is_name && is_number && *pid > 0)
+}
+
 /// The arena of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Arena<'a> {

@@ -7,8 +7,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
-use nexus_protocol::pieces::SHARED_FROM_BYTES;
-use nexus_protocol::{CapabilitySet, EffectList, Part, Shared, WireError};
+use nexus_protocol::{CapabilitySet, EffectList, Shared, WireError};
 
 use super::host::HOST_CALLS;
 use super::state::{StateView, Value};
@@ -232,14 +231,8 @@ impl Context {
     /// A large value is there once: the effect and what later reads find share it.
     pub fn record_set(&mut self, key: &str, value: Vec<u8>) -> Result<(), Breach> {
         self.count_mutation(key.len() + value.len())?;
-        let value = if value.len() < SHARED_FROM_BYTES {
-            self.effects.state_mutations.push_set(key, &value);
-            Value::Own(value.into_boxed_slice())
-        } else {
-            let value = Shared::new(value);
-            self.effects.state_mutations.push_set(key, value.clone());
-            Value::Shared(value)
-        };
+        let value = Value::new(value);
+        self.effects.state_mutations.push_set(key, value.as_part());
         self.state.set(key, value);
         Ok(())
     }
@@ -256,11 +249,7 @@ impl Context {
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(name.len() + payload.len())?;
         let now = self.now_ms();
-        if payload.len() < SHARED_FROM_BYTES {
-            self.effects.events.push_event(name, &payload, now);
-        } else {
-            self.effects.events.push_event(name, Shared::new(payload), now);
-        }
+        self.effects.events.push_event(name, Value::new(payload).as_part(), now);
         Ok(())
     }
 
@@ -268,11 +257,7 @@ impl Context {
         self.total_events += 1;
         self.limit("maxEvents", self.limits.events, self.total_events)?;
         self.count_effect(view.len() + command.len() + params.len())?;
-        let params = match params.len() < SHARED_FROM_BYTES {
-            true => Part::Copied(params),
-            false => Part::Shared(params.clone()),
-        };
-        self.effects.view_commands.push_view_command(view, command, params);
+        self.effects.view_commands.push_view_command(view, command, params.as_part());
         Ok(())
     }
 
@@ -334,6 +319,8 @@ fn wall_clock_ms() -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use nexus_protocol::pieces::SHARED_FROM_BYTES;
+
     use super::*;
 
     fn context() -> Context {

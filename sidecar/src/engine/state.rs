@@ -10,7 +10,8 @@ use std::ops::{Deref, Range};
 use std::sync::Arc;
 
 use nexus_protocol::payload::{self, PayloadError};
-use nexus_protocol::{Shared, WireError};
+use nexus_protocol::pieces::SHARED_FROM_BYTES;
+use nexus_protocol::{Part, Shared, WireError};
 
 use crate::resident::{Changes, ResidentState, Snapshot};
 
@@ -59,6 +60,21 @@ pub enum Value {
     Own(Box<[u8]>),
     /// A large one, which the effect to be delivered shares.
     Shared(Shared),
+}
+
+impl Value {
+    /// Shared where that is worth it.
+    pub fn new(bytes: Vec<u8>) -> Self {
+        if bytes.len() < SHARED_FROM_BYTES { Self::Own(bytes.into()) } else { Self::Shared(Shared::new(bytes)) }
+    }
+
+    /// To be put into an effect.
+    pub fn as_part(&self) -> Part<'_> {
+        match self {
+            Self::Own(bytes) => Part::Copied(bytes),
+            Self::Shared(bytes) => Part::Shared(bytes.clone()),
+        }
+    }
 }
 
 impl Deref for Value {

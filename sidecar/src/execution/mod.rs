@@ -262,7 +262,7 @@ impl Account {
         match outcome {
             Ok(Some(value)) => {
                 report.status = Status::Success;
-                report.value = Some(value.into());
+                report.value = Some(report::value_in_pieces(value));
             }
             Ok(None) => {
                 report.status = Status::Suspended;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
-use nexus_protocol::pieces::SHARED_FROM_BYTES;
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
 
 use super::{Outstanding, deadline_in};
@@ -96,56 +95,21 @@ impl Totals {
     }
 }
 
-/// The value, the calls and four lists of effects.
-const MAX_LARGE_FIELDS: usize = 6;
-static NOTHING: Pieces = Pieces::new();
-
 /// A handler's value: a large one is not copied into the answer.
-#[derive(Debug)]
-pub enum Value {
-    Small(Vec<u8>),
-    Large(Pieces),
-}
-
-impl From<Vec<u8>> for Value {
-    fn from(bytes: Vec<u8>) -> Self {
-        if bytes.len() < LARGE_FROM_BYTES {
-            return Self::Small(bytes);
-        }
-        let mut pieces = Pieces::new();
-        pieces.push(Shared::new(bytes).into());
-        Self::Large(pieces)
+pub(super) fn value_in_pieces(bytes: Vec<u8>) -> Pieces {
+    if bytes.len() < LARGE_FROM_BYTES {
+        return bytes.into();
     }
-}
-
-impl Value {
-    fn small(&self) -> Option<&[u8]> {
-        match self {
-            Self::Small(bytes) => Some(bytes),
-            Self::Large(_) => None,
-        }
-    }
-
-    fn large(&self) -> Option<&Pieces> {
-        match self {
-            Self::Small(_) => None,
-            Self::Large(pieces) => Some(pieces),
-        }
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::Small(bytes) => bytes.len(),
-            Self::Large(pieces) => pieces.len(),
-        }
-    }
+    let mut pieces = Pieces::new();
+    pieces.push(Shared::new(bytes).into());
+    pieces
 }
 
 /// Everything that a result message says, owned.
 #[derive(Debug)]
 pub struct Report {
     pub status: Status,
-    pub value: Option<Value>,
+    pub value: Option<Pieces>,
     pub effects: Effects,
     /// Of the resident state, with the mutations in it.
     pub state_version: Option<u64>,
@@ -192,11 +156,7 @@ impl Report {
 
     /// Puts what is large into shared memory, as far as the client has lent some.
     pub fn share(&mut self, lent: &mut Lent) {
-        let value = self.value.as_ref();
-        let region = value.and_then(|value| match value {
-            Value::Small(bytes) => lent.put(std::iter::once(&**bytes)),
-            Value::Large(pieces) => lent.put(pieces.iter()),
-        });
+        let region = self.value.as_ref().and_then(|pieces| lent.put(pieces.iter()));
         if region.is_some() {
             self.value = None;
             self.regions.value = region;
@@ -239,19 +199,17 @@ impl Report {
         if calls.is_some() {
             message.suspensions.clear();
         }
-        let value = self.value.as_ref().and_then(Value::large).map(|pieces| ("value", LargeField::Bin(pieces)));
-        let calls = calls.as_ref().map(|calls| ("suspensions", LargeField::Encoded(calls)));
-        let lists = self.effects.lists().into_iter().filter_map(|(name, list)| {
-            let in_pieces = list.pieces().filter(|pieces| pieces.as_slice().is_none())?;
-            Some((name, LargeField::Bin(in_pieces)))
+        let payloads = self.effects.lists().map(|(name, list)| (name, list.pieces()));
+        let payloads = [("value", self.value.as_ref())].into_iter().chain(payloads);
+        // what is in one place is in the message
+        let in_pieces = payloads.filter_map(|(name, payload)| {
+            let pieces = payload.filter(|pieces| pieces.as_slice().is_none())?;
+            Some((name, LargeField::Bin(pieces)))
         });
-        let mut large = [("", LargeField::Bin(&NOTHING)); MAX_LARGE_FIELDS];
-        let mut count = 0;
-        for (place, field) in large.iter_mut().zip(value.into_iter().chain(calls).chain(lists)) {
-            *place = field;
-            count += 1;
-        }
-        message.encode_with(id, large.get(..count).unwrap_or_default(), max, out)
+        let calls = calls.as_ref().map(|calls| ("suspensions", LargeField::Encoded(calls)));
+        // mostly none, and then nothing is allocated
+        let large: Vec<_> = in_pieces.chain(calls).collect();
+        message.encode_with(id, &large, max, out)
     }
 
     fn has_large_calls(&self) -> bool {
@@ -262,12 +220,12 @@ impl Report {
     fn payload_bytes(&self) -> u64 {
         let effects = self.effects.lists().map(|(_, list)| list.len_bytes());
         let calls = self.suspensions.iter().map(|s| s.call.args.len());
-        self.value.as_ref().map(Value::len).into_iter().chain(effects).chain(calls).map(|bytes| bytes as u64).sum()
+        self.value.as_ref().map(Pieces::len).into_iter().chain(effects).chain(calls).map(|bytes| bytes as u64).sum()
     }
 
     fn message<'a>(&'a self, ids: &'a [String]) -> SegmentResult<'a> {
         let mut message = SegmentResult::new(self.status, self.totals.seq);
-        message.value = self.value.as_ref().and_then(Value::small);
+        message.value = self.value.as_ref().and_then(Pieces::as_slice);
         message.state_mutations = self.effects.state_mutations.payload();
         message.state_version = self.state_version;
         message.regions = self.regions;
@@ -314,10 +272,7 @@ fn encoded_calls(calls: &[PendingCall<'_>], outstanding: &[Outstanding]) -> Piec
         }
         let _ = rmp::encode::write_str(out.own(), "args");
         let _ = rmp::encode::write_bin_len(out.own(), call.args.len() as u32);
-        out.push(match call.args.len() < SHARED_FROM_BYTES {
-            true => call.args.into(),
-            false => outstanding.call.args.clone().into(),
-        });
+        out.push(outstanding.call.args.as_part());
     }
     out
 }

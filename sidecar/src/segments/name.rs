@@ -8,14 +8,13 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
+use nexus_protocol::message::{ARENA_PREFIX, arena_owner};
 use nix::errno::Errno;
 use nix::sys::signal;
 use nix::unistd::Pid;
 
 use super::arena::directory;
 use crate::os;
-
-const PREFIX: &str = "nexus-sidecar.";
 
 /// A name. Dropping it removes the file.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ impl Name {
         let mut random = [0; 16];
         os::fill_random(&mut random)?;
         let random: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-        Ok(Self(format!("{PREFIX}{}.{random}", std::process::id())))
+        Ok(Self(format!("{ARENA_PREFIX}{}.{random}", std::process::id())))
     }
 
     pub fn as_str(&self) -> &str {
@@ -62,7 +61,7 @@ fn sweep_in(directory: &Path) -> usize {
     let ours = nix::unistd::geteuid().as_raw();
     let mut removed = 0;
     for entry in entries.flatten() {
-        let is_left = entry.file_name().to_str().and_then(owner).is_some_and(is_dead);
+        let is_left = entry.file_name().to_str().and_then(arena_owner).map(Pid::from_raw).is_some_and(is_dead);
         // of the link itself, if it is one: nothing of ours is
         let is_ours = || fs::symlink_metadata(entry.path()).is_ok_and(|m| m.is_file() && m.uid() == ours);
         if is_left && is_ours() && fs::remove_file(entry.path()).is_ok() {
@@ -70,14 +69,6 @@ fn sweep_in(directory: &Path) -> usize {
         }
     }
     removed
-}
-
-/// The process in a name, if it is a name of ours.
-fn owner(name: &str) -> Option<Pid> {
-    let (pid, random) = name.strip_prefix(PREFIX)?.split_once('.')?;
-    let is_hex = random.len() == 32 && random.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    let pid: i32 = pid.parse().ok().filter(|pid| is_hex && *pid > 0)?;
-    Some(Pid::from_raw(pid))
 }
 
 fn is_dead(pid: Pid) -> bool {
@@ -96,19 +87,19 @@ mod tests {
         let dead = child.id();
         child.wait().unwrap();
         let random = "0123456789abcdef0123456789abcdef";
-        let left = [format!("{PREFIX}{dead}.{random}"), format!("{PREFIX}{}.{random}", std::process::id())];
+        let left = [format!("{ARENA_PREFIX}{dead}.{random}"), format!("{ARENA_PREFIX}{}.{random}", std::process::id())];
         let kept = [
-            format!("{PREFIX}1.{random}"),
-            format!("{PREFIX}{dead}.{}", &random[1..]),
-            format!("{PREFIX}{dead}.{}", random.to_uppercase()),
-            format!("{PREFIX}-{dead}.{random}"),
-            format!("{PREFIX}x.{random}"),
+            format!("{ARENA_PREFIX}1.{random}"),
+            format!("{ARENA_PREFIX}{dead}.{}", &random[1..]),
+            format!("{ARENA_PREFIX}{dead}.{}", random.to_uppercase()),
+            format!("{ARENA_PREFIX}-{dead}.{random}"),
+            format!("{ARENA_PREFIX}x.{random}"),
             format!("other.{dead}.{random}"),
         ];
         for name in kept.iter().chain(&left) {
             fs::write(scratch.path().join(name), "").unwrap();
         }
-        let link = scratch.path().join(format!("{PREFIX}{dead}.{}", random.replace('0', "f")));
+        let link = scratch.path().join(format!("{ARENA_PREFIX}{dead}.{}", random.replace('0', "f")));
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(sweep_in(scratch.path()), 2);
         assert!(left.iter().all(|name| !scratch.path().join(name).exists()));
@@ -120,7 +111,7 @@ mod tests {
     #[test]
     fn a_name_goes_with_its_file() {
         let name = Name::new().unwrap();
-        assert_eq!(owner(name.as_str()), Some(Pid::this()));
+        assert_eq!(arena_owner(name.as_str()).map(Pid::from_raw), Some(Pid::this()));
         fs::write(name.path(), "").unwrap();
         let path = name.path();
         drop(name);
