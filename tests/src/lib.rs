@@ -58,7 +58,12 @@ pub fn eventually(what: &str, limit: Duration, mut f: impl FnMut() -> bool) {
     }
 }
 
+/// The number that an environment variable says.
+pub fn number(variable: &str, otherwise: u64) -> u64 {
+    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
+}
+
 /// How often a test repeats what chance may hide: `few` in the gate, or as often as `NEXUS_TRIALS` says.
 pub fn trials(few: usize) -> usize {
-    std::env::var("NEXUS_TRIALS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+    number("NEXUS_TRIALS", few as u64) as usize
 }

@@ -52,6 +52,19 @@ pub fn suspended(client: &mut Client, source: &str) -> Segment {
     client.run_suspended(calling(source))
 }
 
+/// Handlers of every kind, one after another: stopped in each way, compiled, suspended and resumed.
+pub fn every_kind(client: &mut Client) {
+    client.still_works();
+    client.run(Run::source("for (;;);").timeout_ms(30));
+    client.run(Run::source("return (3n ** 4000000n).toString()").timeout_ms(30));
+    client.run("const a = []; for (;;) a.push(new Array(1000).fill(1))");
+    client.run("function f() { f() } f()");
+    client.run("crypto.getRandomValues(new Uint8Array(9)); return new Date().toString()");
+    client.precompile("return 1 + 1").expect("it compiles");
+    let suspended = client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
+    assert_eq!(client.resume(&suspended.call().id, &Value::from(1)).value(), 1);
+}
+
 /// The error of a resume that nobody was waiting for.
 #[track_caller]
 pub fn suspension_error(segment: &Segment) -> WireError {

@@ -5,7 +5,7 @@
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
 use nexus_tests::values::{self, decode, encode, random, same, through_javascript};
-use nexus_tests::{Options, Rng, Run, Watchdog, golden};
+use nexus_tests::{Options, Rng, Run, Watchdog, golden, number};
 use rmpv::Value;
 
 const BATCHES: u64 = 60;
@@ -14,7 +14,7 @@ const PAYLOADS: u64 = 6000;
 const ALL: [&str; 4] = ["state:read:*", "state:write:*", "events:emit:*", "ext:*"];
 
 fn seed() -> u64 {
-    std::env::var("NEXUS_PROPERTY_SEED").map_or(0x5eed, |seed| seed.parse().expect("a number"))
+    number("NEXUS_PROPERTY_SEED", 0x5eed)
 }
 
 /// Where the first difference lies, in words.

@@ -6,7 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use nexus_protocol::message::Status;
-use nexus_tests::{Options, Rng, Run, Watchdog, javascript};
+use nexus_tests::{Options, Rng, Run, Watchdog, javascript, number};
 
 /// Reads a JSON array of function bodies, writes a JSON array of what they return.
 const NODE: &str = "
@@ -19,10 +19,6 @@ const NODE: &str = "
       }
       process.stdout.write(JSON.stringify(out));
     })()";
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
-}
 
 fn in_node(programs: &[String]) -> Vec<String> {
     let mut node = Command::new("node")

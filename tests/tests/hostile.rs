@@ -20,7 +20,7 @@ const BESIDE_THE_MEMORY: u64 = 16 << 20;
 const ORDERS: u64 = 3;
 
 fn seed() -> u64 {
-    std::env::var("NEXUS_HOSTILE_SEED").map_or(SEED, |seed| seed.parse().expect("a number"))
+    nexus_tests::number("NEXUS_HOSTILE_SEED", SEED)
 }
 
 /// Files of each style in one run of the tests; with `NEXUS_HOSTILE_ALL` it is all of them.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Status;
 use nexus_tests::run::STACK_STYLE;
-use nexus_tests::{Options, Rng, Run, Watchdog, isolation};
+use nexus_tests::{Options, Rng, Run, Watchdog, isolation, number};
 use serde_json::{Value, json};
 
 const ALL: [&str; 6] = ["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*", "crypto:random"];
@@ -19,7 +19,7 @@ const SEARCH_TIMEOUT_MS: u64 = 30_000;
 
 /// `NEXUS_ISOLATION_PAIRS` asks for more.
 fn pairs() -> usize {
-    std::env::var("NEXUS_ISOLATION_PAIRS").map_or(500, |pairs| pairs.parse().expect("a number"))
+    number("NEXUS_ISOLATION_PAIRS", 500) as usize
 }
 
 /// 32 random characters and 32 random bytes. Both begin with what the search looks for.

@@ -11,7 +11,7 @@ use nexus_protocol::{ClientMessage, RequestId};
 use nexus_tests::leaks::{names_in_shm, settled_counts};
 use nexus_tests::run::calling;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Answer, Client, LeakProbe, Options, Rng, Run, Sidecar, Watchdog, eventually, trials};
+use nexus_tests::{Answer, Client, LeakProbe, Options, Rng, Run, Sidecar, Watchdog, eventually, number, trials};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -25,7 +25,7 @@ const SPARE_MAPS: usize = 32;
 const MAX_SLOPE_BYTES: i64 = 64;
 
 fn cycles(few: usize) -> usize {
-    std::env::var("NEXUS_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(few)
+    number("NEXUS_KILLS", few as u64) as usize
 }
 
 /// Has all that a sidecar does under way: sources that are new, suspensions, resident states, a segment that has its name.

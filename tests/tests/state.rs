@@ -6,12 +6,8 @@
 use nexus_protocol::message::Status;
 use nexus_tests::programs::Program;
 use nexus_tests::values::{decode, encode, same};
-use nexus_tests::{Client, Options, Rng, Run, Watchdog};
+use nexus_tests::{Client, Options, Rng, Run, Watchdog, number};
 use rmpv::Value;
-
-fn number(variable: &str, otherwise: u64) -> u64 {
-    std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))
-}
 
 /// A state as a client keeps it: the last of equal keys counts.
 struct State(Vec<(String, Value)>);

@@ -165,7 +165,7 @@ fn weather(sidecar: &Sidecar, seed: u64) -> usize {
 #[test]
 fn every_request_of_a_storm_is_answered_once_and_nothing_is_left() {
     let _w = Watchdog::seconds(120);
-    let seed = std::env::var("NEXUS_STORM_SEED").map_or(SEED, |seed| seed.parse().expect("a number"));
+    let seed = nexus_tests::number("NEXUS_STORM_SEED", SEED);
     for instances in [1, 4] {
         let mut sidecar = Options::new().flag("max-instances", instances).flag("max-queue-ms", 60_000).listen();
         let mut watcher = sidecar.connect();

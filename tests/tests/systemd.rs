@@ -11,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_tests::process::{binary, command};
+use nexus_tests::run::every_kind;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Client, Options, Run, Watchdog, eventually};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use serde_json::json;
 
 const SOON: Duration = Duration::from_secs(10);
 
@@ -328,15 +328,7 @@ fn a_sidecar_works_with_the_system_calls_that_the_unit_leaves() {
         client
     };
     let mut client = connect();
-    client.still_works();
-    client.run(Run::source("for (;;);").timeout_ms(30));
-    client.run(Run::source("return (3n ** 4000000n).toString()").timeout_ms(30));
-    client.run("const a = []; for (;;) a.push(new Array(1000).fill(1))");
-    client.run("function f() { f() } f()");
-    client.run("crypto.getRandomValues(new Uint8Array(9)); return new Date().toString()");
-    client.precompile("return 1 + 1").unwrap();
-    let suspended = client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
-    client.resume(&suspended.call().id, &json!(1)).value();
+    every_kind(&mut client);
     client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
     eventually("the suspension expires", SOON, || client.stats().suspended_instances == 0);
     client.metrics();

@@ -6,6 +6,7 @@ use nexus_protocol::CapabilitySet;
 
 use super::*;
 use crate::engine::context::ExecutionLimits;
+use crate::engine::random::Random;
 use crate::engine::{Engine, EngineOptions, StateView};
 
 type Function = fn(&mut Call<'_>) -> Answer;
@@ -28,21 +29,6 @@ const FUNCTIONS: [(usize, Function, usize); 11] = [
 const END: u32 = abi::LINEAR_MEMORY_BYTES as u32;
 /// Where the bytes lie that arguments point at, for the most part.
 const SCRATCH: u32 = 64 << 20;
-
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn pick<T: Copy>(&mut self, of: &[T]) -> T {
-        of[self.next() as usize % of.len()]
-    }
-}
 
 fn number(variable: &str, otherwise: u64) -> u64 {
     std::env::var(variable).map_or(otherwise, |text| text.parse().expect("a number"))

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::CapabilitySet;
 
 use super::context::{Context, ExecutionLimits};
+use super::random::Random;
 use super::*;
 use crate::pool::Pool;
 
@@ -27,17 +28,6 @@ fn alone(f: impl FnOnce(&Arc<Engine>) + Send + 'static) {
 
 fn wanted(at_least: usize) -> usize {
     std::env::var("NEXUS_ISOLATION_PAIRS").map_or(at_least, |pairs| pairs.parse().expect("a number"))
-}
-
-/// SplitMix64.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z ^ (z >> 31)
-    }
 }
 
 /// 32 random letters, and 32 random bytes.

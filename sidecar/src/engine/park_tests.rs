@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use super::instance_tests::{compile, context, engine, on_engine_thread, value};
+use super::random::Random;
 use super::*;
 
 const CALL: &str = "return (await $ext.math.next($args)) + 1";
@@ -14,18 +15,6 @@ fn suspend(instance: &mut Instance, source: &str) {
     context.args = vec![41];
     let end = instance.run(&bytecode, context, None).end;
     assert!(matches!(end, SegmentEnd::Suspended), "{source}: {end:?}");
-}
-
-/// Small numbers that look random: splitmix64.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (z ^ (z >> 31)) as usize % bound
-    }
 }
 
 #[test]

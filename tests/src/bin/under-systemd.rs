@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 
 use nexus_tests::machine::{Bind, Machine};
 use nexus_tests::process::binary;
+use nexus_tests::run::every_kind;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Client, Run};
 use serde_json::json;
@@ -197,15 +198,7 @@ impl Service {
     fn works(&self) -> Fact {
         let before = self.main_pid()?;
         let mut client = self.client()?;
-        client.still_works();
-        client.run(Run::source("for (;;);").timeout_ms(30));
-        client.run(Run::source("return (3n ** 4000000n).toString()").timeout_ms(30));
-        client.run("const a = []; for (;;) a.push(new Array(1000).fill(1))");
-        client.run("function f() { f() } f()");
-        client.run("crypto.getRandomValues(new Uint8Array(9)); return new Date().toString()");
-        client.precompile("return 1 + 1").map_err(|e| e.message)?;
-        let suspended = client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
-        ensure(client.resume(&suspended.call().id, &json!(1)).value() == json!(1), "a resume")?;
+        every_kind(&mut client);
         let stack = client.run(Run::source("const r = $ext.a.b(); return r + 1").grant(&["ext:a"]));
         ensure(client.resume(&stack.call().id, &json!(1)).value() == json!(2), "a resume of stack style")?;
         let state = client.create_state(&json!({"a": 1}));

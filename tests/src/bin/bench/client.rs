@@ -10,8 +10,8 @@ use nexus_tests::run::pack;
 use nexus_tests::temp::TempDir;
 use serde_json::{Map, Value};
 
-use crate::Scale;
-use crate::state::{state, summary};
+use crate::state::state;
+use crate::{Scale, summary};
 
 /// Small enough for every size that is measured.
 const THRESHOLD: usize = 16 << 10;

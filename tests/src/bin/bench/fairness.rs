@@ -11,7 +11,7 @@ use nexus_tests::leaks::{LeakProbe, settled_counts};
 use nexus_tests::{Client, Options, Run, Sidecar};
 use serde_json::{Map, Value, json};
 
-use crate::Scale;
+use crate::{Scale, summary};
 
 const TURNS: usize = 10;
 /// Of one turn.
@@ -46,7 +46,7 @@ fn measure(healthy: &mut Client, calls: usize) -> Sample {
 
 fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
     for (which, sample) in [("Alone", alone), ("", among)] {
-        figures.insert(format!("{name}{which}"), json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() }));
+        figures.insert(format!("{name}{which}"), summary(sample));
     }
     ratios(figures, name, alone, among);
 }

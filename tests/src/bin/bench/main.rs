@@ -15,6 +15,7 @@ mod state;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nexus_tests::bench::Sample;
 use nexus_tests::process::binary;
 use serde_json::{Map, Value, json};
 
@@ -100,6 +101,11 @@ fn engine(quick: bool) -> Value {
     let text = String::from_utf8_lossy(&output.stdout);
     let document = text.lines().rev().find(|line| line.starts_with('{')).expect("the engine bench prints JSON");
     serde_json::from_str(document).expect("the engine bench prints JSON")
+}
+
+/// A sample as a figure.
+fn summary(sample: &Sample) -> Value {
+    json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() })
 }
 
 fn p50(figures: &Map<String, Value>, group: &str, name: &str) -> Option<f64> {

@@ -10,7 +10,7 @@ use nexus_tests::leaks::{LeakProbe, private_bytes};
 use nexus_tests::{Client, Options, Run, Sidecar, eventually};
 use serde_json::{Map, Value, json};
 
-use crate::Scale;
+use crate::{Scale, summary};
 
 /// As many as keep their instance while they wait briefly.
 const LIVE: u64 = 30;
@@ -110,7 +110,7 @@ fn refusals(figures: &mut Map<String, Value>, count: usize) {
         }
     }
     for (name, sample) in ["refusedForeign", "refusedUnknown", "refusedUsed"].into_iter().zip(samples) {
-        figures.insert(name.into(), json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() }));
+        figures.insert(name.into(), summary(&sample));
     }
     resume(&mut owner, 1, &foreign);
 }

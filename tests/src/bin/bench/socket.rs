@@ -10,7 +10,7 @@ use nexus_tests::bench::Sample;
 use nexus_tests::{Options, Run};
 use serde_json::{Map, Value, json};
 
-use crate::{Scale, echo, memory};
+use crate::{Scale, echo, memory, summary};
 
 const MAX_FRAME: usize = 64 << 20;
 const WIDTH: usize = 16;
@@ -66,10 +66,6 @@ impl Lean {
 fn check(result: &SegmentResult<'_>, expected: &[u8]) {
     assert_eq!(result.status, Status::Success, "{:?}", result.error);
     assert_eq!(result.value, Some(expected));
-}
-
-fn summary(sample: &Sample) -> Value {
-    json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() })
 }
 
 /// Round trips of one connection.

@@ -10,15 +10,11 @@ use nexus_tests::run::pack;
 use nexus_tests::{Answer, Client, Options, Run};
 use serde_json::{Map, Value, json};
 
-use crate::Scale;
+use crate::{Scale, summary};
 
 const LARGE: usize = 10 << 20;
 /// What a key of the states holds.
 const RECORD: usize = 1000;
-
-pub fn summary(sample: &Sample) -> Value {
-    json!({ "p50Us": sample.p50_us(), "p99Us": sample.p99_us() })
-}
 
 /// A map of records of 1,000 bytes, each a number and a text.
 pub fn state(bytes: usize) -> Value {
