@@ -16,7 +16,7 @@ use crate::error::Error;
 use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
-use crate::link::{Answer, Link, Pending};
+use crate::link::{Answer, Link, Pending, PlaceHeld};
 use crate::options::ClientOptions;
 use crate::payload::Payload;
 use crate::resident::ResidentState;
@@ -124,7 +124,7 @@ impl Client {
     pub fn execute(&self, handler: impl Into<Handler>, context: &Context) -> Call<Segment> {
         let (handler, context, held) = (handler.into(), context.clone(), Arc::clone(&self.0.held));
         self.begin(move |link| {
-            let execution = start_execution(&link, handler, context, Arc::default())?;
+            let execution = start_execution(&link, handler, context, Arc::default(), None)?;
             Ok(async move {
                 let segment = execution.await?;
                 held.note(&link, &segment);
@@ -430,23 +430,29 @@ fn send_precompile(
     link.send(ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
 }
 
-fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context) -> Result<Pending, Error> {
+fn send_execute(
+    link: &Arc<Link>,
+    handler: &Handler,
+    context: &Context,
+    at: Option<&Arc<PlaceHeld>>,
+) -> Result<Pending, Error> {
     let code = handler.to_send();
     let mut request = context.request(code.code())?;
     request.resident = context.resident_on(link)?;
-    link.send(ClientMessage::Execute(request))
+    link.send_at(ClientMessage::Execute(request), at)
 }
 
 /// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,
-/// once. `request_id` follows the request that is under way, so that it can be cancelled.
+/// once. `request_id` follows the request that is under way, so that it can be cancelled. `at`: the place that it waits for.
 pub(crate) fn start_execution(
     link: &Arc<Link>,
     handler: Handler,
     context: Context,
     request_id: Arc<Mutex<u32>>,
+    at: Option<Arc<PlaceHeld>>,
 ) -> Result<impl Future<Output = Result<Segment, Error>> + Send + use<>, Error> {
     let link = Arc::clone(link);
-    let first = send_execute(&link, &handler, &context)?;
+    let first = send_execute(&link, &handler, &context, at.as_ref())?;
     *lock(&request_id) = first.id();
     Ok(async move {
         let answer = first.await.and_then(segment);
@@ -458,7 +464,7 @@ pub(crate) fn start_execution(
         let asked = compiled_handler.asked_mode();
         let parts = compiled(send_precompile(&link, compiled_handler.source(), name, asked)?.await?)?;
         compiled_handler.replace(parts);
-        let second = send_execute(&link, &handler, &context)?;
+        let second = send_execute(&link, &handler, &context, at.as_ref())?;
         *lock(&request_id) = second.id();
         second.await.and_then(segment)
     })

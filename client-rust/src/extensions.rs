@@ -79,6 +79,10 @@ impl Extensions {
     }
 
     /// Names and methods, as the sidecar hears them.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     pub(crate) fn registry(&self) -> Vec<(String, Vec<String>)> {
         self.0.iter().map(|(name, methods)| (name.clone(), methods.keys().cloned().collect())).collect()
     }

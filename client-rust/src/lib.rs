@@ -79,6 +79,7 @@ mod link;
 mod options;
 mod outbox;
 mod payload;
+mod places;
 mod reader;
 mod resident;
 mod restart;
@@ -89,6 +90,7 @@ mod session;
 mod sharing;
 mod slot;
 mod spawn;
+mod window;
 mod workers;
 
 pub use call::Call;

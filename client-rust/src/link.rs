@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
 use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, OpenArena, Stats};
@@ -28,7 +28,8 @@ use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::options::ClientOptions;
-use crate::outbox::{Outbox, Waiting};
+use crate::outbox::{Outbox, Ticket, Turn, Waiting};
+use crate::places::PlaceNumber;
 use crate::segment::Segment;
 use crate::sharing::{Sharing, largest_payload};
 use crate::slot::{Slot, block_on, lock};
@@ -106,6 +107,8 @@ struct Entry {
     place: Place,
     /// What is its own of the shared memory until it is answered.
     lease: Option<Box<Lease>>,
+    /// Held until it is answered, whatever becomes of who asked.
+    at: Option<Arc<PlaceHeld>>,
 }
 
 enum Place {
@@ -115,8 +118,8 @@ enum Place {
     Sent,
     /// Not counted yet: about to be in the outbox.
     Coming,
-    /// In the outbox, under this number.
-    Waiting(u64),
+    /// In the outbox, under this ticket.
+    Waiting(Ticket),
 }
 
 impl Link {
@@ -128,7 +131,7 @@ impl Link {
         let requests = Requests {
             last_id: 0,
             waiting: HashMap::new(),
-            outbox: Outbox::new(greeting.limits.max_in_flight, options.waiting()),
+            outbox: Outbox::new(&greeting.limits, options.waiting()),
             pump: None,
             pumping: false,
             opener: None,
@@ -149,13 +152,32 @@ impl Link {
     }
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
-    pub(crate) fn send(self: &Arc<Self>, mut message: ClientMessage<'_>) -> Result<Pending, Error> {
+    pub(crate) fn send(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
+        self.send_at(message, None)
+    }
+
+    /// Where something is done that may be suspended. It is taken with the first request that is sent from there.
+    pub(crate) fn place(self: &Arc<Self>) -> Arc<PlaceHeld> {
+        let number = lock(&self.requests).outbox.places.number();
+        Arc::new(PlaceHeld { link: Arc::clone(self), number })
+    }
+
+    /// [`send`](Self::send) of what belongs to a place: an execute waits until that is to be had.
+    pub(crate) fn send_at(
+        self: &Arc<Self>,
+        mut message: ClientMessage<'_>,
+        at: Option<&Arc<PlaceHeld>>,
+    ) -> Result<Pending, Error> {
         let slot = Slot::new();
         let lease = self.sharing.place(&mut message);
-        let (id, waits) = lock(&self.requests).register(&slot, Outbox::counts(&message), lease)?;
+        let turn = match (Turn::of(&message), at) {
+            (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
+            (turn, _) => turn,
+        };
+        let (id, waits) = lock(&self.requests).register(&slot, turn, lease, at.cloned())?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
-        let sent = if waits { self.enqueue(&message, id) } else { self.write(&message, id) };
+        let sent = if waits { self.enqueue(&message, id, turn) } else { self.write(&message, id) };
         if let Err(error) = sent {
             pending.withdraw();
             return Err(error);
@@ -202,7 +224,7 @@ impl Link {
     }
 
     /// Leaves a request in the outbox, encoded as it is now.
-    fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
+    fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32, turn: Turn) -> Result<(), Error> {
         let mut frame = Vec::new();
         message.encode(RequestId(id), self.max_body_bytes, &mut frame)?;
         let suspension = match message {
@@ -214,7 +236,7 @@ impl Link {
         if let Some((error, _)) = &requests.closed {
             return Err(error.clone());
         }
-        let number = requests.outbox.push(Waiting { id, frame, suspension }, always)?;
+        let ticket = requests.outbox.push(Waiting { id, frame, turn, suspension }, always)?;
         if !requests.pumping {
             let link = Arc::clone(self);
             match thread::Builder::new().name("nexus-writer".to_owned()).spawn(move || link.pump()) {
@@ -223,13 +245,13 @@ impl Link {
                     requests.pumping = true;
                 }
                 Err(source) => {
-                    requests.outbox.remove(number);
+                    requests.outbox.remove(ticket);
                     return Err(StartError::Spawn { path: "a thread".into(), source }.into());
                 }
             }
         }
         if let Some(entry) = requests.waiting.get_mut(&id) {
-            entry.place = Place::Waiting(number);
+            entry.place = Place::Waiting(ticket);
         }
         drop(requests);
         // There may be room again since it was looked for.
@@ -241,8 +263,15 @@ impl Link {
     fn pump(&self) {
         loop {
             let mut requests = lock(&self.requests);
-            while !requests.outbox.is_empty() && !requests.outbox.has_room() {
-                requests = self.room.wait(requests).unwrap_or_else(PoisonError::into_inner);
+            loop {
+                let now = Instant::now();
+                if requests.outbox.is_empty() || requests.outbox.is_ready(now) {
+                    break;
+                }
+                requests = match requests.outbox.places.ask_again_in(now) {
+                    Some(time) => self.room.wait_timeout(requests, time).unwrap_or_else(PoisonError::into_inner).0,
+                    None => self.room.wait(requests).unwrap_or_else(PoisonError::into_inner),
+                };
             }
             if requests.outbox.is_empty() {
                 requests.pumping = false;
@@ -254,8 +283,9 @@ impl Link {
             let Writer { stream, buffer } = &mut *writer;
             buffer.clear();
             let mut requests = lock(&self.requests);
+            let now = Instant::now();
             while buffer.len() < FRAME_BUFFER_KEEP_BYTES
-                && let Some(Waiting { id, frame, .. }) = requests.outbox.take()
+                && let Some(Waiting { id, frame, .. }) = requests.outbox.take(now)
             {
                 if let Some(entry) = requests.waiting.get_mut(&id) {
                     entry.place = Place::Sent;
@@ -283,8 +313,8 @@ impl Link {
     /// Takes a request back that was not written yet, as one that was cancelled.
     fn take_back(self: &Arc<Self>, id: u32) -> bool {
         let mut requests = lock(&self.requests);
-        let Some(&Entry { place: Place::Waiting(number), .. }) = requests.waiting.get(&id) else { return false };
-        let waiting = requests.outbox.remove(number);
+        let Some(&Entry { place: Place::Waiting(ticket), .. }) = requests.waiting.get(&id) else { return false };
+        let waiting = requests.outbox.remove(ticket);
         let entry = requests.waiting.remove(&id);
         drop(requests);
         self.room.notify_one();
@@ -337,13 +367,17 @@ impl Link {
 
     /// Takes an answer from the reader thread.
     pub(crate) fn complete(self: &Arc<Self>, id: RequestId, result: Result<Answer, Error>) {
-        let entry = lock(&self.requests).remove(id.0, &self.room);
+        let queued = match &result {
+            Ok(Answer::Segment(segment)) => Some(Duration::from_micros(segment.metrics.queue_us)),
+            _ => None,
+        };
+        let entry = lock(&self.requests).remove(id.0, queued, &self.room);
         match entry {
-            Some(Entry { slot, lease, .. }) => {
+            Some(Entry { slot, lease, at, .. }) => {
                 // What the answer brings about finds the room free.
                 drop(lease);
                 if let Some(unheard) = slot.fill(result) {
-                    self.dispose(unheard, true);
+                    self.dispose(unheard, at, true);
                 }
             }
             None => log::warn!("the sidecar answered request {id}, which there is not"),
@@ -371,12 +405,16 @@ impl Link {
     }
 
     /// An answer that nobody heard: a suspended execution would wait for nothing, a state be kept for nobody.
-    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, on_reader_thread: bool) {
+    /// `at`: its place, which is left when the execution has been cancelled.
+    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, at: Option<Arc<PlaceHeld>>, on_reader_thread: bool) {
         let link = Arc::clone(self);
         let cancel: Box<dyn FnOnce() + Send> = match unheard {
             Ok(Answer::Segment(segment)) => {
                 let Some(suspension) = segment.suspensions.into_iter().next() else { return };
-                Box::new(move || link.cancel(Cancel::Suspension(&suspension.id)))
+                Box::new(move || {
+                    link.cancel(Cancel::Suspension(&suspension.id));
+                    drop(at);
+                })
             }
             Ok(Answer::StateCreated(id)) => Box::new(move || {
                 let sent = link.send(ClientMessage::DisposeState(DisposeState { id: &id }));
@@ -417,8 +455,9 @@ impl Requests {
     fn register(
         &mut self,
         slot: &Arc<AnswerSlot>,
-        counts: bool,
+        turn: Turn,
         lease: Option<Box<Lease>>,
+        at: Option<Arc<PlaceHeld>>,
     ) -> Result<(u32, bool), Error> {
         if let Some((error, _)) = &self.closed {
             return Err(error.clone());
@@ -426,23 +465,24 @@ impl Requests {
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
-                let waits = counts && !self.outbox.pass();
-                let place = match (counts, waits) {
-                    (false, _) => Place::Urgent,
-                    (true, false) => Place::Sent,
-                    (true, true) => Place::Coming,
+                let place = match turn {
+                    Turn::Urgent => Place::Urgent,
+                    turn if self.outbox.pass(turn, Instant::now()) => Place::Sent,
+                    _ => Place::Coming,
                 };
-                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place, lease });
+                let waits = matches!(place, Place::Coming);
+                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place, lease, at });
                 return Ok((self.last_id, waits));
             }
         }
     }
 
     /// Of a request that was answered, or that was not sent.
-    fn remove(&mut self, id: u32, room: &Condvar) -> Option<Entry> {
+    /// `queued`: how long an execution had waited in the sidecar.
+    fn remove(&mut self, id: u32, queued: Option<Duration>, room: &Condvar) -> Option<Entry> {
         let entry = self.waiting.remove(&id)?;
         if matches!(entry.place, Place::Sent) {
-            self.outbox.done();
+            self.outbox.done(queued);
             if !self.outbox.is_empty() {
                 room.notify_one();
             }
@@ -476,7 +516,8 @@ impl Pending {
     /// Takes back a request that was not written: no answer will come.
     fn withdraw(self) {
         let link = &self.link;
-        lock(&link.requests).remove(self.id, &link.room);
+        let entry = lock(&link.requests).remove(self.id, None, &link.room);
+        drop(entry);
         self.forget();
     }
 }
@@ -498,9 +539,24 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         match slot.abandon() {
-            Some(unheard) => self.link.dispose(unheard, false),
+            Some(unheard) => self.link.dispose(unheard, None, false),
             None if self.cancellable => self.link.cancel(Cancel::Request(self.id)),
             None => {}
+        }
+    }
+}
+
+/// See [`Link::place`]. It is left when nobody holds it any more: no run, and no request that is unanswered.
+pub(crate) struct PlaceHeld {
+    link: Arc<Link>,
+    number: PlaceNumber,
+}
+
+impl Drop for PlaceHeld {
+    fn drop(&mut self) {
+        let left = lock(&self.link.requests).outbox.places.leave(self.number);
+        if left {
+            self.link.room.notify_one();
         }
     }
 }

@@ -84,9 +84,10 @@ impl ClientOptions {
         self
     }
 
-    /// Requests that may wait in the client because the sidecar takes no more of them (`maxInFlight` in its hello), and
-    /// calls that may wait for the next sidecar to start; default 100,000. One more call fails at once with
-    /// [`Error::Overloaded`](crate::Error::Overloaded), which is retryable. Pings, figures and cancels never wait.
+    /// Requests that may wait in the client, and calls that may wait for the next sidecar to start; default 100,000. One more
+    /// call fails at once with [`Error::Overloaded`](crate::Error::Overloaded), which is retryable. Only so many are with the
+    /// sidecar that each is soon begun, since its time limits run there; and a [`run`](crate::Client::run) with extensions
+    /// waits until it may be suspended (`maxSuspended`). Resumes go first; pings, figures and cancels never wait.
     pub fn max_waiting_requests(mut self, requests: usize) -> Self {
         self.max_waiting_requests = requests;
         self

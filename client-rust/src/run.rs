@@ -19,7 +19,7 @@ use crate::compiled::Handler;
 use crate::context::Context;
 use crate::error::Error;
 use crate::extensions::{Args, CallError, CallFuture};
-use crate::link::{Closed, Link};
+use crate::link::{Closed, Link, PlaceHeld};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment};
@@ -66,6 +66,8 @@ pub(crate) struct Run {
     /// Whether the token was seen cancelled.
     cancelled: bool,
     result: Option<Result<Outcome, Error>>,
+    /// Where it may be suspended. The last one to be dropped: behind the cancels.
+    place: Option<Arc<PlaceHeld>>,
 }
 
 struct Request {
@@ -88,7 +90,8 @@ impl Run {
         }
         let context = context.extension_registry(options.extensions.registry());
         let id = Arc::<Mutex<u32>>::default();
-        let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id))?);
+        let place = (!options.extensions.is_empty()).then(|| link.place());
+        let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id), place.clone())?);
         Ok(Self {
             closed: link.closed(),
             link,
@@ -102,6 +105,7 @@ impl Run {
             suspended_by: None,
             cancelled: false,
             result: None,
+            place,
         })
     }
 
@@ -149,11 +153,11 @@ impl Run {
         if self.result.is_some() || self.cancelled {
             return;
         }
-        let sent = match self.link.send(resume_message(suspension, &resolution)) {
+        let sent = match self.link.send_at(resume_message(suspension, &resolution), self.place.as_ref()) {
             // An answer that is too large for a frame is the extension's fault: its call fails in the handler.
             Err(error @ Error::Request(_)) => {
                 let failure = Resolution::Failure(CallError::from(error).with_code("SERIALIZATION_ERROR"));
-                self.link.send(resume_message(suspension, &failure))
+                self.link.send_at(resume_message(suspension, &failure), self.place.as_ref())
             }
             sent => sent,
         };
@@ -271,6 +275,7 @@ impl Future for Run {
                 run.end(Err(error));
             }
             if let Some(result) = run.result.take() {
+                run.place = None;
                 return Poll::Ready(result);
             }
             progress |= run.poll_calls(context);

@@ -92,12 +92,70 @@ fn a_run_that_waits_in_the_client_is_cancelled_by_its_token_alone() {
     });
 }
 
-/// A client, and calls that take all that its sidecar takes at once.
+fn echoes() -> (Context, Extensions) {
+    let extensions = Extensions::new().method("a", "b", |args| args.get::<u32>(0));
+    (Context::new().grant("ext:a"), extensions)
+}
+
+#[test]
+fn ten_thousand_runs_with_a_call_each_at_once_all_come_back_by_default_settings() {
+    watched(|| {
+        let client = Client::spawn(options()).unwrap();
+        let (context, extensions) = echoes();
+        let run = |n: u32| {
+            let options = RunOptions::new().extensions(extensions.clone());
+            client.run("return 1 + await $ext.a.b($args)", &context.clone().args(&n), options)
+        };
+        let runs: Vec<_> = (0..10_000).map(run).collect();
+        for (n, run) in runs.into_iter().enumerate() {
+            assert_eq!(run.wait().unwrap().value::<usize>().unwrap(), n + 1);
+        }
+    });
+}
+
+#[test]
+fn runs_that_are_waited_for_in_another_order_end_when_the_suspensions_before_them_have() {
+    watched(|| {
+        let client = Client::spawn(options().max_suspended(2).suspension_timeout_ms(300)).unwrap();
+        let (context, extensions) = echoes();
+        let run = |n: u32| {
+            let options = RunOptions::new().extensions(extensions.clone());
+            client.run("return await $ext.a.b($args)", &context.clone().args(&n), options)
+        };
+        let mut runs: Vec<_> = (0..4).map(run).collect();
+        let last = runs.pop().unwrap();
+        assert_eq!(last.wait().unwrap().value::<u32>().unwrap(), 3);
+        let first = runs.swap_remove(0).wait().unwrap_err();
+        assert_eq!(first.code(), ErrorCode::SuspensionError, "nobody looked after it");
+    });
+}
+
+#[test]
+fn runs_that_are_dropped_while_they_wait_for_a_place_or_hold_one_leave_it() {
+    watched(|| {
+        let client = Client::spawn(options().max_suspended(2)).unwrap();
+        let (context, extensions) = echoes();
+        let run = |extensions: &Extensions| {
+            let options = RunOptions::new().extensions(extensions.clone());
+            client.run("return await $ext.a.b(7)", &context, options)
+        };
+        for _ in 0..200 {
+            let runs: Vec<_> = (0..8).map(|_| run(&extensions)).collect();
+            drop(runs);
+            assert_eq!(run(&extensions).wait().unwrap().value::<u32>().unwrap(), 7);
+        }
+        eventually("nothing is left", || client.stats().wait().unwrap().suspended_instances == 0);
+    });
+}
+
+/// As many requests of a client as it sends before it knows how long they take.
+const FIRST: usize = 32;
+
+/// A client, and calls that take all that it has with its sidecar at once.
 fn full(options: ClientOptions) -> (Client, Vec<nexus_client::Call<nexus_client::Segment>>) {
     let spawn = support::options().max_instances(1).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000);
     let client = Client::spawn(spawn.client(options)).unwrap();
-    let room = client.limits().max_in_flight as usize - 32;
-    let busy = (0..room).map(|_| client.execute("for (;;);", &Context::new())).collect();
+    let busy = (0..FIRST).map(|_| client.execute("for (;;);", &Context::new())).collect();
     (client, busy)
 }
 
