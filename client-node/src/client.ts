@@ -29,6 +29,9 @@ export interface CallOptions {
   signal?: AbortSignal;
 }
 
+/** A resident state, or what an execution demands of it. */
+type OnResident<State extends object = Record<string, unknown>> = ResidentState<State> | ResidentUse<State>;
+
 export class NexusRuntime {
   readonly #core: Core;
 
@@ -115,10 +118,13 @@ export class NexusRuntime {
 
   /**
    * Leaves a state with the sidecar: a map (or a Buffer of MessagePack). Executions then run on it by its handle, given as
-   * `state`, and their mutations are applied to it. It goes with `dispose`, and with the sidecar.
+   * `state`, and their mutations are applied to it. It goes with `dispose`, and with the sidecar. `createState<State>(...)` has
+   * patches checked and types snapshots; nothing checks it at run time.
    */
-  async createState(state: unknown = {}): Promise<ResidentState> {
-    return this.#core.createState(state);
+  createState(state?: unknown): Promise<ResidentState>;
+  createState<State extends object>(state: State | Buffer): Promise<ResidentState<State>>;
+  async createState<State extends object>(state: unknown = {}): Promise<ResidentState<State>> {
+    return this.#core.createState<State>(state);
   }
 
   /**
@@ -130,7 +136,7 @@ export class NexusRuntime {
   run(code: string | Uint8Array, options?: RunOptions): Promise<RunResult>;
   run<State extends object, Exts extends ExtensionsOf<Exts> = Extensions, Result = unknown>(
     code: string | Uint8Array,
-    options: RunOptions<State, Exts> & { state?: State | ResidentState | ResidentUse | Buffer },
+    options: RunOptions<State, Exts> & { state?: State | OnResident<State> | OnResident | Buffer },
   ): Promise<RunResult<State, Result>>;
   async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
     return runHandler(this.#core, code, options);

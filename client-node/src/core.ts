@@ -45,8 +45,8 @@ export class Core {
     return this.#link.existing();
   }
 
-  async createState(state: unknown): Promise<ResidentState> {
-    return createState(this.#link.connection(), state);
+  async createState<State extends object>(state: unknown): Promise<ResidentState<State>> {
+    return createState<State>(this.#link.connection(), state);
   }
 
   execute<Result extends Segment>(request: ExecuteRequest, read: ReadResult<Result>, signal?: AbortSignal): Promise<Result> {

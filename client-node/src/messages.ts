@@ -67,7 +67,7 @@ export interface ExecuteRequest {
   handlerName?: string | undefined;
   state?: Payload;
   /** Instead of `state`. */
-  resident?: ResidentUse | undefined;
+  resident?: ResidentUse<any> | undefined;
   args?: Payload;
   scope?: Payload;
   capabilities?: readonly string[] | undefined;
@@ -98,7 +98,7 @@ export function writeExecute(writer: Writer, id: number, request: ExecuteRequest
       continue;
     }
     writer.string(key);
-    if (key === 'resident') encodeFields(writer, (value as ResidentUse).fields);
+    if (key === 'resident') encodeFields(writer, (value as ResidentUse<any>).fields);
     else encodeFields(writer, value as Fields);
   }
   out.end(arena?.lend(id));

@@ -11,8 +11,13 @@ import type { Fields } from './fields.js';
 import { bin, boolean, Kind, string, uint, writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
 import { decodeBin } from './payload.js';
 
+declare const STATE: unique symbol;
+
 /** What an execution runs on: a resident state, and what the execution demands of it. */
-export class ResidentUse {
+export class ResidentUse<State extends object = Record<string, unknown>> {
+  /** For the compiler alone, which takes a state for no wider and no narrower one: no such property exists. */
+  declare readonly [STATE]?: (state: State) => State;
+
   readonly connection: Connection;
   /** As the wire has it. */
   readonly fields: { id: string; expectVersion?: number; exclusive?: true };
@@ -23,31 +28,35 @@ export class ResidentUse {
   }
 }
 
-export interface StatePatch {
+/** What the keys of a state are to the compiler. */
+type Key<State> = Extract<keyof State, string>;
+
+export interface StatePatch<State extends object = Record<string, unknown>> {
   /** Keys and their new values; or a Buffer of MessagePack. */
-  set?: Readonly<Record<string, unknown>> | Buffer;
+  set?: Readonly<Partial<State>> | Buffer;
   /** Keys to delete. Deleted first: a key in both is set. */
-  delete?: readonly string[];
+  delete?: readonly Key<State>[];
   /** Refuse (INVALID_ARGUMENT, `context.reason` 'stale-version', retryable) unless the state has this version. */
   expectVersion?: number;
 }
 
-export interface StateSnapshot {
+export interface StateSnapshot<State extends object = Record<string, unknown>> {
   version: number;
-  state: Record<string, unknown>;
+  /** Its type is what the caller of `createState` said: nothing checks it at run time. */
+  state: State;
 }
 
 /** A handle that nobody has any more: its state is let go, if there is a sidecar left to tell. */
-const forgotten = new FinalizationRegistry<ResidentUse>((use) => {
+const forgotten = new FinalizationRegistry<ResidentUse<any>>((use) => {
   if (use.connection.failure === undefined) dispose(use, true).catch(() => undefined);
 });
 
 /** A resident state. Give it as `state` to `run`, `executeHandler` and `executeCompiledHandler`. */
-export class ResidentState {
-  readonly #use: ResidentUse;
+export class ResidentState<State extends object = Record<string, unknown>> {
+  readonly #use: ResidentUse<State>;
 
   /** @internal Made by `NexusRuntime.createState`. */
-  constructor(use: ResidentUse) {
+  constructor(use: ResidentUse<State>) {
     this.#use = use;
     forgotten.register(this, use, this);
   }
@@ -57,18 +66,18 @@ export class ResidentState {
   }
 
   /** For the `state` of a context: the execution is refused unless the state has this version, and as `exclusive()`. */
-  expect(version: number): ResidentUse {
+  expect(version: number): ResidentUse<State> {
     checkVersion(version);
     return new ResidentUse(this.#use.connection, { id: this.id, expectVersion: version });
   }
 
   /** For the `state` of a context: the execution ends with an error if anybody else changes the state meanwhile. */
-  exclusive(): ResidentUse {
+  exclusive(): ResidentUse<State> {
     return new ResidentUse(this.#use.connection, { id: this.id, exclusive: true });
   }
 
   /** Changes keys, all at once. The new version. */
-  async patch(patch: StatePatch): Promise<number> {
+  async patch(patch: StatePatch<State>): Promise<number> {
     if (typeof patch !== 'object' || patch === null) throw invalid('the patch is not an object');
     const { set, expectVersion } = patch;
     const deleted = patch.delete;
@@ -86,14 +95,16 @@ export class ResidentState {
   }
 
   /** What it holds: all of it, or some keys (those that are there). */
-  async snapshot(keys?: readonly string[]): Promise<StateSnapshot> {
+  snapshot(): Promise<StateSnapshot<State>>;
+  snapshot(keys: readonly Key<State>[] | undefined): Promise<StateSnapshot<Partial<State>>>;
+  async snapshot(keys?: readonly string[]): Promise<StateSnapshot<Partial<State>>> {
     if (keys !== undefined) checkKeys('keys', keys);
     const fields: { [key: string]: Fields } = keys === undefined ? { id: this.id } : { id: this.id, keys };
     const connection = live(this.#use);
     return connection.request(
       Kind.stateSnapshot,
       (writer, request) => writeSnapshotState(writer, request, fields, connection.arena),
-      readSnapshot,
+      (answer) => readSnapshot(answer) as StateSnapshot<Partial<State>>,
     );
   }
 
@@ -108,17 +119,17 @@ export class ResidentState {
   }
 
   /** @internal */
-  static use(state: unknown): ResidentUse | undefined {
+  static use(state: unknown): ResidentUse<any> | undefined {
     if (state instanceof ResidentUse) return state;
     return state instanceof ResidentState ? state.#use : undefined;
   }
 }
 
-export async function createState(connection: Connection, state: unknown): Promise<ResidentState> {
+export async function createState<State extends object>(connection: Connection, state: unknown): Promise<ResidentState<State>> {
   const use = await connection.request(
     Kind.stateCreated,
     (writer, id) => writeCreateState(writer, id, state, connection.arena),
-    (fields) => new ResidentUse(connection, { id: readCreated(fields).id }),
+    (fields) => new ResidentUse<State>(connection, { id: readCreated(fields).id }),
   );
   return new ResidentState(use);
 }
@@ -136,13 +147,13 @@ export function readDisposed(fields: Record<string, unknown>): boolean {
 }
 
 /** Throws unless an execution on `connection` can run on the state. */
-export function checkUse(use: ResidentUse | undefined, connection: Connection): void {
+export function checkUse(use: ResidentUse<any> | undefined, connection: Connection): void {
   if (use !== undefined && live(use) !== connection) {
     throw invalid('the resident state belongs to another runtime');
   }
 }
 
-function dispose({ connection, fields: { id } }: ResidentUse, background: boolean): Promise<boolean> {
+function dispose({ connection, fields: { id } }: ResidentUse<any>, background: boolean): Promise<boolean> {
   return connection.request(
     Kind.stateDisposed,
     (writer, request) => writeRequest(writer, request, Kind.disposeState, { id }),
@@ -151,7 +162,7 @@ function dispose({ connection, fields: { id } }: ResidentUse, background: boolea
   );
 }
 
-function live({ connection }: ResidentUse): Connection {
+function live({ connection }: ResidentUse<any>): Connection {
   const cause = connection.failure;
   if (cause === undefined) return connection;
   throw new NexusError('SIDECAR_GONE', 'the sidecar that kept this state has gone, and the state with it: create it again', {

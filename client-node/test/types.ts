@@ -33,6 +33,32 @@ export async function checked(runtime: NexusRuntime): Promise<number> {
   return value + text.length;
 }
 
+export async function resident(runtime: NexusRuntime): Promise<unknown> {
+  const state = await runtime.createState<State>({ count: 1 });
+  const { value } = await runtime.run<State, Exts, number>('return $state.count', { state: state.exclusive() });
+  await runtime.run<State>('return 1', { state });
+  // @ts-expect-error a state of another type
+  await runtime.run<{ count: string }>('', { state });
+  // @ts-expect-error and so is what an execution demands of it
+  await runtime.run<{ count: number; more: string }>('', { state: state.expect(1) });
+  await state.patch({ set: { count: 2 }, delete: ['user'] });
+  // @ts-expect-error a value of another type
+  await state.patch({ set: { count: 'x' } });
+  // @ts-expect-error no such key
+  await state.patch({ delete: ['counter'] });
+  const whole: number = (await state.snapshot()).state.count;
+  const part: number | undefined = (await state.snapshot(['count'])).state.count;
+  // @ts-expect-error no such key
+  await state.snapshot(['counter']);
+  // @ts-expect-error a state of another type
+  await runtime.createState<State>({ count: 'x' });
+  await runtime.createState<State>(Buffer.of(0x80));
+  const untyped = await runtime.createState({ name: 'x', n: whole + value + (part ?? 0) });
+  await untyped.patch({ set: { anything: 1 }, delete: ['else'] });
+  await runtime.run<State>('', { state: untyped });
+  return (await untyped.snapshot(['name'])).state['name'];
+}
+
 export async function unchecked(runtime: NexusRuntime): Promise<unknown> {
   // Parameters of extensions need no types; a class with a private state may be one.
   const { value, stateMutations } = await runtime.run('return 1', { state: { any: 1 }, extensions: { http: { get: async (url) => url } } });
