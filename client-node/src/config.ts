@@ -2,6 +2,8 @@
  * Configuration: what the sidecar is started with (CONTRACT 4, camelCase here, kebab-case flags there) and what the client
  * itself needs. Unknown keys and wrong types are INVALID_ARGUMENT; ranges are checked by the sidecar, which knows them.
  */
+import { inspect } from 'node:util';
+
 import { NexusError } from './errors.js';
 
 /** Passed on as flags. Absent: the sidecar's own environment, file and defaults decide. */
@@ -152,10 +154,22 @@ export function flagName(key: string): string {
   return `--${key.replace(/([a-z])([A-Z])/g, '$1-$2').toLowerCase()}`;
 }
 
+const CALLED: Record<Check, string> = {
+  count: 'a whole number, 0 or more',
+  string: 'a string',
+  boolean: 'a boolean',
+  function: 'a function',
+  object: 'an object',
+};
+
+function shown(value: unknown): string {
+  return inspect(value, { depth: 0, breakLength: Infinity, maxStringLength: 100, maxArrayLength: 3, customInspect: false });
+}
+
 function check(key: string, value: unknown, wanted: Check): void {
   const ok =
     wanted === 'count' ? Number.isSafeInteger(value) && (value as number) >= 0 : typeof value === wanted && value !== null;
-  if (!ok) throw invalid(`\`${key}\` must be ${wanted === 'count' ? 'a whole number, 0 or more' : `a ${wanted}`}`);
+  if (!ok) throw invalid(`\`${key}\` must be ${CALLED[wanted]}; it is ${shown(value)}`);
 }
 
 const ENV_NUMBERS = [

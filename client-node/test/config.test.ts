@@ -26,11 +26,18 @@ test('options become flags in kebab case', () => {
   ]);
 });
 
-test('unknown options and wrong types are errors that name the option', () => {
+test('unknown options and wrong types are errors that name the option, what it must be and what it is', () => {
   assert.throws(() => new NexusRuntime({ maxInstance: 4 } as never), invalid(/maxInstance/));
-  assert.throws(() => new NexusRuntime({ maxInstances: '4' } as never), invalid(/maxInstances/));
-  assert.throws(() => new NexusRuntime({ timeoutMs: 1.5 }), invalid(/timeoutMs/));
-  assert.throws(() => new NexusRuntime({ debug: 1 } as never), invalid(/debug/));
+  const wrong: [object, string][] = [
+    [{ maxInstances: '4' }, "`maxInstances` must be a whole number, 0 or more; it is '4'"],
+    [{ timeoutMs: 1.5 }, '`timeoutMs` must be a whole number, 0 or more; it is 1.5'],
+    [{ maxQueued: -1n }, '`maxQueued` must be a whole number, 0 or more; it is -1n'],
+    [{ debug: 1 }, '`debug` must be a boolean; it is 1'],
+    [{ env: null }, '`env` must be an object; it is null'],
+    [{ cacheDir: { a: { b: 1 } } }, '`cacheDir` must be a string; it is { a: [Object] }'],
+  ];
+  for (const [config, message] of wrong) assert.throws(() => new NexusRuntime(config), { code: 'INVALID_ARGUMENT', message });
+  assert.throws(() => new NexusRuntime({ connect: 'x'.repeat(10_000), onLog: 'x'.repeat(10_000) } as never), ({ message }: Error) => message.length < 300);
   assert.throws(() => new NexusRuntime(null as never), invalid(/object/));
   assert.throws(() => new NexusRuntime({ connect: '/s', maxInstances: 1 }), invalid(/--max-instances/));
   assert.throws(() => new NexusRuntime({ ['constructor']: 1 } as never), invalid(/constructor/));
