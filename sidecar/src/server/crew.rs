@@ -21,6 +21,9 @@ use super::connection::Connection;
 use super::hub::{Job, SessionId};
 use crate::engine::control::{RunControl, StopCause};
 
+/// Answers to requests that are done wait no longer for a worker that has gone on to the next one.
+const MAX_HELD_BACK: Duration = Duration::from_millis(1);
+
 /// One thread, for life. Never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WorkerId(usize);
@@ -47,6 +50,8 @@ pub struct Work {
     pub spent: Duration,
     /// The suspended execution that it resumes, by the key of the hub.
     pub execution: Option<u64>,
+    /// Since when its worker has held back answers to requests before this one.
+    pub held_back: Option<Instant>,
 }
 
 impl Work {
@@ -62,6 +67,7 @@ impl Work {
             timeout: None,
             spent: Duration::ZERO,
             execution: None,
+            held_back: None,
         }
     }
 }
@@ -178,6 +184,19 @@ impl Crew {
         })
     }
 
+    /// Whether answers wait for a worker that is at its next request. Said once for each request.
+    pub fn holds_back(&mut self, now: Instant) -> bool {
+        let mut found = false;
+        for worker in &mut self.workers {
+            let Worker::Working(work) = worker else { continue };
+            if work.held_back.is_some_and(|since| now.saturating_duration_since(since) >= MAX_HELD_BACK) {
+                work.held_back = None;
+                found = true;
+            }
+        }
+        found
+    }
+
     /// Time has passed in which nobody could work.
     pub fn forgive(&mut self, now: Instant) {
         for worker in &mut self.workers {
@@ -247,7 +266,19 @@ mod tests {
             timeout: None,
             spent: Duration::ZERO,
             execution: None,
+            held_back: None,
         }
+    }
+
+    #[test]
+    fn answers_that_a_worker_holds_back_are_noticed_once_and_not_at_once() {
+        let (mut crew, now) = (Crew::new(None), Instant::now());
+        let worker = crew.hire();
+        crew.begin(worker, work(SessionId(7)));
+        assert!(!crew.holds_back(now + Duration::from_secs(60)), "there are none");
+        crew.begin(worker, Work { held_back: Some(now), ..work(SessionId(7)) });
+        assert!(!crew.holds_back(now));
+        assert!(crew.holds_back(now + MAX_HELD_BACK) && !crew.holds_back(now + MAX_HELD_BACK));
     }
 
     #[test]

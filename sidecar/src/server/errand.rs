@@ -24,6 +24,8 @@ pub(super) enum Errand {
     Done(Arc<Connection>, RequestId),
     /// A connection that has been told everything.
     Close(SessionId),
+    /// A connection with answers that are not written yet.
+    Flush(SessionId),
 }
 
 impl Errand {
@@ -31,7 +33,7 @@ impl Errand {
     pub fn job(&self) -> Option<&Job> {
         match self {
             Self::Overdue(job) | Self::Unrun(job) => Some(job),
-            Self::Done(..) | Self::Close(_) => None,
+            Self::Done(..) | Self::Close(_) | Self::Flush(_) => None,
         }
     }
 }
@@ -55,6 +57,7 @@ impl Server {
                 poller.close(session);
                 return self.closed(session);
             }
+            Errand::Flush(session) => session,
         };
         if !touched.contains(&session) {
             touched.push(session);

@@ -274,6 +274,11 @@ impl Server {
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
         }
+        if state.crew.holds_back(now) {
+            let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);
+            let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
+            state.errands.extend(unwritten);
+        }
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();
         // not for a job that is there at this moment: waking a second thread would cost more than the job

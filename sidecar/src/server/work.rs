@@ -25,7 +25,8 @@ use crate::segments::Lent;
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
-/// With jobs waiting, answers are held back this long, so that several leave in one write.
+/// With jobs waiting, answers are held back this long, so that several leave in one write. Where the next job takes long, the
+/// watchdog sees to it that they leave.
 const BATCH_TIME: Duration = Duration::from_micros(100);
 
 enum Step {
@@ -94,7 +95,9 @@ impl Server {
         }
         let take_job = |state: &mut State, holding: &mut bool| {
             let job = state.hub.next_job()?;
-            state.crew.begin(worker, Work::of(&job, Instant::now()));
+            let mut work = Work::of(&job, Instant::now());
+            work.held_back = unflushed.since;
+            state.crew.begin(worker, work);
             state.holding += usize::from(!std::mem::replace(holding, true));
             Some(job)
         };
