@@ -17,8 +17,9 @@ export const STDERR_LINE_CHARS = 2000;
 export const MAX_REMEMBERED_HANDLES = 1000;
 /** A batch buffer larger than this is given back after its flush. */
 export const KEEP_BATCH_BYTES = 1024 * 1024;
-/** Of the two signs of a dead sidecar (socket closed, process exited) the second is awaited this long. */
-export const DEATH_DETAIL_MS = 100;
+/** Of the two signs of a dead sidecar (socket closed, process exited) the second is awaited this long: on a busy machine a
+ * process that has closed everything may wait for its turn to end. */
+export const DEATH_DETAIL_MS = 1000;
 /** A sidecar that dies sooner than this after its start counts as a failed start. */
 export const STABLE_AFTER_MS = 1000;
 /** Wait before the next start after the first failed one; doubles each time, and a random half of it is taken off. */

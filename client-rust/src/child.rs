@@ -23,6 +23,8 @@ const SIDECAR_FD: i32 = 3;
 
 /// Longest pause between two looks at a child that is ending.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+/// What the thread that reads the last words may take, on a machine that is busy.
+const LAST_WORDS: Duration = Duration::from_millis(1_000);
 
 pub(crate) struct SidecarChild {
     child: Child,
@@ -95,7 +97,7 @@ impl SidecarChild {
     fn finish_log(&mut self) {
         if let Some(reader) = self.log_reader.take() {
             // Ends at the EOF that the child's end brings. A grandchild that holds stderr may keep it; then it is left.
-            let deadline = Instant::now() + LONGEST_PAUSE * 10;
+            let deadline = Instant::now() + LAST_WORDS;
             while !reader.is_finished() && Instant::now() < deadline {
                 thread::sleep(Duration::from_millis(1));
             }

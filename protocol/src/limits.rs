@@ -274,8 +274,9 @@ pub const ARENA_OPEN_TIMEOUT_MS: u64 = 10_000;
 pub const CLIENT_HELLO_TIMEOUT_MS: u64 = 20_000;
 /// Time that a sidecar whose connection has ended may take to end itself; then it is killed.
 pub const CLIENT_EXIT_GRACE_MS: u64 = 3_000;
-/// Of a sidecar whose connection has ended, how it ended is awaited this long before calls are told without.
-pub const CLIENT_DEATH_DETAIL_MS: u64 = 100;
+/// Of a sidecar whose connection has ended, how it ended is awaited this long before calls are told without: on a busy machine
+/// a process that has closed everything may wait for its turn to end.
+pub const CLIENT_DEATH_DETAIL_MS: u64 = 1_000;
 /// A sidecar that dies sooner than this after its start died young: the next start waits.
 pub const CLIENT_STABLE_AFTER_MS: u64 = 1_000;
 /// First such wait; it doubles, and a random half is taken off.
