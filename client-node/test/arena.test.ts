@@ -28,7 +28,7 @@ function open(): string[] {
 async function warm(target: NexusRuntime): Promise<void> {
   const before = open().length;
   await target.run('return 0', { args: 'x'.repeat(600 * KB) });
-  for (let i = 0; i < 500 && open().length === before; i++) await new Promise((resolve) => setTimeout(resolve, 5));
+  for (let i = 0; i < 10_000 && open().length === before; i++) await new Promise((resolve) => setTimeout(resolve, 5));
   assert.equal(open().length, before + 1, 'the segment is open');
   await target.ping(); // the sidecar knows that as well
   await target.run('return 0');
@@ -114,6 +114,7 @@ test('switched off, here or there, everything goes through the socket', WATCHDOG
 
 test('a segment goes with its sidecar, and the next sidecar gets its own', WATCHDOG, async () => {
   const before = open().length;
+  const pids: number[] = [];
   const mortal = newRuntime();
   try {
     await warm(mortal);
@@ -124,14 +125,16 @@ test('a segment goes with its sidecar, and the next sidecar gets its own', WATCH
     assert.equal((await pending).code, 'SIDECAR_GONE');
     await ended(pid);
     assert.equal(open().length, before);
+    pids.push(pid, (await mortal.start()).pid);
     await warm(mortal);
     assert.equal((await mortal.run('return $args', { args: text })).value, text);
   } finally {
     await mortal.shutdown();
   }
   assert.equal(open().length, before);
-  const own = readdirSync('/dev/shm').filter((name) => name.startsWith('nexus-sidecar.'));
-  assert.deepEqual(own.filter((name) => !isAlive(Number(name.split('.')[1]))), []);
+  // others of this machine may die at any moment, and leave theirs to the next one that starts
+  const names = readdirSync('/dev/shm').filter((name) => pids.some((pid) => name.startsWith(`nexus-sidecar.${pid}.`)));
+  assert.deepEqual(names, []);
 });
 
 test('what is no segment is not opened', () => {
@@ -139,12 +142,3 @@ test('what is no segment is not opened', () => {
     assert.throws(() => Arena.open(name, 1, 1024));
   }
 });
-
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -1,13 +1,12 @@
 /** What a handler throws, as each of the three callers gets it; and handles that a sidecar has forgotten. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 
 import { createRuntime, HandlerError, WasmRuntime } from '@nexus/sidecar';
 
-import { ended, failure, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
+import { ended, failure, newFolder, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
 
 const binaryPath = sidecarBinary();
 const THROWS = `const root = Object.assign(new TypeError('root'), { code: 'E_ROOT' });
@@ -49,7 +48,7 @@ test('both dialects keep code, message and place of an error that has causes and
 
 for (const lost of ['the entry of the cache', 'the whole cache'] as const) {
   test(`a compiled handler is compiled again when the next sidecar lacks ${lost}`, WATCHDOG, async () => {
-    const cacheDir = mkdtempSync(join(tmpdir(), 'nexus-errors-'));
+    const cacheDir = newFolder('errors');
     const runtime = newRuntime({ cacheDir });
     const compiled = await runtime.precompileHandler('return $args * 2');
     const { pid } = await runtime.start();

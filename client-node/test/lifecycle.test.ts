@@ -1,15 +1,14 @@
 /** Processes: exits, crashes, shutdown, many at once, both module formats. */
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { existsSync, mkdirSync, rmSync, symlinkSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 
 import { NexusRuntime, type NexusError } from '@nexus/sidecar';
 
-import { ALL, ended, failure, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
+import { ALL, ended, failure, newFolder, newRuntime, sidecarBinary, WATCHDOG } from './sidecar.js';
 
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
 
@@ -20,7 +19,7 @@ async function script(format: 'module' | 'commonjs', code: string, cwd = package
     env: { ...process.env, NEXUS_SIDECAR_BIN: sidecarBinary() },
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const watchdog = setTimeout(() => child.kill('SIGKILL'), 30_000);
+  const watchdog = setTimeout(() => child.kill('SIGKILL'), 200_000);
   let stdout = '';
   let stderr = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text));
@@ -61,7 +60,7 @@ test('an awaited call holds Node alive until its answer', WATCHDOG, async () => 
 });
 
 test('installed under the names that the callers load, both dialects are there', WATCHDOG, async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'nexus-install-'));
+  const folder = newFolder('install');
   try {
     mkdirSync(join(folder, 'node_modules/@nexus'), { recursive: true });
     symlinkSync(packageRoot, join(folder, 'node_modules/@nexus/wasm-bridge'));
@@ -79,13 +78,11 @@ test('when the sidecar is killed every pending call rejects, and the next call w
   const runtime = newRuntime({ maxInstances: 2 });
   const { pid } = await runtime.start();
   const handle = await runtime.precompileHandler('return 5');
-  const pending = Array.from({ length: 20 }, () => failure(runtime.executeHandler('for (;;);', {}, 5000)));
+  const pending = Array.from({ length: 20 }, () => failure(runtime.executeHandler('for (;;);')));
   pending.push(failure(runtime.run('for (;;);')));
   await runtime.ping();
-  const killedAt = performance.now();
   process.kill(pid, 'SIGKILL');
   const errors = await Promise.all(pending);
-  assert.ok(performance.now() - killedAt < 2000);
   for (const error of errors) {
     assert.equal(error.code, 'SIDECAR_GONE');
     assert.equal(error.retryable, true);
@@ -99,7 +96,7 @@ test('when the sidecar is killed every pending call rejects, and the next call w
 });
 
 test('a handle whose sidecar has gone is compiled again, once for all who use it', WATCHDOG, async () => {
-  const cacheDir = mkdtempSync(join(tmpdir(), 'nexus-cache-'));
+  const cacheDir = newFolder('cache');
   const runtime = newRuntime({ cacheDir });
   const handle = await runtime.precompileHandler('return $args');
   const { pid } = await runtime.start();
@@ -121,7 +118,7 @@ test('a handle whose sidecar has gone is compiled again, once for all who use it
 });
 
 test('a handler is compiled for the style asked for, and again for the same one', WATCHDOG, async () => {
-  const cacheDir = mkdtempSync(join(tmpdir(), 'nexus-cache-'));
+  const cacheDir = newFolder('cache');
   const runtime = newRuntime({ cacheDir });
   const source = 'const p = $ext.a.b(); return [p instanceof Promise, await p]';
   const context = { capabilities: ['ext:a'] };
@@ -232,11 +229,14 @@ test('a shutdown that takes too long kills', WATCHDOG, async () => {
 });
 
 test('clients share a sidecar that listens; one that leaves disturbs nobody; the next one on the path is found again', WATCHDOG, async () => {
-  const folder = mkdtempSync(join(tmpdir(), 'nexus-service-'));
+  const folder = newFolder('service');
   const connect = join(folder, 'socket');
   const serve = async () => {
     const child = spawn(sidecarBinary(), ['serve', '--listen', connect], { stdio: 'ignore' });
-    while (!existsSync(connect)) await new Promise((resolve) => setTimeout(resolve, 5));
+    while (!existsSync(connect)) {
+      assert.equal(child.exitCode, null, 'it cannot serve');
+      await new Promise((resolve) => setTimeout(resolve, 5));
+    }
     return child;
   };
   const one = new NexusRuntime({ connect });

@@ -1,17 +1,16 @@
 /** The package as it is installed: the packed tarball by require and by import, the README's examples, worker threads. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
-import { ended, sidecarBinary, WATCHDOG } from './sidecar.js';
+import { ended, newFolder, sidecarBinary, WATCHDOG } from './sidecar.js';
 
 const packageRoot = fileURLToPath(new URL('..', import.meta.url));
-const folder = mkdtempSync(join(tmpdir(), 'nexus-package-'));
+const folder = newFolder('package');
 after(() => rmSync(folder, { recursive: true }));
 const env = { ...process.env, NEXUS_SIDECAR_BIN: sidecarBinary() };
 
@@ -20,13 +19,13 @@ function runNode(cwd: string, file: string): string {
     cwd,
     env,
     encoding: 'utf8',
-    timeout: 30_000,
+    timeout: 200_000,
   });
   assert.equal(status, 0, `${file}: ${stderr}`);
   return stdout.trim();
 }
 
-test('packed and installed, it is there by require and by import, types included, and the errors of both are one kind', { timeout: 120_000 }, () => {
+test('packed and installed, it is there by require and by import, types included, and the errors of both are one kind', { timeout: 600_000 }, () => {
   const npm = { cwd: folder, env: { ...env, npm_config_cache: join(folder, '.npm') }, encoding: 'utf8' as const };
   const packed = execFileSync('npm', ['pack', '--ignore-scripts', '--silent', '--pack-destination', folder], { ...npm, cwd: packageRoot });
   writeFileSync(join(folder, 'package.json'), '{"private":true}');

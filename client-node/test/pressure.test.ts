@@ -1,9 +1,8 @@
 /** Many calls at once, sidecars that do not read, callers that are slow: memory stays bounded and order stays. */
 import assert from 'node:assert/strict';
 import { setMaxListeners } from 'node:events';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { rmSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { join } from 'node:path';
@@ -14,9 +13,9 @@ import { beginFrame, endFrame } from '../dist/esm/frames.js';
 import { encodeFields, type Fields } from '../dist/esm/fields.js';
 import { Writer } from '../dist/esm/writer.js';
 
-import { ALL, failure, newRuntime, WATCHDOG } from './sidecar.js';
+import { ALL, failure, newFolder, newRuntime, WATCHDOG } from './sidecar.js';
 
-const folder = mkdtempSync(join(tmpdir(), 'nexus-pressure-'));
+const folder = newFolder('pressure');
 after(() => rmSync(folder, { recursive: true }));
 
 function frame(kind: number, id: number, fields: Fields): Buffer {
@@ -76,7 +75,8 @@ test('the number of calls that wait is bounded too', WATCHDOG, async () => {
   const runtime = new NexusRuntime({ connect: path, maxWaitingRequests: 50, shutdownTimeoutMs: 10 });
   void failure(runtime.ping());
   const socket = await peer;
-  await new Promise((resolve) => setTimeout(resolve, 20));
+  // hello is there to be read: several turns of the event loop see it, also where one of them is late
+  for (let turn = 0; turn < 10; turn++) await new Promise((resolve) => setTimeout(resolve, 2));
   const codes = Array.from({ length: 2000 }, () => failure(runtime.executeHandler('return 1')).then(({ code }) => code));
   await new Promise((resolve) => setTimeout(resolve, 20));
   socket.destroy();

@@ -6,7 +6,7 @@ import { NexusError, type Segment } from '@nexus/sidecar';
 
 import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
-const runtime = newRuntime({ maxInstances: 4, timeoutMs: 5000 });
+const runtime = newRuntime({ maxInstances: 4 });
 after(() => runtime.shutdown());
 const capabilities = ALL;
 
@@ -173,9 +173,7 @@ test('an abort before the start, while running and while suspended rejects with 
 
   const running = new AbortController();
   setTimeout(() => running.abort(reason), 50);
-  const startedAt = performance.now();
   assert.ok(isAbort(await failure(runtime.run('for (;;);', { signal: running.signal }))));
-  assert.ok(performance.now() - startedAt < 4000);
 
   const suspended = new AbortController();
   const { resolve, promise } = deferred<void>();

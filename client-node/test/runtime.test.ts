@@ -6,7 +6,7 @@ import { decodePayload, encodePayload, type BufferResult } from '@nexus/sidecar'
 
 import { ALL, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
-const runtime = newRuntime({ debug: true, maxInstances: 4, timeoutMs: 2000 });
+const runtime = newRuntime({ debug: true, maxInstances: 4, timeoutMs: 20_000 });
 after(() => runtime.shutdown());
 
 test('plain values in, plain values out, with every effect', WATCHDOG, async () => {
@@ -251,7 +251,7 @@ test('statistics, metrics, ping and hello answer while handlers run', WATCHDOG, 
   assert.equal(info.version, 1);
   assert.equal(info.debug, true);
   assert.ok(info.pid > 1);
-  assert.equal(info.limits['timeoutMs'], 2000);
+  assert.equal(info.limits['timeoutMs'], 20_000);
   assert.ok(stats.totalExecutions > 0);
   assert.ok(stats.cacheHitRate >= 0 && stats.cacheHitRate <= 1);
   assert.match(text, /nexus_handler_executions_total/);

@@ -1,6 +1,8 @@
 /** The real sidecar for integration tests. There is no other: without the program these tests fail. */
 import assert from 'node:assert/strict';
-import { accessSync, constants } from 'node:fs';
+import { accessSync, constants, mkdtempSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import { NexusError, NexusRuntime, type RuntimeConfig } from '@nexus/sidecar';
@@ -17,8 +19,11 @@ export function sidecarBinary(): string {
   return path;
 }
 
+/** Times that no test is about are long: a machine that is busy makes nothing end before it would have been done. */
+const PATIENCE = { timeoutMs: 50_000, maxQueueMs: 50_000, shutdownTimeoutMs: 50_000 };
+
 export function newRuntime(config: RuntimeConfig = {}): NexusRuntime {
-  return new NexusRuntime({ binaryPath: sidecarBinary(), ...config });
+  return new NexusRuntime({ binaryPath: sidecarBinary(), ...PATIENCE, ...config });
 }
 
 export const ALL = ['state:read:*', 'state:write:*', 'events:emit:*', 'view:update:*', 'ext:*', 'crypto:random'];
@@ -31,6 +36,12 @@ export async function failure(promise: Promise<unknown>): Promise<NexusError> {
   );
   assert.ok(error instanceof NexusError, String(error));
   return error;
+}
+
+/** A folder of the test's own. With a longer name before it that of a socket, of which a kernel takes 107 bytes, has no room. */
+export function newFolder(name: string): string {
+  const base = tmpdir();
+  return mkdtempSync(join(base.length <= 50 ? base : '/tmp', `nexus-${name}-`));
 }
 
 /** A promise to be settled from outside. */
@@ -56,5 +67,5 @@ export async function ended(pid: number): Promise<void> {
   }
 }
 
-/** For tests that could hang. */
-export const WATCHDOG = { timeout: 60_000 };
+/** For tests that could hang. They take a second or two on a machine that does little else. */
+export const WATCHDOG = { timeout: 300_000 };

@@ -1,8 +1,7 @@
 /** Starting, failing to start, and peers that break the protocol. None of the programs here is a sidecar. */
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 
@@ -12,7 +11,9 @@ import { encodeFields, type Fields } from '../dist/esm/fields.js';
 import { childEnv, findBinary } from '../dist/esm/spawn.js';
 import { Writer } from '../dist/esm/writer.js';
 
-const folder = mkdtempSync(join(tmpdir(), 'nexus-spawn-'));
+import { newFolder } from './sidecar.js';
+
+const folder = newFolder('spawn');
 after(() => rmSync(folder, { recursive: true }));
 
 function program(name: string, script: string): string {
@@ -88,10 +89,10 @@ test('a program that is killed rejects what waits, with the signal; a logger tha
 test('a program that never says hello is killed when the start limit has passed', async () => {
   const pidFile = join(folder, 'pid');
   const binaryPath = program('silent', `echo $$ > ${pidFile}; exec sleep 600`);
-  const runtime = new NexusRuntime({ binaryPath, startTimeoutMs: 150 });
+  const runtime = new NexusRuntime({ binaryPath, startTimeoutMs: 3000 });
   const error = await failure(runtime.ping());
   assert.equal(error.code, 'SIDECAR_GONE');
-  assert.match(error.message, /150 ms/);
+  assert.match(error.message, /3000 ms/);
   await runtime.shutdown();
   const pid = Number(readFileSync(pidFile, 'utf8'));
   await ended(pid);

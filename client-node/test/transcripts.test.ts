@@ -1,14 +1,13 @@
 /** What later and older sidecars say: prepared bytes of tests/conformance, which the Rust client reads too. */
 import assert from 'node:assert/strict';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { readFileSync, rmSync } from 'node:fs';
 import { createServer } from 'node:net';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
 
 import { NexusError, NexusRuntime } from '@nexus/sidecar';
 
-import { WATCHDOG } from './sidecar.js';
+import { newFolder, WATCHDOG } from './sidecar.js';
 
 interface Transcript {
   name: string;
@@ -21,7 +20,7 @@ interface Transcript {
 const transcripts = JSON.parse(
   readFileSync(new URL('../../tests/conformance/transcripts.json', import.meta.url), 'utf8'),
 ) as Transcript[];
-const folder = mkdtempSync(join(tmpdir(), 'nexus-transcripts-'));
+const folder = newFolder('transcripts');
 after(() => rmSync(folder, { recursive: true }));
 
 test('there are transcripts', () => assert.ok(transcripts.length >= 10));

@@ -83,7 +83,7 @@ test('those that wait: what goes on first, then in the order of the calls, passi
   assert.deepEqual([waiting.size, waiting.bytes, waiting.forPlaces], [0, 0, false]);
 });
 
-test('three times as many runs with calls as may be suspended all come back, with the default configuration', { timeout: 120_000 }, async () => {
+test('three times as many runs with calls as may be suspended all come back, with the default configuration', { timeout: 600_000 }, async () => {
   const runtime = newRuntime({ timeoutMs: 50_000 });
   const extensions = { a: { b: async (n: number) => { await new Promise((resolve) => setTimeout(resolve, 50)); return n; } } };
   const runs = Array.from({ length: 3000 }, (_, args) => runtime.run('return 1 + await $ext.a.b($args)', { args, capabilities: ALL, extensions }));
@@ -93,7 +93,7 @@ test('three times as many runs with calls as may be suspended all come back, wit
 });
 
 test('runs that wait for runs of their own, with every place taken, end when their suspensions do', WATCHDOG, async () => {
-  const runtime = newRuntime({ maxSuspended: 2, suspensionTimeoutMs: 300 });
+  const runtime = newRuntime({ maxSuspended: 2, suspensionTimeoutMs: 2000 });
   const extensions = { a: { run: async () => (await runtime.run('return await $ext.a.one()', { capabilities: ALL, extensions })).value, one: () => 1 } };
   const outcomes = await Promise.all(
     Array.from({ length: 4 }, () => runtime.run('return await $ext.a.run()', { capabilities: ALL, extensions }).then(({ value }) => value, ({ code }) => code)),

@@ -96,12 +96,12 @@ mod tests {
         let answer = to_test.clone();
         workers.run(move || answer.send(first.recv().unwrap()).unwrap());
         workers.run(move || to_first.send(7).unwrap());
-        assert_eq!(test.recv_timeout(Duration::from_secs(10)), Ok(7));
+        assert_eq!(test.recv_timeout(Duration::from_secs(60)), Ok(7));
         for number in 0..100 {
             let answer = to_test.clone();
             workers.run(move || answer.send(number).unwrap());
         }
-        let mut all: Vec<_> = (0..100).map(|_| test.recv_timeout(Duration::from_secs(10)).unwrap()).collect();
+        let mut all: Vec<_> = (0..100).map(|_| test.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
         all.sort_unstable();
         assert_eq!(all, (0..100).collect::<Vec<_>>());
         assert!(lock(&workers.state).threads <= 5);

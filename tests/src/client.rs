@@ -21,7 +21,7 @@ const MAX_FRAME_BYTES: usize = 64 << 20;
 /// What an absent list of effects means.
 const EMPTY_LIST: &[u8] = &[0x90];
 /// An answer that takes longer never comes.
-const READ_LIMIT: Duration = Duration::from_secs(15);
+const READ_LIMIT: Duration = Duration::from_secs(60);
 
 /// An outstanding extension call.
 #[derive(Clone, Debug)]

@@ -33,8 +33,10 @@ const MIN_FILES: usize = 250;
 pub const TIMEOUT_MS: u64 = 150;
 /// Of handlers that end in another way, which takes as long as it takes.
 pub const LONG_TIMEOUT_MS: u64 = 60_000;
-/// Of the deadline, on a machine that does other things too; the bench measures it.
+/// Of the deadline, on a machine that does other things too; the bench measures it. Where it is late it is tried again: a machine
+/// that was busy is late once, a handler that is not stopped is late always.
 const OVERRUN: Duration = Duration::from_millis(1500);
+const TRIES: usize = 6;
 /// Answers that a handler gets before it is given up.
 const MAX_ANSWERS: usize = 20_000;
 
@@ -145,6 +147,19 @@ impl Hostile {
         // shown when the test fails: the last one is the one that did it
         println!("{}", self.name);
         client.set_patience(Duration::from_millis(2 * LONG_TIMEOUT_MS));
+        let mut late = Vec::new();
+        while late.len() < TRIES {
+            match self.attack_once(client, run.clone(), expected) {
+                Ok(took) if took <= Duration::from_millis(self.timeout_ms()) + OVERRUN => return None,
+                Ok(took) => late.push(took),
+                Err(wrong) => return Some(wrong),
+            }
+        }
+        Some(format!("{}: took {late:?}", self.name))
+    }
+
+    /// How long it took, or what came of it that was not expected.
+    fn attack_once(&self, client: &mut Client, run: Run, expected: &[String]) -> Result<Duration, String> {
         let started = Instant::now();
         let mut segment = client.run(run);
         for _ in 0..MAX_ANSWERS {
@@ -157,14 +172,14 @@ impl Hostile {
         let took = started.elapsed();
         let (code, named) = outcome(&segment);
         if !expected.iter().any(|e| *e == code || *e == named) {
-            return Some(format!("{}: expected {expected:?}, got {code}: {:?}", self.name, segment.error));
+            return Err(format!("{}: expected {expected:?}, got {code}: {:?}", self.name, segment.error));
         }
         if let (Some(value), Status::Success) = (&self.value, &segment.status)
             && segment.value() != *value
         {
-            return Some(format!("{}: expected {value}, got {}", self.name, segment.value()));
+            return Err(format!("{}: expected {value}, got {}", self.name, segment.value()));
         }
-        (took > Duration::from_millis(self.timeout_ms()) + OVERRUN).then(|| format!("{}: took {took:?}", self.name))
+        Ok(took)
     }
 }
 

@@ -26,16 +26,31 @@ impl LeakProbe {
     }
 }
 
-/// The counts once they stay the same: connections that were dropped a moment ago are closed by then.
+/// The counts once they stay the same and no thread has anything to do: connections that were dropped a moment ago are closed
+/// by then. A thread that is to close one and gets no time for it on a busy machine is told by the kernel to be running.
 pub fn settled_counts(pid: u32) -> (usize, usize) {
     let (mut last, mut same) = (LeakProbe::of(pid).counts(), 0);
-    crate::eventually("the counts settle", Duration::from_secs(10), || {
+    crate::eventually("the counts settle", crate::SOON, || {
         std::thread::sleep(Duration::from_millis(50));
-        let now = LeakProbe::of(pid).counts();
-        same = if std::mem::replace(&mut last, now) == now { same + 1 } else { 0 };
+        let (idle, now) = (is_idle(pid), LeakProbe::of(pid).counts());
+        same = if std::mem::replace(&mut last, now) == now && idle { same + 1 } else { 0 };
         same == 4
     });
     last
+}
+
+/// Whether every thread sleeps at this moment.
+fn is_idle(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    threads.into_iter().all(|thread| {
+        let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
+        !matches!(state(&stat), Some('R' | 'D'))
+    })
+}
+
+/// In the words of proc(5), `/proc/PID/stat`: the state follows the name, which is in parentheses and may hold anything.
+fn state(stat: &str) -> Option<char> {
+    stat.rsplit(") ").next()?.chars().next()
 }
 
 /// What a thread's stack has taken, at its deepest so far, and what it may take.
@@ -117,6 +132,5 @@ pub fn names_in_shm(pid: u32) -> usize {
 /// Whether the process runs. A zombie does not.
 pub fn is_alive(pid: u32) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // the state follows the name, which is in parentheses and may hold anything
-    stat.rsplit(") ").next().and_then(|rest| rest.chars().next()).is_some_and(|state| state != 'Z' && state != 'X')
+    state(&stat).is_some_and(|state| state != 'Z' && state != 'X')
 }

@@ -20,10 +20,19 @@ use crate::client::Client;
 use crate::temp::TempDir;
 
 /// Longer than any start on a loaded machine.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// One page.
 const SMALLEST_PIPE: i32 = 4096;
+
+/// Times that no test is about are long: a machine that is busy makes nothing end before it would have been done. Flags go
+/// before them; where there is a configuration file they are left out, since they would go before it.
+const PATIENCE: [(&str, &str); 4] = [
+    ("NEXUS_TIMEOUT_MS", "60000"),
+    ("NEXUS_MAX_QUEUE_MS", "60000"),
+    ("NEXUS_DRAIN_TIMEOUT_MS", "60000"),
+    ("NEXUS_SUSPENSION_TIMEOUT_MS", "600000"),
+];
 
 /// Children that a watchdog has to end.
 static LIVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -74,6 +83,12 @@ fn command_of(program: &Path, cache: &Path) -> Command {
     }
     command.env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
     command
+}
+
+/// Handlers that are in a cache's directory. They are written after the answer, and not where many wait to be written.
+pub fn handlers_on_disk(cache: &Path) -> usize {
+    let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
+    entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "qjsc")).count()
 }
 
 /// Whether a sidecar with faults was built.
@@ -170,6 +185,9 @@ impl Options {
     fn command(&self, cache: &Path) -> Command {
         let program = if self.faults { faulty_binary() } else { binary() };
         let mut command = command_of(&program, cache);
+        if !self.flags.iter().any(|flag| flag == "--config") {
+            command.envs(PATIENCE);
+        }
         command.arg("serve").envs(self.env.iter().map(|(k, v)| (k, v)));
         command
     }
@@ -276,7 +294,7 @@ impl Sidecar {
     /// kill -9, and waits.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
-        self.wait(Duration::from_secs(10));
+        self.wait(crate::SOON);
     }
 
     pub fn stdout(&self) -> String {

@@ -287,7 +287,7 @@ impl Load<'_> {
     }
 
     fn cancelled_while_running(&mut self) {
-        let id = self.client.start(Run::source("for (;;);").timeout_ms(2000));
+        let id = self.client.start(Run::source("for (;;);").timeout_ms(60_000));
         let _ = self.client.cancel_request(id);
         let segment = self.client.segment(id);
         if segment.code() != ErrorCode::Cancelled {
@@ -303,7 +303,7 @@ impl Load<'_> {
     }
 
     fn fails(&mut self, source: &str, code: ErrorCode) {
-        let timeout_ms = if code == ErrorCode::Timeout { 2 } else { 5000 };
+        let timeout_ms = if code == ErrorCode::Timeout { 2 } else { 60_000 };
         let run = Run::source(source).state(&json!({"secret": 1})).timeout_ms(timeout_ms);
         let segment = self.client.run(run.limits(|limits| {
             limits.memory_limit_bytes = Some(4 << 20);

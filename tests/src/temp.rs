@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 const PREFIX: &str = "nexus-tests-";
+/// With a longer one before it the name of a socket, of which a kernel takes 107 bytes, would have no room.
+const LONGEST_BASE: usize = 50;
 /// Longer than any test takes.
 const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 
@@ -20,7 +22,8 @@ impl TempDir {
     pub fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         static SWEPT: Once = Once::new();
-        let all = std::env::temp_dir();
+        let all = Some(std::env::temp_dir()).filter(|all| all.as_os_str().len() <= LONGEST_BASE);
+        let all = all.unwrap_or_else(|| PathBuf::from("/tmp"));
         SWEPT.call_once(|| sweep(&all, LEFT_BEHIND));
         let path = all.join(format!("{PREFIX}{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)));
         // left by an earlier process with this id

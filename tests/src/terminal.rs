@@ -73,7 +73,7 @@ impl Terminal {
 
     /// Waits until `shown` holds for the text of the screen, and returns it.
     pub fn wait_for(&self, what: &str, shown: impl Fn(&str) -> bool) -> String {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + crate::SOON;
         loop {
             let text = self.screen().text();
             if shown(&text) {
@@ -104,7 +104,7 @@ impl Terminal {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        let until = Instant::now() + Duration::from_secs(10);
+        let until = Instant::now() + crate::SOON;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status;

@@ -6,6 +6,9 @@ use std::time::Duration;
 
 use crate::process;
 
+/// Limits are those of a machine that does little else; one that is busy may take this many times as long.
+const BUSY: u64 = 5;
+
 /// Aborts the test process unless it is dropped in time.
 #[derive(Debug)]
 #[must_use]
@@ -14,6 +17,7 @@ pub struct Watchdog(Option<Sender<()>>);
 impl Watchdog {
     /// For the test of the current thread.
     pub fn seconds(limit: u64) -> Self {
+        let limit = limit * BUSY;
         let test = thread::current().name().unwrap_or("a test").to_owned();
         let (alive, dropped) = mpsc::channel::<()>();
         thread::spawn(move || {

@@ -1,13 +1,12 @@
 //! Every handler of `handlers/hostile`, alone and beside benign ones, in random order.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nexus_protocol::limits::DEFAULT_MEMORY_LIMIT_BYTES;
 use nexus_protocol::message::SuspendMode;
 use nexus_tests::corpus::{Hostile, LONG_TIMEOUT_MS, corpus};
 use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes, settled_counts};
-use nexus_tests::{Client, Options, Rng, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::{Client, Options, Rng, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 /// `NEXUS_HOSTILE_SEED` chooses another order.
@@ -48,7 +47,7 @@ fn warm(client: &mut Client) {
 }
 
 fn quiet(sidecar: &Sidecar, client: &mut Client) -> (usize, usize) {
-    eventually("all is quiet", Duration::from_secs(10), || {
+    eventually("all is quiet", SOON, || {
         let stats = client.stats();
         (stats.active_instances, stats.queued, stats.suspended_instances) == (0, 0, 0)
     });

@@ -6,11 +6,10 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::HTTP_TIMEOUT_MS;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::{Options, SOON, Sidecar, Watchdog, eventually, once_within};
 use nix::sys::signal::Signal;
-
-const SOON: Duration = Duration::from_secs(10);
 
 /// A sidecar with its endpoint on a socket beside its own.
 fn sidecar(options: Options) -> (Sidecar, PathBuf, TempDir) {
@@ -51,12 +50,14 @@ fn metrics_health_and_readiness_are_told() {
     let post = exchange(UnixStream::connect(&http).unwrap(), "POST /metrics HTTP/1.1\r\n\r\n");
     assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET\r\n"), "{post}");
     let mut client = sidecar.connect();
-    let running = client.start(Run::source("for (;;);").timeout_ms(1500));
+    let running = client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);
     assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200 "), "a busy sidecar is alive");
     sidecar.signal(Signal::SIGTERM);
     eventually("it says that it is draining", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 503 "));
     assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200 "));
+    // the drain waits for it
+    assert!(client.cancel_request(running));
     client.segment(running);
     assert_eq!(sidecar.exit_code(SOON), 0);
     assert!(!http.exists(), "the socket is left behind");
@@ -70,11 +71,12 @@ fn a_loopback_address_works_and_no_other_is_taken() {
         .find_map(|_| {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let dir = TempDir::new();
-            let sidecar = Options::new().flag("http-listen", address).listen_on(&dir.join("s.sock"));
-            sidecar.wait_until_ready();
-            TcpStream::connect(address).is_ok().then_some((sidecar, address, dir))
+            let mut sidecar = Options::new().flag("http-listen", address).listen_on(&dir.join("s.sock"));
+            eventually("it serves or has ended", SOON, || !sidecar.is_running() || sidecar.path().exists());
+            sidecar.is_running().then_some((sidecar, address, dir))
         })
         .unwrap();
+    sidecar.wait_until_ready();
     sidecar.connect().still_works();
     // it serves a moment before it says so
     eventually("it is ready", SOON, || {
@@ -91,13 +93,18 @@ fn a_loopback_address_works_and_no_other_is_taken() {
 fn peers_that_send_slowly_nothing_or_rubbish_hold_up_nobody() {
     let _w = Watchdog::seconds(60);
     let (sidecar, http, _dir) = sidecar(Options::new());
-    let slow: Vec<UnixStream> = (0..15).map(|_| UnixStream::connect(&http).unwrap()).collect();
-    for mut stream in &slow {
-        stream.write_all(b"GET /met").unwrap();
-    }
-    let started = Instant::now();
-    assert!(get(&http, "/readyz").starts_with("HTTP/1.1 200 "));
-    assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+    let (mut slow, mut began) = (Vec::new(), Instant::now());
+    once_within("it is answered while others are slow", Duration::from_secs(2), || {
+        slow.clear();
+        began = Instant::now();
+        slow.extend((0..15).map(|_| UnixStream::connect(&http).unwrap()));
+        for mut stream in &slow {
+            stream.write_all(b"GET /met").unwrap();
+        }
+        let started = Instant::now();
+        assert!(get(&http, "/readyz").starts_with("HTTP/1.1 200 "));
+        started.elapsed()
+    });
     for rubbish in [&b"\x16\x03\x01\x02\x00"[..], b"GET", &[b'A'; 20_000], b"GET / HTTP/9.9\r\n\r\n"] {
         let mut stream = UnixStream::connect(&http).unwrap();
         let _ = stream.write_all(rubbish);
@@ -111,8 +118,8 @@ fn peers_that_send_slowly_nothing_or_rubbish_hold_up_nobody() {
         stream.set_read_timeout(Some(SOON)).unwrap();
         assert_eq!(stream.read(&mut [0; 64]).unwrap(), 0);
     }
-    let took = started.elapsed();
-    assert!(took > Duration::from_secs(3) && took < Duration::from_secs(9), "{took:?}");
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(HTTP_TIMEOUT_MS), "{took:?}");
     // and more than are taken at once do not stay
     let crowd: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(&http).unwrap()).collect();
     drop(crowd);

@@ -1,19 +1,20 @@
 //! The kill ladder beyond the loss of memory: a thread that is stuck is given up, then the process. The faults are planned
 //! (`sidecar/src/faults.rs`), everything else is real.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nexus_protocol::limits::{MAX_RETIRED_THREADS, PROCESS_GRACE_MS, RETIRE_GRACE_MS};
+use nexus_protocol::limits::{MAX_RETIRED_THREADS, PROCESS_GRACE_MS};
 use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::leaks::settled_counts;
-use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::run::BUILTIN;
+use nexus_tests::{Client, Options, Run, SOON, Segment, Sidecar, Watchdog, eventually};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
 /// The exit code of a process that gives up.
 const STUCK: i32 = 71;
-/// Of a request whose thread is given up, beyond its deadline, on a busy machine.
-const LATE: Duration = Duration::from_millis(RETIRE_GRACE_MS + 3_000);
+/// Of runs that are to be at their fault before it is over, also on a busy machine.
+const AT_ITS_FAULT_MS: u64 = 2_000;
 
 fn start(plan: &str, instances: usize) -> (Watchdog, Sidecar, Client) {
     let watchdog = Watchdog::seconds(90);
@@ -28,6 +29,18 @@ fn metric(client: &mut Client, series: &str) -> u64 {
     value.unwrap_or_else(|| panic!("{series}")).parse().expect("a number")
 }
 
+/// Runs it until its thread is given up, and says how often: on a busy machine its time may be over before it hangs.
+fn given_up(client: &mut Client, run: &Run) -> (Segment, u64) {
+    for times in 1..20 {
+        let segment = client.run(run.clone().timeout_ms(100));
+        assert_eq!(segment.code(), ErrorCode::Timeout);
+        if metric(client, "nexus_retired_threads_total") == 1 {
+            return (segment, times);
+        }
+    }
+    panic!("it does not hang")
+}
+
 /// The one request that is left without an answer would show here.
 fn no_answer_is_left(client: &mut Client) {
     client.ping();
@@ -37,10 +50,7 @@ fn no_answer_is_left(client: &mut Client) {
 #[test]
 fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
     let (_w, mut sidecar, mut client) = start("host-call:hang@1", 1);
-    let started = Instant::now();
-    let segment = client.run(Run::source("$log('x'); return 1").timeout_ms(100));
-    assert_eq!(segment.code(), ErrorCode::Timeout);
-    assert!(started.elapsed() < Duration::from_millis(100) + LATE, "{:?}", started.elapsed());
+    let (segment, times) = given_up(&mut client, &Run::source("$log('x'); return 1"));
     let context = |key: &str| segment.error().context.get(key).cloned();
     assert_eq!(context("resource"), Some(ContextValue::Text("timeoutMs".into())));
     assert_eq!(context("limit"), Some(ContextValue::Number(100)));
@@ -51,42 +61,39 @@ fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
     }
     assert_eq!(client.run("$log('x'); return 2").value(), 2);
     assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
-    assert_eq!(metric(&mut client, "nexus_errors_total{code=\"TIMEOUT\"}"), 1);
+    assert_eq!(metric(&mut client, "nexus_errors_total{code=\"TIMEOUT\"}"), times);
     assert!(sidecar.is_running());
 }
 
 #[test]
 fn a_process_that_was_stopped_for_long_goes_on() {
     let watchdog = Watchdog::seconds(90);
-    let mut sidecar = Options::new().flag("max-instances", 2).flag("timeout-ms", 60_000).listen();
+    let mut sidecar = Options::new().flag("max-instances", 2).flag("timeout-ms", 600_000).listen();
     let mut client = sidecar.connect();
-    std::thread::scope(|scope| {
-        let busy = scope.spawn(|| {
-            let mut client = sidecar.connect();
-            client.run(Run::source("let n = 0; const until = 4e7; while (n < until) n++; return n"))
-        });
-        eventually("it runs", Duration::from_secs(10), || client.stats().active_instances > 0);
-        sidecar.signal(Signal::SIGSTOP);
-        // longer than anything may be stuck
-        std::thread::sleep(Duration::from_millis(PROCESS_GRACE_MS + 1_000));
-        sidecar.signal(Signal::SIGCONT);
-        assert_eq!(busy.join().expect("no panic").value(), 40_000_000);
-    });
+    let mut busy = sidecar.connect();
+    let running = busy.start("for (;;);");
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
+    sidecar.signal(Signal::SIGSTOP);
+    // longer than anything may be stuck
+    std::thread::sleep(Duration::from_millis(PROCESS_GRACE_MS + 1_000));
+    sidecar.signal(Signal::SIGCONT);
     client.still_works();
     assert!(sidecar.is_running());
     assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 0);
+    assert_eq!(client.stats().active_instances, 1);
+    assert!(busy.cancel_request(running));
+    assert_eq!(busy.segment(running).code(), ErrorCode::Cancelled);
     drop(watchdog);
 }
 
 #[test]
 fn a_thread_that_comes_back_leaves_nothing_behind() {
-    let (_w, sidecar, mut client) = start("host-call:sleep=3500@1", 1);
+    let (_w, sidecar, mut client) = start("host-call:sleep=8000@1", 1);
     client.still_works();
     let before = settled_counts(sidecar.pid());
-    let segment = client.run(Run::source("$state.x = 1; return 1").grant(&["state:write:*"]).timeout_ms(100));
-    assert_eq!(segment.code(), ErrorCode::Timeout);
+    given_up(&mut client, &Run::source("$state.x = 1; return 1").grant(&["state:write:*"]));
     assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
-    eventually("the thread comes back", Duration::from_secs(20), || metric(&mut client, "nexus_retired_threads") == 0);
+    eventually("the thread comes back", SOON, || metric(&mut client, "nexus_retired_threads") == 0);
     assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 1);
     no_answer_is_left(&mut client);
     client.still_works();
@@ -97,14 +104,14 @@ fn a_thread_that_comes_back_leaves_nothing_behind() {
 
 #[test]
 fn a_run_that_comes_back_after_its_timeout_was_answered_writes_no_resident_state() {
-    let (_w, _s, mut client) = start("host-call:sleep=3500@2", 2);
+    let (_w, _s, mut client) = start("host-call:sleep=10000@2", 2);
     let id = client.create_state(&json!({"n": 1}));
     let write = |source: &str| Run::source(source).resident(&id).grant(&["state:read:*", "state:write:*"]);
-    let segment = client.run(write("$state.n = 2; $log('x'); $state.n = 3; return 1").timeout_ms(100));
+    let segment = client.run(write("$state.n = 2; $log('x'); $state.n = 3; return 1").timeout_ms(AT_ITS_FAULT_MS));
     assert_eq!(segment.code(), ErrorCode::Timeout);
     assert_eq!(metric(&mut client, "nexus_retired_threads"), 1);
     assert_eq!(client.snapshot_state(&id, None).unwrap(), (1, json!({"n": 1})));
-    eventually("the thread comes back", Duration::from_secs(20), || metric(&mut client, "nexus_retired_threads") == 0);
+    eventually("the thread comes back", SOON, || metric(&mut client, "nexus_retired_threads") == 0);
     assert_eq!(client.snapshot_state(&id, None).unwrap(), (1, json!({"n": 1})));
     assert_eq!(client.run(write("$state.n += 10; return $state.n")).value(), 11);
     no_answer_is_left(&mut client);
@@ -113,19 +120,22 @@ fn a_run_that_comes_back_after_its_timeout_was_answered_writes_no_resident_state
 #[test]
 fn where_memory_cannot_be_taken_away_the_thread_is_given_up() {
     let (_w, sidecar, mut client) = start("kill:error=1", 1);
-    let builtin = Run::source("return (3n ** 9000000n).toString().length").timeout_ms(100);
-    assert_eq!(client.run(builtin).code(), ErrorCode::Timeout);
+    let builtin = Run::source(BUILTIN).timeout_ms(100);
+    // on a busy machine its time may be over before it gets there
+    eventually("it is tried", SOON, || {
+        assert_eq!(client.run(builtin.clone()).code(), ErrorCode::Timeout);
+        sidecar.stderr().contains("cannot take the memory")
+    });
     client.still_works();
     // a loop needs no kill
     assert_eq!(client.run(Run::source("for (;;);").timeout_ms(50)).code(), ErrorCode::Timeout);
-    assert!(sidecar.stderr().contains("cannot take the memory"), "{}", sidecar.stderr());
 }
 
 #[test]
 fn a_stuck_run_that_is_cancelled_says_so() {
     let (_w, _s, mut client) = start("host-call:hang@1", 2);
     let id = client.start(Run::source("$log('x')").timeout_ms(60_000));
-    eventually("it runs", Duration::from_secs(5), || client.stats().active_instances == 1);
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
     assert!(client.cancel_request(id));
     assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
     client.still_works();
@@ -135,7 +145,7 @@ fn a_stuck_run_that_is_cancelled_says_so() {
 fn a_resume_that_gets_stuck_ends_its_execution() {
     let (_w, _s, mut client) = start("host-call:hang@3", 2);
     let source = "await Promise.all([$ext.a.b(1).then(() => $log('x')), $ext.a.b(2)]); return 1";
-    let segment = client.run(Run::source(source).grant(&["ext:*"]).timeout_ms(100));
+    let segment = client.run(Run::source(source).grant(&["ext:*"]).timeout_ms(AT_ITS_FAULT_MS));
     let ids: Vec<String> = segment.calls.iter().map(|call| call.id.clone()).collect();
     assert_eq!(client.resume(&ids[0], &json!(1)).code(), ErrorCode::Timeout);
     assert_eq!(client.resume(&ids[1], &json!(1)).code(), ErrorCode::SuspensionError);
@@ -156,8 +166,8 @@ fn a_request_that_makes_a_worker_panic_is_answered() {
 fn too_many_stuck_threads_end_the_process() {
     let stuck = MAX_RETIRED_THREADS + 1;
     let (_w, mut sidecar, mut client) = start("host-call:hang", stuck);
-    let ids: Vec<u32> = (0..stuck).map(|_| client.start(Run::source("$log('x')").timeout_ms(100))).collect();
-    eventually("all run", Duration::from_secs(10), || client.stats().active_instances == stuck as u64);
+    let hangs = Run::source("$log('x')").timeout_ms(AT_ITS_FAULT_MS);
+    let ids: Vec<u32> = (0..stuck).map(|_| client.start(hangs.clone())).collect();
     let mut codes = Vec::new();
     while let Some(reply) = client.next_reply() {
         let nexus_tests::Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
@@ -165,7 +175,7 @@ fn too_many_stuck_threads_end_the_process() {
         codes.push(segment.code());
     }
     assert!(codes.len() >= MAX_RETIRED_THREADS && codes.iter().all(|code| *code == ErrorCode::Timeout), "{codes:?}");
-    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+    assert_eq!(sidecar.exit_code(SOON), STUCK);
     assert!(sidecar.stderr().contains("too many threads are stuck"), "{}", sidecar.stderr());
 }
 
@@ -176,7 +186,7 @@ fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
     let mut sidecar = options.flag("max-instances", MAX_RETIRED_THREADS).listen();
     let mut client = sidecar.connect();
     // the first ones take all threads that may be lost, the next ones one too many, the others are still queued then
-    let timeouts = [(MAX_RETIRED_THREADS, 100), (MAX_RETIRED_THREADS, 3_000), (3, 4_900)];
+    let timeouts = [(MAX_RETIRED_THREADS, 1_000), (MAX_RETIRED_THREADS, 4_000), (MAX_RETIRED_THREADS + 2, 60_000)];
     for (count, timeout_ms) in timeouts {
         for _ in 0..count {
             client.start(Run::source("$log('x')").timeout_ms(timeout_ms));
@@ -187,7 +197,7 @@ fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
         let nexus_tests::Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
         codes.push(segment.code());
     }
-    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+    assert_eq!(sidecar.exit_code(SOON), STUCK);
     let of = |wanted: ErrorCode| codes.iter().filter(|code| **code == wanted).count();
     // others of them may have got the places of those that were given up
     assert!(of(ErrorCode::Overloaded) >= 1, "{codes:?}");
@@ -198,22 +208,28 @@ fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
 fn a_panic_with_the_connections_in_hand_ends_the_process() {
     let (_w, mut sidecar, client) = start("poll:panic@6", 2);
     drop(client);
-    for _ in 0..10 {
-        let Ok(stream) = std::os::unix::net::UnixStream::connect(sidecar.path()) else { break };
-        drop(stream);
+    eventually("the poll that panics comes", SOON, || {
+        // while it is busy several are one event
+        drop(std::os::unix::net::UnixStream::connect(sidecar.path()));
         std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+        !sidecar.is_running()
+    });
+    assert_eq!(sidecar.exit_code(SOON), STUCK);
 }
 
 #[test]
 fn a_thread_that_hangs_with_the_connections_in_hand_ends_the_process() {
     let (_w, mut sidecar, mut client) = start("poll:hang@6", 2);
-    for _ in 0..6 {
-        client.send(&nexus_protocol::ClientMessage::Ping);
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    assert_eq!(sidecar.exit_code(Duration::from_secs(40)), STUCK);
+    eventually(
+        "the poll that hangs comes, and its time is over",
+        Duration::from_millis(PROCESS_GRACE_MS) + SOON,
+        || {
+            let _ = client.try_start("return 1");
+            std::thread::sleep(Duration::from_millis(20));
+            !sidecar.is_running()
+        },
+    );
+    assert_eq!(sidecar.exit_code(SOON), STUCK);
     assert!(sidecar.stderr().contains("is stuck"), "{}", sidecar.stderr());
 }
 
@@ -221,5 +237,5 @@ fn a_thread_that_hangs_with_the_connections_in_hand_ends_the_process() {
 fn a_watchdog_that_panics_ends_the_process() {
     let (_w, mut sidecar, mut client) = start("watchdog:panic@3", 1);
     client.send(&Run::source("for (;;);").message());
-    assert_eq!(sidecar.exit_code(Duration::from_secs(10)), STUCK);
+    assert_eq!(sidecar.exit_code(SOON), STUCK);
 }

@@ -2,11 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::thread;
-use std::time::Duration;
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
-use nexus_tests::{Client, Options, Run, Watchdog, eventually};
+use nexus_tests::{Client, Options, Run, SOON, Watchdog, eventually};
 use serde_json::json;
 
 const CLIENTS: u64 = 8;
@@ -138,7 +137,7 @@ fn sums_are_exact_under_concurrency_and_gauges_come_back() {
     let mut client = sidecar.connect();
     client.run(Run::source("for (;;);").timeout_ms(30));
     let rounds = (CLIENTS * ROUNDS) as f64;
-    eventually("every segment is counted", Duration::from_secs(20), || {
+    eventually("every segment is counted", SOON, || {
         parse(&client.metrics()).sum("nexus_handler_executions_total") >= 6.0 * rounds + 1.0
     });
     let metrics = parse(&client.metrics());
@@ -162,7 +161,7 @@ fn sums_are_exact_under_concurrency_and_gauges_come_back() {
     }
     assert_eq!(metrics.sum("nexus_errors_total"), 2.0 * rounds + 1.0);
     assert_eq!(metrics.sum("nexus_cache_hits_total") + metrics.sum("nexus_cache_misses_total"), 5.0 * rounds + 1.0);
-    eventually("gauges come back", Duration::from_secs(20), || {
+    eventually("gauges come back", SOON, || {
         let metrics = parse(&client.metrics());
         let gauges = [
             "nexus_pool_instances{state=\"active\"}",

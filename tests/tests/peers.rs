@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::FRAME_READ_TIMEOUT_MS;
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::client::Answer;
-use nexus_tests::{Client, LeakProbe, Options, Run, Watchdog, eventually};
+use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually};
 use nix::sys::signal::Signal;
-
-const SOON: Duration = Duration::from_secs(10);
 
 #[test]
 fn half_frames_and_silence_before_hello_are_closed_in_time_and_idle_sessions_stay() {
@@ -35,7 +33,7 @@ fn half_frames_and_silence_before_hello_are_closed_in_time_and_idle_sessions_sta
         assert!(error.code == ErrorCode::ProtocolError && error.message.contains("to arrive"), "{error:?}");
         assert!(client.is_closed());
     }
-    assert!(started.elapsed() < allowed + Duration::from_secs(5));
+    assert!(started.elapsed() < allowed + SOON, "{:?}", started.elapsed());
     idle.still_works();
     healthy.still_works();
 }
@@ -94,7 +92,7 @@ fn a_greedy_session_is_refused_and_others_are_served_in_turn() {
     let options = Options::new().flag("max-instances", 1).flag("max-queued", 20).flag("max-queue-ms", 30_000);
     let sidecar = options.listen();
     let (mut greedy, mut other) = (sidecar.connect(), sidecar.connect());
-    let requests: Vec<u32> = (0..200).map(|_| greedy.start("for (let i = 0; i < 2e5; i++);")).collect();
+    let requests: Vec<u32> = (0..200).map(|_| greedy.start("for (let i = 0; i < 2e6; i++);")).collect();
     greedy.ping();
     let started = Instant::now();
     other.still_works();

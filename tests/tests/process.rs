@@ -9,11 +9,10 @@ use std::time::{Duration, Instant};
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::process::command;
+use nexus_tests::run::BUILTIN;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{LeakProbe, Options, Run, Watchdog, eventually};
+use nexus_tests::{LeakProbe, Options, Run, SOON, Watchdog, eventually, once_within};
 use nix::sys::signal::Signal;
-
-const SOON: Duration = Duration::from_secs(10);
 
 fn output(args: &[&str]) -> Output {
     let dir = TempDir::new();
@@ -38,14 +37,16 @@ fn a_child_ends_when_its_socket_closes() {
 #[test]
 fn a_child_ends_when_its_socket_closes_even_while_a_handler_runs() {
     let _w = Watchdog::seconds(60);
-    for source in ["for (;;);", "return (3n ** 9000000n).toString()"] {
-        let (mut sidecar, mut client) = Options::new().flag("timeout-ms", 60_000).child();
-        client.start(source);
-        eventually("the handler runs", SOON, || client.stats().active_instances == 1);
-        drop(client);
-        let started = Instant::now();
-        sidecar.exit_code(SOON);
-        assert!(started.elapsed() < Duration::from_secs(1), "{source}: {:?}", started.elapsed());
+    for source in ["for (;;);", BUILTIN] {
+        once_within("it ends", Duration::from_secs(1), || {
+            let (mut sidecar, mut client) = Options::new().flag("timeout-ms", 60_000).child();
+            client.start(source);
+            eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+            drop(client);
+            let started = Instant::now();
+            sidecar.exit_code(SOON);
+            started.elapsed()
+        });
     }
 }
 
@@ -87,7 +88,10 @@ fn sigterm_answers_what_runs_and_ends_with_0() {
             (sidecar, client)
         };
         let running = client.start("for (let i = 0; i < 2e7; i++); return 'finished'");
-        eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+        eventually("the handler runs, or has run", SOON, || {
+            let stats = client.stats();
+            stats.active_instances + stats.total_executions == 1
+        });
         sidecar.signal(Signal::SIGTERM);
         assert_eq!(client.segment(running).value(), "finished");
         assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
@@ -97,29 +101,27 @@ fn sigterm_answers_what_runs_and_ends_with_0() {
 #[test]
 fn sigterm_with_nothing_to_do_ends_at_once() {
     let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().listen();
+    let mut sidecar = Options::new().flag("drain-timeout-ms", 600_000).listen();
     let _idle = sidecar.connect();
-    let started = Instant::now();
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exit_code(SOON), 0);
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
     assert!(!sidecar.path().exists(), "the socket is left behind");
 }
 
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().flag("timeout-ms", 60_000).listen();
+    let options = Options::new().flag("timeout-ms", 600_000).flag("drain-timeout-ms", 600_000);
+    let mut sidecar = options.listen();
     let mut client = sidecar.connect();
     client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);
     sidecar.signal(Signal::SIGTERM);
+    eventually("it has heard the first one", SOON, || sidecar.stderr().contains("told to end"));
     std::thread::sleep(Duration::from_millis(100));
     assert!(sidecar.is_running());
-    let started = Instant::now();
     sidecar.signal(Signal::SIGTERM);
     sidecar.wait(SOON);
-    assert!(started.elapsed() < Duration::from_secs(1), "{:?}", started.elapsed());
 }
 
 #[test]
@@ -127,14 +129,15 @@ fn a_draining_sidecar_takes_no_new_work() {
     let _w = Watchdog::seconds(60);
     let mut sidecar = Options::new().listen();
     let mut client = sidecar.connect();
-    let running = client.start(Run::source("for (;;);").timeout_ms(1000));
+    let running = client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);
     sidecar.signal(Signal::SIGTERM);
     eventually("new work is refused", SOON, || {
         let segment = client.run("return 1");
         segment.error.is_some_and(|e| e.code == nexus_protocol::ErrorCode::Overloaded)
     });
-    assert_eq!(client.segment(running).code(), nexus_protocol::ErrorCode::Timeout);
+    assert!(client.cancel_request(running));
+    assert_eq!(client.segment(running).code(), nexus_protocol::ErrorCode::Cancelled);
     assert_eq!(sidecar.exit_code(SOON), 0);
 }
 
@@ -168,7 +171,7 @@ fn of_racing_starts_exactly_one_serves() {
     let dir = TempDir::new();
     let path = dir.join("s.sock");
     let mut all: Vec<_> = (0..6).map(|_| Options::new().listen_on(&path)).collect();
-    eventually("all but one have ended", Duration::from_secs(30), || {
+    eventually("all but one have ended", SOON, || {
         all.iter_mut().filter_map(|s| s.is_running().then_some(())).count() == 1
     });
     all[0].wait_until_ready();
@@ -327,7 +330,7 @@ fn a_cache_directory_that_cannot_be_written_is_only_a_warning() {
     let sidecar = Options::new().flag("cache-dir", file.join("below").display()).listen();
     sidecar.connect().still_works();
     // what the sidecar writes arrives through a pipe, in its own time
-    eventually("the warning", Duration::from_secs(10), || sidecar.stderr().contains("WARN"));
+    eventually("the warning", SOON, || sidecar.stderr().contains("WARN"));
 }
 
 #[test]
@@ -426,13 +429,11 @@ fn memory_does_not_grow_with_the_number_of_executions() {
 }
 
 #[test]
-fn kill_9_is_seen_by_the_client_at_once() {
+fn kill_9_is_seen_by_the_client() {
     let _w = Watchdog::seconds(60);
     let (mut sidecar, mut client) = Options::new().child();
     client.start("for (;;);");
-    let started = Instant::now();
     sidecar.kill();
     assert!(client.is_closed());
-    assert!(started.elapsed() < Duration::from_secs(2));
     assert_eq!(sidecar.wait(SOON).signal(), Some(9));
 }

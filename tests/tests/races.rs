@@ -4,7 +4,7 @@ use std::sync::Barrier;
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
-use nexus_tests::{Client, Options, Rng, Run, Segment, Watchdog, eventually, trials};
+use nexus_tests::{Client, Options, Rng, Run, SOON, Segment, Watchdog, eventually, trials};
 use serde_json::json;
 
 fn suspended(client: &mut Client, n: usize) -> String {
@@ -60,7 +60,7 @@ fn a_stranger_never_wins_against_the_owner() {
             assert_eq!(owner.resume(id, &json!("mine")).value(), json!([n, "mine"]));
         }
     });
-    eventually("nothing is held", std::time::Duration::from_secs(5), || owner.stats().suspended_instances == 0);
+    eventually("nothing is held", SOON, || owner.stats().suspended_instances == 0);
 }
 
 #[test]

@@ -1,14 +1,10 @@
 //! States that stay with the sidecar: what executions see of them and do to them, whose they are, and when they go.
 
-use std::time::Duration;
-
 use nexus_protocol::message::Status;
 use nexus_protocol::{ContextValue, ErrorCode, WireError};
 use nexus_tests::run::listening;
-use nexus_tests::{Client, Options, Run, eventually};
+use nexus_tests::{Client, Options, Run, SOON, eventually};
 use serde_json::{Value, json};
-
-const SOON: Duration = Duration::from_secs(5);
 
 fn on(id: &str, source: &str) -> Run {
     Run::source(source).resident(id).grant(&["state:read:*", "state:write:*", "ext:*"])

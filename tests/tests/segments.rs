@@ -6,16 +6,14 @@ use std::fs::{self, File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use nexus_protocol::message::{CreateState, OpenArena, Region, Regions, Resolution, Resume, SnapshotState, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, WireError};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::run::{listening, pack, unpack};
-use nexus_tests::{Answer, Client, Options, Run, Watchdog, eventually};
+use nexus_tests::{Answer, Client, Options, Run, SOON, Watchdog, eventually};
 use serde_json::{Value, json};
 
-const SOON: Duration = Duration::from_secs(5);
 const MIB: u64 = 1 << 20;
 const SHM: &str = "/dev/shm";
 
@@ -372,8 +370,8 @@ fn a_sidecar_that_is_killed_leaves_at_most_a_name_which_the_next_one_sweeps() {
         assert!(names(sidecar.pid()).is_empty(), "an opened segment has no name");
         let (_file, path) = Segment::make_named(&mut client, 2 * MIB);
         assert_eq!(names(sidecar.pid()), BTreeSet::from([path]));
+        // from here on any sidecar that starts on this machine removes it
         sidecar.kill();
-        assert_eq!(names(sidecar.pid()).len(), 1);
         pids.push(sidecar.pid());
     }
     let foreign = Path::new(SHM).join(format!("nexus-sidecar-tests.{}", std::process::id()));

@@ -2,9 +2,8 @@
 
 use nexus_protocol::ErrorCode;
 use nexus_tests::run::listening;
-use nexus_tests::{Options, Run, eventually};
+use nexus_tests::{Options, Run, SOON, eventually};
 use serde_json::json;
-use std::time::Duration;
 
 #[test]
 fn strict_refuses_a_certain_need_at_its_place() {
@@ -85,7 +84,7 @@ fn violations_are_logged_and_every_one_is_counted() {
     assert!(client.run(source).error.is_none());
     assert_eq!(client.run(Run::source("$emit('x')").strict()).code(), ErrorCode::PermissionDenied);
     let logged = |token: &str| sidecar.stderr().contains(&format!("the capability {token},"));
-    eventually("the log", Duration::from_secs(5), || logged("state:write:k0") && logged("events:emit:x"));
+    eventually("the log", SOON, || logged("state:write:k0") && logged("events:emit:x"));
     assert!(sidecar.stderr().matches("the capability").count() < 100, "a handler does not fill the log");
     let metrics = client.metrics();
     assert!(metrics.lines().any(|line| line == "nexus_capability_violations_total 101"), "{metrics}");

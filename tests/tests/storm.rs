@@ -2,12 +2,11 @@
 //! once, with an outcome that it may have, and nothing is left behind. `NEXUS_STORM_SEED` chooses another storm.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
 use nexus_protocol::message::{Cancel, Resolution, Resume, Status};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::leaks::settled_counts;
-use nexus_tests::{Answer, Client, Options, Reply, Rng, Run, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::{Answer, Client, Options, Reply, Rng, Run, SOON, Segment, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
 const SEED: u64 = 5_705;
@@ -170,7 +169,7 @@ fn every_request_of_a_storm_is_answered_once_and_nothing_is_left() {
         let mut sidecar = Options::new().flag("max-instances", instances).flag("max-queue-ms", 60_000).listen();
         let mut watcher = sidecar.connect();
         let mut quiet = || {
-            eventually("all is quiet", Duration::from_secs(10), || {
+            eventually("all is quiet", SOON, || {
                 let stats = watcher.stats();
                 (stats.active_instances, stats.suspended_instances, stats.queued) == (0, 0, 0)
             });

@@ -4,11 +4,9 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Status;
 use nexus_protocol::{ContextValue, ErrorCode};
-use nexus_tests::run::{calling, listening, suspended, suspension_error};
-use nexus_tests::{Options, Run, Segment, eventually};
+use nexus_tests::run::{BUILTIN, calling, listening, suspended, suspension_error};
+use nexus_tests::{Options, Run, SOON, Segment, eventually, once_within};
 use serde_json::{Value, json};
-
-const SOON: Duration = Duration::from_secs(5);
 
 // ---- calls ----
 
@@ -155,10 +153,10 @@ fn limits_count_over_all_segments() {
 #[test]
 fn suspended_time_does_not_count_and_running_time_does() {
     let (_w, _s, mut client) = listening(&Options::new());
-    let first = client.run(calling("await $ext.a.b(); return 'in time'").timeout_ms(100));
-    std::thread::sleep(Duration::from_millis(250));
+    let first = client.run(calling("await $ext.a.b(); return 'in time'").timeout_ms(2_000));
+    std::thread::sleep(Duration::from_millis(2_500));
     assert_eq!(client.resume(&first.call().id, &Value::Null).value(), "in time");
-    let first = client.run(calling("await $ext.a.b(); for (;;);").timeout_ms(100));
+    let first = client.run(calling("await $ext.a.b(); for (;;);").timeout_ms(1_000));
     assert_eq!(client.resume(&first.call().id, &Value::Null).code(), ErrorCode::Timeout);
     client.still_works();
 }
@@ -230,7 +228,7 @@ fn resumes_that_come_after_the_end_are_refused() {
 
 #[test]
 fn a_suspension_expires() {
-    let (_w, _s, mut client) = listening(&Options::new().flag("suspension-timeout-ms", 200));
+    let (_w, _s, mut client) = listening(&Options::new().flag("suspension-timeout-ms", 2_000));
     let first = suspended(&mut client, "return await $ext.a.b()");
     assert_eq!(client.stats().suspended_instances, 1);
     eventually("the suspension expires", SOON, || client.stats().suspended_instances == 0);
@@ -240,10 +238,10 @@ fn a_suspension_expires() {
 
 #[test]
 fn resuming_gives_the_next_suspension_its_own_time() {
-    let (_w, _s, mut client) = listening(&Options::new().flag("suspension-timeout-ms", 600));
+    let (_w, _s, mut client) = listening(&Options::new().flag("suspension-timeout-ms", 4_000));
     let mut segment = suspended(&mut client, "for (let i = 0; i < 4; i++) await $ext.a.b(); return 'done'");
     for _ in 0..4 {
-        std::thread::sleep(Duration::from_millis(250));
+        std::thread::sleep(Duration::from_millis(1_200));
         segment = client.resume(&segment.call().id.clone(), &Value::Null);
     }
     assert_eq!(segment.value(), "done");
@@ -263,21 +261,23 @@ fn cancelling_a_suspension_ends_its_execution() {
 #[test]
 fn cancelling_a_running_request_stops_it() {
     let (_w, _s, mut client) = listening(&Options::new());
-    for source in ["for (;;);", "return (3n ** 4000000n).toString()"] {
-        let running = client.start(Run::source(source).timeout_ms(5000));
-        eventually("it runs", SOON, || client.stats().active_instances == 1);
-        let started = Instant::now();
-        assert!(client.cancel_request(running));
-        assert_eq!(client.segment(running).code(), ErrorCode::Cancelled, "{source}");
-        assert!(started.elapsed() < Duration::from_secs(1), "{source}: {:?}", started.elapsed());
-        client.still_works();
+    for source in ["for (;;);", BUILTIN] {
+        once_within("it is stopped", Duration::from_secs(1), || {
+            let running = client.start(source);
+            eventually("it runs", SOON, || client.stats().active_instances == 1);
+            let started = Instant::now();
+            assert!(client.cancel_request(running));
+            assert_eq!(client.segment(running).code(), ErrorCode::Cancelled, "{source}");
+            client.still_works();
+            started.elapsed()
+        });
     }
 }
 
 #[test]
 fn cancelling_a_queued_request_takes_it_out_of_the_queue() {
     let (_w, _s, mut client) = listening(&Options::new().flag("max-instances", 1));
-    let running = client.start(Run::source("for (;;);").timeout_ms(4000));
+    let running = client.start("for (;;);");
     eventually("it runs", SOON, || client.stats().active_instances == 1);
     let queued: Vec<u32> = (0..3).map(|_| client.start("return 'ran'")).collect();
     eventually("three wait", SOON, || client.stats().queued == 3);

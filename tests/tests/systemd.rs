@@ -13,13 +13,14 @@ use command_fds::{CommandFdExt, FdMapping};
 use nexus_tests::process::{binary, command};
 use nexus_tests::run::every_kind;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Client, Options, Run, Watchdog, eventually};
+use nexus_tests::{Client, Options, Run, SOON, Watchdog, eventually, once_within};
 use nix::sys::ptrace;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-const SOON: Duration = Duration::from_secs(10);
+/// What a service manager that wants to hear of a service asks for.
+const WATCHDOG: Duration = Duration::from_millis(900);
 
 /// What a service manager hears.
 struct Manager {
@@ -46,6 +47,19 @@ impl Manager {
             heard.last().is_some_and(|last: &String| last.lines().any(|line| line.starts_with(word)))
         });
         heard
+    }
+
+    /// Three times in a row it hears in time that all is well. On a busy machine a beat may be late; one that does not come
+    /// is late always.
+    fn is_fed(&self, when: &str) {
+        once_within(when, WATCHDOG, || {
+            let beats = [(); 3].map(|()| {
+                let started = Instant::now();
+                self.wait_for("WATCHDOG=1");
+                started.elapsed()
+            });
+            beats.into_iter().max().unwrap_or_default()
+        });
     }
 
     /// Whether the word comes within some time.
@@ -103,20 +117,17 @@ fn the_watchdog_is_fed_while_idle_and_while_busy() {
     let _w = Watchdog::seconds(60);
     let dir = TempDir::new();
     let manager = Manager::new(UnixDatagram::bind(dir.join("notify")).unwrap());
-    let options = Options::new().env("NOTIFY_SOCKET", dir.join("notify")).env("WATCHDOG_USEC", "900000");
+    let options =
+        Options::new().env("NOTIFY_SOCKET", dir.join("notify")).env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string());
     let sidecar = options.flag("max-instances", 2).flag("timeout-ms", 0).listen();
     manager.wait_for("READY=1");
-    for _ in 0..3 {
-        assert!(manager.hears("WATCHDOG=1", Duration::from_millis(900)));
-    }
+    manager.is_fed("while idle");
     let mut client = sidecar.connect();
     for _ in 0..4 {
         client.start("for (;;);");
     }
     eventually("the handlers run", SOON, || client.stats().active_instances == 2);
-    for _ in 0..3 {
-        assert!(manager.hears("WATCHDOG=1", Duration::from_millis(900)), "a handler without a deadline may run");
-    }
+    manager.is_fed("a handler without a deadline may run");
 }
 
 #[test]
@@ -138,7 +149,7 @@ fn the_watchdog_is_not_fed_while_an_engine_thread_is_frozen() {
             ptrace::interrupt(Pid::from_raw(*thread)).expect("a thread can be stopped");
         }
         // a beat that was under way may still arrive
-        manager.hears("WATCHDOG=1", Duration::from_millis(300));
+        manager.hears("WATCHDOG=1", Duration::from_secs(1));
         assert!(!manager.hears("WATCHDOG=1", Duration::from_millis(1500)), "fed though {frozen} is frozen");
         assert!(sidecar.is_running());
         sidecar.signal(Signal::SIGKILL);

@@ -1,16 +1,12 @@
 //! `top` on a terminal: choosing, ending, sorting, other sizes, and the terminal as it was afterwards.
 
-use std::time::Duration;
-
 use nexus_protocol::ErrorCode;
 use nexus_tests::process::command;
 use nexus_tests::temp::TempDir;
 use nexus_tests::terminal::Terminal;
-use nexus_tests::{Client, Options, Run, Sidecar, Watchdog, eventually};
+use nexus_tests::{Client, Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::Signal;
 use std::os::unix::process::ExitStatusExt;
-
-const SOON: Duration = Duration::from_secs(10);
 
 struct Watched {
     terminal: Terminal,
@@ -133,7 +129,7 @@ fn a_sidecar_that_goes_ends_it_with_a_message_on_the_screen_of_before() {
     sidecar.kill();
     assert_eq!(terminal.wait().code(), Some(1));
     terminal.wait_for_text("nexus-sidecar: ");
-    assert!(terminal.is_given_back());
+    eventually("the terminal is given back", SOON, || terminal.is_given_back());
 }
 
 #[test]

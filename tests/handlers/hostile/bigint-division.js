@@ -1,4 +1,4 @@
 // row: H3
 // expect: TIMEOUT
-const a = 3n ** 2000000n, b = 7n ** 500000n;
+const a = 3n ** 600000n, b = 7n ** 150000n;
 for (;;) a / b;

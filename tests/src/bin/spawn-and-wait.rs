@@ -9,13 +9,13 @@ use std::process::Command;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
-use nexus_tests::{Options, Run, eventually};
+use nexus_tests::{Options, Run, SOON, eventually};
 
 fn main() {
     let (sidecar, mut client) = Options::new().flag("timeout-ms", 60_000).child();
     client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
     client.start("for (;;);");
-    eventually("the handler runs", Duration::from_secs(10), || client.stats().active_instances == 1);
+    eventually("the handler runs", SOON, || client.stats().active_instances == 1);
     let mut line = sidecar.pid().to_string();
     if std::env::args().any(|arg| arg == "--leak") {
         let parent_fd = client.stream().as_fd().try_clone_to_owned().expect("a descriptor can be copied");
