@@ -11,10 +11,12 @@
 //!
 //! The watchdog first sets the interrupt word, which QuickJS polls, and after a grace period takes the memory away, which
 //! stops native code anywhere. It never does so while the guest is inside a host call: a fault there would be in Rust code.
+//! A guest that makes one host call after the other is hardly ever found outside of one, so each call looks for itself
+//! whether the run is due: the first one then is refused, and after the grace period it traps.
 //! Whoever owns the running thread asks `overdue` whether both steps were in vain, and gives the thread up.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{KILL_GRACE_MS, RETIRE_GRACE_MS};
@@ -61,6 +63,17 @@ fn micros_since(epoch: Instant, now: Instant) -> u64 {
     u64::try_from(now.saturating_duration_since(epoch).as_micros()).unwrap_or(u64::MAX)
 }
 
+/// What becomes of a host call.
+#[derive(Debug)]
+pub enum Entry<'a> {
+    /// It happens.
+    Open(HostCallGuard<'a>),
+    /// It does not: the run is over its time, and the guest is told to end it.
+    Refused,
+    /// The memory is gone: return at once and touch nothing.
+    Gone,
+}
+
 /// While it lives, the guest's memory stays; also when the host call panics.
 #[derive(Debug)]
 pub struct HostCallGuard<'a>(&'a RunControl);
@@ -81,6 +94,8 @@ pub struct RunControl {
     /// When the watchdog first found that the run has to end.
     due_since: AtomicU64,
     interrupted_at: AtomicU64,
+    /// A host call was refused since the run is due.
+    refused: AtomicBool,
     interrupt_word: AtomicU32,
     fate: AtomicU8,
     memory: LinearMemory,
@@ -96,6 +111,7 @@ impl RunControl {
             deadline: AtomicU64::new(NO_DEADLINE),
             due_since: AtomicU64::new(NO_DEADLINE),
             interrupted_at: AtomicU64::new(NO_DEADLINE),
+            refused: AtomicBool::new(false),
             interrupt_word: AtomicU32::new(interrupt_word),
             fate: AtomicU8::new(OPEN),
             memory,
@@ -115,6 +131,7 @@ impl RunControl {
         debug_assert_eq!(self.state.load(Ordering::Relaxed), IDLE);
         self.due_since.store(NO_DEADLINE, Ordering::Relaxed);
         self.interrupted_at.store(NO_DEADLINE, Ordering::Relaxed);
+        self.refused.store(false, Ordering::Relaxed);
         let at = deadline.map_or(NO_DEADLINE, |d| micros_since(self.epoch, d));
         self.deadline.store(at, Ordering::SeqCst);
         if self.cause.load(Ordering::SeqCst) != 0 {
@@ -146,10 +163,33 @@ impl RunControl {
         !matches!(fate, Err(GIVEN_UP))
     }
 
-    /// A host call begins. None: the memory is gone, return at once and touch nothing.
-    pub fn enter_host(&self) -> Option<HostCallGuard<'_>> {
-        // lazily: a guard that is made only to be dropped would set the state back to Running
-        self.leave(RUNNING, HOST).then(|| HostCallGuard(self))
+    /// A host call begins.
+    pub fn enter_host(&self) -> Entry<'_> {
+        if !self.leave(RUNNING, HOST) {
+            return Entry::Gone;
+        }
+        if self.due_since.load(Ordering::Relaxed) != NO_DEADLINE {
+            return self.enter_host_late();
+        }
+        Entry::Open(HostCallGuard(self))
+    }
+
+    /// In a host call, after the watchdog has found that the run has to end.
+    #[cold]
+    fn enter_host_late(&self) -> Entry<'_> {
+        let now = micros_since(self.epoch, Instant::now());
+        let _ = self.cause.compare_exchange(0, StopCause::Deadline as u8, Ordering::AcqRel, Ordering::Relaxed);
+        let interrupted_at = self.interrupted_at.load(Ordering::Relaxed);
+        if interrupted_at == NO_DEADLINE {
+            let _ = self.memory.store_u32(self.interrupt_word.load(Ordering::Relaxed), 1);
+            self.interrupted_at.store(now, Ordering::Relaxed);
+        } else if now >= interrupted_at.saturating_add(KILL_GRACE_MICROS) {
+            self.state.store(KILLED, Ordering::Release);
+            return Entry::Gone;
+        }
+        let guard = HostCallGuard(self);
+        // once: what the handler has changed is still handed over while it ends
+        if self.refused.swap(true, Ordering::Relaxed) { Entry::Open(guard) } else { Entry::Refused }
     }
 
     /// Moves on from a state that only the watchdog changes under us, waiting the few microseconds that it needs.

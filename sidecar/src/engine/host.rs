@@ -12,7 +12,7 @@ use wasmedge_sdk::{ValType, WasmValue};
 
 use super::abi::{self, result};
 use super::context::{Breach, Context, NewCall};
-use super::control::{HostCallGuard, RunControl};
+use super::control::{Entry, HostCallGuard, RunControl};
 use super::ffi::{HostTrap, Import, LinearMemory, guarded};
 use super::keeper::Park;
 use crate::faults::{self, Point};
@@ -255,7 +255,11 @@ fn host_call(
         // initialising, or a guest that calls out of its turn: there is nothing that it could reach
         return Ok(result::INTERNAL);
     };
-    let _inside: HostCallGuard<'_> = control.enter_host().ok_or(HostTrap)?;
+    let _inside: HostCallGuard<'_> = match control.enter_host() {
+        Entry::Open(guard) => guard,
+        Entry::Refused => return Ok(result::LIMIT),
+        Entry::Gone => return Err(HostTrap),
+    };
     faults::pass(Point::HostCall);
     let answer = match context.count_call(index) {
         Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context }),

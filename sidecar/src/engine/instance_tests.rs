@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::CapabilitySet;
+use nexus_protocol::limits::KILL_GRACE_MS;
 use serde_json::{Value, json};
 
 use super::context::{Context, ExecutionLimits};
-use super::control::StopCause;
+use super::control::{Ended, Entry, StopCause};
 use super::guest_error::GuestError;
 use super::*;
 
@@ -207,6 +208,43 @@ fn a_builtin_that_never_looks_up_is_killed_and_the_engine_goes_on() {
         }
         assert_eq!(killed, 3);
         assert_eq!(value(run_with(i, "return 1", context(json!({}), &[]), SECOND)), json!(1));
+    });
+}
+
+#[test]
+fn a_run_that_is_in_host_calls_nearly_all_the_time_ends_in_one() {
+    on_engine_thread(|i| {
+        let control = i.control().clone();
+        control.arm();
+        control.begin(Some(Instant::now()));
+        let Entry::Open(inside) = control.enter_host() else { panic!("not due yet") };
+        assert!(control.patrol(Instant::now()), "whoever looks finds that it is due, and cannot do anything");
+        drop(inside);
+        assert!(matches!(control.enter_host(), Entry::Refused), "the first call that finds out is refused");
+        let Entry::Open(inside) = control.enter_host() else { panic!("the guest may still hand over what it has") };
+        std::thread::sleep(Duration::from_millis(KILL_GRACE_MS + 1));
+        drop(inside);
+        assert!(matches!(control.enter_host(), Entry::Gone), "after the grace period there are no more");
+        assert_eq!(control.end(), Ended::Killed(StopCause::Deadline));
+        i.memory_of_test().restore_access().unwrap();
+    });
+}
+
+#[test]
+fn a_flood_of_host_calls_is_stopped_where_it_stands() {
+    on_engine_thread(|i| {
+        let source = "const b = new Uint8Array(65536);\n$state.o.x = 1;\nfor (;;) crypto.getRandomValues(b)";
+        // a machine that stands still for the grace period costs the place and the effects: then once more
+        let described = (0..10).any(|_| {
+            let granted = context(json!({ "o": {} }), &["crypto:random", "state:read:*", "state:write:*"]);
+            let end = run_with(i, source, granted, Duration::from_millis(20));
+            let SegmentEnd::Stopped(StopCause::Deadline, description) = end else { panic!("{end:?}") };
+            let stack = GuestError::decode(&description).stack.unwrap_or_default();
+            let effects = i.take_context().unwrap().take_effects();
+            *i = engine().instantiate().unwrap();
+            stack.contains("handler.js:3:") && !effects.state_mutations.is_empty()
+        });
+        assert!(described);
     });
 }
 

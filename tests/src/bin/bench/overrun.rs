@@ -35,15 +35,20 @@ const NATIVE: [&str; 6] = [
     "const s = '[' + '1,'.repeat(300000) + '1]'; for (;;) JSON.stringify(JSON.parse(s))",
 ];
 
+/// Hardly ever in its own code, where alone it can be stopped.
+const HOST_CALLS: [&str; 1] = ["const b = new Uint8Array(65536); for (;;) crypto.getRandomValues(b)"];
+
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
     let sidecar = Options::new().flag("log", "error").flag("min-instances", 2).listen();
     let mut client = sidecar.connect();
     for (mode, style) in [(SuspendMode::Await, "Await"), (SuspendMode::Stack, "Stack")] {
-        for (name, sources) in [("javascript", &POLLING[..]), ("builtins", &NATIVE[..])] {
+        for (name, sources) in [("javascript", &POLLING[..]), ("builtins", &NATIVE[..]), ("hostCalls", &HOST_CALLS[..])]
+        {
             let each = scale.of(RUNS).div_ceil(sources.len());
             let taken = sources.iter().flat_map(|source| {
-                let run = Run::source(*source).suspend_mode(mode).timeout_ms(TIMEOUT.as_millis() as u64);
+                let run = Run::source(*source).suspend_mode(mode).grant(&["crypto:random"]);
+                let run = run.timeout_ms(TIMEOUT.as_millis() as u64);
                 (0..each).map(|_| overrun(&mut client, &run)).collect::<Vec<_>>()
             });
             figures.insert(format!("{name}{style}"), summary(taken.collect()));
