@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use oxc_ast::ast::*;
 use oxc_ast_visit::{Visit, walk};
+use oxc_span::GetSpan;
 
 use super::needs::Kind;
 use super::path::{Link, Path, Root, Step, key_of, link, peel};
@@ -25,6 +26,8 @@ impl<'a> Walker<'a> {
         }
         let method = match link(callee) {
             Link::Property(object, name) => {
+                // `this.$emit(...)`
+                self.hidden_global(name, callee.span().start);
                 self.receiver(object, name, want);
                 Some(Cow::Borrowed(name))
             }

@@ -201,6 +201,13 @@ pub(super) fn property_key<'a>(key: &PropertyKey<'a>) -> Step<'a> {
     }
 }
 
+/// The path of a property that has the name of a global: of an object that may be the global one (`this.$ext`).
+pub(super) fn path_of_property<'a>(name: &str, position: u32) -> Option<Path<'a>> {
+    let root = Root::of(name)?;
+    let ours = matches!(root, Root::State | Root::Emit | Root::View | Root::Extensions);
+    ours.then_some(Path { root, steps: Vec::new(), position })
+}
+
 /// The path of a name that nothing in the handler declares.
 pub(super) fn path_of_name<'a>(identifier: &IdentifierReference<'a>) -> Option<Path<'a>> {
     let root = Root::of(identifier.name.as_str())?;

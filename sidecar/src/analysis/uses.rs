@@ -296,8 +296,29 @@ impl<'a> Walker<'a> {
                 self.keys(init);
                 self.pattern_of(pattern, &path);
             }
-            None if !self.function_literal(init, Want::Promise) => self.expression(init, Want::Value),
-            None => {}
+            None => {
+                // `const { $ext } = this`
+                if let BindingPattern::ObjectPattern(pattern) = pattern
+                    && self.is_global_object(init)
+                {
+                    for property in &pattern.properties {
+                        if let Step::Name(name) = property_key(&property.key) {
+                            self.hidden_global(&name, property.span.start);
+                        }
+                    }
+                }
+                if !self.function_literal(init, Want::Promise) {
+                    self.expression(init, Want::Value);
+                }
+            }
+        }
+    }
+
+    fn is_global_object(&self, expression: &Expression<'a>) -> bool {
+        match peel(expression) {
+            Expression::ThisExpression(_) => true,
+            Expression::Identifier(it) => it.name == "globalThis" && self.scopes.lookup("globalThis").is_none(),
+            _ => false,
         }
     }
 

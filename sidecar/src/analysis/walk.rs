@@ -3,17 +3,20 @@
 //! Every expression is visited with what becomes of its value (`Want`). Chains that start at a global go to `uses` and
 //! `calls` as a whole, so that `$state.user.name = x` is one write, not a read and an assignment to something.
 //!
-//! Invariant: each expression is visited once, and a chain of properties is looked along at most twice.
+//! Invariant: each expression is visited once, and a chain of properties is looked along at most three times.
 //! What it does not do: follow values. What leaves through a variable, an argument or a property is taken to be used in
-//! every way; only constants that name a part of `$ext` are followed.
+//! every way; only constants that name a part of `$ext` are followed. A property with the name of a global is taken for it.
+
+use std::borrow::Cow;
 
 use oxc_ast::ast::*;
 use oxc_ast_visit::{Visit, walk};
+use oxc_span::GetSpan;
 use oxc_syntax::operator::{BinaryOperator, LogicalOperator, UnaryOperator};
 use oxc_syntax::scope::ScopeFlags;
 
 use super::needs::Needs;
-use super::path::{Link, Path, Root, link, path_of, peel};
+use super::path::{Link, Path, Root, Step, key_of, link, path_of, peel};
 use super::scope::{Scopes, block_names, declared_names, function_names, parameter_names, pattern_names};
 use super::suspend::{Standing, Want, is_called_for_its_value};
 
@@ -198,8 +201,34 @@ impl<'a> Walker<'a> {
 
     /// A chain of properties that does not start at a global.
     fn plain_chain(&mut self, expression: &Expression<'a>) {
+        self.hidden_globals(expression);
         let start = self.keys(expression);
         self.expression(start, Want::Value);
+    }
+
+    /// `this.$ext`, or `g.$state` where `g` may be anything: what is done with it cannot be seen.
+    fn hidden_globals(&mut self, mut expression: &Expression<'a>) {
+        loop {
+            let (inner, name) = match link(expression) {
+                Link::Same(inner) => (inner, None),
+                Link::Property(inner, name) => (inner, Some(Cow::Borrowed(name))),
+                Link::Index(inner, key) => match key_of(key) {
+                    Step::Name(name) => (inner, Some(name)),
+                    Step::Dynamic => (inner, None),
+                },
+                Link::Identifier(_) | Link::Other => return,
+            };
+            if let Some(name) = name {
+                self.hidden_global(&name, expression.span().start);
+            }
+            expression = inner;
+        }
+    }
+
+    pub(super) fn hidden_global(&mut self, name: &str, position: u32) {
+        if let Some(path) = super::path::path_of_property(name, position) {
+            self.path_value(&path, Want::Value);
+        }
     }
 
     /// The computed keys of a chain. Returns what it starts at.
