@@ -47,7 +47,9 @@ pub(super) fn diagnostic(error: &WireError, name: &str, source: &str) -> String 
 
 /// The line, and a mark below the column. Columns count UTF-16 units, as JavaScript does.
 fn marked_line(source: &str, line: u32, column: u32) -> Option<(String, String)> {
-    let line = source.lines().nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    // not `lines`: where a text ends too early, the place is the empty line behind its last line end
+    let line = source.split('\n').nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
+    let line = line.strip_suffix('\r').unwrap_or(line);
     let wanted = usize::try_from(column).ok()?.saturating_sub(1);
     let mut units = 0;
     let before: Vec<char> = line

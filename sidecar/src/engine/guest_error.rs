@@ -118,16 +118,21 @@ fn own_frames(stack: &str, source: &str) -> String {
     stack.lines().filter_map(frame).take(MAX_FRAMES).collect::<Vec<_>>().join("\n")
 }
 
+/// Lines as an editor shows them: behind a line end there is one more, if only an empty one, where a text ends too early.
+fn lines_of(source: &str) -> impl Iterator<Item = &str> {
+    source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line))
+}
+
 /// The guest counts columns in bytes; editors and JavaScript count UTF-16 units.
 fn utf16_column(source: &str, line: u32, byte_column: u32) -> u32 {
-    let Some(text) = source.lines().nth(line.saturating_sub(1) as usize) else { return byte_column };
+    let Some(text) = lines_of(source).nth(line.saturating_sub(1) as usize) else { return byte_column };
     let bytes = text.floor_char_boundary((byte_column.saturating_sub(1) as usize).min(text.len()));
     text[..bytes].encode_utf16().count() as u32 + 1
 }
 
 /// Up to five lines, and which of them (from 1) is meant.
 fn snippet(source: &str, line: u32) -> Option<(String, u32)> {
-    let lines: Vec<&str> = source.lines().collect();
+    let lines: Vec<&str> = lines_of(source).collect();
     let at = (line as usize).checked_sub(1).filter(|at| *at < lines.len())?;
     let first = at.saturating_sub(SNIPPET_CONTEXT);
     let last = (at + SNIPPET_CONTEXT).min(lines.len() - 1);
@@ -152,6 +157,13 @@ mod tests {
         assert_eq!(&*wire.stack.unwrap(), "at f (handler.js:2:3)\nat handler (handler.js:9:1)");
         let snippet = wire.snippet.unwrap();
         assert_eq!((snippet.code.as_str(), snippet.highlight_line), ("a\nbbb\nc\nd", 2));
+    }
+
+    #[test]
+    fn the_end_of_the_text_is_a_place() {
+        let wire = error("    at handler.js:2:1\n").to_wire(ErrorCode::CompilationError, "if (a) {\r\n");
+        let snippet = wire.snippet.unwrap();
+        assert_eq!((snippet.code.as_str(), snippet.highlight_line), ("if (a) {\n", 2));
     }
 
     #[test]
