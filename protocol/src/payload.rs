@@ -86,6 +86,12 @@ pub fn validate(bytes: &[u8]) -> Result<(), PayloadError> {
     expect_end(bytes, end)
 }
 
+/// As [`validate`], for a value that will have `around` containers around it.
+pub fn validate_inside(bytes: &[u8], around: usize) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(around)?;
+    expect_end(bytes, end)
+}
+
 /// Exactly one value, without the look at UTF-8. For payloads whose reader copes with any bytes in strings.
 pub fn validate_shape(bytes: &[u8]) -> Result<(), PayloadError> {
     expect_end(bytes, scan(bytes)?)
@@ -225,14 +231,20 @@ const fn plain_bytes(short_strings: bool) -> [u8; 256] {
 impl<'a> Scanner<'a> {
     /// Skips one value and returns the position behind it.
     pub(crate) fn skip_value<const UTF8: bool>(&mut self) -> Result<usize, PayloadError> {
+        self.skip_value_inside::<UTF8>(0)
+    }
+
+    /// `around`: containers that count as open already.
+    #[inline]
+    fn skip_value_inside<const UTF8: bool>(&mut self, around: usize) -> Result<usize, PayloadError> {
         let table = if UTF8 { &PLAIN_BYTES } else { &PLAIN_BYTES_AND_SHORT_STRINGS };
         // Values still to come in each open container, the innermost in `open`.
         let mut outer = [0u64; MAX_PAYLOAD_DEPTH];
-        let mut depth = 0usize;
+        let mut depth = around;
         let mut open = 1u64;
         loop {
             while open == 0 {
-                let Some(above) = depth.checked_sub(1) else { return Ok(self.at) };
+                let Some(above) = depth.checked_sub(1).filter(|above| *above >= around) else { return Ok(self.at) };
                 depth = above;
                 open = outer.get(depth).copied().unwrap_or(0);
             }

@@ -38,6 +38,7 @@
 #include "nx_decode.c"
 #include "nx_same.c"
 #include "nx_errors.c"
+#include "nx_views.c"
 #include "nx_state.c"
 #include "nx_effects.c"
 #include "nx_stack.c"

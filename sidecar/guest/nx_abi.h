@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define NX_ABI_VERSION 1u
+#define NX_ABI_VERSION 2u
 
 #define NX_IMPORT(name) __attribute__((import_module("nexus"), import_name(#name))) name
 #define NX_EXPORT(name) __attribute__((export_name(#name))) name
@@ -62,6 +62,7 @@ typedef struct NxShared {
     uint32_t out_of_memory; /* not 0: an allocation was refused */
     uint32_t inbox;         /* where small inputs go without an allocation */
     uint32_t inbox_capacity;
+    uint32_t memory_wanted; /* what memory_used would have been with the allocation that was refused last */
 } NxShared;
 
 #endif

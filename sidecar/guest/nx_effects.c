@@ -6,13 +6,13 @@ static JSValue nx_send_event(JSContext *ctx, const char *name, size_t name_len, 
     JSValue ret = JS_UNDEFINED;
     int32_t result;
 
-    if (nx_encode(ctx, &bytes, payload, 0)) {
+    if (nx_encode(ctx, &bytes, payload, NX_EFFECT_DEPTH)) {
         nx_buf_free(ctx, &bytes);
         return JS_EXCEPTION;
     }
     result = __nexus_emit_event((const uint8_t *)name, (uint32_t)name_len, bytes.p, bytes.len);
     if (result < 0)
-        ret = nx_throw_host(ctx, result, "events:emit:", name);
+        ret = nx_throw_host(ctx, result, "events:emit:", name, name_len);
     nx_buf_free(ctx, &bytes);
     return ret;
 }
@@ -60,6 +60,7 @@ static JSValue nx_view_call(JSContext *ctx, JSValueConst this_val, int argc, JSV
     JSValueConst second = argc > 1 ? argv[1] : JS_UNDEFINED;
     NxBuf b = { 0 };
     const char *id = NULL;
+    size_t id_len;
     int32_t result;
     int failed;
 
@@ -70,20 +71,21 @@ static JSValue nx_view_call(JSContext *ctx, JSValueConst this_val, int argc, JSV
         return JS_ThrowTypeError(ctx, "$view.command needs the name of a command");
     failed = nx_put_array_header(ctx, &b, 3) || nx_put_js_string(ctx, &b, argv[0]);
     if (which == NX_COMMAND)
-        failed = failed || nx_put_js_string(ctx, &b, second) || nx_encode(ctx, &b, argc > 2 ? argv[2] : JS_UNDEFINED, 2);
+        failed = failed || nx_put_js_string(ctx, &b, second) || nx_encode(ctx, &b, argc > 2 ? argv[2] : JS_UNDEFINED, NX_EFFECT_DEPTH);
     else
         failed = failed || nx_put_str(ctx, &b, names[which], (uint32_t)strlen(names[which])) ||
                  nx_put_map_header(ctx, &b, which == NX_FOCUS ? 0 : 1) ||
-                 (which != NX_FOCUS && (nx_put_str(ctx, &b, fields[which], (uint32_t)strlen(fields[which])) || nx_encode(ctx, &b, second, 2)));
+                 (which != NX_FOCUS && (nx_put_str(ctx, &b, fields[which], (uint32_t)strlen(fields[which])) ||
+                                       nx_encode(ctx, &b, second, NX_EFFECT_DEPTH + 1)));
     if (!failed)
-        id = JS_ToCString(ctx, argv[0]);
+        id = JS_ToCStringLen(ctx, &id_len, argv[0]);
     if (!id) {
         nx_buf_free(ctx, &b);
         return JS_EXCEPTION;
     }
     result = __nexus_view_command(b.p, b.len);
     nx_buf_free(ctx, &b);
-    JSValue ret = result < 0 ? nx_throw_host(ctx, result, "view:update:", id) : JS_UNDEFINED;
+    JSValue ret = result < 0 ? nx_throw_host(ctx, result, "view:update:", id, id_len) : JS_UNDEFINED;
     JS_FreeCString(ctx, id);
     return ret;
 }
@@ -147,7 +149,7 @@ static JSValue nx_log(JSContext *ctx, JSValueConst this_val, int argc, JSValueCo
     nx_buf_free(ctx, &line);
     if (failed)
         return JS_EXCEPTION;
-    return result < 0 ? nx_throw_host(ctx, result, "", "$log") : JS_UNDEFINED;
+    return result < 0 ? nx_throw_host(ctx, result, "", "$log", 4) : JS_UNDEFINED;
 }
 
 static void nx_log_unhandled(JSContext *ctx, JSValueConst reason)
@@ -198,7 +200,7 @@ static JSValue nx_random_values(JSContext *ctx, JSValueConst this_val, int argc,
     if (offset > size || length > size - offset)
         return JS_ThrowTypeError(ctx, "the typed array is out of the bounds of its buffer");
     result = __nexus_random_bytes(data + offset, (uint32_t)length);
-    return result < 0 ? nx_throw_host(ctx, result, "crypto:random", "") : js_dup(argv[0]);
+    return result < 0 ? nx_throw_host(ctx, result, "crypto:random", "", 0) : js_dup(argv[0]);
 }
 
 /* ---- set-up ---- */

@@ -9,13 +9,16 @@ static JSValue nx_error_with(JSContext *ctx, const char *code, JSAtom field, con
     return JS_Throw(ctx, err);
 }
 
-/* token: the capability that is missing, e.g. "state:read:" and "user" */
-static JSValue nx_throw_denied(JSContext *ctx, const char *prefix, const char *name)
+/* The capability that is missing, e.g. "state:read:" and "user". A name may be long, and hold any character. */
+static JSValue nx_throw_denied(JSContext *ctx, const char *prefix, const char *name, size_t len)
 {
-    char token[600];
-    snprintf(token, sizeof(token), "%s%s", prefix, name);
-    JS_ThrowPlainError(ctx, "this needs the capability '%s', which was not granted", token);
-    return nx_error_with(ctx, "PERMISSION_DENIED", nx.atom_capability, token);
+    JSValue err;
+    JS_ThrowPlainError(ctx, "this needs the capability '%s%s', which was not granted", prefix, name);
+    nx_error_with(ctx, "PERMISSION_DENIED", JS_ATOM_NULL, NULL);
+    err = JS_GetException(ctx);
+    JS_DefinePropertyValue(ctx, err, nx.atom_capability, JS_ConcatString(ctx, JS_NewString(ctx, prefix), JS_NewStringLen(ctx, name, len)),
+                           JS_PROP_C_W_E);
+    return JS_Throw(ctx, err);
 }
 
 /* Ends the execution: no catch and no finally of the handler sees it. */
@@ -29,11 +32,11 @@ static JSValue nx_throw_uncatchable(JSContext *ctx, const char *message)
 }
 
 /* What a negative result of a host call becomes in the handler. */
-static JSValue nx_throw_host(JSContext *ctx, int32_t result, const char *prefix, const char *name)
+static JSValue nx_throw_host(JSContext *ctx, int32_t result, const char *prefix, const char *name, size_t len)
 {
     switch (result) {
     case NX_DENIED:
-        return nx_throw_denied(ctx, prefix, name);
+        return nx_throw_denied(ctx, prefix, name, len);
     case NX_LIMIT:
         return nx_throw_uncatchable(ctx, "a limit of this execution is used up");
     case NX_INVALID:
@@ -327,6 +330,25 @@ static bool nx_report_put_cause(NxReport *r, JSValueConst err, uint32_t depth)
     return put;
 }
 
+/* A SuppressedError is about two errors: the one that came last, and the one that it came upon. */
+static JSValue nx_report_suppressed(NxReport *r, JSValueConst err)
+{
+    JSContext *ctx = r->ctx;
+    JSProperty *pr;
+    JSValue list;
+
+    if (!JS_IsError(err) || !find_own_property(&pr, JS_VALUE_GET_OBJ(err), JS_ATOM_suppressed))
+        return JS_UNDEFINED;
+    list = JS_NewArray(ctx);
+    if (JS_IsException(list)) {
+        nx_report_failed(r);
+        return JS_UNDEFINED;
+    }
+    JS_DefinePropertyValueUint32(ctx, list, 0, nx_report_get(r, err, "error"), JS_PROP_C_W_E);
+    JS_DefinePropertyValueUint32(ctx, list, 1, nx_report_get(r, err, "suppressed"), JS_PROP_C_W_E);
+    return list;
+}
+
 /* AggregateError.errors, the first ones. */
 static bool nx_report_put_errors(NxReport *r, JSValueConst err, uint32_t depth)
 {
@@ -335,6 +357,8 @@ static bool nx_report_put_errors(NxReport *r, JSValueConst err, uint32_t depth)
     int64_t len = 0, i;
     JSValue list = nx_report_get(r, err, "errors");
 
+    if (JS_IsUndefined(list))
+        list = nx_report_suppressed(r, err);
     if (!JS_IsObject(list))
         goto done;
     if (js_is_array(ctx, list) <= 0 || js_get_length64(ctx, &len, list)) {

@@ -55,11 +55,13 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
             JS_ThrowPlainError(ctx, "the extension '%s' has no method '%s'", name, method);
             nx_error_with(ctx, "METHOD_NOT_FOUND", nx.atom_extension, name);
         } else if (call == NX_DENIED) {
-            char token[512];
-            snprintf(token, sizeof(token), "%s.%s", name, method);
-            nx_throw_denied(ctx, "ext:", token);
+            NxBuf token = { 0 };
+            if (!nx_put(ctx, &token, name, (uint32_t)name_len) && !nx_put(ctx, &token, ".", 1) &&
+                !nx_put(ctx, &token, method, (uint32_t)method_len))
+                nx_throw_denied(ctx, "ext:", (const char *)token.p, token.len);
+            nx_buf_free(ctx, &token);
         } else {
-            nx_throw_host(ctx, call < 0 ? call : NX_INTERNAL, "ext:", name);
+            nx_throw_host(ctx, call < 0 ? call : NX_INTERNAL, "ext:", name, name_len);
         }
         goto fail;
     }
@@ -289,7 +291,7 @@ static JSValue nx_ext_query(JSContext *ctx, JSValueConst this_val, int argc, JSV
         }
     }
     if (got < 0)
-        ret = nx_throw_host(ctx, got, "", name ? name : "");
+        ret = nx_throw_host(ctx, got, "", name ? name : "", name_len);
     else
         ret = what == 0 ? JS_NewBool(ctx, got) : nx_decode_payload(ctx, bytes, (uint32_t)got);
     js_free(ctx, bytes);

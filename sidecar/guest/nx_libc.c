@@ -37,6 +37,13 @@ static size_t nx_on_out_of_memory(void)
     return nx_out_of_memory == 1 ? 64 * 1024 : 0;
 }
 
+/* Called (by build-time patches) where an allocation goes beyond the limit: all the bytes that there would be with it. */
+static size_t nx_memory_wanted;
+static void nx_on_refused(size_t wanted)
+{
+    nx_memory_wanted = wanted;
+}
+
 #define NX_EBADF 8
 
 int32_t __imported_wasi_snapshot_preview1_clock_time_get(int32_t id, int64_t precision, int32_t out)

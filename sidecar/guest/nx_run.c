@@ -87,11 +87,21 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
     return v;
 }
 
+/* A handler may give the name another value before it has read it. */
+static JSValue nx_set_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
+{
+    (void)this_val, (void)argc;
+    if (JS_DefinePropertyValueStr(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(argv[0]), JS_PROP_C_W_E) < 0)
+        return JS_EXCEPTION;
+    return JS_UNDEFINED;
+}
+
 static void nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
 {
     JSAtom atom = JS_NewAtom(ctx, name);
     JSValue getter = JS_NewCFunctionMagic(ctx, nx_get_args, name, 0, JS_CFUNC_generic_magic, is_scope);
-    JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, JS_UNDEFINED, JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE);
+    JSValue setter = JS_NewCFunctionMagic(ctx, nx_set_args, name, 1, JS_CFUNC_generic_magic, is_scope);
+    JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, setter, JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE);
     JS_FreeAtom(ctx, atom);
 }
 
@@ -172,6 +182,7 @@ static int32_t nx_leave(int32_t status, const NxBuf *out)
     nx_shared_block.out = out ? (uint32_t)(uintptr_t)out->p : 0;
     nx_shared_block.out_len = out ? out->len : 0;
     nx_shared_block.out_of_memory = nx_out_of_memory;
+    nx_shared_block.memory_wanted = nx_memory_wanted > nx.memory_baseline ? (uint32_t)(nx_memory_wanted - nx.memory_baseline) : 0;
     nx_shared_block.memory_used = used > nx.memory_baseline ? (uint32_t)(used - nx.memory_baseline) : 0;
     nx_shared_block.memory_peak = (uint32_t)(nx.memory_peak - nx.memory_baseline);
     return status;

@@ -3,25 +3,9 @@
  * Keys are fetched from the host when they are first read. The value is then kept, so that the same object comes back each
  * time; at the end of a segment every object that was handed out and may be written is compared with the encoding that the
  * host knows, and set anew when the handler has changed something inside it. Objects under keys that may not be written are
- * handed out behind a read-only Proxy, which throws where the write happens. */
+ * handed out behind a read-only view, see nx_views.c. */
 
 static const char *const nx_state_method_names[] = { "get", "set", "delete", "has", "keys", "update" };
-
-static JSValue nx_read_only_view(JSContext *ctx, JSValueConst target, JSValueConst handler);
-static JSValue nx_read_only_root(JSContext *ctx, JSValueConst target, const char *key);
-
-static bool nx_is_plain_container(JSValueConst v)
-{
-    if (!JS_IsObject(v))
-        return false;
-    switch (JS_VALUE_GET_OBJ(v)->class_id) {
-    case JS_CLASS_OBJECT:
-    case JS_CLASS_ARRAY:
-        return true;
-    default:
-        return false;
-    }
-}
 
 /* Finds the entry of a key, or makes one without a value. NULL: exception. */
 static NxKey *nx_find_key(JSContext *ctx, JSAtom name, bool *is_new)
@@ -103,7 +87,7 @@ static NxKey *nx_fetch_key(JSContext *ctx, JSAtom name, bool quiet)
     }
     if (got < 0) {
         if (!(quiet && got == NX_DENIED))
-            nx_throw_host(ctx, got, "state:read:", key);
+            nx_throw_host(ctx, got, "state:read:", key, key_len);
         goto free_key;
     }
     read_only = (got & NX_READ_ONLY) != 0;
@@ -111,7 +95,7 @@ static NxKey *nx_fetch_key(JSContext *ctx, JSAtom name, bool quiet)
     value = nx_decode_payload(ctx, bytes, (uint32_t)got);
     if (JS_IsException(value))
         goto free_bytes;
-    view = read_only ? nx_read_only_root(ctx, value, key) : js_dup(value);
+    view = read_only ? nx_read_only_root(ctx, value, name) : js_dup(value);
     if (JS_IsException(view)) {
         JS_FreeValue(ctx, value);
         goto free_bytes;
@@ -159,14 +143,14 @@ static int nx_send_key(JSContext *ctx, JSAtom name, JSValueConst value, NxBuf *b
     size_t key_len;
     int32_t ret;
 
-    if (nx_encode(ctx, bytes, value, 0))
+    if (nx_encode(ctx, bytes, value, NX_EFFECT_DEPTH))
         return -1;
     key = JS_AtomToCStringLen(ctx, &key_len, name);
     if (!key)
         return -1;
     ret = __nexus_state_set((const uint8_t *)key, (uint32_t)key_len, bytes->p, bytes->len);
     if (ret < 0)
-        nx_throw_host(ctx, ret, "state:write:", key);
+        nx_throw_host(ctx, ret, "state:write:", key, key_len);
     JS_FreeCString(ctx, key);
     return ret < 0 ? -1 : 0;
 }
@@ -205,7 +189,7 @@ static int nx_state_remove(JSContext *ctx, JSAtom name)
         return -1;
     ret = __nexus_state_delete((const uint8_t *)key, (uint32_t)key_len);
     if (ret < 0)
-        nx_throw_host(ctx, ret, "state:write:", key);
+        nx_throw_host(ctx, ret, "state:write:", key, key_len);
     JS_FreeCString(ctx, key);
     if (ret < 0)
         return -1;
@@ -226,7 +210,7 @@ static int nx_state_contains(JSContext *ctx, JSAtom name)
         return -1;
     ret = __nexus_state_has((const uint8_t *)key, (uint32_t)key_len);
     if (ret < 0)
-        nx_throw_host(ctx, ret, "state:read:", key);
+        nx_throw_host(ctx, ret, "state:read:", key, key_len);
     JS_FreeCString(ctx, key);
     return ret < 0 ? -1 : ret;
 }
@@ -242,7 +226,7 @@ static JSValue nx_state_keys(JSContext *ctx)
         got = __nexus_state_keys(bytes, (uint32_t)capacity);
         if (got < 0) {
             js_free(ctx, bytes);
-            return nx_throw_host(ctx, got, "state:read:", "*");
+            return nx_throw_host(ctx, got, "state:read:", "*", 1);
         }
         if (got <= capacity)
             break;
@@ -272,7 +256,7 @@ static int nx_send_nested_writes(JSContext *ctx)
             continue;
         value = js_dup(k->value);
         name = JS_DupAtom(ctx, k->name);
-        failed = nx_encode(ctx, &bytes, value, 0);
+        failed = nx_encode(ctx, &bytes, value, NX_EFFECT_DEPTH);
         /* the same bytes: only the comparison was in doubt (a typed array, a Map) */
         if (!failed && !(bytes.len == nx.keys[i].bytes_len && !memcmp(bytes.p, nx.keys[i].bytes, bytes.len))) {
             bytes.len = 0;
@@ -486,95 +470,6 @@ static JSValue nx_state_method(JSContext *ctx, JSValueConst this_val, int argc, 
     }
     JS_FreeAtom(ctx, name);
     return ret;
-}
-
-/* ---- read-only views ---- */
-
-/* Each key has a handler object of its own: it inherits the traps, and holds the name of the key. */
-static JSValue nx_refuse_write(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
-{
-    JSValue name = JS_GetProperty(ctx, this_val, nx.atom_key);
-    const char *key = JS_ToCString(ctx, name);
-
-    (void)argc, (void)argv, (void)magic, (void)data;
-    nx_throw_denied(ctx, "state:write:", key ? key : "*");
-    JS_FreeCString(ctx, key);
-    JS_FreeValue(ctx, name);
-    return JS_EXCEPTION;
-}
-
-static JSValue nx_view_get(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
-{
-    JSAtom name = JS_ValueToAtom(ctx, argv[1]);
-    JSValue v, view;
-
-    (void)argc, (void)magic, (void)data;
-    if (name == JS_ATOM_NULL)
-        return JS_EXCEPTION;
-    v = JS_GetProperty(ctx, argv[0], name);
-    JS_FreeAtom(ctx, name);
-    if (JS_IsException(v))
-        return v;
-    view = nx_read_only_view(ctx, v, this_val);
-    JS_FreeValue(ctx, v);
-    return view;
-}
-
-/* A view of target in which writes throw; the same one each time. Values that are not plain containers are their own view:
- * what the handler does to its copy of a Date or a Uint8Array goes nowhere, since the key is not compared at the end. */
-static JSValue nx_read_only_view(JSContext *ctx, JSValueConst target, JSValueConst handler)
-{
-    JSValue view, ret;
-
-    if (!nx_is_plain_container(target))
-        return js_dup(target);
-    view = js_map_get(ctx, nx.read_only_views, 1, &target, MAGIC_WEAK);
-    if (!JS_IsUndefined(view))
-        return view;
-    view = JS_NewProxy(ctx, target, handler);
-    if (JS_IsException(view))
-        return view;
-    JSValueConst pair[2] = { target, view };
-    ret = js_map_set(ctx, nx.read_only_views, 2, pair, MAGIC_WEAK);
-    if (JS_IsException(ret)) {
-        JS_FreeValue(ctx, view);
-        return ret;
-    }
-    JS_FreeValue(ctx, ret);
-    return view;
-}
-
-static JSValue nx_read_only_root(JSContext *ctx, JSValueConst target, const char *key)
-{
-    JSValue handler, view;
-
-    if (!nx_is_plain_container(target))
-        return js_dup(target);
-    handler = JS_NewObjectProto(ctx, nx.read_only_handler);
-    if (JS_IsException(handler))
-        return handler;
-    if (JS_DefinePropertyValue(ctx, handler, nx.atom_key, JS_NewString(ctx, key), 0) < 0) {
-        JS_FreeValue(ctx, handler);
-        return JS_EXCEPTION;
-    }
-    view = nx_read_only_view(ctx, target, handler);
-    JS_FreeValue(ctx, handler);
-    return view;
-}
-
-static int nx_init_read_only_views(JSContext *ctx)
-{
-    static const char *const writes[] = { "set", "deleteProperty", "defineProperty", "setPrototypeOf", "preventExtensions" };
-    JSValue weak_map = JS_GetPropertyStr(ctx, ctx->global_obj, "WeakMap");
-    size_t i;
-
-    nx.read_only_handler = JS_NewObjectProto(ctx, JS_NULL);
-    for (i = 0; i < countof(writes); i++)
-        JS_SetPropertyStr(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_write, 0, 0, 0, NULL));
-    JS_SetPropertyStr(ctx, nx.read_only_handler, "get", JS_NewCFunctionData(ctx, nx_view_get, 3, 0, 0, NULL));
-    nx.read_only_views = JS_CallConstructor(ctx, weak_map, 0, NULL);
-    JS_FreeValue(ctx, weak_map);
-    return JS_IsException(nx.read_only_views) ? -1 : 0;
 }
 
 static int nx_init_state(JSContext *ctx)

@@ -3,6 +3,8 @@
 #define NX_STATE_H
 
 #define NX_MAX_DEPTH 64             /* nesting of MessagePack values, both ways */
+/* Containers that the host puts around what an effect holds: the list of effects, and the map of the one. */
+#define NX_EFFECT_DEPTH 2
 #define NX_MAX_OUTSTANDING 4096     /* extension calls without an answer */
 #define NX_MAX_UNHANDLED 16         /* unhandled rejections that are reported one by one */
 #define NX_INBOX_BYTES (16 * 1024)

@@ -121,6 +121,23 @@ const CASES: &[Case] = &[
     case("loop after an await", "await 0;\n\nfor (;;);", Timeout, (3, 1), &[(3, 1)]),
     case("regular expression", "const s = 'a'.repeat(60);\n  /(a+)+b/.test(s)", Timeout, (2, 12), &[(2, 12)]),
     case("syntax", "let a‹: number› = 1;\n  let a = 2", CompilationError, (2, 9), &[(2, 9)]),
+    case("a regular expression", "const a‹: number› = 1;\n  const r = /a(/g", CompilationError, (2, 13), &[(2, 13)]),
+    case("import", "const a‹: number› = 1;\n await import('x')", ExecutionError, (2, 2), &[(2, 2)]),
+    case(
+        "lines that end with neither LF nor CRLF",
+        "'\u{2028}';\r `\r`;\u{2028}null.x;\n\rnull.y",
+        ExecutionError,
+        (1, 17),
+        &[(1, 17)],
+    ),
+    case(
+        "an error upon an error",
+        "{\n  using a = { [Symbol.dispose]() { throw new Error('one') } };\n  throw new Error('two')\n}",
+        ExecutionError,
+        (3, 9),
+        &[(3, 9)],
+    ),
+    case("the end of the text", "if (1) {\r\n", CompilationError, (2, 1), &[(2, 1)]),
     case("syntax of an expression", "const a = 1;\nconst b = (a + ;", CompilationError, (2, 16), &[(2, 16)]),
 ];
 
@@ -292,6 +309,17 @@ fn an_aggregate_error_names_its_errors() {
     let many =
         client.run("throw new AggregateError(Array.from({ length: 1e5 }, (_, i) => new Error(String(i))), 'many')");
     assert_eq!((&*many.error().message, many.error().errors.len()), ("many", 16));
+}
+
+#[test]
+fn an_error_upon_an_error_names_both() {
+    let (_w, _s, mut client) = sidecar();
+    let source = "{ using a = { [Symbol.dispose]() { throw new TypeError('last') } }; throw 'first' }";
+    let segment = client.run(source);
+    let error = segment.error();
+    assert_eq!((error.name.as_deref(), &*error.message), (Some("SuppressedError"), "2 errors; the first: last"));
+    let names: Vec<_> = error.errors.iter().map(|e| (e.name.as_deref(), &*e.message)).collect();
+    assert_eq!(names, [(Some("TypeError"), "last"), (None, "first")]);
 }
 
 #[test]

@@ -90,6 +90,8 @@ fn args_and_scope_are_plain_values() {
     let segment = run(&mut client, Run::source(source).args(&json!({"list": [1]})).scope(&json!({"x": "y"})));
     assert_eq!(segment.value(), json!([[1, 4], "y", true]));
     assert_eq!(value(&mut client, "return [$args, $scope]"), json!([null, {}]));
+    // also before they were read
+    assert_eq!(value(&mut client, "$args = 1; $scope = $args + 1; return [$args, $scope]"), json!([1, 2]));
 }
 
 #[test]
@@ -435,10 +437,17 @@ fn a_denial_can_be_caught_at_its_line() {
 #[test]
 fn an_inner_write_needs_the_write_capability() {
     let (_w, _s, mut client) = sidecar();
-    let segment =
-        run(&mut client, Run::source("$state.user.name = 'x'").state(&json!({"user": {}})).grant(&["state:read:*"]));
-    assert_eq!(segment.code(), ErrorCode::PermissionDenied);
-    assert_eq!(segment.mutations, json!([]));
+    for source in [
+        "$state.user.name = 'x'",
+        "Object.getOwnPropertyDescriptor($state.user, 'in').value.name = 'x'",
+        "Object.getOwnPropertyDescriptors($state.user).list.value.push(1)",
+    ] {
+        let state = json!({"user": {"in": {}, "list": []}});
+        let segment = run(&mut client, Run::source(source).state(&state).grant(&["state:read:*"]));
+        let token = segment.error().capability.as_deref();
+        assert_eq!((segment.code(), token), (ErrorCode::PermissionDenied, Some("state:write:user")), "{source}");
+        assert_eq!(segment.mutations, json!([]), "{source}");
+    }
 }
 
 #[test]

@@ -329,6 +329,21 @@ fn memory_bombs_are_a_memory_limit() {
 }
 
 #[test]
+fn memory_that_was_refused_is_told_with_what_it_would_have_come_to() {
+    let (_w, _s, mut client) = sidecar();
+    let limit = 4 << 20;
+    for source in [
+        "new ArrayBuffer(5 << 20)",
+        "'x'.repeat(5 << 20) + 1",
+        "const a = []; for (;;) a.push(a.length)",
+        "return 'x'.repeat(3 << 20)",
+    ] {
+        let segment = client.run(Run::source(source).limits(|l| l.memory_limit_bytes = Some(limit)));
+        assert_breach(&segment, ErrorCode::MemoryLimit, "memoryLimitBytes", limit);
+    }
+}
+
+#[test]
 fn deep_recursion_is_a_range_error_that_can_be_caught() {
     let (_w, _s, mut client) = sidecar();
     for source in [

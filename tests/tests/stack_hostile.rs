@@ -176,7 +176,7 @@ fn a_stack_too_large_to_suspend_is_a_limit_and_leaves_the_slot_fit() {
         const probe = n => { most = n; [n].map(() => probe(n + 1)) };
         try { probe(0) } catch (e) { if (!(e instanceof RangeError)) throw e }
         const call = n => n > 0 ? [n].map(() => call(n - 1))[0] : $ext.a.b(most);
-        return call(Math.floor(most * 0.9))";
+        return call(Math.floor(most * 0.97))";
     for _ in 0..5 {
         let refused = client.run(calling(source).timeout_ms(20_000));
         assert_eq!(refused.code(), ErrorCode::ResourceLimit, "{refused:?}");

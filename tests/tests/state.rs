@@ -3,11 +3,14 @@
 //! Random programs, each on `$state` and on a plain object in its place. `NEXUS_PROPERTY_SEED` chooses other programs,
 //! `NEXUS_PROPERTY_CASES` how many; a failure names the seed and prints the program.
 
+use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
 use nexus_tests::programs::Program;
+use nexus_tests::run::{ALL, sidecar};
 use nexus_tests::values::{decode, encode, same};
 use nexus_tests::{Client, Options, Rng, Run, Watchdog, number};
 use rmpv::Value;
+use serde_json::json;
 
 /// A state as a client keeps it: the last of equal keys counts.
 struct State(Vec<(String, Value)>);
@@ -91,4 +94,47 @@ fn random_programs_do_to_state_what_they_do_to_a_plain_object() {
     }
     failures.sort_by_key(String::len);
     assert!(failures.is_empty(), "{} of {cases} programs; the shortest:\n{}", failures.len(), failures[0]);
+}
+
+#[test]
+fn what_an_effect_holds_leaves_room_for_what_is_around_it() {
+    let (_w, _s, mut client) = sidecar();
+    let nested = |levels: u32, send: &str| format!("let v = 1; for (let i = 0; i < {levels}; i++) v = [v]; {send}");
+    for (most, send) in [
+        (62, "$state.v = v"),
+        (62, "$state.old.v = v.pop()"),
+        (62, "$emit('e', v)"),
+        (62, "$view.command('id', 'c', v)"),
+        (61, "$view.setFilter('id', v)"),
+        (61, "$view.scrollTo('id', v)"),
+        (63, "await $ext.a.b(v)"),
+    ] {
+        for (levels, fits) in [(most, true), (most + 1, false)] {
+            let run = Run::source(nested(levels, send)).state(&json!({"old": {}})).grant(&ALL);
+            let segment = client.run(run);
+            let error = segment.error.as_ref().map(|e| e.code);
+            let expected = (!fits).then_some(ErrorCode::SerializationError);
+            assert_eq!(error, expected, "{levels} levels, {send}");
+            if let Some(call) = segment.calls.first() {
+                client.resume(&call.id, &json!(1));
+            }
+        }
+    }
+}
+
+#[test]
+fn the_token_that_is_missing_is_told_whole() {
+    let (_w, _s, mut client) = sidecar();
+    let long = "k".repeat(1000);
+    for (source, token) in [
+        (format!("$state['{long}']"), format!("state:read:{long}")),
+        ("$state['a\\0b'] = 1".to_owned(), "state:write:a\0b".to_owned()),
+        ("$state.o.x = 1".to_owned(), "state:write:o".to_owned()),
+        (format!("$ext['{long}'].m()"), format!("ext:{long}.m")),
+        (format!("$emit('{long}')"), format!("events:emit:{long}")),
+    ] {
+        let mut run = |source: &str| client.run(Run::source(source).state(&json!({"o": {}})).grant(&["state:read:o"]));
+        assert_eq!(run(&source).error().capability.as_deref(), Some(&*token));
+        assert_eq!(run(&format!("try {{ {source} }} catch (e) {{ return e.capability }}")).value(), json!(token));
+    }
 }

@@ -1,6 +1,6 @@
 //! Offsets to lines and columns: 1-based, columns in UTF-16 units, as editors and JavaScript count.
 //!
-//! Lines end as QuickJS ends them: LF, CR, CRLF, U+2028 and U+2029.
+//! Lines end as the patched QuickJS and editors end them: with LF, or CRLF.
 
 /// The places of offsets, in the order given; one pass over the text.
 pub(super) fn places(source: &str, offsets: &[usize]) -> Vec<(u32, u32)> {
@@ -12,8 +12,7 @@ pub(super) fn places(source: &str, offsets: &[usize]) -> Vec<(u32, u32)> {
     for index in order {
         let offset = offsets.get(index).copied().unwrap_or_default();
         while let Some((_, character)) = characters.next_if(|(at, _)| *at < offset) {
-            let crlf = character == '\r' && characters.peek().is_some_and(|(_, next)| *next == '\n');
-            if matches!(character, '\n' | '\r' | '\u{2028}' | '\u{2029}') && !crlf {
+            if character == '\n' {
                 (line, column) = (line + 1, 1);
             } else {
                 column += character.len_utf16() as u32;

@@ -3,7 +3,7 @@
 //! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
 
 /// Version of the boundary; the guest states its own in the first word of the shared block.
-pub const ABI_VERSION: u32 = 1;
+pub const ABI_VERSION: u32 = 2;
 
 /// Name of the module that all imports come from.
 pub const IMPORT_MODULE: &str = "nexus";
@@ -21,6 +21,9 @@ pub const MAX_SUSPENDED_STACK_BYTES: u64 = 2 << 20;
 pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
 /// Longest value that fits beside the flag.
 pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff;
+
+/// Containers around what an effect holds: the list of effects and the map of the one (`NX_EFFECT_DEPTH`).
+pub const EFFECT_DEPTH: usize = 2;
 
 /// Longest description of an error; `NX_REPORT_BYTES` of the guest is the same.
 pub const MAX_DESCRIPTION_BYTES: usize = 96 << 10;
@@ -89,10 +92,11 @@ pub struct Shared {
     pub out_of_memory: u32,
     pub inbox: u32,
     pub inbox_capacity: u32,
+    pub memory_wanted: u32,
 }
 
 /// Size of the block.
-pub const SHARED_BYTES: usize = 40;
+pub const SHARED_BYTES: usize = 44;
 /// Where in the block the watchdog writes.
 pub const INTERRUPT_OFFSET: u32 = 4;
 
@@ -113,6 +117,7 @@ impl Shared {
             out_of_memory: word(7),
             inbox: word(8),
             inbox_capacity: word(9),
+            memory_wanted: word(10),
         }
     }
 }

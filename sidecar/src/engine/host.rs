@@ -87,11 +87,11 @@ impl Guest<'_> {
 }
 
 impl Call<'_> {
-    /// A payload that the guest made: one well-formed value, as clients may rely on.
-    fn payload(&mut self, i: usize) -> Result<Vec<u8>, i32> {
+    /// A payload that the guest made: one well-formed value, as clients may rely on, also with what is put around it.
+    fn payload(&mut self, i: usize, around: usize) -> Result<Vec<u8>, i32> {
         self.context.take_in(self.guest.u32(i + 1) as usize)?;
         let bytes = self.guest.bytes(i, MAX_HOST_CALL_BYTES as usize)?;
-        payload::validate(&bytes).map_err(|_| result::INVALID)?;
+        payload::validate_inside(&bytes, around).map_err(|_| result::INVALID)?;
         Ok(bytes)
     }
 }
@@ -113,7 +113,7 @@ fn state_set(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_write_state(&key) {
         return call.context.deny(format!("state:write:{key}"));
     }
-    let value = call.payload(2)?;
+    let value = call.payload(2, abi::EFFECT_DEPTH)?;
     call.context.record_set(&key, value)?;
     Ok(0)
 }
@@ -150,13 +150,14 @@ fn emit_event(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_emit(&name) {
         return call.context.deny(format!("events:emit:{name}"));
     }
-    let payload = call.payload(2)?;
+    let payload = call.payload(2, abi::EFFECT_DEPTH)?;
     call.context.record_event(&name, payload)?;
     Ok(0)
 }
 
 fn view_command(call: &mut Call<'_>) -> Answer {
-    let bytes = Shared::new(call.payload(0)?);
+    // an array instead of the effect's map
+    let bytes = Shared::new(call.payload(0, abi::EFFECT_DEPTH - 1)?);
     let mut parts = payload::array_items(&bytes).map_err(|_| result::INVALID)?.flatten();
     let (Some(view), Some(command), Some(params)) = (parts.next(), parts.next(), parts.next()) else {
         return Err(result::INVALID);
@@ -189,7 +190,7 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
             return Err(result::NO_METHOD);
         }
     }
-    let args = Shared::new(call.payload(4)?);
+    let args = Shared::new(call.payload(4, 0)?);
     call.context.record_call(NewCall { extension, method, args, number: 0 })
 }
 

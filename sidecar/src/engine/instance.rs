@@ -35,8 +35,8 @@ pub enum SegmentEnd {
     Failed(Vec<u8>),
     /// A limit was reached.
     Limit(Breach, Vec<u8>),
-    /// The handler used up its memory.
-    OutOfMemory(Vec<u8>),
+    /// The handler used up its memory; `wanted` is what it would have had with the allocation that was refused.
+    OutOfMemory { described: Vec<u8>, wanted: u64 },
     /// It waits for something that cannot happen.
     Stuck,
     /// Stopped from outside, with the guest's description of where it stood, if it could still give one.
@@ -479,7 +479,9 @@ impl Instance {
             },
             Status::Suspended => SegmentEnd::Suspended,
             Status::Stuck => SegmentEnd::Stuck,
-            Status::Failed if shared.out_of_memory != 0 => SegmentEnd::OutOfMemory(out),
+            Status::Failed if shared.out_of_memory != 0 => {
+                SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
+            }
             Status::Failed => SegmentEnd::Failed(out),
             Status::BadCall | Status::TooDeep => SegmentEnd::Broken("the guest does not know this call".into()),
         }

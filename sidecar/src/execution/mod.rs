@@ -324,8 +324,8 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
         SegmentEnd::Limit(breach, described) => {
             located(WireError::resource_limit(breach.resource, breach.limit, breach.count), &described)
         }
-        SegmentEnd::OutOfMemory(described) => {
-            located(memory_error(totals.memory_limit_bytes, totals.memory_peak()), &described)
+        SegmentEnd::OutOfMemory { described, wanted } => {
+            located(memory_error(totals.memory_limit_bytes, totals.memory_peak().max(wanted)), &described)
         }
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")

@@ -207,10 +207,10 @@ fn a_token_stands_at_its_first_certain_use() {
 }
 
 #[test]
-fn columns_count_utf16_units_and_lines_end_as_in_javascript() {
-    let found = understood("'\u{1f600}é'; $state.a\r\n$state.b\u{2028}$state.c").capabilities;
+fn columns_count_utf16_units_and_lines_end_as_in_an_editor() {
+    let found = understood("'\u{1f600}é'; $state.a\r\n$state.b\u{2028}$state.c\n$state.d").capabilities;
     let places: Vec<_> = found.iter().map(|c| (c.line, c.column)).collect();
-    assert_eq!(places, [(1, 8), (2, 1), (3, 1)]);
+    assert_eq!(places, [(1, 8), (2, 1), (2, 10), (3, 1)]);
 }
 
 #[test]
