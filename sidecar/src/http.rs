@@ -111,11 +111,12 @@ impl Http {
             let now = Instant::now();
             exchanges.retain_mut(|exchange| now < exchange.until && exchange.advance(status));
             while let Some(stream) = self.accept() {
-                // a full house is told by closing: whoever asks is a scraper and comes again
-                if exchanges.len() < HTTP_MAX_CONNECTIONS {
-                    let until = Instant::now() + Duration::from_millis(HTTP_TIMEOUT_MS);
-                    exchanges.push(Exchange { stream, head: Vec::new(), answer: Vec::new(), written: 0, until });
+                // in a full house whoever has been there longest goes: peers that ask nothing keep no probe out
+                if exchanges.len() >= HTTP_MAX_CONNECTIONS {
+                    exchanges.remove(0);
                 }
+                let until = Instant::now() + Duration::from_millis(HTTP_TIMEOUT_MS);
+                exchanges.push(Exchange { stream, head: Vec::new(), answer: Vec::new(), written: 0, until });
             }
         }
     }

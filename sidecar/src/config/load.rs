@@ -15,6 +15,8 @@ use super::{Config, file};
 const ENV_PREFIX: &str = "NEXUS_";
 /// Names the file where no flag does: a unit of systemd has one command line for everybody.
 pub(super) const FILE_VARIABLE: &str = "NEXUS_CONFIG";
+/// Names with the prefix that clients and the build read: no mistake of whoever sets them.
+const OF_OTHERS: [&str; 2] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE"];
 
 /// What the command line says about the configuration, not yet read as values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -66,6 +68,7 @@ impl Loader {
 
     fn read_env(&mut self, env: &BTreeMap<OsString, OsString>) {
         let mut known = vec![FILE_VARIABLE.to_owned()];
+        known.extend(OF_OTHERS.map(str::to_owned));
         for setting in &SETTINGS {
             let name = setting.env();
             let plain = env.get(OsStr::new(&name));
@@ -378,7 +381,12 @@ mod tests {
     #[test]
     fn foreign_variables_warn_and_empty_ones_count_as_unset() {
         let loaded = ConfigArgs::default()
-            .load(env(&[("NEXUS_HOME", "/x"), ("NEXUS_TIMEOUT_MS", ""), ("PATH", "/bin")]))
+            .load(env(&[
+                ("NEXUS_HOME", "/x"),
+                ("NEXUS_TIMEOUT_MS", ""),
+                ("PATH", "/bin"),
+                ("NEXUS_SIDECAR_BIN", "/bin/n"),
+            ]))
             .unwrap();
         assert_eq!(loaded.config, Config::default());
         assert_eq!(loaded.warnings.len(), 1);

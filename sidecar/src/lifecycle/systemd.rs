@@ -27,7 +27,7 @@ const BEATS_PER_INTERVAL: u32 = 3;
 pub enum ActivationError {
     #[error("nothing was handed in: LISTEN_FDS is not set")]
     Nothing,
-    #[error("the sockets are for process {0}, not for this one (LISTEN_PID)")]
+    #[error("the sockets are not for this process: LISTEN_PID is {0:?}")]
     AnotherProcess(String),
     #[error("LISTEN_FDS is {0:?}; exactly one listening socket is served")]
     NotOne(String),
