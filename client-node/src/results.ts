@@ -129,6 +129,15 @@ export function readHandle(fields: Fields): Buffer {
   return bin(fields, 'handler').toBuffer();
 }
 
+/** What a sidecar may leave out that has no such thing: it is 0. */
+const OPTIONAL_STATS = [
+  'residentStates',
+  'residentStateBytes',
+  'arenaBytes',
+  'cacheDiskBytes',
+  'cacheRejected',
+] as const satisfies readonly (keyof RuntimeStats)[];
+
 const STATS_KEYS = [
   'totalExecutions',
   'activeInstances',
@@ -146,28 +155,15 @@ const STATS_KEYS = [
   'cacheSizeBytes',
   'queued',
   'uptimeMs',
-  'residentStates',
-  'residentStateBytes',
-  'arenaBytes',
-  'cacheDiskBytes',
-  'cacheRejected',
+  ...OPTIONAL_STATS,
 ] as const satisfies readonly (keyof RuntimeStats)[];
 
-const FLOAT_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>(['cacheHitRate', 'avgExecutionTimeUs']);
-
-/** What a sidecar may leave out that has no such thing: it is 0. */
-const OPTIONAL_STATS: ReadonlySet<string> = new Set<keyof RuntimeStats>([
-  'residentStates',
-  'residentStateBytes',
-  'arenaBytes',
-  'cacheDiskBytes',
-  'cacheRejected',
-]);
+const FLOAT_STATS: readonly string[] = ['cacheHitRate', 'avgExecutionTimeUs'] satisfies (keyof RuntimeStats)[];
 
 export function readStats(fields: Fields): RuntimeStats {
   const read = (key: string): number => {
-    if (OPTIONAL_STATS.has(key) && fields[key] === undefined) return 0;
-    return FLOAT_STATS.has(key) ? float(fields, key) : uint(fields, key);
+    if ((OPTIONAL_STATS as readonly string[]).includes(key) && fields[key] === undefined) return 0;
+    return FLOAT_STATS.includes(key) ? float(fields, key) : uint(fields, key);
   };
   return Object.fromEntries(STATS_KEYS.map((key) => [key, read(key)])) as unknown as RuntimeStats;
 }

@@ -290,16 +290,13 @@ impl<E: Held> Hub<E> {
             books.entries.remove(&key);
         }
         self.forget_ids(&entry.ids);
-        self.set_expiry(key, entry.expires, None);
+        self.no_longer_expires(key, entry.expires);
         Some(entry)
     }
 
-    fn set_expiry(&mut self, key: u64, before: Option<Instant>, now: Option<Instant>) {
-        if let Some(at) = before {
+    fn no_longer_expires(&mut self, key: u64, expires: Option<Instant>) {
+        if let Some(at) = expires {
             self.expiring.remove(&(at, key));
-        }
-        if let Some(at) = now {
-            self.expiring.insert((at, key));
         }
     }
 

@@ -31,7 +31,7 @@ impl<E: Held> Hub<E> {
         let expires = self.expiry(now);
         let turn = Some(self.holdings.add_live(key, bytes, now));
         let holder = Holder::Suspended(execution);
-        self.set_expiry(key, None, expires);
+        self.expiring.extend(expires.map(|at| (at, key)));
         if let Some(books) = self.sessions.get_mut(&session) {
             books.entries.insert(key);
         }
@@ -84,7 +84,7 @@ impl<E: Held> Hub<E> {
             return Taken::Unknown(job);
         };
         let (turn, bytes, expires) = (entry.turn.take(), std::mem::take(&mut entry.bytes), entry.expires.take());
-        self.set_expiry(key, expires, None);
+        self.no_longer_expires(key, expires);
         self.by_suspension.remove(&id);
         self.no_longer_suspended(turn, bytes, execution.outstanding().len());
         Taken::Run { key, execution }
@@ -125,7 +125,7 @@ impl<E: Held> Hub<E> {
         let ids = self.index(key, &execution);
         let (expires, turn) = (self.expiry(now), self.holdings.add_live(key, bytes, now));
         let mut waiting = VecDeque::new();
-        self.set_expiry(key, None, expires);
+        self.expiring.extend(expires.map(|at| (at, key)));
         if let Some(entry) = self.entries.get_mut(&key) {
             (entry.ids, entry.expires, entry.turn, entry.bytes) = (ids, expires, Some(turn), bytes);
             (entry.about.cpu, entry.about.memory_bytes) = execution.spent();
