@@ -78,11 +78,11 @@ impl Extensions {
         self.0.entry(extension.to_owned()).or_default().insert(method.to_owned(), function);
     }
 
-    /// Names and methods, as the sidecar hears them.
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
+    /// Names and methods, as the sidecar hears them.
     pub(crate) fn registry(&self) -> Vec<(String, Vec<String>)> {
         self.0.iter().map(|(name, methods)| (name.clone(), methods.keys().cloned().collect())).collect()
     }
