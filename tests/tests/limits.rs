@@ -6,7 +6,7 @@ use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::client::Answer;
 use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes};
 use nexus_tests::run::{ALL, BUILTIN, run, sidecar, value};
-use nexus_tests::{Client, Options, Run, Segment, Watchdog, once_within};
+use nexus_tests::{Client, Options, Run, SOON, Segment, Watchdog, eventually, once_within};
 use serde_json::{Value, json};
 
 fn context(segment: &Segment, key: &str) -> Option<Value> {
@@ -120,6 +120,24 @@ fn a_full_queue_says_when_to_come_again() {
         assert_eq!(client.segment(*id).code(), ErrorCode::Cancelled);
     }
     client.still_works();
+}
+
+#[test]
+fn an_execution_that_waits_ends_at_its_own_deadline() {
+    let _w = Watchdog::seconds(60);
+    let (_s, mut client) = Options::new().flag("max-instances", 1).child();
+    let busy = client.start("for (;;);");
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
+    let patient = client.start("return 'patient'");
+    let hasty: Vec<u32> = (0..3).map(|i| client.start(Run::source("return 1").timeout_ms(100 + i))).collect();
+    for (id, timeout_ms) in hasty.into_iter().zip(100..) {
+        assert_breach(&client.segment(id), ErrorCode::Timeout, "timeoutMs", timeout_ms);
+    }
+    let stats = client.stats();
+    assert_eq!((stats.active_instances, stats.queued), (1, 1), "the others were not touched");
+    assert!(client.cancel_request(busy));
+    assert_eq!(client.segment(busy).code(), ErrorCode::Cancelled);
+    assert_eq!(client.segment(patient).value(), "patient");
 }
 
 #[test]

@@ -5,18 +5,20 @@
 //! thread gets stuck, the watchdog notices it like any other.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use nexus_protocol::message::Done;
 use nexus_protocol::{RequestId, SidecarMessage};
 
 use super::connection::Connection;
-use super::hub::{Job, Refusal, SessionId};
+use super::hub::{Due, Job, Refusal, SessionId};
 use super::poller::Poller;
 use super::{Server, of_resource, overloaded, refusal};
+use crate::execution;
 
 /// See the module.
 pub(super) enum Errand {
-    /// It has waited for longer than anything may.
+    /// It has waited for longer than it may.
     Overdue(Job),
     /// The end came before its turn.
     Unrun(Job),
@@ -43,10 +45,21 @@ impl Server {
     pub(super) fn run_errand(&self, poller: &mut Poller, errand: Errand, touched: &mut Vec<SessionId>) {
         let session = match errand {
             Errand::Overdue(job) => {
-                let waited = job.enqueued.elapsed().as_millis() as u64;
-                let error = overloaded(format!("the request waited {waited} ms for an instance"));
-                let limit = self.runtime.config.max_queue_ms;
-                self.answer_unrun(&job, of_resource(error, "maxQueueMs", limit, waited))
+                let waited = job.enqueued.elapsed();
+                let error = match job.due {
+                    Due::At(due) if due <= Instant::now() => {
+                        let timeout = due.saturating_duration_since(job.enqueued);
+                        let ms = timeout.as_millis();
+                        let message = format!("the execution used up its {ms} ms while it waited for an instance");
+                        execution::of_time(message, Some(timeout), waited)
+                    }
+                    _ => {
+                        let waited = waited.as_millis() as u64;
+                        let error = overloaded(format!("the request waited {waited} ms for an instance"));
+                        of_resource(error, "maxQueueMs", self.runtime.config.max_queue_ms, waited)
+                    }
+                };
+                self.answer_unrun(&job, error)
             }
             Errand::Unrun(job) => self.answer_unrun(&job, refusal(&Refusal::Draining)),
             Errand::Done(connection, id) => {
@@ -70,7 +83,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
     use crate::config::Config;

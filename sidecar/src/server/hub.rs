@@ -11,6 +11,7 @@
 //! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
 //! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
+mod expiry;
 mod listing;
 mod sessions;
 #[cfg(test)]
@@ -25,6 +26,7 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 
 use super::connection::Connection;
+pub use expiry::{Due, Expired, Unread};
 use listing::Underway;
 pub use listing::{About, Listed, Memory, Names};
 use sessions::Books;
@@ -70,6 +72,7 @@ pub struct Job {
     pub kind: Kind,
     pub frame: Arc<OwnedFrame>,
     pub enqueued: Instant,
+    pub due: Due,
     /// Where the answer goes.
     pub connection: Arc<Connection>,
 }
@@ -389,7 +392,7 @@ impl<E: Held> Hub<E> {
         Some(job)
     }
 
-    // ---- cancelling and expiring ----
+    // ---- cancelling ----
 
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E> {
         match self.request_mut(session, id) {
@@ -434,29 +437,6 @@ impl<E: Held> Hub<E> {
             }
             _ => Cancelled::Nothing,
         }
-    }
-
-    /// Suspensions whose time is over, to be dropped, and jobs that waited too long, to be answered.
-    pub fn expire(&mut self, now: Instant) -> (Vec<Box<E>>, Vec<Job>) {
-        // one that is being parked is looked at again when that is done
-        let is_held = |key: &u64| matches!(self.entries.get(key), Some(Entry { holder: Holder::Suspended(_), .. }));
-        let over = self.expiring.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        let due: Vec<u64> = over.filter(is_held).collect();
-        let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
-        let mut overdue = Vec::new();
-        if let Some(max) = self.limits.max_queue_time {
-            for Books { queue, .. } in self.sessions.values_mut() {
-                while queue.front().is_some_and(|job| now.saturating_duration_since(job.enqueued) > max) {
-                    let Some(job) = queue.pop_front() else { break };
-                    self.queued -= 1;
-                    self.queued_bytes -= job.bytes();
-                    overdue.push(job);
-                }
-            }
-            let sessions = &self.sessions;
-            self.turn.retain(|s| sessions.get(s).is_some_and(|books| !books.queue.is_empty()));
-        }
-        (executions, overdue)
     }
 
     // ---- ending ----

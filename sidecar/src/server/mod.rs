@@ -52,7 +52,7 @@ use crew::Crew;
 use drain::{Drain, Leaving};
 use errand::Errand;
 pub use health::Pulse;
-use hub::{Cancelled, Hub, HubLimits, Job, Refusal, SessionId};
+use hub::{Cancelled, Expired, Hub, HubLimits, Job, Refusal, SessionId};
 use park::Chores;
 use poller::{Event, Poller};
 use session::Action;
@@ -268,9 +268,10 @@ impl Server {
         let mut expired = 0;
         if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
             state.last_expiry = now;
-            let (ended, overdue) = state.hub.expire(now);
-            expired = ended.len();
-            state.chores.ended.extend(ended);
+            let Expired { executions, overdue, unread } = state.hub.expire(now);
+            expired = executions.len();
+            state.chores.ended.extend(executions);
+            state.chores.unread.extend(unread);
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
         }

@@ -7,7 +7,7 @@ use nexus_protocol::message::{Cancel, ClientMessage, Kind};
 use nexus_protocol::{DecodeError, ErrorCode, OwnedFrame, RequestId, VersionRange, WireError, decode_client};
 
 use super::connection::Connection;
-use super::hub::Job;
+use super::hub::{Due, Job};
 
 /// State of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +63,7 @@ impl Session {
                 kind,
                 frame,
                 enqueued: now,
+                due: Due::Unread,
                 connection,
             });
         }

@@ -19,6 +19,7 @@ const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 const MAX_RUNNING: usize = 3;
 const MAX_SUSPENDED: usize = 6;
+const MAX_QUEUE_TIME: Duration = Duration::from_millis(50);
 
 /// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
 struct Rng(u64);
@@ -88,6 +89,8 @@ struct World {
     given: Vec<(SessionId, SuspensionId)>,
     /// How often a suspension brought its execution back.
     resumed: HashMap<SuspensionId, u32>,
+    /// Jobs that were read while they waited.
+    read: HashSet<u64>,
     at_work: Vec<AtWork>,
     parking: Vec<(u64, Box<Token>)>,
     alive: Rc<Cell<i64>>,
@@ -110,7 +113,7 @@ impl World {
             max_suspended: MAX_SUSPENDED,
             max_suspended_bytes: 4_500,
             max_in_flight: 4,
-            max_queue_time: Some(Duration::from_millis(50)),
+            max_queue_time: Some(MAX_QUEUE_TIME),
             suspension_timeout: Some(Duration::from_secs(3)),
         };
         Self {
@@ -124,6 +127,7 @@ impl World {
             answers: HashMap::new(),
             given: Vec::new(),
             resumed: HashMap::new(),
+            read: HashSet::new(),
             at_work: Vec::new(),
             parking: Vec::new(),
             alive: Rc::default(),
@@ -206,7 +210,8 @@ impl World {
         let id = RequestId(self.next_request);
         self.next_request += 1;
         let kind = if self.rng.chance(50) { Kind::Resume } else { Kind::Execute };
-        let job = Job { number: 0, session, id, kind, frame: self.frame.clone(), enqueued: self.now, connection };
+        let frame = self.frame.clone();
+        let job = Job { number: 0, session, id, kind, frame, enqueued: self.now, due: Due::Unread, connection };
         if self.hub.enqueue(job).is_ok() {
             self.answers.insert((session, id), 0);
         }
@@ -294,10 +299,18 @@ impl World {
     }
 
     fn expire(&mut self) {
-        let (executions, overdue) = self.hub.expire(self.now);
+        let Expired { executions, overdue, unread } = self.hub.expire(self.now);
         drop(executions);
         for job in overdue {
+            assert!(self.now > job.enqueued + MAX_QUEUE_TIME || matches!(job.due, Due::At(due) if due <= self.now));
             self.answer(job.session, job.id);
+        }
+        for job in unread {
+            assert!(self.read.insert(job.number), "a job is read twice");
+            if self.rng.chance(80) {
+                let due = job.enqueued + Duration::from_millis(self.rng.below(100) as u64);
+                self.hub.wait_until(&HashMap::from([(job.number, due)]));
+            }
         }
     }
 
