@@ -5,6 +5,7 @@ use std::fmt::Write;
 use nexus_protocol::error::ContextValue;
 use nexus_protocol::{ErrorCode, WireError};
 
+use crate::engine::guest_error::lines_of;
 use crate::observe::logging::escape;
 
 /// Of a long line (of minified code, say) this many characters before and after the place are shown.
@@ -47,9 +48,7 @@ pub(super) fn diagnostic(error: &WireError, name: &str, source: &str) -> String 
 
 /// The line, and a mark below the column. Columns count UTF-16 units, as JavaScript does.
 fn marked_line(source: &str, line: u32, column: u32) -> Option<(String, String)> {
-    // not `lines`: where a text ends too early, the place is the empty line behind its last line end
-    let line = source.split('\n').nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
-    let line = line.strip_suffix('\r').unwrap_or(line);
+    let line = lines_of(source).nth(usize::try_from(line).ok()?.checked_sub(1)?)?;
     let wanted = usize::try_from(column).ok()?.saturating_sub(1);
     let mut units = 0;
     let before: Vec<char> = line

@@ -119,7 +119,7 @@ fn own_frames(stack: &str, source: &str) -> String {
 }
 
 /// Lines as an editor shows them: behind a line end there is one more, if only an empty one, where a text ends too early.
-fn lines_of(source: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn lines_of(source: &str) -> impl Iterator<Item = &str> {
     source.split('\n').map(|line| line.strip_suffix('\r').unwrap_or(line))
 }
 
