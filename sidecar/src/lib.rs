@@ -30,6 +30,8 @@ pub mod os;
 pub mod pool;
 /// One pool for each guest.
 pub mod pools;
+#[cfg(test)]
+mod random;
 /// States that stay between executions.
 pub mod resident;
 /// Compile, execute, resume: everything but the transport.

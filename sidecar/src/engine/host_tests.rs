@@ -6,8 +6,8 @@ use nexus_protocol::CapabilitySet;
 
 use super::*;
 use crate::engine::context::ExecutionLimits;
-use crate::engine::random::Random;
 use crate::engine::{Engine, EngineOptions, StateView};
+use crate::random::Random;
 
 type Function = fn(&mut Call<'_>) -> Answer;
 

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use nexus_protocol::CapabilitySet;
 
 use super::context::{Context, ExecutionLimits};
-use super::random::Random;
 use super::*;
 use crate::pool::Pool;
+use crate::random::Random;
 
 const CHANNELS: &str = include_str!("../../../tests/handlers/isolation/channels.js");
 const PAGE: usize = 4096;

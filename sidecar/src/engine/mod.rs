@@ -30,8 +30,6 @@ mod load;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
-#[cfg(test)]
-mod random;
 mod state;
 pub mod watchdog;
 

@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::instance_tests::{compile, context, engine, on_engine_thread, value};
-use super::random::Random;
 use super::*;
+use crate::random::Random;
 
 const CALL: &str = "return (await $ext.math.next($args)) + 1";
 

@@ -14,33 +14,13 @@ use nexus_protocol::{ClientMessage, FrameDecoder, Shared};
 
 use super::*;
 use crate::engine::context::NewCall;
+use crate::random::Random;
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 const MAX_RUNNING: usize = 3;
 const MAX_SUSPENDED: usize = 6;
 const MAX_QUEUE_TIME: Duration = Duration::from_millis(50);
-
-/// SplitMix64: <https://prng.di.unimi.it/splitmix64.c>.
-struct Rng(u64);
-
-impl Rng {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, n: usize) -> usize {
-        (self.next() % n.max(1) as u64) as usize
-    }
-
-    fn chance(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
-    }
-}
 
 /// An execution without a guest.
 #[derive(Debug)]
@@ -76,7 +56,7 @@ struct AtWork {
 }
 
 struct World {
-    rng: Rng,
+    rng: Random,
     hub: Hub<Token>,
     now: Instant,
     frame: Arc<OwnedFrame>,
@@ -117,7 +97,7 @@ impl World {
             suspension_timeout: Some(Duration::from_secs(3)),
         };
         Self {
-            rng: Rng(seed),
+            rng: Random(seed),
             hub: Hub::new(limits),
             now: Instant::now(),
             frame: frame(),
