@@ -114,7 +114,7 @@ impl Report {
 
 /// Runs about `executions`.
 pub fn run(executions: usize, seed: u64) -> Report {
-    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 2).listen();
     let mut observer = sidecar.connect();
     let per_round = executions.div_ceil(ROUNDS * CONNECTIONS);
     let shm_before = names_in_shm(sidecar.pid());
