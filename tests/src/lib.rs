@@ -5,6 +5,8 @@
 
 /// Latencies and their percentiles.
 pub mod bench;
+/// Connections that come and go beside others.
+pub mod churn;
 /// A client that can send anything.
 pub mod client;
 /// QuickJS-ng's own tests as handlers.
