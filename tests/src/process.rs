@@ -255,6 +255,12 @@ impl Sidecar {
         client
     }
 
+    /// As `connect`; None: it is refused.
+    pub fn try_connect(&self) -> Option<Client> {
+        let mut client = self.connect_silently();
+        client.try_hello().then_some(client)
+    }
+
     /// A new connection that has sent nothing.
     pub fn connect_silently(&self) -> Client {
         Client::over(
