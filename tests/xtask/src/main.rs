@@ -51,10 +51,11 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   soak [--executions N] [--seed S]
                  setup, then a long mixed load and what it leaves behind, 100,000 executions if nothing is said, and
                  canaries: each execution's traces searched for in the whole memory after the reset
-  soak --isolation | --kills | --simulation | --races | --instances [N]
+  soak --isolation | --kills | --churn | --simulation | --races | --instances [N]
                  setup, then one part alone, longer than `test` has it: 10,000 pairs of canaries; 1,000 sidecars and
-                 1,000 clients killed, and 200 parents; 100,000 seeds of the server's simulation; 10,000 races for a
-                 suspension and a million guesses; 10,000 instances made and destroyed; or N of them
+                 1,000 clients killed, and 200 parents; 100,000 executions beside connections that come and leave;
+                 100,000 seeds of the server's simulation; 10,000 races for a suspension and a million guesses; 10,000
+                 instances made and destroyed; or N of them
   soak --systemd setup, then the units of sidecar/deploy under a systemd that is booted for it (root, systemd-nspawn)
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
