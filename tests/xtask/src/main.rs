@@ -16,6 +16,7 @@ mod digest;
 mod frames;
 mod guest;
 mod loops;
+mod mutants;
 mod patches;
 mod places;
 mod process;
@@ -57,6 +58,10 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  100,000 seeds of the server's simulation; 10,000 races for a suspension and a million guesses; 10,000
                  instances made and destroyed; or N of them
   soak --systemd setup, then the units of sidecar/deploy under a systemd that is booted for it (root, systemd-nspawn)
+  mutants [FILES..]
+                 changes the code that keeps tenants apart, one operator or result at a time, and runs its unit tests:
+                 each change has to be noticed, or stand with a reason in tests/xtask/mutants.toml. Hours for all
+                 files; parts of their names choose some, such as `mutants capability pool.rs`
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -86,7 +91,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| ["--json", "--quick", "--overrun", "--fairness", "--state"].contains(word)),
-        "fuzz" | "soak" => true,
+        "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
         _ => rest.is_empty(),
     };
@@ -105,6 +110,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "test" => loops::test(&Places::open()?, stages),
         "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
         "soak" => soak::soak(&Places::open()?, stages, &rest),
+        "mutants" => mutants::mutants(&Places::open()?, stages, &rest),
         "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }
