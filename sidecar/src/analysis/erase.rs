@@ -311,11 +311,13 @@ pub(super) fn erase(text: &str, tokens: &[Token], found: &Findings) -> String {
     writer.finish()
 }
 
-/// A text with that part of it blank.
-pub(super) fn blank(text: &str, span: Span) -> String {
+/// A text with these parts of it blank; `None` if there are none. One copy, however many they are.
+pub(super) fn blank(text: &str, spans: impl IntoIterator<Item = Span>) -> Option<String> {
+    let mut spans = spans.into_iter().peekable();
+    spans.peek()?;
     let mut writer = Writer { text, tokens: &[], output: text.as_bytes().to_vec(), ends: Vec::new() };
-    writer.blank(span);
-    writer.finish()
+    spans.for_each(|span| writer.blank(span));
+    Some(writer.finish())
 }
 
 struct Writer<'t> {

@@ -268,7 +268,7 @@ impl<'a> Walker<'a> {
             In => {
                 self.expression(&it.left, Want::Value);
                 match self.path(&it.right) {
-                    Some(path) if path.root == Root::State && path.steps.is_empty() => {
+                    Some(path) if path.root == Root::State && path.is_root() => {
                         self.has(&super::path::key_of(&it.left), path.position);
                     }
                     _ => self.expression(&it.right, Want::Value),
