@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::CapabilitySet;
 use nexus_protocol::message::SuspendMode;
+use nexus_sidecar::budget::Budget;
 use nexus_sidecar::engine::context::{Context, ExecutionLimits};
 use nexus_sidecar::engine::{Compiled, Engine, EngineOptions, Instance, SegmentEnd, StateView, thread_stack_bytes};
 use nexus_sidecar::resident::ResidentState;
-use nexus_sidecar::resident::budget::Budget;
 use serde_json::{Map, Value, json};
 
 const STACK_BYTES: u32 = 1 << 20;

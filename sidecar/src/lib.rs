@@ -2,6 +2,8 @@
 
 /// Types out, capabilities inferred, suspend mode chosen: what is known of a handler without running it.
 pub mod analysis;
+/// Bytes that are counted for as long as they are there.
+pub mod budget;
 /// Compiled handlers and the handles that name them.
 pub mod cache;
 /// The command line.
@@ -42,3 +44,5 @@ pub mod segments;
 pub mod serve;
 /// Connections in, answers out.
 pub mod server;
+/// Whether a request still has time.
+pub mod token;

@@ -23,17 +23,10 @@ use nexus_protocol::limits::{KILL_GRACE_MS, RETIRE_GRACE_MS};
 
 use super::ffi::LinearMemory;
 use crate::faults::{self, Point};
+pub use crate::token::StopCause;
 
 const KILL_GRACE_MICROS: u64 = KILL_GRACE_MS * 1000;
 const RETIRE_GRACE_MICROS: u64 = RETIRE_GRACE_MS * 1000;
-
-/// Why a run was stopped from outside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(u8)]
-pub enum StopCause {
-    Deadline = 1,
-    Cancelled = 2,
-}
 
 /// How a stopped run came to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

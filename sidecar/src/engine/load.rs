@@ -115,7 +115,7 @@ fn config(options: &EngineOptions) -> wasmedge_sdk::WasmEdgeResult<Config> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::instantiate;
+    use super::super::start::instantiate;
     use super::*;
 
     /// Behind the stack.

@@ -266,7 +266,7 @@ mod tests {
     use nexus_protocol::ContextValue;
 
     use super::*;
-    use crate::resident::budget::Budget;
+    use crate::budget::Budget;
 
     fn state(json: serde_json::Value) -> StateView {
         StateView::new(rmp_serde::to_vec(&json).unwrap())

@@ -68,7 +68,7 @@ pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource) -> Re
     // what does not fit anyway is not brought into an instance
     let given = request.args.map_or(0, <[u8]>::len) + request.scope.map_or(0, <[u8]>::len);
     if given as u64 > u64::from(limits.memory_bytes) {
-        return Err(super::memory_error(limits.memory_bytes.into(), given as u64));
+        return Err(super::segment::memory_error(limits.memory_bytes.into(), given as u64));
     }
     let mut context = Context::new(capabilities, state, limits);
     context.args = request.args.unwrap_or_default().to_vec();

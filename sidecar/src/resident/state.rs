@@ -9,7 +9,7 @@ use imbl::OrdMap;
 use nexus_protocol::limits::{MAX_STATE_KEY_BYTES, STATE_BYTES, STATE_ENTRY_BYTES};
 use nexus_protocol::{ErrorCode, WireError, payload};
 
-use super::budget::{Budget, Charge};
+use crate::budget::{Budget, Charge};
 
 /// Version of a state that was just created.
 const FIRST_VERSION: u64 = 1;

@@ -16,8 +16,8 @@ use nix::fcntl::OFlag;
 use shared_memory::ShmemConf;
 
 use super::name::Name;
+use crate::budget::Charge;
 use crate::faults::{self, Point};
-use crate::resident::budget::Charge;
 
 /// See the module.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ mod tests {
     use nexus_protocol::ContextValue;
 
     use super::*;
-    use crate::resident::budget::Budget;
+    use crate::budget::Budget;
 
     const BYTES: u64 = 1 << 20;
 

@@ -17,7 +17,8 @@ use nexus_protocol::{RequestId, limits};
 
 use super::connection::Connection;
 use super::errand::Errand;
-use super::{Mode, Server, State};
+use super::state::State;
+use super::{Mode, Server};
 
 /// How long one that asked for the end may take to read that all is done.
 const FAREWELL: Duration = Duration::from_secs(1);

@@ -10,10 +10,11 @@ use std::time::Instant;
 use nexus_protocol::message::Done;
 use nexus_protocol::{RequestId, SidecarMessage};
 
+use super::Server;
 use super::connection::Connection;
 use super::hub::{Due, Job, Refusal, SessionId};
 use super::poller::Poller;
-use super::{Server, of_resource, overloaded, refusal};
+use super::refusal::{of_resource, overloaded, refusal};
 use crate::execution;
 
 /// See the module.

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::limits;
 
-use super::{Server, State};
+use super::Server;
+use super::state::State;
 
 /// Looks for the lock before it counts as held by somebody who does not move.
 const LOCK_ATTEMPTS: u32 = 200;

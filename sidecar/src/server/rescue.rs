@@ -14,10 +14,12 @@ use nexus_protocol::limits::{FAREWELL_MS, PROCESS_GRACE_MS};
 use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
 
+use super::Server;
 use super::crew::{Stuck, Work, WorkerId};
 use super::errand::Errand;
 use super::hub::Job;
-use super::{Server, State, overloaded};
+use super::refusal::overloaded;
+use super::state::State;
 use crate::engine::control::StopCause;
 use crate::error::ExitCode;
 use crate::execution::{self, Totals};

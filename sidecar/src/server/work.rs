@@ -8,13 +8,15 @@ use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, R
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
 use serde::Serialize;
 
+use super::Server;
 use super::connection::Connection;
 use super::crew::{Work, WorkerId};
 use super::hub::{About, Job, NotKept, SessionId, Taken};
+use super::poller::Event;
 use super::poller::Poller;
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::{Event, Server, State};
+use super::state::State;
 use crate::engine::Instance;
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{self, Answer, Progress, Report, Totals};

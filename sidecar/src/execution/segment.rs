@@ -1,0 +1,352 @@
+//! An execution, and what its segments come to.
+
+use super::report::{Report, Totals};
+use crate::cache::Handler;
+use crate::engine::context::{Context, NewCall};
+use crate::engine::control::{RunControl, StopCause};
+use crate::engine::guest_error::GuestError;
+use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
+use crate::os;
+use nexus_protocol::message::{Status, SuspendMode};
+use nexus_protocol::{ErrorCode, SuspensionId, WireError};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+/// An extension call that waits for its answer.
+#[derive(Clone, Debug)]
+pub struct Outstanding {
+    pub id: SuspensionId,
+    pub call: NewCall,
+}
+
+/// A suspended execution. It owns its instance, or the image that it was parked as.
+#[derive(Debug)]
+pub struct Execution {
+    account: Account,
+    guest: Guest,
+}
+
+/// Where a suspended handler is.
+#[derive(Debug)]
+enum Guest {
+    Live(Instance),
+    Parked(Parked),
+}
+
+/// What an execution is beside its guest.
+#[derive(Debug)]
+struct Account {
+    handler: Arc<Handler>,
+    totals: Totals,
+    outstanding: Vec<Outstanding>,
+}
+
+/// An execution that is in an instance, about to be resumed.
+#[derive(Debug)]
+pub struct Awake {
+    account: Account,
+    instance: Instance,
+}
+
+/// A parked execution that could not be got into an instance: it has ended.
+#[derive(Debug)]
+pub struct NotAwake {
+    pub report: Report,
+    pub instance: Option<Instance>,
+}
+
+/// What came of a segment, beside its report.
+#[derive(Debug)]
+pub enum Progress {
+    /// It waits for its outstanding calls.
+    Suspended(Box<Execution>),
+    /// It has ended; the instance goes back to the pool once the report is on its way.
+    Finished(Option<Instance>),
+}
+
+/// The answer of the client to one call.
+#[derive(Clone, Copy, Debug)]
+pub enum Answer<'a> {
+    /// A payload.
+    Value(&'a [u8]),
+    /// A payload: the map `{message, name?, code?}`.
+    Failure(&'a [u8]),
+}
+
+impl Execution {
+    /// Runs the first segment on a pristine instance.
+    pub fn start(
+        handler: Arc<Handler>,
+        mut instance: Instance,
+        context: Box<Context>,
+        mut totals: Totals,
+    ) -> (Report, Progress) {
+        let Some(deadline) = totals.deadline() else {
+            return (timed_out(&totals), Progress::Finished(Some(instance)));
+        };
+        let segment = instance.run(&handler.bytecode, context, deadline);
+        totals.add(&segment);
+        Account { handler, totals, outstanding: Vec::new() }.finish_segment(instance, segment)
+    }
+
+    /// Its next segment has waited for its turn, which counts.
+    pub fn has_waited(&mut self, queued: Duration) {
+        self.account.totals.queued += queued;
+    }
+
+    /// CPU time of its segments so far.
+    pub fn cpu(&self) -> Duration {
+        self.account.totals.cpu()
+    }
+
+    /// What its values took at the end of its last segment.
+    pub fn memory_used_bytes(&self) -> u64 {
+        self.account.totals.memory_used_bytes()
+    }
+
+    pub fn outstanding(&self) -> &[Outstanding] {
+        &self.account.outstanding
+    }
+
+    /// The time that it has for all its segments, and what it used up of it.
+    pub fn budget(&self) -> (Option<Duration>, Duration) {
+        (self.account.totals.timeout, self.account.totals.spent())
+    }
+
+    /// Which kind of instance it needs.
+    pub fn mode(&self) -> SuspendMode {
+        self.account.handler.suspend_mode
+    }
+
+    /// Whether it does without an instance.
+    pub fn is_parked(&self) -> bool {
+        matches!(self.guest, Guest::Parked(_))
+    }
+
+    /// Memory that it takes outside of instances.
+    pub fn held_bytes(&mut self) -> u64 {
+        let guest = match &mut self.guest {
+            Guest::Live(instance) => instance.context_mut().map_or(0, |c| c.held_bytes()),
+            Guest::Parked(parked) => parked.held_bytes(),
+        };
+        let calls = self.account.outstanding.iter().map(|o| o.held_bytes()).sum::<usize>();
+        guest + (calls + size_of::<Self>()) as u64 + self.account.handler_share()
+    }
+
+    /// Gives the instance up, for one that will be resumed: the caller resets it, or undoes this with `keep`.
+    pub fn park(&mut self) -> Result<Option<Instance>, ParkError> {
+        let Guest::Live(instance) = &mut self.guest else { return Ok(None) };
+        let parked = instance.park()?;
+        match std::mem::replace(&mut self.guest, Guest::Parked(parked)) {
+            Guest::Live(instance) => Ok(Some(instance)),
+            Guest::Parked(_) => Ok(None),
+        }
+    }
+
+    /// Takes the instance back that `park` gave up, if nothing was done with it.
+    pub fn keep(self, mut instance: Instance) -> Self {
+        let Self { account, guest } = self;
+        if let Guest::Parked(parked) = guest {
+            instance.keep(parked);
+        }
+        Self { account, guest: Guest::Live(instance) }
+    }
+
+    /// Gets it into an instance, if it is in none. `lease` gives a pristine one.
+    pub fn awake(self, lease: impl FnOnce() -> Result<Instance, WireError>) -> Result<Awake, Box<NotAwake>> {
+        let Self { account, guest } = self;
+        let parked = match guest {
+            Guest::Live(instance) => return Ok(Awake { account, instance }),
+            Guest::Parked(parked) => parked,
+        };
+        let mut instance =
+            lease().map_err(|e| Box::new(NotAwake { report: account.totals.failure(e), instance: None }))?;
+        match instance.unpark(parked) {
+            Ok(()) => Ok(Awake { account, instance }),
+            Err(e) => {
+                log::error!("a parked execution cannot be resumed: {e}");
+                let error = WireError::new(ErrorCode::InternalError, "the suspended execution could not be restored");
+                Err(Box::new(NotAwake { report: account.totals.failure(error), instance: Some(instance) }))
+            }
+        }
+    }
+
+    /// Gives the instance up; for an execution that will not be resumed.
+    pub fn into_instance(self) -> Option<Instance> {
+        match self.guest {
+            Guest::Live(instance) => Some(instance),
+            Guest::Parked(_) => None,
+        }
+    }
+}
+
+impl Awake {
+    /// By which others stop its next segment.
+    pub fn control(&self) -> &Arc<RunControl> {
+        self.instance.control()
+    }
+
+    /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+        let Self { mut account, mut instance } = self;
+        let Some(at) = account.outstanding.iter().position(|o| o.id == id) else {
+            let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
+            return (account.totals.failure(error), Progress::Finished(Some(instance)));
+        };
+        let call = account.outstanding.remove(at).call;
+        let Some(deadline) = account.totals.deadline() else {
+            return (timed_out(&account.totals), Progress::Finished(Some(instance)));
+        };
+        let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
+        let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
+        if count > limit {
+            return (account.totals.failure(memory_error(limit, count)), Progress::Finished(Some(instance)));
+        }
+        let answer = match answer {
+            Answer::Value(bytes) => Ok(bytes),
+            Answer::Failure(bytes) => Err(bytes),
+        };
+        let segment = instance.resume(call.number, answer, deadline);
+        account.totals.add(&segment);
+        account.totals.next_segment();
+        account.finish_segment(instance, segment)
+    }
+}
+
+impl Outstanding {
+    fn held_bytes(&self) -> usize {
+        size_of::<Self>() + self.call.extension.len() + self.call.method.len() + self.call.args.len()
+    }
+}
+
+impl Account {
+    /// Its part of the handler, which it may be the last to hold: the cache forgets.
+    fn handler_share(&self) -> u64 {
+        let holders = Arc::strong_count(&self.handler).saturating_sub(1).max(1);
+        ((self.handler.source.len() + self.handler.bytecode.len()) / holders) as u64
+    }
+
+    fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
+        // before the report, which tells of the mutations, and before the answer, after which the client counts on them
+        let settled = match instance.control().claim() {
+            true => instance.context_mut().map_or(Ok(None), Context::settle_state),
+            false => Err(cancelled()),
+        };
+        let mut report = self.totals.report(&mut instance);
+        let outcome = match segment.end {
+            SegmentEnd::Done(value) => Ok(Some(value)),
+            SegmentEnd::Suspended => self.take_new_calls(&mut instance).map(|()| None),
+            end => Err(error_of(end, &self.handler.source, &self.totals)),
+        };
+        let outcome = match settled {
+            Ok(version) => {
+                report.state_version = version;
+                outcome
+            }
+            // a handler that failed by itself tells more by its own error
+            Err(refused) => outcome.and(Err(refused)),
+        };
+        match outcome {
+            Ok(Some(value)) => {
+                report.status = Status::Success;
+                report.value = Some(super::report::value_in_pieces(value));
+            }
+            Ok(None) => {
+                report.status = Status::Suspended;
+                report.suspensions.clone_from(&self.outstanding);
+                let execution = Execution { account: self, guest: Guest::Live(instance) };
+                return (report, Progress::Suspended(Box::new(execution)));
+            }
+            Err(error) => {
+                report.status = Status::Error;
+                report.error = Some(error);
+            }
+        }
+        (report, Progress::Finished(Some(instance)))
+    }
+
+    /// Gives every call of this segment its suspension id.
+    fn take_new_calls(&mut self, instance: &mut Instance) -> Result<(), WireError> {
+        let new_calls = instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
+        for call in new_calls {
+            let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
+            os::fill_random(&mut id)
+                .map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
+            self.outstanding.push(Outstanding { id: SuspensionId(id), call });
+        }
+        Ok(())
+    }
+}
+
+fn timed_out(totals: &Totals) -> Report {
+    totals.failure(timeout_error(totals))
+}
+
+fn timeout_error(totals: &Totals) -> WireError {
+    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
+    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+}
+
+/// A timeout in these words. No limit: it is not known.
+pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> WireError {
+    let mut error = WireError::new(ErrorCode::Timeout, message).with_context_text("resource", "timeoutMs");
+    if let Some(limit) = limit {
+        error = error.with_context_number("limit", limit.as_millis() as u64);
+    }
+    error.with_context_number("count", spent.as_millis() as u64)
+}
+
+/// The error of an execution that needs `count` bytes of memory.
+pub(super) fn memory_error(limit: u64, count: u64) -> WireError {
+    WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
+        .with_context_text("resource", "memoryLimitBytes")
+        .with_context_number("limit", limit)
+        .with_context_number("count", count)
+}
+
+fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
+    let located = |error: WireError, described: &[u8]| GuestError::decode(described).located(error, source);
+    match end {
+        SegmentEnd::Failed(described) => GuestError::decode(&described).to_wire(ErrorCode::ExecutionError, source),
+        SegmentEnd::Limit(breach, described) => {
+            located(WireError::resource_limit(breach.resource, breach.limit, breach.count), &described)
+        }
+        SegmentEnd::OutOfMemory { described, wanted } => {
+            located(memory_error(totals.memory_limit_bytes, totals.memory_peak().max(wanted)), &described)
+        }
+        SegmentEnd::Stuck => {
+            WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
+        }
+        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
+        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Broken(why) => {
+            log::warn!("a guest broke: {why}");
+            WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
+        }
+        SegmentEnd::Done(_) | SegmentEnd::Suspended => {
+            WireError::new(ErrorCode::InternalError, "a segment without an error failed")
+        }
+    }
+}
+
+/// What a cancelled request is answered with.
+pub fn cancelled() -> WireError {
+    WireError::new(ErrorCode::Cancelled, "the execution was cancelled")
+}
+
+/// What every suspension id gets that cannot be resumed, whatever the reason.
+pub fn no_such_suspension() -> WireError {
+    WireError::new(
+        ErrorCode::SuspensionError,
+        "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else",
+    )
+}
+
+/// Deadline of work that begins now with `budget` left; the outer None: nothing is left.
+pub(crate) fn deadline_in(budget: Option<Duration>) -> Option<Option<Instant>> {
+    match budget {
+        None => Some(None),
+        Some(Duration::ZERO) => None,
+        Some(left) => Some(Instant::now().checked_add(left)),
+    }
+}

@@ -1,0 +1,233 @@
+//! What a server is: its books, its poller, and everything that its threads share.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits;
+
+use super::connection::Connection;
+use super::crew::Crew;
+use super::drain::{Drain, Leaving};
+use super::errand::Errand;
+use super::hello::max_in_flight;
+use super::housekeeper::Chores;
+use super::hub::{Hub, HubLimits, SessionId};
+use super::poller::Poller;
+use crate::config::Config;
+use crate::engine::watchdog::Vigilance;
+use crate::faults::{self, Point};
+use crate::lifecycle::Exit;
+use crate::resident::{StateLimits, States};
+use crate::runtime::{Load, Runtime};
+use crate::segments::Arenas;
+
+/// How a server ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// Serves one connection, and ends with it.
+    Child,
+    /// Serves a socket until it is told to end.
+    Service,
+}
+pub(super) struct State {
+    pub(super) hub: Hub,
+    pub(super) crew: Crew,
+    pub(super) poller: Option<Box<Poller>>,
+    pub(super) last_poll: Instant,
+    pub(super) last_expiry: Instant,
+    /// Since when a worker handles what the poller found.
+    pub(super) handling_since: Option<Instant>,
+    /// Counts every time that the poller is taken or laid down.
+    pub(super) poll_epoch: u64,
+    pub(super) idle: usize,
+    /// Workers with answers that are not written yet.
+    pub(super) holding: usize,
+    /// Threads that answer in the place of a worker that was given up.
+    pub(super) stand_ins: usize,
+    pub(super) connections: HashMap<SessionId, Arc<Connection>>,
+    /// Connections whose sockets are full.
+    pub(super) settle_later: Vec<SessionId>,
+    /// What the thread that has the poller is to say or to close, in order.
+    pub(super) errands: Vec<Errand>,
+    /// It is about it.
+    pub(super) on_errands: bool,
+    pub(super) chores: Chores,
+    pub(super) drain: Option<Drain>,
+    /// Connections of a service that asked for their end.
+    pub(super) leaving: Vec<Leaving>,
+}
+
+/// See the module.
+pub struct Server {
+    pub(super) runtime: Arc<Runtime>,
+    pub(super) mode: Mode,
+    pub(super) state: Mutex<State>,
+    pub(super) states: States,
+    pub(super) arenas: Arenas,
+    pub(super) work: Condvar,
+    /// For the housekeeper: something is to be parked, or to be let go.
+    pub(super) housework: Condvar,
+    pub(super) wake: UnixStream,
+    pub(super) exit: Arc<Exit>,
+    pub(super) engine_digest: String,
+    pub(super) seen_epoch: AtomicU64,
+    /// Looks of the watchdog.
+    pub(super) ticks: AtomicU64,
+    /// Microseconds since `started` at which the watchdog last held the books.
+    pub(super) books_seen: AtomicU64,
+    /// And when it last looked at all.
+    pub(super) looked: AtomicU64,
+    pub(super) started: Instant,
+}
+
+impl Server {
+    /// A server with its poller. Its end is announced through `exit`.
+    pub fn new(runtime: Arc<Runtime>, mode: Mode, exit: Arc<Exit>) -> io::Result<Arc<Self>> {
+        let (wake, wake_reader) = UnixStream::pair()?;
+        wake.set_nonblocking(true)?;
+        let config = &runtime.config;
+        let spin = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        let states = States::new(StateLimits {
+            states: config.max_states,
+            bytes: config.max_state_bytes,
+            total_bytes: config.max_total_state_bytes,
+        });
+        let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin, config.allow_uids.clone())?;
+        let hub = Hub::new(hub_limits(config));
+        let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
+        let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
+        let now = Instant::now();
+        let poller = Some(Box::new(poller));
+        let crew = Crew::new((config.timeout_ms > 0).then(|| Duration::from_millis(config.timeout_ms)));
+        let state = State {
+            hub,
+            crew,
+            poller,
+            last_poll: now,
+            last_expiry: now,
+            handling_since: None,
+            poll_epoch: 0,
+            idle: 0,
+            holding: 0,
+            stand_ins: 0,
+            connections: HashMap::new(),
+            settle_later: Vec::new(),
+            errands: Vec::new(),
+            on_errands: false,
+            chores: Chores::default(),
+            drain: None,
+            leaving: Vec::new(),
+        };
+        Ok(Arc::new(Self {
+            runtime,
+            mode,
+            state: Mutex::new(state),
+            states,
+            arenas,
+            work: Condvar::new(),
+            housework: Condvar::new(),
+            wake,
+            exit,
+            engine_digest,
+            seen_epoch: AtomicU64::new(0),
+            ticks: AtomicU64::new(0),
+            books_seen: AtomicU64::new(0),
+            looked: AtomicU64::new(0),
+            started: now,
+        }))
+    }
+
+    /// Changes the poller before the workers start.
+    pub fn with_poller<T>(&self, f: impl FnOnce(&mut Poller) -> io::Result<T>) -> io::Result<T> {
+        let mut state = self.lock();
+        match state.poller.as_mut() {
+            Some(poller) => f(poller),
+            None => Err(io::Error::other("the poller is in use")),
+        }
+    }
+
+    /// The process ends: shared memory leaves no names behind.
+    pub fn remove_segment_names(&self) {
+        self.arenas.remove_names();
+    }
+
+    /// Adds the connection of a parent.
+    pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
+        let connection = self.with_poller(|p| p.add(stream))?;
+        self.opened(connection);
+        Ok(())
+    }
+
+    pub(super) fn opened(&self, connection: Arc<Connection>) {
+        self.states.open(connection.session.0);
+        self.arenas.open(connection.session.0);
+        let mut state = self.lock();
+        state.hub.open_session(connection.session);
+        state.connections.insert(connection.session, connection);
+    }
+
+    /// Takes over what has changed in the configuration.
+    pub fn reconfigure(&self) {
+        self.lock().hub.set_limits(hub_limits(&self.runtime.config));
+    }
+
+    /// Starts the workers.
+    pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        let weak = Arc::downgrade(self);
+        self.runtime
+            .engine()
+            .watchdog()
+            .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
+        (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
+        let server = self.clone();
+        faults::io(Point::Thread)?;
+        std::thread::Builder::new().name("housekeeper".into()).spawn(move || server.keep_house())?;
+        Ok(())
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All metrics in the Prometheus text format.
+    pub fn prometheus(&self) -> String {
+        self.runtime.prometheus(self.load())
+    }
+
+    pub(super) fn load(&self) -> Load {
+        let (resident_states, resident_state_bytes) = self.states.counts();
+        let state = self.lock();
+        Load {
+            active: state.hub.running() as u64,
+            suspended: state.hub.suspended() as u64,
+            parked: state.hub.parked_count() as u64,
+            suspended_bytes: state.hub.suspended_bytes(),
+            parked_suspensions: state.hub.parked_suspensions() as u64,
+            suspensions: state.hub.suspensions() as u64,
+            queued: state.hub.queued() as u64,
+            resident_states,
+            resident_state_bytes,
+            retired_threads: state.crew.retired() as u64,
+            retired_threads_total: state.crew.retired_total(),
+            arena_bytes: self.arenas.bytes(),
+        }
+    }
+}
+
+fn hub_limits(config: &Config) -> HubLimits {
+    let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
+    HubLimits {
+        max_running: config.max_instances as usize,
+        max_queued: config.max_queued as usize,
+        max_queued_bytes: limits::MAX_QUEUED_BYTES,
+        max_suspended: config.max_suspended as usize,
+        max_suspended_bytes: config.max_suspended_bytes,
+        max_in_flight: max_in_flight(config) as usize,
+        max_queue_time: millis(config.max_queue_ms),
+        suspension_timeout: millis(config.suspension_timeout_ms),
+    }
+}

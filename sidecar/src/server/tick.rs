@@ -1,0 +1,77 @@
+//! One look of the watchdog at the server.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Server;
+use super::errand::Errand;
+use super::hub::Expired;
+use crate::engine::watchdog::Vigilance;
+use crate::error::ExitCode;
+use crate::faults::{self, Point};
+use crate::observe::SuspensionEvent;
+
+/// A job that has waited this long gets a worker of its own.
+const MAX_WAIT: Duration = Duration::from_millis(1);
+/// Time between two looks for what has expired.
+const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
+
+impl Server {
+    /// One look of the watchdog, on which everybody's deadline hangs: it takes no lock that is held while a guest runs, bytes
+    /// are copied or a socket is written to. What takes longer is an errand or a chore.
+    pub(super) fn tick(self: &Arc<Self>, now: Instant) -> Vigilance {
+        self.ticks.fetch_add(1, Ordering::Relaxed);
+        faults::pass(Point::Watchdog);
+        let Some(mut state) = self.look_after_the_stuck(now) else { return Vigilance::Full };
+        let unattended =
+            state.poller.is_some() && self.seen_epoch.swap(state.poll_epoch, Ordering::Relaxed) == state.poll_epoch;
+        let mut expired = 0;
+        if now.saturating_duration_since(state.last_expiry) >= EXPIRY_INTERVAL {
+            state.last_expiry = now;
+            let Expired { executions, overdue, unread } = state.hub.expire(now);
+            expired = executions.len();
+            state.chores.ended.extend(executions);
+            state.chores.unread.extend(unread);
+            state.errands.extend(overdue.into_iter().map(Errand::Overdue));
+            state.chores.tidy = self.has_to_tidy();
+        }
+        if state.crew.holds_back(now) {
+            let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);
+            let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
+            state.errands.extend(unwritten);
+        }
+        let over = Self::look_at_drain(&mut state, now);
+        let errands = !state.errands.is_empty();
+        // not for a job that is there at this moment: waking a second thread would cost more than the job
+        let due = unattended || errands && state.poller.is_some() || state.hub.has_backlog(now, MAX_WAIT);
+        if state.idle > 0 && due {
+            self.work.notify_one();
+        }
+        if !state.chores.is_empty() || state.hub.has_to_park(now) {
+            self.housework.notify_one();
+        }
+        let vigilance = if !state.hub.is_quiet() || state.drain.is_some() || !state.leaving.is_empty() {
+            Vigilance::Full
+        } else if state.hub.suspended() > 0 || errands {
+            Vigilance::Slow
+        } else {
+            Vigilance::None
+        };
+        drop(state);
+        for _ in 0..expired {
+            self.runtime.observer.record_suspension(SuspensionEvent::Expired);
+        }
+        if errands {
+            self.wake_poller();
+        }
+        if over {
+            self.exit.announce(ExitCode::Ok);
+        }
+        if self.has_to_tidy() { vigilance.max(Vigilance::Slow) } else { vigilance }
+    }
+
+    pub(super) fn has_to_tidy(&self) -> bool {
+        self.runtime.pools().has_surplus() || self.arenas.is_waiting()
+    }
+}
