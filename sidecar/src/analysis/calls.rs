@@ -17,7 +17,7 @@ fn changes_its_array(method: &str) -> bool {
     matches!(method, "push" | "pop" | "shift" | "unshift" | "splice" | "sort" | "reverse" | "fill" | "copyWithin")
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     pub(super) fn call(&mut self, it: &CallExpression<'a>, want: Want) {
         let callee = peel(&it.callee);
         if let Some(path) = self.path(callee) {

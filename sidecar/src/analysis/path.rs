@@ -85,6 +85,11 @@ impl<'a> Path<'a> {
         Self { root, steps: [const { None }; KEPT_STEPS], last: None, length: 0, position }
     }
 
+    /// The same path, met elsewhere.
+    pub(super) fn at(&self, position: u32) -> Self {
+        Self { position, ..self.clone() }
+    }
+
     /// How many properties it has.
     pub(super) fn len(&self) -> usize {
         self.length

@@ -26,7 +26,7 @@ pub(super) fn perhaps(position: u32) -> Need {
     Need { position, certain: false }
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     // ---- a value ----
 
     /// A path whose value is used.

@@ -167,6 +167,15 @@ impl RunControl {
         Entry::Open(HostCallGuard(self))
     }
 
+    /// Whether the run has to end, for a host call that takes longer than most: one that gives up leaves that as the cause.
+    pub fn is_due(&self) -> bool {
+        if micros_since(self.epoch, Instant::now()) < self.deadline.load(Ordering::Acquire) {
+            return false;
+        }
+        let _ = self.cause.compare_exchange(0, StopCause::Deadline as u8, Ordering::AcqRel, Ordering::Relaxed);
+        true
+    }
+
     /// In a host call, after the watchdog has found that the run has to end.
     #[cold]
     fn enter_host_late(&self) -> Entry<'_> {

@@ -6,10 +6,11 @@ use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
 
-use super::{Outstanding, deadline_in};
+use super::{Outstanding, stopped};
 use crate::engine::context::Effects;
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
+use crate::token::{StopCause, StopToken};
 
 /// From this size on values and arguments of calls are not copied into the answer. Below, a copy costs less than a write of
 /// several pieces.
@@ -25,7 +26,10 @@ pub struct Totals {
     pub memory_limit_bytes: u64,
     pub queued: Duration,
     pub cache_hit: bool,
+    /// What compiling took of its time.
     pub compilation: Option<Duration>,
+    /// What its client is told of that: of a handler that others had compiled, what that took.
+    pub told_compilation: Option<Duration>,
     seq: u32,
     ran: Duration,
     cpu: Duration,
@@ -45,9 +49,20 @@ impl Totals {
         self.queued + self.compilation.unwrap_or_default() + self.ran
     }
 
-    /// When the next segment has to end. The outer None: the time is used up.
-    pub fn deadline(&self) -> Option<Option<Instant>> {
-        deadline_in(self.timeout.map(|t| t.saturating_sub(self.spent())))
+    /// When the next segment, which begins now, has to end: when the execution's own time is used up, or its request's.
+    pub fn deadline(&self, token: &StopToken) -> Result<Option<Instant>, StopCause> {
+        token.check()?;
+        let own = match self.timeout.map(|t| t.saturating_sub(self.spent())) {
+            None => None,
+            Some(Duration::ZERO) => return Err(StopCause::Deadline),
+            Some(left) => Instant::now().checked_add(left),
+        };
+        Ok([own, token.deadline()].into_iter().flatten().min())
+    }
+
+    /// Report of an execution that ends for want of time, or because it was cancelled.
+    pub fn stopped(&self, cause: StopCause) -> Report {
+        self.failure(stopped(cause, self.timeout, self.spent()))
     }
 
     pub fn memory_peak(&self) -> u64 {
@@ -245,8 +260,9 @@ impl Report {
 
     fn metrics(&self) -> ExecutionMetrics<'_> {
         let totals = &self.totals;
+        let spared = totals.told_compilation.unwrap_or_default().saturating_sub(totals.compilation.unwrap_or_default());
         ExecutionMetrics {
-            duration_us: micros(totals.spent()),
+            duration_us: micros(totals.spent() + spared),
             cpu_us: micros(totals.cpu),
             queue_us: micros(totals.queued),
             memory_used_bytes: totals.memory_used,
@@ -254,7 +270,7 @@ impl Report {
             instruction_count: totals.ticks * OPERATIONS_PER_TICK,
             host_calls: self.host_calls.clone(),
             cache_hit: totals.cache_hit,
-            compilation_time_us: totals.compilation.map(micros),
+            compilation_time_us: totals.told_compilation.map(micros),
         }
     }
 }

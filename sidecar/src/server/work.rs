@@ -16,7 +16,8 @@ use super::poller::Event;
 use super::poller::Poller;
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{Mode, State};
+use crate::cache::Client;
 use crate::engine::Instance;
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{self, Answer, Progress, Report, Totals};
@@ -24,6 +25,7 @@ use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 use crate::runtime::Register;
 use crate::segments::Lent;
+use crate::token::StopToken;
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
@@ -225,6 +227,12 @@ impl Server {
             }
             _ => self.compile_timeout(),
         };
+        let left = match &envelope.message {
+            ClientMessage::Execute(_) => timeout.map(|t| t.saturating_sub(queued)),
+            _ => timeout,
+        };
+        let token = StopToken::until(left.and_then(|left| Instant::now().checked_add(left)));
+        let client = self.client_of(session);
         let mut register = |control: &Arc<RunControl>| {
             let mut state = self.lock();
             if state.crew.is_retired(worker) {
@@ -235,12 +243,11 @@ impl Server {
             state.crew.runs(worker, control, (timeout, Duration::ZERO));
         };
         match envelope.message {
-            ClientMessage::Execute(request) => self.execute(answering, &job, request, queued, &mut register),
+            ClientMessage::Execute(request) => self.execute(answering, &job, request, queued, &token, &mut register),
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
-                match self.runtime.compile(request.source, request.suspend_mode, self.compile_timeout(), &mut register)
-                {
+                match self.runtime.compile(request.source, request.suspend_mode, client, &token, &mut register) {
                     Ok(found) => {
                         let handle = self.runtime.handle(&found.handler);
                         let message = Compiled {
@@ -248,7 +255,7 @@ impl Server {
                             capabilities: found.handler.capabilities.iter().map(|need| &*need.token).collect(),
                             suspend_mode: found.handler.suspend_mode,
                             cache_hit: found.cache_hit,
-                            compilation_time_us: started.elapsed().as_micros() as u64,
+                            compilation_time_us: found.told.unwrap_or_else(|| started.elapsed()).as_micros() as u64,
                         };
                         self.reply(answering, id, &SidecarMessage::Compiled(message));
                     }
@@ -257,7 +264,7 @@ impl Server {
                 Outcome::Answered(None)
             }
             ClientMessage::Check(request) => {
-                match self.runtime.compile(request.source, None, self.compile_timeout(), &mut register) {
+                match self.runtime.compile(request.source, None, client, &token, &mut register) {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;
@@ -267,9 +274,9 @@ impl Server {
                 }
                 Outcome::Answered(None)
             }
-            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request),
-            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request),
-            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request),
+            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request, &token),
+            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request, &token),
+            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request, &token),
             ClientMessage::DisposeState(request) => self.dispose_state(answering, &job, &request),
             ClientMessage::OpenArena(request) => self.open_arena(answering, &job, request),
             _ => {
@@ -277,6 +284,14 @@ impl Server {
                 self.answer_failure(answering, id, Kind::Ping, queued, error);
                 Outcome::Answered(None)
             }
+        }
+    }
+
+    /// Who a session is to the compile cache: the parent that a sidecar was spawned by has it alone.
+    fn client_of(&self, session: SessionId) -> Client {
+        match self.mode {
+            Mode::Child => Client::ALONE,
+            Mode::Service => Client(session.0),
         }
     }
 
@@ -291,6 +306,7 @@ impl Server {
         job: &Job,
         request: Execute<'_>,
         queued: Duration,
+        token: &StopToken,
         register: Register<'_>,
     ) -> Outcome {
         let (session, id) = (job.session, job.id);
@@ -304,7 +320,8 @@ impl Server {
         let mut request = request;
         request.args = args.as_deref().or(request.args);
         request.scope = scope.as_deref().or(request.scope);
-        let (report, progress) = self.runtime.execute(&request, state, queued, register);
+        let (report, progress) =
+            self.runtime.execute(&request, state, queued, self.client_of(session), token, register);
         let lent = self.arenas.lent(session.0, &request.regions);
         let turn = Turn::First(job.number, job.enqueued, &request);
         self.conclude(answering, (session, id), (report, lent), progress, turn)
@@ -360,8 +377,11 @@ impl Server {
                     state.hub.register_resumed(key, session, id, control);
                     state.crew.runs(worker, control, budget);
                 };
+                let (timeout, spent) = budget;
+                let left = timeout.map(|timeout| timeout.saturating_sub(spent).saturating_sub(queued));
+                let token = StopToken::until(left.and_then(|left| Instant::now().checked_add(left)));
                 let (report, progress) =
-                    self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
+                    self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &token, &mut register);
                 self.conclude(answering, (session, id), (report, lent), progress, Turn::Resumed(key))
             }
         }
