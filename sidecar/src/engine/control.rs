@@ -349,6 +349,19 @@ impl<M: Stoppable> RunControl<M> {
         }
     }
 
+    /// Whether the run has to end, for a host call that takes longer than most: one that gives up leaves that as the cause.
+    pub fn is_due(&self) -> bool {
+        if self.load().cause().is_some() {
+            return true;
+        }
+        if micros_since(self.epoch, Instant::now()) < self.deadline.load(Ordering::SeqCst) {
+            return false;
+        }
+        // the run is ours: it cannot have become another one
+        let _ = self.change(|word| Some(word.with_cause(StopCause::Deadline)));
+        true
+    }
+
     /// In a host call, after the watchdog has found that the run has to end.
     #[cold]
     fn enter_host_late(&self) -> Entry<'_, M> {
@@ -383,9 +396,8 @@ impl<M: Stoppable> RunControl<M> {
     /// The thread of a run is replaced: whatever becomes of it, nobody waits for it any more. False: it has ended by now, and
     /// what it did counts.
     pub fn give_up(&self, ticket: Ticket) -> bool {
-        let open = |word: Word| {
-            (word.ticket() == ticket && word.fate() == Fate::Open).then(|| word.with_fate(Fate::GivenUp))
-        };
+        let open =
+            |word: Word| (word.ticket() == ticket && word.fate() == Fate::Open).then(|| word.with_fate(Fate::GivenUp));
         match self.change(open) {
             Ok(_) => true,
             Err(word) => word.ticket() == ticket && word.fate() == Fate::GivenUp,

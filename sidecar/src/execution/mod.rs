@@ -12,4 +12,7 @@ mod segment;
 
 pub use report::{Arrival, Report, Totals};
 pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
-pub use segment::{Answer, Awake, Execution, NotAwake, Outstanding, Progress, cancelled, no_such_suspension, of_time};
+pub use segment::{
+    Answer, Awake, Execution, NotAwake, Outstanding, Progress, cancelled, memory_error, no_such_suspension, of_time,
+    stopped,
+};

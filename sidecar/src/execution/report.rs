@@ -6,10 +6,11 @@ use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
 
-use super::Outstanding;
+use super::{Outstanding, stopped};
 use crate::engine::context::Effects;
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
+use crate::token::{StopCause, StopToken};
 
 /// From this size on values and arguments of calls are not copied into the answer. Below, a copy costs less than a write of
 /// several pieces.
@@ -38,7 +39,10 @@ pub struct Totals {
     pub timeout: Option<Duration>,
     pub memory_limit_bytes: u64,
     pub cache_hit: bool,
+    /// What compiling took of its time.
     pub compilation: Option<Duration>,
+    /// What its client is told of that: of a handler that others had compiled, what that took.
+    pub told_compilation: Option<Duration>,
     /// While a segment goes on: since when it could.
     since: Option<Instant>,
     /// By the segments before.
@@ -76,11 +80,20 @@ impl Totals {
         self.used + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// When the segment that goes on has to end. The outer None: the time is used up.
-    pub fn deadline(&self) -> Option<Option<Instant>> {
-        let Some(timeout) = self.timeout else { return Some(None) };
-        let end = self.since.unwrap_or_else(Instant::now).checked_add(timeout.saturating_sub(self.used));
-        end.is_none_or(|end| end > Instant::now()).then_some(end)
+    /// When the segment that goes on has to end: when the execution's own time is used up, or its request's.
+    pub fn deadline(&self, token: &StopToken) -> Result<Option<Instant>, StopCause> {
+        token.check()?;
+        let began = self.since.unwrap_or_else(Instant::now);
+        let own = self.timeout.and_then(|timeout| began.checked_add(timeout.saturating_sub(self.used)));
+        if own.is_some_and(|end| end <= Instant::now()) {
+            return Err(StopCause::Deadline);
+        }
+        Ok([own, token.deadline()].into_iter().flatten().min())
+    }
+
+    /// Report of an execution that ends for want of time, or because it was cancelled.
+    pub fn stopped(&self, cause: StopCause) -> Report {
+        self.failure(stopped(cause, self.timeout, self.spent()))
     }
 
     pub fn memory_peak(&self) -> u64 {
@@ -280,8 +293,9 @@ impl Report {
 
     fn metrics(&self) -> ExecutionMetrics<'_> {
         let totals = &self.totals;
+        let spared = totals.told_compilation.unwrap_or_default().saturating_sub(totals.compilation.unwrap_or_default());
         ExecutionMetrics {
-            duration_us: micros(totals.spent()),
+            duration_us: micros(totals.spent() + spared),
             cpu_us: micros(totals.cpu),
             queue_us: micros(totals.queued),
             memory_used_bytes: totals.memory_used,
@@ -289,7 +303,7 @@ impl Report {
             instruction_count: totals.ticks * OPERATIONS_PER_TICK,
             host_calls: self.host_calls.clone(),
             cache_hit: totals.cache_hit,
-            compilation_time_us: totals.compilation.map(micros),
+            compilation_time_us: totals.told_compilation.map(micros),
         }
     }
 }

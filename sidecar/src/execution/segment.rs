@@ -7,6 +7,7 @@ use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
+use crate::token::StopToken;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 use std::sync::Arc;
@@ -82,9 +83,11 @@ impl Execution {
         mut instance: Instance,
         context: Box<Context>,
         mut totals: Totals,
+        token: &StopToken,
     ) -> (Report, Progress) {
-        let Some(deadline) = totals.deadline() else {
-            return (timed_out(&totals), Progress::Finished(Some(instance)));
+        let deadline = match totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => return (totals.stopped(cause), Progress::Finished(Some(instance))),
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
@@ -195,15 +198,16 @@ impl Awake {
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
-    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>, token: &StopToken) -> (Report, Progress) {
         let Self { mut account, mut instance } = self;
         let Some(at) = account.outstanding.iter().position(|o| o.id == id) else {
             let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
             return (account.totals.failure(error), Progress::Finished(Some(instance)));
         };
         let call = account.outstanding.remove(at).call;
-        let Some(deadline) = account.totals.deadline() else {
-            return (timed_out(&account.totals), Progress::Finished(Some(instance)));
+        let deadline = match account.totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => return (account.totals.stopped(cause), Progress::Finished(Some(instance))),
         };
         let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
         let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
@@ -287,13 +291,15 @@ impl Account {
     }
 }
 
-fn timed_out(totals: &Totals) -> Report {
-    totals.failure(timeout_error(totals))
-}
-
-fn timeout_error(totals: &Totals) -> WireError {
-    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
-    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+/// What a request is told that was stopped before it had a result. `limit`: the time that it had.
+pub fn stopped(cause: StopCause, limit: Option<Duration>, spent: Duration) -> WireError {
+    match cause {
+        StopCause::Cancelled => cancelled(),
+        StopCause::Deadline => {
+            let ms = limit.map_or(0, |t| t.as_millis() as u64);
+            of_time(format!("the execution used up its {ms} ms"), limit, spent)
+        }
+    }
 }
 
 /// A timeout in these words. No limit: it is not known.
@@ -306,7 +312,7 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
 }
 
 /// The error of an execution that needs `count` bytes of memory.
-pub(super) fn memory_error(limit: u64, count: u64) -> WireError {
+pub fn memory_error(limit: u64, count: u64) -> WireError {
     WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
         .with_context_text("resource", "memoryLimitBytes")
         .with_context_number("limit", limit)
@@ -326,8 +332,7 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
         }
-        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
-        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Stopped(cause, described) => located(stopped(cause, totals.timeout, totals.spent()), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");
             WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
