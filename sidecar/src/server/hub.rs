@@ -38,6 +38,8 @@ use crate::execution::{Execution, Outstanding};
 /// What the books know of a suspended execution.
 pub trait Held {
     fn outstanding(&self) -> &[Outstanding];
+    /// Ids of the calls that its last segment made: those that the books do not know yet.
+    fn new_ids(&self) -> impl Iterator<Item = SuspensionId>;
     /// Memory that it takes outside of instances.
     fn held_bytes(&mut self) -> u64;
     /// CPU time so far, and what its values take.
@@ -47,6 +49,10 @@ pub trait Held {
 impl Held for Execution {
     fn outstanding(&self) -> &[Outstanding] {
         self.outstanding()
+    }
+
+    fn new_ids(&self) -> impl Iterator<Item = SuspensionId> {
+        self.new_calls().iter().map(|call| call.id)
     }
 
     fn held_bytes(&mut self) -> u64 {

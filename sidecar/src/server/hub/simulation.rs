@@ -10,10 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 
 use nexus_protocol::message::{Code, Execute};
-use nexus_protocol::{ClientMessage, FrameDecoder, Shared};
+use nexus_protocol::{ClientMessage, FrameDecoder};
 
 use super::*;
-use crate::engine::context::NewCall;
 use crate::random::Random;
 
 const SEEDS: u64 = 2_000;
@@ -26,6 +25,8 @@ const MAX_QUEUE_TIME: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 struct Token {
     outstanding: Vec<Outstanding>,
+    /// From here on those of the last segment.
+    new_from: usize,
     alive: Rc<Cell<i64>>,
 }
 
@@ -38,6 +39,10 @@ impl Drop for Token {
 impl Held for Token {
     fn outstanding(&self) -> &[Outstanding] {
         &self.outstanding
+    }
+
+    fn new_ids(&self) -> impl Iterator<Item = SuspensionId> {
+        self.outstanding[self.new_from..].iter().map(|call| call.id)
     }
 
     fn held_bytes(&mut self) -> u64 {
@@ -123,7 +128,7 @@ impl World {
 
     fn token(&mut self, outstanding: Vec<Outstanding>) -> Box<Token> {
         self.alive.set(self.alive.get() + 1);
-        Box::new(Token { outstanding, alive: self.alive.clone() })
+        Box::new(Token { outstanding, new_from: 0, alive: self.alive.clone() })
     }
 
     fn new_calls(&mut self, session: SessionId) -> Vec<Outstanding> {
@@ -132,13 +137,7 @@ impl World {
             .map(|number| {
                 let mut id = [0; 16];
                 id[..8].copy_from_slice(&self.rng.next().to_le_bytes());
-                let call = NewCall {
-                    extension: "a".into(),
-                    method: "b".into(),
-                    args: Shared::new(vec![0x90]),
-                    number: number as u32,
-                };
-                Outstanding { id: SuspensionId(id), call }
+                Outstanding { id: SuspensionId(id), number: number as u32 }
             })
             .collect();
         self.given.extend(calls.iter().map(|o| (session, o.id)));
@@ -221,6 +220,7 @@ impl World {
                 assert_eq!(*times, 1, "a suspension was used twice");
                 assert!(execution.outstanding.iter().any(|o| o.id == suspension));
                 execution.outstanding.retain(|o| o.id != suspension);
+                execution.new_from = execution.outstanding.len();
                 self.at_work.push(AtWork { job, resumed: Some((key, execution)) });
             }
         }
