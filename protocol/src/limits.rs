@@ -304,6 +304,10 @@ pub const CLIENT_CRASH_LOOP_WINDOW_MS: u64 = 30_000;
 pub const CLIENT_CRASH_LOOP_COOL_DOWN_MS: u64 = 5_000;
 /// Suspensions of which a client remembers who holds them.
 pub const CLIENT_HELD_SUSPENSIONS: usize = 10_000;
+/// Calls, and bytes of their arguments, that a client remembers on one connection to list them again.
+pub const CLIENT_LISTED_CALLS: usize = 100_000;
+/// See there.
+pub const CLIENT_LISTED_BYTES: usize = 256 << 20;
 /// Lines of the sidecar's log that an error repeats.
 pub const CLIENT_LOG_TAIL_LINES: usize = 20;
 /// Length of each of them.

@@ -40,6 +40,18 @@ pub enum PayloadError {
         /// Its length.
         length: usize,
     },
+    /// A timestamp with nanoseconds of a second or more.
+    #[error("the payload holds a timestamp of {nanoseconds} nanoseconds within its second")]
+    BadTimestamp {
+        /// So many.
+        nanoseconds: u32,
+    },
+    /// A map key that has no string form: nil, bin, ext or a container.
+    #[error("the map key at byte {offset} of the payload is neither a str nor a number nor a bool")]
+    BadKey {
+        /// Where.
+        offset: usize,
+    },
     /// A str that is not UTF-8.
     #[error("the string at byte {offset} of the payload is not UTF-8")]
     BadUtf8 {
@@ -67,7 +79,9 @@ impl PayloadError {
     /// What a peer that sent such a payload hears (SPEC 1 and 5).
     pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::BadExtension { .. } => ErrorCode::SerializationError,
+            Self::BadExtension { .. } | Self::BadTimestamp { .. } | Self::BadKey { .. } => {
+                ErrorCode::SerializationError
+            }
             _ => ErrorCode::InvalidArgument,
         }
     }
@@ -107,7 +121,7 @@ pub fn scan(bytes: &[u8]) -> Result<usize, PayloadError> {
     Scanner { bytes, at: 0 }.skip_value::<false>()
 }
 
-/// Exactly one well-formed value: depth, extensions and UTF-8 checked, nothing behind it.
+/// Exactly one well-formed value: depth, extensions, map keys and UTF-8 checked, nothing behind it.
 pub fn validate(bytes: &[u8]) -> Result<(), PayloadError> {
     validate_paced(bytes, &mut Unpaced)
 }
@@ -260,6 +274,21 @@ pub(crate) struct Scanner<'a> {
 /// Strings are in it only where UTF-8 is not checked, so they have a table of their own.
 const PLAIN_BYTES: [u8; 256] = plain_bytes(false);
 const PLAIN_BYTES_AND_SHORT_STRINGS: [u8; 256] = plain_bytes(true);
+/// 1 for the markers that no map key may have.
+const NO_KEY: [u8; 256] = no_key();
+
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+const fn no_key() -> [u8; 256] {
+    let mut table = [1; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        if let 0x00..=0x7f | 0xa0..=0xbf | 0xc2 | 0xc3 | 0xca..=0xd3 | 0xd9..=0xdb | 0xe0..=0xff = marker {
+            table[marker] = 0;
+        }
+        marker += 1;
+    }
+    table
+}
 
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
 const fn plain_bytes(short_strings: bool) -> [u8; 256] {
@@ -298,17 +327,25 @@ impl<'a> Scanner<'a> {
         let mut outer = [0u64; MAX_PAYLOAD_DEPTH];
         let mut depth = around;
         let mut open = 1u64;
+        // Of the innermost: 1 where it is a map. Of the others a bit each, by depth.
+        let mut in_map = 0u8;
+        let mut outer_maps = 0u64;
         loop {
             while open == 0 {
                 let Some(above) = depth.checked_sub(1).filter(|above| *above >= around) else { return Ok(self.at) };
                 depth = above;
                 open = outer.get(depth).copied().unwrap_or(0);
+                in_map = u8::from(outer_maps & (1 << depth) != 0);
             }
             if !pace.goes_on(self.at) {
                 return Err(PayloadError::Stopped);
             }
             open = open.wrapping_sub(1);
             let marker = *self.bytes.get(self.at).ok_or(PayloadError::Truncated)?;
+            // An odd number is to come: this is a key, its value comes next.
+            if NO_KEY.get(usize::from(marker)).copied().unwrap_or(0) & in_map & (open & 1) as u8 != 0 {
+                return Err(PayloadError::BadKey { offset: self.at });
+            }
             let plain = table.get(usize::from(marker)).copied().unwrap_or(0);
             if plain != 0 {
                 let end = self.at.saturating_add(usize::from(plain));
@@ -325,6 +362,8 @@ impl<'a> Scanner<'a> {
                     return Err(PayloadError::Truncated);
                 }
                 *outer.get_mut(depth).ok_or(PayloadError::TooDeep)? = open;
+                outer_maps = outer_maps & !(1 << depth) | u64::from(in_map) << depth;
+                in_map = u8::from(matches!(marker, 0x80..=0x8f | 0xde | 0xdf));
                 depth = depth.saturating_add(1);
                 open = children;
             }
@@ -371,11 +410,19 @@ impl<'a> Scanner<'a> {
 
     fn extension(&mut self, length: usize) -> Result<Option<u64>, PayloadError> {
         let kind = i8::from_be_bytes([self.marker()?]);
-        self.take(length)?;
-        match (kind, length) {
-            (-1, 4 | 8 | 12) => Ok(None),
-            _ => Err(PayloadError::BadExtension { kind, length }),
+        let data = self.take(length)?;
+        let first = data.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let nanoseconds = match (kind, length) {
+            (-1, 4) => 0,
+            // 30 bits of nanoseconds, then 34 of seconds
+            (-1, 8) => first >> 2,
+            (-1, 12) => first,
+            _ => return Err(PayloadError::BadExtension { kind, length }),
+        };
+        if nanoseconds > 999_999_999 {
+            return Err(PayloadError::BadTimestamp { nanoseconds });
         }
+        Ok(None)
     }
 
     fn value(&mut self, pace: &mut impl Pace) -> Result<&'a [u8], PayloadError> {
@@ -508,6 +555,63 @@ mod tests {
             assert_eq!(scan(&bytes).is_ok(), ok, "{header:?}");
         }
         assert_eq!(validate(&[0xc1]), Err(PayloadError::BadMarker { offset: 0 }));
+    }
+
+    #[test]
+    fn only_keys_that_have_a_string_form_are_accepted_at_any_depth() {
+        let good: [&[u8]; 8] = [
+            b"\xa1k",
+            b"\xd9\x01k",
+            b"\x05",
+            b"\xff",
+            b"\xcc\xff",
+            b"\xca\0\0\0\0",
+            b"\xc2",
+            b"\xd3\0\0\0\0\0\0\0\x01",
+        ];
+        let bad: [&[u8]; 9] = [
+            b"\xc0",
+            b"\x90",
+            b"\x91\x01",
+            b"\x80",
+            b"\xc4\x01k",
+            b"\xd6\xff\0\0\0\0",
+            b"\xdc\0\0",
+            b"\xde\0\0",
+            b"\xc7\x04\xff\0\0\0\0",
+        ];
+        // bare; behind a map that has ended; inside of an array within a map; as the second key, and around a value alike
+        let around: [fn(&[u8]) -> Vec<u8>; 5] = [
+            |key| [b"\x81", key, b"\xc0"].concat(),
+            |key| [b"\x92\x81\x01\x90\x81", key, b"\xc0"].concat(),
+            |key| [b"\x81\xa1a\x92\xc0\x81", key, b"\xc0"].concat(),
+            |key| [b"\x82\xa1a\x81\xa1b\x91\xc0", key, b"\xc0"].concat(),
+            |key| [b"\xde\0\x02\xa1a\xc0", key, b"\xdf\0\0\0\0"].concat(),
+        ];
+        for wrap in around {
+            for key in good {
+                assert_eq!((validate(&wrap(key)), validate_shape(&wrap(key))), (Ok(()), Ok(())), "{:x?}", wrap(key));
+            }
+            for key in bad {
+                for result in [validate(&wrap(key)), validate_shape(&wrap(key)), validate_inside(&wrap(key), 7)] {
+                    assert!(matches!(result, Err(PayloadError::BadKey { .. })), "{:x?}: {result:?}", wrap(key));
+                }
+                assert_eq!(validate(key), Ok(()), "a value may be what a key may not");
+            }
+        }
+        let mut deepest = b"\x81\xa1k".repeat(63);
+        deepest.extend(b"\x81\xc0\xc0");
+        assert_eq!(validate(&deepest), Err(PayloadError::BadKey { offset: 190 }));
+    }
+
+    #[test]
+    fn a_timestamp_has_less_than_a_second_of_nanoseconds() {
+        let t64 = |nanoseconds: u64| [&b"\xd7\xff"[..], &(nanoseconds << 34 | 1).to_be_bytes()].concat();
+        let t96 = |nanoseconds: u32| [&b"\xc7\x0c\xff"[..], &nanoseconds.to_be_bytes(), &[0; 8]].concat();
+        assert_eq!((validate(&t64(999_999_999)), validate(&t96(999_999_999))), (Ok(()), Ok(())));
+        let refused = Err(PayloadError::BadTimestamp { nanoseconds: 1_000_000_000 });
+        assert_eq!((validate(&t64(1_000_000_000)), validate_shape(&t96(1_000_000_000))), (refused, refused));
+        assert_eq!(validate(&t96(u32::MAX)), Err(PayloadError::BadTimestamp { nanoseconds: u32::MAX }));
     }
 
     #[test]
