@@ -27,6 +27,8 @@ pub(super) enum Errand {
     Done(Arc<Connection>, RequestId),
     /// A connection that has been told everything.
     Close(SessionId),
+    /// A connection whose last word is in its buffer.
+    Dismiss(SessionId),
     /// A connection with answers that are not written yet.
     Flush(SessionId),
 }
@@ -36,7 +38,7 @@ impl Errand {
     pub fn job(&self) -> Option<&Job> {
         match self {
             Self::Overdue(job) | Self::Unrun(job) => Some(job),
-            Self::Done(..) | Self::Close(_) | Self::Flush(_) => None,
+            Self::Done(..) | Self::Close(_) | Self::Dismiss(_) | Self::Flush(_) => None,
         }
     }
 }
@@ -60,9 +62,15 @@ impl Server {
                         of_resource(error, "maxQueueMs", self.runtime.config.max_queue_ms, waited)
                     }
                 };
-                self.answer_unrun(&job, error)
+                let session = self.answer_unrun(&job, error);
+                self.let_go(job);
+                session
             }
-            Errand::Unrun(job) => self.answer_unrun(&job, refusal(&Refusal::Draining)),
+            Errand::Unrun(job) => {
+                let session = self.answer_unrun(&job, refusal(&Refusal::Draining));
+                self.let_go(job);
+                session
+            }
             Errand::Done(connection, id) => {
                 connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
                 connection.session
@@ -70,6 +78,9 @@ impl Server {
             Errand::Close(session) => {
                 poller.close(session);
                 return self.closed(session);
+            }
+            Errand::Dismiss(session) => {
+                return self.dismissed(poller, session);
             }
             Errand::Flush(session) => session,
         };

@@ -23,13 +23,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Kind;
-use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
+use nexus_protocol::{RequestId, SuspensionId};
 
 use super::connection::Connection;
+use super::incoming::Incoming;
 pub use expiry::{Due, Expired, Unread};
 use listing::Underway;
 pub use listing::{About, Listed, Memory, Names};
 use sessions::Books;
+pub use sessions::Left;
 
 use super::holdings::{Holdings, Turn};
 use crate::engine::control::{RunControl, StopCause};
@@ -70,7 +72,7 @@ pub struct Job {
     pub session: SessionId,
     pub id: RequestId,
     pub kind: Kind,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
     pub enqueued: Instant,
     pub due: Due,
     /// Where the answer goes.

@@ -1,7 +1,7 @@
 //! What a worker does: the next job, or the poller, or sleep.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
@@ -12,11 +12,10 @@ use super::Server;
 use super::connection::Connection;
 use super::crew::{Work, WorkerId};
 use super::hub::{About, Job, NotKept, SessionId, Taken};
-use super::poller::Event;
-use super::poller::Poller;
+use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{State, broken};
 use crate::engine::Instance;
 use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{self, Answer, Progress, Report, Totals};
@@ -66,6 +65,8 @@ impl Server {
         loop {
             match self.next_step(worker, &unflushed, &mut holding) {
                 Step::Run(job) => {
+                    // the poller may be left lying for as long as this takes: the watchdog has somebody else take it
+                    self.runtime.engine().watchdog().notify();
                     if !self.run(worker, job, &mut unflushed) {
                         self.flush_all(&mut unflushed);
                         self.lock().crew.came_back(worker);
@@ -80,7 +81,7 @@ impl Server {
                     let mut state = self.lock();
                     state.poller = Some(poller);
                     state.last_poll = Instant::now();
-                    state.handling_since = None;
+                    self.polling.end();
                     state.on_errands = false;
                     state.poll_epoch += 1;
                 }
@@ -123,7 +124,7 @@ impl Server {
                 return Step::Run(job);
             }
             state.idle += 1;
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.work.wait(state).unwrap_or_else(|poisoned| broken(&poisoned));
             state.idle -= 1;
         }
     }
@@ -211,9 +212,7 @@ impl Server {
                 self.runtime.observer.record_error(error.code);
                 connection.send(id, &SidecarMessage::Error(error));
                 if closes {
-                    connection.flush();
-                    // the poller sees the end of the stream and frees the session
-                    let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+                    self.dismiss(connection);
                 }
                 return Outcome::Answered(None);
             }

@@ -7,9 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::Kind;
 
+use super::super::incoming::Incoming;
 use super::sessions::Books;
 use super::{Entry, Held, Holder, Hub, Job};
 
@@ -41,15 +41,18 @@ pub struct Expired<E> {
 pub struct Unread {
     pub number: u64,
     pub enqueued: Instant,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
 }
+
+/// Executions that expire at one look, so that no look takes long; the others do at the next.
+const EXPIRED_AT_ONCE: usize = 256;
 
 impl<E: Held> Hub<E> {
     pub fn expire(&mut self, now: Instant) -> Expired<E> {
         // one that is being parked is looked at again when that is done
         let is_held = |key: &u64| matches!(self.entries.get(key), Some(Entry { holder: Holder::Suspended(_), .. }));
         let over = self.expiring.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        let due: Vec<u64> = over.filter(is_held).collect();
+        let due: Vec<u64> = over.filter(is_held).take(EXPIRED_AT_ONCE).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let (mut overdue, mut unread) = (Vec::new(), Vec::new());
         let max = self.limits.max_queue_time.unwrap_or(Duration::MAX);

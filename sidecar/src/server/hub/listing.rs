@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::{Execute, ExecutionState, Kind};
 
-use super::{Cancelled, Held, Holder, Hub, Job, Request, SessionId};
+use super::super::incoming::Incoming;
+use super::{Cancelled, Entry, Held, Holder, Hub, Job, Request, SessionId};
 use crate::engine::control::RunControl;
 
 /// What is told of a request that runs.
@@ -17,7 +17,7 @@ use crate::engine::control::RunControl;
 pub(super) struct Underway {
     pub number: u64,
     pub kind: Kind,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
     pub enqueued: Instant,
     /// When the guest began.
     pub since: Option<Instant>,
@@ -76,7 +76,7 @@ pub struct Listed {
 /// Where the names of an execution are.
 #[derive(Debug)]
 pub enum Names {
-    InFrame(Arc<OwnedFrame>),
+    InFrame(Arc<Incoming>),
     Known(Option<Box<str>>, Option<Box<str>>),
 }
 
@@ -89,80 +89,110 @@ pub enum Memory {
 }
 
 impl Memory {
-    fn of(control: &Option<Arc<RunControl>>) -> Self {
-        control.clone().map_or(Self::Unknown, Self::Running)
+    fn of(control: Option<&Arc<RunControl>>) -> Self {
+        control.cloned().map_or(Self::Unknown, Self::Running)
+    }
+}
+
+/// An execution, where it is in the books.
+enum One<'a, E> {
+    Running(SessionId, &'a Underway, Option<&'a Arc<RunControl>>),
+    Kept(&'a Entry<E>),
+    Queued(&'a Job),
+}
+
+impl<E> One<'_, E> {
+    /// Running ones first, then suspended, then queued, each kind oldest first.
+    fn order(&self) -> (u8, Instant, u64) {
+        match self {
+            Self::Running(_, job, _) => (0, job.enqueued, job.number),
+            Self::Kept(Entry { about, holder: Holder::Running { .. }, .. }) => (0, about.enqueued, about.number),
+            Self::Kept(Entry { about, .. }) => (1, about.enqueued, about.number),
+            Self::Queued(job) => (2, job.enqueued, job.number),
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        match self {
+            Self::Running(session, job, control) => Listed {
+                number: job.number,
+                session: *session,
+                state: ExecutionState::Running,
+                names: Names::InFrame(job.frame.clone()),
+                enqueued: job.enqueued,
+                since: job.since,
+                cpu: Duration::ZERO,
+                memory: Memory::of(*control),
+                pending_calls: 0,
+            },
+            Self::Kept(Entry { about, holder, session, ids, .. }) => {
+                let (state, since, memory) = match holder {
+                    Holder::Suspended(_) | Holder::Parking { .. } => {
+                        (ExecutionState::Suspended, None, Memory::Known(about.memory_bytes))
+                    }
+                    Holder::Running { control, since, .. } => {
+                        (ExecutionState::Running, *since, Memory::of(control.as_ref()))
+                    }
+                };
+                Listed {
+                    number: about.number,
+                    session: *session,
+                    state,
+                    names: Names::Known(about.panel_id.clone(), about.handler_name.clone()),
+                    enqueued: about.enqueued,
+                    since,
+                    cpu: about.cpu,
+                    memory,
+                    pending_calls: ids.len(),
+                }
+            }
+            Self::Queued(job) => Listed {
+                number: job.number,
+                session: job.session,
+                state: ExecutionState::Queued,
+                names: Names::InFrame(job.frame.clone()),
+                enqueued: job.enqueued,
+                since: None,
+                cpu: Duration::ZERO,
+                memory: Memory::Unknown,
+                pending_calls: 0,
+            },
+        }
     }
 }
 
 impl<E: Held> Hub<E> {
     /// What is there, running executions first, then suspended, then queued, each kind oldest first; and how many there are.
     pub fn list(&self, max: usize) -> (Vec<Listed>, usize) {
-        let mut all: Vec<Listed> = self.running_ones().chain(self.kept_ones()).chain(self.queued_ones()).collect();
+        let mut all: Vec<One<'_, E>> = self.running_ones().chain(self.kept_ones()).chain(self.queued_ones()).collect();
         let total = all.len();
-        let rank = |state| match state {
-            ExecutionState::Running => 0,
-            ExecutionState::Suspended => 1,
-            ExecutionState::Queued => 2,
-        };
-        all.sort_by_key(|listed| (rank(listed.state), listed.enqueued));
-        all.truncate(max);
-        (all, total)
+        let order = |one: &One<'_, E>| one.order();
+        if max < total {
+            // only these are put in order, and only of these anything is copied
+            all.select_nth_unstable_by_key(max, order);
+            all.truncate(max);
+        }
+        all.sort_unstable_by_key(order);
+        (all.iter().map(One::listed).collect(), total)
     }
 
     /// Those in their first segment.
-    fn running_ones(&self) -> impl Iterator<Item = Listed> {
+    fn running_ones(&self) -> impl Iterator<Item = One<'_, E>> {
         self.requests().filter_map(|(session, _, request)| match request {
-            Request::Running { job, control, .. } if job.kind == Kind::Execute => Some(Listed {
-                number: job.number,
-                session,
-                state: ExecutionState::Running,
-                names: Names::InFrame(job.frame.clone()),
-                enqueued: job.enqueued,
-                since: job.since,
-                cpu: Duration::ZERO,
-                memory: Memory::of(control),
-                pending_calls: 0,
-            }),
+            Request::Running { job, control, .. } if job.kind == Kind::Execute => {
+                Some(One::Running(session, job, control.as_ref()))
+            }
             _ => None,
         })
     }
 
     /// Those that have been suspended.
-    fn kept_ones(&self) -> impl Iterator<Item = Listed> {
-        self.entries.values().map(|entry| {
-            let about = &entry.about;
-            let (state, since, memory) = match &entry.holder {
-                Holder::Suspended(_) | Holder::Parking { .. } => {
-                    (ExecutionState::Suspended, None, Memory::Known(about.memory_bytes))
-                }
-                Holder::Running { control, since, .. } => (ExecutionState::Running, *since, Memory::of(control)),
-            };
-            Listed {
-                number: about.number,
-                session: entry.session,
-                state,
-                names: Names::Known(about.panel_id.clone(), about.handler_name.clone()),
-                enqueued: about.enqueued,
-                since,
-                cpu: about.cpu,
-                memory,
-                pending_calls: entry.ids.len(),
-            }
-        })
+    fn kept_ones(&self) -> impl Iterator<Item = One<'_, E>> {
+        self.entries.values().map(One::Kept)
     }
 
-    fn queued_ones(&self) -> impl Iterator<Item = Listed> {
-        self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(|job| Listed {
-            number: job.number,
-            session: job.session,
-            state: ExecutionState::Queued,
-            names: Names::InFrame(job.frame.clone()),
-            enqueued: job.enqueued,
-            since: None,
-            cpu: Duration::ZERO,
-            memory: Memory::Unknown,
-            pending_calls: 0,
-        })
+    fn queued_ones(&self) -> impl Iterator<Item = One<'_, E>> {
+        self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(One::Queued)
     }
 
     /// Ends an execution of any session, by its number.

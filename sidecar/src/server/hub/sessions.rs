@@ -22,6 +22,14 @@ pub(super) struct Books {
     pub entries: HashSet<u64>,
 }
 
+/// What a session had when it was closed.
+#[derive(Debug, Default)]
+pub struct Left {
+    pub queue: VecDeque<Job>,
+    /// Keys of the entries of its executions.
+    pub entries: Vec<u64>,
+}
+
 impl Request {
     /// The guest that runs for it is stopped, or not started. False: it does not run.
     pub(super) fn stop(&mut self) -> bool {
@@ -43,9 +51,10 @@ impl<E: Held> Hub<E> {
         self.sessions.contains_key(&session)
     }
 
-    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be dropped.
-    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<E>> {
-        let Some(mut books) = self.sessions.remove(&session) else { return Vec::new() };
+    /// Frees everything of a session: what runs is stopped, what is queued is for the caller to drop, and what is suspended is to
+    /// be ended, a part at a time, with `end_entries`.
+    pub fn close_session(&mut self, session: SessionId) -> Left {
+        let Some(mut books) = self.sessions.remove(&session) else { return Left::default() };
         self.queued -= books.queue.len();
         self.queued_bytes -= books.queue.iter().map(Job::bytes).sum::<usize>();
         self.turn.retain(|s| *s != session);
@@ -54,7 +63,12 @@ impl<E: Held> Hub<E> {
         if !books.requests.is_empty() {
             self.closing.insert(session, books.requests);
         }
-        books.entries.into_iter().filter_map(|key| self.end_entry(key)).collect()
+        Left { queue: books.queue, entries: Vec::from_iter(books.entries) }
+    }
+
+    /// Ends executions, by the keys of their entries; those that are suspended are for the caller to drop.
+    pub fn end_entries(&mut self, keys: &[u64]) -> Vec<Box<E>> {
+        keys.iter().filter_map(|key| self.end_entry(*key)).collect()
     }
 
     /// A request, whether its session is still there or not.

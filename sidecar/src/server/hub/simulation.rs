@@ -59,7 +59,7 @@ struct World {
     rng: Random,
     hub: Hub<Token>,
     now: Instant,
-    frame: Arc<OwnedFrame>,
+    frame: Arc<Incoming>,
     sessions: Vec<(SessionId, Arc<Connection>)>,
     next_session: u64,
     next_request: u32,
@@ -76,12 +76,12 @@ struct World {
     alive: Rc<Cell<i64>>,
 }
 
-fn frame() -> Arc<OwnedFrame> {
+fn frame() -> Arc<Incoming> {
     let mut bytes = Vec::new();
     ClientMessage::Ping.encode(RequestId(1), 1 << 20, &mut bytes).unwrap();
     let mut decoder = FrameDecoder::new(1 << 20);
     decoder.push(&bytes);
-    Arc::new(decoder.next_owned().unwrap().unwrap())
+    Incoming::uncounted(decoder.next_owned().unwrap().unwrap())
 }
 
 impl World {
@@ -176,7 +176,9 @@ impl World {
         if !self.sessions.is_empty() {
             let at = self.rng.below(self.sessions.len());
             let (session, _) = self.sessions.remove(at);
-            drop(self.hub.close_session(session));
+            let left = self.hub.close_session(session);
+            // the housekeeper does it a part at a time
+            left.entries.chunks(2).for_each(|some| drop(self.hub.end_entries(some)));
             self.answers.retain(|(s, _), _| *s != session);
         }
     }

@@ -195,9 +195,9 @@ impl<E: Held> Hub<E> {
         None
     }
 
-    /// Nothing can be parked on this system.
-    pub fn give_up_parking(&mut self) {
-        self.holdings.give_up_parking();
+    /// Nothing can be parked before that time; None: on this system.
+    pub fn pause_parking(&mut self, until: Option<Instant>) {
+        self.holdings.pause_parking(until);
     }
 
     fn suspended_again(&mut self, key: u64, execution: Box<E>) {
