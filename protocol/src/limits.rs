@@ -250,9 +250,15 @@ pub const MAX_LOGGED_VIOLATIONS: usize = 16;
 /// Between the interrupt word, which QuickJS polls, and taking the memory away, which stops native code.
 pub const KILL_GRACE_MS: u64 = 10;
 
-/// From the moment a run has to end to giving its thread up. A run that the two steps before did not end is stuck in a host
-/// call or in the kernel; on a busy machine a healthy one may be late by tens of milliseconds.
+/// From the moment a run has to end to giving its thread up, when the thread has used half of it on a processor and still
+/// does not come back: it is stuck in a host call or in the kernel.
 pub const RETIRE_GRACE_MS: u64 = 1_000;
+
+/// The same for a thread that stands still. Much longer: on a busy machine a healthy one may have to wait for a processor.
+pub const RETIRE_STANDSTILL_MS: u64 = 5_000;
+
+/// Threads that one connection may cost before it is closed: what one client does must not use up what the process can lose.
+pub const MAX_RETIRED_PER_CONNECTION: u32 = 2;
 
 /// What a request may take beside the time of its guest (decoding, parsing, encoding) before its thread is given up.
 pub const HOST_GRACE_MS: u64 = 5_000;

@@ -17,10 +17,11 @@ use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
-use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
-use crate::execution::{self, Answer, Execution, Progress, Report, StateSource, Totals};
+use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Instance};
+use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::Pools;
+use crate::token::{StopCause, StopToken};
 
 /// See the module.
 pub struct Runtime {
@@ -32,8 +33,70 @@ pub struct Runtime {
     pub observer: Observer,
 }
 
-/// Told of every run control before the guest runs under it, so that the run can be stopped.
-pub type Register<'a> = &'a mut dyn FnMut(&Arc<RunControl>);
+/// What a guest is entered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Compile,
+    Execute,
+}
+
+/// Who may stop what is done for a request.
+pub trait Overseer {
+    /// By which host code learns that it has to end.
+    fn token(&self) -> &StopToken;
+    /// A guest is about to run for the request: from now on `control` stops it.
+    fn arm(&self, control: &Arc<RunControl>, purpose: Purpose);
+    /// The guest is done: `control` is somebody else's.
+    fn disarm(&self);
+}
+
+/// Nobody but the clock.
+impl Overseer for StopToken {
+    fn token(&self) -> &StopToken {
+        self
+    }
+
+    fn arm(&self, control: &Arc<RunControl>, _: Purpose) {
+        control.arm();
+    }
+
+    fn disarm(&self) {}
+}
+
+/// The control of an instance is with the request's overseer for as long as this lives.
+pub struct Armed<'a>(Option<&'a dyn Overseer>);
+
+impl<'a> Armed<'a> {
+    fn new(overseer: &'a dyn Overseer, instance: &Instance, purpose: Purpose) -> Self {
+        overseer.arm(instance.control(), purpose);
+        Self(Some(overseer))
+    }
+
+    /// There was no guest.
+    const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The overseer has let go of the control by itself.
+    pub fn was_let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if let Some(overseer) = self.0 {
+            overseer.disarm();
+        }
+    }
+}
+
+/// What came of a segment.
+pub struct Ran<'a> {
+    pub report: Report,
+    pub progress: Progress,
+    pub armed: Armed<'a>,
+}
 
 /// A compiled handler, and how it came to be.
 #[derive(Debug)]
@@ -107,8 +170,7 @@ impl Runtime {
         &self,
         source: &str,
         mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
+        overseer: &dyn Overseer,
     ) -> Result<Found, WireError> {
         let limit = self.config.max_source_bytes;
         if source.len() as u64 > limit {
@@ -116,7 +178,7 @@ impl Runtime {
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let started = Instant::now();
-        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, mode, timeout, register));
+        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, mode, overseer));
         let (handler, cache_hit) = made.map_err(|e| self.public(e))?;
         Ok(Found { handler, cache_hit, took: (!cache_hit).then(|| started.elapsed()) })
     }
@@ -126,21 +188,22 @@ impl Runtime {
         digest: HandlerDigest,
         source: &str,
         mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
+        overseer: &dyn Overseer,
     ) -> Result<Handler, WireError> {
         let analysis = analysis::analyze(source).map_err(|e| guest_error::syntax_error(&e, source))?;
         // both guests run its bytecode
         let mut instance = self.lease(SuspendMode::Await)?;
-        register(instance.control());
-        let compiled = instance.compile(&analysis.code, timeout.and_then(|t| Instant::now().checked_add(t)));
+        let armed = Armed::new(overseer, &instance, Purpose::Compile);
+        let compiled = instance.compile(&analysis.code, overseer.token().deadline());
+        // nobody may stop what runs there next
+        drop(armed);
         self.give_back(Some(instance));
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
             Compiled::Refused(described) => {
                 return Err(GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source));
             }
-            Compiled::Stopped(crate::engine::control::StopCause::Cancelled) => return Err(execution::cancelled()),
+            Compiled::Stopped(StopCause::Cancelled) => return Err(execution::cancelled()),
             Compiled::Stopped(_) => {
                 return Err(WireError::new(ErrorCode::Timeout, "compiling the handler took too long"));
             }
@@ -167,15 +230,9 @@ impl Runtime {
         self.handles.sign(&handler.digest)
     }
 
-    fn find(
-        &self,
-        code: Code<'_>,
-        mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
-    ) -> Result<Found, WireError> {
+    fn find(&self, code: Code<'_>, mode: Option<SuspendMode>, overseer: &dyn Overseer) -> Result<Found, WireError> {
         match code {
-            Code::Source(source) => self.compile(source, mode, timeout, register),
+            Code::Source(source) => self.compile(source, mode, overseer),
             Code::Handler(handle) => {
                 let digest = self.handles.verify(handle).ok_or_else(|| {
                     WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again")
@@ -194,39 +251,33 @@ impl Runtime {
 
     // ---- executing ----
 
-    /// Runs a handler up to its first suspension or its end. `state`: where its state is. `queued`: how long the request has waited.
-    pub fn execute(
+    /// Runs a handler up to its first suspension or its end. `state`: where its state is.
+    pub fn execute<'a>(
         &self,
         request: &Execute<'_>,
         state: StateSource,
-        queued: Duration,
-        register: Register<'_>,
-    ) -> (Report, Progress) {
-        let mut totals = Totals::queued(queued);
-        let (report, progress) = match self.begin(request, state, &mut totals, register) {
-            Ok(begun) => begun,
-            Err(error) => (refused(&totals, error), Progress::Finished(None)),
+        arrival: Arrival,
+        overseer: &'a dyn Overseer,
+    ) -> Ran<'a> {
+        let mut totals = Totals::begun(arrival);
+        let (report, progress, armed) = match self.begin(request, state, &mut totals, overseer) {
+            Ok(((report, progress), armed)) => (report, progress, armed),
+            Err(error) => (refused(&totals, error), Progress::Finished(None), Armed::none()),
         };
-        (self.observed(report), progress)
+        Ran { report: self.observed(report), progress, armed }
     }
 
-    fn begin(
+    fn begin<'a>(
         &self,
         request: &Execute<'_>,
         state: StateSource,
         totals: &mut Totals,
-        register: Register<'_>,
-    ) -> Result<(Report, Progress), WireError> {
+        overseer: &'a dyn Overseer,
+    ) -> Result<((Report, Progress), Armed<'a>), WireError> {
         let mut input = execution::prepare(request, &self.config, state)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
-        let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
-        let asked = Instant::now();
-        let found = self.find(request.code, request.suspend_mode, left, register)?;
-        if found.took.is_none() {
-            // it may have waited for somebody else's compilation
-            totals.queued += asked.elapsed();
-        }
+        let found = self.find(request.code, request.suspend_mode, overseer)?;
         totals.cache_hit = found.cache_hit;
         totals.compilation = found.took;
         if input.strict {
@@ -234,36 +285,37 @@ impl Runtime {
         }
         input.context.state.renew()?;
         let instance = self.lease(found.handler.suspend_mode)?;
-        register(instance.control());
-        Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
+        let armed = Armed::new(overseer, &instance, Purpose::Execute);
+        Ok((Execution::start(found.handler, instance, input.context, totals.clone()), armed))
     }
 
-    /// Goes on with a suspended execution. `queued`: how long the request has waited.
-    pub fn resume(
+    /// Goes on with a suspended execution.
+    pub fn resume<'a>(
         &self,
         mut execution: Execution,
         id: SuspensionId,
         answer: Answer<'_>,
-        queued: Duration,
-        register: Register<'_>,
-    ) -> (Report, Progress) {
+        arrival: Arrival,
+        overseer: &'a dyn Overseer,
+    ) -> Ran<'a> {
         if execution.is_parked() {
             self.observer.record_suspension(SuspensionEvent::Unparked);
         }
-        execution.has_waited(queued);
+        execution.goes_on(arrival);
         let mode = execution.mode();
-        let (report, progress) = match execution.awake(|| self.lease(mode)) {
+        let (report, progress, armed) = match execution.awake(|| self.lease(mode)) {
             Ok(awake) => {
-                register(awake.control());
-                awake.resume(id, answer)
+                let armed = Armed::new(overseer, awake.instance(), Purpose::Execute);
+                let (report, progress) = awake.resume(id, answer);
+                (report, progress, armed)
             }
-            Err(failed) => (failed.report, Progress::Finished(failed.instance)),
+            Err(failed) => (failed.report, Progress::Finished(failed.instance), Armed::none()),
         };
-        (self.observed(report), progress)
+        Ran { report: self.observed(report), progress, armed }
     }
 
     /// Takes an instance back once its execution is answered.
-    pub fn give_back(&self, instance: Option<crate::engine::Instance>) {
+    pub fn give_back(&self, instance: Option<Instance>) {
         if let Some(took) = instance.and_then(|i| self.pools.give_back(i)) {
             self.observer.record_reset(took);
         }
@@ -274,7 +326,7 @@ impl Runtime {
         &self.pools
     }
 
-    fn lease(&self, mode: SuspendMode) -> Result<crate::engine::Instance, WireError> {
+    fn lease(&self, mode: SuspendMode) -> Result<Instance, WireError> {
         self.pools.lease(mode).map_err(|e| {
             if matches!(e, EngineError::NoStackStyle(_)) {
                 return WireError::new(ErrorCode::InvalidHandler, e.to_string());

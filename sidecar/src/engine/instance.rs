@@ -388,6 +388,10 @@ impl Instance {
         let returned = self.wasm.call(name, args);
         match self.control.end() {
             Ended::Intact(cause) => Called::Returned(returned, cause),
+            Ended::Torn => {
+                self.sound = false;
+                Called::Returned(Err(Trap("a fault within a host call ended the guest".into())), None)
+            }
             Ended::Killed(cause) => {
                 self.sound = false;
                 // so that WasmEdge frees the memory in the state in which it made it

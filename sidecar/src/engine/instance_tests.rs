@@ -373,10 +373,10 @@ fn who_is_cancelled_while_an_input_finds_its_place_is_cancelled() {
         assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
         damage_allocator(i);
         let control = i.control().clone();
-        control.arm();
+        let ticket = control.arm();
         let stop = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            control.stop(StopCause::Cancelled);
+            control.stop(ticket, StopCause::Cancelled);
         });
         let answer = rmp_serde::to_vec(&"x".repeat(100_000)).unwrap();
         let end = i.resume(0, Ok(&answer), None).end;

@@ -10,7 +10,6 @@ mod report;
 mod request;
 mod segment;
 
-pub use report::{Report, Totals};
+pub use report::{Arrival, Report, Totals};
 pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
-pub(crate) use segment::deadline_in;
 pub use segment::{Answer, Awake, Execution, NotAwake, Outstanding, Progress, cancelled, no_such_suspension, of_time};

@@ -6,7 +6,7 @@ use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
 
-use super::{Outstanding, deadline_in};
+use super::Outstanding;
 use crate::engine::context::Effects;
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
@@ -18,16 +18,33 @@ const LARGE_FROM_BYTES: usize = 16 << 10;
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
 
+/// When a segment could have begun, and how long it has waited since for an instance.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub since: Instant,
+    pub waited: Duration,
+}
+
+impl Arrival {
+    /// Of one that does not wait.
+    pub fn now() -> Self {
+        Self { since: Instant::now(), waited: Duration::ZERO }
+    }
+}
+
 /// Sums of one execution so far.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub timeout: Option<Duration>,
     pub memory_limit_bytes: u64,
-    pub queued: Duration,
     pub cache_hit: bool,
     pub compilation: Option<Duration>,
+    /// While a segment goes on: since when it could.
+    since: Option<Instant>,
+    /// By the segments before.
+    used: Duration,
+    queued: Duration,
     seq: u32,
-    ran: Duration,
     cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
@@ -35,19 +52,35 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Of an execution that has waited for `queued` before it begins.
-    pub fn queued(queued: Duration) -> Self {
-        Self { queued, ..Self::default() }
+    /// Of an execution that begins.
+    pub fn begun(arrival: Arrival) -> Self {
+        let mut totals = Self::default();
+        totals.goes_on(arrival);
+        totals
     }
 
-    /// Time that counts against the deadline: waiting, compiling and running, not being suspended.
+    /// A segment begins.
+    pub(super) fn goes_on(&mut self, arrival: Arrival) {
+        self.since = Some(arrival.since);
+        self.queued += arrival.waited;
+    }
+
+    /// A segment has ended.
+    fn pause(&mut self) {
+        self.used += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// Time that counts against the deadline: from the moment at which a segment could begin to its end, whatever it is spent
+    /// with; not being suspended.
     pub fn spent(&self) -> Duration {
-        self.queued + self.compilation.unwrap_or_default() + self.ran
+        self.used + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// When the next segment has to end. The outer None: the time is used up.
+    /// When the segment that goes on has to end. The outer None: the time is used up.
     pub fn deadline(&self) -> Option<Option<Instant>> {
-        deadline_in(self.timeout.map(|t| t.saturating_sub(self.spent())))
+        let Some(timeout) = self.timeout else { return Some(None) };
+        let end = self.since.unwrap_or_else(Instant::now).checked_add(timeout.saturating_sub(self.used));
+        end.is_none_or(|end| end > Instant::now()).then_some(end)
     }
 
     pub fn memory_peak(&self) -> u64 {
@@ -55,7 +88,7 @@ impl Totals {
     }
 
     pub(super) fn add(&mut self, segment: &Segment) {
-        self.ran += segment.ran;
+        self.pause();
         self.cpu += segment.cpu;
         self.memory_used = segment.memory_used;
         self.memory_peak = self.memory_peak.max(segment.memory_peak);
@@ -89,7 +122,9 @@ impl Totals {
 
     /// Report of an execution that ends without a segment.
     pub fn failure(&self, error: WireError) -> Report {
-        let mut report = Report::new(self.clone());
+        let mut totals = self.clone();
+        totals.pause();
+        let mut report = Report::new(totals);
         report.error = Some(error);
         report
     }

@@ -1,16 +1,16 @@
 //! An execution, and what its segments come to.
 
-use super::report::{Report, Totals};
+use super::report::{Arrival, Report, Totals};
 use crate::cache::Handler;
 use crate::engine::context::{Context, NewCall};
-use crate::engine::control::{RunControl, StopCause};
+use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// An extension call that waits for its answer.
 #[derive(Clone, Debug)]
@@ -39,6 +39,8 @@ struct Account {
     handler: Arc<Handler>,
     totals: Totals,
     outstanding: Vec<Outstanding>,
+    /// How many of them, the last ones, its last segment made.
+    new_calls: usize,
 }
 
 /// An execution that is in an instance, about to be resumed.
@@ -86,12 +88,12 @@ impl Execution {
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
-        Account { handler, totals, outstanding: Vec::new() }.finish_segment(instance, segment)
+        Account { handler, totals, outstanding: Vec::new(), new_calls: 0 }.finish_segment(instance, segment)
     }
 
-    /// Its next segment has waited for its turn, which counts.
-    pub fn has_waited(&mut self, queued: Duration) {
-        self.account.totals.queued += queued;
+    /// Its next segment begins.
+    pub fn goes_on(&mut self, arrival: Arrival) {
+        self.account.totals.goes_on(arrival);
     }
 
     /// CPU time of its segments so far.
@@ -106,6 +108,12 @@ impl Execution {
 
     pub fn outstanding(&self) -> &[Outstanding] {
         &self.account.outstanding
+    }
+
+    /// Calls that it made in its last segment.
+    pub fn new_calls(&self) -> &[Outstanding] {
+        let all = &self.account.outstanding;
+        all.get(all.len().saturating_sub(self.account.new_calls)..).unwrap_or_default()
     }
 
     /// The time that it has for all its segments, and what it used up of it.
@@ -181,9 +189,9 @@ impl Execution {
 }
 
 impl Awake {
-    /// By which others stop its next segment.
-    pub fn control(&self) -> &Arc<RunControl> {
-        self.instance.control()
+    /// In which its next segment runs.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
@@ -268,6 +276,7 @@ impl Account {
     /// Gives every call of this segment its suspension id.
     fn take_new_calls(&mut self, instance: &mut Instance) -> Result<(), WireError> {
         let new_calls = instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
+        self.new_calls = new_calls.len();
         for call in new_calls {
             let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
             os::fill_random(&mut id)
@@ -340,13 +349,4 @@ pub fn no_such_suspension() -> WireError {
         ErrorCode::SuspensionError,
         "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else",
     )
-}
-
-/// Deadline of work that begins now with `budget` left; the outer None: nothing is left.
-pub(crate) fn deadline_in(budget: Option<Duration>) -> Option<Option<Instant>> {
-    match budget {
-        None => Some(None),
-        Some(Duration::ZERO) => None,
-        Some(left) => Some(Instant::now().checked_add(left)),
-    }
 }

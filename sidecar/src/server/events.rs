@@ -3,7 +3,7 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use nexus_protocol::limits::FREE_BUFFER_BYTES;
 use nexus_protocol::message::Done;
@@ -120,7 +120,7 @@ impl Server {
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
             Action::Shutdown(id) => return self.shutdown(connection, id),
             Action::Overloaded { id, kind, full } => {
-                self.fail_request(connection, id, kind, Duration::ZERO, no_room(&full))
+                self.fail_request(connection, id, kind, Instant::now(), no_room(&full))
             }
             Action::Refuse(id, error) | Action::Close(id, error) => {
                 self.runtime.observer.record_error(error.code);

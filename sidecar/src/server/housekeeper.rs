@@ -147,7 +147,7 @@ impl Server {
 
     /// Frees what a connection had. Its instances can serve others.
     fn end_of(&self, gone: Gone) {
-        let Gone { session, connection, left: Left { queue, mut entries } } = gone;
+        let Gone { session, connection, left: Left { jobs, mut entries } } = gone;
         while !entries.is_empty() {
             self.begin_chore();
             let later = entries.split_off(entries.len().min(ENDED_AT_ONCE));
@@ -158,7 +158,7 @@ impl Server {
                 self.retire(*execution);
             }
         }
-        for job in queue {
+        for job in jobs {
             self.begin_chore();
             drop(job);
         }
@@ -202,7 +202,7 @@ impl Server {
                 return false;
             }
         };
-        let parked = self.lock().hub.parked(key, execution);
+        let parked = self.lock().hub.parked(key, execution, Instant::now());
         self.wake_worker();
         match parked {
             ParkingEnd::Parked => self.runtime.observer.record_suspension(SuspensionEvent::Parked),

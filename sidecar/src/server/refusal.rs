@@ -1,6 +1,6 @@
 //! What a request is answered with that is not run.
 
-use std::time::Duration;
+use std::time::Instant;
 
 use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, WireError, limits};
@@ -10,36 +10,44 @@ use super::connection::Connection;
 use super::hub::{Job, Refusal, SessionId};
 use super::session;
 use crate::budget::Full;
-use crate::execution::Totals;
+use crate::execution::{Arrival, Totals};
 
 impl Server {
     /// Answers a job that is not run.
     pub(super) fn fail(&self, job: &Job, error: WireError) {
-        self.fail_request(&job.connection, job.id, job.kind, job.enqueued.elapsed(), error);
+        self.fail_request(&job.connection, job.id, job.kind, job.enqueued, error);
     }
 
-    /// Answers a request that is not run, in the form that its kind has. `queued`: how long it has waited.
+    /// Answers a request that is not run, in the form that its kind has. `since`: when it came.
     pub(super) fn fail_request(
         &self,
         connection: &Connection,
         id: RequestId,
         kind: Kind,
-        queued: Duration,
+        since: Instant,
         error: WireError,
     ) {
         self.runtime.observer.record_error(error.code);
         match kind {
             Kind::Execute | Kind::Resume => {
-                let report = Totals::queued(queued).failure(error);
+                let arrival = Arrival { since, waited: since.elapsed() };
+                let report = Totals::begun(arrival).failure(error);
                 connection.append(|out, max| report.encode(id, max, out));
             }
             _ => connection.send(id, &SidecarMessage::Error(error)),
         }
     }
 
+    /// As `answer_unrun`, for a job that nobody needs any more.
+    pub(super) fn answer_last(&self, job: Job, error: WireError) -> SessionId {
+        let session = self.answer_unrun(&job, error);
+        self.let_go(job);
+        session
+    }
+
     /// Answers a job that was taken out of the queue, on its own connection, and says which that is.
     pub(super) fn answer_unrun(&self, job: &Job, error: WireError) -> SessionId {
-        self.lock().hub.finish(job.session, job.id);
+        self.lock().hub.answer_unrun(job);
         self.fail(job, error);
         job.session
     }

@@ -21,7 +21,7 @@ impl Server {
         let created = shared.and_then(|shared| {
             self.states.create(owner, shared.as_deref().or(request.state).unwrap_or(payload::EMPTY_MAP))
         });
-        self.answer(answering, job, created, |(id, version), send| {
+        self.answer(answering, created, |(id, version), send| {
             send(SidecarMessage::StateCreated(StateCreated { id: &id.to_string(), version }));
         })
     }
@@ -34,7 +34,7 @@ impl Server {
             let changes = Changes::of_client(set, &request.delete, state.budget())?;
             state.apply(changes, request.expect_version)
         });
-        self.answer(answering, job, patched, |version, send| {
+        self.answer(answering, patched, |version, send| {
             send(SidecarMessage::StatePatched(StatePatched { version }));
         })
     }
@@ -48,12 +48,12 @@ impl Server {
         let (version, state) = match taken {
             Ok(taken) => taken,
             Err(error) => {
-                self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error);
+                self.answer_failure(answering, error);
                 return Outcome::Answered(None);
             }
         };
         // first: once somebody else has answered, the place that was lent is the client's again
-        if self.finish(answering, job.id) {
+        if self.finish(answering) {
             let state_region = self.arenas.lent(job.session.0, &request.regions).put(std::iter::once(&*state));
             let regions = Regions { state: state_region, ..Regions::NONE };
             let state = state_region.is_none().then_some(&*state);
@@ -65,20 +65,19 @@ impl Server {
 
     pub(super) fn dispose_state(&self, answering: Answering<'_>, job: &Job, request: &DisposeState<'_>) -> Outcome {
         let disposed = self.states.dispose(job.session.0, request.id);
-        self.reply(answering, job.id, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
+        self.reply(answering, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
         Outcome::Answered(None)
     }
 
     pub(super) fn answer<T>(
         &self,
         answering: Answering<'_>,
-        job: &Job,
         result: Result<T, WireError>,
         say: impl FnOnce(T, &mut dyn FnMut(SidecarMessage<'_>)),
     ) -> Outcome {
         match result {
-            Ok(value) => say(value, &mut |message| self.reply(answering, job.id, &message)),
-            Err(error) => self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error),
+            Ok(value) => say(value, &mut |message| self.reply(answering, &message)),
+            Err(error) => self.answer_failure(answering, error),
         }
         Outcome::Answered(None)
     }

@@ -11,7 +11,6 @@ use nexus_protocol::limits;
 
 use super::busy::Busy;
 use super::connection::Connection;
-use super::crew::Crew;
 use super::drain::{Drain, Leaving};
 use super::errand::Errand;
 use super::hello::max_in_flight;
@@ -39,9 +38,10 @@ pub enum Mode {
 }
 pub(super) struct State {
     pub(super) hub: Hub,
-    pub(super) crew: Crew,
     pub(super) poller: Option<Box<Poller>>,
     pub(super) last_poll: Instant,
+    /// The thread that has the poller.
+    pub(super) polling: Arc<Busy>,
     pub(super) last_expiry: Instant,
     /// Counts every time that the poller is taken or laid down.
     pub(super) poll_epoch: u64,
@@ -75,8 +75,6 @@ pub struct Server {
     pub(super) housework: Condvar,
     pub(super) wake: UnixStream,
     pub(super) exit: Arc<Exit>,
-    /// The thread that has the poller.
-    pub(super) polling: Arc<Busy>,
     /// The housekeeper.
     pub(super) keeping: Busy,
     pub(super) engine_digest: String,
@@ -115,12 +113,11 @@ impl Server {
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
-        let crew = Crew::new((config.timeout_ms > 0).then(|| Duration::from_millis(config.timeout_ms)));
         let state = State {
             hub,
-            crew,
             poller,
             last_poll: now,
+            polling,
             last_expiry: now,
             poll_epoch: 0,
             idle: 0,
@@ -144,7 +141,6 @@ impl Server {
             housework: Condvar::new(),
             wake,
             exit,
-            polling,
             keeping: Busy::new(),
             engine_digest,
             seen_epoch: AtomicU64::new(0),
@@ -233,8 +229,8 @@ impl Server {
             queued: state.hub.queued() as u64,
             resident_states,
             resident_state_bytes,
-            retired_threads: state.crew.retired() as u64,
-            retired_threads_total: state.crew.retired_total(),
+            retired_threads: state.hub.crew.retired() as u64,
+            retired_threads_total: state.hub.crew.retired_total(),
             arena_bytes: self.arenas.bytes(),
         }
     }
@@ -250,10 +246,18 @@ pub(super) fn broken<T>(_: &PoisonError<T>) -> ! {
     os::exit_now(code)
 }
 
+/// What one of several connections may run at once: half of the instances, and not more than there are processors, since
+/// guests do nothing but compute.
+fn max_running_each(config: &Config) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (config.max_instances as usize).div_ceil(2).min(processors)
+}
+
 fn hub_limits(config: &Config) -> HubLimits {
     let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     HubLimits {
         max_running: config.max_instances as usize,
+        max_running_each: max_running_each(config),
         max_queued: config.max_queued as usize,
         max_queued_bytes: limits::MAX_TOTAL_QUEUED_BYTES as usize,
         max_suspended: config.max_suspended as usize,

@@ -1,4 +1,4 @@
-//! The part of the hub that tells which executions there are, and ends one of anybody's.
+//! The part of the hub that tells which executions there are.
 //!
 //! An execution has one number for its whole life. What is told of it is put together when somebody asks: until then a
 //! running one costs a pointer to its frame, and a suspended one its names.
@@ -9,26 +9,9 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Execute, ExecutionState, Kind};
 
 use super::super::incoming::Incoming;
-use super::{Cancelled, Entry, Held, Holder, Hub, Job, Request, SessionId};
-use crate::engine::control::RunControl;
-
-/// What is told of a request that runs.
-#[derive(Debug)]
-pub(super) struct Underway {
-    pub number: u64,
-    pub kind: Kind,
-    pub frame: Arc<Incoming>,
-    pub enqueued: Instant,
-    /// When the guest began.
-    pub since: Option<Instant>,
-}
-
-impl Underway {
-    pub fn of(job: &Job) -> Self {
-        let Job { number, kind, enqueued, .. } = *job;
-        Self { number, kind, frame: job.frame.clone(), enqueued, since: None }
-    }
-}
+use super::{Entry, Held, Holder, Hub, Job, Peer, SessionId};
+use crate::engine::control::Control;
+use crate::server::crew::{Run, Stage};
 
 /// What is told of an execution that has been suspended.
 #[derive(Debug)]
@@ -85,65 +68,72 @@ pub enum Names {
 pub enum Memory {
     Unknown,
     Known(u64),
-    Running(Arc<RunControl>),
+    Running(Arc<dyn Control>),
 }
 
-impl Memory {
-    fn of(control: Option<&Arc<RunControl>>) -> Self {
-        control.cloned().map_or(Self::Unknown, Self::Running)
+/// Since when the guest of a run is at work, and where its memory is told.
+fn guest_of<P>(run: Option<&Run<P>>) -> (Option<Instant>, Memory) {
+    match run.map(Run::stage) {
+        Some(Stage::Executing(armed)) => (Some(armed.since), Memory::Running(armed.control.clone())),
+        Some(Stage::Compiling(armed)) => (Some(armed.since), Memory::Unknown),
+        Some(Stage::Host) | None => (None, Memory::Unknown),
     }
 }
 
 /// An execution, where it is in the books.
-enum One<'a, E> {
-    Running(SessionId, &'a Underway, Option<&'a Arc<RunControl>>),
-    Kept(&'a Entry<E>),
-    Queued(&'a Job),
+enum One<'a, E, P> {
+    /// In its first segment.
+    Running(&'a Run<P>),
+    /// It has been suspended; the run that resumes it.
+    Kept(&'a Entry<E, P>, Option<&'a Run<P>>),
+    Queued(&'a Job<P>),
 }
 
-impl<E> One<'_, E> {
+impl<E, P> One<'_, E, P> {
     /// Running ones first, then suspended, then queued, each kind oldest first.
     fn order(&self) -> (u8, Instant, u64) {
         match self {
-            Self::Running(_, job, _) => (0, job.enqueued, job.number),
-            Self::Kept(Entry { about, holder: Holder::Running { .. }, .. }) => (0, about.enqueued, about.number),
-            Self::Kept(Entry { about, .. }) => (1, about.enqueued, about.number),
+            Self::Running(run) => (0, run.enqueued, run.number),
+            Self::Kept(Entry { about, holder: Holder::Running(_), .. }, _) => (0, about.enqueued, about.number),
+            Self::Kept(Entry { about, .. }, _) => (1, about.enqueued, about.number),
             Self::Queued(job) => (2, job.enqueued, job.number),
         }
     }
 
     fn listed(&self) -> Listed {
         match self {
-            Self::Running(session, job, control) => Listed {
-                number: job.number,
-                session: *session,
-                state: ExecutionState::Running,
-                names: Names::InFrame(job.frame.clone()),
-                enqueued: job.enqueued,
-                since: job.since,
-                cpu: Duration::ZERO,
-                memory: Memory::of(*control),
-                pending_calls: 0,
-            },
-            Self::Kept(Entry { about, holder, session, ids, .. }) => {
-                let (state, since, memory) = match holder {
+            Self::Running(run) => {
+                let (since, memory) = guest_of(Some(*run));
+                Listed {
+                    number: run.number,
+                    session: run.session,
+                    state: ExecutionState::Running,
+                    names: Names::InFrame(run.frame.clone()),
+                    enqueued: run.enqueued,
+                    since,
+                    cpu: Duration::ZERO,
+                    memory,
+                    pending_calls: 0,
+                }
+            }
+            Self::Kept(entry, run) => {
+                let about = &entry.about;
+                let (state, (since, memory)) = match &entry.holder {
+                    Holder::Running(_) => (ExecutionState::Running, guest_of(*run)),
                     Holder::Suspended(_) | Holder::Parking { .. } => {
-                        (ExecutionState::Suspended, None, Memory::Known(about.memory_bytes))
-                    }
-                    Holder::Running { control, since, .. } => {
-                        (ExecutionState::Running, *since, Memory::of(control.as_ref()))
+                        (ExecutionState::Suspended, (None, Memory::Known(about.memory_bytes)))
                     }
                 };
                 Listed {
                     number: about.number,
-                    session: *session,
+                    session: entry.session,
                     state,
                     names: Names::Known(about.panel_id.clone(), about.handler_name.clone()),
                     enqueued: about.enqueued,
                     since,
                     cpu: about.cpu,
                     memory,
-                    pending_calls: ids.len(),
+                    pending_calls: entry.ids.len(),
                 }
             }
             Self::Queued(job) => Listed {
@@ -161,58 +151,23 @@ impl<E> One<'_, E> {
     }
 }
 
-impl<E: Held> Hub<E> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// What is there, running executions first, then suspended, then queued, each kind oldest first; and how many there are.
     pub fn list(&self, max: usize) -> (Vec<Listed>, usize) {
-        let mut all: Vec<One<'_, E>> = self.running_ones().chain(self.kept_ones()).chain(self.queued_ones()).collect();
+        let running = self.crew.runs().filter(|(_, run)| run.kind == Kind::Execute).map(|(_, run)| One::Running(run));
+        let kept = self.entries.values().map(|entry| {
+            let run = if let Holder::Running(run) = &entry.holder { self.crew.get(*run) } else { None };
+            One::Kept(entry, run)
+        });
+        let queued = self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(One::Queued);
+        let mut all: Vec<One<'_, E, P>> = running.chain(kept).chain(queued).collect();
         let total = all.len();
-        let order = |one: &One<'_, E>| one.order();
         if max < total {
             // only these are put in order, and only of these anything is copied
-            all.select_nth_unstable_by_key(max, order);
+            all.select_nth_unstable_by_key(max, One::order);
             all.truncate(max);
         }
-        all.sort_unstable_by_key(order);
+        all.sort_unstable_by_key(One::order);
         (all.iter().map(One::listed).collect(), total)
-    }
-
-    /// Those in their first segment.
-    fn running_ones(&self) -> impl Iterator<Item = One<'_, E>> {
-        self.requests().filter_map(|(session, _, request)| match request {
-            Request::Running { job, control, .. } if job.kind == Kind::Execute => {
-                Some(One::Running(session, job, control.as_ref()))
-            }
-            _ => None,
-        })
-    }
-
-    /// Those that have been suspended.
-    fn kept_ones(&self) -> impl Iterator<Item = One<'_, E>> {
-        self.entries.values().map(One::Kept)
-    }
-
-    fn queued_ones(&self) -> impl Iterator<Item = One<'_, E>> {
-        self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(One::Queued)
-    }
-
-    /// Ends an execution of any session, by its number.
-    pub fn kill(&mut self, number: u64) -> Cancelled<E> {
-        if let Some(entry) = self.entries.get(&number) {
-            let parking = matches!(entry.holder, Holder::Parking { .. });
-            return match self.end_entry(number) {
-                Some(execution) => Cancelled::Execution(execution),
-                None if parking => Cancelled::BeingParked,
-                None => Cancelled::Underway,
-            };
-        }
-        let running = self.requests().find_map(|(session, id, request)| match request {
-            Request::Running { job, .. } if job.number == number && job.kind == Kind::Execute => Some((session, id)),
-            _ => None,
-        });
-        let queued = || self.queued_jobs().find(|job| job.number == number && job.kind == Kind::Execute);
-        match running.or_else(|| queued().map(|job| (job.session, job.id))) {
-            Some((session, id)) => self.cancel_request(session, id),
-            None => Cancelled::Nothing,
-        }
     }
 }
