@@ -35,6 +35,8 @@ pub enum Ended {
     Intact(Option<StopCause>),
     /// The memory was taken away: the instance can only be dropped.
     Killed(StopCause),
+    /// A host call was begun and never left: a fault in it became a trap of the guest.
+    Abandoned,
 }
 
 const IDLE: u8 = 0;
@@ -142,10 +144,11 @@ impl RunControl {
             _ => Some(StopCause::Deadline),
         };
         if self.leave(RUNNING, IDLE) {
-            Ended::Intact(cause())
-        } else {
-            self.state.store(GONE, Ordering::Release);
-            Ended::Killed(cause().unwrap_or(StopCause::Deadline))
+            return Ended::Intact(cause());
+        }
+        match self.state.swap(GONE, Ordering::AcqRel) {
+            HOST => Ended::Abandoned,
+            _ => Ended::Killed(cause().unwrap_or(StopCause::Deadline)),
         }
     }
 
@@ -185,12 +188,13 @@ impl RunControl {
         if self.refused.swap(true, Ordering::Relaxed) { Entry::Open(guard) } else { Entry::Refused }
     }
 
-    /// Moves on from a state that only the watchdog changes under us, waiting the few microseconds that it needs.
+    /// Moves on from a state that only the watchdog changes under us, waiting the few microseconds that it needs. Nobody but
+    /// this thread leaves HOST.
     fn leave(&self, from: u8, to: u8) -> bool {
         loop {
             match self.state.compare_exchange_weak(from, to, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => return true,
-                Err(KILLED) => return false,
+                Err(KILLED | HOST) => return false,
                 Err(_) => std::hint::spin_loop(),
             }
         }

@@ -388,6 +388,11 @@ impl Instance {
         let returned = self.wasm.call(name, args);
         match self.control.end() {
             Ended::Intact(cause) => Called::Returned(returned, cause),
+            Ended::Abandoned => {
+                log::error!("a host call faulted; its guest was discarded");
+                self.sound = false;
+                Called::Returned(Err(Trap("a host call faulted".into())), None)
+            }
             Ended::Killed(cause) => {
                 self.sound = false;
                 // so that WasmEdge frees the memory in the state in which it made it
@@ -404,12 +409,15 @@ impl Instance {
             Called::Returned(returned, stopped) => (returned, stopped),
             Called::Killed(cause) => return CallEnd::Stopped(cause, None),
         };
+        // after a trap nothing of the memory is looked at
+        let status = match returned {
+            Ok(status) => status,
+            Err(Trap(e)) => return self.broken(e, CallEnd::Broken),
+        };
         let mut block = [0; abi::SHARED_BYTES];
-        let shared = self.memory().read(self.engine.shared_at, &mut block).map(|()| Shared::from_bytes(&block));
-        let (status, shared) = match (returned, shared) {
-            (Ok(status), Ok(shared)) => (status, shared),
-            (Err(Trap(e)), _) => return self.broken(e, CallEnd::Broken),
-            (_, Err(e)) => return self.broken(e.to_string(), CallEnd::Broken),
+        let shared = match self.memory().read(self.engine.shared_at, &mut block) {
+            Ok(()) => Shared::from_bytes(&block),
+            Err(e) => return self.broken(e.to_string(), CallEnd::Broken),
         };
         if shared.out_of_memory != 0 {
             self.sound = false;

@@ -27,6 +27,8 @@ mod isolation_tests;
 mod keeper;
 pub mod lease;
 mod load;
+#[cfg(test)]
+mod native_stack_tests;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
