@@ -17,6 +17,7 @@ use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
+use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
 use crate::execution::{self, Answer, Execution, Progress, Report, StateSource, Totals};
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
@@ -138,7 +139,11 @@ impl Runtime {
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
             Compiled::Refused(described) => {
-                return Err(GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source));
+                return Err(GuestError::decode(&described).to_wire(
+                    ErrorCode::CompilationError,
+                    source,
+                    &Refusals::default(),
+                ));
             }
             Compiled::Stopped(crate::engine::control::StopCause::Cancelled) => return Err(execution::cancelled()),
             Compiled::Stopped(_) => {

@@ -219,6 +219,7 @@ impl Instance {
     pub fn resume(&mut self, call: u32, answer: Result<&[u8], &[u8]>, deadline: Option<Instant>) -> Segment {
         if let Some(context) = self.context_mut() {
             context.begin_segment();
+            context.note_answer();
         }
         let (ok, bytes) = match answer {
             Ok(bytes) => (1, bytes),
@@ -301,6 +302,22 @@ impl Instance {
     #[cfg(test)]
     pub(super) fn scribble(&mut self, at: u32, bytes: &[u8]) {
         self.memory().write(at, bytes).expect("within the memory");
+    }
+
+    /// Has the guest refuse its allocation of this number, from 1, in the next run. A reset takes it back.
+    #[cfg(test)]
+    pub(super) fn fail_allocation(&mut self, number: u32) {
+        let at = self.engine.shared_at + abi::FAIL_ALLOCATION_OFFSET;
+        self.memory().write(at, &number.to_le_bytes()).expect("within the memory");
+    }
+
+    /// Whether the allocation that was to be refused has been asked for.
+    #[cfg(test)]
+    pub(super) fn has_failed_allocation(&self) -> bool {
+        let mut left = [0; 4];
+        let at = self.engine.shared_at + abi::FAIL_ALLOCATION_OFFSET;
+        self.memory().read(at, &mut left).expect("within the memory");
+        left == [0; 4]
     }
 
     #[cfg(test)]
@@ -481,15 +498,22 @@ impl Instance {
             return SegmentEnd::Limit(breach, if status == Status::Failed { out } else { Vec::new() });
         }
         match status {
+            // the host's book of the calls decides as well: none is lost, and nobody waits for one that was not made
+            Status::Done if self.context_mut().is_some_and(|c| !c.new_calls.is_empty()) => {
+                self.broken("the guest is done with calls that nobody has heard of".into(), SegmentEnd::Broken)
+            }
             Status::Done => match payload::validate(&out) {
                 Ok(()) => SegmentEnd::Done(out),
                 Err(e) => self.broken(format!("the guest's result is no payload: {e}"), SegmentEnd::Broken),
             },
+            Status::Suspended if !self.context_mut().is_some_and(|c| c.awaits_answers()) => {
+                self.broken("the guest waits for a call that it has not made".into(), SegmentEnd::Broken)
+            }
             Status::Suspended => SegmentEnd::Suspended,
-            Status::Stuck => SegmentEnd::Stuck,
-            Status::Failed if shared.out_of_memory != 0 => {
+            Status::Failed | Status::Stuck if shared.out_of_memory != 0 => {
                 SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
             }
+            Status::Stuck => SegmentEnd::Stuck,
             Status::Failed => SegmentEnd::Failed(out),
             Status::BadCall | Status::TooDeep => SegmentEnd::Broken("the guest does not know this call".into()),
         }
