@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nexus_protocol::limits::MIN_HOST_CALL_STACK_BYTES;
+use nexus_protocol::limits::{MIN_HOST_CALL_STACK_BYTES, SIGNAL_STACK_BYTES};
 use serde_json::json;
 
 use super::control::Ended;
@@ -74,9 +74,27 @@ fn an_overflow_of_the_native_stack_ends_that_run_alone() {
     assert!(others.into_iter().all(|other| other.join().unwrap() > 0));
 }
 
+/// Signal stacks of this process: so many bytes behind a page that nothing may touch.
+fn signal_stacks() -> usize {
+    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+    let regions: Vec<(usize, usize, &str)> = maps
+        .lines()
+        .filter_map(|line| {
+            let (range, rest) = line.split_once(' ')?;
+            let (from, to) = range.split_once('-')?;
+            Some((usize::from_str_radix(from, 16).ok()?, usize::from_str_radix(to, 16).ok()?, &rest[..4]))
+        })
+        .collect();
+    let is_stack = |pair: &&[(usize, usize, &str)]| {
+        let [(guard, from, no_access), (next, to, access)] = **pair else { return false };
+        (from - guard, no_access, next == from, access) == (4096, "---p", true, "rw-p")
+            && to - from == SIGNAL_STACK_BYTES
+    };
+    regions.windows(2).filter(is_stack).count()
+}
+
 #[test]
 fn a_thread_that_is_done_with_guests_leaves_no_signal_stack_behind() {
-    let mappings = || std::fs::read_to_string("/proc/self/maps").unwrap().lines().count();
     let once = || {
         on_engine_thread(|i| {
             let bytecode = compile(i, HASHES_A_ROPE);
@@ -84,12 +102,13 @@ fn a_thread_that_is_done_with_guests_leaves_no_signal_stack_behind() {
         })
     };
     once();
-    let before = mappings();
-    for _ in 0..30 {
+    let before = signal_stacks();
+    for _ in 0..60 {
         once();
     }
-    // other tests come and go meanwhile; each signal stack would be two mappings
-    assert!(mappings() < before + 50, "{before} mappings before, {} afterwards", mappings());
+    // threads of other tests come and go meanwhile, a few at a time
+    let after = signal_stacks();
+    assert!(after < before + 40, "{before} signal stacks before, {after} afterwards");
 }
 
 #[test]
