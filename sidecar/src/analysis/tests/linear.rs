@@ -15,12 +15,13 @@ use super::sources;
 use crate::os::thread_cpu_time;
 use crate::token::{StopCause, StopToken};
 
-const SMALL_BYTES: usize = 256 << 10;
-const LARGE_BYTES: usize = 1 << 20;
+const SMALL_BYTES: usize = 128 << 10;
+/// No text of this size has more tokens than are parsed.
+const LARGE_BYTES: usize = 512 << 10;
 /// Linear is 4; caches that a large tree does not fit make up to 8 of that.
 const MOST: u32 = 11;
 /// What takes less than this altogether does nobody harm, however it grows.
-const HARMLESS: Duration = Duration::from_millis(40);
+const HARMLESS: Duration = Duration::from_millis(20);
 const TURNS: usize = 8;
 
 fn taken(source: &str) -> Duration {
