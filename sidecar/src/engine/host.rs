@@ -54,6 +54,7 @@ struct Guest<'a> {
 struct Call<'a> {
     guest: Guest<'a>,
     context: &'a mut Context,
+    control: &'a RunControl,
 }
 
 impl Guest<'_> {
@@ -140,7 +141,8 @@ fn state_keys(call: &mut Call<'_>) -> Answer {
     }
     // who has used up what may be copied does not make the host build more of it
     call.context.copy(0)?;
-    let keys = call.context.state.keys();
+    let control = call.control;
+    let keys = call.context.state.keys(&mut || !control.is_due()).ok_or(result::LIMIT)?;
     call.context.copy(keys.len())?;
     call.guest.reply(0, &keys)
 }
@@ -185,8 +187,8 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("ext:{extension}.{method}"));
     }
     if let Some(registry) = &call.context.extensions {
-        let methods = registry.get(&extension).ok_or(result::NOT_FOUND)?;
-        if !methods.contains(&method) {
+        let mut methods = registry.methods(&extension).ok_or(result::NOT_FOUND)?;
+        if !methods.any(|one| one == method) {
             return Err(result::NO_METHOD);
         }
     }
@@ -199,12 +201,12 @@ fn ext_query(call: &mut Call<'_>) -> Answer {
     let what = call.guest.u32(0);
     let name = if what == 2 { String::new() } else { call.guest.name(1)? };
     let names = match (what, &call.context.extensions) {
-        (0, Some(registry)) => return Ok(i32::from(registry.contains_key(&name))),
+        (0, Some(registry)) => return Ok(i32::from(registry.methods(&name).is_some())),
         // without a list the client alone knows what there is, so nothing is said not to exist
         (0, None) => return Ok(1),
-        (1, Some(registry)) => registry.get(&name).cloned().unwrap_or_default(),
-        (2, Some(registry)) => registry.keys().cloned().collect(),
-        (_, None) => Vec::new(),
+        (1, Some(registry)) => registry.methods(&name).map(Iterator::collect).unwrap_or_default(),
+        (2, Some(registry)) => registry.names().collect(),
+        (_, None) => Vec::<&str>::new(),
         _ => return Err(result::INVALID),
     };
     let bytes = rmp_serde::to_vec(&names).map_err(|_| result::INTERNAL)?;
@@ -263,7 +265,7 @@ fn host_call(
     };
     faults::pass(Point::HostCall);
     let answer = match context.count_call(index) {
-        Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context }),
+        Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context, control }),
         Err(breach) => Err(breach.into()),
     };
     Ok(answer.unwrap_or_else(|code| code))

@@ -30,8 +30,10 @@ mod load;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
+pub mod registry;
 mod start;
 mod state;
+mod state_index;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
