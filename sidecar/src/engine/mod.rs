@@ -39,6 +39,7 @@ pub mod park;
 #[cfg(test)]
 mod park_tests;
 pub mod refusals;
+pub mod registry;
 #[cfg(test)]
 mod shim_tests;
 mod start;

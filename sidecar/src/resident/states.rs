@@ -98,6 +98,11 @@ impl States {
         state.is_some()
     }
 
+    /// The bytes that states take. Waits for nobody.
+    pub fn bytes(&self) -> u64 {
+        self.total.used()
+    }
+
     /// States, and the bytes that they take.
     pub fn counts(&self) -> (u64, u64) {
         let states = self.lock().values().map(|owner| owner.states.len() as u64).sum();
