@@ -49,6 +49,15 @@ const FIRST_BATCH_BYTES = 16 * 1024;
 /** Writes one request with this id and returns where its frame began. */
 export type RequestEncoder = (writer: Writer, id: number) => number;
 
+/** A result that has come and waits for another to be handed out before it. Not a promise: those would overtake it that have waited for none. */
+export class Held<T> {
+  readonly handOut: (settle: { resolve(value: T): void; reject(error: Error): void }) => void;
+
+  constructor(handOut: Held<T>['handOut']) {
+    this.handOut = handOut;
+  }
+}
+
 interface Pending {
   expect: number;
   background: boolean;
@@ -167,7 +176,7 @@ export class Connection {
   request<T>(
     expect: number,
     encode: RequestEncoder,
-    decode: (fields: Record<string, unknown>) => T | Promise<T>,
+    decode: (fields: Record<string, unknown>) => T | Held<T>,
     options: RequestOptions = {},
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -184,7 +193,12 @@ export class Connection {
       // Encoding may have run a getter of the caller's that ended this connection.
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
-      this.#pending.set(id, { expect, background, settle: (fields) => resolve(decode(fields)), reject });
+      const settle = (fields: Record<string, unknown>): void => {
+        const decoded = decode(fields);
+        if (decoded instanceof Held) decoded.handOut({ resolve, reject });
+        else resolve(decoded);
+      };
+      this.#pending.set(id, { expect, background, settle, reject });
       if (!background) this.#hold();
       options.onId?.(id);
     });
