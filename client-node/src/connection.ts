@@ -12,7 +12,7 @@ import type { Socket } from 'node:net';
 import { Arena } from './arena.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
-import { endFrame, FrameSplitter } from './frames.js';
+import { endFrame, frameEnd, FrameSplitter } from './frames.js';
 import {
   ARENA_THRESHOLD_BYTES,
   KEEP_BATCH_BYTES,
@@ -297,12 +297,14 @@ export class Connection {
     const start = batch.length;
     this.#encoding = true;
     try {
+      batch.frameEnd = frameEnd(start, this.#maxFrameBytes);
       endFrame(batch, encode(batch, id), this.#maxFrameBytes);
       if (batch.length - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     } catch (error) {
       batch.length = start;
       throw error;
     } finally {
+      batch.frameEnd = Infinity;
       this.#encoding = false;
     }
     this.#written();
@@ -311,6 +313,7 @@ export class Connection {
   /** The value is encoded now, as it is now, whenever it will be sent. */
   #encodeAside(id: number, encode: RequestEncoder): Buffer {
     const writer = this.#newWriter(1024);
+    writer.frameEnd = frameEnd(0, this.#maxFrameBytes);
     endFrame(writer, encode(writer, id), this.#maxFrameBytes);
     if (writer.length >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     return Buffer.from(writer.written());
