@@ -64,6 +64,9 @@ pub enum PayloadError {
     /// An array was needed.
     #[error("the payload is not an array")]
     NotAnArray,
+    /// Whoever wanted it looked at has changed their mind, see [`Pace`].
+    #[error("the payload was not looked at to its end")]
+    Stopped,
     /// A str was needed as key.
     #[error("the map key at byte {offset} of the payload is not a string")]
     KeyNotAString {
@@ -89,6 +92,30 @@ pub const NIL: &[u8] = &[0xc0];
 /// The empty map: what an absent state or scope means.
 pub const EMPTY_MAP: &[u8] = &[0x80];
 
+/// Asked now and then whether a look at a payload goes on: whoever looks may have less time than a large one takes.
+pub trait Pace {
+    /// `at`: the position that has been reached. False ends the look with [`PayloadError::Stopped`].
+    fn goes_on(&mut self, at: usize) -> bool;
+}
+
+/// Always goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unpaced;
+
+impl Pace for Unpaced {
+    #[inline]
+    fn goes_on(&mut self, _: usize) -> bool {
+        true
+    }
+}
+
+impl<P: Pace> Pace for &mut P {
+    #[inline]
+    fn goes_on(&mut self, at: usize) -> bool {
+        (**self).goes_on(at)
+    }
+}
+
 /// Length of the first value in `bytes`. Strings are skipped without a look at their UTF-8.
 pub fn scan(bytes: &[u8]) -> Result<usize, PayloadError> {
     Scanner { bytes, at: 0 }.skip_value::<false>()
@@ -96,24 +123,40 @@ pub fn scan(bytes: &[u8]) -> Result<usize, PayloadError> {
 
 /// Exactly one well-formed value: depth, extensions, map keys and UTF-8 checked, nothing behind it.
 pub fn validate(bytes: &[u8]) -> Result<(), PayloadError> {
-    let end = Scanner { bytes, at: 0 }.skip_value::<true>()?;
+    validate_paced(bytes, &mut Unpaced)
+}
+
+/// As [`validate`], as long as `pace` says.
+pub fn validate_paced(bytes: &[u8], pace: &mut impl Pace) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(0, pace)?;
     expect_end(bytes, end)
 }
 
 /// As [`validate`], for a value that will have `around` containers around it.
 pub fn validate_inside(bytes: &[u8], around: usize) -> Result<(), PayloadError> {
-    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(around)?;
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(around, &mut Unpaced)?;
     expect_end(bytes, end)
 }
 
 /// Exactly one value, without the look at UTF-8. For payloads whose reader copes with any bytes in strings.
 pub fn validate_shape(bytes: &[u8]) -> Result<(), PayloadError> {
-    expect_end(bytes, scan(bytes)?)
+    validate_shape_paced(bytes, &mut Unpaced)
+}
+
+/// As [`validate_shape`], as long as `pace` says.
+pub fn validate_shape_paced(bytes: &[u8], pace: &mut impl Pace) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<false>(0, pace)?;
+    expect_end(bytes, end)
 }
 
 /// Walks the entries of a map without decoding their values. Values are skipped as by [`scan`]; keys are checked.
 /// The walk fails at the first fault, and with `TrailingBytes` where something follows the map.
 pub fn map_entries(bytes: &[u8]) -> Result<MapEntries<'_>, PayloadError> {
+    map_entries_paced(bytes, Unpaced)
+}
+
+/// As [`map_entries`], as long as `pace` says.
+pub fn map_entries_paced<P: Pace>(bytes: &[u8], pace: P) -> Result<MapEntries<'_, P>, PayloadError> {
     let mut scanner = Scanner { bytes, at: 0 };
     let remaining = match scanner.marker()? {
         marker @ 0x80..=0x8f => u32::from(marker & 0x0f),
@@ -121,7 +164,7 @@ pub fn map_entries(bytes: &[u8]) -> Result<MapEntries<'_>, PayloadError> {
         0xdf => scanner.length::<4>()?,
         _ => return Err(PayloadError::NotAMap),
     };
-    Ok(MapEntries { scanner, remaining, ended: false })
+    Ok(MapEntries { scanner, remaining, ended: false, pace })
 }
 
 /// Walks the elements of an array without decoding them; otherwise as [`map_entries`].
@@ -144,31 +187,40 @@ pub fn as_str(bytes: &[u8]) -> Option<&str> {
     Some(text)
 }
 
+/// The string that `bytes` start with, and what is behind it: an entry of a map as its key and its value.
+pub fn leading_str(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    let text = scanner.key()?;
+    Ok((text, bytes.get(scanner.at..).unwrap_or_default()))
+}
+
 fn expect_end(bytes: &[u8], end: usize) -> Result<(), PayloadError> {
     if end == bytes.len() { Ok(()) } else { Err(PayloadError::TrailingBytes { offset: end }) }
 }
 
 /// Entries of a top-level map, see [`map_entries`].
 #[derive(Clone, Debug)]
-pub struct MapEntries<'a> {
+pub struct MapEntries<'a, P = Unpaced> {
     scanner: Scanner<'a>,
     remaining: u32,
     ended: bool,
+    pace: P,
 }
 
-impl MapEntries<'_> {
+impl<P> MapEntries<'_, P> {
     /// Entries that the map claims to still have. A claim: reserve nothing by it unchecked.
     pub fn claimed(&self) -> u32 {
         self.remaining
     }
 }
 
-impl<'a> Iterator for MapEntries<'a> {
+impl<'a, P: Pace> Iterator for MapEntries<'a, P> {
     type Item = Result<(&'a str, &'a [u8]), PayloadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let pace = &mut self.pace;
         let entry = step(&mut self.scanner, &mut self.remaining, &mut self.ended, |scanner| {
-            Ok((scanner.key()?, scanner.value()?))
+            Ok((scanner.key()?, scanner.value(pace)?))
         })?;
         self.ended |= entry.is_err();
         Some(entry)
@@ -187,7 +239,7 @@ impl<'a> Iterator for ArrayItems<'a> {
     type Item = Result<&'a [u8], PayloadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = step(&mut self.scanner, &mut self.remaining, &mut self.ended, Scanner::value)?;
+        let item = step(&mut self.scanner, &mut self.remaining, &mut self.ended, |s| s.value(&mut Unpaced))?;
         self.ended |= item.is_err();
         Some(item)
     }
@@ -260,12 +312,16 @@ const fn plain_bytes(short_strings: bool) -> [u8; 256] {
 impl<'a> Scanner<'a> {
     /// Skips one value and returns the position behind it.
     pub(crate) fn skip_value<const UTF8: bool>(&mut self) -> Result<usize, PayloadError> {
-        self.skip_value_inside::<UTF8>(0)
+        self.skip_value_inside::<UTF8>(0, &mut Unpaced)
     }
 
     /// `around`: containers that count as open already.
     #[inline]
-    fn skip_value_inside<const UTF8: bool>(&mut self, around: usize) -> Result<usize, PayloadError> {
+    fn skip_value_inside<const UTF8: bool>(
+        &mut self,
+        around: usize,
+        pace: &mut impl Pace,
+    ) -> Result<usize, PayloadError> {
         let table = if UTF8 { &PLAIN_BYTES } else { &PLAIN_BYTES_AND_SHORT_STRINGS };
         // Values still to come in each open container, the innermost in `open`.
         let mut outer = [0u64; MAX_PAYLOAD_DEPTH];
@@ -280,6 +336,9 @@ impl<'a> Scanner<'a> {
                 depth = above;
                 open = outer.get(depth).copied().unwrap_or(0);
                 in_map = u8::from(outer_maps & (1 << depth) != 0);
+            }
+            if !pace.goes_on(self.at) {
+                return Err(PayloadError::Stopped);
             }
             open = open.wrapping_sub(1);
             let marker = *self.bytes.get(self.at).ok_or(PayloadError::Truncated)?;
@@ -366,9 +425,9 @@ impl<'a> Scanner<'a> {
         Ok(None)
     }
 
-    fn value(&mut self) -> Result<&'a [u8], PayloadError> {
+    fn value(&mut self, pace: &mut impl Pace) -> Result<&'a [u8], PayloadError> {
         let start = self.at;
-        let end = self.skip_value::<false>()?;
+        let end = self.skip_value_inside::<false>(0, pace)?;
         self.bytes.get(start..end).ok_or(PayloadError::Truncated)
     }
 
@@ -455,6 +514,28 @@ mod tests {
         assert_eq!(validate_shape(&bytes), Ok(()));
         assert_eq!(map_entries(&bytes).unwrap().next(), Some(Ok(("a", &bytes[3..]))));
         assert_eq!(map_entries(&[0x81, 0xa1, 0xff, 1]).unwrap().next(), Some(Err(PayloadError::BadUtf8 { offset: 2 })));
+    }
+
+    /// Goes on up to a position.
+    struct UpTo(usize);
+
+    impl Pace for UpTo {
+        fn goes_on(&mut self, at: usize) -> bool {
+            at < self.0
+        }
+    }
+
+    #[test]
+    fn a_look_that_is_paced_ends_wherever_it_is_told_to() {
+        let large = [&[0x81, 0xa1, b'a', 0xdc, 0xff, 0xff][..], &[1; 0xffff]].concat();
+        for stop in [1, 10, 1000, large.len() - 1] {
+            assert_eq!(validate_paced(&large, &mut UpTo(stop)), Err(PayloadError::Stopped));
+            assert_eq!(validate_shape_paced(&large, &mut UpTo(stop)), Err(PayloadError::Stopped));
+            let entries: Vec<_> = map_entries_paced(&large, UpTo(stop)).unwrap().collect();
+            assert_eq!(entries, [Err(PayloadError::Stopped)]);
+        }
+        assert_eq!(validate_paced(&large, &mut UpTo(large.len())), Ok(()));
+        assert_eq!(map_entries_paced(&large, UpTo(large.len())).unwrap().filter_map(Result::ok).count(), 1);
     }
 
     #[test]

@@ -12,7 +12,8 @@ mod request;
 mod segment;
 
 pub use calls::Outstanding;
-pub use report::{Report, Totals};
+pub use report::{Arrival, Report, Totals};
 pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
-pub(crate) use segment::deadline_in;
-pub use segment::{Answer, Awake, Execution, NotAwake, Progress, cancelled, no_such_suspension, of_time};
+pub use segment::{
+    Answer, Awake, Execution, NotAwake, Progress, cancelled, memory_error, no_such_suspension, of_time, stopped,
+};

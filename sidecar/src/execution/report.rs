@@ -6,10 +6,11 @@ use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, SuspensionId, WireError};
 
-use super::deadline_in;
+use super::stopped;
 use crate::engine::context::{Effects, NewCall};
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
+use crate::token::{StopCause, StopToken};
 
 /// From this size on values and arguments of calls are not copied into the answer. Below, a copy costs less than a write of
 /// several pieces.
@@ -18,16 +19,36 @@ const LARGE_FROM_BYTES: usize = 16 << 10;
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
 
+/// When a segment could have begun, and how long it has waited since for an instance.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub since: Instant,
+    pub waited: Duration,
+}
+
+impl Arrival {
+    /// Of one that does not wait.
+    pub fn now() -> Self {
+        Self { since: Instant::now(), waited: Duration::ZERO }
+    }
+}
+
 /// Sums of one execution so far.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub timeout: Option<Duration>,
     pub memory_limit_bytes: u64,
-    pub queued: Duration,
     pub cache_hit: bool,
+    /// What compiling took of its time.
     pub compilation: Option<Duration>,
+    /// What its client is told of that: of a handler that others had compiled, what that took.
+    pub told_compilation: Option<Duration>,
+    /// While a segment goes on: since when it could.
+    since: Option<Instant>,
+    /// By the segments before.
+    used: Duration,
+    queued: Duration,
     seq: u32,
-    ran: Duration,
     cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
@@ -35,19 +56,44 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Of an execution that has waited for `queued` before it begins.
-    pub fn queued(queued: Duration) -> Self {
-        Self { queued, ..Self::default() }
+    /// Of an execution that begins.
+    pub fn begun(arrival: Arrival) -> Self {
+        let mut totals = Self::default();
+        totals.goes_on(arrival);
+        totals
     }
 
-    /// Time that counts against the deadline: waiting, compiling and running, not being suspended.
+    /// A segment begins.
+    pub(super) fn goes_on(&mut self, arrival: Arrival) {
+        self.since = Some(arrival.since);
+        self.queued += arrival.waited;
+    }
+
+    /// A segment has ended.
+    fn pause(&mut self) {
+        self.used += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// Time that counts against the deadline: from the moment at which a segment could begin to its end, whatever it is spent
+    /// with; not being suspended.
     pub fn spent(&self) -> Duration {
-        self.queued + self.compilation.unwrap_or_default() + self.ran
+        self.used + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// When the next segment has to end. The outer None: the time is used up.
-    pub fn deadline(&self) -> Option<Option<Instant>> {
-        deadline_in(self.timeout.map(|t| t.saturating_sub(self.spent())))
+    /// When the segment that goes on has to end: when the execution's own time is used up, or its request's.
+    pub fn deadline(&self, token: &StopToken) -> Result<Option<Instant>, StopCause> {
+        token.check()?;
+        let began = self.since.unwrap_or_else(Instant::now);
+        let own = self.timeout.and_then(|timeout| began.checked_add(timeout.saturating_sub(self.used)));
+        if own.is_some_and(|end| end <= Instant::now()) {
+            return Err(StopCause::Deadline);
+        }
+        Ok([own, token.deadline()].into_iter().flatten().min())
+    }
+
+    /// Report of an execution that ends for want of time, or because it was cancelled.
+    pub fn stopped(&self, cause: StopCause) -> Report {
+        self.failure(stopped(cause, self.timeout, self.spent()))
     }
 
     pub fn memory_peak(&self) -> u64 {
@@ -55,7 +101,7 @@ impl Totals {
     }
 
     pub(super) fn add(&mut self, segment: &Segment) {
-        self.ran += segment.ran;
+        self.pause();
         self.cpu += segment.cpu;
         self.memory_used = segment.memory_used;
         self.memory_peak = self.memory_peak.max(segment.memory_peak);
@@ -96,7 +142,9 @@ impl Totals {
 
     /// Report of a request that is no segment of any execution, or the first one of an execution that never ran.
     pub fn failure(&self, error: WireError) -> Report {
-        let mut report = Report::new(self.clone());
+        let mut totals = self.clone();
+        totals.pause();
+        let mut report = Report::new(totals);
         report.error = Some(error);
         report
     }
@@ -268,8 +316,9 @@ impl Report {
 
     fn metrics(&self) -> ExecutionMetrics<'_> {
         let totals = &self.totals;
+        let spared = totals.told_compilation.unwrap_or_default().saturating_sub(totals.compilation.unwrap_or_default());
         ExecutionMetrics {
-            duration_us: micros(totals.spent()),
+            duration_us: micros(totals.spent() + spared),
             cpu_us: micros(totals.cpu),
             queue_us: micros(totals.queued),
             memory_used_bytes: totals.memory_used,
@@ -277,7 +326,7 @@ impl Report {
             instruction_count: totals.ticks * OPERATIONS_PER_TICK,
             host_calls: self.host_calls.clone(),
             cache_hit: totals.cache_hit,
-            compilation_time_us: totals.compilation.map(micros),
+            compilation_time_us: totals.told_compilation.map(micros),
         }
     }
 }

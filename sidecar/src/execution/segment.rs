@@ -1,17 +1,18 @@
 //! An execution, and what its segments come to.
 
 use super::calls::{Calls, Outstanding};
-use super::report::{MadeCall, Report, Totals, value_in_pieces};
+use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::Handler;
 use crate::engine::context::Context;
-use crate::engine::control::{RunControl, StopCause};
+use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
+use crate::token::StopToken;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]
@@ -74,18 +75,20 @@ impl Execution {
         mut instance: Instance,
         context: Box<Context>,
         mut totals: Totals,
+        token: &StopToken,
     ) -> (Report, Progress) {
-        let Some(deadline) = totals.deadline() else {
-            return (totals.failure(timeout_error(&totals)), Progress::Finished(Some(instance)));
+        let deadline = match totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => return (totals.stopped(cause), Progress::Finished(Some(instance))),
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
         Account { handler, totals, calls: Calls::default() }.finish_segment(instance, segment)
     }
 
-    /// Its next segment has waited for its turn, which counts.
-    pub fn has_waited(&mut self, queued: Duration) {
-        self.account.totals.queued += queued;
+    /// Its next segment begins.
+    pub fn goes_on(&mut self, arrival: Arrival) {
+        self.account.totals.goes_on(arrival);
     }
 
     /// CPU time of its segments so far.
@@ -180,21 +183,24 @@ impl Execution {
 }
 
 impl Awake {
-    /// By which others stop its next segment.
-    pub fn control(&self) -> &Arc<RunControl> {
-        self.instance.control()
+    /// In which its next segment runs.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
-    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>, token: &StopToken) -> (Report, Progress) {
         let Self { mut account, mut instance } = self;
         let Some(call) = account.calls.take(id) else {
             let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
             return (account.totals.end(error), Progress::Finished(Some(instance)));
         };
-        let Some(deadline) = account.totals.deadline() else {
-            let error = timeout_error(&account.totals);
-            return (account.totals.end(error), Progress::Finished(Some(instance)));
+        let deadline = match account.totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => {
+                let error = stopped(cause, account.totals.timeout, account.totals.spent());
+                return (account.totals.end(error), Progress::Finished(Some(instance)));
+            }
         };
         let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
         let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
@@ -273,9 +279,15 @@ impl Account {
     }
 }
 
-fn timeout_error(totals: &Totals) -> WireError {
-    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
-    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+/// What a request is told that was stopped before it had a result. `limit`: the time that it had.
+pub fn stopped(cause: StopCause, limit: Option<Duration>, spent: Duration) -> WireError {
+    match cause {
+        StopCause::Cancelled => cancelled(),
+        StopCause::Deadline => {
+            let ms = limit.map_or(0, |t| t.as_millis() as u64);
+            of_time(format!("the execution used up its {ms} ms"), limit, spent)
+        }
+    }
 }
 
 /// A timeout in these words. No limit: it is not known.
@@ -288,7 +300,7 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
 }
 
 /// The error of an execution that needs `count` bytes of memory.
-pub(super) fn memory_error(limit: u64, count: u64) -> WireError {
+pub fn memory_error(limit: u64, count: u64) -> WireError {
     WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
         .with_context_text("resource", "memoryLimitBytes")
         .with_context_number("limit", limit)
@@ -308,8 +320,7 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
         }
-        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
-        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Stopped(cause, described) => located(stopped(cause, totals.timeout, totals.spent()), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");
             WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
@@ -331,13 +342,4 @@ pub fn no_such_suspension() -> WireError {
         ErrorCode::SuspensionError,
         "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else",
     )
-}
-
-/// Deadline of work that begins now with `budget` left; the outer None: nothing is left.
-pub(crate) fn deadline_in(budget: Option<Duration>) -> Option<Option<Instant>> {
-    match budget {
-        None => Some(None),
-        Some(Duration::ZERO) => None,
-        Some(left) => Some(Instant::now().checked_add(left)),
-    }
 }
