@@ -230,12 +230,7 @@ impl Runtime {
         self.handles.sign(&handler.digest)
     }
 
-    fn find(
-        &self,
-        code: Code<'_>,
-        mode: Option<SuspendMode>,
-        overseer: &dyn Overseer,
-    ) -> Result<Found, WireError> {
+    fn find(&self, code: Code<'_>, mode: Option<SuspendMode>, overseer: &dyn Overseer) -> Result<Found, WireError> {
         match code {
             Code::Source(source) => self.compile(source, mode, overseer),
             Code::Handler(handle) => {

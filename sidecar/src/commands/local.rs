@@ -15,7 +15,9 @@ use super::client::{ClientError, Sidecar};
 use crate::config::Config;
 use crate::engine::thread_stack_bytes;
 use crate::error::StartError;
-use crate::execution::{Answer, Arrival, Execution, Progress, Report, StateSource, Totals, narrow_timeout, no_such_suspension};
+use crate::execution::{
+    Answer, Arrival, Execution, Progress, Report, StateSource, Totals, narrow_timeout, no_such_suspension,
+};
 use crate::runtime::Runtime;
 use crate::token::StopToken;
 

@@ -383,9 +383,8 @@ impl<M: Stoppable> RunControl<M> {
     /// The thread of a run is replaced: whatever becomes of it, nobody waits for it any more. False: it has ended by now, and
     /// what it did counts.
     pub fn give_up(&self, ticket: Ticket) -> bool {
-        let open = |word: Word| {
-            (word.ticket() == ticket && word.fate() == Fate::Open).then(|| word.with_fate(Fate::GivenUp))
-        };
+        let open =
+            |word: Word| (word.ticket() == ticket && word.fate() == Fate::Open).then(|| word.with_fate(Fate::GivenUp));
         match self.change(open) {
             Ok(_) => true,
             Err(word) => word.ticket() == ticket && word.fate() == Fate::GivenUp,

@@ -350,7 +350,8 @@ impl<P: Clone> Crew<P> {
             };
             let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
             let from = *run.late_from.get_or_insert(used);
-            let is_stuck = late >= RETIRE_STANDSTILL || late >= RETIRE_GRACE && used.saturating_sub(from) >= RETIRE_GRACE / 2;
+            let is_stuck =
+                late >= RETIRE_STANDSTILL || late >= RETIRE_GRACE && used.saturating_sub(from) >= RETIRE_GRACE / 2;
             is_stuck.then_some((RunId { worker, generation: place.generation }, why))
         });
         stuck.collect()

@@ -164,7 +164,8 @@ impl State {
                 }
                 return !goes;
             }
-            if hub.in_flight(session) == 0 && !hub.crew.is_answering(session) || over && one.stage == Stage::Cancelling {
+            if hub.in_flight(session) == 0 && !hub.crew.is_answering(session) || over && one.stage == Stage::Cancelling
+            {
                 errands.push(Errand::Done(one.connection.clone(), one.id));
                 (one.stage, one.until) = (Stage::Saying, now + FAREWELL);
             } else if over {

@@ -41,8 +41,8 @@ pub use expiry::{Due, Expired, Unread};
 pub use listing::{About, Listed, Memory, Names};
 pub use queue::{Next, Resumed, Taken};
 pub use runs::Retired;
-pub use sessions::Closed;
 use sessions::Books;
+pub use sessions::Closed;
 
 /// What the books know of a suspended execution.
 pub trait Held {

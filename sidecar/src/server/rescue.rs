@@ -14,13 +14,13 @@ use nexus_protocol::limits::{FAREWELL_MS, MAX_RETIRED_PER_CONNECTION, PROCESS_GR
 use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
 
-use super::{Mode, Server};
-use super::crew::{RunId, Stuck};
 use super::connection::Connection;
+use super::crew::{RunId, Stuck};
 use super::errand::Errand;
 use super::hub::{Job, Retired};
 use super::refusal::overloaded;
 use super::state::State;
+use super::{Mode, Server};
 use crate::error::ExitCode;
 use crate::execution::{self, Arrival, Totals};
 use crate::faults::{self, Point};

@@ -273,13 +273,7 @@ impl Server {
         }
     }
 
-    fn execute(
-        &self,
-        answering: Answering<'_>,
-        job: &Job,
-        request: Execute<'_>,
-        oversight: &Oversight<'_>,
-    ) -> Outcome {
+    fn execute(&self, answering: Answering<'_>, job: &Job, request: Execute<'_>, oversight: &Oversight<'_>) -> Outcome {
         let session = job.session;
         let Shared { state, args, scope } = match self.shared(session, &request) {
             Ok(shared) => shared,

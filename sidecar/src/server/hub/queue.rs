@@ -158,10 +158,12 @@ impl<E: Held, P: Clone> Hub<E, P> {
         };
         let since = match books.queue.front() {
             Some(Item::Job(job)) => job.enqueued,
-            Some(Item::Mail(key)) => match self.entries.get(key).and_then(|entry| Some((entry, entry.mailbox.front()?))) {
-                Some((entry, job)) => job.enqueued.max(entry.free_since),
-                None => return false,
-            },
+            Some(Item::Mail(key)) => {
+                match self.entries.get(key).and_then(|entry| Some((entry, entry.mailbox.front()?))) {
+                    Some((entry, job)) => job.enqueued.max(entry.free_since),
+                    None => return false,
+                }
+            }
             None => return false,
         };
         now.saturating_duration_since(since) >= age

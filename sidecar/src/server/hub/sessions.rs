@@ -130,7 +130,8 @@ impl<E: Held, P: Clone> Hub<E, P> {
     pub fn cancel_session(&mut self, session: SessionId) -> Closed<E, P> {
         let jobs = self.take_queued_of(session);
         self.stop_runs_of(session, StopCause::Cancelled);
-        let keys: Vec<u64> = self.sessions.get(&session).into_iter().flat_map(|books| &books.entries).copied().collect();
+        let keys: Vec<u64> =
+            self.sessions.get(&session).into_iter().flat_map(|books| &books.entries).copied().collect();
         Closed { executions: keys.into_iter().filter_map(|key| self.end_entry(key)).collect(), jobs }
     }
 }

@@ -509,7 +509,11 @@ impl World {
         for job in overdue {
             let since = keys.get(&job.id).copied().flatten().map_or(job.enqueued, |free| free.max(job.enqueued));
             let by_own_time = matches!(job.due, Due::At(due) if due <= self.now);
-            assert!(self.now > since.min(self.now) + MAX_QUEUE_TIME || self.now > job.enqueued + MAX_QUEUE_TIME || by_own_time);
+            assert!(
+                self.now > since.min(self.now) + MAX_QUEUE_TIME
+                    || self.now > job.enqueued + MAX_QUEUE_TIME
+                    || by_own_time
+            );
             self.answer_unrun(&job);
         }
         for job in unread {

@@ -67,7 +67,14 @@ impl<E: Held, P: Clone> Hub<E, P> {
 
     /// A run has not made use of the execution that it was lent: the suspension can be resumed again. Given back if it has
     /// ended meanwhile.
-    pub fn undo(&mut self, run: RunId, key: u64, id: SuspensionId, mut execution: Box<E>, now: Instant) -> Option<Box<E>> {
+    pub fn undo(
+        &mut self,
+        run: RunId,
+        key: u64,
+        id: SuspensionId,
+        mut execution: Box<E>,
+        now: Instant,
+    ) -> Option<Box<E>> {
         let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
         if !going_on || !self.has(run, key) {
             self.end(run, key);
