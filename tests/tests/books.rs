@@ -144,16 +144,20 @@ fn a_run_that_hangs_is_given_up_though_the_sidecar_was_started_without_a_timeout
     let options = Options::new().faults(&format!("file={}", plan.display())).flag("config", file.display());
     let sidecar = options.listen();
     let mut client = sidecar.connect();
-    client.still_works();
+    let holds = client.start("for (;;);");
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
     fs::write(&file, "timeoutMs = 1000\nmaxInstances = 2\n").unwrap();
     sidecar.signal(Signal::SIGHUP);
     eventually("it is read", SOON, || sidecar.stderr().contains("changed: timeoutMs"));
-    fs::write(dir.join("next"), "worker:hang@1").unwrap();
+    fs::write(dir.join("next"), "map:hang@1").unwrap();
     fs::rename(dir.join("next"), &plan).unwrap();
-    // its worker hangs before there is a guest
+    // its worker hangs in the host, where it makes a second instance
     let id = client.start("return 1");
     assert_eq!(client.segment(id).status, Status::Error);
     assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 1);
+    // that one began without a timeout
+    assert!(client.cancel_request(holds));
+    assert_eq!(client.segment(holds).code(), ErrorCode::Cancelled);
     client.still_works();
 }
 
