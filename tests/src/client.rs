@@ -10,7 +10,7 @@ use nexus_protocol::message::{
     Regions, Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
-    ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, WireError,
+    ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, VersionRange, WireError,
     decode_sidecar,
 };
 use serde_json::Value;
@@ -31,6 +31,20 @@ pub struct Call {
     pub method: String,
     pub args: Value,
     pub raw_args: Vec<u8>,
+}
+
+/// The calls of one execution that wait, the oldest first: an answer tells those alone that are new.
+#[derive(Debug, Default)]
+pub struct Waiting(VecDeque<Call>);
+
+impl Waiting {
+    /// The call to answer next, of an execution that is suspended with this segment.
+    #[track_caller]
+    pub fn next(&mut self, segment: &Segment) -> Call {
+        assert_eq!(segment.status, Status::Suspended, "{segment:?}");
+        self.0.extend(segment.calls.iter().cloned());
+        self.0.pop_front().expect("a suspended execution has a call")
+    }
 }
 
 /// A result, owned.
@@ -83,10 +97,11 @@ impl Segment {
         self.error().code
     }
 
+    /// The first call that it made.
     #[track_caller]
     pub fn call(&self) -> &Call {
         assert_eq!(self.status, Status::Suspended, "{self:?}");
-        self.calls.first().expect("a suspended execution has a call")
+        self.calls.first().expect("the segment has made a call")
     }
 }
 
@@ -254,7 +269,8 @@ impl Client {
     }
 
     pub fn hello(&mut self) -> Answer {
-        self.hello_with(MAGIC, 1, 1)
+        let VersionRange { min, max } = VersionRange::SUPPORTED;
+        self.hello_with(MAGIC, min.0, max.0)
     }
 
     pub fn hello_with(&mut self, magic: &str, min: u16, max: u16) -> Answer {

@@ -44,7 +44,7 @@ pub mod values;
 /// Ends tests that hang.
 pub mod watchdog;
 
-pub use client::{Answer, Call, Client, Reply, Segment};
+pub use client::{Answer, Call, Client, Reply, Segment, Waiting};
 pub use leaks::LeakProbe;
 pub use process::{Options, Sidecar};
 pub use profile::Profile;

@@ -410,7 +410,7 @@ impl Stage {
 fn hello() -> Vec<u8> {
     use nexus_protocol::message::ClientHello;
     use nexus_protocol::{MAGIC, ProtocolVersion};
-    let (min, max) = (ProtocolVersion(1), ProtocolVersion(1));
+    let (min, max) = (ProtocolVersion::V2, ProtocolVersion::V2);
     let mut frame = Vec::new();
     let hello = ClientMessage::Hello(ClientHello { magic: MAGIC, min, max, client: "nexus-tests" });
     hello.encode(RequestId(0), MAX_FRAME_BYTES, &mut frame).unwrap();

@@ -181,8 +181,8 @@ except OSError as e:
     print(type(e).__name__)";
     let hello = ClientMessage::Hello(ClientHello {
         magic: MAGIC,
-        min: ProtocolVersion(1),
-        max: ProtocolVersion(1),
+        min: ProtocolVersion::V2,
+        max: ProtocolVersion::V2,
         client: "nobody",
     });
     let mut frame = Vec::new();

@@ -12,6 +12,7 @@ use nexus_protocol::payload::NIL;
 use nexus_protocol::{ClientMessage, Pieces, RequestId, SidecarMessage, SuspensionId, WireError, decode_sidecar};
 
 use super::client::{ClientError, Sidecar};
+use crate::cache::Client;
 use crate::config::Config;
 use crate::engine::thread_stack_bytes;
 use crate::error::StartError;
@@ -70,9 +71,8 @@ impl Sidecar for Local {
 
 impl Local {
     fn execute(&mut self, execute: &Execute<'_>) -> Report {
-        let timeout = narrow_timeout(self.runtime.config.timeout_ms, execute.timeout_ms);
-        let token = token(timeout);
-        let ran = self.runtime.execute(execute, StateSource::Request, Arrival::now(), &token);
+        let token = self.token(narrow_timeout(self.runtime.config.timeout_ms, execute.timeout_ms));
+        let ran = self.runtime.execute(execute, StateSource::Request, Arrival::now(), Client::ALONE, &token);
         self.keep(ran.progress);
         ran.report
     }
@@ -91,20 +91,25 @@ impl Local {
             }
         };
         let (timeout, spent) = execution.budget();
-        let token = token(timeout.map(|timeout| timeout.saturating_sub(spent)));
+        let token = self.token(timeout.map(|timeout| timeout.saturating_sub(spent)));
         let ran = self.runtime.resume(*execution, id, answer, Arrival::now(), &token);
         self.keep(ran.progress);
         ran.report
     }
 
     fn check<T>(&mut self, source: &str, read: impl FnOnce(SidecarMessage<'_>) -> Option<T>) -> Result<T, ClientError> {
-        let token = token(narrow_timeout(self.runtime.config.timeout_ms, None));
-        let found = self.runtime.compile(source, None, &token).map_err(refused)?;
+        let token = self.token(narrow_timeout(self.runtime.config.timeout_ms, None));
+        let found = self.runtime.compile(source, None, Client::ALONE, &token).map_err(refused)?;
         let checked = Checked {
             capabilities: found.handler.capabilities.iter().map(|need| need.token.as_ref()).collect(),
             suspend_mode: found.handler.suspend_mode,
         };
         read(SidecarMessage::Checked(checked)).ok_or(ClientError::Unexpected)
+    }
+
+    /// Of a request that begins now and has so much time.
+    fn token(&self, time: Option<Duration>) -> StopToken {
+        StopToken::until(time.and_then(|time| Instant::now().checked_add(time)))
     }
 
     fn keep(&mut self, progress: Progress) {
@@ -117,11 +122,6 @@ impl Local {
     fn max_frame_bytes(&self) -> usize {
         usize::try_from(self.runtime.config.max_frame_bytes).unwrap_or(usize::MAX)
     }
-}
-
-/// Ends after this time.
-fn token(timeout: Option<Duration>) -> StopToken {
-    StopToken::until(timeout.and_then(|timeout| Instant::now().checked_add(timeout)))
 }
 
 fn refused(error: WireError) -> ClientError {

@@ -349,6 +349,19 @@ impl<M: Stoppable> RunControl<M> {
         }
     }
 
+    /// Whether the run has to end, for a host call that takes longer than most: one that gives up leaves that as the cause.
+    pub fn is_due(&self) -> bool {
+        if self.load().cause().is_some() {
+            return true;
+        }
+        if micros_since(self.epoch, Instant::now()) < self.deadline.load(Ordering::SeqCst) {
+            return false;
+        }
+        // the run is ours: it cannot have become another one
+        let _ = self.change(|word| Some(word.with_cause(StopCause::Deadline)));
+        true
+    }
+
     /// In a host call, after the watchdog has found that the run has to end.
     #[cold]
     fn enter_host_late(&self) -> Entry<'_, M> {

@@ -45,7 +45,7 @@ pub(super) fn context(state: Value, capabilities: &[&str]) -> Box<Context> {
 }
 
 pub(super) fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
-    let compiled = instance.compile(source, None);
+    let compiled = instance.compile(source, 32 << 20, None);
     instance.reset().unwrap();
     match compiled {
         Compiled::Bytecode(bytecode) => bytecode,
@@ -312,7 +312,7 @@ fn syntax_errors_stand_where_they_are() {
             ("const x = 1; const x = 2", 1),
             ("return 1\n}", 2),
         ] {
-            let Compiled::Refused(e) = i.compile(source, None) else { panic!("{source}") };
+            let Compiled::Refused(e) = i.compile(source, 32 << 20, None) else { panic!("{source}") };
             let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::CompilationError, source);
             assert_eq!(wire.location.unwrap().line, line, "{source}: {wire:?}");
             i.reset().unwrap();

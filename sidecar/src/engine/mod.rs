@@ -32,6 +32,7 @@ pub mod park;
 mod park_tests;
 mod start;
 mod state;
+mod state_index;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};

@@ -1,23 +1,18 @@
 //! An execution, and what its segments come to.
 
-use super::report::{Arrival, Report, Totals};
+use super::calls::{Calls, Outstanding};
+use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::Handler;
-use crate::engine::context::{Context, NewCall};
+use crate::engine::context::Context;
 use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
+use crate::token::StopToken;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 use std::sync::Arc;
 use std::time::Duration;
-
-/// An extension call that waits for its answer.
-#[derive(Clone, Debug)]
-pub struct Outstanding {
-    pub id: SuspensionId,
-    pub call: NewCall,
-}
 
 /// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]
@@ -38,9 +33,7 @@ enum Guest {
 struct Account {
     handler: Arc<Handler>,
     totals: Totals,
-    outstanding: Vec<Outstanding>,
-    /// How many of them, the last ones, its last segment made.
-    new_calls: usize,
+    calls: Calls,
 }
 
 /// An execution that is in an instance, about to be resumed.
@@ -82,13 +75,15 @@ impl Execution {
         mut instance: Instance,
         context: Box<Context>,
         mut totals: Totals,
+        token: &StopToken,
     ) -> (Report, Progress) {
-        let Some(deadline) = totals.deadline() else {
-            return (timed_out(&totals), Progress::Finished(Some(instance)));
+        let deadline = match totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => return (totals.stopped(cause), Progress::Finished(Some(instance))),
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
-        Account { handler, totals, outstanding: Vec::new(), new_calls: 0 }.finish_segment(instance, segment)
+        Account { handler, totals, calls: Calls::default() }.finish_segment(instance, segment)
     }
 
     /// Its next segment begins.
@@ -106,14 +101,14 @@ impl Execution {
         self.account.totals.memory_used_bytes()
     }
 
+    /// The calls that wait for their answers, in no order.
     pub fn outstanding(&self) -> &[Outstanding] {
-        &self.account.outstanding
+        self.account.calls.waiting()
     }
 
-    /// Calls that it made in its last segment.
+    /// Those of them that its last segment made.
     pub fn new_calls(&self) -> &[Outstanding] {
-        let all = &self.account.outstanding;
-        all.get(all.len().saturating_sub(self.account.new_calls)..).unwrap_or_default()
+        self.account.calls.new()
     }
 
     /// The time that it has for all its segments, and what it used up of it.
@@ -137,8 +132,8 @@ impl Execution {
             Guest::Live(instance) => instance.context_mut().map_or(0, |c| c.held_bytes()),
             Guest::Parked(parked) => parked.held_bytes(),
         };
-        let calls = self.account.outstanding.iter().map(|o| o.held_bytes()).sum::<usize>();
-        guest + (calls + size_of::<Self>()) as u64 + self.account.handler_share()
+        let own = size_of::<Self>() + self.account.calls.held_bytes();
+        guest + own as u64 + self.account.handler_share()
     }
 
     /// Gives the instance up, for one that will be resumed: the caller resets it, or undoes this with `keep`.
@@ -162,19 +157,18 @@ impl Execution {
 
     /// Gets it into an instance, if it is in none. `lease` gives a pristine one.
     pub fn awake(self, lease: impl FnOnce() -> Result<Instance, WireError>) -> Result<Awake, Box<NotAwake>> {
-        let Self { account, guest } = self;
+        let Self { mut account, guest } = self;
         let parked = match guest {
             Guest::Live(instance) => return Ok(Awake { account, instance }),
             Guest::Parked(parked) => parked,
         };
-        let mut instance =
-            lease().map_err(|e| Box::new(NotAwake { report: account.totals.failure(e), instance: None }))?;
+        let mut instance = lease().map_err(|e| Box::new(NotAwake { report: account.totals.end(e), instance: None }))?;
         match instance.unpark(parked) {
             Ok(()) => Ok(Awake { account, instance }),
             Err(e) => {
                 log::error!("a parked execution cannot be resumed: {e}");
                 let error = WireError::new(ErrorCode::InternalError, "the suspended execution could not be restored");
-                Err(Box::new(NotAwake { report: account.totals.failure(error), instance: Some(instance) }))
+                Err(Box::new(NotAwake { report: account.totals.end(error), instance: Some(instance) }))
             }
         }
     }
@@ -195,20 +189,23 @@ impl Awake {
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
-    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>, token: &StopToken) -> (Report, Progress) {
         let Self { mut account, mut instance } = self;
-        let Some(at) = account.outstanding.iter().position(|o| o.id == id) else {
+        let Some(call) = account.calls.take(id) else {
             let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
-            return (account.totals.failure(error), Progress::Finished(Some(instance)));
+            return (account.totals.end(error), Progress::Finished(Some(instance)));
         };
-        let call = account.outstanding.remove(at).call;
-        let Some(deadline) = account.totals.deadline() else {
-            return (timed_out(&account.totals), Progress::Finished(Some(instance)));
+        let deadline = match account.totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => {
+                let error = stopped(cause, account.totals.timeout, account.totals.spent());
+                return (account.totals.end(error), Progress::Finished(Some(instance)));
+            }
         };
         let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
         let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
         if count > limit {
-            return (account.totals.failure(memory_error(limit, count)), Progress::Finished(Some(instance)));
+            return (account.totals.end(memory_error(limit, count)), Progress::Finished(Some(instance)));
         }
         let answer = match answer {
             Answer::Value(bytes) => Ok(bytes),
@@ -218,12 +215,6 @@ impl Awake {
         account.totals.add(&segment);
         account.totals.next_segment();
         account.finish_segment(instance, segment)
-    }
-}
-
-impl Outstanding {
-    fn held_bytes(&self) -> usize {
-        size_of::<Self>() + self.call.extension.len() + self.call.method.len() + self.call.args.len()
     }
 }
 
@@ -243,7 +234,7 @@ impl Account {
         let mut report = self.totals.report(&mut instance);
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
-            SegmentEnd::Suspended => self.take_new_calls(&mut instance).map(|()| None),
+            SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
             end => Err(error_of(end, &self.handler.source, &self.totals)),
         };
         let outcome = match settled {
@@ -257,43 +248,46 @@ impl Account {
         match outcome {
             Ok(Some(value)) => {
                 report.status = Status::Success;
-                report.value = Some(super::report::value_in_pieces(value));
+                report.value = Some(value_in_pieces(value));
             }
             Ok(None) => {
                 report.status = Status::Suspended;
-                report.suspensions.clone_from(&self.outstanding);
                 let execution = Execution { account: self, guest: Guest::Live(instance) };
                 return (report, Progress::Suspended(Box::new(execution)));
             }
             Err(error) => {
                 report.status = Status::Error;
-                report.error = Some(error);
+                report.new_calls.clear();
+                report.error = Some(if report.has_happened() { error.not_retryable() } else { error });
             }
         }
         (report, Progress::Finished(Some(instance)))
     }
 
     /// Gives every call of this segment its suspension id.
-    fn take_new_calls(&mut self, instance: &mut Instance) -> Result<(), WireError> {
+    fn take_new_calls(&mut self, instance: &mut Instance, told: &mut Vec<MadeCall>) -> Result<(), WireError> {
         let new_calls = instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
-        self.new_calls = new_calls.len();
         for call in new_calls {
             let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
             os::fill_random(&mut id)
                 .map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
-            self.outstanding.push(Outstanding { id: SuspensionId(id), call });
+            let id = SuspensionId(id);
+            self.calls.add(Outstanding { id, number: call.number });
+            told.push(MadeCall { id, call });
         }
         Ok(())
     }
 }
 
-fn timed_out(totals: &Totals) -> Report {
-    totals.failure(timeout_error(totals))
-}
-
-fn timeout_error(totals: &Totals) -> WireError {
-    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
-    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+/// What a request is told that was stopped before it had a result. `limit`: the time that it had.
+pub fn stopped(cause: StopCause, limit: Option<Duration>, spent: Duration) -> WireError {
+    match cause {
+        StopCause::Cancelled => cancelled(),
+        StopCause::Deadline => {
+            let ms = limit.map_or(0, |t| t.as_millis() as u64);
+            of_time(format!("the execution used up its {ms} ms"), limit, spent)
+        }
+    }
 }
 
 /// A timeout in these words. No limit: it is not known.
@@ -306,7 +300,7 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
 }
 
 /// The error of an execution that needs `count` bytes of memory.
-pub(super) fn memory_error(limit: u64, count: u64) -> WireError {
+pub fn memory_error(limit: u64, count: u64) -> WireError {
     WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
         .with_context_text("resource", "memoryLimitBytes")
         .with_context_number("limit", limit)
@@ -326,8 +320,7 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
         }
-        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
-        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Stopped(cause, described) => located(stopped(cause, totals.timeout, totals.spent()), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");
             WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")

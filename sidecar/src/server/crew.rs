@@ -489,12 +489,13 @@ mod tests {
         let (mut crew, run, token) = at_work();
         let end = Instant::now();
         token.set_deadline(Some(end));
-        let late = |by| end + HOST_GRACE + by;
-        assert!(crew.stuck(late(RETIRE_GRACE * 2)).is_empty());
-        assert_eq!(crew.stuck(late(RETIRE_STANDSTILL)), [(run, Stuck::InHost)]);
+        assert!(crew.stuck(end + HOST_GRACE + RETIRE_GRACE * 2).is_empty());
+        assert_eq!(crew.stuck(end + HOST_GRACE + RETIRE_STANDSTILL), [(run, Stuck::InHost)]);
         // but whoever has used the time that it had, and is not done
         let (mut crew, run, token) = at_work();
+        let end = Instant::now();
         token.set_deadline(Some(end));
+        let late = |by| end + HOST_GRACE + by;
         let clock = ThreadClock::of_this_thread().unwrap();
         crew.started(run.worker(), clock);
         assert!(crew.stuck(late(RETIRE_GRACE)).is_empty(), "from now on its time is looked at");

@@ -12,11 +12,12 @@ use serde::Serialize;
 use super::Server;
 use super::connection::Connection;
 use super::crew::{Budget, RunId, WorkerId};
-use super::hub::{About, Job, Next, NotKept, Resumed, Taken};
+use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
 use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{Mode, State};
+use crate::cache::Client;
 use crate::engine::Instance;
 use crate::engine::control::{Control, RunControl};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
@@ -228,12 +229,13 @@ impl Server {
             Some(Resumed { execution, .. }) => oversight.has_time(execution.budget(), answering.arrival),
             None => oversight.has_time((timeout, Duration::ZERO), answering.arrival),
         }
+        let client = self.client_of(job.session);
         match envelope.message {
             ClientMessage::Execute(request) => self.execute(answering, &job, request, oversight),
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume, resumed, oversight),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
-                match self.runtime.compile(request.source, request.suspend_mode, oversight) {
+                match self.runtime.compile(request.source, request.suspend_mode, client, oversight) {
                     Ok(found) => {
                         let handle = self.runtime.handle(&found.handler);
                         let message = Compiled {
@@ -241,7 +243,7 @@ impl Server {
                             capabilities: found.handler.capabilities.iter().map(|need| &*need.token).collect(),
                             suspend_mode: found.handler.suspend_mode,
                             cache_hit: found.cache_hit,
-                            compilation_time_us: started.elapsed().as_micros() as u64,
+                            compilation_time_us: found.told.unwrap_or_else(|| started.elapsed()).as_micros() as u64,
                         };
                         self.reply(answering, &SidecarMessage::Compiled(message));
                     }
@@ -250,7 +252,7 @@ impl Server {
                 Outcome::Answered(None)
             }
             ClientMessage::Check(request) => {
-                match self.runtime.compile(request.source, None, oversight) {
+                match self.runtime.compile(request.source, None, client, oversight) {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;
@@ -260,9 +262,9 @@ impl Server {
                 }
                 Outcome::Answered(None)
             }
-            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request),
-            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request),
-            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request),
+            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request, oversight.token()),
+            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request, oversight.token()),
+            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request, oversight.token()),
             ClientMessage::DisposeState(request) => self.dispose_state(answering, &job, &request),
             ClientMessage::OpenArena(request) => self.open_arena(answering, &job, request),
             _ => {
@@ -270,6 +272,14 @@ impl Server {
                 self.answer_failure(answering, error);
                 Outcome::Answered(None)
             }
+        }
+    }
+
+    /// Who a session is to the compile cache: the parent that a sidecar was spawned by has it alone.
+    fn client_of(&self, session: SessionId) -> Client {
+        match self.mode {
+            Mode::Child => Client::ALONE,
+            Mode::Service => Client(session.0),
         }
     }
 
@@ -285,7 +295,8 @@ impl Server {
         let mut request = request;
         request.args = args.as_deref().or(request.args);
         request.scope = scope.as_deref().or(request.scope);
-        let ran = self.runtime.execute(&request, state, answering.arrival, oversight);
+        let client = self.client_of(session);
+        let ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
         let lent = self.arenas.lent(session.0, &request.regions);
         self.conclude(answering, ran, lent, Turn::First(job.number, job.enqueued, &request))
     }

@@ -11,10 +11,9 @@ use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nexus_protocol::message::{Code, Execute};
-use nexus_protocol::{ClientMessage, FrameDecoder, Shared};
+use nexus_protocol::{ClientMessage, FrameDecoder};
 
 use super::*;
-use crate::engine::context::NewCall;
 use crate::engine::control::{Control, Ticket};
 use crate::random::Random;
 use crate::runtime::Purpose;
@@ -206,13 +205,7 @@ impl World {
             .map(|number| {
                 let mut id = [0; 16];
                 id[..8].copy_from_slice(&self.rng.next().to_le_bytes());
-                let call = NewCall {
-                    extension: "a".into(),
-                    method: "b".into(),
-                    args: Shared::new(vec![0x90]),
-                    number: number as u32,
-                };
-                Outstanding { id: SuspensionId(id), call }
+                Outstanding { id: SuspensionId(id), number: number as u32 }
             })
             .collect();
         self.given.extend(calls.iter().map(|o| (session, o.id)));
