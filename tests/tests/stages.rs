@@ -53,7 +53,8 @@ fn alive(sidecar: &mut Sidecar, after: &str) {
     }
 }
 
-/// What a source that may be too much may come to: nobody's fault but its own, and not for ever.
+/// What a source that may be too much may come to: nobody's fault but its own, and not for ever. The last of many waits too
+/// long for its turn.
 fn is_bounded(answer: &Answer) -> bool {
     let code = match answer {
         Answer::Result(segment) if segment.status == Status::Success => return true,
@@ -62,7 +63,8 @@ fn is_bounded(answer: &Answer) -> bool {
         Answer::Error(error) => error.code,
         _ => return false,
     };
-    [ErrorCode::Timeout, ErrorCode::CompilationError, ErrorCode::ResourceLimit, ErrorCode::MemoryLimit].contains(&code)
+    use ErrorCode::{CompilationError, MemoryLimit, Overloaded, ResourceLimit, Timeout};
+    [Timeout, CompilationError, ResourceLimit, MemoryLimit, Overloaded].contains(&code)
 }
 
 #[test]
