@@ -48,11 +48,16 @@ const GROUPS: &[Group] = &[
         files: &["sidecar/src/resident/state.rs", "sidecar/src/resident/states.rs", "sidecar/src/engine/state.rs"],
         tests: &["resident::", "engine::state"],
     },
-    Group { package: SIDECAR, files: &["sidecar/src/engine/control.rs"], tests: &["engine::control"] },
     Group {
         package: SIDECAR,
-        files: &["sidecar/src/server/hub.rs", "sidecar/src/server/hub/*.rs"],
-        tests: &["server::hub", "server::holdings"],
+        files: &["sidecar/src/engine/state_index.rs"],
+        tests: &["engine::state", "execution::", "runtime"],
+    },
+    Group { package: SIDECAR, files: &["sidecar/src/engine/control.rs"], tests: &["engine::control", "engine::watchdog"] },
+    Group {
+        package: SIDECAR,
+        files: &["sidecar/src/server/hub.rs", "sidecar/src/server/hub/*.rs", "sidecar/src/server/crew.rs"],
+        tests: &["server::hub", "server::holdings", "server::crew"],
     },
 ];
 
