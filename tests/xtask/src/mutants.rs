@@ -53,7 +53,11 @@ const GROUPS: &[Group] = &[
         files: &["sidecar/src/engine/state_index.rs"],
         tests: &["engine::state", "execution::", "runtime"],
     },
-    Group { package: SIDECAR, files: &["sidecar/src/engine/control.rs"], tests: &["engine::control", "engine::watchdog"] },
+    Group {
+        package: SIDECAR,
+        files: &["sidecar/src/engine/control.rs"],
+        tests: &["engine::control", "engine::watchdog"],
+    },
     Group {
         package: SIDECAR,
         files: &["sidecar/src/server/hub.rs", "sidecar/src/server/hub/*.rs", "sidecar/src/server/crew.rs"],
