@@ -14,10 +14,12 @@ pub mod commands;
 pub mod config;
 /// QuickJS in WasmEdge: one instance, its pristine image, its limits.
 pub mod engine;
-/// Errors of starting, and exit codes.
+/// Errors of starting.
 pub mod error;
 /// One execution, from its first segment to its end.
 pub mod execution;
+/// The numbers that the process ends with.
+pub mod exit;
 /// Faults on purpose, for tests.
 pub mod faults;
 /// Refused, or out of time.

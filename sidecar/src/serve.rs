@@ -18,7 +18,8 @@ use nix::unistd::dup2_stdout;
 
 use crate::cli::Listen;
 use crate::config::{Config, ConfigArgs, ConfigErrors, Loaded};
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 use crate::http::{Http, Status};
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::systemd::{self, Notifier};

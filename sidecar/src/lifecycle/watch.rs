@@ -3,7 +3,7 @@
 use super::parent::Parent;
 use super::signals::Signals;
 use super::systemd::{Beat, Notifier};
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::server::{Mode, Server};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read, Write};

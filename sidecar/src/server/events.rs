@@ -18,8 +18,8 @@ use super::poller::{Event, Poller};
 use super::refusal::{no_place_for_work, refusal};
 use super::session::{self, Action};
 use super::{Mode, Server};
-use crate::error::ExitCode;
 use crate::execution::{self, Execution};
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 

@@ -20,7 +20,7 @@ use super::memory::{Burst, Memory};
 use super::poller::{Poller, Rules};
 use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::lifecycle::Exit;
 use crate::os;

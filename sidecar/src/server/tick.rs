@@ -18,7 +18,7 @@ use super::Server;
 use super::errand::Errand;
 use super::hub::Expired;
 use crate::engine::watchdog::Vigilance;
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
