@@ -184,7 +184,7 @@ fn sort(items: &mut Vec<u32>, compare: impl Fn(&u32, &u32) -> Ordering, goes_on:
         for pair in items.chunks(2 * width) {
             let (mut left, mut right) = pair.split_at(width.min(pair.len()));
             while let ([l, left_rest @ ..], [r, right_rest @ ..]) = (left, right) {
-                if merged.len() % RUN == 0 && !goes_on() {
+                if merged.len().is_multiple_of(RUN) && !goes_on() {
                     return false;
                 }
                 if compare(r, l) == Ordering::Less {

@@ -94,7 +94,7 @@ impl Snapshot {
         self.entries.get(key).map(|value| &*value.bytes)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn key_count(&self) -> usize {
         self.entries.len()
     }
 
@@ -338,7 +338,7 @@ mod tests {
         let changes = Changes::of_client(&[0x80], &deletes, &budget, &token).unwrap();
         assert_eq!(state.apply(changes, None, &stopped()), Err(STOPPED));
         assert_eq!(state.snapshot().encode(None, 1 << 30, &stopped()).unwrap_err(), STOPPED);
-        assert_eq!((state.snapshot().version(), state.snapshot().len(), budget.used()), (1, 2000, used));
+        assert_eq!((state.snapshot().version(), state.snapshot().key_count(), budget.used()), (1, 2000, used));
     }
 
     #[test]
@@ -349,12 +349,12 @@ mod tests {
             let state = ResidentState::new(&[0x81, 0xa1, b'x', 1], &budget, &token).unwrap();
             let changes = || Changes::of_client(&many(keys), &["x"], &budget, &token).unwrap();
             assert_eq!(state.apply(changes(), Some(1), &token), Ok(2));
-            assert_eq!(state.snapshot().len(), keys);
+            assert_eq!(state.snapshot().key_count(), keys);
             assert_eq!(state.snapshot().get("x"), None);
             assert!(state.apply(changes(), Some(1), &token).is_err());
             state.dispose();
             assert_eq!(state.apply(changes(), None, &token), Ok(2), "a disposed state takes nothing in");
-            assert_eq!(state.snapshot().len(), 0);
+            assert_eq!(state.snapshot().key_count(), 0);
         }
     }
 
@@ -379,7 +379,7 @@ mod tests {
             }
         });
         let end = state.snapshot();
-        assert_eq!((end.version(), end.len()), (201, 2 * AT_ONCE + 3));
+        assert_eq!((end.version(), end.key_count()), (201, 2 * AT_ONCE + 3));
         assert!(["0-0", "1-0", "2-0", "3-0"].iter().all(|key| end.get(key) == Some(&[49])));
     }
 

@@ -344,8 +344,11 @@ pub fn nested(shape: &(&str, usize, &str, &str, &str), bytes: usize) -> String {
     format!("{head}{levels}{middle}{}{end}", bracket.repeat(*depth))
 }
 
+/// A source of a size.
+type Make = fn(usize) -> String;
+
 /// Others, by a function of their size.
-const OTHERS: &[(&str, fn(usize) -> String)] = &[
+const OTHERS: &[(&str, Make)] = &[
     ("many properties out of a long chain", |bytes| {
         let chain = "$state".to_owned() + &".a".repeat((bytes / 4).min(7_000));
         let names = repeated(&("const{", "a~,", "}="), bytes - chain.len());
@@ -411,9 +414,12 @@ const OTHERS: &[(&str, fn(usize) -> String)] = &[
     }),
 ];
 
-/// Every kind of source: what it is called, and how it is made in a size.
-pub fn all() -> Vec<(String, Box<dyn Fn(usize) -> String>)> {
-    let mut all: Vec<(String, Box<dyn Fn(usize) -> String>)> = Vec::new();
+/// A kind of source: what it is called, and how it is made in a size.
+pub type Kind = (String, Box<dyn Fn(usize) -> String>);
+
+/// All of them.
+pub fn all() -> Vec<Kind> {
+    let mut all: Vec<Kind> = Vec::new();
     for shape in REPEATED {
         let (head, unit, tail) = shape;
         all.push((format!("{head}({unit})*{tail}"), Box::new(move |bytes| repeated(shape, bytes))));
