@@ -255,6 +255,18 @@ pub const MAX_RANDOM_BYTES: usize = 65_536;
 /// Missing capabilities of one segment that are logged one by one; all are counted.
 pub const MAX_LOGGED_VIOLATIONS: usize = 16;
 
+/// Refusals of one execution (a capability, an extension, a method) that its error may be about: the last ones. Each has at most
+/// two names, so they take 128 KiB at most, and are kept while it is suspended.
+pub const MAX_REMEMBERED_REFUSALS: usize = 64;
+
+/// Native stack that a host call must find, in bytes: a guest that comes with less has gone where no honest one comes, and its
+/// run ends before the host's own frames could be what overflows.
+pub const MIN_HOST_CALL_STACK_BYTES: usize = 1 << 20;
+
+/// Stack, in bytes, on which a thread that runs guests takes the signal of a fault. WasmEdge's handler walks the stack of the
+/// faulting code by the unwinder, which needs some 10 KiB; what the kernel puts on it is up to 11 KiB (AVX-512, AMX).
+pub const SIGNAL_STACK_BYTES: usize = 64 << 10;
+
 // ---- The kill ladder: how a run that has to end is ended ---------------------------------------------------------
 
 /// Between the interrupt word, which QuickJS polls, and taking the memory away, which stops native code.

@@ -34,6 +34,7 @@
 #include "quickjs.c"
 
 #include "nx_state.h"
+#include "nx_throw.c"
 #include "nx_encode.c"
 #include "nx_decode.c"
 #include "nx_same.c"

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define NX_ABI_VERSION 3u
+#define NX_ABI_VERSION 4u
 
 #define NX_IMPORT(name) __attribute__((import_module("nexus"), import_name(#name))) name
 #define NX_EXPORT(name) __attribute__((export_name(#name))) name
@@ -22,6 +22,9 @@ enum {
 
 /* state_get: the low bits hold the length, this bit says that the key may not be written. */
 #define NX_READ_ONLY 0x40000000
+/* state_get, in the capacity: the language itself asks (await, JSON, a conversion), which is no violation of anything. The host
+ * knows the names that this is true of. */
+#define NX_QUIET 0x80000000u
 
 int32_t NX_IMPORT(__nexus_state_get)(const uint8_t *key, uint32_t key_len, uint8_t *out, uint32_t capacity);
 int32_t NX_IMPORT(__nexus_state_set)(const uint8_t *key, uint32_t key_len, const uint8_t *value, uint32_t value_len);
@@ -63,6 +66,7 @@ typedef struct NxShared {
     uint32_t inbox;         /* where small inputs go without an allocation */
     uint32_t inbox_capacity;
     uint32_t memory_wanted; /* what memory_used would have been with the allocation that was refused last */
+    uint32_t fail_allocation; /* for tests: the allocation of this number, from 1, is refused. No import and no export writes it */
 } NxShared;
 
 #endif

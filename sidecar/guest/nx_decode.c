@@ -2,6 +2,7 @@
 
 typedef struct NxReader {
     const uint8_t *p, *end;
+    bool has_duplicates; /* a map had a key twice: what was made of it has fewer */
 } NxReader;
 
 typedef enum { NX_T_NIL, NX_T_BOOL, NX_T_INT, NX_T_UINT, NX_T_FLOAT, NX_T_STR, NX_T_BIN, NX_T_ARRAY, NX_T_MAP, NX_T_DATE, NX_T_BAD } NxType;
@@ -136,6 +137,12 @@ static JSAtom nx_decode_key(JSContext *ctx, NxReader *r)
     return atom;
 }
 
+/* How many properties an ordinary object has. */
+static uint32_t nx_property_count(const JSObject *p)
+{
+    return (uint32_t)(p->shape->prop_count - p->shape->deleted_prop_count);
+}
+
 static JSValue nx_decode_map(JSContext *ctx, NxReader *r, uint32_t len, int depth)
 {
     JSValue obj = JS_NewObject(ctx);
@@ -160,6 +167,8 @@ static JSValue nx_decode_map(JSContext *ctx, NxReader *r, uint32_t len, int dept
         if (ret < 0)
             goto fail;
     }
+    if (nx_property_count(JS_VALUE_GET_OBJ(obj)) != len)
+        r->has_duplicates = true;
     return obj;
 fail:
     JS_FreeValue(ctx, obj);
@@ -222,13 +231,18 @@ static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth)
 }
 
 /* One value, and nothing behind it. */
-static JSValue nx_decode_payload(JSContext *ctx, const uint8_t *p, uint32_t len)
+static JSValue nx_decode_whole(JSContext *ctx, NxReader *r)
 {
-    NxReader r = { p, p + len };
-    JSValue v = nx_decode(ctx, &r, 0);
-    if (!JS_IsException(v) && r.p != r.end) {
+    JSValue v = nx_decode(ctx, r, 0);
+    if (!JS_IsException(v) && r->p != r->end) {
         JS_FreeValue(ctx, v);
         return nx_throw_bad_payload(ctx);
     }
     return v;
+}
+
+static JSValue nx_decode_payload(JSContext *ctx, const uint8_t *p, uint32_t len)
+{
+    NxReader r = { p, p + len, false };
+    return nx_decode_whole(ctx, &r);
 }

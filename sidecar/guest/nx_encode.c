@@ -1,12 +1,14 @@
 /* JavaScript values to MessagePack, by the table of protocol/SPEC.md section 5.
  *
  * Encoding may run the handler's code (getters, Proxy traps): nothing here keeps a pointer into an object across a
- * property read. Format: https://github.com/msgpack/msgpack/blob/master/spec.md */
+ * property read, and the buffer says whether any code may have run. Of plain data none does.
+ * Format: https://github.com/msgpack/msgpack/blob/master/spec.md */
 
 typedef struct NxBuf {
     uint8_t *p;
     uint32_t len, capacity;
     uint32_t limit; /* bytes that it may hold; 0: any number */
+    bool ran_code;  /* an accessor or a Proxy was asked */
 } NxBuf;
 
 static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
@@ -18,7 +20,7 @@ static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
     if (want <= b->capacity)
         return 0;
     if (want > (b->limit ? b->limit : INT32_MAX)) {
-        JS_ThrowRangeError(ctx, "value too large");
+        nx_throw(ctx, JS_RANGE_ERROR, "value too large");
         return -1;
     }
     while (capacity < want)
@@ -178,34 +180,34 @@ static int nx_put_js_string(JSContext *ctx, NxBuf *b, JSValueConst v)
     return ret;
 }
 
-static JSValue nx_throw_serialization(JSContext *ctx, const char *what)
+/* Whether v is this BigInt, which it takes. -1: exception. */
+static int nx_is_bigint(JSContext *ctx, JSValueConst v, JSValue bigint)
 {
-    JSValue err;
-    JS_ThrowTypeError(ctx, "%s", what);
-    err = JS_GetException(ctx);
-    JS_DefinePropertyValue(ctx, err, nx.atom_code, JS_NewString(ctx, "SERIALIZATION_ERROR"), JS_PROP_C_W_E);
-    return JS_Throw(ctx, err);
+    bool same;
+
+    if (JS_IsException(bigint))
+        return -1;
+    same = JS_IsStrictEqual(ctx, bigint, v);
+    JS_FreeValue(ctx, bigint);
+    return same;
 }
 
 static int nx_put_bigint(JSContext *ctx, NxBuf *b, JSValueConst v)
 {
     int64_t i;
-    JSValue back;
-    bool same;
+    int same;
 
     if (JS_ToBigInt64(ctx, &i, v))
         return -1;
-    back = JS_NewBigInt64(ctx, i);
-    same = JS_IsStrictEqual(ctx, back, v);
-    JS_FreeValue(ctx, back);
-    if (same)
+    same = nx_is_bigint(ctx, v, JS_NewBigInt64(ctx, i));
+    if (same > 0)
         return i < 0 ? nx_put_tagged(ctx, b, 0xd3, (uint64_t)i, 8) : nx_put_tagged(ctx, b, 0xcf, (uint64_t)i, 8);
-    back = JS_NewBigUint64(ctx, (uint64_t)i);
-    same = JS_IsStrictEqual(ctx, back, v);
-    JS_FreeValue(ctx, back);
-    if (same)
+    if (same == 0)
+        same = nx_is_bigint(ctx, v, JS_NewBigUint64(ctx, (uint64_t)i));
+    if (same > 0)
         return nx_put_tagged(ctx, b, 0xcf, (uint64_t)i, 8);
-    nx_throw_serialization(ctx, "a BigInt outside of 64 bits cannot leave the sandbox");
+    if (same == 0)
+        nx_throw_serialization(ctx, "a BigInt outside of 64 bits cannot leave the sandbox");
     return -1;
 }
 
@@ -246,6 +248,62 @@ static int nx_put_date(JSContext *ctx, NxBuf *b, double ms)
     return nx_put(ctx, b, out, 15);
 }
 
+/* ---- properties ---- */
+
+/* What reading a property of p gives, where no code can run by that. False: only QuickJS can tell, and code may run. */
+static bool nx_peek(JSObject *p, JSAtom name, JSValueConst *v)
+{
+    for (; p; p = p->shape->proto) {
+        JSShapeProperty *found;
+        JSProperty *pr;
+
+        if (p->class_id == JS_CLASS_ARRAY) {
+            if (p->fast_array && __JS_AtomIsTaggedInt(name)) {
+                if (__JS_AtomToUInt32(name) >= p->u.array.count)
+                    continue;
+                *v = p->u.array.u.values[__JS_AtomToUInt32(name)];
+                return true;
+            }
+        } else if (p->is_exotic) {
+            return false;
+        }
+        found = find_own_property(&pr, p, name);
+        if (!found)
+            continue;
+        if ((found->flags & JS_PROP_TMASK) != JS_PROP_NORMAL)
+            return false;
+        *v = pr->u.value;
+        return true;
+    }
+    *v = JS_UNDEFINED;
+    return true;
+}
+
+/* Reads a property, and notes whether that may run code. */
+static JSValue nx_read(JSContext *ctx, NxBuf *b, JSValueConst obj, JSAtom name)
+{
+    JSValueConst v;
+
+    if (nx_peek(JS_VALUE_GET_OBJ(obj), name, &v))
+        return js_dup(v);
+    b->ran_code = true;
+    return JS_GetProperty(ctx, obj, name);
+}
+
+/* An own data property, whatever the prototypes are; JS_UNDEFINED: there is none. Not to be freed. */
+static JSValueConst nx_own_value(JSValueConst obj, JSAtom name)
+{
+    JSShapeProperty *found;
+    JSProperty *pr;
+
+    if (!JS_IsObject(obj))
+        return JS_UNDEFINED;
+    found = find_own_property(&pr, JS_VALUE_GET_OBJ(obj), name);
+    return found && (found->flags & JS_PROP_TMASK) == JS_PROP_NORMAL ? (JSValueConst)pr->u.value : JS_UNDEFINED;
+}
+
+/* ---- values ---- */
+
 static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth);
 
 static bool nx_is_dropped(JSContext *ctx, JSValueConst v)
@@ -273,7 +331,7 @@ static int nx_encode_array(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         if (p->class_id == JS_CLASS_ARRAY && p->fast_array && i < p->u.array.count)
             item = js_dup(p->u.array.u.values[i]);
         else
-            item = JS_GetPropertyInt64(ctx, v, i);
+            item = nx_read(ctx, b, v, __JS_AtomFromUInt32((uint32_t)i));
         if (JS_IsException(item))
             return -1;
         ret = nx_encode(ctx, b, item, depth);
@@ -328,7 +386,7 @@ static int nx_encode_object(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
     if (nx_begin_map(ctx, b, count, &at, &room))
         goto done;
     for (i = 0; i < count; i++) {
-        JSValue item = JS_GetProperty(ctx, v, names[i].atom);
+        JSValue item = nx_read(ctx, b, v, names[i].atom);
         int failed;
         if (JS_IsException(item))
             goto done;
@@ -411,9 +469,11 @@ static int nx_encode_error(JSContext *ctx, NxBuf *b, JSValueConst v)
     if (nx_put_map_header(ctx, b, 2))
         return -1;
     for (i = 0; i < 2; i++) {
-        JSValue field = JS_GetPropertyStr(ctx, v, fields[i]);
+        JSValue field = nx_read(ctx, b, v, i ? JS_ATOM_message : JS_ATOM_name);
         JSValue text = JS_IsException(field) ? field : JS_ToString(ctx, field);
         int failed;
+        if (JS_IsObject(field))
+            b->ran_code = true;
         JS_FreeValue(ctx, field);
         if (JS_IsException(text))
             return -1;
@@ -425,42 +485,61 @@ static int nx_encode_error(JSContext *ctx, NxBuf *b, JSValueConst v)
     return 0;
 }
 
+static bool nx_is_view(int class_id)
+{
+    return class_id >= JS_CLASS_UINT8C_ARRAY && class_id <= JS_CLASS_DATAVIEW;
+}
+
+typedef enum { NX_WITHIN, NX_DETACHED, NX_OUTSIDE } NxBounds;
+
+/* The bytes of an ArrayBuffer, or of a view of one, where they lie at this moment. A view without a length of its own goes as
+ * far as its buffer does. */
+static NxBounds nx_bytes_of(JSObject *p, uint8_t **data, uint32_t *len)
+{
+    bool is_view = nx_is_view(p->class_id);
+    JSTypedArray *view = is_view ? p->u.typed_array : NULL;
+    JSArrayBuffer *buffer = is_view ? view->buffer->u.array_buffer : p->u.array_buffer;
+    uint32_t size = (uint32_t)buffer->byte_length;
+
+    if (buffer->detached)
+        return NX_DETACHED;
+    *data = buffer->data;
+    *len = size;
+    if (!is_view)
+        return NX_WITHIN;
+    if (view->offset > size)
+        return NX_OUTSIDE;
+    *data = buffer->data + view->offset;
+    *len = size - view->offset;
+    if (view->track_rab) {
+        if (p->class_id != JS_CLASS_DATAVIEW)
+            *len &= ~((1u << typed_array_size_log2(p->class_id)) - 1);
+    } else if (view->length > *len) {
+        return NX_OUTSIDE;
+    } else {
+        *len = view->length;
+    }
+    return NX_WITHIN;
+}
+
 /* ArrayBuffer and its views as bin. Returns 1 when v is none of them. */
 static int nx_encode_bytes(JSContext *ctx, NxBuf *b, JSValueConst v, int class_id)
 {
     uint8_t *data;
-    size_t size, offset, length;
-    JSValue buffer;
-    int ret;
+    uint32_t len;
 
-    if (class_id == JS_CLASS_ARRAY_BUFFER) {
-        data = JS_GetArrayBuffer(ctx, &size, v);
-        if (!data && JS_HasException(ctx))
-            return -1;
-        return nx_put_bin(ctx, b, data, (uint32_t)size);
-    }
-    if (class_id == JS_CLASS_DATAVIEW) {
-        JSTypedArray *ta = JS_VALUE_GET_OBJ(v)->u.typed_array;
-        buffer = js_dup(JS_MKPTR(JS_TAG_OBJECT, ta->buffer));
-        offset = ta->offset;
-        length = ta->length;
-    } else if (class_id >= JS_CLASS_UINT8C_ARRAY && class_id < JS_CLASS_DATAVIEW) {
-        buffer = JS_GetTypedArrayBuffer(ctx, v, &offset, &length, NULL);
-        if (JS_IsException(buffer))
-            return -1;
-    } else {
+    if (class_id != JS_CLASS_ARRAY_BUFFER && !nx_is_view(class_id))
         return 1;
-    }
-    data = JS_GetArrayBuffer(ctx, &size, buffer);
-    if ((!data && JS_HasException(ctx)) || offset > size || length > size - offset) {
-        JS_FreeValue(ctx, buffer);
-        if (!JS_HasException(ctx))
-            nx_throw_serialization(ctx, "a view is out of the bounds of its buffer");
+    switch (nx_bytes_of(JS_VALUE_GET_OBJ(v), &data, &len)) {
+    case NX_WITHIN:
+        return nx_put_bin(ctx, b, data, len);
+    case NX_DETACHED:
+        nx_throw(ctx, JS_TYPE_ERROR, "ArrayBuffer is detached");
+        return -1;
+    default:
+        nx_throw_serialization(ctx, "a view is out of the bounds of its buffer");
         return -1;
     }
-    ret = nx_put_bin(ctx, b, data + offset, (uint32_t)length);
-    JS_FreeValue(ctx, buffer);
-    return ret;
 }
 
 static int nx_encode_boxed(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
@@ -510,8 +589,13 @@ static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         return nx_put_bigint(ctx, b, v);
     case JS_TAG_OBJECT:
         break;
-    default:
+    case JS_TAG_NULL:
+    case JS_TAG_UNDEFINED:
+    case JS_TAG_SYMBOL:
         return nx_put_nil(ctx, b);
+    default:
+        nx_throw_end(ctx, "no value of JavaScript"); /* not to be met with: QuickJS's own marks */
+        return -1;
     }
     if (JS_IsFunction(ctx, v))
         return nx_put_nil(ctx, b);
@@ -520,9 +604,11 @@ static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         return -1;
     }
     if (js_check_stack_overflow(ctx->rt, 0)) {
-        JS_ThrowStackOverflow(ctx);
+        nx_throw(ctx, JS_RANGE_ERROR, "Maximum call stack size exceeded");
         return -1;
     }
+    if (JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_PROXY)
+        b->ran_code = true;
     ret = nx_encode_boxed(ctx, b, v, depth);
     if (ret <= 0)
         return ret;

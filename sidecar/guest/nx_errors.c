@@ -1,57 +1,4 @@
-/* Errors: the ones that the shim throws, and how an uncaught one is described to the host. */
-
-static JSValue nx_error_with(JSContext *ctx, const char *code, JSAtom field, const char *value)
-{
-    JSValue err = JS_GetException(ctx);
-    JS_DefinePropertyValue(ctx, err, nx.atom_code, JS_NewString(ctx, code), JS_PROP_C_W_E);
-    if (field != JS_ATOM_NULL)
-        JS_DefinePropertyValue(ctx, err, field, JS_NewString(ctx, value), JS_PROP_C_W_E);
-    return JS_Throw(ctx, err);
-}
-
-/* The capability that is missing, e.g. "state:read:" and "user". A name may be long, and hold any character. */
-static JSValue nx_throw_denied(JSContext *ctx, const char *prefix, const char *name, size_t len)
-{
-    JSValue err;
-    JS_ThrowPlainError(ctx, "this needs the capability '%s%s', which was not granted", prefix, name);
-    nx_error_with(ctx, "PERMISSION_DENIED", JS_ATOM_NULL, NULL);
-    err = JS_GetException(ctx);
-    JS_DefinePropertyValue(ctx, err, nx.atom_capability, JS_ConcatString(ctx, JS_NewString(ctx, prefix), JS_NewStringLen(ctx, name, len)),
-                           JS_PROP_C_W_E);
-    return JS_Throw(ctx, err);
-}
-
-/* Ends the execution: no catch and no finally of the handler sees it. */
-static JSValue nx_throw_uncatchable(JSContext *ctx, const char *message)
-{
-    JSValue err;
-    JS_ThrowInternalError(ctx, "%s", message);
-    err = JS_GetException(ctx);
-    JS_SetUncatchableError(ctx, err);
-    return JS_Throw(ctx, err);
-}
-
-/* What a negative result of a host call becomes in the handler. */
-static JSValue nx_throw_host(JSContext *ctx, int32_t result, const char *prefix, const char *name, size_t len)
-{
-    switch (result) {
-    case NX_DENIED:
-        return nx_throw_denied(ctx, prefix, name, len);
-    case NX_LIMIT:
-        return nx_throw_uncatchable(ctx, "a limit of this execution is used up");
-    case NX_INVALID:
-        return JS_ThrowTypeError(ctx, "invalid name or value: '%s%.200s'", prefix, name);
-    default:
-        return nx_throw_uncatchable(ctx, "the host could not answer a call");
-    }
-}
-
-static void nx_drop_exception(JSContext *ctx)
-{
-    JS_FreeValue(ctx, JS_GetException(ctx));
-}
-
-/* ---- the report of an uncaught error ----
+/* How an uncaught error is described to the host.
  *
  * A map {name, message, stack, code, capability, properties, value, cause, errors}, those that it has; `cause` and the items
  * of `errors` are such maps again. It is written into memory of its own, so that a handler that has used up its memory gets
@@ -71,15 +18,31 @@ static uint8_t nx_report_bytes[NX_REPORT_BYTES];
 static void nx_report_failed(NxReport *r)
 {
     JSValue err = JS_GetException(r->ctx);
-    if (JS_IsUncatchableError(err))
+    if (nx_ended || JS_IsUncatchableError(err))
         r->stopped = true;
     JS_FreeValue(r->ctx, err);
+}
+
+/* What can be seen of a property when no function runs any more: data, and the stack of an Error, which is an accessor. */
+static JSValue nx_report_see(JSValueConst err, JSAtom field)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(err);
+    JSValueConst v;
+
+    if (nx_peek(p, field, &v))
+        return js_dup(v);
+    return field == JS_ATOM_stack && JS_IsError(err) ? js_dup(p->u.object_data) : JS_UNDEFINED;
 }
 
 /* A property of an error; JS_UNDEFINED when it cannot be read. */
 static JSValue nx_report_get(NxReport *r, JSValueConst err, const char *field)
 {
-    JSValue v = JS_GetPropertyStr(r->ctx, err, field);
+    JSAtom name = JS_NewAtom(r->ctx, field);
+    JSValue v = JS_EXCEPTION;
+
+    if (name != JS_ATOM_NULL)
+        v = nx_ended ? nx_report_see(err, name) : JS_GetProperty(r->ctx, err, name);
+    JS_FreeAtom(r->ctx, name);
     if (JS_IsException(v)) {
         nx_report_failed(r);
         return JS_UNDEFINED;
@@ -113,7 +76,7 @@ static bool nx_report_put_text(NxReport *r, const char *key, JSValueConst text, 
     if (!JS_IsString(text))
         return false;
     if (nx_put_str(r->ctx, b, key, (uint32_t)strlen(key)) || nx_put_tagged(r->ctx, b, 0xda, 0, 2)) {
-        nx_drop_exception(r->ctx);
+        nx_report_failed(r);
         b->len = start;
         return false;
     }
@@ -174,7 +137,7 @@ static bool nx_report_begin_bin(NxReport *r, const char *key, uint32_t max, uint
     *start = b->len;
     *limit = b->limit;
     if (nx_put_str(r->ctx, b, key, (uint32_t)strlen(key)) || nx_put_tagged(r->ctx, b, 0xc5, 0, 2)) {
-        nx_drop_exception(r->ctx);
+        nx_report_failed(r);
         b->len = *start;
         return false;
     }
@@ -262,7 +225,7 @@ static bool nx_report_put_properties(NxReport *r, JSValueConst err)
         goto done;
     at = r->b.len;
     if (nx_put_tagged(ctx, &r->b, 0xde, 0, 2))
-        nx_drop_exception(ctx);
+        nx_report_failed(r);
     else
         for (i = 0; i < count && !r->stopped; i++) {
             uint32_t before = r->b.len;
@@ -321,7 +284,7 @@ static bool nx_report_put_cause(NxReport *r, JSValueConst err, uint32_t depth)
     if (put) {
         put = !nx_put_str(r->ctx, &r->b, "cause", 5);
         if (!put)
-            nx_drop_exception(r->ctx);
+            nx_report_failed(r);
         put = put && nx_report_put_error(r, cause, depth);
         if (!put)
             r->b.len = start;
@@ -344,8 +307,9 @@ static JSValue nx_report_suppressed(NxReport *r, JSValueConst err)
         nx_report_failed(r);
         return JS_UNDEFINED;
     }
-    JS_DefinePropertyValueUint32(ctx, list, 0, nx_report_get(r, err, "error"), JS_PROP_C_W_E);
-    JS_DefinePropertyValueUint32(ctx, list, 1, nx_report_get(r, err, "suppressed"), JS_PROP_C_W_E);
+    if (JS_DefinePropertyValueUint32(ctx, list, 0, nx_report_get(r, err, "error"), JS_PROP_C_W_E) < 0 ||
+        JS_DefinePropertyValueUint32(ctx, list, 1, nx_report_get(r, err, "suppressed"), JS_PROP_C_W_E) < 0)
+        nx_report_failed(r);
     return list;
 }
 
@@ -355,18 +319,22 @@ static bool nx_report_put_errors(NxReport *r, JSValueConst err, uint32_t depth)
     JSContext *ctx = r->ctx;
     uint32_t start = r->b.len, at, written = 0;
     int64_t len = 0, i;
+    int is_array;
     JSValue list = nx_report_get(r, err, "errors");
 
     if (JS_IsUndefined(list))
         list = nx_report_suppressed(r, err);
     if (!JS_IsObject(list))
         goto done;
-    if (js_is_array(ctx, list) <= 0 || js_get_length64(ctx, &len, list)) {
+    is_array = js_is_array(ctx, list);
+    if (is_array == 0)
+        goto done;
+    if (is_array < 0 || js_get_length64(ctx, &len, list)) {
         nx_report_failed(r);
         goto done;
     }
     if (nx_put_str(ctx, &r->b, "errors", 6) || nx_put_tagged(ctx, &r->b, 0xdc, 0, 2)) {
-        nx_drop_exception(ctx);
+        nx_report_failed(r);
         r->b.len = start;
         goto done;
     }
@@ -396,15 +364,18 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
     bool is_object = JS_IsObject(err), said, whole;
 
     if (nx_begin_map(ctx, &r->b, 15, &at, &room)) {
-        nx_drop_exception(ctx);
+        nx_report_failed(r);
         return false;
     }
     r->path[depth] = is_object ? JS_VALUE_GET_PTR(err) : NULL;
     said = is_object && nx_report_field(r, err, "message", max);
     if (!said) {
         JSValue text = nx_report_text_of(r, js_dup(err));
-        if (!JS_IsString(text))
+        if (!JS_IsString(text)) {
             text = JS_NewString(ctx, JS_IsSymbol(err) ? "a symbol was thrown" : is_object ? "an object was thrown" : "undefined");
+            if (JS_IsException(text))
+                nx_report_failed(r);
+        }
         said = nx_report_put_text(r, "message", text, max);
         JS_FreeValue(ctx, text);
     }
@@ -419,11 +390,13 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
         if (!has_stack)
             has_stack = nx_report_put_text(r, "stack", ctx->error_back_trace, max);
         fields += has_stack;
-        if (is_object)
+        if (is_object) {
             fields += nx_report_field(r, err, "capability", NX_MAX_INNER_TEXT);
+            fields += nx_report_field(r, err, "extension", NX_MAX_INNER_TEXT);
+        }
     }
     /* an interrupt or a limit: the handler has added nothing to it, and must not run any more */
-    whole = !r->stopped && !JS_IsUncatchableError(err);
+    whole = !r->stopped && !nx_ended && !JS_IsUncatchableError(err);
     if (whole && depth && !JS_IsError(err))
         fields += nx_report_put_value(r, err);
     else if (whole && is_object)
@@ -439,17 +412,12 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
 /* Describes err into out, which nobody frees. */
 static void nx_describe_error(JSContext *ctx, NxBuf *out, JSValueConst err)
 {
-    NxReport r = { .ctx = ctx, .b = { nx_report_bytes, 0, NX_REPORT_BYTES, NX_REPORT_BYTES }, .inner_left = NX_MAX_INNER_ERRORS };
+    NxReport r = { .ctx = ctx, .b = { .p = nx_report_bytes, .capacity = NX_REPORT_BYTES, .limit = NX_REPORT_BYTES },
+                   .inner_left = NX_MAX_INNER_ERRORS };
     size_t used = nx.rt->malloc_state.malloc_size;
 
     /* the handler's code that this runs may use memory, even where the handler had used up its own, but not all that there is */
-    JS_SetMemoryLimit(nx.rt, used + NX_REPORT_MEMORY);
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, used + NX_REPORT_MEMORY);
     nx_report_put_error(&r, err, 0);
     *out = r.b;
-}
-
-/* Name or value given by the handler as bytes; free with JS_FreeCString. */
-static const char *nx_name(JSContext *ctx, JSValueConst v, size_t *len)
-{
-    return JS_ToCStringLen(ctx, len, v);
 }

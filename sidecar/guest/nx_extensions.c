@@ -2,22 +2,90 @@
  * segment ends when nothing more can happen without an answer; in stack style the segment ends in the call, which returns the
  * answer itself. Nothing of a call lives outside of linear memory. */
 
-/* Hands a call to the host; takes resolve and reject over. Not 0: it was refused, the exception is pending. */
-static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueConst *data, JSValue resolve, JSValue reject)
+/* An Error of this place. Neither Error.prepareStackTrace nor Error.stackTraceLimit has a part in it: nobody has seen an error
+ * yet, and making a call runs no code but what its arguments run. */
+static JSValue nx_new_error_here(JSContext *ctx)
 {
-    JSValue error = JS_UNDEFINED;
+    JSValue prepare = ctx->error_prepare_stack, limit = ctx->error_stack_trace_limit, error;
+
+    ctx->error_prepare_stack = JS_UNDEFINED;
+    ctx->error_stack_trace_limit = JS_NewInt32(ctx, 10);
+    error = JS_NewError(ctx);
+    ctx->error_prepare_stack = prepare;
+    ctx->error_stack_trace_limit = limit;
+    return error;
+}
+
+static void nx_free_call(JSContext *ctx, const NxCall *call)
+{
+    JS_FreeValue(ctx, call->resolve);
+    JS_FreeValue(ctx, call->reject);
+    JS_FreeValue(ctx, call->error);
+    JS_FreeAtom(ctx, call->extension);
+    JS_FreeAtom(ctx, call->method);
+}
+
+/* What the host's refusal of a call becomes in the handler. */
+static void nx_throw_refused_call(JSContext *ctx, int32_t result, const char *name, size_t name_len, const char *method, size_t method_len)
+{
+    NxMessage m = { .len = 0 };
+    NxBuf token = { 0 };
+
+    switch (result) {
+    case NX_NOT_FOUND:
+        nx_say(&m, "there is no extension '");
+        nx_say_name(&m, name, name_len);
+        nx_say(&m, "'");
+        break;
+    case NX_NO_METHOD:
+        nx_say(&m, "the extension '");
+        nx_say_name(&m, name, name_len);
+        nx_say(&m, "' has no method '");
+        nx_say_name(&m, method, method_len);
+        nx_say(&m, "'");
+        break;
+    case NX_DENIED:
+        if (!nx_put(ctx, &token, name, (uint32_t)name_len) && !nx_put(ctx, &token, ".", 1) &&
+            !nx_put(ctx, &token, method, (uint32_t)method_len))
+            nx_throw_denied(ctx, "ext:", (const char *)token.p, token.len);
+        nx_buf_free(ctx, &token);
+        return;
+    default:
+        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL, "ext:", name, name_len);
+        return;
+    }
+    nx_throw_message(ctx, JS_PLAIN_ERROR, &m);
+    nx_add_code(ctx, result == NX_NOT_FOUND ? "EXTENSION_NOT_FOUND" : "METHOD_NOT_FOUND", nx.atom_extension,
+                JS_NewStringLen(ctx, name, name_len));
+}
+
+/* Room for one more call in the table. */
+static int nx_reserve_call(JSContext *ctx)
+{
+    uint32_t capacity = nx.call_capacity ? nx.call_capacity * 2 : 4;
+    NxCall *calls;
+
+    if (nx.call_count < nx.call_capacity)
+        return 0;
+    calls = js_realloc(ctx, nx.calls, capacity * sizeof(*calls));
+    if (!calls)
+        return -1;
+    nx.calls = calls;
+    nx.call_capacity = capacity;
+    return 0;
+}
+
+/* Hands a call to the host; takes what `call` holds. Not 0: it was refused, the exception is pending. */
+static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueConst *data, NxCall call)
+{
     const char *name = NULL, *method = NULL;
     size_t name_len, method_len;
     NxBuf args = { 0 };
-    int32_t call;
+    int32_t result;
     int i;
 
     if (nx.no_calls) {
-        JS_ThrowTypeError(ctx, "no extension can be called here");
-        goto fail;
-    }
-    if (nx.outstanding >= NX_MAX_OUTSTANDING) {
-        JS_ThrowRangeError(ctx, "more than %d extension calls are outstanding", NX_MAX_OUTSTANDING);
+        nx_throw(ctx, JS_TYPE_ERROR, "no extension can be called here");
         goto fail;
     }
     if (nx_put_array_header(ctx, &args, (uint32_t)argc))
@@ -25,47 +93,32 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
     for (i = 0; i < argc; i++)
         if (nx_encode(ctx, &args, argv[i], 1))
             goto fail;
-    name = JS_ToCStringLen(ctx, &name_len, data[0]);
-    method = JS_ToCStringLen(ctx, &method_len, data[1]);
-    if (!name || !method)
-        goto fail;
-    error = JS_NewError(ctx);
-    if (JS_IsException(error))
-        goto fail;
 #ifdef NX_STACK_STYLE
     /* the segment ends in this call: what it has written comes before it */
     if (nx_flush_nested_writes(ctx))
         goto fail;
 #endif
-    /* last of all: encoding and Error.prepareStackTrace may have run the handler's code, and made calls */
-    if (nx.call_count == nx.call_capacity) {
-        uint32_t capacity = nx.call_capacity ? nx.call_capacity * 2 : 4;
-        NxCall *calls = js_realloc(ctx, nx.calls, capacity * sizeof(*calls));
-        if (!calls)
-            goto fail;
-        nx.calls = calls;
-        nx.call_capacity = capacity;
-    }
-    call = __nexus_ext_call((const uint8_t *)name, (uint32_t)name_len, (const uint8_t *)method, (uint32_t)method_len, args.p, args.len);
-    if (call < 0 || (uint32_t)call != nx.call_count) {
-        if (call == NX_NOT_FOUND) {
-            JS_ThrowPlainError(ctx, "there is no extension '%s'", name);
-            nx_error_with(ctx, "EXTENSION_NOT_FOUND", nx.atom_extension, name);
-        } else if (call == NX_NO_METHOD) {
-            JS_ThrowPlainError(ctx, "the extension '%s' has no method '%s'", name, method);
-            nx_error_with(ctx, "METHOD_NOT_FOUND", nx.atom_extension, name);
-        } else if (call == NX_DENIED) {
-            NxBuf token = { 0 };
-            if (!nx_put(ctx, &token, name, (uint32_t)name_len) && !nx_put(ctx, &token, ".", 1) &&
-                !nx_put(ctx, &token, method, (uint32_t)method_len))
-                nx_throw_denied(ctx, "ext:", (const char *)token.p, token.len);
-            nx_buf_free(ctx, &token);
-        } else {
-            nx_throw_host(ctx, call < 0 ? call : NX_INTERNAL, "ext:", name, name_len);
-        }
+    /* from here on no code runs: nothing comes between the count, the host and the table */
+    name = JS_ToCStringLen(ctx, &name_len, data[0]);
+    method = JS_ToCStringLen(ctx, &method_len, data[1]);
+    if (!name || !method)
+        goto fail;
+    call.error = nx_new_error_here(ctx);
+    call.extension = JS_ValueToAtom(ctx, data[0]);
+    call.method = JS_ValueToAtom(ctx, data[1]);
+    if (JS_IsException(call.error) || call.extension == JS_ATOM_NULL || call.method == JS_ATOM_NULL || nx_reserve_call(ctx) ||
+        nx_has_ended(ctx))
+        goto fail;
+    if (nx.outstanding >= NX_MAX_OUTSTANDING) {
+        nx_throw(ctx, JS_RANGE_ERROR, "more than " NX_TEXT(NX_MAX_OUTSTANDING) " extension calls are outstanding");
         goto fail;
     }
-    nx.calls[nx.call_count++] = (NxCall){ resolve, reject, error, JS_ValueToAtom(ctx, data[0]), JS_ValueToAtom(ctx, data[1]), false };
+    result = __nexus_ext_call((const uint8_t *)name, (uint32_t)name_len, (const uint8_t *)method, (uint32_t)method_len, args.p, args.len);
+    if (result < 0 || (uint32_t)result != nx.call_count) {
+        nx_throw_refused_call(ctx, result, name, name_len, method, method_len);
+        goto fail;
+    }
+    nx.calls[nx.call_count++] = call;
     nx.outstanding++;
     nx.new_calls++;
     nx_buf_free(ctx, &args);
@@ -73,38 +126,40 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
     JS_FreeCString(ctx, method);
     return 0;
 fail:
-    JS_FreeValue(ctx, error);
-    JS_FreeValue(ctx, resolve);
-    JS_FreeValue(ctx, reject);
+    nx_free_call(ctx, &call);
     nx_buf_free(ctx, &args);
     JS_FreeCString(ctx, name);
     JS_FreeCString(ctx, method);
     return -1;
 }
 
-/* Fills in the Error with which a failed extension call ends: host_error is the {message, name?, code?} that the client sent. */
-static void nx_fill_extension_error(JSContext *ctx, const NxCall *call, JSValueConst host_error)
+/* Fills in the Error with which a failed extension call ends: told is the {message, name?, code?} that the client sent, of
+ * which only what it holds itself is read. -1: exception. */
+static int nx_fill_extension_error(JSContext *ctx, const NxCall *call, JSValueConst told)
 {
-    static const char *const fields[] = { "message", "name", "code" };
+    const JSAtom fields[] = { JS_ATOM_message, JS_ATOM_name, nx.atom_code };
     size_t i;
 
     for (i = 0; i < countof(fields); i++) {
-        JSValue v = JS_IsObject(host_error) ? JS_GetPropertyStr(ctx, host_error, fields[i]) : JS_UNDEFINED;
-        if (JS_IsString(v))
-            JS_DefinePropertyValueStr(ctx, call->error, fields[i], v, i == 2 ? JS_PROP_C_W_E : JS_PROP_CONFIGURABLE | JS_PROP_WRITABLE);
-        else
-            JS_FreeValue(ctx, v);
+        JSValueConst v = nx_own_value(told, fields[i]);
+        int flags = fields[i] == nx.atom_code ? JS_PROP_C_W_E : JS_PROP_CONFIGURABLE | JS_PROP_WRITABLE;
+        if (JS_IsString(v) && nx_define(ctx, call->error, fields[i], js_dup(v), flags) < 0)
+            return -1;
     }
-    JS_DefinePropertyValue(ctx, call->error, nx.atom_extension, JS_AtomToString(ctx, call->extension), JS_PROP_C_W_E);
-    JS_DefinePropertyValue(ctx, call->error, nx.atom_method, JS_AtomToString(ctx, call->method), JS_PROP_C_W_E);
+    return nx_define(ctx, call->error, nx.atom_extension, JS_AtomToString(ctx, call->extension), JS_PROP_C_W_E) < 0 ||
+                   nx_define(ctx, call->error, nx.atom_method, JS_AtomToString(ctx, call->method), JS_PROP_C_W_E) < 0
+               ? -1
+               : 0;
 }
 
-/* The answer that nx_resume brought, as the value to return or the one to throw; *ok says which. The call is over. */
-static JSValue nx_take_answer(JSContext *ctx, NxCall *call, bool *ok)
+/* The answer that nx_resume brought, as the value to return or the one to throw; *ok says which. The call is over, and what
+ * the table held of it is the caller's. Runs no code. */
+static JSValue nx_take_answer(JSContext *ctx, uint32_t number, NxCall *call, bool *ok)
 {
-    JSValue value = JS_UNDEFINED;
+    JSValue value = JS_UNDEFINED, error;
 
-    call->settled = true;
+    *call = nx.calls[number];
+    nx.calls[number] = (NxCall){ JS_UNDEFINED, JS_UNDEFINED, JS_UNDEFINED, JS_ATOM_NULL, JS_ATOM_NULL, true };
     nx.outstanding--;
     *ok = nx.answer_ok;
     if (nx.answer_len) {
@@ -112,33 +167,35 @@ static JSValue nx_take_answer(JSContext *ctx, NxCall *call, bool *ok)
         if (nx.answer < nx_inbox || nx.answer >= nx_inbox + NX_INBOX_BYTES)
             free((void *)nx.answer);
     }
+    nx.answer = NULL, nx.answer_len = 0;
     if (JS_IsException(value)) {
         /* it does not fit into the handler's memory: the call fails, and the handler may catch that */
         value = JS_GetException(ctx);
         *ok = false;
     }
-    if (!*ok) {
-        nx_fill_extension_error(ctx, call, value);
-        JS_FreeValue(ctx, value);
-        value = js_dup(call->error);
-    }
-    JS_FreeValue(ctx, call->error);
-    call->error = JS_UNDEFINED;
-    return value;
+    if (*ok)
+        return value;
+    error = nx_fill_extension_error(ctx, call, value) ? JS_GetException(ctx) : js_dup(call->error);
+    JS_FreeValue(ctx, value);
+    return error;
 }
+
+static const NxCall nx_no_call = { JS_UNDEFINED, JS_UNDEFINED, JS_UNDEFINED, JS_ATOM_NULL, JS_ATOM_NULL, false };
 
 #ifdef NX_STACK_STYLE
 
 static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
     JSValue value;
+    NxCall call;
     bool ok;
 
     (void)this_val, (void)magic;
-    if (nx_issue_call(ctx, argc, argv, data, JS_UNDEFINED, JS_UNDEFINED))
+    if (nx_issue_call(ctx, argc, argv, data, nx_no_call))
         return JS_EXCEPTION;
     nx_ni_suspend();
-    value = nx_take_answer(ctx, &nx.calls[nx.call_count - 1], &ok);
+    value = nx_take_answer(ctx, nx.call_count - 1, &call, &ok);
+    nx_free_call(ctx, &call);
     return ok ? value : JS_Throw(ctx, value);
 }
 
@@ -147,29 +204,36 @@ static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSVa
 static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
     JSValue resolvers[2], promise = JS_NewPromiseCapability(ctx, resolvers);
+    NxCall call = nx_no_call;
 
     (void)this_val, (void)magic;
     if (JS_IsException(promise))
         return promise;
-    if (nx_issue_call(ctx, argc, argv, data, resolvers[0], resolvers[1])) {
+    call.resolve = resolvers[0];
+    call.reject = resolvers[1];
+    if (nx_issue_call(ctx, argc, argv, data, call)) {
         JS_FreeValue(ctx, promise);
         return JS_EXCEPTION;
     }
     return promise;
 }
 
-static void nx_settle_call(JSContext *ctx, NxCall *call)
+/* -1: exception; the promise of the call is not settled */
+static int nx_settle_call(JSContext *ctx, uint32_t number)
 {
-    JSValue resolve = call->resolve, reject = call->reject, ret, value;
+    JSValue ret, value;
+    NxCall call;
     bool ok;
 
-    call->resolve = call->reject = JS_UNDEFINED;
-    value = nx_take_answer(ctx, call, &ok);
-    ret = JS_Call(ctx, ok ? resolve : reject, JS_UNDEFINED, 1, vc(&value));
-    JS_FreeValue(ctx, ret);
+    value = nx_take_answer(ctx, number, &call, &ok);
+    /* resolving a promise asks the value for its `then`, which may run code */
+    ret = JS_Call(ctx, ok ? call.resolve : call.reject, JS_UNDEFINED, 1, vc(&value));
     JS_FreeValue(ctx, value);
-    JS_FreeValue(ctx, resolve);
-    JS_FreeValue(ctx, reject);
+    nx_free_call(ctx, &call);
+    if (JS_IsException(ret))
+        return -1;
+    JS_FreeValue(ctx, ret);
+    return 0;
 }
 
 #endif
@@ -177,7 +241,7 @@ static void nx_settle_call(JSContext *ctx, NxCall *call)
 /* ---- $ext and $ext.name ---- */
 
 /* The language asks every object that is awaited or returned for these; they are never extensions or methods. */
-static bool nx_is_language_name(JSContext *ctx, JSAtom atom)
+static bool nx_is_never_extension(JSContext *ctx, JSAtom atom)
 {
     return JS_AtomGetKind(ctx, atom) != JS_ATOM_KIND_STRING || atom == JS_ATOM_then || atom == JS_ATOM_toJSON;
 }
@@ -187,7 +251,7 @@ static JSValue nx_ext_name_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JS
     JSValue data[2], f;
 
     (void)receiver;
-    if (nx_is_language_name(ctx, atom))
+    if (nx_is_never_extension(ctx, atom))
         return JS_UNDEFINED;
     data[0] = js_dup(*(JSValue *)JS_GetOpaque(obj, nx.ext_name_class));
     data[1] = JS_AtomToString(ctx, atom);
@@ -207,7 +271,7 @@ static JSValue nx_ext_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValue
     JSValue v, *name;
 
     (void)obj, (void)receiver;
-    if (nx_is_language_name(ctx, atom))
+    if (nx_is_never_extension(ctx, atom))
         return JS_UNDEFINED;
     if (find_own_property(&pr, JS_VALUE_GET_OBJ(nx.ext_methods), atom) || find_own_property(&pr, JS_VALUE_GET_OBJ(nx.ext_names), atom))
         return js_dup(pr->u.value);
@@ -218,6 +282,10 @@ static JSValue nx_ext_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValue
     if (!name)
         goto fail;
     *name = JS_AtomToString(ctx, atom);
+    if (JS_IsException(*name)) {
+        js_free(ctx, name);
+        goto fail;
+    }
     JS_SetOpaque(v, name);
     if (JS_DefinePropertyValue(ctx, nx.ext_names, atom, js_dup(v), JS_PROP_C_W_E) < 0)
         goto fail;
@@ -230,7 +298,7 @@ fail:
 static int nx_ext_refuse_set(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst receiver, int flags)
 {
     (void)obj, (void)atom, (void)value, (void)receiver, (void)flags;
-    JS_ThrowTypeError(ctx, "$ext cannot be changed");
+    nx_throw(ctx, JS_TYPE_ERROR, "$ext cannot be changed");
     return -1;
 }
 
@@ -273,10 +341,14 @@ static JSValue nx_ext_query(JSContext *ctx, JSValueConst this_val, int argc, JSV
     (void)this_val;
     if (what != 2) {
         if (argc < 1 || !JS_IsString(argv[0]))
-            return JS_ThrowTypeError(ctx, "the name of an extension is needed");
+            return nx_throw(ctx, JS_TYPE_ERROR, "the name of an extension is needed");
         name = JS_ToCStringLen(ctx, &name_len, argv[0]);
         if (!name)
             return JS_EXCEPTION;
+    }
+    if (nx_has_ended(ctx)) {
+        JS_FreeCString(ctx, name);
+        return JS_EXCEPTION;
     }
     for (;;) {
         got = __nexus_ext_query((uint32_t)what, (const uint8_t *)name, (uint32_t)name_len, bytes, (uint32_t)capacity);
@@ -303,20 +375,20 @@ static int nx_init_extensions(JSContext *ctx)
 {
     static const JSClassDef ext_def = { "Extensions", .exotic = &nx_ext_exotic };
     static const JSClassDef name_def = { "Extension", .finalizer = nx_ext_name_finalizer, .exotic = &nx_ext_name_exotic };
-    JSValue ext;
+    static const NxMethod methods[] = {
+        { "exists", nx_ext_query, 1, 0 },
+        { "methods", nx_ext_query, 1, 1 },
+        { "list", nx_ext_query, 0, 2 },
+    };
 
     JS_NewClassID(nx.rt, &nx.ext_class);
     JS_NewClassID(nx.rt, &nx.ext_name_class);
     if (JS_NewClass(nx.rt, nx.ext_class, &ext_def) || JS_NewClass(nx.rt, nx.ext_name_class, &name_def))
         return -1;
     nx.ext_methods = JS_NewObjectProto(ctx, JS_NULL);
-    nx_define_method(ctx, nx.ext_methods, "exists", nx_ext_query, 1, 0);
-    nx_define_method(ctx, nx.ext_methods, "methods", nx_ext_query, 1, 1);
-    nx_define_method(ctx, nx.ext_methods, "list", nx_ext_query, 0, 2);
     nx.ext_names = JS_NewObjectProto(ctx, JS_NULL);
-    ext = JS_NewObjectProtoClass(ctx, JS_NULL, nx.ext_class);
-    if (JS_IsException(ext))
+    if (JS_IsException(nx.ext_methods) || JS_IsException(nx.ext_names) ||
+        nx_define_methods(ctx, nx.ext_methods, methods, countof(methods)))
         return -1;
-    nx_define_global(ctx, "$ext", ext);
-    return 0;
+    return nx_define_global(ctx, "$ext", JS_NewObjectProtoClass(ctx, JS_NULL, nx.ext_class));
 }

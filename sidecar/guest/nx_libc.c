@@ -1,6 +1,8 @@
 /* What wasi-libc would import from WASI. The guest gets none of it: these definitions win over the library's, so that the
  * final module imports from "nexus" alone. Output goes nowhere, files do not exist, abort traps. */
 
+static NxShared nx_shared_block;
+
 static double nx_segment_time = -1; /* milliseconds since 1970; -1: not asked yet in this segment */
 
 static double nx_time_ms(void)
@@ -28,20 +30,50 @@ static int nx_clock_gettime(clockid_t id, struct timespec *ts)
     return 0;
 }
 
-/* Called (by a build-time patch of quickjs.c) where QuickJS is about to throw for want of memory: the host learns of it even if
- * the handler catches the error, and there is room for the error itself. */
-static uint32_t nx_out_of_memory;
-static size_t nx_on_out_of_memory(void)
+/* ---- the end of an execution ----
+ *
+ * Set by an error that nothing may catch: an interrupt, or a limit that the host has found used up. Much that is between such
+ * an error and the end may swallow an exception (a log call, a stack trace, an iterator that is closed), so the error alone is
+ * not relied on: from here on no function of the handler begins (its first poll throws again), no catch and no finally of it
+ * is entered (a build-time patch), and no host call of it is made. */
+static bool nx_ended;
+
+/* ---- memory that is refused ---- */
+
+static uint32_t nx_out_of_memory; /* refused allocations: the host learns of them even if the handler catches the error */
+static size_t nx_memory_limit;    /* 0: none. What QuickJS has for its limit is the same, but while an allocation is to fail */
+static size_t nx_memory_wanted;   /* all the bytes that there would be with the allocation that was refused last */
+static bool nx_error_has_room;
+
+/* limit: QuickJS's own. While an allocation is to fail it stands so low that each one is asked about; at other times that
+ * costs nothing. */
+static void nx_limit_memory(size_t *limit, size_t bytes)
 {
-    nx_out_of_memory++;
-    return nx_out_of_memory == 1 ? 64 * 1024 : 0;
+    nx_memory_limit = bytes;
+    *limit = nx_shared_block.fail_allocation ? 1 : bytes;
 }
 
-/* Called (by build-time patches) where an allocation goes beyond the limit: all the bytes that there would be with it. */
-static size_t nx_memory_wanted;
-static void nx_on_refused(size_t wanted)
+/* Called (by build-time patches) where an allocation goes beyond the limit; wanted: all the bytes that there would be. */
+static bool nx_refuses(size_t *limit, size_t wanted)
 {
+    if (nx_shared_block.fail_allocation && wanted <= nx_memory_limit - 1) {
+        if (--nx_shared_block.fail_allocation)
+            return false;
+        *limit = nx_memory_limit;
+    }
+    nx_out_of_memory++;
     nx_memory_wanted = wanted;
+    return true;
+}
+
+/* Called (by a build-time patch) where QuickJS is about to throw for want of memory: there is room for the error itself, once. */
+static void nx_on_out_of_memory(size_t *limit)
+{
+    nx_out_of_memory++;
+    if (nx_error_has_room || !nx_memory_limit)
+        return;
+    nx_error_has_room = true;
+    nx_limit_memory(limit, nx_memory_limit + 64 * 1024);
 }
 
 #define NX_EBADF 8

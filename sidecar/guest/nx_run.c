@@ -14,17 +14,24 @@ static void nx_note_memory(size_t more)
         nx.memory_peak = now;
 }
 
+/* The whole memory of the guest is used up, whatever the limit is. */
+static void *nx_note_refusal(void *p)
+{
+    if (!p)
+        nx_out_of_memory++;
+    return p;
+}
 static void *nx_calloc(void *opaque, size_t count, size_t size)
 {
     (void)opaque;
     nx_note_memory(count * size);
-    return calloc(count, size);
+    return nx_note_refusal(calloc(count, size));
 }
 static void *nx_malloc(void *opaque, size_t size)
 {
     (void)opaque;
     nx_note_memory(size);
-    return malloc(size);
+    return nx_note_refusal(malloc(size));
 }
 static void nx_free(void *opaque, void *p)
 {
@@ -35,7 +42,7 @@ static void *nx_realloc(void *opaque, void *p, size_t size)
 {
     (void)opaque;
     nx_note_memory(size);
-    return realloc(p, size);
+    return nx_note_refusal(realloc(p, size));
 }
 static size_t nx_usable_size(const void *p) { return malloc_usable_size((void *)p); }
 
@@ -47,7 +54,11 @@ static int nx_interrupted(JSRuntime *rt, void *opaque)
 {
     (void)rt, (void)opaque;
     nx_shared_block.ticks++;
-    return __atomic_load_n(&nx_shared_block.interrupt, __ATOMIC_RELAXED) != 0;
+    if (__atomic_load_n(&nx_shared_block.interrupt, __ATOMIC_RELAXED) != 0)
+        nx_ended = true;
+    if (nx_ended)
+        nx.ctx->interrupt_counter = 1; /* the next poll asks again: nobody gets far who has swallowed this */
+    return nx_ended;
 }
 
 static void nx_track_rejection(JSContext *ctx, JSValueConst promise, JSValueConst reason, bool is_handled, void *opaque)
@@ -80,7 +91,7 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
     (void)this_val, (void)argc, (void)argv;
     v = len ? nx_decode_payload(ctx, bytes, len) : is_scope ? JS_NewObject(ctx) : JS_NULL;
     /* decoded once: from now on it is a plain property */
-    if (!JS_IsException(v) && JS_DefinePropertyValueStr(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(v), JS_PROP_C_W_E) < 0) {
+    if (!JS_IsException(v) && nx_define_str(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(v), JS_PROP_C_W_E) < 0) {
         JS_FreeValue(ctx, v);
         return JS_EXCEPTION;
     }
@@ -91,18 +102,23 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
 static JSValue nx_set_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
 {
     (void)this_val, (void)argc;
-    if (JS_DefinePropertyValueStr(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(argv[0]), JS_PROP_C_W_E) < 0)
+    if (nx_define_str(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(argv[0]), JS_PROP_C_W_E) < 0)
         return JS_EXCEPTION;
     return JS_UNDEFINED;
 }
 
-static void nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
+static int nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
 {
     JSAtom atom = JS_NewAtom(ctx, name);
     JSValue getter = JS_NewCFunctionMagic(ctx, nx_get_args, name, 0, JS_CFUNC_generic_magic, is_scope);
     JSValue setter = JS_NewCFunctionMagic(ctx, nx_set_args, name, 1, JS_CFUNC_generic_magic, is_scope);
-    JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, setter, JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE);
+    int flags = JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE, ret;
+
+    if (atom == JS_ATOM_NULL || JS_IsException(getter) || JS_IsException(setter))
+        return -1;
+    ret = JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, setter, flags);
     JS_FreeAtom(ctx, atom);
+    return ret < 0 ? -1 : 0;
 }
 
 static int nx_remove_globals(JSContext *ctx)
@@ -154,11 +170,8 @@ int32_t NX_EXPORT(nx_init)(uint32_t stack_size)
     nx.atom_method = JS_NewAtom(ctx, "method");
     nx.atom_key = JS_NewAtom(ctx, "key");
     nx.handler_promise = JS_UNDEFINED;
-    if (nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx))
-        return NX_FAILED;
-    nx_define_lazy(ctx, "$args", 0);
-    nx_define_lazy(ctx, "$scope", 1);
-    if (JS_HasException(ctx))
+    if (nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx) || nx_define_lazy(ctx, "$args", 0) ||
+        nx_define_lazy(ctx, "$scope", 1))
         return NX_FAILED;
     JS_RunGC(nx.rt);
     nx.memory_baseline = nx.memory_peak = nx.rt->malloc_state.malloc_size;
@@ -197,18 +210,20 @@ static void nx_leave_suspended(uint32_t unwound)
 }
 #endif
 
-/* The report must be written even when the handler has used up its memory; what was changed before the failure still counts. */
+/* What was changed before the failure still counts, and there is a report, also when the handler has used up its memory: each
+ * of the two may use a little more. Code that they run (getters) is held to that as well. */
 static int32_t nx_fail(JSContext *ctx, JSValue err)
 {
+    size_t *limit = &nx.rt->malloc_state.malloc_limit;
+    size_t used = nx.rt->malloc_state.malloc_size;
     NxBuf out = { 0 };
 
-    JS_SetMemoryLimit(nx.rt, 0);
-    /* getters of the error run now: they get no answers any more */
-    nx.no_calls++;
-    if (nx_flush_nested_writes(ctx))
-        nx_drop_exception(ctx);
+    nx.leaving = true;
+    nx.no_calls++; /* nor do they get answers any more */
+    if (nx_memory_limit)
+        nx_limit_memory(limit, (used > nx_memory_limit ? used : nx_memory_limit) + NX_FLUSH_MEMORY);
+    nx_flush_nested_writes(ctx);
     nx_describe_error(ctx, &out, err);
-    nx.no_calls--;
     JS_FreeValue(ctx, err);
     return nx_leave(NX_FAILED, &out);
 }
@@ -225,53 +240,84 @@ static void nx_enter(void)
     JS_UpdateStackTop(nx.rt);
 }
 
-/* False: an error that nothing may catch (interrupt, limit); it is the pending exception. */
-static bool nx_run_jobs(JSContext *ctx)
+/* -1: an error is pending that ends the execution. */
+static int nx_run_jobs(JSContext *ctx)
 {
     JSContext *job_ctx;
+    JSValue err;
     int ret;
 
-    while ((ret = JS_ExecutePendingJob(nx.rt, &job_ctx)) != 0) {
+    while (!nx_ended && (ret = JS_ExecutePendingJob(nx.rt, &job_ctx)) != 0) {
         if (ret > 0)
             continue;
-        if (JS_IsUncatchableError(nx.rt->current_exception))
-            return false;
+        /* the error knows its place; and without memory a promise may stay unsettled for ever */
+        if (nx_ended || JS_IsUncatchableError(nx.rt->current_exception) || nx_out_of_memory)
+            return -1;
         /* a finalization callback that threw: nobody waits for it */
-        JSValue err = JS_GetException(ctx);
-        nx_log_unhandled(ctx, err);
+        err = JS_GetException(ctx);
+        ret = nx_log_unhandled(ctx, err);
         JS_FreeValue(ctx, err);
+        if (ret)
+            return -1;
     }
-    return true;
+    /* somebody has swallowed the error */
+    return nx_has_ended(ctx) ? -1 : 0;
+}
+
+/* Encodes the handler's value, once: that may run code, which may make calls and jobs. */
+static int nx_encode_result(JSContext *ctx)
+{
+    NxBuf out = { 0 };
+    JSValue result = JS_PromiseResult(ctx, nx.handler_promise);
+    int failed = nx_encode(ctx, &out, result, 0);
+
+    JS_FreeValue(ctx, result);
+    if (failed) {
+        nx_buf_free(ctx, &out);
+        return -1;
+    }
+    nx.result = out.p;
+    nx.result_len = out.len;
+    nx.has_result = true;
+    return nx_run_jobs(ctx);
 }
 
 static int32_t nx_settle_segment(JSContext *ctx)
 {
     NxBuf out = { 0 };
-    JSValue result;
     uint32_t i;
 
-    if (!nx_run_jobs(ctx))
+    if (nx_run_jobs(ctx))
         return nx_fail_with_exception(ctx);
     switch (JS_PromiseState(ctx, nx.handler_promise)) {
     case JS_PROMISE_PENDING:
-        if (nx_flush_nested_writes(ctx))
+        if (nx_flush_nested_writes(ctx) || nx_has_ended(ctx))
             return nx_fail_with_exception(ctx);
         return nx_leave(nx.outstanding ? NX_SUSPENDED : NX_STUCK, NULL);
     case JS_PROMISE_REJECTED:
         return nx_fail(ctx, JS_PromiseResult(ctx, nx.handler_promise));
     default:
-        if (nx_flush_nested_writes(ctx))
+        if (!nx.has_result && nx_encode_result(ctx))
             return nx_fail_with_exception(ctx);
         /* calls that nobody waited for are still delivered before the handler counts as done */
-        if (nx.new_calls && nx.outstanding)
+        if (nx.new_calls && nx.outstanding) {
+            if (nx_flush_nested_writes(ctx) || nx_has_ended(ctx))
+                return nx_fail_with_exception(ctx);
             return nx_leave(NX_SUSPENDED, NULL);
-        result = JS_PromiseResult(ctx, nx.handler_promise);
-        i = nx_encode(ctx, &out, result, 0);
-        JS_FreeValue(ctx, result);
-        if (i)
+        }
+        for (i = 0; i < nx.unhandled_count; i++) {
+            /* telling of it may run code, which may handle the rejection and so take it from the table */
+            JSValue reason = js_dup(nx.unhandled[i].reason);
+            int failed = nx_log_unhandled(ctx, reason);
+            JS_FreeValue(ctx, reason);
+            if (failed)
+                return nx_fail_with_exception(ctx);
+        }
+        /* last of all, since all of the above may run code */
+        if (nx_flush_nested_writes(ctx) || nx_has_ended(ctx))
             return nx_fail_with_exception(ctx);
-        for (i = 0; i < nx.unhandled_count; i++)
-            nx_log_unhandled(ctx, nx.unhandled[i].reason);
+        out.p = nx.result;
+        out.len = nx.result_len;
         return nx_leave(NX_DONE, &out);
     }
 }
@@ -287,7 +333,7 @@ int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len, uint32_t memory_
     size_t size;
 
     nx_enter();
-    JS_SetMemoryLimit(nx.rt, nx.memory_baseline + memory_limit);
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx.memory_baseline + memory_limit);
     f = nx_compile_handler(ctx, source, len);
     if (JS_IsException(f))
         return nx_fail_with_exception(ctx);
@@ -330,7 +376,8 @@ static inline __attribute__((always_inline)) int32_t nx_resume_body(uint32_t cal
 static int32_t nx_start_body(void) { return nx_ni_body(); }
 static int32_t nx_resume_body(uint32_t call)
 {
-    nx_settle_call(nx.ctx, &nx.calls[call]);
+    if (nx_settle_call(nx.ctx, call))
+        return nx_fail_with_exception(nx.ctx);
     return nx_settle_segment(nx.ctx);
 }
 #endif
@@ -343,7 +390,7 @@ int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t 
     nx.args = args, nx.args_len = args_len;
     nx.scope = scope, nx.scope_len = scope_len;
     nx.ctx->random_state = seed ? seed : 1;
-    JS_SetMemoryLimit(nx.rt, nx.memory_baseline + memory_limit);
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx.memory_baseline + memory_limit);
     return nx_start_body();
 }
 

@@ -6,6 +6,8 @@
 /* Containers that the host puts around what an effect holds: the list of effects, and the map of the one. */
 #define NX_EFFECT_DEPTH 2
 #define NX_MAX_OUTSTANDING 4096     /* extension calls without an answer */
+#define NX_TEXT_OF(x) #x
+#define NX_TEXT(x) NX_TEXT_OF(x)
 #define NX_MAX_UNHANDLED 16         /* unhandled rejections that are reported one by one */
 #define NX_INBOX_BYTES (16 * 1024)
 
@@ -19,13 +21,15 @@
 #define NX_MAX_AGGREGATE_ERRORS 16
 #define NX_REPORT_BYTES (96 * 1024)
 #define NX_REPORT_MEMORY (32 << 20)
+/* What writing down the last changes of a failed handler may use beyond its limit. */
+#define NX_FLUSH_MEMORY (1 << 20)
 
 /* A key of $state that this execution has touched. */
 typedef struct NxKey {
     JSAtom name;
     JSValue value;   /* JS_UNINITIALIZED: known to be absent */
     JSValue view;    /* what the handler sees: value itself, or a read-only view of it */
-    uint8_t *bytes;  /* for objects that may be written: the encoding that the host knows, to find nested writes */
+    uint8_t *bytes;  /* for objects that may be written: as nx_encode writes what the host knows, to find nested writes */
     uint32_t bytes_len;
     bool read_only;
 } NxKey;
@@ -45,7 +49,7 @@ typedef struct NxGuest {
 
     /* made once, part of the pristine image */
     JSClassID state_class, ext_class, ext_name_class;
-    JSValue state_object, state_methods, ext_methods, ext_names, read_only_handler, read_only_views;
+    JSValue state_object, state_methods, language_names, ext_methods, ext_names, read_only_handler, read_only_views;
     JSAtom atom_code, atom_capability, atom_extension, atom_method, atom_key;
     size_t memory_baseline;
 
@@ -55,6 +59,10 @@ typedef struct NxGuest {
     uint32_t code_len, args_len, scope_len, answer_len;
     bool answer_ok;
     uint32_t no_calls; /* not 0: extension calls are refused */
+    bool leaving;      /* the handler has failed: what it has changed is handed over */
+    bool has_result;   /* the handler's value is encoded, in result */
+    uint8_t *result;
+    uint32_t result_len;
     NxKey *keys;
     uint32_t key_count, key_capacity;
     JSValue key_index; /* object: key -> place in keys */
@@ -70,7 +78,6 @@ typedef struct NxGuest {
 } NxGuest;
 
 static NxGuest nx;
-static NxShared nx_shared_block;
 static uint8_t nx_inbox[NX_INBOX_BYTES] __attribute__((aligned(16)));
 
 #endif

@@ -16,36 +16,45 @@ static bool nx_is_plain_container(JSValueConst v)
     }
 }
 
-/* Each key has a handler object of its own: it inherits the traps, and holds the name of the key. */
+/* Each key has a handler object of its own: it inherits the traps, and holds the name of the key. It is the host that refuses
+ * the write: an attempt to set the key, which it finds forbidden before it looks at the value. */
 static JSValue nx_refuse_write(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
-    JSValue name = JS_GetProperty(ctx, this_val, nx.atom_key);
     size_t len;
-    const char *key = JS_ToCStringLen(ctx, &len, name);
+    const char *key = JS_ToCStringLen(ctx, &len, nx_own_value(this_val, nx.atom_key));
+    int32_t result;
 
     (void)argc, (void)argv, (void)magic, (void)data;
-    if (key)
-        nx_throw_denied(ctx, "state:write:", key, len);
+    if (key && !nx_has_ended(ctx)) {
+        result = __nexus_state_set((const uint8_t *)key, (uint32_t)len, NULL, 0);
+        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL, "state:write:", key, len);
+    }
     JS_FreeCString(ctx, key);
-    JS_FreeValue(ctx, name);
     return JS_EXCEPTION;
 }
 
+/* What the value has itself comes behind a view. What it inherits is not of the state, and is read as the language says: a
+ * getter gets the view, never the value. */
 static JSValue nx_view_get(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
     JSAtom name = JS_ValueToAtom(ctx, argv[1]);
-    JSValue v, view;
+    JSPropertyDescriptor found;
+    JSValue v;
+    int is_there;
 
     (void)argc, (void)magic, (void)data;
     if (name == JS_ATOM_NULL)
         return JS_EXCEPTION;
-    v = JS_GetProperty(ctx, argv[0], name);
+    is_there = JS_GetOwnPropertyInternal(ctx, &found, JS_VALUE_GET_OBJ(argv[0]), name);
+    if (is_there > 0) {
+        /* what was decoded has values, no accessors */
+        v = nx_read_only_view(ctx, found.value, this_val);
+        js_free_desc(ctx, &found);
+    } else {
+        v = is_there < 0 ? JS_EXCEPTION : JS_GetPropertyInternal(ctx, argv[0], name, argv[2], false);
+    }
     JS_FreeAtom(ctx, name);
-    if (JS_IsException(v))
-        return v;
-    view = nx_read_only_view(ctx, v, this_val);
-    JS_FreeValue(ctx, v);
-    return view;
+    return v;
 }
 
 /* The descriptor of a property, its value behind a view as well: else it would be the way around. */
@@ -70,9 +79,7 @@ static JSValue nx_view_descriptor(JSContext *ctx, JSValueConst this_val, int arg
         return is_there < 0 ? JS_EXCEPTION : JS_UNDEFINED;
     /* what was decoded has values, no accessors */
     view = nx_read_only_view(ctx, found.value, this_val);
-    JS_FreeValue(ctx, found.value);
-    JS_FreeValue(ctx, found.getter);
-    JS_FreeValue(ctx, found.setter);
+    js_free_desc(ctx, &found);
     if (JS_IsException(view))
         return view;
     ret = JS_NewObject(ctx);
@@ -80,10 +87,13 @@ static JSValue nx_view_descriptor(JSContext *ctx, JSValueConst this_val, int arg
         JS_FreeValue(ctx, view);
         return ret;
     }
-    JS_DefinePropertyValueStr(ctx, ret, "value", view, JS_PROP_C_W_E);
-    for (i = 0; i < countof(flags); i++)
-        JS_DefinePropertyValueStr(ctx, ret, flags[i].name, JS_NewBool(ctx, found.flags & flags[i].flag), JS_PROP_C_W_E);
-    return ret;
+    is_there = JS_DefinePropertyValueStr(ctx, ret, "value", view, JS_PROP_C_W_E);
+    for (i = 0; i < countof(flags) && is_there >= 0; i++)
+        is_there = JS_DefinePropertyValueStr(ctx, ret, flags[i].name, JS_NewBool(ctx, found.flags & flags[i].flag), JS_PROP_C_W_E);
+    if (is_there >= 0)
+        return ret;
+    JS_FreeValue(ctx, ret);
+    return JS_EXCEPTION;
 }
 
 /* A view of target in which writes throw; the same one each time. Values that are not plain containers are their own view:
@@ -119,7 +129,7 @@ static JSValue nx_read_only_root(JSContext *ctx, JSValueConst target, JSAtom key
     handler = JS_NewObjectProto(ctx, nx.read_only_handler);
     if (JS_IsException(handler))
         return handler;
-    if (JS_DefinePropertyValue(ctx, handler, nx.atom_key, JS_AtomToString(ctx, key), 0) < 0) {
+    if (nx_define(ctx, handler, nx.atom_key, JS_AtomToString(ctx, key), 0) < 0) {
         JS_FreeValue(ctx, handler);
         return JS_EXCEPTION;
     }
@@ -136,9 +146,12 @@ static int nx_init_read_only_views(JSContext *ctx)
 
     nx.read_only_handler = JS_NewObjectProto(ctx, JS_NULL);
     for (i = 0; i < countof(writes); i++)
-        JS_SetPropertyStr(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_write, 0, 0, 0, NULL));
-    JS_SetPropertyStr(ctx, nx.read_only_handler, "get", JS_NewCFunctionData(ctx, nx_view_get, 3, 0, 0, NULL));
-    JS_SetPropertyStr(ctx, nx.read_only_handler, "getOwnPropertyDescriptor", JS_NewCFunctionData(ctx, nx_view_descriptor, 2, 0, 0, NULL));
+        if (nx_define_str(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_write, 0, 0, 0, NULL), JS_PROP_C_W_E) < 0)
+            return -1;
+    if (nx_define_str(ctx, nx.read_only_handler, "get", JS_NewCFunctionData(ctx, nx_view_get, 3, 0, 0, NULL), JS_PROP_C_W_E) < 0 ||
+        nx_define_str(ctx, nx.read_only_handler, "getOwnPropertyDescriptor", JS_NewCFunctionData(ctx, nx_view_descriptor, 2, 0, 0, NULL),
+                      JS_PROP_C_W_E) < 0)
+        return -1;
     nx.read_only_views = JS_CallConstructor(ctx, weak_map, 0, NULL);
     JS_FreeValue(ctx, weak_map);
     return JS_IsException(nx.read_only_views) ? -1 : 0;

@@ -9,8 +9,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexus_protocol::limits::RETRY_AFTER_MS;
 use nexus_protocol::{ErrorCode, WireError};
 
-use crate::halt::Halt;
-
 /// A bound on bytes, and how many of them are in use. May be part of a larger one.
 #[derive(Debug)]
 pub struct Budget {
@@ -57,12 +55,6 @@ impl Full {
 impl From<Full> for WireError {
     fn from(Full { resource, limit, count }: Full) -> Self {
         Self::resource_limit(resource, limit, count)
-    }
-}
-
-impl From<Full> for Halt {
-    fn from(full: Full) -> Self {
-        WireError::from(full).into()
     }
 }
 

@@ -1,8 +1,10 @@
 //! The few system calls that `std` and `nix` do not offer, or not in the shape that is needed. All unsafe code outside of the
 //! engine's `ffi.rs` is here.
 
+use std::cell::OnceCell;
 use std::fs::File;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -11,6 +13,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
+use nexus_protocol::limits::SIGNAL_STACK_BYTES;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::time::{ClockId, clock_gettime};
@@ -304,6 +307,123 @@ impl<T: Send + Sync> Replaceable<T> {
     pub fn replace(&self, value: T) {
         self.0.store(Box::leak(Box::new(value)), Ordering::Release);
     }
+}
+
+/// Has the handlers that are installed for faults run on the signal stacks of the threads that fault. Where none is installed,
+/// nothing changes.
+pub fn take_faults_on_signal_stacks() -> io::Result<()> {
+    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE] {
+        let mut action = MaybeUninit::<libc::sigaction>::zeroed();
+        // SAFETY: without a new action it only fills in `action`, which lives.
+        if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: filled in by the call above; a plain structure of the C library of which all zeros is a value, too.
+        let mut action = unsafe { action.assume_init() };
+        if matches!(action.sa_sigaction, libc::SIG_DFL | libc::SIG_IGN) {
+            continue;
+        }
+        action.sa_flags |= libc::SA_ONSTACK;
+        // SAFETY: the action is the one that is installed, a handler that its owner made for this signal; only the stack that
+        // it runs on is another.
+        if unsafe { libc::sigaction(signal, &action, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// A stack for signal handlers, of the thread that made it, with a page below it that nothing may touch.
+struct SignalStack {
+    mapping: *mut libc::c_void,
+}
+
+impl SignalStack {
+    const GUARD: usize = 4096;
+    const LEN: usize = Self::GUARD + SIGNAL_STACK_BYTES;
+
+    fn install() -> io::Result<Self> {
+        faults::io(Point::Map)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_STACK;
+        // SAFETY: a new mapping, wherever the kernel likes.
+        let mapping = unsafe { libc::mmap(std::ptr::null_mut(), Self::LEN, libc::PROT_NONE, flags, -1, 0) };
+        if mapping == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let this = Self { mapping };
+        let bottom = mapping.wrapping_byte_add(Self::GUARD);
+        // SAFETY: all but the first page of the mapping that was just made and that nobody else knows.
+        if unsafe { libc::mprotect(bottom, SIGNAL_STACK_BYTES, libc::PROT_READ | libc::PROT_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let stack = libc::stack_t { ss_sp: bottom, ss_flags: 0, ss_size: SIGNAL_STACK_BYTES };
+        // SAFETY: the range is mapped, writable, and stays so until `drop` has taken it back from this thread.
+        if unsafe { libc::sigaltstack(&stack, std::ptr::null_mut()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(this)
+    }
+}
+
+impl Drop for SignalStack {
+    fn drop(&mut self) {
+        let none = libc::stack_t { ss_sp: std::ptr::null_mut(), ss_flags: libc::SS_DISABLE, ss_size: 0 };
+        // SAFETY: this thread is about to end, and the stack is one that it does not run on; without any it gets signals where
+        // it stands. The standard library has taken its own back by now.
+        let _ = unsafe { libc::sigaltstack(&none, std::ptr::null_mut()) };
+        // SAFETY: made by `install`, and no thread's signal stack any more.
+        let _ = unsafe { libc::munmap(self.mapping, Self::LEN) };
+    }
+}
+
+/// What a thread needs that runs guests.
+struct GuestThread {
+    _signal_stack: SignalStack,
+    /// Lowest address of its stack.
+    lowest: usize,
+}
+
+impl GuestThread {
+    fn prepare() -> io::Result<Self> {
+        let signal_stack = SignalStack::install()?;
+        let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+        // SAFETY: fills `attributes` in for the calling thread.
+        let error = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        let (mut lowest, mut len) = (std::ptr::null_mut(), 0);
+        // SAFETY: `attributes` was filled in above, the results are live.
+        let error = unsafe { libc::pthread_attr_getstack(attributes.as_ptr(), &mut lowest, &mut len) };
+        // SAFETY: filled in above, not used afterwards.
+        let _ = unsafe { libc::pthread_attr_destroy(attributes.as_mut_ptr()) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        Ok(Self { _signal_stack: signal_stack, lowest: lowest.addr() })
+    }
+}
+
+thread_local! {
+    static GUEST_THREAD: OnceCell<GuestThread> = const { OnceCell::new() };
+}
+
+/// Gives the calling thread what it needs to run guests, once: a signal stack of its own that is large enough (the standard
+/// library's is not), and knowledge of its bounds.
+pub fn prepare_thread_for_guests() -> io::Result<()> {
+    GUEST_THREAD.with(|thread| {
+        if thread.get().is_none() {
+            let _ = thread.set(GuestThread::prepare()?);
+        }
+        Ok(())
+    })
+}
+
+/// Bytes of its stack that the calling thread has left, if it was prepared for guests. Any number for all others.
+pub fn native_stack_left() -> usize {
+    let here = 0_u8;
+    let here = (&raw const here).addr();
+    GUEST_THREAD.with(|thread| thread.get().map_or(usize::MAX, |thread| here.saturating_sub(thread.lowest)))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
+use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
 use crate::halt::Halt;
@@ -245,7 +246,8 @@ impl Runtime {
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
             Compiled::Refused(described) => {
-                let error = GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source);
+                let error =
+                    GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source, &Refusals::default());
                 return Err(Failed::for_all(error));
             }
             Compiled::OutOfMemory { wanted } => {

@@ -3,7 +3,7 @@
 //! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
 
 /// Version of the boundary; the guest states its own in the first word of the shared block.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Name of the module that all imports come from.
 pub const IMPORT_MODULE: &str = "nexus";
@@ -19,6 +19,8 @@ pub const MAX_SUSPENDED_STACK_BYTES: u64 = 2 << 20;
 
 /// Bits of a `state_get` result.
 pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
+/// Bit of the capacity that `state_get` is given: the language itself looks the key up.
+pub const QUIET_FLAG: u32 = 0x8000_0000;
 /// Longest value that fits beside the flag.
 pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff;
 
@@ -96,9 +98,12 @@ pub struct Shared {
 }
 
 /// Size of the block.
-pub const SHARED_BYTES: usize = 44;
+pub const SHARED_BYTES: usize = 48;
 /// Where in the block the watchdog writes.
 pub const INTERRUPT_OFFSET: u32 = 4;
+/// Where tests say which allocation is refused.
+#[cfg(test)]
+pub const FAIL_ALLOCATION_OFFSET: u32 = 44;
 
 impl Shared {
     pub fn from_bytes(bytes: &[u8; SHARED_BYTES]) -> Self {

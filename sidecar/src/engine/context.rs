@@ -9,6 +9,7 @@ use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_V
 use nexus_protocol::{CapabilitySet, EffectList, Shared, WireError};
 
 use super::host::HOST_CALLS;
+use super::refusals::{Refusal, Refusals};
 use super::registry::Registry;
 use super::state::{StateView, Value};
 
@@ -82,6 +83,8 @@ pub struct Context {
     /// Calls made in this segment.
     pub new_calls: Vec<NewCall>,
     calls: u32,
+    answered: u32,
+    refusals: Refusals,
     counts: [u64; HOST_CALLS.len()],
     reported: [u64; HOST_CALLS.len()],
     effects: Effects,
@@ -110,6 +113,8 @@ impl Context {
             denials: 0,
             new_calls: Vec::new(),
             calls: 0,
+            answered: 0,
+            refusals: Refusals::default(),
             counts: [0; HOST_CALLS.len()],
             reported: [0; HOST_CALLS.len()],
             effects: Effects::default(),
@@ -126,8 +131,8 @@ impl Context {
     /// Memory that this takes outside of the guest.
     pub fn held_bytes(&self) -> u64 {
         let extensions = self.extensions.as_ref().map_or(0, Registry::held_bytes);
-        let given = (self.args.capacity() + self.scope.capacity()) as u64;
-        size_of::<Self>() as u64 + self.request_bytes + given + extensions + self.state.held_bytes()
+        let given = (self.args.capacity() + self.scope.capacity()) as u64 + self.state.held_bytes();
+        size_of::<Self>() as u64 + self.request_bytes + given + extensions + self.refusals.held_bytes()
     }
 
     /// A new segment: the clock moves on.
@@ -206,9 +211,37 @@ impl Context {
         log::debug!("capability violation: {token}");
         self.denials = self.denials.saturating_add(1);
         if self.violations.len() < MAX_LOGGED_VIOLATIONS {
-            self.violations.push(token);
+            self.violations.push(token.clone());
         }
+        self.refusals.note(Refusal::Capability(token));
         Err(super::abi::result::DENIED)
+    }
+
+    /// Notes that there is no such extension; the answer to the guest.
+    pub fn no_extension(&mut self, name: String) -> Result<i32, i32> {
+        self.refusals.note(Refusal::Extension(name));
+        Err(super::abi::result::NOT_FOUND)
+    }
+
+    /// Notes that an extension has no such method; the answer to the guest.
+    pub fn no_method(&mut self, extension: String) -> Result<i32, i32> {
+        self.refusals.note(Refusal::MethodOf(extension));
+        Err(super::abi::result::NO_METHOD)
+    }
+
+    /// What was refused so far.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
+    /// One of the calls gets its answer.
+    pub fn note_answer(&mut self) {
+        self.answered = self.answered.saturating_add(1).min(self.calls);
+    }
+
+    /// Whether there is a call that has no answer: who waits for none would wait for ever.
+    pub fn awaits_answers(&self) -> bool {
+        self.answered < self.calls
     }
 
     /// All effects of an execution share the limit of a result, since they leave in one.

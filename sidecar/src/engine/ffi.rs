@@ -10,6 +10,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use nexus_protocol::limits::MIN_HOST_CALL_STACK_BYTES;
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::error::{CoreError, CoreExecutionError};
 use wasmedge_sdk::{
@@ -188,8 +189,12 @@ type SyncEntry<D> = for<'a, 'b, 'c> fn(
     Vec<WasmValue>,
 ) -> Result<Vec<WasmValue>, CoreError>;
 
-/// Runs a host function for WasmEdge: a panic must not cross the C++ frames below, so it becomes a trap.
+/// Runs a host function for WasmEdge: a panic must not cross the C++ frames below, so it becomes a trap. Where the native stack
+/// is nearly used up the function is not run: an overflow in it would be a fault in the midst of Rust code.
 pub fn guarded<D>(function: HostFunction<D>, data: &mut D, args: &[WasmValue]) -> Result<Vec<WasmValue>, CoreError> {
+    if crate::os::native_stack_left() < MIN_HOST_CALL_STACK_BYTES {
+        return Err(CoreError::Execution(CoreExecutionError::HostFuncFailed));
+    }
     let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| function(data, args)));
     match outcome {
         Ok(Ok(value)) => Ok(vec![value]),
@@ -262,6 +267,7 @@ impl<D: 'static> WasmInstance<D> {
         let (Some(active), Some(store)) = (self.active.as_mut(), self.store.as_mut()) else {
             return Err(Trap("no instance".into()));
         };
+        crate::os::prepare_thread_for_guests().map_err(|e| Trap(format!("no signal stack: {e}")))?;
         let trap = |e: Box<wasmedge_sdk::error::WasmEdgeError>| Trap(e.to_string());
         let mut function = active.get_func_mut(name).map_err(trap)?;
         let returned = store.executor().call_func(&mut function, args.iter().copied()).map_err(trap)?;

@@ -1,11 +1,13 @@
 //! Errors as the guest describes them, turned into errors of the protocol: with place and snippet in the handler's own source.
 //!
-//! Everything here is a claim of the guest. It decides only what the handler's own owner gets to read.
+//! Everything here is a claim of the guest. It decides only what the handler's own owner gets to read. What the host alone
+//! can know (that it refused something) is held against its own book.
 
 use nexus_protocol::{ErrorCode, WireError};
 use serde::Deserialize;
 
 use super::guest_inner::Inside;
+use super::refusals::Refusals;
 
 /// Name under which the guest compiles every handler.
 const FILE: &str = "handler.js";
@@ -27,6 +29,7 @@ pub struct GuestError {
     pub stack: Option<String>,
     pub code: Option<String>,
     pub capability: Option<String>,
+    pub extension: Option<String>,
     #[serde(flatten)]
     inside: Inside,
 }
@@ -57,14 +60,11 @@ impl GuestError {
         error
     }
 
-    /// As an error that the handler caused.
-    pub fn to_wire(self, fallback: ErrorCode, source: &str) -> WireError {
+    /// As an error that the handler caused, who was refused these things.
+    pub fn to_wire(self, fallback: ErrorCode, source: &str, refusals: &Refusals) -> WireError {
         let code = self.code.as_deref().and_then(|code| match code {
-            "PERMISSION_DENIED" => Some(ErrorCode::PermissionDenied),
-            "EXTENSION_NOT_FOUND" => Some(ErrorCode::ExtensionNotFound),
-            "METHOD_NOT_FOUND" => Some(ErrorCode::MethodNotFound),
             "SERIALIZATION_ERROR" => Some(ErrorCode::SerializationError),
-            _ => None,
+            _ => refusals.confirm(code, self.capability.as_deref(), self.extension.as_deref()),
         });
         let message = match self.inside.first_of_several() {
             _ if !self.message.is_empty() => self.message.clone(),
@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn the_first_frame_of_the_handler_is_the_place() {
         let e = error("    at <anonymous> (native)\n    at f (handler.js:2:3)\n    at handler (handler.js:9:1)\n");
-        let wire = e.to_wire(ErrorCode::ExecutionError, "a\nbbb\nc\nd");
+        let wire = e.to_wire(ErrorCode::ExecutionError, "a\nbbb\nc\nd", &Refusals::default());
         let location = wire.location.unwrap();
         assert_eq!((location.line, location.column), (2, 3));
         assert_eq!(&*wire.stack.unwrap(), "at f (handler.js:2:3)\nat handler (handler.js:9:1)");
@@ -161,31 +161,60 @@ mod tests {
 
     #[test]
     fn the_end_of_the_text_is_a_place() {
-        let wire = error("    at handler.js:2:1\n").to_wire(ErrorCode::CompilationError, "if (a) {\r\n");
+        let wire =
+            error("    at handler.js:2:1\n").to_wire(ErrorCode::CompilationError, "if (a) {\r\n", &Refusals::default());
         let snippet = wire.snippet.unwrap();
         assert_eq!((snippet.code.as_str(), snippet.highlight_line), ("if (a) {\n", 2));
     }
 
     #[test]
     fn columns_are_utf16_units() {
-        let wire = error("    at handler.js:1:8\n").to_wire(ErrorCode::CompilationError, "'é😀' x");
+        let wire =
+            error("    at handler.js:1:8\n").to_wire(ErrorCode::CompilationError, "'é😀' x", &Refusals::default());
         assert_eq!(wire.location.unwrap().column, 5);
     }
 
     #[test]
     fn nonsense_gives_no_place() {
         for stack in ["", "at handler.js", "handler.js:x:1", "handler.js:99999999999:1", "handler.js:"] {
-            assert_eq!(error(stack).to_wire(ErrorCode::ExecutionError, "x").location, None, "{stack}");
+            assert_eq!(
+                error(stack).to_wire(ErrorCode::ExecutionError, "x", &Refusals::default()).location,
+                None,
+                "{stack}"
+            );
         }
-        let far = error("at handler.js:77:88").to_wire(ErrorCode::ExecutionError, "x");
+        let far = error("at handler.js:77:88").to_wire(ErrorCode::ExecutionError, "x", &Refusals::default());
         assert_eq!((far.location.unwrap().line, far.snippet), (77, None));
+    }
+
+    #[test]
+    fn codes_of_the_host_count_only_for_what_it_refused() {
+        let claim = |refusals: &Refusals| {
+            let claimed = GuestError {
+                message: "m".into(),
+                code: Some("PERMISSION_DENIED".into()),
+                capability: Some("state:read:a".into()),
+                ..Default::default()
+            };
+            claimed.to_wire(ErrorCode::ExecutionError, "", refusals)
+        };
+        let forged = claim(&Refusals::default());
+        assert_eq!((forged.code, forged.capability), (ErrorCode::ExecutionError, None));
+        assert_eq!(forged.context["code"], nexus_protocol::ContextValue::Text("PERMISSION_DENIED".into()));
+        let mut refusals = Refusals::default();
+        refusals.note(crate::engine::refusals::Refusal::Capability("state:read:a".into()));
+        let true_one = claim(&refusals);
+        assert_eq!(
+            (true_one.code, true_one.capability.as_deref()),
+            (ErrorCode::PermissionDenied, Some("state:read:a"))
+        );
     }
 
     #[test]
     fn garbage_is_an_error_without_detail() {
         assert_eq!(GuestError::decode(&[0xff, 0xc1]).message, "");
         assert_eq!(
-            GuestError::decode(&[]).to_wire(ErrorCode::ExecutionError, "").message,
+            GuestError::decode(&[]).to_wire(ErrorCode::ExecutionError, "", &Refusals::default()).message,
             "the handler failed without a message"
         );
     }

@@ -123,7 +123,11 @@ mod tests {
     fn decode(value: &Value) -> WireError {
         let mut bytes = Vec::new();
         rmpv::encode::write_value(&mut bytes, value).unwrap();
-        super::super::guest_error::GuestError::decode(&bytes).to_wire(ErrorCode::ExecutionError, "")
+        super::super::guest_error::GuestError::decode(&bytes).to_wire(
+            ErrorCode::ExecutionError,
+            "",
+            &Default::default(),
+        )
     }
 
     fn map(entries: &[(&str, Value)]) -> Value {

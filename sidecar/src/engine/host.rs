@@ -3,6 +3,8 @@
 //!
 //! A host call copies what it needs out of the guest, does a bounded amount of work, and returns. It never blocks, and it
 //! touches the guest's memory only between `enter_host` and `leave_host`.
+//!
+//! What is refused is written down (`refusals.rs`): the host alone says that it was.
 
 use std::sync::Arc;
 
@@ -80,7 +82,7 @@ impl Guest<'_> {
         if bytes.len() > abi::MAX_VALUE_BYTES {
             return Err(result::INTERNAL);
         }
-        if bytes.len() <= self.u32(i + 1) as usize {
+        if bytes.len() <= (self.u32(i + 1) & !abi::QUIET_FLAG) as usize {
             self.memory.write(self.u32(i), bytes).map_err(|_| result::INVALID)?;
         }
         Ok(bytes.len() as i32)
@@ -99,9 +101,31 @@ impl Call<'_> {
 
 type Answer = Result<i32, i32>;
 
+/// What the language itself looks up in every object: when one is awaited or returned, written as JSON, or converted.
+const LANGUAGE_NAMES: [&str; 14] = [
+    "then",
+    "toJSON",
+    "constructor",
+    "toString",
+    "toLocaleString",
+    "valueOf",
+    "hasOwnProperty",
+    "isPrototypeOf",
+    "propertyIsEnumerable",
+    "__proto__",
+    "__defineGetter__",
+    "__defineSetter__",
+    "__lookupGetter__",
+    "__lookupSetter__",
+];
+
 fn state_get(call: &mut Call<'_>) -> Answer {
     let key = call.guest.name(0)?;
     if !call.context.capabilities.can_read_state(&key) {
+        // no handler has asked for this one
+        if call.guest.u32(3) & abi::QUIET_FLAG != 0 && LANGUAGE_NAMES.contains(&&*key) {
+            return Err(result::DENIED);
+        }
         return call.context.deny(format!("state:read:{key}"));
     }
     let read_only = if call.context.capabilities.can_write_state(&key) { 0 } else { abi::READ_ONLY_FLAG };
@@ -187,9 +211,11 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
         return call.context.deny(format!("ext:{extension}.{method}"));
     }
     if let Some(registry) = &call.context.extensions {
-        let mut methods = registry.methods(&extension).ok_or(result::NOT_FOUND)?;
-        if !methods.any(|one| one == method) {
-            return Err(result::NO_METHOD);
+        let known = registry.methods(&extension).map(|mut methods| methods.any(|one| one == method));
+        match known {
+            None => return call.context.no_extension(extension),
+            Some(false) => return call.context.no_method(extension),
+            Some(true) => {}
         }
     }
     let args = Shared::new(call.payload(4, 0)?);

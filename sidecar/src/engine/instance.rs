@@ -226,6 +226,7 @@ impl Instance {
     pub fn resume(&mut self, call: u32, answer: Result<&[u8], &[u8]>, deadline: Option<Instant>) -> Segment {
         if let Some(context) = self.context_mut() {
             context.begin_segment();
+            context.note_answer();
         }
         let (ok, bytes) = match answer {
             Ok(bytes) => (1, bytes),
@@ -308,6 +309,22 @@ impl Instance {
     #[cfg(test)]
     pub(super) fn scribble(&mut self, at: u32, bytes: &[u8]) {
         self.memory().write(at, bytes).expect("within the memory");
+    }
+
+    /// Has the guest refuse its allocation of this number, from 1, in the next run. A reset takes it back.
+    #[cfg(test)]
+    pub(super) fn fail_allocation(&mut self, number: u32) {
+        let at = self.engine.shared_at + abi::FAIL_ALLOCATION_OFFSET;
+        self.memory().write(at, &number.to_le_bytes()).expect("within the memory");
+    }
+
+    /// Whether the allocation that was to be refused has been asked for.
+    #[cfg(test)]
+    pub(super) fn has_failed_allocation(&self) -> bool {
+        let mut left = [0; 4];
+        let at = self.engine.shared_at + abi::FAIL_ALLOCATION_OFFSET;
+        self.memory().read(at, &mut left).expect("within the memory");
+        left == [0; 4]
     }
 
     #[cfg(test)]
@@ -395,9 +412,10 @@ impl Instance {
         let returned = self.wasm.call(name, args);
         match self.control.end() {
             Ended::Intact(cause) => Called::Returned(returned, cause),
-            Ended::Torn => {
+            Ended::Abandoned => {
+                log::error!("a host call faulted; its guest was discarded");
                 self.sound = false;
-                Called::Returned(Err(Trap("a fault within a host call ended the guest".into())), None)
+                Called::Returned(Err(Trap("a host call faulted".into())), None)
             }
             Ended::Killed(cause) => {
                 self.sound = false;
@@ -415,12 +433,15 @@ impl Instance {
             Called::Returned(returned, stopped) => (returned, stopped),
             Called::Killed(cause) => return CallEnd::Stopped(cause, None),
         };
+        // after a trap nothing of the memory is looked at
+        let status = match returned {
+            Ok(status) => status,
+            Err(Trap(e)) => return self.broken(e, CallEnd::Broken),
+        };
         let mut block = [0; abi::SHARED_BYTES];
-        let shared = self.memory().read(self.engine.shared_at, &mut block).map(|()| Shared::from_bytes(&block));
-        let (status, shared) = match (returned, shared) {
-            (Ok(status), Ok(shared)) => (status, shared),
-            (Err(Trap(e)), _) => return self.broken(e, CallEnd::Broken),
-            (_, Err(e)) => return self.broken(e.to_string(), CallEnd::Broken),
+        let shared = match self.memory().read(self.engine.shared_at, &mut block) {
+            Ok(()) => Shared::from_bytes(&block),
+            Err(e) => return self.broken(e.to_string(), CallEnd::Broken),
         };
         if shared.out_of_memory != 0 {
             self.sound = false;
@@ -484,15 +505,22 @@ impl Instance {
             return SegmentEnd::Limit(breach, if status == Status::Failed { out } else { Vec::new() });
         }
         match status {
+            // the host's book of the calls decides as well: none is lost, and nobody waits for one that was not made
+            Status::Done if self.context_mut().is_some_and(|c| !c.new_calls.is_empty()) => {
+                self.broken("the guest is done with calls that nobody has heard of".into(), SegmentEnd::Broken)
+            }
             Status::Done => match payload::validate(&out) {
                 Ok(()) => SegmentEnd::Done(out),
                 Err(e) => self.broken(format!("the guest's result is no payload: {e}"), SegmentEnd::Broken),
             },
+            Status::Suspended if !self.context_mut().is_some_and(|c| c.awaits_answers()) => {
+                self.broken("the guest waits for a call that it has not made".into(), SegmentEnd::Broken)
+            }
             Status::Suspended => SegmentEnd::Suspended,
-            Status::Stuck => SegmentEnd::Stuck,
-            Status::Failed if shared.out_of_memory != 0 => {
+            Status::Failed | Status::Stuck if shared.out_of_memory != 0 => {
                 SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
             }
+            Status::Stuck => SegmentEnd::Stuck,
             Status::Failed => SegmentEnd::Failed(out),
             Status::BadCall | Status::TooDeep => SegmentEnd::Broken("the guest does not know this call".into()),
         }

@@ -27,7 +27,7 @@ pub(super) fn on_engine_thread<T: Send + 'static>(f: impl FnOnce(&mut Instance) 
         .unwrap()
 }
 
-fn limits() -> ExecutionLimits {
+pub(super) fn limits() -> ExecutionLimits {
     ExecutionLimits {
         timeout: None,
         memory_bytes: 32 << 20,
@@ -137,7 +137,8 @@ fn a_failed_extension_call_points_at_the_call() {
         run_with(i, source, context(json!({}), &["ext:http"]), SECOND);
         let error = rmp_serde::to_vec_named(&json!({"message": "no route", "code": "E1"})).unwrap();
         let SegmentEnd::Failed(e) = i.resume(0, Err(&error), None).end else { panic!() };
-        let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::ExecutionError, source);
+        let wire =
+            GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::ExecutionError, source, &Default::default());
         assert_eq!(wire.message, "no route");
         assert_eq!(wire.location.unwrap().line, 3);
     });
@@ -163,7 +164,8 @@ fn a_write_into_a_value_that_may_only_be_read_throws_where_it_stands() {
         let end =
             run_with(i, source, context(json!({"user": {"name": "n", "tags": [{}]}}), &["state:read:user"]), SECOND);
         let SegmentEnd::Failed(e) = end else { panic!("{end:?}") };
-        let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::ExecutionError, source);
+        let refusals = i.context_mut().unwrap().refusals();
+        let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::ExecutionError, source, refusals);
         assert_eq!(wire.capability.as_deref(), Some("state:write:user"));
         assert_eq!(wire.location.unwrap().line, 3);
     });
@@ -313,7 +315,11 @@ fn syntax_errors_stand_where_they_are() {
             ("return 1\n}", 2),
         ] {
             let Compiled::Refused(e) = i.compile(source, 32 << 20, None) else { panic!("{source}") };
-            let wire = GuestError::decode(&e).to_wire(nexus_protocol::ErrorCode::CompilationError, source);
+            let wire = GuestError::decode(&e).to_wire(
+                nexus_protocol::ErrorCode::CompilationError,
+                source,
+                &Default::default(),
+            );
             assert_eq!(wire.location.unwrap().line, line, "{source}: {wire:?}");
             i.reset().unwrap();
         }

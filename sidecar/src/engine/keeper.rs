@@ -4,6 +4,10 @@
 //! thread enters a guest and removes when the last one leaves. Between the count that reaches zero and the removal another
 //! thread can enter and find its handlers gone; its next fault (every hard kill is one) then ends the process. One thread that
 //! has entered a guest and never leaves keeps the count above zero. It also saves the system calls of every other run.
+//!
+//! WasmEdge's handlers run on the stack that faulted. When that is because it is used up (a recursion that a guest with damaged
+//! memory never ends), there is no room for them, and the process would end. So, once they are there for good, they are set
+//! again to run on the signal stack that every thread has that enters a guest (`os.rs`): the overflow then is a trap like others.
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -92,7 +96,9 @@ impl Keeper {
         if *park.stage.lock().unwrap_or_else(PoisonError::into_inner) != Stage::Parked {
             return Err(init(&"it did not stay in its guest"));
         }
-        Ok(Self { park, thread: Some(thread) })
+        let keeper = Self { park, thread: Some(thread) };
+        crate::os::take_faults_on_signal_stacks().map_err(|e| init(&e))?;
+        Ok(keeper)
     }
 }
 

@@ -10,6 +10,10 @@
 //! `thread_stack_bytes`; one instance is used by one thread at a time.
 
 pub mod abi;
+#[cfg(test)]
+mod allocation_tests;
+#[cfg(test)]
+mod boundary_tests;
 pub mod context;
 pub mod control;
 mod dataless;
@@ -27,10 +31,15 @@ mod isolation_tests;
 mod keeper;
 pub mod lease;
 mod load;
+#[cfg(test)]
+mod native_stack_tests;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
+pub mod refusals;
 pub mod registry;
+#[cfg(test)]
+mod shim_tests;
 mod start;
 mod state;
 mod state_index;

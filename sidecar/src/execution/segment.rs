@@ -6,6 +6,7 @@ use crate::cache::Handler;
 use crate::engine::context::Context;
 use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
+use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
 use crate::token::StopToken;
@@ -235,7 +236,10 @@ impl Account {
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
-            end => Err(error_of(end, &self.handler.source, &self.totals)),
+            end => {
+                let refusals = instance.context_mut().map(|context| context.refusals().clone()).unwrap_or_default();
+                Err(error_of(end, &self.handler.source, &self.totals, &refusals))
+            }
         };
         let outcome = match settled {
             Ok(version) => {
@@ -307,10 +311,12 @@ pub fn memory_error(limit: u64, count: u64) -> WireError {
         .with_context_number("count", count)
 }
 
-fn error_of(end: SegmentEnd, source: &str, totals: &Totals) -> WireError {
+fn error_of(end: SegmentEnd, source: &str, totals: &Totals, refusals: &Refusals) -> WireError {
     let located = |error: WireError, described: &[u8]| GuestError::decode(described).located(error, source);
     match end {
-        SegmentEnd::Failed(described) => GuestError::decode(&described).to_wire(ErrorCode::ExecutionError, source),
+        SegmentEnd::Failed(described) => {
+            GuestError::decode(&described).to_wire(ErrorCode::ExecutionError, source, refusals)
+        }
         SegmentEnd::Limit(breach, described) => {
             located(WireError::resource_limit(breach.resource, breach.limit, breach.count), &described)
         }

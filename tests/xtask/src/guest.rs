@@ -43,7 +43,6 @@ const WARNINGS: &[&str] = &[
     "-Wextra",
     "-Wno-unused-parameter",
     "-Wno-sign-compare",
-    "-Wno-unused-function",
     "-Wno-missing-field-initializers",
     "-Wno-cast-function-type",
 ];

@@ -1,9 +1,9 @@
 //! The stack gate: no recursion of the guest may escape QuickJS's stack check.
 //!
-//! Native code has no stack check of its own: an overflow of the native stack kills the process. QuickJS checks the pointer
-//! of the *shadow* stack, in linear memory, so a recursion is bounded if every round of it lowers that pointer. This gate
-//! lists the cycles of calls none of which is surely made with a lowered pointer (`frames.rs`), and fails on one that is not
-//! in the list of the examined.
+//! Native code has no stack check of its own: an overflow of the native stack is a fault, which the sidecar turns into the loss
+//! of that instance. A handler shall not come so far. QuickJS checks the pointer of the *shadow* stack, in linear memory, so a
+//! recursion ends in an error if every round of it lowers that pointer. This gate lists the cycles of calls none of which is
+//! surely made with a lowered pointer (`frames.rs`), and fails on one that is not in the list of the examined.
 //!
 //! Indirect calls are taken to reach every function of the tables that has the right type. Host functions never call back,
 //! so imports end a path.

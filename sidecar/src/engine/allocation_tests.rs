@@ -1,0 +1,156 @@
+//! Memory may run out at any allocation: each of them is refused once, and the handler then either gets through or ends with
+//! MEMORY_LIMIT. The guest is deterministic, so the n-th allocation of a run is that of every run.
+
+use std::sync::Arc;
+
+use nexus_protocol::CapabilitySet;
+use serde_json::{Value, json};
+
+use super::context::Context;
+use super::guest_error::GuestError;
+use super::instance_tests::{compile, engine, limits};
+use super::registry::Registry;
+use super::*;
+
+/// Passes through every part of the shim. Whatever is thrown is looked at: a property that was never made throws when it is
+/// read, or is no value at all.
+const HANDLER: &str = "
+    let leaks = 0;
+    function look(e) {
+        if (typeof e !== 'object' || e === null) return;
+        for (const key of Reflect.ownKeys(e)) try { if (typeof e[key] === 'undefined') leaks++; } catch { leaks++; }
+    }
+    const attempt = f => { try { return f(); } catch (e) { look(e); } };
+    attempt(() => $state.o.a = 2);
+    attempt(() => $state.secret);
+    attempt(() => $state.ro.list[0]);
+    attempt(() => { $state.ro.list[0] = 1; });
+    attempt(() => Object.getOwnPropertyDescriptor($state.ro, 'list'));
+    attempt(() => $state.set('n', {a: [1, 'x', 2.5, 7n, new Date(0), new Uint8Array(3)], m: new Map([[1, 2]]), s: new Set([1])}));
+    attempt(() => $state.update('count', n => n + 1));
+    attempt(() => [delete $state.gone, 'o' in $state, Object.keys($state)]);
+    attempt(() => { $state.keys = 1; });
+    attempt(() => $emit('e', {text: 'x'.repeat(300)}));
+    attempt(() => $emit.toast('t'));
+    attempt(() => $emit('denied'));
+    attempt(() => $view.setFilter('v', {a: 1}));
+    attempt(() => $view.focus('denied'));
+    attempt(() => $log('a', {b: 1}, new Error('logged')));
+    attempt(() => $emit('e', {big: 1n << 70n}));
+    attempt(() => [$ext.exists('a'), $ext.list(), $args.x, $scope.y]);
+    attempt(() => $ext.denied.m);
+    let got;
+    try { got = [WAIT $ext.a.ok({x: 1}, 'text')]; } catch (e) { look(e); }
+    try { WAIT $ext.a.fail(); } catch (e) { look(e); }
+    try { WAIT $ext.a.none(); } catch (e) { look(e); }
+    return {leaks, got: got ?? null, text: 'x'.repeat(100)};";
+
+const FAILS: &str = "
+    class Odd extends Error { constructor() { super('odd', {cause: new TypeError('inner')}); this.code = 'ODD'; this.list = [1, {a: 1}]; } }
+    $state.o.a = 3;
+    throw new AggregateError([new Odd(), 'text'], 'all');";
+
+fn new_context() -> Box<Context> {
+    let state = json!({"o": {"a": 1}, "ro": {"list": [[1]]}, "gone": 1, "count": 1, "secret": 1});
+    let grants = ["state:read:o", "state:read:ro", "state:read:count", "state:read:gone", "state:read:n"];
+    let more = [
+        "state:write:o",
+        "state:write:n",
+        "state:write:count",
+        "state:write:gone",
+        "events:emit:e",
+        "events:emit:toast",
+    ];
+    let rest = ["view:update:v", "ext:a"];
+    let grants = grants.into_iter().chain(more).chain(rest);
+    let state = StateView::new(rmp_serde::to_vec(&state).unwrap());
+    let mut context = Context::new(CapabilitySet::parse(grants).unwrap(), state, limits());
+    context.extensions = Some(Registry::new([("a", &["ok", "fail"][..])]));
+    context.args = rmp_serde::to_vec(&json!({"x": [1]})).unwrap();
+    Box::new(context)
+}
+
+/// How the handler ends with its n-th allocation refused, and whether there was one.
+fn run(instance: &mut Instance, bytecode: &[u8], n: u32) -> (SegmentEnd, bool) {
+    instance.fail_allocation(n);
+    let mut end = instance.run(bytecode, new_context(), None).end;
+    while matches!(end, SegmentEnd::Suspended) {
+        let calls = std::mem::take(&mut instance.context_mut().unwrap().new_calls);
+        let call = calls.first().expect("a call that was made in this segment");
+        let failed = rmp_serde::to_vec_named(&json!({"message": "gone", "name": "Gone", "code": "G"})).unwrap();
+        let answer = rmp_serde::to_vec(&json!({"text": "x", "list": [1, 2]})).unwrap();
+        end = instance.resume(call.number, if call.method == "fail" { Err(&failed) } else { Ok(&answer) }, None).end;
+    }
+    (end, instance.has_failed_allocation())
+}
+
+fn each_allocation(engine: &Arc<Engine>, wait: &'static str) {
+    let engine = engine.clone();
+    let all = move || {
+        let mut instance = engine.instantiate().unwrap();
+        let works = compile(&mut instance, &HANDLER.replace("WAIT", wait));
+        let fails = compile(&mut instance, FAILS);
+        for (bytecode, ends_well) in [(&works, true), (&fails, false)] {
+            let (mut succeeded, mut ended) = (0, 0);
+            for n in 1.. {
+                let (end, refused) = run(&mut instance, bytecode, n);
+                match end {
+                    SegmentEnd::Done(bytes) => {
+                        let value: Value = rmp_serde::from_slice(&bytes).unwrap();
+                        assert_eq!(value["leaks"], 0, "allocation {n}: {value}");
+                        succeeded += 1;
+                    }
+                    SegmentEnd::OutOfMemory { .. } => ended += 1,
+                    SegmentEnd::Failed(e) if !refused && !ends_well => {
+                        assert_eq!(GuestError::decode(&e).message, "all");
+                    }
+                    other => panic!("allocation {n}, {wait:?}: {other:?}"),
+                }
+                // such an instance is not to be used again; here it is, after a reset of every byte
+                instance.reset().unwrap();
+                assert_eq!(instance.first_difference(), None, "allocation {n}");
+                if !refused {
+                    assert!(n > 100, "the handler makes {n} allocations");
+                    break;
+                }
+            }
+            assert!(ended > 20 && (!ends_well || succeeded > 20), "{succeeded} got through, {ended} ended");
+        }
+    };
+    std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
+}
+
+#[test]
+fn whichever_allocation_fails_the_handler_gets_through_or_ends_with_its_limit() {
+    each_allocation(&engine(), "await");
+}
+
+#[test]
+fn whichever_allocation_fails_in_stack_style_the_handler_gets_through_or_ends_with_its_limit() {
+    each_allocation(&engine().start_stack_style().expect("the engine starts"), "");
+}
+
+#[test]
+fn whichever_allocation_of_a_compilation_fails_it_ends_with_bytecode_or_an_error() {
+    let all = || {
+        let mut instance = engine().instantiate().unwrap();
+        let source = HANDLER.replace("WAIT", "await");
+        let (mut compiled, mut refused) = (0, 0);
+        for n in 1.. {
+            instance.fail_allocation(n);
+            match instance.compile(&source, 32 << 20, None) {
+                Compiled::Bytecode(_) => compiled += 1,
+                Compiled::Refused(_) => refused += 1,
+                other => panic!("allocation {n}: {other:?}"),
+            }
+            let failed = instance.has_failed_allocation();
+            instance.reset().unwrap();
+            assert_eq!(instance.first_difference(), None, "allocation {n}");
+            if !failed {
+                break;
+            }
+        }
+        assert!(compiled > 0 && refused > 100, "{compiled} compiled, {refused} refused");
+    };
+    std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
+}
