@@ -119,6 +119,8 @@ pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 /// Memory that suspended executions may take outside of instances: their state and calls, and the images of those that are
 /// parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
 pub const DEFAULT_MAX_SUSPENDED_BYTES: u64 = 256 << 20;
+/// Smallest that can be configured: some twenty executions that have done little.
+pub const MIN_MAX_SUSPENDED_BYTES: u64 = 128 << 10;
 /// Suspended executions that keep their instance as long as they do not wait long: as many as are under way in a busy
 /// sidecar whose extensions answer at once. At 0.3 MB each they take less than the process itself.
 pub const MAX_LIVE_SUSPENDED: usize = 32;

@@ -131,8 +131,9 @@ impl Context {
     /// Memory that this takes outside of the guest.
     pub fn held_bytes(&self) -> u64 {
         let extensions = self.extensions.as_ref().map_or(0, Registry::held_bytes);
-        let given = (self.args.capacity() + self.scope.capacity()) as u64 + self.state.held_bytes();
-        size_of::<Self>() as u64 + self.request_bytes + given + extensions + self.refusals.held_bytes()
+        let given = (self.args.capacity() + self.scope.capacity()) as u64;
+        let kept = self.state.held_bytes() + self.refusals.held_bytes();
+        size_of::<Self>() as u64 + self.request_bytes + given + extensions + kept
     }
 
     /// A new segment: the clock moves on.

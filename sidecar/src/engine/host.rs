@@ -210,13 +210,15 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_call(&extension, &method) {
         return call.context.deny(format!("ext:{extension}.{method}"));
     }
-    if let Some(registry) = &call.context.extensions {
-        let known = registry.methods(&extension).map(|mut methods| methods.any(|one| one == method));
-        match known {
-            None => return call.context.no_extension(extension),
-            Some(false) => return call.context.no_method(extension),
-            Some(true) => {}
-        }
+    let methods = call
+        .context
+        .extensions
+        .as_ref()
+        .map(|registry| registry.methods(&extension).map(|mut methods| methods.any(|one| one == method)));
+    match methods {
+        Some(None) => return call.context.no_extension(extension),
+        Some(Some(false)) => return call.context.no_method(extension),
+        Some(Some(true)) | None => {}
     }
     let args = Shared::new(call.payload(4, 0)?);
     call.context.record_call(NewCall { extension, method, args, number: 0 })

@@ -121,6 +121,8 @@ impl Server {
             }
         };
         let error = error.with_context_text("stage", "retired");
+        // how far it came is not known: what it did may count already
+        let error = if work.kind.has_effects() { error.not_retryable() } else { error };
         self.runtime.observer.record_error(error.code);
         if let Err(e) = self.start_worker() {
             log::error!("cannot start another worker: {e}");

@@ -163,6 +163,8 @@ impl Server {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
                     WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
+                // how far it came is not known
+                let error = if answering.kind.has_effects() { error.not_retryable() } else { error };
                 self.answer_failure(answering, error);
                 None
             }
