@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nexus_protocol::limits::RETRY_AFTER_MS;
 use nexus_protocol::{ErrorCode, WireError};
 
+use crate::halt::Halt;
+
 /// A bound on bytes, and how many of them are in use. May be part of a larger one.
 #[derive(Debug)]
 pub struct Budget {
@@ -55,6 +57,12 @@ impl Full {
 impl From<Full> for WireError {
     fn from(Full { resource, limit, count }: Full) -> Self {
         Self::resource_limit(resource, limit, count)
+    }
+}
+
+impl From<Full> for Halt {
+    fn from(full: Full) -> Self {
+        WireError::from(full).into()
     }
 }
 
