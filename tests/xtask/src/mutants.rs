@@ -179,12 +179,11 @@ fn copy(places: &Places) -> Result<PathBuf> {
     list.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]).current_dir(&places.root);
     let listed = quiet("listing the files of the checkout", &mut list)?;
     let files: Vec<&str> = listed.split('\0').filter(|file| places.root.join(file).is_file()).collect();
-    let mut gone = files_below(&copy.join("protocol/src"))?;
-    gone.extend(files_below(&copy.join("sidecar/src"))?);
-    for file in gone {
-        let inside = file.strip_prefix(&copy)?;
-        if !places.root.join(inside).is_file() {
-            remove(&file)?;
+    for package in ["protocol", "sidecar", "client-rust", "tests"] {
+        for file in files_below(&copy.join(package))? {
+            if !places.root.join(file.strip_prefix(&copy)?).is_file() {
+                remove(&file)?;
+            }
         }
     }
     let mut changed = 0;
