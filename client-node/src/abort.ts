@@ -5,14 +5,16 @@
  * where it was not sent or the sidecar is still starting. Nothing is left running or suspended, and no listener either.
  */
 import type { Connection, RequestOptions } from './connection.js';
-import { cancelOn } from './core.js';
+import type { CancelTarget } from './core.js';
 import { NexusError } from './errors.js';
 import type { Suspension } from './types.js';
 
-export function abortable<Result extends { suspensions: readonly Suspension<unknown>[] }>(
+export function abortable<Result extends { suspension?: Suspension<unknown> }>(
   connection: Connection,
   signal: AbortSignal | undefined,
   resumed: string | undefined,
+  /** Cancels, without waiting for what becomes of it. */
+  end: (target: CancelTarget) => void,
   request: (options?: RequestOptions) => Promise<Result>,
 ): Promise<Result> {
   if (signal === undefined) return request();
@@ -20,9 +22,6 @@ export function abortable<Result extends { suspensions: readonly Suspension<unkn
   return new Promise<Result>((resolve, reject) => {
     let id = 0;
     let stopped = false;
-    const end = (target: { suspension: string } | { request: number }): void => {
-      cancelOn(connection, target).catch(() => undefined);
-    };
     const onAbort = (): void => {
       stopped = true;
       if (!connection.withdraw(id, aborted(signal))) end({ request: id });
@@ -41,8 +40,7 @@ export function abortable<Result extends { suspensions: readonly Suspension<unkn
         done();
         if (!stopped) return resolve(result);
         // The cancel and the suspension crossed.
-        const left = result.suspensions[0];
-        if (left !== undefined) end({ suspension: left.suspensionId });
+        if (result.suspension !== undefined) end({ suspension: result.suspension.suspensionId });
         reject(aborted(signal));
       },
       (error: unknown) => {

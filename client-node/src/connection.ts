@@ -167,7 +167,7 @@ export class Connection {
   request<T>(
     expect: number,
     encode: RequestEncoder,
-    decode: (fields: Record<string, unknown>) => T,
+    decode: (fields: Record<string, unknown>) => T | Promise<T>,
     options: RequestOptions = {},
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {

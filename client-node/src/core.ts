@@ -13,18 +13,12 @@ import { Link } from './link.js';
 import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readCheck, readHandle, readStats } from './results.js';
-import { Suspended } from './suspended.js';
-import type { HandlerCheck, RuntimeStats, SuspendMode, Suspension } from './types.js';
+import { Suspended, type NoteResult, type ReadResult, type Segment } from './suspended.js';
+import type { HandlerCheck, RuntimeStats, SuspendMode } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
 
-/** What plain and Buffer results have in common. */
-interface Segment {
-  suspensions: readonly Suspension<unknown>[];
-  error?: NexusError;
-}
-
-/** `readPlainResult` or `readBufferResult`. */
-export type ReadResult<Result> = (fields: Record<string, unknown>) => Result;
+/** What a request can be ended by. */
+export type CancelTarget = { suspension: string } | { request: number };
 
 export class Core {
   readonly #link: Link;
@@ -51,8 +45,9 @@ export class Core {
 
   execute<Result extends Segment>(request: ExecuteRequest, read: ReadResult<Result>, signal?: AbortSignal): Promise<Result> {
     const connection = this.#link.connection();
-    const note: ReadResult<Result> = (fields) => this.#suspended.note(connection, read(fields));
-    return abortable(connection, signal, undefined, (options) => executeOn(connection, request, note, options));
+    const note: ReadResult<Result> = (fields) => this.#suspended.begun(connection, fields, read);
+    const end = (target: CancelTarget): void => this.#cancelOn(connection, target);
+    return abortable(connection, signal, undefined, end, (options) => executeOn(connection, request, note, options));
   }
 
   /** Compiles again, once, when the sidecar says that it does not know the handle (SPEC 4, INVALID_HANDLER). */
@@ -120,10 +115,18 @@ export class Core {
     signal?: AbortSignal,
   ): Promise<Result> {
     checkSuspensionId(suspension);
-    this.#suspended.take(suspension, this.#link.existing());
-    const connection = this.#link.connection();
-    const note: ReadResult<Result> = (fields) => this.#suspended.note(connection, read(fields));
-    return abortable(connection, signal, suspension, (options) => resumeOn(connection, suspension, outcome, note, options));
+    const present = this.#link.existing();
+    const send = (connection: Connection, note: NoteResult<Result>): Promise<Result> => {
+      const end = (target: CancelTarget): void => this.#cancelOn(connection, target);
+      return abortable(connection, signal, suspension, end, (options) => resumeOn(connection, suspension, outcome, note, options));
+    };
+    return this.#suspended.resumed(suspension, present, read, (note) => send(this.#link.connection(), note));
+  }
+
+  /** Without waiting for what becomes of it. */
+  #cancelOn(connection: Connection, target: CancelTarget): void {
+    if ('suspension' in target) this.#suspended.cancelled(target.suspension, connection);
+    cancelOn(connection, target).catch(() => undefined);
   }
 
   /** Whether a resume of this suspension answers in Buffers, as its execution does. */
@@ -133,7 +136,7 @@ export class Core {
 
   cancel(suspension: string): Promise<boolean> {
     checkSuspensionId(suspension);
-    this.#suspended.take(suspension, this.#link.existing());
+    this.#suspended.cancelled(suspension, this.#link.existing());
     return cancelOn(this.#link.connection(), { suspension });
   }
 
@@ -193,7 +196,7 @@ export function resumeOn<Result>(
   connection: Connection,
   suspension: string,
   outcome: Outcome,
-  read: ReadResult<Result>,
+  read: NoteResult<Result>,
   options?: RequestOptions,
 ): Promise<Result> {
   return connection.request(
@@ -207,7 +210,7 @@ export function resumeOn<Result>(
   );
 }
 
-export function cancelOn(connection: Connection, target: { suspension: string } | { request: number }): Promise<boolean> {
+export function cancelOn(connection: Connection, target: CancelTarget): Promise<boolean> {
   return connection.request(
     Kind.done,
     (writer, id) => writeRequest(writer, id, Kind.cancel, target),

@@ -31,7 +31,9 @@ export const CRASH_LOOP_WINDOW_MS = 30_000;
 export const CRASH_LOOP_COOL_DOWN_MS = 5_000;
 export const MAX_REMEMBERED_SOURCE_CHARS = 16 * 1024 * 1024;
 /** Suspensions of which the client remembers who holds them and in which form their results come. */
-export const MAX_HELD_SUSPENSIONS = 10_000;
+export const MAX_HELD_SUSPENSIONS = 100_000;
+/** Arguments of calls that the client remembers to list them again. */
+export const MAX_HELD_CALL_BYTES = 256 * 1024 * 1024;
 /** What may wait in the client for the sidecar to take it; beyond these a call is OVERLOADED. */
 export const MAX_WAITING_REQUESTS = 100_000;
 export const MAX_WAITING_BYTES = 256 * 1024 * 1024;

@@ -20,7 +20,7 @@ import type { ResidentUse } from './resident.js';
 import type { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
-export const PROTOCOL_VERSION = 1;
+export const PROTOCOL_VERSION = 2;
 
 export const Kind = {
   hello: 0x01,

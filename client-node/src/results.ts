@@ -61,7 +61,6 @@ function readStatus(fields: Fields): ExecutionResult['status'] {
 function readRest<Args>(fields: Fields, result: { suspensions: Suspension<Args>[] } & RestOf<Args>): void {
   const [suspension] = result.suspensions;
   if (suspension !== undefined) result.suspension = suspension;
-  else if (result.status === 'suspended') throw new MalformedError('suspended without a suspension');
   if (fields['stateVersion'] !== undefined) result.stateVersion = uint(fields, 'stateVersion');
   if (fields['error'] !== undefined) result.error = readError(fields['error']);
   else if (result.status === 'error') throw new MalformedError('status error without an error');
@@ -74,6 +73,7 @@ interface RestOf<Args> {
   error?: ExecutionResult['error'];
 }
 
+/** Those that the segment made: which are outstanding is not in the answer, see suspended.ts. */
 function readSuspensions<Args>(fields: Fields, readArgs: (args: Bin) => Args): Suspension<Args>[] {
   const value = fields['suspensions'];
   if (value === undefined) return [];

@@ -6,6 +6,7 @@
  * end) is an unhandled rejection. A handler reaches own properties of the extensions only, never a prototype.
  */
 import { checkSignal } from './abort.js';
+import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
@@ -41,7 +42,7 @@ export interface Segment<State extends object = Record<string, unknown>> {
   events: EmittedEvent[];
   viewCommands: ViewCommand[];
   logs: LogRecord[];
-  /** Calls that are outstanding after this segment. */
+  /** Calls that are outstanding after this segment, in the order in which they were made. */
   suspensions: Suspension[];
   metrics: ExecutionMetrics;
 }
@@ -110,6 +111,13 @@ function registryOf(extensions: Extensions): Record<string, string[]> {
   return registry;
 }
 
+/** What a resume is for. */
+interface Resumed {
+  suspension: string;
+  /** Whether the call is answered otherwise. */
+  onRefused(error: unknown): boolean;
+}
+
 interface Settle {
   resolve(result: RunResult): void;
   reject(error: unknown): void;
@@ -123,11 +131,10 @@ class Run {
 
   readonly #segments: Segment[] = [];
   /** Results that came before one with a lower seq. */
-  readonly #early = new Map<number, ExecutionResult>();
+  readonly #early = new Map<number, { result: ExecutionResult; answered: string | undefined }>();
+  readonly #calls = new Calls<unknown[]>();
   /** Ids of requests that are unanswered. */
   readonly #inFlight = new Set<number>();
-  /** Suspensions whose extension has been called. */
-  readonly #called = new Set<string>();
   /** What `onSegment` returned, when that were promises. */
   readonly #deliveries: PromiseLike<unknown>[] = [];
   /** Why the run is being ended from outside, once it is. */
@@ -164,8 +171,8 @@ class Run {
     this.#unwatch.push(() => signal.removeEventListener('abort', onAbort));
   }
 
-  /** Sends an execute or resume and takes its answer. `onRefused` may answer for a request that could not be made. */
-  send(request: (onId: (id: number) => void) => Promise<ExecutionResult>, onRefused?: (error: unknown) => boolean): void {
+  /** Sends an execute and takes its answer; or a resume: with the call that it answers, and what may answer for it when it cannot be sent. */
+  send(request: (onId: (id: number) => void) => Promise<ExecutionResult>, resumed?: Resumed): void {
     let requestId = 0;
     const answered = request((id) => {
       // A handler that was compiled again is sent a second time, as another request.
@@ -176,42 +183,54 @@ class Run {
     answered.then(
       (result) => {
         this.#inFlight.delete(requestId);
-        this.#take(result, onRefused !== undefined);
+        this.#take(result, resumed?.suspension);
       },
       (error: unknown) => {
         this.#inFlight.delete(requestId);
-        if (this.#finished || onRefused?.(error) === true) return;
+        if (this.#finished || resumed?.onRefused(error) === true) return;
         this.#fail(error);
       },
     );
   }
 
-  #take(result: ExecutionResult, isResume: boolean): void {
+  #take(result: ExecutionResult, answered: string | undefined): void {
     if (this.#finished) return;
-    if (isResume && result.error?.code === 'SUSPENSION_ERROR') {
-      // The execution ended before this resume got there. Its end is in another answer; without one, it expired.
-      if (this.#inFlight.size === 0) this.#fail(result.error);
-      return;
-    }
-    if (result.seq === this.#segments.length) this.#deliver(result);
-    else this.#early.set(result.seq, result);
+    if (answered !== undefined && result.seq === 0) return this.#refused(result);
+    if (result.seq === this.#segments.length) this.#deliver(result, answered);
+    else this.#early.set(result.seq, { result, answered });
     for (let next; !this.#finished && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
-      this.#early.delete(next.seq);
-      this.#deliver(next);
+      this.#early.delete(next.result.seq);
+      this.#deliver(next.result, next.answered);
     }
+    this.#expectMore();
+  }
+
+  /** A resume was answered without a segment of the execution. */
+  #refused(result: ExecutionResult): void {
+    const { error } = result;
+    // The execution ended before this resume got there. Its end is in another answer; without one, it expired.
+    if (error?.code === 'SUSPENSION_ERROR' && this.#inFlight.size > 0) return;
+    const left = error?.code === 'SUSPENSION_ERROR' ? undefined : this.#calls.oldest;
+    if (left !== undefined) cancelOn(this.#connection, { suspension: left.suspensionId }).catch(() => undefined);
+    this.#fail(error ?? new NexusError('PROTOCOL_ERROR', 'a resume was answered with segment 0'));
+  }
+
+  #expectMore(): void {
     if (!this.#finished && this.#early.size > 0 && this.#inFlight.size === 0) {
       this.#fail(new NexusError('PROTOCOL_ERROR', `segment ${this.#segments.length} of the execution is missing`));
     }
   }
 
-  #deliver(result: ExecutionResult): void {
+  #deliver(result: ExecutionResult, answered: string | undefined): void {
     const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
     const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
     if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
+    if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);
     if (result.error !== undefined) this.#fail(result.error);
     else if (status === 'success') this.#succeed(result);
+    else if (this.#calls.size === 0) this.#fail(new NexusError('PROTOCOL_ERROR', 'the execution is suspended, and no call waits'));
     else if (this.#stopped !== undefined) this.#cancelSuspended();
     else for (const suspension of suspensions) void this.#call(suspension);
   }
@@ -229,8 +248,6 @@ class Run {
   }
 
   async #call(suspension: Suspension): Promise<void> {
-    if (this.#called.has(suspension.suspensionId)) return;
-    this.#called.add(suspension.suspensionId);
     let outcome: Outcome;
     try {
       outcome = { value: plain(await this.#invoke(suspension)) };
@@ -256,11 +273,14 @@ class Run {
     if (this.#finished || this.#stopped !== undefined) return;
     this.send(
       (onId) => resumeOn(this.#connection, suspensionId, outcome, readPlainResult, { onId }),
-      (error) => {
-        // A value that cannot be sent is the extension's fault: its call fails in the handler, which may catch it.
-        if ('error' in outcome || this.#connection.failure !== undefined) return false;
-        this.#resume(suspensionId, { error: toExtensionError(error) });
-        return true;
+      {
+        suspension: suspensionId,
+        onRefused: (error) => {
+          // A value that cannot be sent is the extension's fault: its call fails in the handler, which may catch it.
+          if ('error' in outcome || this.#connection.failure !== undefined) return false;
+          this.#resume(suspensionId, { error: toExtensionError(error) });
+          return true;
+        },
       },
     );
   }
@@ -281,7 +301,7 @@ class Run {
 
   #cancelSuspended(): void {
     // Other requests in flight bring the end of the execution themselves.
-    const suspension = this.#segments.at(-1)?.suspensions[0]?.suspensionId;
+    const suspension = this.#calls.oldest?.suspensionId;
     if (suspension === undefined || this.#inFlight.size > 0) return;
     const settle = (): void => this.#fail(this.#stopped?.error);
     cancelOn(this.#connection, { suspension }).then(settle, settle);

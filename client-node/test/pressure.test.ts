@@ -26,7 +26,7 @@ function frame(kind: number, id: number, fields: Fields): Buffer {
   return Buffer.from(writer.written());
 }
 
-const HELLO = { version: 1, build: 'x', engine: 'x', pid: 1, debug: false, limits: { maxFrameBytes: 64 << 20, maxInFlight: 1024 } };
+const HELLO = { version: 2, build: 'x', engine: 'x', pid: 1, debug: false, limits: { maxFrameBytes: 64 << 20, maxInFlight: 1024 } };
 
 /** A peer that says hello and then reads nothing. */
 async function deafPeer(name: string): Promise<{ path: string; close(): void; peer: Promise<Socket> }> {

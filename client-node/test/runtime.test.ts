@@ -248,7 +248,7 @@ test('executions are listed without their values, and can be killed', WATCHDOG, 
 test('statistics, metrics, ping and hello answer while handlers run', WATCHDOG, async () => {
   const busy = runtime.executeHandler('for (;;);', {}, 300);
   const [info, stats, text] = await Promise.all([runtime.start(), runtime.getStats(), runtime.getPrometheusMetrics(), runtime.ping()]);
-  assert.equal(info.version, 1);
+  assert.equal(info.version, 2);
   assert.equal(info.debug, true);
   assert.ok(info.pid > 1);
   assert.equal(info.limits['timeoutMs'], 20_000);

@@ -164,7 +164,7 @@ function frame(kind: number, id: number, fields: Fields): Buffer {
   return Buffer.from(writer.written());
 }
 
-const HELLO = { version: 1, build: 'x', engine: '0'.repeat(64), pid: 1, debug: false, limits: {} };
+const HELLO = { version: 2, build: 'x', engine: '0'.repeat(64), pid: 1, debug: false, limits: {} };
 
 test('a peer that breaks the protocol gets everything rejected with PROTOCOL_ERROR', async () => {
   const hello = frame(0x81, 0, HELLO);
@@ -172,8 +172,8 @@ test('a peer that breaks the protocol gets everything rejected with PROTOCOL_ERR
     'text of another protocol': Buffer.from('HTTP/1.1 400 Bad Request\r\n\r\n'),
     'a frame of no bytes': Buffer.alloc(4),
     'no hello first': frame(0x89, 1, {}),
-    'a hello without a field': frame(0x81, 0, { version: 1 }),
-    'another version': frame(0x81, 0, { ...HELLO, version: 2 }),
+    'a hello without a field': frame(0x81, 0, { version: 2 }),
+    'another version': frame(0x81, 0, { ...HELLO, version: 3 }),
     'an answer that nobody asked for': Buffer.concat([hello, frame(0x89, 77, {})]),
     'an answer of another kind': Buffer.concat([hello, frame(0x88, 1, { text: '' })]),
     'a malformed body': Buffer.concat([hello, Buffer.from('0200000093c1', 'hex')]),

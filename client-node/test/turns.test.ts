@@ -123,3 +123,23 @@ test('a run that is aborted while it waits for a place leaves none taken', WATCH
   for (let i = 0; i < 3; i++) assert.equal((await runtime.run('return await $ext.a.b()', { capabilities: ALL, extensions: one })).value, 1);
   await runtime.shutdown();
 });
+
+test('a long line is emptied in a time that grows with its length, whoever is taken back from it', () => {
+  const emptied = (count: number): number => {
+    const waiting = new Waiting();
+    const turn = { continues: false };
+    for (let id = 1; id <= count; id++) waiting.add(id, Buffer.of(id & 0xff), turn);
+    for (let id = 3; id <= count; id += 3) assert.ok(waiting.take(id) !== undefined);
+    const began = performance.now();
+    let right = 0;
+    for (let id = 1; id <= count; id++) if (id % 3 !== 0 && waiting.next(() => true)?.[0] === (id & 0xff)) right++;
+    const took = performance.now() - began;
+    assert.deepEqual([right, waiting.next(() => true), waiting.size, waiting.bytes], [count - Math.floor(count / 3), undefined, 0, 0]);
+    return took;
+  };
+  emptied(40_000);
+  const few = Math.min(...Array.from({ length: 5 }, () => emptied(40_000)));
+  const many = Math.min(...Array.from({ length: 3 }, () => emptied(320_000)));
+  // Eight times as many; a Map whose first key is asked for takes 64 times as long, and more.
+  assert.ok(many < 40 * few, `${few} ms, ${many} ms`);
+});

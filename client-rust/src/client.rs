@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
-use nexus_protocol::message::{self, CallFailure, Cancel, HelloLimits, Precompile, Resume, Stats, SuspendMode};
+use nexus_protocol::message::{self, CallFailure, HelloLimits, Precompile, Resume, Stats, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use serde::Serialize;
 
@@ -124,7 +124,7 @@ impl Client {
     pub fn execute(&self, handler: impl Into<Handler>, context: &Context) -> Call<Segment> {
         let (handler, context, held) = (handler.into(), context.clone(), Arc::clone(&self.0.held));
         self.begin(move |link| {
-            let execution = start_execution(&link, handler, context, Arc::default(), None)?;
+            let execution = start_execution(&link, handler, context, Arc::default(), Sending::Listed)?;
             Ok(async move {
                 let segment = execution.await?;
                 held.note(&link, &segment);
@@ -211,7 +211,7 @@ impl Client {
         let (suspension, held) = (suspension.to_owned(), Arc::clone(&self.0.held));
         self.begin(move |link| {
             held.check(&suspension, &link)?;
-            let pending = link.send(resume_message(&suspension, &resolution))?;
+            let pending = link.send_listed(resume_message(&suspension, &resolution))?;
             Ok(async move {
                 let segment = segment(pending.await?)?;
                 held.note(&link, &segment);
@@ -227,7 +227,7 @@ impl Client {
         let held = Arc::clone(&self.0.held);
         self.begin(move |link| {
             held.check(&suspension, &link)?;
-            let pending = link.send(ClientMessage::Cancel(Cancel::Suspension(&suspension)))?;
+            let pending = link.send_cancel(&suspension)?;
             Ok(async move {
                 match pending.await? {
                     Answer::Done(cancelled) => Ok(cancelled),
@@ -430,29 +430,36 @@ fn send_precompile(
     link.send(ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
 }
 
-fn send_execute(
-    link: &Arc<Link>,
-    handler: &Handler,
-    context: &Context,
-    at: Option<&Arc<PlaceHeld>>,
-) -> Result<Pending, Error> {
+fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context, sending: &Sending) -> Result<Pending, Error> {
     let code = handler.to_send();
     let mut request = context.request(code.code())?;
     request.resident = context.resident_on(link)?;
-    link.send_at(ClientMessage::Execute(request), at)
+    let message = ClientMessage::Execute(request);
+    match sending {
+        Sending::Listed => link.send_listed(message),
+        Sending::At(place) => link.send_at(message, place.as_ref()),
+    }
+}
+
+/// Who keeps the list of an execution's calls.
+pub(crate) enum Sending {
+    /// The connection, since its segments go to a caller each.
+    Listed,
+    /// A run, which may have to wait for this place.
+    At(Option<Arc<PlaceHeld>>),
 }
 
 /// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,
-/// once. `request_id` follows the request that is under way, so that it can be cancelled. `at`: the place that it waits for.
+/// once. `request_id` follows the request that is under way, so that it can be cancelled.
 pub(crate) fn start_execution(
     link: &Arc<Link>,
     handler: Handler,
     context: Context,
     request_id: Arc<Mutex<u32>>,
-    at: Option<Arc<PlaceHeld>>,
+    sending: Sending,
 ) -> Result<impl Future<Output = Result<Segment, Error>> + Send + use<>, Error> {
     let link = Arc::clone(link);
-    let first = send_execute(&link, &handler, &context, at.as_ref())?;
+    let first = send_execute(&link, &handler, &context, &sending)?;
     *lock(&request_id) = first.id();
     Ok(async move {
         let answer = first.await.and_then(segment);
@@ -464,7 +471,7 @@ pub(crate) fn start_execution(
         let asked = compiled_handler.asked_mode();
         let parts = compiled(send_precompile(&link, compiled_handler.source(), name, asked)?.await?)?;
         compiled_handler.replace(parts);
-        let second = send_execute(&link, &handler, &context, at.as_ref())?;
+        let second = send_execute(&link, &handler, &context, &sending)?;
         *lock(&request_id) = second.id();
         second.await.and_then(segment)
     })

@@ -31,9 +31,9 @@ impl Held {
         }
         let mut known = lock(&self.0);
         let Known { by_id, oldest } = &mut *known;
-        for suspension in &segment.suspensions {
+        for suspension in segment.suspensions.made() {
             if by_id.insert(suspension.id.clone(), link.serial).is_none() {
-                oldest.push_back(suspension.id.clone());
+                oldest.push_back(suspension.id);
             }
         }
         while oldest.len() > CLIENT_HELD_SUSPENSIONS

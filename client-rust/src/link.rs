@@ -27,6 +27,7 @@ use crate::arena::{Arena, Lease, Reply};
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
+use crate::listed::{Listed, Listing};
 use crate::options::ClientOptions;
 use crate::outbox::{Outbox, Ticket, Turn, Waiting};
 use crate::places::PlaceNumber;
@@ -64,7 +65,7 @@ pub(crate) enum Answer {
 
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
-type AnswerSlot = Slot<Result<Answer, Error>>;
+pub(crate) type AnswerSlot = Slot<Result<Answer, Error>>;
 
 pub(crate) struct Link {
     /// Tells connections of this process apart.
@@ -73,6 +74,7 @@ pub(crate) struct Link {
     pub(crate) draining: AtomicBool,
     pub(crate) greeting: Greeting,
     pub(crate) sharing: Sharing,
+    listed: Arc<Listed>,
     max_body_bytes: usize,
     writer: Mutex<Writer>,
     requests: Mutex<Requests>,
@@ -109,6 +111,8 @@ struct Entry {
     lease: Option<Box<Lease>>,
     /// Held until it is answered, whatever becomes of who asked.
     at: Option<Arc<PlaceHeld>>,
+    /// Of an execution whose calls are listed.
+    listing: Option<Listing>,
 }
 
 enum Place {
@@ -127,6 +131,7 @@ impl Link {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
         let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
         let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
+        let listed = Listed::new(greeting.limits.suspension_timeout_ms);
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
         let requests = Requests {
             last_id: 0,
@@ -144,6 +149,7 @@ impl Link {
             draining: AtomicBool::new(false),
             greeting,
             sharing,
+            listed,
             max_body_bytes,
             writer,
             requests: Mutex::new(requests),
@@ -153,7 +159,16 @@ impl Link {
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
     pub(crate) fn send(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
-        self.send_at(message, None)
+        self.send_with(message, None, None)
+    }
+
+    /// [`send`](Self::send) of an execute or a resume whose segment is to name every call that is outstanding after it.
+    pub(crate) fn send_listed(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
+        let listing = match &message {
+            ClientMessage::Resume(resume) => self.listed.resume(resume.suspension),
+            _ => Some(self.listed.begin()),
+        };
+        self.send_with(message, None, listing)
     }
 
     /// Where something is done that may be suspended. It is taken with the first request that is sent from there.
@@ -165,8 +180,17 @@ impl Link {
     /// [`send`](Self::send) of what belongs to a place: an execute waits until that is to be had.
     pub(crate) fn send_at(
         self: &Arc<Self>,
+        message: ClientMessage<'_>,
+        at: Option<&Arc<PlaceHeld>>,
+    ) -> Result<Pending, Error> {
+        self.send_with(message, at, None)
+    }
+
+    fn send_with(
+        self: &Arc<Self>,
         mut message: ClientMessage<'_>,
         at: Option<&Arc<PlaceHeld>>,
+        listing: Option<Listing>,
     ) -> Result<Pending, Error> {
         let slot = Slot::new();
         let lease = self.sharing.place(&mut message);
@@ -174,7 +198,10 @@ impl Link {
             (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
             (turn, _) => turn,
         };
-        let (id, waits) = lock(&self.requests).register(&slot, turn, lease, at.cloned())?;
+        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing };
+        // What was not taken is dropped outside of the lock.
+        let registered = lock(&self.requests).register(entry, turn);
+        let (id, waits) = registered.map_err(|(error, _)| error)?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
         let sent = if waits { self.enqueue(&message, id, turn) } else { self.write(&message, id) };
@@ -327,12 +354,18 @@ impl Link {
         true
     }
 
+    /// Cancels an execution, to hear whether there was one.
+    pub(crate) fn send_cancel(self: &Arc<Self>, suspension: &str) -> Result<Pending, Error> {
+        self.listed.cancelled(suspension);
+        self.send(ClientMessage::Cancel(Cancel::Suspension(suspension)))
+    }
+
     /// Cancels, without waiting for what becomes of it.
     pub(crate) fn cancel(self: &Arc<Self>, target: Cancel<'_>) {
-        if let Cancel::Request(id) = target
-            && self.take_back(id)
-        {
-            return;
+        match target {
+            Cancel::Request(id) if self.take_back(id) => return,
+            Cancel::Request(_) => {}
+            Cancel::Suspension(suspension) => self.listed.cancelled(suspension),
         }
         // An error means that the connection is gone, and with it the execution.
         if let Ok(pending) = self.send(ClientMessage::Cancel(target)) {
@@ -373,11 +406,19 @@ impl Link {
         };
         let entry = lock(&self.requests).remove(id.0, queued, &self.room);
         match entry {
-            Some(Entry { slot, lease, at, .. }) => {
+            Some(Entry { slot, lease, at, listing, .. }) => {
                 // What the answer brings about finds the room free.
                 drop(lease);
-                if let Some(unheard) = slot.fill(result) {
-                    self.dispose(unheard, at, true);
+                let Some(listing) = listing else {
+                    if let Some(unheard) = slot.fill(result) {
+                        self.dispose(unheard, at, true);
+                    }
+                    return;
+                };
+                for (slot, result) in listing.answered(slot, result) {
+                    if let Some(unheard) = slot.fill(result) {
+                        self.dispose(unheard, None, true);
+                    }
                 }
             }
             None => log::warn!("the sidecar answered request {id}, which there is not"),
@@ -394,6 +435,7 @@ impl Link {
         drop(requests);
         self.room.notify_one();
         self.sharing.close();
+        self.listed.close();
         // With the last lease the arena goes, before anybody is told.
         let slots: Vec<_> = waiting.into_values().map(|entry| entry.slot).collect();
         for slot in slots {
@@ -410,7 +452,7 @@ impl Link {
         let link = Arc::clone(self);
         let cancel: Box<dyn FnOnce() + Send> = match unheard {
             Ok(Answer::Segment(segment)) => {
-                let Some(suspension) = segment.suspensions.into_iter().next() else { return };
+                let Some(suspension) = segment.suspensions.first().cloned() else { return };
                 Box::new(move || {
                     link.cancel(Cancel::Suspension(&suspension.id));
                     drop(at);
@@ -452,26 +494,20 @@ fn flush(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
 
 impl Requests {
     /// Its id, and whether it must wait.
-    fn register(
-        &mut self,
-        slot: &Arc<AnswerSlot>,
-        turn: Turn,
-        lease: Option<Box<Lease>>,
-        at: Option<Arc<PlaceHeld>>,
-    ) -> Result<(u32, bool), Error> {
+    fn register(&mut self, mut entry: Entry, turn: Turn) -> Result<(u32, bool), (Error, Entry)> {
         if let Some((error, _)) = &self.closed {
-            return Err(error.clone());
+            return Err((error.clone(), entry));
         }
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
-                let place = match turn {
+                entry.place = match turn {
                     Turn::Urgent => Place::Urgent,
                     turn if self.outbox.pass(turn, Instant::now()) => Place::Sent,
                     _ => Place::Coming,
                 };
-                let waits = matches!(place, Place::Coming);
-                self.waiting.insert(self.last_id, Entry { slot: Arc::clone(slot), place, lease, at });
+                let waits = matches!(entry.place, Place::Coming);
+                self.waiting.insert(self.last_id, entry);
                 return Ok((self.last_id, waits));
             }
         }

@@ -4,7 +4,7 @@
 //! suspension's extension is called once; a run that is dropped or cancelled leaves no execution behind.
 //! Several resumes may be under way; the sidecar takes them one after another.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
@@ -14,15 +14,17 @@ use nexus_protocol::ErrorCode;
 use nexus_protocol::message::{Cancel, Status};
 use serde::de::DeserializeOwned;
 
-use crate::client::{Resolution, resume_message, segment, start_execution};
+use crate::calls::Calls;
+use crate::client::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::compiled::Handler;
 use crate::context::Context;
 use crate::error::Error;
-use crate::extensions::{Args, CallError, CallFuture};
+use crate::extensions::{Args, CallError, CallResult};
+use crate::gather::Gathered;
 use crate::link::{Closed, Link, PlaceHeld};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
-use crate::segment::{Metrics, Segment};
+use crate::segment::{Metrics, Segment, Suspension};
 use crate::slot::lock;
 use crate::workers::Workers;
 
@@ -53,13 +55,13 @@ pub(crate) struct Run {
     workers: Arc<Workers>,
     options: RunOptions,
     /// Executes and resumes that are not answered.
-    requests: Vec<Request>,
-    /// Extension calls that are not answered.
-    calls: Vec<(String, CallFuture)>,
-    /// Suspensions whose extension was called.
-    called: HashSet<String>,
-    /// Segments that came before one with a lower `seq`.
-    early: BTreeMap<u32, Segment>,
+    requests: Gathered<Request, AnswerFuture>,
+    /// Extension calls that are not answered, by their suspensions.
+    calls: Gathered<String, dyn Future<Output = CallResult> + Send>,
+    /// Which of its calls are outstanding.
+    outstanding: Calls,
+    /// Segments that came before one with a lower `seq`, and what they go on with.
+    early: BTreeMap<u32, (Segment, Option<String>)>,
     segments: Vec<Segment>,
     /// A suspension of the execution while it is suspended, to cancel it by.
     suspended_by: Option<String>,
@@ -70,11 +72,13 @@ pub(crate) struct Run {
     place: Option<Arc<PlaceHeld>>,
 }
 
+type AnswerFuture = dyn Future<Output = Result<Segment, Error>> + Send;
+
 struct Request {
     /// Its id, which changes when an execute is sent again.
     id: Arc<Mutex<u32>>,
-    is_resume: bool,
-    answer: Pin<Box<dyn Future<Output = Result<Segment, Error>> + Send>>,
+    /// The call that a resume answers, and whether with a value.
+    resumes: Option<(String, bool)>,
 }
 
 impl Run {
@@ -91,15 +95,18 @@ impl Run {
         let context = context.extension_registry(options.extensions.registry());
         let id = Arc::<Mutex<u32>>::default();
         let place = (!options.extensions.is_empty()).then(|| link.place());
-        let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id), place.clone())?);
+        let sending = Sending::At(place.clone());
+        let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id), sending)?);
+        let mut requests: Gathered<Request, AnswerFuture> = Gathered::new();
+        requests.add(Request { id, resumes: None }, answer);
         Ok(Self {
             closed: link.closed(),
             link,
             workers,
             options,
-            requests: vec![Request { id, is_resume: false, answer }],
-            calls: Vec::new(),
-            called: HashSet::new(),
+            requests,
+            calls: Gathered::new(),
+            outstanding: Calls::default(),
             early: BTreeMap::new(),
             segments: Vec::new(),
             suspended_by: None,
@@ -111,18 +118,11 @@ impl Run {
 
     /// Takes the answers that are there. Whether there were any.
     fn poll_requests(&mut self, context: &mut TaskContext<'_>) -> bool {
-        let mut answers = Vec::new();
-        self.requests.retain_mut(|request| match request.answer.as_mut().poll(context) {
-            Poll::Ready(answer) => {
-                answers.push((request.is_resume, answer));
-                false
-            }
-            Poll::Pending => true,
-        });
+        let answers = self.requests.poll(context);
         let any = !answers.is_empty();
-        for (is_resume, answer) in answers {
+        for (request, answer) in answers {
             match answer {
-                Ok(segment) => self.take(segment, is_resume),
+                Ok(segment) => self.take(segment, request.resumes),
                 Err(error) => self.end(Err(error)),
             }
         }
@@ -134,74 +134,78 @@ impl Run {
 
     /// Resumes with what extension calls have answered. Whether any had.
     fn poll_calls(&mut self, context: &mut TaskContext<'_>) -> bool {
-        let mut answers = Vec::new();
-        self.calls.retain_mut(|(suspension, call)| match call.as_mut().poll(context) {
-            Poll::Ready(answer) => {
-                answers.push((std::mem::take(suspension), answer));
-                false
-            }
-            Poll::Pending => true,
-        });
+        let answers = self.calls.poll(context);
         let any = !answers.is_empty();
         for (suspension, answer) in answers {
-            self.resume(&suspension, answer.map_or_else(Resolution::Failure, Resolution::Value));
+            self.resume(suspension, answer.map_or_else(Resolution::Failure, Resolution::Value));
         }
         any
     }
 
-    fn resume(&mut self, suspension: &str, resolution: Resolution) {
+    fn resume(&mut self, suspension: String, resolution: Resolution) {
         if self.result.is_some() || self.cancelled {
             return;
         }
-        let sent = match self.link.send_at(resume_message(suspension, &resolution), self.place.as_ref()) {
-            // An answer that is too large for a frame is the extension's fault: its call fails in the handler.
-            Err(error @ Error::Request(_)) => {
-                let failure = Resolution::Failure(CallError::from(error).with_code("SERIALIZATION_ERROR"));
-                self.link.send_at(resume_message(suspension, &failure), self.place.as_ref())
+        let is_value = matches!(resolution, Resolution::Value(_));
+        match self.link.send_at(resume_message(&suspension, &resolution), self.place.as_ref()) {
+            Ok(pending) => {
+                let about = Request { id: Arc::new(Mutex::new(pending.id())), resumes: Some((suspension, is_value)) };
+                self.requests.add(about, Box::pin(async move { segment(pending.await?) }));
             }
-            sent => sent,
-        };
-        match sent {
-            Ok(pending) => self.requests.push(Request {
-                id: Arc::new(Mutex::new(pending.id())),
-                is_resume: true,
-                answer: Box::pin(async move { segment(pending.await?) }),
-            }),
+            // An answer that is too large for a frame is the extension's fault: its call fails in the handler.
+            Err(error @ Error::Request(_)) if is_value => {
+                let failure = CallError::from(error).with_code("SERIALIZATION_ERROR");
+                self.resume(suspension, Resolution::Failure(failure));
+            }
             Err(error) => self.end(Err(error)),
         }
     }
 
-    fn take(&mut self, segment: Segment, is_resume: bool) {
-        let lost = segment.error.as_ref().is_some_and(|error| error.code == ErrorCode::SuspensionError);
-        if is_resume && lost {
-            // The execution ended before this resume got there. Another answer tells how; without one, it expired.
-            if self.requests.is_empty()
-                && self.early.is_empty()
-                && let Some(error) = segment.error
-            {
-                self.end(Err(error.into()));
-            }
-            return;
-        }
-        self.early.insert(segment.seq, segment);
+    /// `resumes`: the call that was answered, and whether with a value.
+    fn take(&mut self, segment: Segment, resumes: Option<(String, bool)>) {
+        match resumes {
+            Some((suspension, is_value)) if segment.seq == 0 => return self.refused(segment, suspension, is_value),
+            resumes => self.early.insert(segment.seq, (segment, resumes.map(|(suspension, _)| suspension))),
+        };
         while self.result.is_none()
-            && let Some(next) = self.early.remove(&(self.segments.len() as u32))
+            && let Some((next, answered)) = self.early.remove(&(self.segments.len() as u32))
         {
-            self.deliver(next);
+            self.deliver(next, answered.as_deref());
         }
     }
 
-    fn deliver(&mut self, segment: Segment) {
+    /// A resume was answered without a segment of the execution.
+    fn refused(&mut self, segment: Segment, suspension: String, is_value: bool) {
+        let Some(error) = segment.error else {
+            return self.end(Err(Error::protocol("a resume was answered with segment 0")));
+        };
+        match error.code {
+            // The execution ended before this resume got there. Another answer tells how; without one, it expired.
+            ErrorCode::SuspensionError if !self.requests.is_empty() || !self.early.is_empty() => {}
+            // What the extension gave is no value for a handler, which is its fault too.
+            ErrorCode::SerializationError | ErrorCode::InvalidArgument if is_value => {
+                let failure = CallError::new(error.message).with_code("SERIALIZATION_ERROR");
+                self.resume(suspension, Resolution::Failure(failure));
+            }
+            _ => self.end(Err(error.into())),
+        }
+    }
+
+    fn deliver(&mut self, mut segment: Segment, answered: Option<&str>) {
+        self.suspended_by = None;
+        let made = match segment.status {
+            Status::Suspended => self.outstanding.segment(&mut segment, answered),
+            Status::Success | Status::Error => Vec::new(),
+        };
         if let Some(callback) = &mut self.options.on_segment {
             callback(&segment);
         }
-        self.suspended_by = None;
         if let Some(error) = &segment.error {
             self.end(Err(error.clone().into()));
         } else {
             match segment.status {
                 Status::Success => self.succeed(segment),
-                Status::Suspended => self.suspend(segment),
+                Status::Suspended => self.suspend(segment, made),
                 Status::Error => self.end(Err(Error::protocol("a failed segment without an error"))),
             }
         }
@@ -214,18 +218,17 @@ impl Run {
         self.end(Ok(Outcome { value, segments, metrics }));
     }
 
-    fn suspend(&mut self, segment: Segment) {
+    /// `made`: the calls that it made.
+    fn suspend(&mut self, segment: Segment, made: Vec<Suspension>) {
         self.suspended_by = segment.suspensions.first().map(|suspension| suspension.id.clone());
-        if self.cancelled {
+        if self.suspended_by.is_none() {
+            self.end(Err(Error::protocol("the execution is suspended, and no call waits")));
+        } else if self.cancelled {
             self.cancel_suspended();
         } else {
-            for suspension in &segment.suspensions {
-                if self.called.insert(suspension.id.clone()) {
-                    let args = Args::new(suspension.args.clone());
-                    let call =
-                        self.options.extensions.call(&self.workers, &suspension.extension, &suspension.method, args);
-                    self.calls.push((suspension.id.clone(), call));
-                }
+            for Suspension { id, extension, method, args } in made {
+                let call = self.options.extensions.call(&self.workers, &extension, &method, Args::new(args));
+                self.calls.add(id, call);
             }
         }
         self.segments.push(segment);
@@ -235,7 +238,7 @@ impl Run {
     fn cancel(&mut self) {
         self.cancelled = true;
         self.calls.clear();
-        for request in &self.requests {
+        for request in self.requests.iter() {
             self.link.cancel(Cancel::Request(*lock(&request.id)));
         }
         self.cancel_suspended();

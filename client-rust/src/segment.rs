@@ -8,6 +8,7 @@ use nexus_protocol::payload::PayloadError as Malformed;
 use nexus_protocol::{WireError, payload};
 use serde::de::DeserializeOwned;
 
+use crate::calls::Suspensions;
 use crate::error::Error;
 use crate::payload::{Payload, PayloadError};
 
@@ -23,8 +24,8 @@ pub struct Segment {
     pub state_version: Option<u64>,
     /// What the handler returned; nil unless `status` is `Success`.
     pub value: Payload,
-    /// Every outstanding call, oldest first.
-    pub suspensions: Vec<Suspension>,
+    /// Every call that is outstanding after it, in the order in which the handler made them.
+    pub suspensions: Suspensions,
     /// Why it failed, when `status` is `Error`.
     pub error: Option<WireError>,
     /// Figures of the whole execution so far.
@@ -206,7 +207,7 @@ impl From<SegmentResult<'_>> for Segment {
             seq: result.seq,
             state_version: result.state_version,
             value: Payload::from_bytes(result.value.unwrap_or(payload::NIL).to_vec()),
-            suspensions: result.suspensions.iter().map(Suspension::from).collect(),
+            suspensions: result.suspensions.iter().map(Suspension::from).collect::<Vec<_>>().into(),
             error: result.error,
             metrics: result.metrics.into(),
             effects: EffectPayloads {

@@ -312,6 +312,13 @@ impl WireError {
         self
     }
 
+    /// Says that the request must not be repeated, whatever the code: something has come of it already.
+    #[must_use]
+    pub fn not_retryable(mut self) -> Self {
+        self.retryable = false;
+        self
+    }
+
     /// Leaves out what only `debug` shows. Causes and properties stay: they are the handler's data, like its message.
     #[must_use]
     pub fn without_debug_detail(mut self) -> Self {

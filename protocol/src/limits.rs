@@ -77,6 +77,10 @@ pub const MAX_INNER_ERROR_BYTES: usize = 48 << 10;
 /// Containers around one another within a payload. The guest's decoder recurses, and its stack is bounded.
 pub const MAX_PAYLOAD_DEPTH: usize = 64;
 
+/// Keys of one state, wherever it is kept. Finding them takes up to 11 bytes of memory for each and about a tenth of a second
+/// for all, where a state of 64 MiB could have thirteen million.
+pub const MAX_STATE_KEYS: usize = 1_000_000;
+
 // ---- Identifiers --------------------------------------------------------------------------------------------
 
 /// Random bytes in a suspension id: 128 bits cannot be guessed.
@@ -185,6 +189,9 @@ pub const HTTP_TIMEOUT_MS: u64 = 5_000;
 
 /// Both tiers of the compile cache, each.
 pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
+/// What a sidecar that ends gives its disk to take in the handlers that are queued for it: a fifth of a second is enough for
+/// a queue that is full, and a disk that hangs must not keep the process.
+pub const CACHE_FLUSH_MS: u64 = 1_000;
 
 // ---- Resident states ------------------------------------------------------------------------------------------
 
@@ -238,9 +245,15 @@ pub const SIGNAL_STACK_BYTES: usize = 64 << 10;
 /// Between the interrupt word, which QuickJS polls, and taking the memory away, which stops native code.
 pub const KILL_GRACE_MS: u64 = 10;
 
-/// From the moment a run has to end to giving its thread up. A run that the two steps before did not end is stuck in a host
-/// call or in the kernel; on a busy machine a healthy one may be late by tens of milliseconds.
+/// From the moment a run has to end to giving its thread up, when the thread has used half of it on a processor and still
+/// does not come back: it is stuck in a host call or in the kernel.
 pub const RETIRE_GRACE_MS: u64 = 1_000;
+
+/// The same for a thread that stands still. Much longer: on a busy machine a healthy one may have to wait for a processor.
+pub const RETIRE_STANDSTILL_MS: u64 = 5_000;
+
+/// Threads that one connection may cost before it is closed: what one client does must not use up what the process can lose.
+pub const MAX_RETIRED_PER_CONNECTION: u32 = 2;
 
 /// What a request may take beside the time of its guest (decoding, parsing, encoding) before its thread is given up.
 pub const HOST_GRACE_MS: u64 = 5_000;
@@ -303,6 +316,10 @@ pub const CLIENT_CRASH_LOOP_WINDOW_MS: u64 = 30_000;
 pub const CLIENT_CRASH_LOOP_COOL_DOWN_MS: u64 = 5_000;
 /// Suspensions of which a client remembers who holds them.
 pub const CLIENT_HELD_SUSPENSIONS: usize = 10_000;
+/// Calls, and bytes of their arguments, that a client remembers on one connection to list them again.
+pub const CLIENT_LISTED_CALLS: usize = 100_000;
+/// See there.
+pub const CLIENT_LISTED_BYTES: usize = 256 << 20;
 /// Lines of the sidecar's log that an error repeats.
 pub const CLIENT_LOG_TAIL_LINES: usize = 20;
 /// Length of each of them.

@@ -40,6 +40,18 @@ pub enum PayloadError {
         /// Its length.
         length: usize,
     },
+    /// A timestamp with nanoseconds of a second or more.
+    #[error("the payload holds a timestamp of {nanoseconds} nanoseconds within its second")]
+    BadTimestamp {
+        /// So many.
+        nanoseconds: u32,
+    },
+    /// A map key that has no string form: nil, bin, ext or a container.
+    #[error("the map key at byte {offset} of the payload is neither a str nor a number nor a bool")]
+    BadKey {
+        /// Where.
+        offset: usize,
+    },
     /// A str that is not UTF-8.
     #[error("the string at byte {offset} of the payload is not UTF-8")]
     BadUtf8 {
@@ -52,6 +64,9 @@ pub enum PayloadError {
     /// An array was needed.
     #[error("the payload is not an array")]
     NotAnArray,
+    /// Whoever wanted it looked at has changed their mind, see [`Pace`].
+    #[error("the payload was not looked at to its end")]
+    Stopped,
     /// A str was needed as key.
     #[error("the map key at byte {offset} of the payload is not a string")]
     KeyNotAString {
@@ -64,7 +79,9 @@ impl PayloadError {
     /// What a peer that sent such a payload hears (SPEC 1 and 5).
     pub const fn code(&self) -> ErrorCode {
         match self {
-            Self::BadExtension { .. } => ErrorCode::SerializationError,
+            Self::BadExtension { .. } | Self::BadTimestamp { .. } | Self::BadKey { .. } => {
+                ErrorCode::SerializationError
+            }
             _ => ErrorCode::InvalidArgument,
         }
     }
@@ -75,31 +92,71 @@ pub const NIL: &[u8] = &[0xc0];
 /// The empty map: what an absent state or scope means.
 pub const EMPTY_MAP: &[u8] = &[0x80];
 
+/// Asked now and then whether a look at a payload goes on: whoever looks may have less time than a large one takes.
+pub trait Pace {
+    /// `at`: the position that has been reached. False ends the look with [`PayloadError::Stopped`].
+    fn goes_on(&mut self, at: usize) -> bool;
+}
+
+/// Always goes on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Unpaced;
+
+impl Pace for Unpaced {
+    #[inline]
+    fn goes_on(&mut self, _: usize) -> bool {
+        true
+    }
+}
+
+impl<P: Pace> Pace for &mut P {
+    #[inline]
+    fn goes_on(&mut self, at: usize) -> bool {
+        (**self).goes_on(at)
+    }
+}
+
 /// Length of the first value in `bytes`. Strings are skipped without a look at their UTF-8.
 pub fn scan(bytes: &[u8]) -> Result<usize, PayloadError> {
     Scanner { bytes, at: 0 }.skip_value::<false>()
 }
 
-/// Exactly one well-formed value: depth, extensions and UTF-8 checked, nothing behind it.
+/// Exactly one well-formed value: depth, extensions, map keys and UTF-8 checked, nothing behind it.
 pub fn validate(bytes: &[u8]) -> Result<(), PayloadError> {
-    let end = Scanner { bytes, at: 0 }.skip_value::<true>()?;
+    validate_paced(bytes, &mut Unpaced)
+}
+
+/// As [`validate`], as long as `pace` says.
+pub fn validate_paced(bytes: &[u8], pace: &mut impl Pace) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(0, pace)?;
     expect_end(bytes, end)
 }
 
 /// As [`validate`], for a value that will have `around` containers around it.
 pub fn validate_inside(bytes: &[u8], around: usize) -> Result<(), PayloadError> {
-    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(around)?;
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<true>(around, &mut Unpaced)?;
     expect_end(bytes, end)
 }
 
 /// Exactly one value, without the look at UTF-8. For payloads whose reader copes with any bytes in strings.
 pub fn validate_shape(bytes: &[u8]) -> Result<(), PayloadError> {
-    expect_end(bytes, scan(bytes)?)
+    validate_shape_paced(bytes, &mut Unpaced)
+}
+
+/// As [`validate_shape`], as long as `pace` says.
+pub fn validate_shape_paced(bytes: &[u8], pace: &mut impl Pace) -> Result<(), PayloadError> {
+    let end = Scanner { bytes, at: 0 }.skip_value_inside::<false>(0, pace)?;
+    expect_end(bytes, end)
 }
 
 /// Walks the entries of a map without decoding their values. Values are skipped as by [`scan`]; keys are checked.
 /// The walk fails at the first fault, and with `TrailingBytes` where something follows the map.
 pub fn map_entries(bytes: &[u8]) -> Result<MapEntries<'_>, PayloadError> {
+    map_entries_paced(bytes, Unpaced)
+}
+
+/// As [`map_entries`], as long as `pace` says.
+pub fn map_entries_paced<P: Pace>(bytes: &[u8], pace: P) -> Result<MapEntries<'_, P>, PayloadError> {
     let mut scanner = Scanner { bytes, at: 0 };
     let remaining = match scanner.marker()? {
         marker @ 0x80..=0x8f => u32::from(marker & 0x0f),
@@ -107,7 +164,7 @@ pub fn map_entries(bytes: &[u8]) -> Result<MapEntries<'_>, PayloadError> {
         0xdf => scanner.length::<4>()?,
         _ => return Err(PayloadError::NotAMap),
     };
-    Ok(MapEntries { scanner, remaining, ended: false })
+    Ok(MapEntries { scanner, remaining, ended: false, pace })
 }
 
 /// Walks the elements of an array without decoding them; otherwise as [`map_entries`].
@@ -130,31 +187,40 @@ pub fn as_str(bytes: &[u8]) -> Option<&str> {
     Some(text)
 }
 
+/// The string that `bytes` start with, and what is behind it: an entry of a map as its key and its value.
+pub fn leading_str(bytes: &[u8]) -> Result<(&str, &[u8]), PayloadError> {
+    let mut scanner = Scanner { bytes, at: 0 };
+    let text = scanner.key()?;
+    Ok((text, bytes.get(scanner.at..).unwrap_or_default()))
+}
+
 fn expect_end(bytes: &[u8], end: usize) -> Result<(), PayloadError> {
     if end == bytes.len() { Ok(()) } else { Err(PayloadError::TrailingBytes { offset: end }) }
 }
 
 /// Entries of a top-level map, see [`map_entries`].
 #[derive(Clone, Debug)]
-pub struct MapEntries<'a> {
+pub struct MapEntries<'a, P = Unpaced> {
     scanner: Scanner<'a>,
     remaining: u32,
     ended: bool,
+    pace: P,
 }
 
-impl MapEntries<'_> {
+impl<P> MapEntries<'_, P> {
     /// Entries that the map claims to still have. A claim: reserve nothing by it unchecked.
     pub fn claimed(&self) -> u32 {
         self.remaining
     }
 }
 
-impl<'a> Iterator for MapEntries<'a> {
+impl<'a, P: Pace> Iterator for MapEntries<'a, P> {
     type Item = Result<(&'a str, &'a [u8]), PayloadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        let pace = &mut self.pace;
         let entry = step(&mut self.scanner, &mut self.remaining, &mut self.ended, |scanner| {
-            Ok((scanner.key()?, scanner.value()?))
+            Ok((scanner.key()?, scanner.value(pace)?))
         })?;
         self.ended |= entry.is_err();
         Some(entry)
@@ -173,7 +239,7 @@ impl<'a> Iterator for ArrayItems<'a> {
     type Item = Result<&'a [u8], PayloadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let item = step(&mut self.scanner, &mut self.remaining, &mut self.ended, Scanner::value)?;
+        let item = step(&mut self.scanner, &mut self.remaining, &mut self.ended, |s| s.value(&mut Unpaced))?;
         self.ended |= item.is_err();
         Some(item)
     }
@@ -208,6 +274,21 @@ pub(crate) struct Scanner<'a> {
 /// Strings are in it only where UTF-8 is not checked, so they have a table of their own.
 const PLAIN_BYTES: [u8; 256] = plain_bytes(false);
 const PLAIN_BYTES_AND_SHORT_STRINGS: [u8; 256] = plain_bytes(true);
+/// 1 for the markers that no map key may have.
+const NO_KEY: [u8; 256] = no_key();
+
+#[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
+const fn no_key() -> [u8; 256] {
+    let mut table = [1; 256];
+    let mut marker = 0;
+    while marker < 256 {
+        if let 0x00..=0x7f | 0xa0..=0xbf | 0xc2 | 0xc3 | 0xca..=0xd3 | 0xd9..=0xdb | 0xe0..=0xff = marker {
+            table[marker] = 0;
+        }
+        marker += 1;
+    }
+    table
+}
 
 #[allow(clippy::indexing_slicing, clippy::arithmetic_side_effects, reason = "evaluated by the compiler")]
 const fn plain_bytes(short_strings: bool) -> [u8; 256] {
@@ -231,25 +312,40 @@ const fn plain_bytes(short_strings: bool) -> [u8; 256] {
 impl<'a> Scanner<'a> {
     /// Skips one value and returns the position behind it.
     pub(crate) fn skip_value<const UTF8: bool>(&mut self) -> Result<usize, PayloadError> {
-        self.skip_value_inside::<UTF8>(0)
+        self.skip_value_inside::<UTF8>(0, &mut Unpaced)
     }
 
     /// `around`: containers that count as open already.
     #[inline]
-    fn skip_value_inside<const UTF8: bool>(&mut self, around: usize) -> Result<usize, PayloadError> {
+    fn skip_value_inside<const UTF8: bool>(
+        &mut self,
+        around: usize,
+        pace: &mut impl Pace,
+    ) -> Result<usize, PayloadError> {
         let table = if UTF8 { &PLAIN_BYTES } else { &PLAIN_BYTES_AND_SHORT_STRINGS };
         // Values still to come in each open container, the innermost in `open`.
         let mut outer = [0u64; MAX_PAYLOAD_DEPTH];
         let mut depth = around;
         let mut open = 1u64;
+        // Of the innermost: 1 where it is a map. Of the others a bit each, by depth.
+        let mut in_map = 0u8;
+        let mut outer_maps = 0u64;
         loop {
             while open == 0 {
                 let Some(above) = depth.checked_sub(1).filter(|above| *above >= around) else { return Ok(self.at) };
                 depth = above;
                 open = outer.get(depth).copied().unwrap_or(0);
+                in_map = u8::from(outer_maps & (1 << depth) != 0);
+            }
+            if !pace.goes_on(self.at) {
+                return Err(PayloadError::Stopped);
             }
             open = open.wrapping_sub(1);
             let marker = *self.bytes.get(self.at).ok_or(PayloadError::Truncated)?;
+            // An odd number is to come: this is a key, its value comes next.
+            if NO_KEY.get(usize::from(marker)).copied().unwrap_or(0) & in_map & (open & 1) as u8 != 0 {
+                return Err(PayloadError::BadKey { offset: self.at });
+            }
             let plain = table.get(usize::from(marker)).copied().unwrap_or(0);
             if plain != 0 {
                 let end = self.at.saturating_add(usize::from(plain));
@@ -266,6 +362,8 @@ impl<'a> Scanner<'a> {
                     return Err(PayloadError::Truncated);
                 }
                 *outer.get_mut(depth).ok_or(PayloadError::TooDeep)? = open;
+                outer_maps = outer_maps & !(1 << depth) | u64::from(in_map) << depth;
+                in_map = u8::from(matches!(marker, 0x80..=0x8f | 0xde | 0xdf));
                 depth = depth.saturating_add(1);
                 open = children;
             }
@@ -312,16 +410,24 @@ impl<'a> Scanner<'a> {
 
     fn extension(&mut self, length: usize) -> Result<Option<u64>, PayloadError> {
         let kind = i8::from_be_bytes([self.marker()?]);
-        self.take(length)?;
-        match (kind, length) {
-            (-1, 4 | 8 | 12) => Ok(None),
-            _ => Err(PayloadError::BadExtension { kind, length }),
+        let data = self.take(length)?;
+        let first = data.first_chunk().map_or(0, |bytes| u32::from_be_bytes(*bytes));
+        let nanoseconds = match (kind, length) {
+            (-1, 4) => 0,
+            // 30 bits of nanoseconds, then 34 of seconds
+            (-1, 8) => first >> 2,
+            (-1, 12) => first,
+            _ => return Err(PayloadError::BadExtension { kind, length }),
+        };
+        if nanoseconds > 999_999_999 {
+            return Err(PayloadError::BadTimestamp { nanoseconds });
         }
+        Ok(None)
     }
 
-    fn value(&mut self) -> Result<&'a [u8], PayloadError> {
+    fn value(&mut self, pace: &mut impl Pace) -> Result<&'a [u8], PayloadError> {
         let start = self.at;
-        let end = self.skip_value::<false>()?;
+        let end = self.skip_value_inside::<false>(0, pace)?;
         self.bytes.get(start..end).ok_or(PayloadError::Truncated)
     }
 
@@ -410,6 +516,28 @@ mod tests {
         assert_eq!(map_entries(&[0x81, 0xa1, 0xff, 1]).unwrap().next(), Some(Err(PayloadError::BadUtf8 { offset: 2 })));
     }
 
+    /// Goes on up to a position.
+    struct UpTo(usize);
+
+    impl Pace for UpTo {
+        fn goes_on(&mut self, at: usize) -> bool {
+            at < self.0
+        }
+    }
+
+    #[test]
+    fn a_look_that_is_paced_ends_wherever_it_is_told_to() {
+        let large = [&[0x81, 0xa1, b'a', 0xdc, 0xff, 0xff][..], &[1; 0xffff]].concat();
+        for stop in [1, 10, 1000, large.len() - 1] {
+            assert_eq!(validate_paced(&large, &mut UpTo(stop)), Err(PayloadError::Stopped));
+            assert_eq!(validate_shape_paced(&large, &mut UpTo(stop)), Err(PayloadError::Stopped));
+            let entries: Vec<_> = map_entries_paced(&large, UpTo(stop)).unwrap().collect();
+            assert_eq!(entries, [Err(PayloadError::Stopped)]);
+        }
+        assert_eq!(validate_paced(&large, &mut UpTo(large.len())), Ok(()));
+        assert_eq!(map_entries_paced(&large, UpTo(large.len())).unwrap().filter_map(Result::ok).count(), 1);
+    }
+
     #[test]
     fn only_timestamps_are_accepted_as_extensions() {
         for (header, length, ok) in [
@@ -427,6 +555,63 @@ mod tests {
             assert_eq!(scan(&bytes).is_ok(), ok, "{header:?}");
         }
         assert_eq!(validate(&[0xc1]), Err(PayloadError::BadMarker { offset: 0 }));
+    }
+
+    #[test]
+    fn only_keys_that_have_a_string_form_are_accepted_at_any_depth() {
+        let good: [&[u8]; 8] = [
+            b"\xa1k",
+            b"\xd9\x01k",
+            b"\x05",
+            b"\xff",
+            b"\xcc\xff",
+            b"\xca\0\0\0\0",
+            b"\xc2",
+            b"\xd3\0\0\0\0\0\0\0\x01",
+        ];
+        let bad: [&[u8]; 9] = [
+            b"\xc0",
+            b"\x90",
+            b"\x91\x01",
+            b"\x80",
+            b"\xc4\x01k",
+            b"\xd6\xff\0\0\0\0",
+            b"\xdc\0\0",
+            b"\xde\0\0",
+            b"\xc7\x04\xff\0\0\0\0",
+        ];
+        // bare; behind a map that has ended; inside of an array within a map; as the second key, and around a value alike
+        let around: [fn(&[u8]) -> Vec<u8>; 5] = [
+            |key| [b"\x81", key, b"\xc0"].concat(),
+            |key| [b"\x92\x81\x01\x90\x81", key, b"\xc0"].concat(),
+            |key| [b"\x81\xa1a\x92\xc0\x81", key, b"\xc0"].concat(),
+            |key| [b"\x82\xa1a\x81\xa1b\x91\xc0", key, b"\xc0"].concat(),
+            |key| [b"\xde\0\x02\xa1a\xc0", key, b"\xdf\0\0\0\0"].concat(),
+        ];
+        for wrap in around {
+            for key in good {
+                assert_eq!((validate(&wrap(key)), validate_shape(&wrap(key))), (Ok(()), Ok(())), "{:x?}", wrap(key));
+            }
+            for key in bad {
+                for result in [validate(&wrap(key)), validate_shape(&wrap(key)), validate_inside(&wrap(key), 7)] {
+                    assert!(matches!(result, Err(PayloadError::BadKey { .. })), "{:x?}: {result:?}", wrap(key));
+                }
+                assert_eq!(validate(key), Ok(()), "a value may be what a key may not");
+            }
+        }
+        let mut deepest = b"\x81\xa1k".repeat(63);
+        deepest.extend(b"\x81\xc0\xc0");
+        assert_eq!(validate(&deepest), Err(PayloadError::BadKey { offset: 190 }));
+    }
+
+    #[test]
+    fn a_timestamp_has_less_than_a_second_of_nanoseconds() {
+        let t64 = |nanoseconds: u64| [&b"\xd7\xff"[..], &(nanoseconds << 34 | 1).to_be_bytes()].concat();
+        let t96 = |nanoseconds: u32| [&b"\xc7\x0c\xff"[..], &nanoseconds.to_be_bytes(), &[0; 8]].concat();
+        assert_eq!((validate(&t64(999_999_999)), validate(&t96(999_999_999))), (Ok(()), Ok(())));
+        let refused = Err(PayloadError::BadTimestamp { nanoseconds: 1_000_000_000 });
+        assert_eq!((validate(&t64(1_000_000_000)), validate_shape(&t96(1_000_000_000))), (refused, refused));
+        assert_eq!(validate(&t96(u32::MAX)), Err(PayloadError::BadTimestamp { nanoseconds: u32::MAX }));
     }
 
     #[test]

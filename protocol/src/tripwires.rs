@@ -9,8 +9,8 @@ use crate::message::Kind as K;
 use crate::version::{ProtocolVersion, VersionRange};
 
 const _: () = {
-    assert!(ProtocolVersion::V1.0 == 1);
-    assert!(VersionRange::SUPPORTED.min.0 == 1 && VersionRange::SUPPORTED.max.0 == 1);
+    assert!(ProtocolVersion::V2.0 == 2);
+    assert!(VersionRange::SUPPORTED.min.0 == 2 && VersionRange::SUPPORTED.max.0 == 2);
 
     assert!(K::Hello.number() == 0x01 && K::HelloAnswer.number() == 0x81);
     assert!(K::Execute.number() == 0x02 && K::Result.number() == 0x82);

@@ -16,8 +16,8 @@ pub const MAGIC: &str = "nexus-sidecar";
 pub struct ProtocolVersion(pub u16);
 
 impl ProtocolVersion {
-    /// The version of SPEC.md.
-    pub const V1: Self = Self(1);
+    /// The version of SPEC.md, whose changelog says what the ones before it were.
+    pub const V2: Self = Self(2);
 }
 
 impl fmt::Display for ProtocolVersion {
@@ -37,7 +37,7 @@ pub struct VersionRange {
 
 impl VersionRange {
     /// What this build speaks.
-    pub const SUPPORTED: Self = Self { min: ProtocolVersion::V1, max: ProtocolVersion::V1 };
+    pub const SUPPORTED: Self = Self { min: ProtocolVersion::V2, max: ProtocolVersion::V2 };
 
     /// The newest version that both ranges hold. An empty range (`min > max`) agrees with nothing.
     pub fn negotiate(self, peer: Self) -> Result<ProtocolVersion, VersionMismatch> {

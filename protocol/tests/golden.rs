@@ -205,6 +205,8 @@ fn payload_rejections_are_refused_for_the_reason_that_they_say() {
             Err(PayloadError::TooDeep) => "too-deep",
             Err(PayloadError::BadMarker { .. }) => "marker",
             Err(PayloadError::BadExtension { .. }) => "extension",
+            Err(PayloadError::BadTimestamp { .. }) => "timestamp",
+            Err(PayloadError::BadKey { .. }) => "key",
             Err(PayloadError::BadUtf8 { .. }) => "utf8",
             other => panic!("{}: {other:?}", vector.name),
         };

@@ -15,6 +15,18 @@ use rmpv::Value as Pack;
 
 const MAX_BODY_BYTES: usize = 1 << 20;
 
+/// What a map key may be.
+fn keys() -> impl Strategy<Value = Pack> {
+    prop_oneof![
+        any::<bool>().prop_map(Pack::from),
+        any::<i64>().prop_map(Pack::from),
+        any::<u64>().prop_map(Pack::from),
+        any::<f32>().prop_map(Pack::from),
+        any::<f64>().prop_map(Pack::from),
+        ".{0,40}".prop_map(Pack::from),
+    ]
+}
+
 fn packs() -> impl Strategy<Value = Pack> {
     let leaf = prop_oneof![
         Just(Pack::Nil),
@@ -29,10 +41,7 @@ fn packs() -> impl Strategy<Value = Pack> {
         prop_oneof![Just(4usize), Just(8), Just(12)].prop_map(|length| Pack::Ext(-1, vec![0; length])),
     ];
     leaf.prop_recursive(5, 60, 8, |inner| {
-        prop_oneof![
-            vec(inner.clone(), 0..8).prop_map(Pack::Array),
-            vec((inner.clone(), inner), 0..8).prop_map(Pack::Map),
-        ]
+        prop_oneof![vec(inner.clone(), 0..8).prop_map(Pack::Array), vec((keys(), inner), 0..8).prop_map(Pack::Map),]
     })
 }
 
@@ -279,11 +288,22 @@ proptest! {
 fn is_outside_the_specification(value: &Pack) -> bool {
     match value {
         Pack::String(text) => text.is_err(),
-        Pack::Ext(kind, bytes) => *kind != -1 || ![4, 8, 12].contains(&bytes.len()),
-        Pack::Array(items) => items.iter().any(is_outside_the_specification),
-        Pack::Map(entries) => {
-            entries.iter().any(|(key, value)| is_outside_the_specification(key) || is_outside_the_specification(value))
+        Pack::Ext(-1, bytes) => {
+            let first = bytes.first_chunk().map_or(0, |first| u32::from_be_bytes(*first));
+            match bytes.len() {
+                4 => false,
+                8 => first >> 2 >= 1_000_000_000,
+                12 => first >= 1_000_000_000,
+                _ => true,
+            }
         }
+        Pack::Ext(..) => true,
+        Pack::Array(items) => items.iter().any(is_outside_the_specification),
+        Pack::Map(entries) => entries.iter().any(|(key, value)| {
+            matches!(key, Pack::Nil | Pack::Binary(_) | Pack::Array(_) | Pack::Map(_) | Pack::Ext(..))
+                || is_outside_the_specification(key)
+                || is_outside_the_specification(value)
+        }),
         _ => false,
     }
 }

@@ -14,6 +14,7 @@ use nexus_sidecar::budget::Budget;
 use nexus_sidecar::engine::context::{Context, ExecutionLimits};
 use nexus_sidecar::engine::{Compiled, Engine, EngineOptions, Instance, SegmentEnd, StateView, thread_stack_bytes};
 use nexus_sidecar::resident::ResidentState;
+use nexus_sidecar::token::StopToken;
 use serde_json::{Map, Value, json};
 
 const STACK_BYTES: u32 = 1 << 20;
@@ -151,7 +152,7 @@ fn resident(text_bytes: usize) -> Arc<ResidentState> {
     let record = |n: usize| (format!("r{n:06}"), json!({ "n": n, "text": "x".repeat(text_bytes) }));
     let all: Map<String, Value> = (0..10_000).map(record).collect();
     let payload = rmp_serde::to_vec(&all).expect("it can be encoded");
-    ResidentState::new(&payload, &Budget::new("bytes", 1 << 30)).expect("there is room")
+    ResidentState::new(&payload, &Budget::new("bytes", 1 << 30), &StopToken::new()).expect("there is room")
 }
 
 fn on(state: &Arc<ResidentState>) -> Box<Context> {
@@ -185,7 +186,7 @@ fn deadline() -> Option<Instant> {
 }
 
 fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
-    let compiled = instance.compile(source, deadline());
+    let compiled = instance.compile(source, 32 << 20, deadline());
     instance.reset().expect("a reset");
     match compiled {
         Compiled::Bytecode(bytecode) => bytecode,
@@ -275,7 +276,7 @@ fn compiles(engine: &Arc<Engine>, source: &str, count: usize) -> Vec<Duration> {
     let mut taken = Vec::new();
     for _ in 0..count.max(5) {
         let started = Instant::now();
-        let compiled = instance.compile(source, deadline());
+        let compiled = instance.compile(source, 32 << 20, deadline());
         taken.push(started.elapsed());
         assert!(matches!(compiled, Compiled::Bytecode(_)), "{compiled:?}");
         instance.reset().expect("a reset");

@@ -325,7 +325,7 @@ static int32_t nx_settle_segment(JSContext *ctx)
 /* ---- compiling and running ---- */
 
 /* source: UTF-8, with a NUL behind its len bytes. out: bytecode. */
-int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len)
+int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len, uint32_t memory_limit)
 {
     JSContext *ctx = nx.ctx;
     NxBuf out = { 0 };
@@ -333,7 +333,7 @@ int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len)
     size_t size;
 
     nx_enter();
-    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, 0);
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx.memory_baseline + memory_limit);
     f = nx_compile_handler(ctx, source, len);
     if (JS_IsException(f))
         return nx_fail_with_exception(ctx);

@@ -20,6 +20,8 @@ pub mod error;
 pub mod execution;
 /// Faults on purpose, for tests.
 pub mod faults;
+/// Refused, or out of time.
+pub mod halt;
 /// Metrics and health over HTTP.
 pub mod http;
 /// Signals, the parent, the service manager, the end of the process.

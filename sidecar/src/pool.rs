@@ -64,8 +64,9 @@ impl Pool {
     }
 
     fn create(&self) -> Result<Instance, EngineError> {
+        let made = self.engine.instantiate()?;
         self.created.fetch_add(1, Ordering::Relaxed);
-        self.engine.instantiate()
+        Ok(made)
     }
 
     /// A pristine instance: the one that was used last, or a new one.

@@ -9,19 +9,21 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
-use crate::analysis;
+use crate::analysis::{self, AnalysisError};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
-use crate::cache::{CompileCache, Handler, HandlerDigest, Need};
+use crate::cache::{Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Origin};
 use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
 use crate::engine::refusals::Refusals;
-use crate::engine::{Compiled, Engine, EngineError, EngineOptions};
-use crate::execution::{self, Answer, Execution, Progress, Report, StateSource, Totals};
+use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Instance};
+use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
+use crate::halt::Halt;
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
-use crate::pools::Pools;
+use crate::pools::{LeaseError, Pools};
+use crate::token::{StopCause, StopToken};
 
 /// See the module.
 pub struct Runtime {
@@ -33,16 +35,89 @@ pub struct Runtime {
     pub observer: Observer,
 }
 
-/// Told of every run control before the guest runs under it, so that the run can be stopped.
-pub type Register<'a> = &'a mut dyn FnMut(&Arc<RunControl>);
+/// What a guest is entered for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    Compile,
+    Execute,
+}
+
+/// Who may stop what is done for a request.
+pub trait Overseer {
+    /// By which host code learns that it has to end.
+    fn token(&self) -> &StopToken;
+    /// A guest is about to run for the request: from now on `control` stops it.
+    fn arm(&self, control: &Arc<RunControl>, purpose: Purpose);
+    /// The guest is done: `control` is somebody else's.
+    fn disarm(&self);
+}
+
+/// Nobody but the clock.
+impl Overseer for StopToken {
+    fn token(&self) -> &StopToken {
+        self
+    }
+
+    fn arm(&self, control: &Arc<RunControl>, _: Purpose) {
+        control.arm();
+    }
+
+    fn disarm(&self) {}
+}
+
+/// The control of an instance is with the request's overseer for as long as this lives.
+pub struct Armed<'a>(Option<&'a dyn Overseer>);
+
+impl<'a> Armed<'a> {
+    fn new(overseer: &'a dyn Overseer, instance: &Instance, purpose: Purpose) -> Self {
+        overseer.arm(instance.control(), purpose);
+        Self(Some(overseer))
+    }
+
+    /// There was no guest.
+    const fn none() -> Self {
+        Self(None)
+    }
+
+    /// The overseer has let go of the control by itself.
+    pub fn was_let_go(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Armed<'_> {
+    fn drop(&mut self) {
+        if let Some(overseer) = self.0 {
+            overseer.disarm();
+        }
+    }
+}
+
+/// What came of a segment.
+pub struct Ran<'a> {
+    pub report: Report,
+    pub progress: Progress,
+    pub armed: Armed<'a>,
+}
 
 /// A compiled handler, and how it came to be.
 #[derive(Debug)]
 pub struct Found {
     pub handler: Arc<Handler>,
+    /// As its client is told: what it uses for the first time was not there, whoever has compiled it.
     pub cache_hit: bool,
-    /// None on a hit.
+    /// What compiling it took now; None: it was there.
     pub took: Option<Duration>,
+    /// What its client is told of that.
+    pub told: Option<Duration>,
+}
+
+impl Found {
+    fn new(got: Got, took: Duration) -> Self {
+        let told = (got.origin != Origin::Known).then_some(got.handler.took);
+        let took = (got.origin == Origin::Compiled).then_some(took);
+        Self { handler: got.handler, cache_hit: told.is_none(), took, told }
+    }
 }
 
 /// What the server knows of executions, for statistics.
@@ -98,28 +173,43 @@ impl Runtime {
 
     // ---- compiling ----
 
+    /// Has compiled handlers written that wait for the disk; for the end of the process.
+    pub fn flush(&self) {
+        self.cache.flush();
+    }
+
     /// Whether compiled handlers outlive the process: what `cacheDir` asked for may not have been possible.
     pub fn keeps_handlers(&self) -> bool {
         self.cache.is_on_disk()
     }
 
-    /// The compiled handler, from the cache or made now. `mode` None: its text decides.
+    /// The compiled handler, from the cache or made now. `mode` None: its text decides. The deadline is the token's.
     pub fn compile(
         &self,
         source: &str,
         mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
+        client: Client,
+        overseer: &dyn Overseer,
     ) -> Result<Found, WireError> {
+        let asker = Asker { client, memory_limit_bytes: self.config.memory_limit_bytes, token: overseer.token() };
+        self.compile_for(source, mode, asker, overseer).map_err(|halt| self.public(halt.into_error(compile_stopped)))
+    }
+
+    fn compile_for(
+        &self,
+        source: &str,
+        mode: Option<SuspendMode>,
+        asker: Asker<'_>,
+        overseer: &dyn Overseer,
+    ) -> Result<Found, Halt> {
         let limit = self.config.max_source_bytes;
         if source.len() as u64 > limit {
-            return Err(WireError::resource_limit("maxSourceBytes", limit, source.len() as u64));
+            return Err(WireError::resource_limit("maxSourceBytes", limit, source.len() as u64).into());
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let started = Instant::now();
-        let made = self.cache.get_or_compile(digest, || self.compile_now(digest, source, mode, timeout, register));
-        let (handler, cache_hit) = made.map_err(|e| self.public(e))?;
-        Ok(Found { handler, cache_hit, took: (!cache_hit).then(|| started.elapsed()) })
+        let compile = || self.compile_now(digest, source, mode, asker, overseer);
+        Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?, started.elapsed()))
     }
 
     fn compile_now(
@@ -127,31 +217,49 @@ impl Runtime {
         digest: HandlerDigest,
         source: &str,
         mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
-    ) -> Result<Handler, WireError> {
-        let analysis = analysis::analyze(source).map_err(|e| guest_error::syntax_error(&e, source))?;
+        asker: Asker<'_>,
+        overseer: &dyn Overseer,
+    ) -> Result<Handler, Failed> {
+        let started = Instant::now();
+        let stopped = |cause| Failed { error: compile_stopped(cause), concerns: Concerns::Nobody };
+        let analysis = match analysis::analyze(source, asker.token) {
+            Ok(analysis) => analysis,
+            Err(AnalysisError::Stopped(cause)) => return Err(stopped(cause)),
+            Err(AnalysisError::Syntax(e)) => return Err(Failed::for_all(guest_error::syntax_error(&e, source))),
+        };
         // both guests run its bytecode
-        let mut instance = self.lease(SuspendMode::Await)?;
-        register(instance.control());
-        let compiled = instance.compile(&analysis.code, timeout.and_then(|t| Instant::now().checked_add(t)));
+        let mut instance = self.lease(SuspendMode::Await, asker.token).map_err(|halt| match halt {
+            Halt::Refused(error) => Failed::for_all(error),
+            Halt::Stopped(cause) => stopped(cause),
+        })?;
+        let armed = Armed::new(overseer, &instance, Purpose::Compile);
+        let limit = asker.memory_limit_bytes;
+        let compiled = match asker.token.check() {
+            Ok(()) => {
+                instance.compile(&analysis.code, u32::try_from(limit).unwrap_or(u32::MAX), asker.token.deadline())
+            }
+            Err(cause) => Compiled::Stopped(cause),
+        };
+        // nobody may stop what runs there next
+        drop(armed);
         self.give_back(Some(instance));
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
             Compiled::Refused(described) => {
-                return Err(GuestError::decode(&described).to_wire(
-                    ErrorCode::CompilationError,
-                    source,
-                    &Refusals::default(),
-                ));
+                let described = GuestError::decode(&described);
+                let error = described.to_wire(ErrorCode::CompilationError, source, &Refusals::default());
+                return Err(Failed::for_all(error));
             }
-            Compiled::Stopped(crate::engine::control::StopCause::Cancelled) => return Err(execution::cancelled()),
-            Compiled::Stopped(_) => {
-                return Err(WireError::new(ErrorCode::Timeout, "compiling the handler took too long"));
+            Compiled::OutOfMemory { wanted } => {
+                let mut error = execution::memory_error(limit, wanted.max(limit + 1));
+                error.message = format!("compiling the handler needs more than its {limit} bytes of memory");
+                return Err(Failed { error, concerns: Concerns::AtMost(limit) });
             }
+            Compiled::Stopped(cause) => return Err(stopped(cause)),
             Compiled::Broken(why) => {
                 log::warn!("compiling broke a guest: {why}");
-                return Err(WireError::new(ErrorCode::WasmError, "compiling the handler broke its instance"));
+                let error = WireError::new(ErrorCode::WasmError, "compiling the handler broke its instance");
+                return Err(Failed::for_all(error));
             }
         };
         Ok(Handler {
@@ -164,6 +272,7 @@ impl Runtime {
                 .map(|c| Need { token: c.token.into(), line: c.line, column: c.column, certain: c.certain })
                 .collect(),
             suspend_mode: mode.unwrap_or(analysis.suspend_mode),
+            took: started.elapsed(),
         })
     }
 
@@ -176,99 +285,110 @@ impl Runtime {
         &self,
         code: Code<'_>,
         mode: Option<SuspendMode>,
-        timeout: Option<Duration>,
-        register: Register<'_>,
-    ) -> Result<Found, WireError> {
+        asker: Asker<'_>,
+        overseer: &dyn Overseer,
+    ) -> Result<Found, Halt> {
         match code {
-            Code::Source(source) => self.compile(source, mode, timeout, register),
+            Code::Source(source) => self.compile_for(source, mode, asker, overseer),
             Code::Handler(handle) => {
                 let digest = self.handles.verify(handle).ok_or_else(|| {
                     WireError::unknown_handler("the handle is not one that this sidecar gave out; compile again")
                 })?;
-                let handler = self.cache.get(&digest).ok_or_else(|| {
+                let got = self.cache.get(&digest, asker)?.ok_or_else(|| {
                     WireError::unknown_handler("the handler is no longer in the cache; compile again")
                 })?;
-                if mode.is_some_and(|mode| mode != handler.suspend_mode) {
+                if mode.is_some_and(|mode| mode != got.handler.suspend_mode) {
                     let message = "suspendMode: the handler was compiled for the other one; give it to precompile";
-                    return Err(WireError::new(ErrorCode::InvalidArgument, message));
+                    return Err(WireError::new(ErrorCode::InvalidArgument, message).into());
                 }
-                Ok(Found { handler, cache_hit: true, took: None })
+                // whoever has the handle has compiled it, or was told by who did
+                Ok(Found { handler: got.handler, cache_hit: true, took: None, told: None })
             }
         }
     }
 
     // ---- executing ----
 
-    /// Runs a handler up to its first suspension or its end. `state`: where its state is. `queued`: how long the request has waited.
-    pub fn execute(
+    /// Runs a handler up to its first suspension or its end. `state`: where its state is.
+    pub fn execute<'a>(
         &self,
         request: &Execute<'_>,
         state: StateSource,
-        queued: Duration,
-        register: Register<'_>,
-    ) -> (Report, Progress) {
-        let mut totals = Totals::queued(queued);
-        let (report, progress) = match self.begin(request, state, &mut totals, register) {
-            Ok(begun) => begun,
-            Err(error) => (refused(&totals, error), Progress::Finished(None)),
+        arrival: Arrival,
+        client: Client,
+        overseer: &'a dyn Overseer,
+    ) -> Ran<'a> {
+        let mut totals = Totals::begun(arrival);
+        totals.timeout = execution::narrow_timeout(self.config.timeout_ms, request.timeout_ms);
+        let (report, progress, armed) = match self.begin(request, state, &mut totals, client, overseer) {
+            Ok(((report, progress), armed)) => (report, progress, armed),
+            Err(halt) => {
+                let error = halt.into_error(|cause| execution::stopped(cause, totals.timeout, totals.spent()));
+                (refused(&totals, error), Progress::Finished(None), Armed::none())
+            }
         };
-        (self.observed(report), progress)
+        Ran { report: self.observed(report), progress, armed }
     }
 
-    fn begin(
+    fn begin<'a>(
         &self,
         request: &Execute<'_>,
         state: StateSource,
         totals: &mut Totals,
-        register: Register<'_>,
-    ) -> Result<(Report, Progress), WireError> {
-        let mut input = execution::prepare(request, &self.config, state)?;
+        client: Client,
+        overseer: &'a dyn Overseer,
+    ) -> Result<((Report, Progress), Armed<'a>), Halt> {
+        let token = overseer.token();
+        let mut input = execution::prepare(request, &self.config, state, token)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
-        let left = totals.timeout.map(|t| t.saturating_sub(totals.spent()));
-        let asked = Instant::now();
-        let found = self.find(request.code, request.suspend_mode, left, register)?;
-        if found.took.is_none() {
-            // it may have waited for somebody else's compilation
-            totals.queued += asked.elapsed();
-        }
+        let asker = Asker { client, memory_limit_bytes: totals.memory_limit_bytes, token };
+        let found = self.find(request.code, request.suspend_mode, asker, overseer)?;
         totals.cache_hit = found.cache_hit;
         totals.compilation = found.took;
+        totals.told_compilation = found.told;
         if input.strict {
             refuse_uncovered(&found.handler, &input.context.capabilities)?;
         }
         input.context.state.renew()?;
-        let instance = self.lease(found.handler.suspend_mode)?;
-        register(instance.control());
-        Ok(Execution::start(found.handler, instance, input.context, totals.clone()))
+        let instance = self.lease(found.handler.suspend_mode, token)?;
+        let armed = Armed::new(overseer, &instance, Purpose::Execute);
+        Ok((Execution::start(found.handler, instance, input.context, totals.clone(), token), armed))
     }
 
-    /// Goes on with a suspended execution. `queued`: how long the request has waited.
-    pub fn resume(
+    /// Goes on with a suspended execution.
+    pub fn resume<'a>(
         &self,
         mut execution: Execution,
         id: SuspensionId,
         answer: Answer<'_>,
-        queued: Duration,
-        register: Register<'_>,
-    ) -> (Report, Progress) {
+        arrival: Arrival,
+        overseer: &'a dyn Overseer,
+    ) -> Ran<'a> {
         if execution.is_parked() {
             self.observer.record_suspension(SuspensionEvent::Unparked);
         }
-        execution.has_waited(queued);
+        execution.goes_on(arrival);
         let mode = execution.mode();
-        let (report, progress) = match execution.awake(|| self.lease(mode)) {
-            Ok(awake) => {
-                register(awake.control());
-                awake.resume(id, answer)
-            }
-            Err(failed) => (failed.report, Progress::Finished(failed.instance)),
+        let (timeout, spent) = execution.budget();
+        let token = overseer.token();
+        let lease = || {
+            let lease = self.lease(mode, token);
+            lease.map_err(|halt| halt.into_error(|cause| execution::stopped(cause, timeout, spent)))
         };
-        (self.observed(report), progress)
+        let (report, progress, armed) = match execution.awake(lease) {
+            Ok(awake) => {
+                let armed = Armed::new(overseer, awake.instance(), Purpose::Execute);
+                let (report, progress) = awake.resume(id, answer, token);
+                (report, progress, armed)
+            }
+            Err(failed) => (failed.report, Progress::Finished(failed.instance), Armed::none()),
+        };
+        Ran { report: self.observed(report), progress, armed }
     }
 
     /// Takes an instance back once its execution is answered.
-    pub fn give_back(&self, instance: Option<crate::engine::Instance>) {
+    pub fn give_back(&self, instance: Option<Instance>) {
         if let Some(took) = instance.and_then(|i| self.pools.give_back(i)) {
             self.observer.record_reset(took);
         }
@@ -279,13 +399,16 @@ impl Runtime {
         &self.pools
     }
 
-    fn lease(&self, mode: SuspendMode) -> Result<crate::engine::Instance, WireError> {
-        self.pools.lease(mode).map_err(|e| {
-            if matches!(e, EngineError::NoStackStyle(_)) {
-                return WireError::new(ErrorCode::InvalidHandler, e.to_string());
+    fn lease(&self, mode: SuspendMode, token: &StopToken) -> Result<Instance, Halt> {
+        self.pools.lease(mode, token).map_err(|e| match e {
+            LeaseError::Stopped(cause) => Halt::Stopped(cause),
+            LeaseError::Engine(e @ EngineError::NoStackStyle(_)) => {
+                WireError::new(ErrorCode::InvalidHandler, e.to_string()).into()
             }
-            log::error!("{e}");
-            WireError::new(ErrorCode::InternalError, "no instance could be made")
+            LeaseError::Engine(e) => {
+                log::error!("{e}");
+                WireError::new(ErrorCode::InternalError, "no instance could be made").into()
+            }
         })
     }
 
@@ -356,6 +479,14 @@ impl Runtime {
 
     pub fn prometheus(&self, load: Load) -> String {
         self.observer.prometheus(&self.snapshot(load))
+    }
+}
+
+/// What a compilation is told that was stopped.
+fn compile_stopped(cause: StopCause) -> WireError {
+    match cause {
+        StopCause::Cancelled => execution::cancelled(),
+        StopCause::Deadline => WireError::new(ErrorCode::Timeout, "compiling the handler took too long"),
     }
 }
 

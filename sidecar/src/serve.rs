@@ -105,6 +105,7 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     let mut reload = || reload(args, &runtime, &server);
     let code = Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
     server.remove_segment_names();
+    runtime.flush();
     Ok(code)
 }
 

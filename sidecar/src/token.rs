@@ -4,8 +4,7 @@
 //! asks its request's token now and then, and gives up when that says so. Asking costs a load and a look at the clock;
 //! loops of small steps ask through [`Steps`].
 
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// Why work was stopped from outside.
@@ -18,11 +17,21 @@ pub enum StopCause {
 
 /// One request: until when it may be worked on, and whether somebody has asked for its end. Shared by the thread that
 /// works on it and those who may end it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct StopToken {
-    /// Set once, as soon as the request has been read that says it; before that, and without a bound, there is none.
-    deadline: OnceLock<Instant>,
+    epoch: Instant,
+    /// In microseconds since `epoch`. Set as soon as the request has been read that says it; before that, and without a
+    /// bound, there is none.
+    deadline: AtomicU64,
     cause: AtomicU8,
+}
+
+const NO_DEADLINE: u64 = u64::MAX;
+
+impl Default for StopToken {
+    fn default() -> Self {
+        Self { epoch: Instant::now(), deadline: AtomicU64::new(NO_DEADLINE), cause: AtomicU8::new(0) }
+    }
 }
 
 /// Counts the steps of a loop, and looks at the token now and then.
@@ -46,15 +55,22 @@ impl StopToken {
         token
     }
 
-    /// The request has been read: this is its deadline. Only the first one counts.
+    /// Another request begins; nobody else has the token.
+    pub fn renew(&self) {
+        self.deadline.store(NO_DEADLINE, Ordering::Relaxed);
+        self.cause.store(0, Ordering::SeqCst);
+    }
+
+    /// The request has been read: this is its deadline.
     pub fn set_deadline(&self, deadline: Option<Instant>) {
-        if let Some(at) = deadline {
-            let _ = self.deadline.set(at);
-        }
+        let micros = |at: Instant| u64::try_from(at.saturating_duration_since(self.epoch).as_micros());
+        let at = deadline.and_then(|at| micros(at).ok()).unwrap_or(NO_DEADLINE);
+        self.deadline.store(at, Ordering::Relaxed);
     }
 
     pub fn deadline(&self) -> Option<Instant> {
-        self.deadline.get().copied()
+        let at = self.deadline.load(Ordering::Relaxed);
+        if at == NO_DEADLINE { None } else { self.epoch.checked_add(Duration::from_micros(at)) }
     }
 
     /// Asks for the end. The first cause counts.
@@ -110,12 +126,13 @@ mod tests {
         let token = StopToken::new();
         assert_eq!(token.check(), Ok(()));
         token.set_deadline(Some(Instant::now()));
-        token.set_deadline(Some(Instant::now() + Duration::from_secs(60)));
         assert_eq!(token.check(), Err(StopCause::Deadline));
         token.stop(StopCause::Cancelled);
         token.stop(StopCause::Deadline);
         assert_eq!(token.check(), Err(StopCause::Cancelled));
         assert_eq!(token.patience(Duration::from_secs(1)), Duration::ZERO);
+        token.renew();
+        assert_eq!((token.check(), token.deadline()), (Ok(()), None), "the next request has its own time");
     }
 
     #[test]

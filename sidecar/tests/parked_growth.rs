@@ -39,7 +39,7 @@ fn rounds() {
     let engine = Engine::start(EngineOptions::default()).unwrap();
     let mut first = engine.instantiate().unwrap();
     let mut second = engine.instantiate().unwrap();
-    let Compiled::Bytecode(bytecode) = first.compile(SOURCE, None) else { panic!("it compiles") };
+    let Compiled::Bytecode(bytecode) = first.compile(SOURCE, 32 << 20, None) else { panic!("it compiles") };
     first.reset().unwrap();
     let (mut smallest, mut largest, mut before) = (usize::MAX, 0, 0);
     for round in 0..ROUNDS {

@@ -7,6 +7,7 @@ use std::fs;
 
 use nexus_protocol::limits::{STATE_BYTES, STATE_ENTRY_BYTES};
 use nexus_sidecar::resident::{StateLimits, States};
+use nexus_sidecar::token::StopToken;
 
 /// Of each shape, in all.
 const KEYS: usize = 250_000;
@@ -63,13 +64,14 @@ fn what_a_state_is_charged_is_what_it_takes() {
         Shape { what: "no keys", keys: 0, ..shape },
         shape,
     ];
+    let token = StopToken::new();
     // whatever a first one makes once
-    states.create(1, &[0x80]).unwrap();
+    states.create(1, &[0x80], &token).unwrap();
     for shape in shapes {
         let (payload, count) = (shape.payload(), (KEYS / 10 / shape.keys.max(1) * 10).clamp(MIN_STATES, 20_000));
         let (before, charged_before) = (private_bytes(), states.counts().1);
         for _ in 0..count {
-            states.create(1, &payload).unwrap();
+            states.create(1, &payload, &token).unwrap();
         }
         let (taken, charged) = (private_bytes() - before, states.counts().1 - charged_before);
         let data = shape.keys * (shape.name_bytes + shape.value_bytes);

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{CallLimits, Status, SuspendMode};
 use serde_json::Value;
 
-use crate::{Client, Run, Segment};
+use crate::{Client, Run, Segment, Waiting};
 
 /// Rows of the table that files belong to.
 pub const ROWS: [&str; 10] = ["H1", "H2", "H3", "H4", "H5", "H6", "H7", "H8", "H9", "H10"];
@@ -161,13 +161,12 @@ impl Hostile {
     /// How long it took, or what came of it that was not expected.
     fn attack_once(&self, client: &mut Client, run: Run, expected: &[String]) -> Result<Duration, String> {
         let started = Instant::now();
-        let mut segment = client.run(run);
+        let (mut segment, mut waiting) = (client.run(run), Waiting::default());
         for _ in 0..MAX_ANSWERS {
             if segment.status != Status::Suspended {
                 break;
             }
-            let call = segment.call().id.clone();
-            segment = client.resume(&call, &self.answer);
+            segment = client.resume(&waiting.next(&segment).id, &self.answer);
         }
         let took = started.elapsed();
         let (code, named) = outcome(&segment);

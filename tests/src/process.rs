@@ -17,6 +17,7 @@ use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
 use crate::client::Client;
+use crate::profile::Profile;
 use crate::temp::TempDir;
 
 /// Longer than any start on a loaded machine.
@@ -24,15 +25,6 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// One page.
 const SMALLEST_PIPE: i32 = 4096;
-
-/// Times that no test is about are long: a machine that is busy makes nothing end before it would have been done. Flags go
-/// before them; where there is a configuration file they are left out, since they would go before it.
-const PATIENCE: [(&str, &str); 4] = [
-    ("NEXUS_TIMEOUT_MS", "60000"),
-    ("NEXUS_MAX_QUEUE_MS", "60000"),
-    ("NEXUS_DRAIN_TIMEOUT_MS", "60000"),
-    ("NEXUS_SUSPENSION_TIMEOUT_MS", "600000"),
-];
 
 /// Children that a watchdog has to end.
 static LIVING: Mutex<Vec<u32>> = Mutex::new(Vec::new());
@@ -101,6 +93,7 @@ pub fn has_faults() -> bool {
 pub struct Options {
     flags: Vec<OsString>,
     env: Vec<(OsString, OsString)>,
+    profile: Profile,
     faults: bool,
     unread_stderr: bool,
 }
@@ -108,6 +101,18 @@ pub struct Options {
 impl Options {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// See [`Profile::Patient`].
+    #[must_use]
+    pub fn patient(self) -> Self {
+        self.profile(Profile::Patient)
+    }
+
+    #[must_use]
+    pub fn profile(mut self, profile: Profile) -> Self {
+        self.profile = profile;
+        self
     }
 
     /// `--name value`.
@@ -185,8 +190,9 @@ impl Options {
     fn command(&self, cache: &Path) -> Command {
         let program = if self.faults { faulty_binary() } else { binary() };
         let mut command = command_of(&program, cache);
+        // flags go before the environment; a file comes behind it, so whoever has one says everything there
         if !self.flags.iter().any(|flag| flag == "--config") {
-            command.envs(PATIENCE);
+            command.envs(self.profile.variables());
         }
         command.arg("serve").envs(self.env.iter().map(|(k, v)| (k, v)));
         command
@@ -247,6 +253,12 @@ impl Sidecar {
         let mut client = self.connect_silently();
         client.hello();
         client
+    }
+
+    /// As `connect`; None: it is refused.
+    pub fn try_connect(&self) -> Option<Client> {
+        let mut client = self.connect_silently();
+        client.try_hello().then_some(client)
     }
 
     /// A new connection that has sent nothing.

@@ -1,13 +1,14 @@
 //! A long, mixed load, and what it leaves: memory, descriptors, threads, maps, latency.
 //!
-//! Several connections run benign, failing, hostile, suspended, cancelled and abandoned executions from one seed. The load
-//! pauses fifty times; when all is quiet the sidecar is measured. The first tenth warms up and is not judged.
+//! Several connections run benign, failing, hostile, suspended, cancelled and abandoned executions from one seed. Each knows
+//! which of its own it has cancelled: an end that is told to any other is wrong. The load pauses fifty times; when all is quiet
+//! the sidecar is measured. The first tenth warms up and is not judged.
 
 use std::sync::{Barrier, Mutex};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::ErrorCode;
-use nexus_protocol::message::Status;
+use nexus_protocol::message::{Check, Status};
+use nexus_protocol::{ClientMessage, ErrorCode};
 use serde_json::json;
 
 use crate::leaks::{LeakProbe, names_in_shm, settled_counts};
@@ -19,6 +20,8 @@ const ROUNDS: usize = 50;
 const TENTH: usize = ROUNDS / 10;
 /// Handlers that differ, so that the cache of compiled ones is at work.
 const SOURCES: usize = 200;
+/// Of each tier: full before the first tenth is over, since some of the sources are new.
+const CACHE_BYTES: u64 = 256 << 10;
 const QUIET_LIMIT: Duration = Duration::from_secs(60);
 
 /// What RSS may grow by on a long run, whatever its length (RELIABILITY L2), and on a short one, in which caches still fill.
@@ -114,7 +117,7 @@ impl Report {
 
 /// Runs about `executions`.
 pub fn run(executions: usize, seed: u64) -> Report {
-    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 2).flag("max-cache-size-bytes", CACHE_BYTES).listen();
     let mut observer = sidecar.connect();
     let per_round = executions.div_ceil(ROUNDS * CONNECTIONS);
     let shm_before = names_in_shm(sidecar.pid());
@@ -231,7 +234,8 @@ impl Load<'_> {
             145..=154 => self.cancelled_while_suspended(),
             155..=159 => self.cancelled_while_running(),
             160 => self.abandoned(),
-            161..=174 => self.fails("throw new TypeError('soak')", ErrorCode::ExecutionError),
+            161 => self.asks_and_leaves(),
+            162..=174 => self.fails("throw new TypeError('soak')", ErrorCode::ExecutionError),
             175..=184 => self.fails("$state.secret", ErrorCode::PermissionDenied),
             185..=189 => self.fails("(function f() { f() })()", ErrorCode::ExecutionError),
             190..=193 => self.fails("for (;;);", ErrorCode::Timeout),
@@ -300,6 +304,14 @@ impl Load<'_> {
         let mut client = self.sidecar.connect();
         client.run(Run::source("await $ext.a.b()").grant(&["ext:a"])).call();
         client.start(Run::source("for (;;);").timeout_ms(1000));
+    }
+
+    /// The connection goes while something is compiled that no cache knows. Nobody else is told that it was cancelled.
+    fn asks_and_leaves(&mut self) {
+        let mut client = self.sidecar.connect();
+        let source = format!("return {}", self.rng.next_u64());
+        client.send(&ClientMessage::Check(Check { source: &source }));
+        client.start(&*source);
     }
 
     fn fails(&mut self, source: &str, code: ErrorCode) {

@@ -8,7 +8,7 @@ use nexus_protocol::{ErrorCode, InnerError, WireError};
 use nexus_tests::process::handlers_on_disk;
 use nexus_tests::run::{sidecar, unpack};
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Client, Options, Run, SOON, Segment, Watchdog, eventually};
+use nexus_tests::{Client, Options, Run, SOON, Segment, Waiting, Watchdog, eventually};
 use serde_json::json;
 
 const TIMEOUT_MS: u64 = 150;
@@ -194,9 +194,9 @@ fn options(cache: &TempDir) -> Options {
 fn finish(client: &mut Client, case: &Case, run: &Run) -> Segment {
     let timeout = if case.code == Timeout { TIMEOUT_MS } else { 0 };
     let mut segment = client.run(run.clone().grant(&["ext:a.b", "events:emit:toast"]).timeout_ms(timeout));
+    let mut waiting = Waiting::default();
     while segment.status == Status::Suspended {
-        let id = segment.call().id.clone();
-        segment = client.resume(&id, &json!(1));
+        segment = client.resume(&waiting.next(&segment).id, &json!(1));
     }
     segment
 }

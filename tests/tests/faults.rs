@@ -410,7 +410,7 @@ impl Stage {
 fn hello() -> Vec<u8> {
     use nexus_protocol::message::ClientHello;
     use nexus_protocol::{MAGIC, ProtocolVersion};
-    let (min, max) = (ProtocolVersion(1), ProtocolVersion(1));
+    let (min, max) = (ProtocolVersion::V2, ProtocolVersion::V2);
     let mut frame = Vec::new();
     let hello = ClientMessage::Hello(ClientHello { magic: MAGIC, min, max, client: "nexus-tests" });
     hello.encode(RequestId(0), MAX_FRAME_BYTES, &mut frame).unwrap();
@@ -495,19 +495,34 @@ fn shared_memory_cannot_be_read_or_written_under_every_kind_of_request() {
 }
 
 #[test]
-fn what_cannot_be_parked_is_resumed_all_the_same() {
-    let mut stage = Stage::new(&Options::new().flag("max-instances", 1));
-    let mut client = stage.sidecar.connect();
-    stage.plan("pages:error=12");
-    let ids: Vec<String> = (0..5)
-        .map(|_| client.run(Run::source("return await $ext.a.b()").grant(&["ext:*"])).call().id.clone())
-        .collect();
-    eventually("it is tried", SOON, || stage.happened_in_all() > 0);
-    for (n, id) in ids.iter().enumerate() {
-        assert_eq!(client.resume(id, &json!(n)).value(), n);
+fn what_cannot_be_parked_is_resumed_all_the_same_and_later_ones_are_parked() {
+    // no memory, too many files, and the read itself
+    for error in [12, 24, 5] {
+        let mut stage = Stage::new(&Options::new().patient().flag("max-instances", 1));
+        let mut client = stage.sidecar.connect();
+        stage.plan(&format!("pages:error={error}"));
+        let hold = |client: &mut Client| -> Vec<String> {
+            let run = Run::source("return await $ext.a.b()").grant(&["ext:*"]);
+            (0..5).map(|_| client.run_suspended(run.clone()).call().id.clone()).collect()
+        };
+        let ids = hold(&mut client);
+        eventually("it is tried", SOON, || stage.happened_in_all() > 0);
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(client.resume(id, &json!(n)).value(), n);
+        }
+        client.still_works();
+        stage.is_quiet();
+        // what failed has passed
+        stage.plan("");
+        let ids = hold(&mut client);
+        eventually("all of them are parked", SOON, || {
+            client.metrics().lines().any(|line| line == "nexus_suspensions{state=\"parked\"} 5")
+        });
+        for (n, id) in ids.iter().enumerate() {
+            assert_eq!(client.resume(id, &json!(n)).value(), n);
+        }
+        stage.is_quiet();
     }
-    client.still_works();
-    stage.is_quiet();
 }
 
 #[test]

@@ -18,7 +18,7 @@ const AT_ITS_FAULT_MS: u64 = 2_000;
 
 fn start(plan: &str, instances: usize) -> (Watchdog, Sidecar, Client) {
     let watchdog = Watchdog::seconds(90);
-    let sidecar = Options::new().faults(plan).flag("max-instances", instances).listen();
+    let sidecar = Options::new().patient().faults(plan).flag("max-instances", instances).listen();
     let client = sidecar.connect();
     (watchdog, sidecar, client)
 }
@@ -68,7 +68,7 @@ fn a_run_that_hangs_in_a_host_call_is_answered_and_its_thread_replaced() {
 #[test]
 fn a_process_that_was_stopped_for_long_goes_on() {
     let watchdog = Watchdog::seconds(90);
-    let mut sidecar = Options::new().flag("max-instances", 2).flag("timeout-ms", 600_000).listen();
+    let mut sidecar = Options::new().patient().flag("max-instances", 2).flag("timeout-ms", 600_000).listen();
     let mut client = sidecar.connect();
     let mut busy = sidecar.connect();
     let running = busy.start("for (;;);");
@@ -182,7 +182,7 @@ fn too_many_stuck_threads_end_the_process() {
 #[test]
 fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
     let _w = Watchdog::seconds(90);
-    let options = Options::new().faults("host-call:hang").flag("max-queue-ms", 0);
+    let options = Options::new().patient().faults("host-call:hang").flag("max-queue-ms", 0);
     let mut sidecar = options.flag("max-instances", MAX_RETIRED_THREADS).listen();
     let mut client = sidecar.connect();
     // the first ones take all threads that may be lost, the next ones one too many, the others are still queued then

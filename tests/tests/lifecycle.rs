@@ -15,7 +15,7 @@ use nexus_tests::client::Answer;
 use nexus_tests::leaks::is_alive;
 use nexus_tests::process::command;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Client, Options, Run, SOON, Watchdog, eventually, trials};
+use nexus_tests::{Client, Options, Run, SOON, Sidecar, Watchdog, eventually, in_time, time, trials};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::json;
@@ -100,7 +100,7 @@ fn a_parent_that_is_stopped_for_five_seconds_is_not_gone() {
 #[test]
 fn a_child_outlives_the_thread_that_spawned_it() {
     let _w = Watchdog::seconds(60);
-    let spawned = thread::spawn(|| Options::new().flag("log", "debug").child()).join();
+    let spawned = thread::spawn(|| Options::new().patient().flag("log", "debug").child()).join();
     let (mut sidecar, mut client) = spawned.unwrap();
     eventually("the kernel's signal came", SOON, || sidecar.stderr().contains("the parent may be gone; it is not"));
     client.still_works();
@@ -129,6 +129,34 @@ fn descriptors_that_a_parent_leaks_are_closed_at_start() {
 
 // ---- the end ----
 
+/// Beyond `drainTimeoutMs`.
+const FAREWELL: Duration = Duration::from_secs(1);
+/// Of the tests that let it pass.
+const DRAIN: Duration = Duration::from_millis(300);
+
+/// A sidecar that is told to end when `busy` has made it so ends within its time, and with code 0. `after` gets what `busy` made.
+fn ends_in_time<T>(options: &Options, mut busy: impl FnMut(&mut Sidecar) -> T, mut after: impl FnMut(T)) {
+    let options = options.clone().flag("drain-timeout-ms", DRAIN.as_millis());
+    let end = |sidecar: &mut Sidecar| {
+        time(|| {
+            sidecar.signal(Signal::SIGTERM);
+            assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+        })
+    };
+    let idle = || {
+        let mut sidecar = options.listen();
+        sidecar.connect().still_works();
+        end(&mut sidecar)
+    };
+    in_time("it ends", DRAIN + FAREWELL, idle, || {
+        let mut sidecar = options.listen();
+        let held = busy(&mut sidecar);
+        let taken = end(&mut sidecar);
+        after(held);
+        taken
+    });
+}
+
 /// Every answer that is still to come, by request; panics at a second one for the same request.
 fn rest(client: &mut Client) -> HashMap<u32, Answer> {
     let mut answers = HashMap::new();
@@ -143,7 +171,7 @@ fn rest(client: &mut Client) -> HashMap<u32, Answer> {
 fn sigterm_under_load_answers_every_accepted_request_once() {
     let _w = Watchdog::seconds(600);
     for trial in 0..trials(5) {
-        let mut sidecar = Options::new().flag("max-instances", 2).flag("drain-timeout-ms", 600_000).listen();
+        let mut sidecar = Options::new().patient().flag("max-instances", 2).flag("drain-timeout-ms", 600_000).listen();
         let mut clients: Vec<Client> = (0..4).map(|_| sidecar.connect()).collect();
         let accepted: Vec<Vec<u32>> = clients
             .iter_mut()
@@ -181,7 +209,7 @@ fn sigterm_under_load_answers_every_accepted_request_once() {
 #[test]
 fn a_draining_sidecar_refuses_new_work_and_takes_resumes() {
     let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().listen();
+    let mut sidecar = Options::new().patient().listen();
     let mut client = sidecar.connect();
     let first = client.run(Run::source("$log('a'); return await $ext.a.b() + 1").grant(&["ext:a"]));
     sidecar.signal(Signal::SIGTERM);
@@ -200,52 +228,68 @@ fn a_draining_sidecar_refuses_new_work_and_takes_resumes() {
 
 #[test]
 fn what_runs_at_the_end_of_the_drain_is_cancelled_and_answered() {
-    let _w = Watchdog::seconds(60);
-    let options = Options::new().flag("timeout-ms", 600_000).flag("max-instances", 1).flag("drain-timeout-ms", 300);
-    let mut sidecar = options.listen();
-    let mut client = sidecar.connect();
-    let running = client.start("for (;;);");
-    eventually("the handler runs", SOON, || client.stats().active_instances == 1);
-    let queued = client.start("return 1");
-    client.ping();
-    let started = Instant::now();
-    sidecar.signal(Signal::SIGTERM);
-    assert_eq!(client.segment(queued).code(), ErrorCode::Overloaded);
-    assert_eq!(client.segment(running).code(), ErrorCode::Cancelled);
-    assert_eq!(sidecar.exit_code(SOON), 0);
-    assert!(started.elapsed() >= Duration::from_millis(300), "{:?}", started.elapsed());
+    let _w = Watchdog::seconds(90);
+    let busy = |sidecar: &mut Sidecar| {
+        let mut client = sidecar.connect();
+        let running = client.start("for (;;);");
+        eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+        let queued = client.start("return 1");
+        client.ping();
+        (client, [queued, running])
+    };
+    ends_in_time(&Options::new().patient().flag("max-instances", 1), busy, |(mut client, asked)| {
+        let answers = rest(&mut client);
+        let code = |id: u32| match answers.get(&id) {
+            Some(Answer::Result(segment)) => segment.code(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(asked.map(code), [ErrorCode::Overloaded, ErrorCode::Cancelled]);
+    });
 }
 
 #[test]
 fn a_suspended_execution_that_nobody_resumes_holds_the_end_up_for_the_drain_only() {
-    let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().flag("drain-timeout-ms", 300).listen();
-    let mut client = sidecar.connect();
-    client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
-    sidecar.signal(Signal::SIGTERM);
-    assert!(client.is_closed());
-    assert_eq!(sidecar.exit_code(SOON), 0);
+    let _w = Watchdog::seconds(90);
+    let busy = |sidecar: &mut Sidecar| {
+        let mut client = sidecar.connect();
+        client.run_suspended(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
+        client
+    };
+    ends_in_time(&Options::new().patient(), busy, |mut client| assert!(client.is_closed()));
 }
 
 #[test]
 fn a_client_that_reads_nothing_does_not_hold_up_the_end() {
-    let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().flag("drain-timeout-ms", 500).listen();
-    let mut client = sidecar.connect();
-    // less than what a connection is closed for
-    for _ in 0..7 {
-        client.start("return 'x'.repeat(1 << 20)");
-    }
-    let mut other = sidecar.connect();
-    eventually("all have run", SOON, || other.stats().total_executions == 7);
-    sidecar.signal(Signal::SIGTERM);
-    assert_eq!(sidecar.exit_code(SOON), 0);
+    let _w = Watchdog::seconds(90);
+    let busy = |sidecar: &mut Sidecar| {
+        let mut client = sidecar.connect();
+        // less than what a connection is closed for
+        for _ in 0..7 {
+            client.start("return 'x'.repeat(1 << 20)");
+        }
+        let mut other = sidecar.connect();
+        eventually("all have run", SOON, || other.stats().total_executions == 7);
+        client
+    };
+    ends_in_time(&Options::new().patient(), busy, drop);
 }
 
 #[test]
 fn a_client_that_reads_a_little_at_a_time_does_not_hold_up_the_end() {
     let _w = Watchdog::seconds(60);
-    let (mut sidecar, mut client) = Options::new().flag("drain-timeout-ms", 500).child();
+    let options = Options::new().patient().flag("drain-timeout-ms", DRAIN.as_millis());
+    let idle = || {
+        let (mut sidecar, mut client) = options.child();
+        client.still_works();
+        client.send(&nexus_protocol::ClientMessage::Shutdown);
+        time(|| assert_eq!(sidecar.exit_code(SOON), 0))
+    };
+    in_time("it ends", DRAIN + FAREWELL, idle, || end_of_a_slow_reader(&options));
+}
+
+/// All of its answers would take more than a minute.
+fn end_of_a_slow_reader(options: &Options) -> Duration {
+    let (mut sidecar, mut client) = options.child();
     for _ in 0..6 {
         client.start("return 'x'.repeat(1 << 20)");
     }
@@ -259,10 +303,10 @@ fn a_client_that_reads_a_little_at_a_time_does_not_hold_up_the_end() {
             thread::sleep(Duration::from_millis(200));
         }
     });
-    // all of it would take more than a minute
-    assert_eq!(sidecar.exit_code(SOON), 0);
+    let taken = time(|| assert_eq!(sidecar.exit_code(SOON), 0));
     drop(client);
     reader.join().unwrap();
+    taken
 }
 
 // ---- reload ----

@@ -127,7 +127,7 @@ fn round(client: &mut Client) {
 #[test]
 fn sums_are_exact_under_concurrency_and_gauges_come_back() {
     let _w = Watchdog::seconds(180);
-    let sidecar = Options::new().flag("max-instances", 4).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 4).listen();
     let clients: Vec<_> = (0..CLIENTS).map(|_| sidecar.connect()).collect();
     thread::scope(|scope| {
         for mut client in clients {

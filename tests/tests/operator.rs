@@ -24,7 +24,7 @@ fn busy(sidecar: &Sidecar) -> (Client, String, u32, u32) {
 }
 
 fn options() -> Options {
-    Options::new().flag("max-instances", 1).flag("timeout-ms", 60_000).flag("max-queue-ms", 60_000)
+    Options::new().patient().flag("max-instances", 1)
 }
 
 #[test]

@@ -13,9 +13,9 @@ use serde_json::{Value, json};
 const MANY: usize = 200;
 const CALL: &str = "return [$args, await $ext.a.b()]";
 
-/// A suspension time that outlasts a loaded machine.
+/// Suspensions outlast a loaded machine.
 fn patient() -> Options {
-    Options::new().flag("suspension-timeout-ms", 120_000)
+    Options::new().patient()
 }
 
 /// Ids of executions that return `[their number, the answer]`.

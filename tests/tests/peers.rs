@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::FRAME_READ_TIMEOUT_MS;
+use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_UNREAD_BYTES};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::client::Answer;
-use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually};
+use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually, time};
 use nix::sys::signal::Signal;
 
 #[test]
@@ -20,20 +20,25 @@ fn half_frames_and_silence_before_hello_are_closed_in_time_and_idle_sessions_sta
     // 200 bytes, of which one comes each second
     slow.iter_mut().for_each(|client| assert!(client.write_raw(&[200, 0, 0, 0])));
     let allowed = Duration::from_millis(FRAME_READ_TIMEOUT_MS);
-    while started.elapsed() < allowed + Duration::from_millis(1500) {
-        healthy.still_works();
+    let mut late = Duration::ZERO;
+    while started.elapsed() < allowed {
+        // how late this machine is at its worst
+        late = late.max(time(|| healthy.still_works()));
         std::thread::sleep(Duration::from_millis(500));
         for client in &mut slow {
             client.write_raw(&[0x93]);
         }
     }
     for client in slow.iter_mut().chain(&mut silent) {
-        let Some(reply) = client.next_reply() else { continue };
+        let reply = client.next_reply().expect("it is told why its connection ends");
         let Answer::Error(error) = reply.answer else { panic!("{reply:?}") };
         assert!(error.code == ErrorCode::ProtocolError && error.message.contains("to arrive"), "{error:?}");
         assert!(client.is_closed());
+        late = late.max(time(|| healthy.still_works()));
     }
-    assert!(started.elapsed() < allowed + SOON, "{:?}", started.elapsed());
+    let took = started.elapsed();
+    // beside what the machine is late by: all of 300 are told, and read by one thread of ours
+    assert!(took < allowed + Duration::from_secs(2) + 300 * late, "{took:?}; it was late by {late:?} at most");
     idle.still_works();
     healthy.still_works();
 }
@@ -66,13 +71,15 @@ fn an_idle_session_costs_little() {
 #[test]
 fn a_session_that_reads_nothing_is_not_read_from_and_disturbs_nobody() {
     let _w = Watchdog::seconds(60);
-    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 2).listen();
     let mut deaf = sidecar.connect();
     for _ in 0..30 {
         deaf.start("return 'x'.repeat(1 << 20)");
     }
     let mut other = sidecar.connect();
-    eventually("all have run", SOON, || other.stats().total_executions == 30);
+    // what is made beyond that is the matter of another test, see `held_bytes`
+    let unread = MAX_UNREAD_BYTES as u64 / (1 << 20);
+    eventually("as much is unread as may be", SOON, || other.stats().total_executions >= unread);
     // the socket fills up, since nobody reads from it any more
     deaf.stream().set_write_timeout(Some(Duration::from_millis(300))).unwrap();
     let mut refused = false;
@@ -89,29 +96,30 @@ fn a_session_that_reads_nothing_is_not_read_from_and_disturbs_nobody() {
 #[test]
 fn a_greedy_session_is_refused_and_others_are_served_in_turn() {
     let _w = Watchdog::seconds(60);
-    let options = Options::new().flag("max-instances", 1).flag("max-queued", 20).flag("max-queue-ms", 30_000);
+    let options = Options::new().patient().flag("max-instances", 1).flag("max-queued", 60);
     let sidecar = options.listen();
     let (mut greedy, mut other) = (sidecar.connect(), sidecar.connect());
-    let requests: Vec<u32> = (0..200).map(|_| greedy.start("for (let i = 0; i < 2e6; i++);")).collect();
+    let requests: Vec<u32> = (0..200).map(|_| greedy.start("for (let i = 0; i < 1e6; i++);")).collect();
     greedy.ping();
-    let started = Instant::now();
-    other.still_works();
-    let waited = started.elapsed();
-    let mut refused = 0;
+    let waited = other.run("return 1").queue_us;
+    let (mut refused, mut longest) = (0, 0);
     for request in requests {
-        if let Some(error) = greedy.segment(request).error {
+        let segment = greedy.segment(request);
+        longest = longest.max(segment.queue_us);
+        if let Some(error) = segment.error {
             assert_eq!(error.code, ErrorCode::Overloaded);
             refused += 1;
         }
     }
     assert!(refused > 100, "{refused} were refused");
-    assert!(waited < started.elapsed(), "the other one waited for all of the greedy one's");
+    // it came when thirty or so were waiting already: two of them may go before it, and the last of them waits for all
+    assert!(waited < longest / 2, "it waited for {waited} us, and the last of the greedy one's for {longest} us");
 }
 
 #[test]
 fn a_request_can_be_cancelled_while_queued_running_suspended_and_draining() {
     let _w = Watchdog::seconds(60);
-    let options = Options::new().flag("max-instances", 1).flag("timeout-ms", 60_000).flag("max-queue-ms", 60_000);
+    let options = Options::new().patient().flag("max-instances", 1);
     let mut sidecar = options.flag("drain-timeout-ms", 20_000).listen();
     let mut client = sidecar.connect();
     let suspended = client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));

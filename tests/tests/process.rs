@@ -4,14 +4,14 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
 use std::process::Output;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::process::command;
 use nexus_tests::run::BUILTIN;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{LeakProbe, Options, Run, SOON, Watchdog, eventually, once_within};
+use nexus_tests::{LeakProbe, Options, Run, SOON, Watchdog, eventually, in_time, time};
 use nix::sys::signal::Signal;
 
 fn output(args: &[&str]) -> Output {
@@ -38,15 +38,17 @@ fn a_child_ends_when_its_socket_closes() {
 fn a_child_ends_when_its_socket_closes_even_while_a_handler_runs() {
     let _w = Watchdog::seconds(60);
     for source in ["for (;;);", BUILTIN] {
-        once_within("it ends", Duration::from_secs(1), || {
-            let (mut sidecar, mut client) = Options::new().flag("timeout-ms", 60_000).child();
-            client.start(source);
-            eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+        let end = |source: Option<&str>| {
+            let (mut sidecar, mut client) = Options::new().patient().child();
+            client.still_works();
+            if let Some(source) = source {
+                client.start(source);
+                eventually("the handler runs", SOON, || client.stats().active_instances == 1);
+            }
             drop(client);
-            let started = Instant::now();
-            sidecar.exit_code(SOON);
-            started.elapsed()
-        });
+            time(|| assert_eq!(sidecar.exit_code(SOON), 0))
+        };
+        in_time("it ends", Duration::from_millis(500), || end(None), || end(Some(source)));
     }
 }
 
@@ -65,7 +67,7 @@ fn a_sidecar_that_is_stopped_for_a_while_goes_on() {
 #[test]
 fn shutdown_answers_what_runs_and_ends_a_child_with_0() {
     let _w = Watchdog::seconds(60);
-    let (mut sidecar, mut client) = Options::new().child();
+    let (mut sidecar, mut client) = Options::new().patient().child();
     let running = client.start("for (let i = 0; i < 5e6; i++); return 'finished'");
     let shutdown = client.send(&nexus_protocol::ClientMessage::Shutdown);
     assert_eq!(client.segment(running).value(), "finished");
@@ -81,9 +83,9 @@ fn sigterm_answers_what_runs_and_ends_with_0() {
     let _w = Watchdog::seconds(60);
     for child in [true, false] {
         let (mut sidecar, mut client) = if child {
-            Options::new().child()
+            Options::new().patient().child()
         } else {
-            let sidecar = Options::new().listen();
+            let sidecar = Options::new().patient().listen();
             let client = sidecar.connect();
             (sidecar, client)
         };
@@ -111,7 +113,7 @@ fn sigterm_with_nothing_to_do_ends_at_once() {
 #[test]
 fn a_second_sigterm_ends_at_once() {
     let _w = Watchdog::seconds(60);
-    let options = Options::new().flag("timeout-ms", 600_000).flag("drain-timeout-ms", 600_000);
+    let options = Options::new().patient().flag("timeout-ms", 600_000).flag("drain-timeout-ms", 600_000);
     let mut sidecar = options.listen();
     let mut client = sidecar.connect();
     client.start("for (;;);");
@@ -121,13 +123,16 @@ fn a_second_sigterm_ends_at_once() {
     std::thread::sleep(Duration::from_millis(100));
     assert!(sidecar.is_running());
     sidecar.signal(Signal::SIGTERM);
-    sidecar.wait(SOON);
+    // long before the drain is over, and by its own will
+    assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+    assert!(client.is_closed());
+    assert!(!sidecar.path().exists(), "the socket is left behind");
 }
 
 #[test]
 fn a_draining_sidecar_takes_no_new_work() {
     let _w = Watchdog::seconds(60);
-    let mut sidecar = Options::new().listen();
+    let mut sidecar = Options::new().patient().listen();
     let mut client = sidecar.connect();
     let running = client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);

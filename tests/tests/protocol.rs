@@ -15,6 +15,11 @@ fn listening() -> (Watchdog, Sidecar) {
     (Watchdog::seconds(90), Options::new().listen())
 }
 
+/// Of which handlers run or wait until the test has seen it.
+fn patient() -> (Watchdog, Sidecar) {
+    (Watchdog::seconds(90), Options::new().patient().listen())
+}
+
 fn frame(body: &[u8]) -> Vec<u8> {
     [&(body.len() as u32).to_le_bytes(), body].concat()
 }
@@ -142,7 +147,7 @@ fn shutdown_ends_the_connection_of_a_service_and_not_the_service() {
 
 #[test]
 fn answers_come_as_they_are_ready() {
-    let (_w, sidecar) = listening();
+    let (_w, sidecar) = patient();
     let mut client = sidecar.connect();
     let slow = client.start("for (;;);");
     let fast = client.start("return 'fast'");
@@ -157,7 +162,7 @@ fn answers_come_as_they_are_ready() {
 #[test]
 fn an_answer_does_not_wait_for_what_its_worker_does_next() {
     let _w = Watchdog::seconds(60);
-    let sidecar = Options::new().flag("max-instances", 1).flag("timeout-ms", 600_000).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 1).flag("timeout-ms", 600_000).listen();
     let mut client = sidecar.connect();
     client.still_works();
     for _ in 0..50 {
@@ -178,7 +183,7 @@ fn an_answer_does_not_wait_for_what_its_worker_does_next() {
 #[test]
 fn ping_is_answered_while_all_instances_are_busy() {
     let _w = Watchdog::seconds(60);
-    let sidecar = Options::new().flag("max-instances", 1).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 1).listen();
     let mut busy = sidecar.connect();
     let running = busy.start("for (;;);");
     let mut other = sidecar.connect();
@@ -194,7 +199,7 @@ fn ping_is_answered_while_all_instances_are_busy() {
 
 #[test]
 fn hundreds_of_pipelined_requests_are_each_answered_once() {
-    let (_w, sidecar) = listening();
+    let (_w, sidecar) = patient();
     let mut client = sidecar.connect();
     let ids: Vec<u32> = (0..500).map(|i| client.start(Run::source("return $args").args(&json!(i)))).collect();
     let mut seen = vec![0u32; ids.len()];
@@ -221,7 +226,7 @@ fn an_id_that_is_in_use_is_a_protocol_error() {
 
 #[test]
 fn an_id_may_be_used_again_as_soon_as_it_is_answered() {
-    let (_w, sidecar) = listening();
+    let (_w, sidecar) = patient();
     // others keep the workers busy, so that each may be interrupted at any point
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
@@ -263,7 +268,7 @@ fn a_frame_may_arrive_one_byte_at_a_time() {
 
 #[test]
 fn a_client_that_reads_late_gets_everything() {
-    let (_w, sidecar) = listening();
+    let (_w, sidecar) = patient();
     let mut client = sidecar.connect();
     let ids: Vec<u32> = (0..24).map(|_| client.start("return 'x'.repeat(500000)")).collect();
     // the answers are more than any socket buffer holds; others are served meanwhile
@@ -396,7 +401,7 @@ fn a_client_that_vanishes_in_the_middle_of_a_frame_leaves_nothing() {
 
 #[test]
 fn a_client_that_vanishes_while_its_handler_runs_stops_it() {
-    let (_w, sidecar) = listening();
+    let (_w, sidecar) = patient();
     let mut watcher = sidecar.connect();
     for _ in 0..5 {
         let mut client = sidecar.connect();

@@ -26,7 +26,7 @@ fn judge(segment: &Segment, n: usize) -> bool {
 fn of_resumes_that_race_on_their_connection_exactly_one_wins() {
     let races = trials(1000);
     let _w = Watchdog::seconds(60 + races as u64 / 20);
-    let sidecar = Options::new().flag("max-instances", 4).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 4).listen();
     let mut client = sidecar.connect();
     for n in 0..races {
         let id = suspended(&mut client, n);
@@ -41,7 +41,7 @@ fn of_resumes_that_race_on_their_connection_exactly_one_wins() {
 fn a_stranger_never_wins_against_the_owner() {
     let races = trials(1000);
     let _w = Watchdog::seconds(60 + races as u64 / 20);
-    let options = Options::new().flag("max-instances", 4).flag("suspension-timeout-ms", 600_000);
+    let options = Options::new().patient().flag("max-instances", 4);
     let sidecar = options.flag("max-suspended", races).listen();
     let mut owner = sidecar.connect();
     let ids: Vec<String> = (0..races).map(|n| suspended(&mut owner, n)).collect();
@@ -67,7 +67,7 @@ fn a_stranger_never_wins_against_the_owner() {
 fn guesses_hit_nothing() {
     let guesses = trials(1000) * 100;
     let _w = Watchdog::seconds(60 + guesses as u64 / 500);
-    let sidecar = Options::new().flag("max-instances", 4).flag("suspension-timeout-ms", 600_000).listen();
+    let sidecar = Options::new().patient().flag("max-instances", 4).listen();
     let mut owner = sidecar.connect();
     let ids: Vec<String> = (0..100).map(|n| suspended(&mut owner, n)).collect();
     let (mut stranger, mut rng) = (sidecar.connect(), Rng::new(0x9e55));

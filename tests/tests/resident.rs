@@ -146,7 +146,7 @@ fn who_expects_a_version_is_refused_before_and_after() {
 
 #[test]
 fn counters_of_many_exclusive_executions_lose_nothing() {
-    let (_w, _s, mut client) = listening(&Options::new().flag("max-instances", 4));
+    let (_w, _s, mut client) = listening(&Options::new().patient().flag("max-instances", 4));
     let id = client.create_state(&json!({"n": 0}));
     let mut done = 0;
     let mut waiting: Vec<u32> = Vec::new();

@@ -51,7 +51,7 @@ fn what_ends_an_execution_deep_in_a_resumed_stack_leaves_nothing_behind() {
 
 #[test]
 fn a_deep_stack_that_runs_again_is_cancelled() {
-    let (_w, _s, mut client) = one_instance(Options::new());
+    let (_w, _s, mut client) = one_instance(Options::new().patient());
     let first = suspended(&mut client, &deep("for (;;);"));
     let running = client.start_resume(&first.call().id, &json!(1));
     eventually("it runs", SOON, || client.stats().active_instances == 1);

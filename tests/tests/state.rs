@@ -8,7 +8,7 @@ use nexus_protocol::message::Status;
 use nexus_tests::programs::Program;
 use nexus_tests::run::{ALL, sidecar};
 use nexus_tests::values::{decode, encode, same};
-use nexus_tests::{Client, Options, Rng, Run, Watchdog, number};
+use nexus_tests::{Client, Options, Rng, Run, Waiting, Watchdog, number};
 use rmpv::Value;
 use serde_json::json;
 
@@ -53,9 +53,10 @@ fn check(client: &mut Client, program: &Program) -> Option<String> {
     let run = Run::source(&*program.source).state_bytes(state.clone()).args_bytes(state);
     let mut segment = client.run(run.grant(&["state:read:*", "state:write:*", "ext:test"]));
     let mut replayed = State::new(&program.state);
+    let mut waiting = Waiting::default();
     while segment.status == Status::Suspended {
         replayed.apply(&decode(&segment.raw_mutations));
-        let resumed = client.start_resume_bytes(&segment.call().id, &[0xc0]);
+        let resumed = client.start_resume_bytes(&waiting.next(&segment).id, &[0xc0]);
         segment = client.segment(resumed);
     }
     replayed.apply(&decode(&segment.raw_mutations));

@@ -17,7 +17,7 @@ struct Watched {
 
 /// `top` looks at a sidecar with that many suspended executions, named `h1` and on.
 fn watched(suspended: usize, columns: u16, rows: u16) -> Watched {
-    let sidecar = Options::new().flag("timeout-ms", 60_000).flag("suspension-timeout-ms", 600_000).listen();
+    let sidecar = Options::new().patient().listen();
     let mut client = sidecar.connect();
     for number in 1..=suspended {
         let run = Run::source("await $ext.a.b(); return 1").grant(&["ext:a"]);
@@ -149,7 +149,7 @@ fn a_stopped_one_gives_the_terminal_back_and_takes_it_again() {
 #[test]
 fn a_terminal_that_cannot_move_its_cursor_gets_plain_pages() {
     let _w = Watchdog::seconds(60);
-    let sidecar = Options::new().listen();
+    let sidecar = Options::new().patient().listen();
     let dir = TempDir::new();
     let mut top = command(dir.path());
     top.arg("top").arg("--connect").arg(sidecar.path()).args(["--interval-ms", "100"]).env("TERM", "dumb");

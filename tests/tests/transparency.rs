@@ -5,7 +5,7 @@
 //! call answers ten times a number, fails for a text that begins with "fail", and gives back anything else.
 
 use nexus_protocol::message::{Status, SuspendMode};
-use nexus_tests::{Client, Options, Run, Segment, Watchdog};
+use nexus_tests::{Call, Client, Options, Run, Segment, Waiting, Watchdog};
 use serde_json::{Value, json};
 
 /// What a call does, as a function of the handler's own. It stands in every variant, so that lines are the same.
@@ -187,7 +187,7 @@ fn outcome(client: &mut Client, source: &str) -> (Outcome, usize) {
         .state(&json!({"n": 1, "list": [1], "deep": {"x": {"y": 0}}}));
     let mut segment = client.run(run);
     let mut all: [Vec<Value>; 3] = Default::default();
-    let mut suspensions = 0;
+    let (mut suspensions, mut waiting) = (0, Waiting::default());
     loop {
         for (list, of) in all.iter_mut().zip([&segment.mutations, &segment.events, &segment.logs]) {
             list.extend(untimed(of));
@@ -196,7 +196,7 @@ fn outcome(client: &mut Client, source: &str) -> (Outcome, usize) {
             break;
         }
         suspensions += 1;
-        segment = answer(client, &segment);
+        segment = answer(client, &waiting.next(&segment));
     }
     let end = match &segment.error {
         None => Ok(segment.value()),
@@ -218,8 +218,7 @@ fn last_writes(mutations: Vec<Value>) -> Vec<Value> {
     last
 }
 
-fn answer(client: &mut Client, segment: &Segment) -> Segment {
-    let call = segment.call();
+fn answer(client: &mut Client, call: &Call) -> Segment {
     match &call.args[0] {
         Value::String(text) if text.starts_with("fail") => client.resume_failed(&call.id, text, None, None),
         Value::Number(number) => {

@@ -97,7 +97,7 @@ Written by `cargo run -p nexus-protocol --example write_golden`; never edited, n
 | `rejection` | one whole frame that a sidecar refuses | the answer: error `code`, with `id`, a message that contains `contains`, and whether the connection `closes` |
 | `stream` | bytes of a connection, read with `maxFrameBytes` as the limit | `frames`: lengths of the bodies that come out; then `end`: `boundary` (nothing is left), `incomplete` (a frame is unfinished), `empty` or `too-large` (framing error) |
 | `payload` | one payload | `value` is what the handler sees; where `canonical` is true, sending that value gives the same bytes |
-| `payload-rejection` | bytes that are no payload | `reason`: `truncated`, `trailing`, `too-deep`, `marker`, `extension` or `utf8`. A reader that decodes strings leniently may accept `utf8` |
+| `payload-rejection` | bytes that are no payload | `reason`: `truncated`, `trailing`, `too-deep`, `marker`, `extension`, `timestamp`, `key` or `utf8`. A reader that decodes strings leniently may accept `utf8` |
 
 Values in `fields` and `value` are JSON where JSON has them, else an object with one key:
 `{"$bin": hex}`, `{"$bigint": decimal}`, `{"$int": decimal}` (a control value beyond 2^53), `{"$number": "NaN" | "Infinity" |

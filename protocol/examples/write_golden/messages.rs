@@ -18,6 +18,7 @@ use crate::tagged;
 
 const SUSPENSION: &str = "00112233445566778899aabbccddeeff";
 const OTHER_SUSPENSION: &str = "ffeeddccbbaa99887766554433221100";
+const THIRD_SUSPENSION: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
 const STATE: &str = "8899aabbccddeeff0011223344556677";
 const ENGINE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const MAX_BODY_BYTES: usize = 1 << 20;
@@ -27,8 +28,8 @@ pub(crate) fn all() -> Vec<Vector> {
 }
 
 fn requests() -> Vec<Vector> {
-    let v1 = ProtocolVersion::V1;
-    let hello = ClientHello { magic: MAGIC, min: v1, max: v1, client: "nexus-client/0.1.0" };
+    let only = ProtocolVersion::V2;
+    let hello = ClientHello { magic: MAGIC, min: only, max: only, client: "nexus-client/0.1.0" };
     let mut full = Execute::new(Code::Source("const r = await $ext.http.get($args.url)\n$state.n = r.n\nreturn r"));
     full.panel_id = Some("panel-1");
     full.handler_name = Some("onClick");
@@ -109,7 +110,7 @@ fn requests() -> Vec<Vector> {
 
 fn answers() -> Vec<Vector> {
     let hello = SidecarHello {
-        version: ProtocolVersion::V1,
+        version: ProtocolVersion::V2,
         build: "0.1.0",
         engine: ENGINE,
         pid: 4242,
@@ -241,6 +242,8 @@ fn results() -> Vec<Vector> {
         PendingCall { id: SUSPENSION, extension: "http", method: "get", args: b"\x91\xa1/" },
         PendingCall { id: OTHER_SUSPENSION, extension: "db", method: "query", args: &[0x90] },
     ];
+    let mut goes_on = SegmentResult::new(Status::Suspended, 1);
+    goes_on.suspensions = vec![PendingCall { id: THIRD_SUSPENSION, extension: "http", method: "get", args: &[0x90] }];
     let mut failed = SegmentResult::new(Status::Error, 1);
     failed.events = events.payload();
     failed.error = Some(full_error());
@@ -252,7 +255,21 @@ fn results() -> Vec<Vector> {
             &SidecarMessage::Result(SegmentResult::new(Status::Success, 0)),
         ),
         sidecar("result-full", "returned, with every sort of effect", &SidecarMessage::Result(full)),
-        sidecar("result-suspended", "waits for two calls", &SidecarMessage::Result(suspended)),
+        sidecar(
+            "result-suspended",
+            "waits for two calls, both made in this segment",
+            &SidecarMessage::Result(suspended),
+        ),
+        sidecar(
+            "result-suspended-again",
+            "has made one more call; one of those made before is outstanding and not told again",
+            &SidecarMessage::Result(goes_on),
+        ),
+        sidecar(
+            "result-suspended-no-call",
+            "has made no call, and waits for one made before",
+            &SidecarMessage::Result(SegmentResult::new(Status::Suspended, 2)),
+        ),
         sidecar("result-error", "failed, with the effects before it", &SidecarMessage::Result(failed)),
     ]
 }
@@ -425,7 +442,7 @@ fn errors() -> Vec<Vector> {
         "sidecar",
         SidecarMessage::Error(WireError::new(
             ErrorCode::ProtocolError,
-            "no common protocol version: this side speaks 1 to 1, the peer 2 to 3",
+            "no common protocol version: this side speaks 2 to 2, the peer 3 to 4",
         )),
         RequestId::CONNECTION,
     ));

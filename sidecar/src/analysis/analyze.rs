@@ -9,6 +9,8 @@ use oxc_allocator::Allocator;
 use std::borrow::Cow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use crate::token::{StopCause, StopToken};
+
 /// Stack for a handler of no height. Debug builds have frames several times as large.
 const STACK_BASE_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 128 << 10 };
 /// Stack per unit of height. Measured: at most 0.41 of this, over 130 kinds of nesting.
@@ -62,32 +64,50 @@ pub struct SyntaxError {
     pub column: u32,
 }
 
-/// Analyzes a handler.
-///
-/// # Errors
-/// TypeScript that is wrong or cannot be erased, or text that nests too deeply to be parsed.
-pub fn analyze(source: &str) -> Result<Analysis<'_>, SyntaxError> {
-    let extent = match nesting::extent(source) {
+/// Why a handler was not analyzed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum AnalysisError {
+    /// TypeScript that is wrong or cannot be erased, or text that nests too deeply to be parsed.
+    #[error(transparent)]
+    Syntax(#[from] SyntaxError),
+    /// Its request has no time left, or was cancelled.
+    #[error("the analysis was stopped")]
+    Stopped(StopCause),
+}
+
+impl From<StopCause> for AnalysisError {
+    fn from(cause: StopCause) -> Self {
+        Self::Stopped(cause)
+    }
+}
+
+/// Analyzes a handler, for as long as the token allows.
+pub fn analyze<'s>(source: &'s str, token: &StopToken) -> Result<Analysis<'s>, AnalysisError> {
+    let extent = match nesting::extent(source, token) {
         Ok(extent) => extent,
         Err(refusal) => return refused(source, refusal),
     };
     let stack = STACK_BASE_BYTES
         + extent.height as usize * STACK_PER_UNIT_BYTES
         + extent.tokens as usize * STACK_PER_TOKEN_BYTES;
-    catch_unwind(AssertUnwindSafe(|| stacker::maybe_grow(stack, stack, || analyze_here(source)))).unwrap_or_else(|_| {
-        log::error!("the parser panicked on a handler of {} bytes", source.len());
-        Ok(unparsed(source, Mistake { offset: 0, message: "the handler could not be analyzed".into() }))
-    })
+    catch_unwind(AssertUnwindSafe(|| stacker::maybe_grow(stack, stack, || analyze_here(source, token)))).unwrap_or_else(
+        |_| {
+            log::error!("the parser panicked on a handler of {} bytes", source.len());
+            Ok(unparsed(source, Mistake { offset: 0, message: "the handler could not be analyzed".into() }))
+        },
+    )
 }
 
-fn refused(source: &str, refusal: Refusal) -> Result<Analysis<'_>, SyntaxError> {
+fn refused(source: &str, refusal: Refusal) -> Result<Analysis<'_>, AnalysisError> {
     match refusal {
+        Refusal::Stopped(cause) => Err(cause.into()),
         Refusal::TooDeep(offset) => {
-            Err(error(source, Mistake { offset, message: "the handler is nested too deeply".into() }))
+            Err(error(source, Mistake { offset, message: "the handler is nested too deeply".into() }).into())
         }
         Refusal::TooManyGuesses(offset) => {
             let message = "too many arrow functions, comparisons or modifiers within one another".into();
-            Err(error(source, Mistake { offset, message }))
+            Err(error(source, Mistake { offset, message }).into())
         }
         Refusal::Ambiguous(offset) => {
             let message = "whether this starts a regular expression cannot be told; put parentheses around it".into();
@@ -96,34 +116,41 @@ fn refused(source: &str, refusal: Refusal) -> Result<Analysis<'_>, SyntaxError> 
     }
 }
 
-/// The caller has seen to the stack.
-fn analyze_here(source: &str) -> Result<Analysis<'_>, SyntaxError> {
+/// The caller has seen to the stack. Each of the parser's readings takes its time, so there is a look before each.
+fn analyze_here<'s>(source: &'s str, token: &StopToken) -> Result<Analysis<'s>, AnalysisError> {
     let allocator = Allocator::default();
+    token.check()?;
     let without_imports = imports::erase_type_imports(&allocator, source);
     let text = parse::wrap(without_imports.as_deref().unwrap_or(source));
+    token.check()?;
     let typed = match parse::parse(&allocator, &text, Grammar::TypeScript) {
         Ok(typed) => typed,
         Err(mistake) => {
+            token.check()?;
             return match parse::parse(&allocator, &text, Grammar::JavaScript) {
-                Ok(plain) => Ok(understood(source, code_of(source, without_imports), &plain)),
-                Err(plain) if mistake.offset > plain.offset => Err(error(source, mistake)),
+                Ok(plain) => Ok(understood(source, code_of(source, without_imports), &plain, token)?),
+                Err(plain) if mistake.offset > plain.offset => Err(error(source, mistake).into()),
                 Err(plain) => Ok(unparsed(source, plain)),
             };
         }
     };
-    let found = erase::find(typed.body, &text);
+    token.check()?;
+    let found = erase::find(typed.body, &text, token)?;
     if found.is_empty() {
-        return Ok(understood(source, code_of(source, without_imports), &typed));
+        return Ok(understood(source, code_of(source, without_imports), &typed, token)?);
     }
     if found.only_type_arguments()
-        && ambiguity::means_comparisons(typed.body)
+        && ambiguity::means_comparisons(typed.body, token)?
         && let Ok(plain) = parse::parse(&allocator, &text, Grammar::JavaScript)
         && plain.mistakes.is_empty()
     {
-        return Ok(understood(source, code_of(source, without_imports), &plain));
+        return Ok(understood(source, code_of(source, without_imports), &plain, token)?);
     }
-    let code = without_types(&allocator, &text, &typed, found).map_err(|mistake| error(source, mistake))?;
-    Ok(understood(source, Cow::Owned(code), &typed))
+    let code = match without_types(&allocator, &text, &typed, found, token)? {
+        Ok(code) => code,
+        Err(mistake) => return Err(error(source, mistake).into()),
+    };
+    Ok(understood(source, Cow::Owned(code), &typed, token)?)
 }
 
 fn code_of(source: &str, without_imports: Option<String>) -> Cow<'_, str> {
@@ -131,24 +158,41 @@ fn code_of(source: &str, without_imports: Option<String>) -> Cow<'_, str> {
 }
 
 /// Erases types, and makes sure that nothing else changed.
-fn without_types(allocator: &Allocator, text: &str, typed: &Parsed<'_>, found: Findings) -> Result<String, Mistake> {
+fn without_types(
+    allocator: &Allocator,
+    text: &str,
+    typed: &Parsed<'_>,
+    found: Findings,
+    token: &StopToken,
+) -> Result<Result<String, Mistake>, StopCause> {
     if let Some(mistake) = typed.mistakes.first() {
-        return Err(mistake.clone());
+        return Ok(Err(mistake.clone()));
     }
     if let Some(mistake) = found.unsupported {
-        return Err(mistake);
+        return Ok(Err(mistake));
     }
-    let erased = erase::erase(text, &parse::tokens(allocator, text), &found);
+    token.check()?;
+    let erased = erase::erase(text, &parse::tokens(allocator, text), &found, token)?;
+    token.check()?;
     let again = parse::parse(allocator, allocator.alloc_str(&erased), Grammar::JavaScript);
-    if !again.is_ok_and(|plain| plain.mistakes.is_empty() && fingerprint::same_program(typed.body, plain.body)) {
+    let same = match again {
+        Ok(plain) if plain.mistakes.is_empty() => fingerprint::same_program(typed.body, plain.body, token)?,
+        _ => false,
+    };
+    if !same {
         let message = "a type here cannot be erased without changing the program; put parentheses around the expression that it belongs to";
-        return Err(Mistake { offset: found.first(), message: message.into() });
+        return Ok(Err(Mistake { offset: found.first(), message: message.into() }));
     }
-    Ok(parse::unwrap(&erased).map_or_else(String::new, str::to_owned))
+    Ok(Ok(parse::unwrap(&erased).map_or_else(String::new, str::to_owned)))
 }
 
-fn understood<'s>(source: &str, code: Cow<'s, str>, parsed: &Parsed<'_>) -> Analysis<'s> {
-    let (needs, standing) = walk::walk(parsed.body);
+fn understood<'s>(
+    source: &str,
+    code: Cow<'s, str>,
+    parsed: &Parsed<'_>,
+    token: &StopToken,
+) -> Result<Analysis<'s>, StopCause> {
+    let (needs, standing) = walk::walk(parsed.body, token)?;
     let needs: Vec<_> = needs.into_tokens().collect();
     let offsets: Vec<usize> = needs.iter().map(|(_, need)| parse::offset(need.position)).collect();
     let places = place::places(source, &offsets);
@@ -158,7 +202,7 @@ fn understood<'s>(source: &str, code: Cow<'s, str>, parsed: &Parsed<'_>) -> Anal
         .map(|((token, need), (line, column))| InferredCapability { token, line, column, certain: need.certain })
         .collect();
     let extension_calls = standing.extension_calls;
-    Analysis { code, capabilities, suspend_mode: standing.mode(), extension_calls, unparsed: None }
+    Ok(Analysis { code, capabilities, suspend_mode: standing.mode(), extension_calls, unparsed: None })
 }
 
 fn unparsed(source: &str, mistake: Mistake) -> Analysis<'_> {

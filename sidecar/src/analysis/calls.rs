@@ -17,7 +17,7 @@ fn changes_its_array(method: &str) -> bool {
     matches!(method, "push" | "pop" | "shift" | "unshift" | "splice" | "sort" | "reverse" | "fill" | "copyWithin")
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     pub(super) fn call(&mut self, it: &CallExpression<'a>, want: Want) {
         let callee = peel(&it.callee);
         if let Some(path) = self.path(callee) {
@@ -110,7 +110,7 @@ impl<'a> Walker<'a> {
     }
 
     fn path_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>], want: Want) {
-        let last = path.steps.last().and_then(Step::name).unwrap_or_default();
+        let last = path.last().unwrap_or_default();
         match path.root {
             Root::State => self.state_call(path, arguments),
             Root::Emit => self.emit_call(path, arguments),
@@ -121,7 +121,7 @@ impl<'a> Walker<'a> {
                 Some(_) => {}
                 None => self.needs.random(perhaps(path.position)),
             },
-            Root::Promise if path.steps.len() == 1 => {
+            Root::Promise if path.len() == 1 => {
                 let wanted = match last {
                     "all" | "allSettled" | "race" | "any" => Some(Want::List),
                     "resolve" => Some(Want::Promise),
@@ -136,7 +136,7 @@ impl<'a> Walker<'a> {
                 }
             }
             Root::Object | Root::Reflect | Root::Json
-                if path.steps.len() == 1 && self.reflection(path.root, last, arguments) =>
+                if path.len() == 1 && self.reflection(path.root, last, arguments) =>
             {
                 return self.arguments(arguments.get(1..).unwrap_or_default(), Some(last), want);
             }
@@ -151,14 +151,14 @@ impl<'a> Walker<'a> {
         let Some(path) = self.path(first).filter(|path| path.root == Root::State) else { return false };
         let position = path.position;
         let key = arguments.get(1).and_then(Argument::as_expression).map_or(Step::Dynamic, key_of);
-        if let Some(top) = path.steps.first() {
+        if let Some(top) = path.first() {
             // a value in the state: only what changes it is special
             let changes = matches!(
                 (root, method),
                 (Root::Object, "assign" | "defineProperty" | "defineProperties" | "setPrototypeOf")
                     | (Root::Reflect, "set" | "deleteProperty" | "defineProperty")
             );
-            if changes && !(path.steps.len() == 1 && top.name().is_some_and(is_state_method)) {
+            if changes && !(path.len() == 1 && top.name().is_some_and(is_state_method)) {
                 self.keys(first);
                 self.read(top, position);
                 self.write_perhaps(top, position);
@@ -201,8 +201,8 @@ impl<'a> Walker<'a> {
             Some(first) => first.as_expression().map_or(Step::Dynamic, key_of),
             None => Step::Dynamic,
         };
-        let Some(step) = path.steps.first() else { return };
-        match (path.steps.len(), step.name()) {
+        let Some(step) = path.first() else { return };
+        match (path.len(), step.name()) {
             (1, Some("get" | "has")) => self.read(&key(), position),
             (1, Some("set" | "delete")) => self.write(&key(), position),
             (1, Some("update")) => {
@@ -212,12 +212,11 @@ impl<'a> Walker<'a> {
             (1, Some("keys")) => self.needs.all(Kind::StateRead, certainly(position)),
             // `$state.get.call(...)`
             (2, Some(method)) if is_state_method(method) => {
-                let whole = Path { steps: path.steps.iter().take(1).cloned().collect(), ..path.clone() };
-                self.path_value(&whole, Want::Value);
+                self.path_value(&path.head(), Want::Value);
             }
             (length, _) => {
                 self.read(step, position);
-                let method = path.steps.last().and_then(Step::name).unwrap_or_default();
+                let method = path.last().unwrap_or_default();
                 if length > 1 && changes_its_array(method) {
                     // `push` of something always changes the array; the others may find nothing to change
                     let grows = matches!(method, "push" | "unshift");
@@ -239,7 +238,7 @@ impl<'a> Walker<'a> {
     }
 
     fn emit_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        match (path.steps.len(), path.step(0)) {
+        match (path.len(), path.step(0)) {
             (0, _) => self.named(Kind::Emit, path, arguments),
             (1, Some("toast")) => self.needs.name(Kind::Emit, "toast", certainly(path.position)),
             _ => self.needs.all(Kind::Emit, perhaps(path.position)),
@@ -247,7 +246,7 @@ impl<'a> Walker<'a> {
     }
 
     fn view_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        match (path.steps.len(), path.step(0)) {
+        match (path.len(), path.step(0)) {
             (1, Some("setFilter" | "scrollTo" | "focus" | "command")) => self.named(Kind::View, path, arguments),
             (1, Some(_)) => {} // no such method: a TypeError
             _ => self.needs.all(Kind::View, perhaps(path.position)),
@@ -266,8 +265,8 @@ impl<'a> Walker<'a> {
         if path.step(0).is_some_and(is_extension_query) {
             return;
         }
-        match path.steps.len() {
-            0 | 1 if path.steps.iter().all(|step| step.name().is_some()) => {} // not callable: a TypeError
+        match path.len() {
+            0 | 1 if path.first().is_none_or(|step| step.name().is_some()) => {} // not callable: a TypeError
             0..=2 => {
                 self.extension_need(path, true);
                 self.standing.extension_call(want);

@@ -20,7 +20,12 @@ use oxc_parser::{Kind, Token};
 use oxc_span::{GetSpan, Span};
 use oxc_syntax::scope::ScopeFlags;
 
+use super::pace::Pace;
 use super::parse::{Mistake, offset};
+use crate::token::{StopCause, StopToken};
+
+/// Edits between two looks at the token.
+const EDITS: u32 = 256;
 
 /// What is to go. Positions are those of the wrapped text.
 #[derive(Default)]
@@ -82,10 +87,10 @@ enum Edit {
 }
 
 /// Notes all TypeScript in a handler.
-pub(super) fn find(body: &FunctionBody<'_>, text: &str) -> Findings {
-    let mut finder = Finder { text, found: Findings::default() };
+pub(super) fn find(body: &FunctionBody<'_>, text: &str, token: &StopToken) -> Result<Findings, StopCause> {
+    let mut finder = Finder { text, found: Findings::default(), pace: Pace::new(token) };
     finder.visit_function_body(body);
-    finder.found
+    finder.pace.finish(finder.found)
 }
 
 /// Statements that only the type checker sees.
@@ -119,6 +124,7 @@ pub(super) fn is_type_only_member(member: &ClassElement<'_>) -> bool {
 struct Finder<'t> {
     text: &'t str,
     found: Findings,
+    pace: Pace<'t>,
 }
 
 impl Finder<'_> {
@@ -154,7 +160,16 @@ impl Finder<'_> {
 }
 
 impl<'a> Visit<'a> for Finder<'_> {
+    fn visit_expression(&mut self, it: &Expression<'a>) {
+        if self.pace.goes_on() {
+            walk::walk_expression(self, it);
+        }
+    }
+
     fn visit_statement(&mut self, it: &Statement<'a>) {
+        if !self.pace.goes_on() {
+            return;
+        }
         if is_type_only(it) {
             return self.edit(Edit::Item(it.span()));
         }
@@ -299,23 +314,28 @@ impl<'a> Visit<'a> for Finder<'_> {
 }
 
 /// The wrapped text without what was found. `tokens` are those of the same text.
-pub(super) fn erase(text: &str, tokens: &[Token], found: &Findings) -> String {
+pub(super) fn erase(text: &str, tokens: &[Token], found: &Findings, token: &StopToken) -> Result<String, StopCause> {
+    let mut steps = token.every(EDITS);
     let mut writer = Writer { text, tokens, output: text.as_bytes().to_vec(), ends: Vec::new() };
     for edit in &found.edits {
+        steps.step()?;
         writer.apply(edit);
     }
     writer.close_open_ends(&found.open_ends);
     for edit in &found.edits {
+        steps.step()?;
         writer.move_brackets(edit);
     }
-    writer.finish()
+    Ok(writer.finish())
 }
 
-/// A text with that part of it blank.
-pub(super) fn blank(text: &str, span: Span) -> String {
+/// A text with these parts of it blank; `None` if there are none. One copy, however many they are.
+pub(super) fn blank(text: &str, spans: impl IntoIterator<Item = Span>) -> Option<String> {
+    let mut spans = spans.into_iter().peekable();
+    spans.peek()?;
     let mut writer = Writer { text, tokens: &[], output: text.as_bytes().to_vec(), ends: Vec::new() };
-    writer.blank(span);
-    writer.finish()
+    spans.for_each(|span| writer.blank(span));
+    Some(writer.finish())
 }
 
 struct Writer<'t> {

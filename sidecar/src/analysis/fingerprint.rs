@@ -11,21 +11,27 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_span::GetSpan;
 
 use super::erase::{is_type_only, is_type_only_member};
+use super::pace::Pace;
+use crate::token::{StopCause, StopToken};
 
 /// Whether `erased` is `typed` without its types.
-pub(super) fn same_program(typed: &FunctionBody<'_>, erased: &FunctionBody<'_>) -> bool {
-    fingerprint(typed) == fingerprint(erased)
+pub(super) fn same_program(
+    typed: &FunctionBody<'_>,
+    erased: &FunctionBody<'_>,
+    token: &StopToken,
+) -> Result<bool, StopCause> {
+    Ok(fingerprint(typed, token)? == fingerprint(erased, token)?)
 }
 
-fn fingerprint(body: &FunctionBody<'_>) -> u64 {
-    let mut printer = Printer(DefaultHasher::new());
+fn fingerprint(body: &FunctionBody<'_>, token: &StopToken) -> Result<u64, StopCause> {
+    let mut printer = Printer(DefaultHasher::new(), Pace::new(token));
     printer.visit_function_body(body);
-    printer.0.finish()
+    printer.1.finish(printer.0.finish())
 }
 
-struct Printer(DefaultHasher);
+struct Printer<'t>(DefaultHasher, Pace<'t>);
 
-impl<'a> Visit<'a> for Printer {
+impl<'a> Visit<'a> for Printer<'_> {
     fn enter_node(&mut self, kind: AstKind<'a>) {
         if matches!(kind, AstKind::ParenthesizedExpression(_)) {
             return;
@@ -55,8 +61,13 @@ impl<'a> Visit<'a> for Printer {
         }
     }
 
+    fn visit_expression(&mut self, it: &Expression<'a>) {
+        if self.1.goes_on() {
+            walk::walk_expression(self, it);
+        }
+    }
     fn visit_statement(&mut self, it: &Statement<'a>) {
-        if !(is_type_only(it) || matches!(it, Statement::EmptyStatement(_))) {
+        if self.1.goes_on() && !(is_type_only(it) || matches!(it, Statement::EmptyStatement(_))) {
             walk::walk_statement(self, it);
         }
     }

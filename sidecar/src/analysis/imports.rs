@@ -15,15 +15,11 @@ pub(super) fn erase_type_imports(allocator: &Allocator, source: &str) -> Option<
     }
     let options = ParseOptions { allow_return_outside_function: true, ..ParseOptions::default() };
     let parsed = Parser::new(allocator, source, SourceType::ts()).with_options(options).parse();
-    let mut code: Option<String> = None;
-    for statement in &parsed.program.body {
-        let Statement::ImportDeclaration(it) = statement else { break };
-        if it.import_kind != ImportOrExportKind::Type {
-            break;
-        }
-        code = Some(super::erase::blank(code.as_deref().unwrap_or(source), it.span));
-    }
-    code
+    let types = parsed.program.body.iter().map_while(|statement| match statement {
+        Statement::ImportDeclaration(it) if it.import_kind == ImportOrExportKind::Type => Some(it.span),
+        _ => None,
+    });
+    super::erase::blank(source, types)
 }
 
 /// Whether the first word of the handler is `import`.

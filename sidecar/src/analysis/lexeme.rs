@@ -104,6 +104,18 @@ enum Bracket {
     Template,
 }
 
+/// How often a byte may be looked at, on the average, in search of the end of a regular expression that may be none.
+const LOOKS_AHEAD_PER_BYTE: u64 = 16;
+
+/// Where a regular expression would end.
+enum Ahead {
+    End(usize),
+    /// Not on this line.
+    Nowhere,
+    /// There were too many such searches.
+    Unknown,
+}
+
 pub(super) struct Lexer<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -112,6 +124,8 @@ pub(super) struct Lexer<'a> {
     brackets: Vec<Bracket>,
     /// The last bracket closed a substitution: template text follows.
     in_template: bool,
+    /// Bytes that may still be looked at ahead of the place.
+    looks_left: u64,
 }
 
 impl<'a> Lexer<'a> {
@@ -123,6 +137,7 @@ impl<'a> Lexer<'a> {
             line_break: true,
             brackets: Vec::new(),
             in_template: false,
+            looks_left: (source.len() as u64).saturating_mul(LOOKS_AHEAD_PER_BYTE),
         }
     }
 
@@ -408,8 +423,9 @@ impl<'a> Lexer<'a> {
             Previous::Operand | Previous::Dot => self.division(),
             Previous::CloseBrace | Previous::Either => self.ambiguous_slash(),
             _ => match self.expression_end() {
-                Some(end) => self.regular_expression(end),
-                None => self.division(),
+                Ahead::End(end) => self.regular_expression(end),
+                Ahead::Nowhere => self.division(),
+                Ahead::Unknown => self.operator(1, Lexeme::Ambiguous),
             },
         }
     }
@@ -427,27 +443,43 @@ impl<'a> Lexer<'a> {
     }
 
     /// Where the regular expression that starts here would end, if it ends on this line.
-    fn expression_end(&self) -> Option<usize> {
-        let mut at = self.at + 1;
+    fn expression_end(&mut self) -> Ahead {
+        let start = self.at + 1;
+        let (end, at) = self.look_ahead(start);
+        match self.looks_left.checked_sub((at - start) as u64) {
+            Some(left) => self.looks_left = left,
+            None => return Ahead::Unknown,
+        }
+        end.map_or(Ahead::Nowhere, Ahead::End)
+    }
+
+    /// The end, if there is one, and how far it had to look.
+    fn look_ahead(&self, start: usize) -> (Option<usize>, usize) {
+        let mut at = start;
         let mut in_class = false;
-        loop {
-            match *self.bytes.get(at)? {
-                b'\n' | b'\r' => return None,
+        while let Some(&byte) = self.bytes.get(at) {
+            match byte {
+                b'\n' | b'\r' => break,
                 b'\\' => at += 1,
                 b'[' => in_class = true,
                 b']' => in_class = false,
-                b'/' if !in_class => return Some(at + 1),
-                0xe2 if has_line_separator(self.bytes.get(at..at + 3)?) => return None,
+                b'/' if !in_class => return (Some(at + 1), at),
+                0xe2 if has_line_separator(self.bytes.get(at..at + 3).unwrap_or_default()) => break,
                 _ => {}
             }
             at += 1;
         }
+        (None, at)
     }
 
     /// A division and a regular expression agree on what follows if there is no second slash in the line (then the
     /// regular expression would be an error), or if between the two are only names, numbers and dots, up to an operand.
     fn ambiguous_slash(&mut self) -> (Lexeme, Previous) {
-        let Some(end) = self.expression_end() else { return self.division() };
+        let end = match self.expression_end() {
+            Ahead::End(end) => end,
+            Ahead::Nowhere => return self.division(),
+            Ahead::Unknown => return self.operator(1, Lexeme::Ambiguous),
+        };
         let between = self.bytes.get(self.at + 1..end - 1).unwrap_or_default();
         let plain = between.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'$' | b'.' | b' '));
         let ends_in_operand = between.last().is_some_and(|b| b.is_ascii_alphanumeric());

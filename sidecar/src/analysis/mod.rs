@@ -17,6 +17,9 @@
 //! A handler is read as TypeScript, with one exception: `f(a < b, c > (d))` is a call with type arguments to TypeScript.
 //! If there is nothing else of TypeScript in the handler and `b`, `c` are values in it, it is two comparisons.
 //!
+//! Every step is linear in the text but for the guesses, which are bounded, and looks at the request's token on its way. The
+//! parser is the exception: it reads a text of a bounded height to its end.
+//!
 //! Invariant: `code` has each line and each column (in UTF-16 units, and in bytes) where `source` has it.
 //! What it does not do: enforce anything. A handler can hide a need (`globalThis[name]`, an alias); the host side of the
 //! guest boundary is where capabilities count.
@@ -30,6 +33,7 @@ mod imports;
 mod lexeme;
 mod needs;
 mod nesting;
+mod pace;
 mod parse;
 mod path;
 mod place;
@@ -40,4 +44,4 @@ mod tests;
 mod uses;
 mod walk;
 
-pub use analyze::{Analysis, InferredCapability, SyntaxError, analyze};
+pub use analyze::{Analysis, AnalysisError, InferredCapability, SyntaxError, analyze};

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 
 use nexus_protocol::Capability;
-use nexus_protocol::limits::MAX_CAPABILITIES;
+use nexus_protocol::limits::{MAX_CAPABILITIES, MAX_CAPABILITY_TOKEN_BYTES};
 
 /// What a need is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub(super) struct Needs(BTreeMap<String, Need>);
 impl Needs {
     /// A name that is known.
     pub(super) fn name(&mut self, kind: Kind, name: &str, need: Need) {
+        // not copied first: one long name may be used many times
+        if name.len() > MAX_CAPABILITY_TOKEN_BYTES {
+            return self.all(kind, Need { certain: false, ..need });
+        }
         let token = format!("{}{name}", kind.prefix());
         // `*` as a name, empty or overlong names: no token says that
         if name == "*" || Capability::parse(&token).is_err() {
@@ -59,7 +63,7 @@ impl Needs {
 
     /// One method of an extension. An extension whose name has a dot cannot be told from another's method.
     pub(super) fn method(&mut self, extension: &str, method: &str, need: Need) {
-        if extension.contains('.') {
+        if extension.len().max(method.len()) > MAX_CAPABILITY_TOKEN_BYTES || extension.contains('.') {
             return self.all(Kind::Extension, Need { certain: false, ..need });
         }
         self.name(Kind::Extension, &format!("{extension}.{method}"), need);

@@ -19,6 +19,7 @@
 //! What it does not do: check syntax. Mismatched brackets are the parser's to report.
 
 use super::lexeme::{Lexeme, Lexer, Word};
+use crate::token::{StopCause, StopToken};
 
 /// Height that a handler may have, in units. A bracket or a prefix operator is worth 8, a link of a chain 1: about 2,000
 /// brackets within brackets, or a sum of 16,000 terms. QuickJS gives up earlier on most of these.
@@ -33,6 +34,9 @@ const LINKS: u32 = 1;
 /// may read all that is nested in it again. About half a second.
 const MAX_GUESSES: u64 = 500_000;
 
+/// Lexemes between two looks at the token.
+const LEXEMES: u32 = 1024;
+
 /// Why a handler is not parsed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -40,6 +44,8 @@ pub(super) enum Refusal {
     TooManyGuesses(usize),
     /// A `/` that only a parser could read.
     Ambiguous(usize),
+    /// Its time is over.
+    Stopped(StopCause),
 }
 
 /// One bracket that is open.
@@ -110,7 +116,8 @@ pub(super) struct Extent {
 }
 
 /// Bounds a handler.
-pub(super) fn extent(source: &str) -> Result<Extent, Refusal> {
+pub(super) fn extent(source: &str, token: &StopToken) -> Result<Extent, Refusal> {
+    let mut steps = token.every(LEXEMES);
     let mut lexer = Lexer::new(source);
     let mut levels: Vec<Level> = Vec::new();
     let mut level = Level::default();
@@ -121,6 +128,7 @@ pub(super) fn extent(source: &str) -> Result<Extent, Refusal> {
     loop {
         let before = lexer.previous();
         let Some((lexeme, at)) = lexer.next_lexeme() else { break };
+        steps.step().map_err(Refusal::Stopped)?;
         tokens += 1;
         let ends_loop = lexeme == Lexeme::Word(Word::While) && level.loops > 0;
         let starts_statement = lexeme.can_start_statement()

@@ -1,8 +1,12 @@
 //! `$state.user.name`, `$ext[n].get`, `globalThis.$emit`: chains of property names that start at a global of handlers.
 //!
 //! Types, parentheses and optional chaining in between make no difference. A chain through a call is none.
+//!
+//! Invariant: a path takes the same memory, and the same time to be copied, however long its chain is. Patterns copy one for
+//! each of their properties.
 
 use std::borrow::Cow;
+use std::collections::VecDeque;
 
 use oxc_ast::ast::*;
 use oxc_span::GetSpan;
@@ -59,24 +63,81 @@ impl Step<'_> {
     }
 }
 
+/// So many properties tell what a path is about; of those behind them only the last one matters, which may be a method.
+const KEPT_STEPS: usize = 3;
+
 /// A root and the properties from there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Path<'a> {
     pub(super) root: Root,
-    pub(super) steps: Vec<Step<'a>>,
+    /// The first properties.
+    steps: [Option<Step<'a>>; KEPT_STEPS],
+    /// The last one, if it is not among them.
+    last: Option<Step<'a>>,
+    length: usize,
     /// Where it stands in the wrapped text.
     pub(super) position: u32,
 }
 
 impl<'a> Path<'a> {
+    /// A root alone.
+    pub(super) fn of(root: Root, position: u32) -> Self {
+        Self { root, steps: [const { None }; KEPT_STEPS], last: None, length: 0, position }
+    }
+
+    /// The same path, met elsewhere.
+    pub(super) fn at(&self, position: u32) -> Self {
+        Self { position, ..self.clone() }
+    }
+
+    /// How many properties it has.
+    pub(super) fn len(&self) -> usize {
+        self.length
+    }
+
+    pub(super) fn is_root(&self) -> bool {
+        self.length == 0
+    }
+
+    pub(super) fn first(&self) -> Option<&Step<'a>> {
+        self.get(0)
+    }
+
+    /// One of the first properties.
+    pub(super) fn get(&self, index: usize) -> Option<&Step<'a>> {
+        self.steps.get(index)?.as_ref()
+    }
+
+    /// The name of one of the first properties.
     pub(super) fn step(&self, index: usize) -> Option<&str> {
-        self.steps.get(index)?.name()
+        self.get(index)?.name()
+    }
+
+    /// The name of the last property.
+    pub(super) fn last(&self) -> Option<&str> {
+        let step = self.last.as_ref().or_else(|| self.get(self.length.checked_sub(1)?));
+        step.and_then(Step::name)
     }
 
     pub(super) fn then(&self, step: Step<'a>) -> Self {
         let mut longer = self.clone();
-        longer.steps.push(step);
+        longer.push(step);
         longer
+    }
+
+    /// Its first property alone.
+    pub(super) fn head(&self) -> Self {
+        let mut head = Self::of(self.root, self.position);
+        self.first().cloned().into_iter().for_each(|step| head.push(step));
+        head
+    }
+
+    fn push(&mut self, step: Step<'a>) {
+        match self.steps.get_mut(self.length) {
+            Some(place) => *place = Some(step),
+            None => self.last = Some(step),
+        }
+        self.length += 1;
     }
 }
 
@@ -121,28 +182,35 @@ pub(super) fn peel<'e, 'a>(mut expression: &'e Expression<'a>) -> &'e Expression
 /// The path that an expression spells.
 pub(super) fn path_of<'a>(expression: &Expression<'a>, scopes: &Scopes<'a>) -> Option<Path<'a>> {
     let (mut path, global) = root_of(root_identifier(expression)?, scopes)?;
-    let mut steps = Vec::new();
+    // seen from the end: the first ones come last, and one of them may be the root
+    let mut first: VecDeque<Step<'a>> = VecDeque::new();
+    let (mut seen, mut last) = (0, None);
     let mut at = expression;
     loop {
-        at = match link(at) {
-            Link::Same(inner) => inner,
-            Link::Property(object, name) => {
-                steps.push(Step::Name(Cow::Borrowed(name)));
-                object
-            }
-            Link::Index(object, key) => {
-                steps.push(key_of(key));
-                object
-            }
+        let (inner, step) = match link(at) {
+            Link::Same(inner) => (inner, None),
+            Link::Property(object, name) => (object, Some(Step::Name(Cow::Borrowed(name)))),
+            Link::Index(object, key) => (object, Some(key_of(key))),
             Link::Identifier(_) | Link::Other => break,
         };
+        at = inner;
+        let Some(step) = step else { continue };
+        if seen == 0 {
+            last = Some(step.clone());
+        }
+        seen += 1;
+        first.push_front(step);
+        first.truncate(KEPT_STEPS + 1);
     }
     if global {
-        let first = steps.pop()?;
-        path.root = Root::of(first.name()?)?;
+        path.root = Root::of(first.pop_front()?.name()?)?;
+        seen -= 1;
     }
-    steps.reverse();
-    path.steps.append(&mut steps);
+    let passed_over = seen - first.len();
+    first.into_iter().for_each(|step| path.push(step));
+    if passed_over > 0 {
+        (path.length, path.last) = (path.length + passed_over, last);
+    }
     path.position = expression.span().start;
     Some(path)
 }
@@ -162,8 +230,8 @@ fn root_of<'a>(identifier: &IdentifierReference<'a>, scopes: &Scopes<'a>) -> Opt
     let name = identifier.name.as_str();
     match scopes.lookup(name) {
         Some(binding) => Some((scopes.alias(binding)?.clone(), false)),
-        None if name == "globalThis" => Some((Path { root: Root::Object, steps: Vec::new(), position: 0 }, true)),
-        None => Some((Path { root: Root::of(name)?, steps: Vec::new(), position: 0 }, false)),
+        None if name == "globalThis" => Some((Path::of(Root::Object, 0), true)),
+        None => Some((Path::of(Root::of(name)?, 0), false)),
     }
 }
 
@@ -205,11 +273,10 @@ pub(super) fn property_key<'a>(key: &PropertyKey<'a>) -> Step<'a> {
 pub(super) fn path_of_property<'a>(name: &str, position: u32) -> Option<Path<'a>> {
     let root = Root::of(name)?;
     let ours = matches!(root, Root::State | Root::Emit | Root::View | Root::Extensions);
-    ours.then_some(Path { root, steps: Vec::new(), position })
+    ours.then(|| Path::of(root, position))
 }
 
 /// The path of a name that nothing in the handler declares.
 pub(super) fn path_of_name<'a>(identifier: &IdentifierReference<'a>) -> Option<Path<'a>> {
-    let root = Root::of(identifier.name.as_str())?;
-    Some(Path { root, steps: Vec::new(), position: identifier.span.start })
+    Some(Path::of(Root::of(identifier.name.as_str())?, identifier.span.start))
 }

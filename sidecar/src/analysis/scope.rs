@@ -9,6 +9,7 @@ use oxc_ast::ast::*;
 use oxc_ast_visit::{Visit, walk};
 use oxc_syntax::scope::ScopeFlags;
 
+use super::pace::Pace;
 use super::path::Path;
 
 /// One declared name.
@@ -74,8 +75,8 @@ pub(super) fn block_names<'a>(statements: &[Statement<'a>]) -> Vec<&'a str> {
 }
 
 /// Names that a function body declares: its block's, and every `var` in it.
-pub(super) fn function_names<'a>(body: &FunctionBody<'a>) -> Vec<&'a str> {
-    let mut hoisted = Hoisted(block_names(&body.statements));
+pub(super) fn function_names<'a>(body: &FunctionBody<'a>, pace: &mut Pace<'_>) -> Vec<&'a str> {
+    let mut hoisted = Hoisted(block_names(&body.statements), pace);
     hoisted.visit_statements(&body.statements);
     hoisted.0
 }
@@ -129,9 +130,9 @@ impl<'a> FunctionName<'a> for Function<'a> {
 }
 
 /// `var` and, as sloppy code has it, functions in blocks. Neither crosses a function or stands in an expression.
-struct Hoisted<'a>(Vec<&'a str>);
+struct Hoisted<'a, 'p, 't>(Vec<&'a str>, &'p mut Pace<'t>);
 
-impl<'a> Visit<'a> for Hoisted<'a> {
+impl<'a> Visit<'a> for Hoisted<'a, '_, '_> {
     fn visit_variable_declaration(&mut self, it: &VariableDeclaration<'a>) {
         if it.kind == VariableDeclarationKind::Var && !it.declare {
             declared_names(it, &mut self.0);
@@ -145,7 +146,7 @@ impl<'a> Visit<'a> for Hoisted<'a> {
     fn visit_class(&mut self, _: &Class<'a>) {}
     fn visit_expression(&mut self, _: &Expression<'a>) {}
     fn visit_statement(&mut self, it: &Statement<'a>) {
-        if !matches!(it, Statement::ExpressionStatement(_)) {
+        if self.1.goes_on() && !matches!(it, Statement::ExpressionStatement(_)) {
             walk::walk_statement(self, it);
         }
     }

@@ -6,7 +6,21 @@ mod properties;
 mod suspend;
 mod typescript;
 
-use super::{Analysis, SyntaxError, analyze};
+use super::nesting::{Extent, Refusal};
+use super::{Analysis, AnalysisError, SyntaxError};
+use crate::token::StopToken;
+
+/// Without a bound in time.
+fn analyze(source: &str) -> Result<Analysis<'_>, SyntaxError> {
+    super::analyze(source, &StopToken::new()).map_err(|e| match e {
+        AnalysisError::Syntax(error) => error,
+        AnalysisError::Stopped(cause) => panic!("nobody has stopped it: {cause:?}"),
+    })
+}
+
+fn extent(source: &str) -> Result<Extent, Refusal> {
+    super::nesting::extent(source, &StopToken::new())
+}
 
 fn understood(source: &str) -> Analysis<'_> {
     match analyze(source) {

@@ -26,7 +26,7 @@ pub(super) fn perhaps(position: u32) -> Need {
     Need { position, certain: false }
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     // ---- a value ----
 
     /// A path whose value is used.
@@ -35,13 +35,13 @@ impl<'a> Walker<'a> {
         let only_looked_at = matches!(want, Want::Test | Want::Unused);
         let maybe = perhaps(path.position);
         match path.root {
-            Root::State => match path.steps.first() {
+            Root::State => match path.first() {
                 None if only_looked_at => {}
                 None => {
                     self.needs.all(Kind::StateRead, maybe);
                     self.needs.all(Kind::StateWrite, maybe);
                 }
-                Some(step) if path.steps.len() == 1 && step.name().is_some_and(is_state_method) => {
+                Some(step) if path.len() == 1 && step.name().is_some_and(is_state_method) => {
                     self.state_method_escapes(path, only_looked_at);
                 }
                 Some(step) => self.read(step, path.position),
@@ -78,7 +78,7 @@ impl<'a> Walker<'a> {
         self.extension_need(path, false);
         // as the elements' callback of a list, see `calls`
         match want {
-            Want::Element(_) | Want::Promise if path.steps.len() == 2 => self.standing.extension_call(want),
+            Want::Element(_) | Want::Promise if path.len() == 2 => self.standing.extension_call(want),
             _ => self.standing.extension_escapes(),
         }
     }
@@ -86,7 +86,7 @@ impl<'a> Walker<'a> {
     /// The token for a path into `$ext`.
     pub(super) fn extension_need(&mut self, path: &Path<'a>, called: bool) {
         let position = path.position;
-        match (path.steps.first().map(Step::name), path.steps.get(1).map(Step::name)) {
+        match (path.first().map(Step::name), path.get(1).map(Step::name)) {
             (Some(Some(name)), Some(Some(method))) => {
                 self.needs.method(name, method, Need { position, certain: called });
             }
@@ -98,7 +98,7 @@ impl<'a> Walker<'a> {
     /// A value of which only keys and own properties are enumerated: `{...x}`, `for (k in x)`.
     pub(super) fn enumerated(&mut self, expression: &Expression<'a>) {
         match self.path(expression) {
-            Some(path) if path.root == Root::State && path.steps.is_empty() => {
+            Some(path) if path.root == Root::State && path.is_root() => {
                 self.needs.all(Kind::StateRead, certainly(path.position));
             }
             _ => self.expression(expression, Want::Value),
@@ -129,8 +129,8 @@ impl<'a> Walker<'a> {
 
     /// A path that is assigned to or deleted; `reads` if its old value counts too.
     fn written(&mut self, path: &Path<'a>, reads: bool) {
-        let Some(key) = path.steps.first().filter(|_| path.root == Root::State) else { return };
-        let nested = path.steps.len() > 1;
+        let Some(key) = path.first().filter(|_| path.root == Root::State) else { return };
+        let nested = path.len() > 1;
         if !nested && key.name().is_some_and(is_state_method) {
             return; // a TypeError
         }
@@ -142,7 +142,7 @@ impl<'a> Walker<'a> {
 
     pub(super) fn delete(&mut self, argument: &Expression<'a>) {
         match self.path(argument) {
-            Some(path) if path.root == Root::State && !path.steps.is_empty() => {
+            Some(path) if path.root == Root::State && !path.is_root() => {
                 self.keys(argument);
                 self.written(&path, false);
             }
@@ -212,7 +212,7 @@ impl<'a> Walker<'a> {
 
     fn expression_target(&mut self, expression: &Expression<'a>, reads: bool) {
         match self.path(expression) {
-            Some(path) if path.root == Root::State && !path.steps.is_empty() => {
+            Some(path) if path.root == Root::State && !path.is_root() => {
                 self.keys(expression);
                 self.written(&path, reads);
             }
@@ -344,7 +344,7 @@ impl<'a> Walker<'a> {
     }
 
     fn rest_of(&mut self, path: &Path<'a>) {
-        if path.root == Root::State && path.steps.is_empty() {
+        if path.root == Root::State && path.is_root() {
             self.needs.all(Kind::StateRead, certainly(path.position));
         } else {
             self.path_value(path, Want::Value);
@@ -370,7 +370,7 @@ impl<'a> Walker<'a> {
     fn alias(&mut self, pattern: &BindingPattern<'a>, path: &Path<'a>) {
         match pattern {
             BindingPattern::BindingIdentifier(it) => {
-                if path.steps.len() <= 2
+                if path.len() <= 2
                     && let Some(binding) = self.scopes.lookup(it.name.as_str())
                 {
                     self.scopes.set_alias(binding, path.clone());

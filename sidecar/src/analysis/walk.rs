@@ -16,12 +16,14 @@ use oxc_syntax::operator::{BinaryOperator, LogicalOperator, UnaryOperator};
 use oxc_syntax::scope::ScopeFlags;
 
 use super::needs::Needs;
+use super::pace::Pace;
 use super::path::{Link, Path, Root, Step, key_of, link, path_of, peel};
 use super::scope::{Scopes, block_names, declared_names, function_names, parameter_names, pattern_names};
 use super::suspend::{Standing, Want, is_called_for_its_value};
+use crate::token::{StopCause, StopToken};
 
 /// The state of the walk.
-pub(super) struct Walker<'a> {
+pub(super) struct Walker<'a, 't> {
     pub(super) needs: Needs,
     pub(super) standing: Standing,
     pub(super) scopes: Scopes<'a>,
@@ -30,10 +32,11 @@ pub(super) struct Walker<'a> {
     yields: Want,
     /// The next object literal holds the traps of a Proxy.
     pub(super) traps: bool,
+    pace: Pace<'t>,
 }
 
 /// What a handler needs, and how its calls stand.
-pub(super) fn walk(body: &FunctionBody<'_>) -> (Needs, Standing) {
+pub(super) fn walk(body: &FunctionBody<'_>, token: &StopToken) -> Result<(Needs, Standing), StopCause> {
     let mut walker = Walker {
         needs: Needs::default(),
         standing: Standing::default(),
@@ -41,9 +44,10 @@ pub(super) fn walk(body: &FunctionBody<'_>) -> (Needs, Standing) {
         returns: Want::Promise,
         yields: Want::Value,
         traps: false,
+        pace: Pace::new(token),
     };
     walker.function(None, body, Flavour { is_async: true, is_generator: false }, Want::Promise);
-    (walker.needs, walker.standing)
+    walker.pace.finish((walker.needs, walker.standing))
 }
 
 /// What kind of function.
@@ -53,7 +57,7 @@ pub(super) struct Flavour {
     is_generator: bool,
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     pub(super) fn path(&self, expression: &Expression<'a>) -> Option<Path<'a>> {
         path_of(expression, &self.scopes)
     }
@@ -67,7 +71,7 @@ impl<'a> Walker<'a> {
         kind: Flavour,
         result: Want,
     ) {
-        let mut names = function_names(body);
+        let mut names = function_names(body, &mut self.pace);
         if let Some(params) = params {
             parameter_names(params, &mut names);
         }
@@ -136,6 +140,9 @@ impl<'a> Walker<'a> {
     // ---- expressions ----
 
     pub(super) fn expression(&mut self, expression: &Expression<'a>, want: Want) {
+        if !self.pace.goes_on() {
+            return;
+        }
         match expression {
             Expression::AwaitExpression(it) => self.expression(&it.argument, Want::Promise),
             Expression::ConditionalExpression(it) => {
@@ -250,7 +257,7 @@ impl<'a> Walker<'a> {
             Some(binding) => {
                 self.standing.variable(binding, want);
                 if let Some(path) = self.scopes.alias(binding) {
-                    let path = Path { position: it.span.start, ..path.clone() };
+                    let path = path.at(it.span.start);
                     self.path_value(&path, want);
                 }
             }
@@ -268,7 +275,7 @@ impl<'a> Walker<'a> {
             In => {
                 self.expression(&it.left, Want::Value);
                 match self.path(&it.right) {
-                    Some(path) if path.root == Root::State && path.steps.is_empty() => {
+                    Some(path) if path.root == Root::State && path.is_root() => {
                         self.has(&super::path::key_of(&it.left), path.position);
                     }
                     _ => self.expression(&it.right, Want::Value),
@@ -323,7 +330,7 @@ impl<'a> Walker<'a> {
     }
 }
 
-impl<'a> Visit<'a> for Walker<'a> {
+impl<'a> Visit<'a> for Walker<'a, '_> {
     fn visit_expression(&mut self, it: &Expression<'a>) {
         self.expression(it, Want::Value);
     }
@@ -341,7 +348,7 @@ impl<'a> Visit<'a> for Walker<'a> {
     // ---- statements ----
 
     fn visit_statement(&mut self, it: &Statement<'a>) {
-        if super::erase::is_type_only(it) {
+        if !self.pace.goes_on() || super::erase::is_type_only(it) {
             return;
         }
         match it {
@@ -491,7 +498,7 @@ impl<'a> Visit<'a> for Walker<'a> {
     }
 }
 
-impl<'a> Walker<'a> {
+impl<'a> Walker<'a, '_> {
     fn for_each(&mut self, left: &ForStatementLeft<'a>, body: &Statement<'a>) {
         let mut names = Vec::new();
         if let ForStatementLeft::VariableDeclaration(it) = left {

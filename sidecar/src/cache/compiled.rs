@@ -1,13 +1,17 @@
 //! The cache in memory, before the one on disk.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use lru::LruCache;
 use nexus_protocol::message::SuspendMode;
 use sha2::{Digest, Sha256};
 
 use super::disk::DiskTier;
+use super::flight::{Failed, Flight, Landing};
+use super::memory::{Client, Memory};
+use crate::halt::Halt;
+use crate::token::{StopCause, StopToken};
 
 /// What a key is derived from beside engine and source: what this build makes of a source may differ from what another does.
 const DOMAIN: &str = concat!("nexus-sidecar handler ", env!("NEXUS_SOURCE_REVISION"), "\0");
@@ -46,6 +50,8 @@ pub struct Handler {
     /// Tokens that its text shows to be needed.
     pub capabilities: Vec<Need>,
     pub suspend_mode: SuspendMode,
+    /// What compiling it took.
+    pub took: Duration,
 }
 
 /// A capability that a handler's text needs.
@@ -79,27 +85,50 @@ pub struct CacheCounts {
 }
 
 struct Inner {
-    entries: LruCache<HandlerDigest, Arc<Handler>>,
-    bytes: u64,
+    memory: Memory,
     hits: u64,
     misses: u64,
-    /// Keys that somebody searches on disk for, or compiles.
-    taken: HashSet<HandlerDigest>,
+    /// What somebody searches on disk for, or compiles.
+    flights: HashMap<HandlerDigest, Arc<Flight>>,
 }
 
 /// Both tiers.
 pub struct CompileCache {
     inner: Mutex<Inner>,
-    /// Some search or compilation has ended.
-    settled: Condvar,
-    max_bytes: u64,
     disk: Option<DiskTier>,
 }
 
+/// Who wants a handler, and what they may use to compile it.
+#[derive(Clone, Copy, Debug)]
+pub struct Asker<'t> {
+    pub client: Client,
+    pub memory_limit_bytes: u64,
+    pub token: &'t StopToken,
+}
+
+/// A handler that was there or was made.
+#[derive(Clone, Debug)]
+pub struct Got {
+    pub handler: Arc<Handler>,
+    pub origin: Origin,
+}
+
+/// Where a handler comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// Made for whoever asked.
+    Compiled,
+    /// It was there, but only because of others.
+    Others,
+    /// It was there, and whoever asked has used it before.
+    Known,
+}
+
 enum Lookup<'a> {
-    Found(Arc<Handler>),
+    Found(Got),
     /// It is nowhere, and others that want it wait for whoever holds this.
     Absent(Turn<'a>),
+    Awaited(Arc<Flight>),
 }
 
 impl CompileCache {
@@ -110,8 +139,8 @@ impl CompileCache {
 
     /// `max_bytes` bounds the memory tier; the other knows its own bound.
     pub fn new(max_bytes: u64, disk: Option<DiskTier>) -> Self {
-        let inner = Inner { entries: LruCache::unbounded(), bytes: 0, hits: 0, misses: 0, taken: HashSet::new() };
-        Self { inner: Mutex::new(inner), settled: Condvar::new(), max_bytes, disk }
+        let inner = Inner { memory: Memory::new(max_bytes), hits: 0, misses: 0, flights: HashMap::new() };
+        Self { inner: Mutex::new(inner), disk }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -119,65 +148,98 @@ impl CompileCache {
     }
 
     /// A handler that is in either tier. Counts a hit, or nothing.
-    pub fn get(&self, digest: &HandlerDigest) -> Option<Arc<Handler>> {
-        match self.look_up(*digest) {
-            Lookup::Found(handler) => Some(handler),
-            Lookup::Absent(_) => None,
+    pub fn get(&self, digest: &HandlerDigest, asker: Asker<'_>) -> Result<Option<Got>, StopCause> {
+        loop {
+            let flight = match self.look_up(*digest, asker) {
+                Lookup::Found(got) => return Ok(Some(got)),
+                Lookup::Absent(_) => return Ok(None),
+                Lookup::Awaited(flight) => flight,
+            };
+            match flight.wait(asker.token)? {
+                Landing::Made(handler) => return Ok(Some(self.made_by_others(handler, asker))),
+                Landing::Failed(_) => return Ok(None),
+                Landing::Nothing => {}
+            }
         }
     }
 
-    /// The handler and whether it was there; otherwise `compile` makes it, once however many ask.
-    pub fn get_or_compile<E>(
+    /// The handler; where there is none `compile` makes it, once however many ask.
+    pub fn get_or_compile(
         &self,
         digest: HandlerDigest,
-        compile: impl FnOnce() -> Result<Handler, E>,
-    ) -> Result<(Arc<Handler>, bool), E> {
-        let _turn = match self.look_up(digest) {
-            Lookup::Found(handler) => return Ok((handler, true)),
-            Lookup::Absent(turn) => turn,
+        asker: Asker<'_>,
+        compile: impl FnOnce() -> Result<Handler, Failed>,
+    ) -> Result<Got, Halt> {
+        let turn = loop {
+            let flight = match self.look_up(digest, asker) {
+                Lookup::Found(got) => return Ok(got),
+                Lookup::Absent(turn) => break turn,
+                Lookup::Awaited(flight) => flight,
+            };
+            match flight.wait(asker.token)? {
+                Landing::Made(handler) => return Ok(self.made_by_others(handler, asker)),
+                Landing::Failed(failed) if failed.concerns(asker.memory_limit_bytes) => {
+                    return Err(Halt::Refused(failed.error));
+                }
+                // the next one tries, with the rest of its time
+                Landing::Failed(_) | Landing::Nothing => {}
+            }
         };
         self.lock().misses += 1;
-        let handler = Arc::new(compile()?);
-        self.insert(handler.clone());
+        let handler = match compile() {
+            Ok(handler) => Arc::new(handler),
+            Err(failed) => {
+                turn.flight.settle(Landing::Failed(failed.clone()));
+                return Err(Halt::Refused(failed.error));
+            }
+        };
+        self.lock().memory.insert(handler.clone(), asker.client);
+        turn.flight.settle(Landing::Made(handler.clone()));
+        drop(turn);
         if let Some(disk) = &self.disk {
             disk.write(&handler);
         }
-        Ok((handler, false))
+        Ok(Got { handler, origin: Origin::Compiled })
     }
 
-    fn look_up(&self, digest: HandlerDigest) -> Lookup<'_> {
+    /// What a flight brought that the asker has waited for. It may be too heavy for the memory tier.
+    fn made_by_others(&self, handler: Arc<Handler>, asker: Asker<'_>) -> Got {
         let mut inner = self.lock();
-        loop {
-            if let Some(found) = inner.entries.get(&digest).cloned() {
-                inner.hits += 1;
-                return Lookup::Found(found);
-            }
-            if inner.taken.insert(digest) {
-                break;
-            }
-            inner = self.settled.wait(inner).unwrap_or_else(PoisonError::into_inner);
+        inner.hits += 1;
+        let kept = inner.memory.get(&handler.digest, asker.client);
+        let known = kept.map_or(asker.client == Client::ALONE, |(_, known)| known);
+        Got { handler, origin: if known { Origin::Known } else { Origin::Others } }
+    }
+
+    fn look_up(&self, digest: HandlerDigest, asker: Asker<'_>) -> Lookup<'_> {
+        let mut inner = self.lock();
+        if let Some((handler, known)) = inner.memory.get(&digest, asker.client) {
+            inner.hits += 1;
+            return Lookup::Found(Got { handler, origin: if known { Origin::Known } else { Origin::Others } });
         }
+        if let Some(flight) = inner.flights.get(&digest) {
+            return Lookup::Awaited(flight.clone());
+        }
+        let flight = Arc::<Flight>::default();
+        inner.flights.insert(digest, flight.clone());
         drop(inner);
         // also if something panics, the others must not wait for ever
-        let turn = Turn { cache: self, digest };
+        let turn = Turn { cache: self, digest, flight };
         let Some(handler) = self.disk.as_ref().and_then(|disk| disk.read(&digest)).map(Arc::new) else {
             return Lookup::Absent(turn);
         };
-        self.insert(handler.clone());
-        self.lock().hits += 1;
-        Lookup::Found(handler)
+        let mut inner = self.lock();
+        inner.memory.insert(handler.clone(), asker.client);
+        inner.hits += 1;
+        drop(inner);
+        turn.flight.settle(Landing::Made(handler.clone()));
+        let origin = if asker.client == Client::ALONE { Origin::Known } else { Origin::Others };
+        Lookup::Found(Got { handler, origin })
     }
 
-    fn insert(&self, handler: Arc<Handler>) {
-        let mut inner = self.lock();
-        inner.bytes += handler.weight();
-        if let Some(old) = inner.entries.put(handler.digest, handler) {
-            inner.bytes -= old.weight();
-        }
-        while inner.bytes > self.max_bytes {
-            let Some((_, oldest)) = inner.entries.pop_lru() else { break };
-            inner.bytes -= oldest.weight();
-        }
+    /// Has what waits for the disk written, as far as that goes in a short time. Nothing is written any more afterwards.
+    pub fn flush(&self) {
+        self.disk.iter().for_each(DiskTier::flush);
     }
 
     pub fn counts(&self) -> CacheCounts {
@@ -186,8 +248,8 @@ impl CompileCache {
             hits: inner.hits,
             misses: inner.misses,
             rejected: self.disk.as_ref().map_or(0, DiskTier::rejected),
-            entries: inner.entries.len() as u64,
-            bytes: inner.bytes,
+            entries: inner.memory.len() as u64,
+            bytes: inner.memory.bytes(),
             disk_bytes: self.disk.as_ref().map_or(0, DiskTier::used_bytes),
         }
     }
@@ -197,101 +259,17 @@ impl CompileCache {
 struct Turn<'a> {
     cache: &'a CompileCache,
     digest: HandlerDigest,
+    flight: Arc<Flight>,
 }
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        self.cache.lock().taken.remove(&self.digest);
-        self.cache.settled.notify_all();
+        self.cache.lock().flights.remove(&self.digest);
+        // where nothing was said, those that wait look for themselves
+        self.flight.settle(Landing::Nothing);
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::atomic::{AtomicU32, Ordering};
-
-    use super::*;
-
-    fn handler(source: &str, bytecode_bytes: usize) -> Handler {
-        Handler {
-            digest: HandlerDigest::new(&[0; 32], source),
-            source: source.into(),
-            bytecode: vec![0; bytecode_bytes].into(),
-            capabilities: Vec::new(),
-            suspend_mode: SuspendMode::Await,
-        }
-    }
-
-    #[test]
-    fn one_compilation_serves_all_that_wait() {
-        let cache = CompileCache::new(1 << 20, None);
-        let compiled = AtomicU32::new(0);
-        let barrier = std::sync::Barrier::new(4);
-        std::thread::scope(|s| {
-            for _ in 0..4 {
-                s.spawn(|| {
-                    barrier.wait();
-                    let digest = handler("a", 10).digest;
-                    let made = cache.get_or_compile(digest, || {
-                        compiled.fetch_add(1, Ordering::SeqCst);
-                        Ok::<_, ()>(handler("a", 10))
-                    });
-                    assert!(made.is_ok());
-                });
-            }
-        });
-        assert_eq!(compiled.load(Ordering::SeqCst), 1);
-        let counts = cache.counts();
-        assert_eq!((counts.hits, counts.misses, counts.entries), (3, 1, 1));
-    }
-
-    #[test]
-    fn a_failure_is_not_kept() {
-        let cache = CompileCache::new(1 << 20, None);
-        let digest = handler("a", 1).digest;
-        assert!(cache.get_or_compile(digest, || Err::<Handler, _>("no")).is_err());
-        assert!(cache.get_or_compile(digest, || Ok::<_, &str>(handler("a", 1))).is_ok());
-    }
-
-    #[test]
-    fn when_the_first_compilation_fails_the_next_that_waits_compiles() {
-        let cache = CompileCache::new(1 << 20, None);
-        let attempts = AtomicU32::new(0);
-        let barrier = std::sync::Barrier::new(8);
-        let failed = AtomicU32::new(0);
-        std::thread::scope(|s| {
-            for _ in 0..8 {
-                s.spawn(|| {
-                    barrier.wait();
-                    let made = cache.get_or_compile(handler("a", 10).digest, || {
-                        let first = attempts.fetch_add(1, Ordering::SeqCst) == 0;
-                        if first { Err("no") } else { Ok(handler("a", 10)) }
-                    });
-                    failed.fetch_add(u32::from(made.is_err()), Ordering::SeqCst);
-                });
-            }
-        });
-        assert_eq!((attempts.load(Ordering::SeqCst), failed.load(Ordering::SeqCst)), (2, 1));
-        let counts = cache.counts();
-        assert_eq!((counts.hits, counts.misses, counts.entries), (6, 2, 1));
-    }
-
-    #[test]
-    fn the_oldest_go_first_and_bytes_are_bounded() {
-        let cache = CompileCache::new(3000, None);
-        for name in ["a", "b", "c"] {
-            cache.get_or_compile(handler(name, 1000).digest, || Ok::<_, ()>(handler(name, 1000))).unwrap();
-        }
-        assert!(cache.get(&handler("a", 0).digest).is_none());
-        assert!(cache.get(&handler("c", 0).digest).is_some());
-        assert!(cache.counts().bytes <= 3000);
-    }
-
-    #[test]
-    fn another_engine_or_mode_is_another_key() {
-        let digest = |engine: u8, mode| HandlerDigest::forced(&[engine; 32], mode, "x");
-        assert_ne!(digest(0, None), digest(1, None));
-        assert_ne!(digest(0, None), digest(0, Some(SuspendMode::Stack)));
-        assert_ne!(digest(0, Some(SuspendMode::Await)), digest(0, Some(SuspendMode::Stack)));
-    }
-}
+#[path = "compiled_tests.rs"]
+pub(super) mod tests;

@@ -12,11 +12,13 @@
 
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
+
+use nexus_protocol::limits::CACHE_FLUSH_MS;
 
 use super::dir::{Dir, DirError, OpenError};
 use super::entry::{EntryError, HEADER_BYTES, Sealer};
@@ -37,6 +39,8 @@ const MAX_QUEUED_BYTES: u64 = 32 << 20;
 /// would write and never remove. The whole of the default bound takes 40 ms, when the file system has it in memory.
 const PATIENCE: Duration = Duration::from_millis(100);
 const PATIENCE_ENTRIES: usize = 1000;
+/// Between two looks whether the writer is done.
+const FLUSH_SLICE: Duration = Duration::from_millis(1);
 /// What a file system allots at least; small files would otherwise count for too little.
 const BLOCK_BYTES: u64 = 4096;
 
@@ -44,8 +48,9 @@ const BLOCK_BYTES: u64 = 4096;
 pub struct DiskTier {
     shared: Arc<Shared>,
     handles: HandleKey,
-    queue: Option<SyncSender<Arc<Handler>>>,
-    writer: Option<JoinHandle<()>>,
+    /// None: nothing is written any more.
+    queue: Mutex<Option<SyncSender<Arc<Handler>>>>,
+    writer: Mutex<Option<JoinHandle<()>>>,
 }
 
 struct Shared {
@@ -104,7 +109,7 @@ impl DiskTier {
             move || shared.write_queued(&queued)
         })?;
         let handles = HandleKey::new(key.derive("nexus-sidecar handles"));
-        Ok(Self { shared, handles, queue: Some(queue), writer: Some(writer) })
+        Ok(Self { shared, handles, queue: Mutex::new(Some(queue)), writer: Mutex::new(Some(writer)) })
     }
 
     /// By which handles stay valid for all that use the directory, one after another or at once.
@@ -135,7 +140,7 @@ impl DiskTier {
         let weight = handler.weight();
         let queued = self.shared.queued_bytes.fetch_add(weight, Relaxed);
         let sent = queued.saturating_add(weight) <= MAX_QUEUED_BYTES
-            && self.queue.as_ref().is_some_and(|queue| queue.try_send(handler.clone()).is_ok());
+            && lock(&self.queue).as_ref().is_some_and(|queue| queue.try_send(handler.clone()).is_ok());
         if !sent {
             self.shared.queued_bytes.fetch_sub(weight, Relaxed);
         }
@@ -153,13 +158,36 @@ impl DiskTier {
     }
 }
 
+impl DiskTier {
+    /// Has what is queued written, as far as the disk lets that be done in a short time. Nothing is taken in any more.
+    pub fn flush(&self) {
+        self.shared.ending.store(true, Relaxed);
+        *lock(&self.queue) = None;
+        let Some(writer) = lock(&self.writer).take() else { return };
+        let until = Instant::now() + Duration::from_millis(CACHE_FLUSH_MS);
+        while !writer.is_finished() {
+            if Instant::now() >= until {
+                log::warn!(
+                    "the disk of the cache in {} is slow: some handlers are not kept",
+                    self.shared.dir.path().display()
+                );
+                return;
+            }
+            thread::sleep(FLUSH_SLICE);
+        }
+        // a writer that panicked has said so
+        let _ = writer.join();
+    }
+}
+
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.shared.ending.store(true, Relaxed);
-        self.queue = None;
-        // a writer that panicked has said so
-        let _ = self.writer.take().map(JoinHandle::join);
+        self.flush();
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Shared {

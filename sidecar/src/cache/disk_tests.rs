@@ -10,8 +10,9 @@ use nexus_protocol::message::SuspendMode;
 use nix::sys::stat::Mode;
 
 use super::super::scratch::Scratch;
-use super::super::{CompileCache, Need};
+use super::super::{Asker, Client, CompileCache, Need, Origin};
 use super::*;
+use crate::token::StopToken;
 
 const ENGINE: [u8; 32] = [4; 32];
 const BOUND: u64 = 1 << 20;
@@ -22,6 +23,7 @@ fn handler_of(source: &str, bytecode_bytes: usize) -> Handler {
         source: source.into(),
         bytecode: vec![7; bytecode_bytes].into(),
         capabilities: vec![Need { token: "state:read:k".into(), line: 3, column: 5, certain: true }],
+        took: std::time::Duration::from_millis(1),
         suspend_mode: SuspendMode::Stack,
     }
 }
@@ -335,6 +337,24 @@ fn a_directory_that_goes_away_under_way_costs_only_the_cache() {
     assert!(tier.read(&HandlerDigest::new(&ENGINE, "a")).is_none());
 }
 
+fn alone(token: &StopToken) -> Asker<'_> {
+    Asker { client: Client::ALONE, memory_limit_bytes: 0, token }
+}
+
+#[test]
+fn what_others_had_written_before_a_restart_is_new_to_a_client() {
+    let scratch = Scratch::new();
+    let token = StopToken::new();
+    let ask = |client| {
+        let cache = CompileCache::new(BOUND, Some(open(&scratch)));
+        let asker = Asker { client: Client(client), ..alone(&token) };
+        let get = || cache.get_or_compile(HandlerDigest::new(&ENGINE, "a"), asker, || Ok(handler_of("a", 100)));
+        [get().unwrap().origin, get().unwrap().origin]
+    };
+    assert_eq!(ask(1), [Origin::Compiled, Origin::Known]);
+    assert_eq!(ask(2), [Origin::Others, Origin::Known]);
+}
+
 #[test]
 fn sidecars_on_one_directory_see_whole_entries_only() {
     let scratch = Scratch::new();
@@ -345,8 +365,9 @@ fn sidecars_on_one_directory_see_whole_entries_only() {
                 for _ in 0..20 {
                     let cache = CompileCache::new(BOUND, Some(open(&scratch)));
                     for name in &names {
-                        let made = || Ok::<_, ()>(handler_of(name, 5000));
-                        let (found, _) = cache.get_or_compile(HandlerDigest::new(&ENGINE, name), made).unwrap();
+                        let made = || Ok(handler_of(name, 5000));
+                        let digest = HandlerDigest::new(&ENGINE, name);
+                        let found = cache.get_or_compile(digest, alone(&StopToken::new()), made).unwrap().handler;
                         assert_eq!((&*found.source, found.bytecode.len()), (name.as_str(), 5000));
                     }
                     assert_eq!(cache.counts().rejected, 0);
@@ -369,17 +390,18 @@ fn a_handler_and_its_handle_survive_a_restart() {
     let compiled = Cell::new(0);
     let compile = || {
         compiled.set(compiled.get() + 1);
-        Ok::<_, ()>(handler_of("a", 10))
+        Ok(handler_of("a", 10))
     };
+    let token = StopToken::new();
     let handle = {
         let (key, cache) = start();
-        assert!(!cache.get_or_compile(digest, compile).unwrap().1);
+        assert_eq!(cache.get_or_compile(digest, alone(&token), compile).unwrap().origin, Origin::Compiled);
         key.sign(&digest)
     };
     let (key, cache) = start();
-    let found = key.verify(&handle).and_then(|digest| cache.get(&digest)).unwrap();
-    assert_eq!(&*found.source, "a");
-    assert!(cache.get_or_compile(digest, compile).unwrap().1);
+    let found = key.verify(&handle).and_then(|digest| cache.get(&digest, alone(&token)).unwrap()).unwrap();
+    assert_eq!((&*found.handler.source, found.handler.took), ("a", handler_of("a", 10).took));
+    assert_eq!(cache.get_or_compile(digest, alone(&token), compile).unwrap().origin, Origin::Known);
     let counts = cache.counts();
     assert_eq!((compiled.get(), counts.hits, counts.misses, counts.entries), (1, 2, 0, 1));
     // a sidecar without the directory's key takes nobody's handles
@@ -394,8 +416,9 @@ fn a_refused_entry_is_compiled_again_and_written_again() {
     put(&path(&scratch, "a"), &entry[..50]);
     {
         let cache = CompileCache::new(BOUND, Some(open(&scratch)));
-        let made = cache.get_or_compile(HandlerDigest::new(&ENGINE, "a"), || Ok::<_, ()>(handler_of("a", 100)));
-        assert!(!made.unwrap().1);
+        let digest = HandlerDigest::new(&ENGINE, "a");
+        let made = cache.get_or_compile(digest, alone(&StopToken::new()), || Ok(handler_of("a", 100)));
+        assert_eq!(made.unwrap().origin, Origin::Compiled);
         assert_eq!((cache.counts().misses, cache.counts().rejected), (1, 1));
     }
     assert_eq!(fs::read(path(&scratch, "a")).unwrap(), entry);

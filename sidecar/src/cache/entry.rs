@@ -7,11 +7,13 @@
 //!      8     32  digest of the engine that made the bytecode
 //!     40     32  digest of the handler
 //!     72      8  length of the body, little-endian
-//!     80      n  body: MessagePack [source, bytecode, [[token, line, column, certain]..], suspend mode]
+//!     80      n  body: MessagePack [source, bytecode, [[token, line, column, certain]..], suspend mode, us]
 //!   80+n     32  HMAC-SHA-256 over all that is before
 //! ```
 //!
 //! QuickJS trusts bytecode as it trusts its own code, so nothing of a body is looked at before its tag is verified.
+
+use std::time::Duration;
 
 use hmac::Mac;
 use nexus_protocol::message::SuspendMode;
@@ -21,7 +23,7 @@ use super::key::Signer;
 use super::{Handler, HandlerDigest, Need};
 
 /// To be raised when the layout or the meaning of a body changes.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 const MAGIC: &[u8; 4] = b"NXQC";
 pub(super) const HEADER_BYTES: usize = 80;
 const TAG_BYTES: usize = 32;
@@ -63,6 +65,8 @@ struct Body<'a> {
     #[serde(borrow)]
     needs: Vec<(&'a str, u32, u32, bool)>,
     suspend_mode: SuspendMode,
+    /// What compiling took.
+    took_us: u64,
 }
 
 impl Sealer {
@@ -72,8 +76,13 @@ impl Sealer {
 
     pub fn seal(&self, handler: &Handler) -> Vec<u8> {
         let needs = handler.capabilities.iter().map(|n| (&*n.token, n.line, n.column, n.certain)).collect();
-        let body =
-            Body { source: &handler.source, bytecode: &handler.bytecode, needs, suspend_mode: handler.suspend_mode };
+        let body = Body {
+            source: &handler.source,
+            bytecode: &handler.bytecode,
+            needs,
+            suspend_mode: handler.suspend_mode,
+            took_us: u64::try_from(handler.took.as_micros()).unwrap_or(u64::MAX),
+        };
         let mut entry = Vec::with_capacity(HEADER_BYTES + handler.source.len() + handler.bytecode.len() + 256);
         entry.extend_from_slice(MAGIC);
         entry.extend_from_slice(&VERSION.to_le_bytes());
@@ -144,6 +153,7 @@ impl Sealer {
             bytecode: body.bytecode.into(),
             capabilities: body.needs.into_iter().map(need).collect(),
             suspend_mode: body.suspend_mode,
+            took: Duration::from_micros(body.took_us),
         })
     }
 }
@@ -169,6 +179,7 @@ mod tests {
                 Need { token: "ext:*".into(), line: u32::MAX, column: 0, certain: false },
             ],
             suspend_mode: SuspendMode::Stack,
+            took: Duration::from_micros(1234),
         }
     }
 
@@ -178,6 +189,7 @@ mod tests {
             && a.bytecode == b.bytecode
             && a.capabilities == b.capabilities
             && a.suspend_mode == b.suspend_mode
+            && a.took == b.took
     }
 
     #[test]

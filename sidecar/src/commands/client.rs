@@ -195,7 +195,7 @@ pub(super) mod tests {
     /// Says hello, then gives `answers` to the requests in order, then closes. Returns how many frames it answered.
     pub(in super::super) fn serve(mut stream: UnixStream, answers: Vec<SidecarMessage<'static>>) -> JoinHandle<usize> {
         let hello = SidecarMessage::Hello(SidecarHello {
-            version: ProtocolVersion::V1,
+            version: ProtocolVersion::V2,
             build: "9.9.9",
             engine: ENGINE,
             pid: 42,
@@ -227,7 +227,7 @@ pub(super) mod tests {
     fn hello_tells_who_answers() {
         let (stream, _) = peer(vec![]);
         let identity = Client::over(stream, None).unwrap().identity().unwrap();
-        let expected = Identity { build: "9.9.9".to_owned(), engine: ENGINE.to_owned(), pid: 42, protocol: 1 };
+        let expected = Identity { build: "9.9.9".to_owned(), engine: ENGINE.to_owned(), pid: 42, protocol: 2 };
         assert_eq!(identity, expected);
     }
 

@@ -4,7 +4,7 @@
 //! happens on a thread of its own, see [`with_sidecar`].
 
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::FRAME_HEADER_BYTES;
 use nexus_protocol::message::{Checked, Execute, Resolution, Resume};
@@ -12,11 +12,15 @@ use nexus_protocol::payload::NIL;
 use nexus_protocol::{ClientMessage, Pieces, RequestId, SidecarMessage, SuspensionId, WireError, decode_sidecar};
 
 use super::client::{ClientError, Sidecar};
+use crate::cache::Client;
 use crate::config::Config;
 use crate::engine::thread_stack_bytes;
 use crate::error::StartError;
-use crate::execution::{Answer, Execution, Progress, Report, StateSource, Totals, no_such_suspension};
+use crate::execution::{
+    Answer, Arrival, Execution, Progress, Report, StateSource, Totals, narrow_timeout, no_such_suspension,
+};
 use crate::runtime::Runtime;
+use crate::token::StopToken;
 
 /// Answers are copied out of one frame, which is not sent anywhere.
 const REQUEST: RequestId = RequestId(1);
@@ -67,9 +71,10 @@ impl Sidecar for Local {
 
 impl Local {
     fn execute(&mut self, execute: &Execute<'_>) -> Report {
-        let (report, progress) = self.runtime.execute(execute, StateSource::Request, Duration::ZERO, &mut |_| {});
-        self.keep(progress);
-        report
+        let token = self.token(narrow_timeout(self.runtime.config.timeout_ms, execute.timeout_ms));
+        let ran = self.runtime.execute(execute, StateSource::Request, Arrival::now(), Client::ALONE, &token);
+        self.keep(ran.progress);
+        ran.report
     }
 
     fn resume(&mut self, resume: &Resume<'_>) -> Report {
@@ -77,29 +82,34 @@ impl Local {
         let Some((id, execution)) = found else {
             return Totals::default().failure(no_such_suspension());
         };
-        let (report, progress) = match resume.resolution {
-            Resolution::Value(value) => {
-                let answer = Answer::Value(value.unwrap_or(NIL));
-                self.runtime.resume(*execution, id, answer, Duration::ZERO, &mut |_| {})
-            }
+        let described;
+        let answer = match resume.resolution {
+            Resolution::Value(value) => Answer::Value(value.unwrap_or(NIL)),
             Resolution::Failure(failure) => {
-                let described = rmp_serde::to_vec_named(&failure).unwrap_or_default();
-                self.runtime.resume(*execution, id, Answer::Failure(&described), Duration::ZERO, &mut |_| {})
+                described = rmp_serde::to_vec_named(&failure).unwrap_or_default();
+                Answer::Failure(&described)
             }
         };
-        self.keep(progress);
-        report
+        let (timeout, spent) = execution.budget();
+        let token = self.token(timeout.map(|timeout| timeout.saturating_sub(spent)));
+        let ran = self.runtime.resume(*execution, id, answer, Arrival::now(), &token);
+        self.keep(ran.progress);
+        ran.report
     }
 
     fn check<T>(&mut self, source: &str, read: impl FnOnce(SidecarMessage<'_>) -> Option<T>) -> Result<T, ClientError> {
-        let timeout_ms = self.runtime.config.timeout_ms;
-        let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
-        let found = self.runtime.compile(source, None, timeout, &mut |_| {}).map_err(refused)?;
+        let token = self.token(narrow_timeout(self.runtime.config.timeout_ms, None));
+        let found = self.runtime.compile(source, None, Client::ALONE, &token).map_err(refused)?;
         let checked = Checked {
             capabilities: found.handler.capabilities.iter().map(|need| need.token.as_ref()).collect(),
             suspend_mode: found.handler.suspend_mode,
         };
         read(SidecarMessage::Checked(checked)).ok_or(ClientError::Unexpected)
+    }
+
+    /// Of a request that begins now and has so much time.
+    fn token(&self, time: Option<Duration>) -> StopToken {
+        StopToken::until(time.and_then(|time| Instant::now().checked_add(time)))
     }
 
     fn keep(&mut self, progress: Progress) {

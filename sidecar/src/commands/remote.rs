@@ -197,7 +197,7 @@ uptime      1 h 2 min
     #[test]
     fn ping_says_who_answered_and_how_fast() {
         let text = output(write_ping, false, SidecarMessage::Pong);
-        assert!(text.starts_with("nexus-sidecar 9.9.9, pid 42, protocol 1, answered in "), "{text}");
+        assert!(text.starts_with("nexus-sidecar 9.9.9, pid 42, protocol 2, answered in "), "{text}");
         let document: Value = serde_json::from_str(&output(write_ping, true, SidecarMessage::Pong)).unwrap();
         assert!(document["roundTripUs"].is_u64() && document["pid"] == 42, "{document}");
     }

@@ -3,7 +3,8 @@
 //! Calls that are outstanding together wait together, as they would for real extensions: the one whose delay ends first is
 //! answered first. A call that the fixtures have no answer for fails at once, with a message that names it.
 //!
-//! Invariant: a call takes its fixture once, when it is first seen, in the order in which the handler made the calls.
+//! Invariant: a call takes its fixture when it is told of, in the order in which the handler made the calls; what was told and
+//! not answered is kept here.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::thread;
@@ -16,6 +17,7 @@ use super::fixtures::{Answer, Failure, Fixtures, Lack, Method, Unused};
 use super::input::InputError;
 use super::notation::{notation, to_json};
 use crate::analysis::analyze;
+use crate::token::StopToken;
 
 /// Arguments of a message are cut here; [`Missing::to_add`] has all of them.
 const SHOWN_ARGS_CHARS: usize = 200;
@@ -25,8 +27,10 @@ pub(super) struct Replay {
     fixtures: Fixtures,
     /// Calls that stand in the handler's text: they get as far as here, to be told about with their arguments.
     called: BTreeSet<Method>,
-    /// By the id of the call: when its answer comes, and what it is.
-    due: BTreeMap<String, (Instant, Answer)>,
+    /// Calls that wait, by when their answer comes, the oldest first of those that come together.
+    due: BTreeMap<(Instant, u64), (Pending, Answer)>,
+    /// Calls so far.
+    calls: u64,
     missing: Vec<Missing>,
 }
 
@@ -57,10 +61,10 @@ impl Replay {
             return Err(InputError::BadFixture { place, problem });
         }
         // what is no handler is told by the sidecar
-        let tokens = analyze(source).map(|analysis| analysis.capabilities).unwrap_or_default();
+        let tokens = analyze(source, &StopToken::new()).map(|analysis| analysis.capabilities).unwrap_or_default();
         let called = tokens.iter().filter_map(|need| Method::parse(need.token.strip_prefix("ext:")?));
         let called = called.filter(|method| !method.method.contains('*') && !fixtures.is_absent(&method.extension));
-        Ok(Self { called: called.collect(), fixtures, due: BTreeMap::new(), missing: Vec::new() })
+        Ok(Self { called: called.collect(), fixtures, due: BTreeMap::new(), calls: 0, missing: Vec::new() })
     }
 
     /// Every extension with its methods: those of the fixtures, and those that the handler's text calls.
@@ -72,22 +76,17 @@ impl Replay {
         names.into_iter().map(|(extension, methods)| (extension, methods.into_iter().collect())).collect()
     }
 
-    /// Waits until one of the calls has its answer. `pending` is not empty.
-    pub(super) fn wait(&mut self, mut pending: Vec<Pending>) -> (Pending, Answer) {
+    /// Takes the calls that are new, and waits until one of all that wait has its answer. None: there is none.
+    pub(super) fn wait(&mut self, new: Vec<Pending>) -> Option<(Pending, Answer)> {
         let now = Instant::now();
-        for call in &pending {
-            if !self.due.contains_key(&call.id) {
-                let (answer, delay) = self.answer(call);
-                self.due.insert(call.id.clone(), (now + delay, answer));
-            }
+        for call in new {
+            let (answer, delay) = self.answer(&call);
+            self.calls += 1;
+            self.due.insert((now + delay, self.calls), (call, answer));
         }
-        // the oldest of those that come together
-        let when = |call: &Pending| self.due.get(&call.id).map_or(now, |(when, _)| *when);
-        let first = pending.iter().enumerate().min_by_key(|(_, call)| when(call)).map_or(0, |(index, _)| index);
-        let call = pending.swap_remove(first);
-        let (when, answer) = self.due.remove(&call.id).unwrap_or_else(|| (now, Answer::Value(Vec::new())));
+        let ((when, _), answered) = self.due.pop_first()?;
         thread::sleep(when.saturating_duration_since(now));
-        (call, answer)
+        Some(answered)
     }
 
     /// What was missing and what was left over.
@@ -158,11 +157,13 @@ mod tests {
         let mut replay = replay("", fixtures);
         let began = Instant::now();
         let answered = |replay: &mut Replay, ids: &[&str]| {
-            replay.wait(ids.iter().map(|id| call(id, if *id == "z" { "a.z" } else { "a.b" })).collect()).0.id
+            let new = ids.iter().map(|id| call(id, if *id == "z" { "a.z" } else { "a.b" })).collect();
+            replay.wait(new).map(|(call, _)| call.id)
         };
-        assert_eq!(answered(&mut replay, &["x", "y", "z"]), "z");
-        assert_eq!(answered(&mut replay, &["x", "y"]), "y");
-        assert_eq!(answered(&mut replay, &["x"]), "x");
+        assert_eq!(answered(&mut replay, &["x", "y", "z"]).as_deref(), Some("z"));
+        assert_eq!(answered(&mut replay, &[]).as_deref(), Some("y"));
+        assert_eq!(answered(&mut replay, &[]).as_deref(), Some("x"));
+        assert_eq!(answered(&mut replay, &[]), None);
         assert!(began.elapsed() >= Duration::from_millis(40));
         let (missing, unused) = replay.finish();
         assert_eq!((missing.len(), unused.len()), (1, 0));

@@ -72,8 +72,8 @@ struct Reply {
     segment: Segment,
     value: Value,
     error: Option<WireError>,
-    /// All outstanding calls, the oldest first.
-    pending: Vec<Pending>,
+    /// Calls that the segment made.
+    new_calls: Vec<Pending>,
     metrics: Json,
     summary: String,
 }
@@ -117,18 +117,19 @@ impl Inputs {
         let mut segments = Vec::new();
         loop {
             let end = match (reply.status, reply.error) {
-                (Status::Suspended, _) if !reply.pending.is_empty() => {
-                    let (call, next) = answer(&mut self.replay, sidecar, reply.pending)?;
-                    reply.segment.call = Some(call);
-                    segments.push(reply.segment);
-                    reply = next;
-                    continue;
-                }
+                (Status::Suspended, _) => match self.replay.wait(reply.new_calls) {
+                    Some((pending, answer)) => {
+                        let (call, next) = resume(sidecar, pending, &answer)?;
+                        reply.segment.call = Some(call);
+                        segments.push(reply.segment);
+                        reply = next;
+                        continue;
+                    }
+                    None => Err(broken("it is suspended, and no call of it waits")),
+                },
                 (Status::Success, _) => Ok(reply.value),
                 (_, Some(error)) => Err(Box::new(error)),
-                (_, None) => {
-                    Err(Box::new(WireError::new(ErrorCode::InternalError, "the answer has neither value nor error")))
-                }
+                (_, None) => Err(broken("the answer has neither value nor error")),
             };
             segments.push(reply.segment);
             let (missing, unused) = self.replay.finish();
@@ -137,10 +138,12 @@ impl Inputs {
     }
 }
 
-/// Resumes with the answer that comes first.
-fn answer(replay: &mut Replay, sidecar: &mut impl Sidecar, pending: Vec<Pending>) -> Result<(Call, Reply), StartError> {
-    let (pending, answer) = replay.wait(pending);
-    let (resolution, shown) = match &answer {
+fn broken(why: &str) -> Box<WireError> {
+    Box::new(WireError::new(ErrorCode::InternalError, why))
+}
+
+fn resume(sidecar: &mut impl Sidecar, pending: Pending, answer: &Answer) -> Result<(Call, Reply), StartError> {
+    let (resolution, shown) = match answer {
         Answer::Value(payload) => (Resolution::Value(Some(payload)), Ok(decode(payload).unwrap_or(Value::Nil))),
         Answer::Error(failure) => (failed(failure), Err(failure.message.clone())),
     };
@@ -163,7 +166,7 @@ fn ask(sidecar: &mut impl Sidecar, message: &ClientMessage<'_>) -> Result<Reply,
 
 impl Reply {
     fn from_result(result: SegmentResult<'_>) -> Result<Self, PayloadError> {
-        let pending = result.suspensions.iter().map(read_call).collect::<Result<_, _>>()?;
+        let new_calls = result.suspensions.iter().map(read_call).collect::<Result<_, _>>()?;
         Ok(Self {
             status: result.status,
             segment: Segment {
@@ -175,7 +178,7 @@ impl Reply {
             },
             value: decode(result.value.unwrap_or_default())?,
             error: result.error,
-            pending,
+            new_calls,
             metrics: json!(result.metrics),
             summary: summary(&result.metrics),
         })
@@ -291,6 +294,25 @@ pub(super) mod tests {
         assert_eq!(answers, [&Ok(Value::from("body")), &Err("down".to_owned()), &Err(missing)]);
         assert_eq!((outcome.missing.len(), outcome.unused.len()), (1, 0));
         assert_eq!(outcome.segments[0].call.as_ref().unwrap().args, [Value::from("u")]);
+    }
+
+    #[test]
+    fn calls_that_were_told_once_are_answered_though_later_segments_do_not_name_them() {
+        let call = |id, method| PendingCall { id, extension: "http", method, args: &[0x90] };
+        let mut two = SegmentResult::new(Status::Suspended, 0);
+        two.suspensions = vec![call("a", "slow"), call("b", "get")];
+        let none = SegmentResult::new(Status::Suspended, 1);
+        let mut one = SegmentResult::new(Status::Suspended, 2);
+        one.suspensions = vec![call("c", "get")];
+        let fixtures = json!({"http.get": [1, 2], "http.slow": [{"value": 3, "delayMs": 20}]});
+        let answers = vec![two, none, one].into_iter().map(SidecarMessage::Result).chain([done(3)]).collect();
+        let outcome = outcome(Some(fixtures), answers);
+        let answers = outcome.segments.iter().filter_map(|segment| segment.call.as_ref());
+        let answers: Vec<_> = answers.map(|call| (&*call.name, call.answer.clone().unwrap())).collect();
+        let (get, slow) = ("http.get", "http.slow");
+        assert_eq!(answers, [(get, Value::from(1)), (slow, Value::from(3)), (get, Value::from(2))]);
+        let stuck = super::tests::outcome(None, vec![SidecarMessage::Result(SegmentResult::new(Status::Suspended, 0))]);
+        assert_eq!(stuck.end.unwrap_err().code, ErrorCode::InternalError);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
 
 /// Version of the boundary; the guest states its own in the first word of the shared block.
-pub const ABI_VERSION: u32 = 3;
+pub const ABI_VERSION: u32 = 4;
 
 /// Name of the module that all imports come from.
 pub const IMPORT_MODULE: &str = "nexus";

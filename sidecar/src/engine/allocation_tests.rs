@@ -137,9 +137,9 @@ fn whichever_allocation_of_a_compilation_fails_it_ends_with_bytecode_or_an_error
         let (mut compiled, mut refused) = (0, 0);
         for n in 1.. {
             instance.fail_allocation(n);
-            match instance.compile(&source, None) {
+            match instance.compile(&source, 32 << 20, None) {
                 Compiled::Bytecode(_) => compiled += 1,
-                Compiled::Refused(_) => refused += 1,
+                Compiled::Refused(_) | Compiled::OutOfMemory { .. } => refused += 1,
                 other => panic!("allocation {n}: {other:?}"),
             }
             let failed = instance.has_failed_allocation();

@@ -72,7 +72,7 @@ pub struct Context {
     pub state: StateView,
     pub args: Vec<u8>,
     pub scope: Vec<u8>,
-    /// What the request brought that is kept while the execution lasts: state, capabilities, extensions.
+    /// What the request brought beside the state that is kept while the execution lasts: capabilities, extensions.
     pub request_bytes: u64,
     pub seed: u64,
     pub limits: ExecutionLimits,

@@ -56,6 +56,7 @@ struct Guest<'a> {
 struct Call<'a> {
     guest: Guest<'a>,
     context: &'a mut Context,
+    control: &'a RunControl,
 }
 
 impl Guest<'_> {
@@ -164,7 +165,8 @@ fn state_keys(call: &mut Call<'_>) -> Answer {
     }
     // who has used up what may be copied does not make the host build more of it
     call.context.copy(0)?;
-    let keys = call.context.state.keys();
+    let control = call.control;
+    let keys = call.context.state.keys(&mut || !control.is_due()).ok_or(result::LIMIT)?;
     call.context.copy(keys.len())?;
     call.guest.reply(0, &keys)
 }
@@ -286,7 +288,7 @@ fn host_call(
     };
     faults::pass(Point::HostCall);
     let answer = match context.count_call(index) {
-        Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context }),
+        Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context, control }),
         Err(breach) => Err(breach.into()),
     };
     Ok(answer.unwrap_or_else(|code| code))

@@ -64,6 +64,10 @@ pub enum Compiled {
     Bytecode(Vec<u8>),
     /// The guest's description of the syntax error.
     Refused(Vec<u8>),
+    /// It took all the memory that it may take; `wanted` as in [`SegmentEnd::OutOfMemory`].
+    OutOfMemory {
+        wanted: u64,
+    },
     Stopped(StopCause),
     Broken(String),
 }
@@ -155,8 +159,8 @@ impl Instance {
 
     // ---- what the guest is asked to do ----
 
-    /// Compiles source to bytecode. The instance needs a reset afterwards.
-    pub fn compile(&mut self, source: &str, deadline: Option<Instant>) -> Compiled {
+    /// Compiles source to bytecode, in as much memory as a handler may take. The instance needs a reset afterwards.
+    pub fn compile(&mut self, source: &str, memory_bytes: u32, deadline: Option<Instant>) -> Compiled {
         let mut text = Vec::with_capacity(source.len() + 1);
         text.extend_from_slice(source.as_bytes());
         text.push(0);
@@ -165,7 +169,7 @@ impl Instance {
             Err(NotPlaced::Stopped(cause)) => return Compiled::Stopped(cause),
             Err(NotPlaced::Broken(e)) => return Compiled::Broken(e),
         };
-        let args = [WasmValue::from_i32(at as i32), WasmValue::from_i32(source.len() as i32)];
+        let args = [at, source.len() as u32, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
         match self.call(export::COMPILE, &args, deadline) {
             CallEnd::Returned(Status::Done, shared) => {
                 let (count, most) = (shared.out_len as usize, most_bytecode(source));
@@ -177,6 +181,9 @@ impl Instance {
                     Ok(bytecode) => Compiled::Bytecode(bytecode),
                     Err(e) => self.broken(e.to_string(), Compiled::Broken),
                 }
+            }
+            CallEnd::Returned(Status::Failed, shared) if shared.out_of_memory != 0 => {
+                Compiled::OutOfMemory { wanted: shared.memory_wanted.max(shared.memory_peak).into() }
             }
             CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.description(&shared)),
             CallEnd::Returned(status, _) => self.broken(format!("compiling ended with {status:?}"), Compiled::Broken),
@@ -405,7 +412,7 @@ impl Instance {
         let returned = self.wasm.call(name, args);
         match self.control.end() {
             Ended::Intact(cause) => Called::Returned(returned, cause),
-            Ended::Abandoned => {
+            Ended::Torn => {
                 log::error!("a host call faulted; its guest was discarded");
                 self.sound = false;
                 Called::Returned(Err(Trap("a host call faulted".into())), None)

@@ -45,7 +45,7 @@ pub(super) fn context(state: Value, capabilities: &[&str]) -> Box<Context> {
 }
 
 pub(super) fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
-    let compiled = instance.compile(source, None);
+    let compiled = instance.compile(source, 32 << 20, None);
     instance.reset().unwrap();
     match compiled {
         Compiled::Bytecode(bytecode) => bytecode,
@@ -314,7 +314,7 @@ fn syntax_errors_stand_where_they_are() {
             ("const x = 1; const x = 2", 1),
             ("return 1\n}", 2),
         ] {
-            let Compiled::Refused(e) = i.compile(source, None) else { panic!("{source}") };
+            let Compiled::Refused(e) = i.compile(source, 32 << 20, None) else { panic!("{source}") };
             let wire = GuestError::decode(&e).to_wire(
                 nexus_protocol::ErrorCode::CompilationError,
                 source,
@@ -379,10 +379,10 @@ fn who_is_cancelled_while_an_input_finds_its_place_is_cancelled() {
         assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
         damage_allocator(i);
         let control = i.control().clone();
-        control.arm();
+        let ticket = control.arm();
         let stop = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(50));
-            control.stop(StopCause::Cancelled);
+            control.stop(ticket, StopCause::Cancelled);
         });
         let answer = rmp_serde::to_vec(&"x".repeat(100_000)).unwrap();
         let end = i.resume(0, Ok(&answer), None).end;

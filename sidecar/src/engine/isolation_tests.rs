@@ -81,7 +81,7 @@ impl Canary {
 }
 
 fn compile(instance: &mut Instance, source: &str) -> Vec<u8> {
-    let compiled = instance.compile(&format!("const c = $args.text, bytes = $args.bytes;\n{source}"), None);
+    let compiled = instance.compile(&format!("const c = $args.text, bytes = $args.bytes;\n{source}"), 32 << 20, None);
     instance.reset().unwrap();
     match compiled {
         Compiled::Bytecode(bytecode) => bytecode,

@@ -41,6 +41,7 @@ pub mod refusals;
 mod shim_tests;
 mod start;
 mod state;
+mod state_index;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};

@@ -16,6 +16,9 @@ use std::time::{Duration, Instant};
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::{Module, WasmValue};
 
+/// What the handlers may take that an engine tries itself with.
+const OWN_MEMORY_BYTES: u32 = 8 << 20;
+
 /// What an engine is made from.
 #[derive(Clone, Debug)]
 pub struct EngineOptions {
@@ -163,7 +166,7 @@ impl Engine {
 
     fn keep_fault_handlers(&self, instance: &mut Instance) -> Result<(), EngineError> {
         instance.reset().map_err(|e| EngineError::Init(e.to_string()))?;
-        let bytecode = match instance.compile(keeper::SOURCE, None) {
+        let bytecode = match instance.compile(keeper::SOURCE, OWN_MEMORY_BYTES, None) {
             Compiled::Bytecode(bytecode) => bytecode,
             other => return Err(EngineError::Init(format!("{:?} does not compile: {other:?}", keeper::SOURCE))),
         };
@@ -180,7 +183,7 @@ impl Engine {
         const EXPECTED: &[u8] = &[0xce, 0x00, 0x44, 0xa4, 0x44];
         const ALLOWED: Duration = Duration::from_millis(6);
         let deadline = Some(Instant::now() + Duration::from_secs(20));
-        let bytecode = match instance.compile(LOOP, deadline) {
+        let bytecode = match instance.compile(LOOP, OWN_MEMORY_BYTES, deadline) {
             Compiled::Bytecode(bytecode) => bytecode,
             other => return Err(EngineError::Init(format!("the self-test does not compile: {other:?}"))),
         };
@@ -203,7 +206,7 @@ impl Engine {
 fn self_test_context() -> context::Context {
     let limits = context::ExecutionLimits {
         timeout: None,
-        memory_bytes: 8 << 20,
+        memory_bytes: OWN_MEMORY_BYTES,
         host_calls: 0,
         state_mutations: 0,
         events: 0,

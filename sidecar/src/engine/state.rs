@@ -1,36 +1,37 @@
 //! The state of one execution as the host sees it: what the client gave, never decoded, under the handler's writes.
 //!
-//! A state that came with the request is a MessagePack map; it is walked once, when a key is first needed, and values are
-//! skipped. A key is then found by binary search, so that a handler that reads one key of a large state pays for the walk
-//! and for that key. A resident state is read as it was when the execution began, and pays for the key alone; what the
-//! handler writes is brought into it at the end of each segment.
+//! A state that came with the request is a MessagePack map; it is walked once, and values are skipped. Where its keys stand is
+//! noted on that walk if it is large, so that nothing large is done while the guest waits; else when a key is first needed.
+//! A handler that reads one key of a large state pays for the walk and for that key. A resident state is read as it was when
+//! the execution began, and pays for the key alone; what the handler writes is brought into it at the end of each segment.
 
 use std::collections::HashMap;
-use std::ops::{Deref, Range};
+use std::iter::Peekable;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use nexus_protocol::payload::{self, PayloadError};
 use nexus_protocol::pieces::SHARED_FROM_BYTES;
 use nexus_protocol::{Part, Shared, WireError};
 
+use super::state_index::{Index, check};
+use crate::halt::Halt;
 use crate::resident::{Changes, ResidentState, Snapshot};
+use crate::token::StopToken;
 
 /// Of a write, beside its key and value: a slot of the table and two allocations.
 const WRITTEN_ENTRY_BYTES: u64 = 96;
 
-/// One key of the client's map: where its name and its value stand.
-#[derive(Debug)]
-struct Entry {
-    key: Range<u32>,
-    value: Range<u32>,
-}
+/// A state from this size on is indexed before the guest is entered. A smaller one is walked in less than a millisecond.
+const INDEXED_FROM_BYTES: usize = 64 << 10;
+
+/// Keys that are told between two questions whether to go on.
+const KEYS: usize = 4096;
 
 /// A state that belongs to the execution alone.
 #[derive(Debug)]
 struct Given {
     bytes: Vec<u8>,
-    /// Sorted by key, stable: of equal keys the last one counts, as in JavaScript.
-    index: Option<Vec<Entry>>,
+    index: Option<Index>,
 }
 
 /// A state that outlives the execution.
@@ -98,49 +99,39 @@ pub struct StateView {
 }
 
 impl Given {
-    fn index(&mut self) -> &[Entry] {
+    fn index(&mut self) -> Option<&Index> {
         if self.index.is_none() {
-            let start = self.bytes.as_ptr() as usize;
-            let place = |part: &[u8]| {
-                let at = (part.as_ptr() as usize - start) as u32;
-                at..at + part.len() as u32
-            };
-            let mut entries: Vec<Entry> = payload::map_entries(&self.bytes)
-                .into_iter()
-                .flatten()
-                .map_while(Result::ok)
-                .map(|(key, value)| Entry { key: place(key.as_bytes()), value: place(value) })
-                .collect();
-            // in place; of equal keys the last one stays the last
-            entries.sort_unstable_by(|a, b| {
-                let keys = self.bytes[range(&a.key)].cmp(&self.bytes[range(&b.key)]);
-                keys.then(a.key.start.cmp(&b.key.start))
-            });
-            self.index = Some(entries);
+            // checked when it came, and then either small or indexed
+            self.index = Index::new(&self.bytes, &StopToken::new()).ok();
         }
-        self.index.as_deref().unwrap_or_default()
+        self.index.as_ref()
     }
 
     fn get(&mut self, key: &str) -> Option<&[u8]> {
-        self.index();
-        let entries = self.index.as_deref().unwrap_or_default();
-        let after = entries.partition_point(|e| self.bytes[range(&e.key)] <= *key.as_bytes());
-        let entry = entries.get(after.checked_sub(1)?)?;
-        (self.bytes[range(&entry.key)] == *key.as_bytes()).then(|| &self.bytes[range(&entry.value)])
-    }
-
-    fn keys(&mut self) -> Vec<&str> {
-        self.index();
-        let bytes = &self.bytes;
-        let keys = self.index.as_deref().unwrap_or_default().iter();
-        keys.filter_map(|e| std::str::from_utf8(&bytes[range(&e.key)]).ok()).collect()
+        self.index()?;
+        self.index.as_ref()?.get(&self.bytes, key)
     }
 }
 
 impl StateView {
-    /// `state`: a MessagePack map, already found to be one value (`check`).
+    /// A state that a client sent: a MessagePack map, or what is wrong with it. Strings within values are not looked at.
+    pub fn given(state: Vec<u8>, token: &StopToken) -> Result<Self, Halt> {
+        let index = if state.len() < INDEXED_FROM_BYTES {
+            check(&state, token)?;
+            None
+        } else {
+            Some(Index::new(&state, token)?)
+        };
+        Ok(Self::of(Given { bytes: state, index }))
+    }
+
+    /// A small state of our own making.
     pub fn new(state: Vec<u8>) -> Self {
-        Self { base: Base::Given(Given { bytes: state, index: None }), written: HashMap::new(), written_bytes: 0 }
+        Self::of(Given { bytes: state, index: None })
+    }
+
+    fn of(given: Given) -> Self {
+        Self { base: Base::Given(given), written: HashMap::new(), written_bytes: 0 }
     }
 
     /// A resident state, as it is now. `expected`: the version that it has to have; nobody else may change it then.
@@ -163,14 +154,6 @@ impl StateView {
             Some(expected) if expected != kept.version => Err(WireError::stale_version(kept.version, expected)),
             _ => Ok(()),
         }
-    }
-
-    /// Whether bytes that a client sent can be a state. Strings within values are not looked at.
-    pub fn check(bytes: &[u8]) -> Result<(), PayloadError> {
-        for entry in payload::map_entries(bytes)? {
-            entry?;
-        }
-        Ok(())
     }
 
     /// The encoded value of a key.
@@ -207,32 +190,32 @@ impl StateView {
         }
     }
 
-    /// Memory that this takes beside the bytes of the request: the handler's writes, and the index. A resident state counts
+    /// Memory that this takes: what the client gave, where its keys stand, and the handler's writes. A resident state counts
     /// elsewhere.
     pub fn held_bytes(&self) -> u64 {
-        let index = match &self.base {
-            Base::Given(given) => given.index.as_ref().map_or(0, |index| index.len() * size_of::<Entry>()),
+        let given = match &self.base {
+            Base::Given(given) => given.bytes.len() + given.index.as_ref().map_or(0, Index::bytes),
             Base::Kept(_) => 0,
         };
-        self.written_bytes + index as u64
+        self.written_bytes + given as u64
     }
 
-    /// All keys as a MessagePack array of strings, sorted.
-    pub fn keys(&mut self) -> Vec<u8> {
-        let mut keys: Vec<&str> = match &mut self.base {
-            Base::Given(given) => given.keys(),
-            Base::Kept(kept) => kept.snapshot.keys().collect(),
-        };
-        keys.dedup();
-        keys.retain(|key| !self.written.contains_key(*key));
-        keys.extend(self.written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| &**key));
-        keys.sort_unstable();
-        let mut out = Vec::with_capacity(5 + keys.iter().map(|k| k.len() + 5).sum::<usize>());
-        let _ = rmp::encode::write_array_len(&mut out, keys.len() as u32);
-        for key in keys {
-            let _ = rmp::encode::write_str(&mut out, key);
+    /// All keys as a MessagePack array of strings, sorted. None: it may not go on.
+    pub fn keys(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Option<Vec<u8>> {
+        let Self { base, written, .. } = self;
+        match base {
+            Base::Given(given) => {
+                given.index()?;
+                let index = given.index.as_ref()?;
+                let covered = written.keys().filter(|key| index.get(&given.bytes, key).is_some()).count();
+                let below = index.sorted(&given.bytes, goes_on)?;
+                keys_of(below, index.len() - covered, written, goes_on)
+            }
+            Base::Kept(Kept { snapshot, .. }) => {
+                let covered = written.keys().filter(|key| snapshot.get(key).is_some()).count();
+                keys_of(snapshot.keys(), snapshot.len() - covered, written, goes_on)
+            }
         }
-        out
     }
 
     /// Brings what was written since the last time into the resident state, and returns the version that this makes, or
@@ -252,13 +235,45 @@ impl StateView {
             let value = self.written.get(&key).and_then(Option::as_deref);
             changes.push(&key, value, kept.state.budget())?;
         }
-        kept.version = kept.state.apply(changes, kept.exclusive.then_some(kept.version))?;
+        // what has happened in the guest happens here: there is no time for which this would come too late
+        let applied = kept.state.apply(changes, kept.exclusive.then_some(kept.version), &StopToken::new());
+        kept.version =
+            applied.map_err(|halt| halt.into_error(|_| WireError::stale_version(kept.version, kept.version)))?;
         Ok(Some(kept.version))
     }
 }
 
-fn range(r: &Range<u32>) -> Range<usize> {
-    r.start as usize..r.end as usize
+/// The keys `below` that are not written, of which there are `count`, and the written ones that are there.
+fn keys_of<'k>(
+    below: impl Iterator<Item = &'k str>,
+    count: usize,
+    written: &'k HashMap<Box<str>, Option<Value>>,
+    goes_on: &mut dyn FnMut() -> bool,
+) -> Option<Vec<u8>> {
+    let mut own: Vec<&str> = written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| &**key).collect();
+    own.sort_unstable();
+    let mut out = Vec::new();
+    let _ = rmp::encode::write_array_len(&mut out, (count + own.len()) as u32);
+    let below = below.filter(|key| written.is_empty() || !written.contains_key(*key));
+    for (n, key) in merged(below.peekable(), own.into_iter().peekable()).enumerate() {
+        if n % KEYS == 0 && !goes_on() {
+            return None;
+        }
+        let _ = rmp::encode::write_str(&mut out, key);
+    }
+    Some(out)
+}
+
+/// Two sorted sequences as one.
+fn merged<'k>(
+    mut a: Peekable<impl Iterator<Item = &'k str>>,
+    mut b: Peekable<impl Iterator<Item = &'k str>>,
+) -> impl Iterator<Item = &'k str> {
+    std::iter::from_fn(move || match (a.peek(), b.peek()) {
+        (Some(x), Some(y)) if y < x => b.next(),
+        (Some(_), _) => a.next(),
+        (None, _) => b.next(),
+    })
 }
 
 #[cfg(test)]
@@ -281,7 +296,7 @@ mod tests {
     }
 
     fn keys(state: &mut StateView) -> Vec<String> {
-        rmp_serde::from_slice(&state.keys()).unwrap()
+        rmp_serde::from_slice(&state.keys(&mut || true).unwrap()).unwrap()
     }
 
     #[test]
@@ -309,13 +324,51 @@ mod tests {
     #[test]
     fn what_is_not_a_map_is_refused() {
         for bytes in [&[0x01][..], &[0x90], &[0x81, 0x01, 0x01], &[0x81, 0xa1, b'k'], &[0x80, 0x80], &[]] {
-            assert!(StateView::check(bytes).is_err(), "{bytes:?}");
+            assert!(StateView::given(bytes.to_vec(), &StopToken::new()).is_err(), "{bytes:?}");
         }
-        assert!(StateView::check(&[0x80]).is_ok());
+        assert!(StateView::given(vec![0x80], &StopToken::new()).is_ok());
+    }
+
+    /// A state of so many keys: `{"0": "...", "1": ...}`.
+    fn many(keys: usize) -> Vec<u8> {
+        let map: std::collections::BTreeMap<String, &str> = (0..keys).map(|n| (n.to_string(), "ten bytes.")).collect();
+        rmp_serde::to_vec(&map).unwrap()
+    }
+
+    #[test]
+    fn a_large_state_is_indexed_when_it_comes_and_a_small_one_when_it_is_read() {
+        let token = StopToken::new();
+        let (small, large) = (many(1000), many(100_000));
+        let mut s = StateView::given(small.clone(), &token).unwrap();
+        assert_eq!(s.held_bytes(), small.len() as u64);
+        assert!(s.get("999").is_some());
+        assert!(s.held_bytes() > small.len() as u64);
+        let s = StateView::given(large.clone(), &token).unwrap();
+        assert!(s.held_bytes() > large.len() as u64 + 8 * 100_000);
+        assert!(s.held_bytes() < 2 * large.len() as u64);
+        token.stop(crate::token::StopCause::Cancelled);
+        assert!(matches!(StateView::given(large, &token), Err(Halt::Stopped(_))));
+    }
+
+    #[test]
+    fn keys_are_told_with_what_was_written_and_no_longer_than_they_may() {
+        for count in [3, 20_000] {
+            let mut s = StateView::given(many(count), &StopToken::new()).unwrap();
+            s.set("1", own(1.into()));
+            s.delete("2");
+            s.delete("nothing");
+            s.set("x", own(1.into()));
+            s.set("", own(1.into()));
+            let mut expected: Vec<String> = (0..count).filter(|n| *n != 2).map(|n| n.to_string()).collect();
+            expected.extend(["x".into(), String::new()]);
+            expected.sort_unstable();
+            assert_eq!(keys(&mut s), expected);
+            assert_eq!(s.keys(&mut || false), None);
+        }
     }
 
     fn resident(json: serde_json::Value) -> Arc<ResidentState> {
-        ResidentState::new(&value(json), &Budget::new("bytes", 10_000)).unwrap()
+        ResidentState::new(&value(json), &Budget::new("bytes", 10_000), &StopToken::new()).unwrap()
     }
 
     #[test]

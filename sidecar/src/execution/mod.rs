@@ -6,11 +6,14 @@
 //! An `Execution` exists only while it is suspended; it owns its instance or, parked, the image of it, and dropping it frees
 //! that. It is resumed from either: `awake` gets it into an instance again.
 
+mod calls;
 mod report;
 mod request;
 mod segment;
 
-pub use report::{Report, Totals};
+pub use calls::Outstanding;
+pub use report::{Arrival, Report, Totals};
 pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
-pub(crate) use segment::deadline_in;
-pub use segment::{Answer, Awake, Execution, NotAwake, Outstanding, Progress, cancelled, no_such_suspension, of_time};
+pub use segment::{
+    Answer, Awake, Execution, NotAwake, Progress, cancelled, memory_error, no_such_suspension, of_time, stopped,
+};

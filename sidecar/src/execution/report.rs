@@ -4,12 +4,13 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
-use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, WireError};
+use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, SuspensionId, WireError};
 
-use super::{Outstanding, deadline_in};
-use crate::engine::context::Effects;
+use super::stopped;
+use crate::engine::context::{Effects, NewCall};
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
+use crate::token::{StopCause, StopToken};
 
 /// From this size on values and arguments of calls are not copied into the answer. Below, a copy costs less than a write of
 /// several pieces.
@@ -18,16 +19,36 @@ const LARGE_FROM_BYTES: usize = 16 << 10;
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
 
+/// When a segment could have begun, and how long it has waited since for an instance.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub since: Instant,
+    pub waited: Duration,
+}
+
+impl Arrival {
+    /// Of one that does not wait.
+    pub fn now() -> Self {
+        Self { since: Instant::now(), waited: Duration::ZERO }
+    }
+}
+
 /// Sums of one execution so far.
 #[derive(Clone, Debug, Default)]
 pub struct Totals {
     pub timeout: Option<Duration>,
     pub memory_limit_bytes: u64,
-    pub queued: Duration,
     pub cache_hit: bool,
+    /// What compiling took of its time.
     pub compilation: Option<Duration>,
+    /// What its client is told of that: of a handler that others had compiled, what that took.
+    pub told_compilation: Option<Duration>,
+    /// While a segment goes on: since when it could.
+    since: Option<Instant>,
+    /// By the segments before.
+    used: Duration,
+    queued: Duration,
     seq: u32,
-    ran: Duration,
     cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
@@ -35,19 +56,44 @@ pub struct Totals {
 }
 
 impl Totals {
-    /// Of an execution that has waited for `queued` before it begins.
-    pub fn queued(queued: Duration) -> Self {
-        Self { queued, ..Self::default() }
+    /// Of an execution that begins.
+    pub fn begun(arrival: Arrival) -> Self {
+        let mut totals = Self::default();
+        totals.goes_on(arrival);
+        totals
     }
 
-    /// Time that counts against the deadline: waiting, compiling and running, not being suspended.
+    /// A segment begins.
+    pub(super) fn goes_on(&mut self, arrival: Arrival) {
+        self.since = Some(arrival.since);
+        self.queued += arrival.waited;
+    }
+
+    /// A segment has ended.
+    fn pause(&mut self) {
+        self.used += self.since.take().map_or(Duration::ZERO, |since| since.elapsed());
+    }
+
+    /// Time that counts against the deadline: from the moment at which a segment could begin to its end, whatever it is spent
+    /// with; not being suspended.
     pub fn spent(&self) -> Duration {
-        self.queued + self.compilation.unwrap_or_default() + self.ran
+        self.used + self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
-    /// When the next segment has to end. The outer None: the time is used up.
-    pub fn deadline(&self) -> Option<Option<Instant>> {
-        deadline_in(self.timeout.map(|t| t.saturating_sub(self.spent())))
+    /// When the segment that goes on has to end: when the execution's own time is used up, or its request's.
+    pub fn deadline(&self, token: &StopToken) -> Result<Option<Instant>, StopCause> {
+        token.check()?;
+        let began = self.since.unwrap_or_else(Instant::now);
+        let own = self.timeout.and_then(|timeout| began.checked_add(timeout.saturating_sub(self.used)));
+        if own.is_some_and(|end| end <= Instant::now()) {
+            return Err(StopCause::Deadline);
+        }
+        Ok([own, token.deadline()].into_iter().flatten().min())
+    }
+
+    /// Report of an execution that ends for want of time, or because it was cancelled.
+    pub fn stopped(&self, cause: StopCause) -> Report {
+        self.failure(stopped(cause, self.timeout, self.spent()))
     }
 
     pub fn memory_peak(&self) -> u64 {
@@ -55,7 +101,7 @@ impl Totals {
     }
 
     pub(super) fn add(&mut self, segment: &Segment) {
-        self.ran += segment.ran;
+        self.pause();
         self.cpu += segment.cpu;
         self.memory_used = segment.memory_used;
         self.memory_peak = self.memory_peak.max(segment.memory_peak);
@@ -87,9 +133,18 @@ impl Totals {
         report
     }
 
-    /// Report of an execution that ends without a segment.
+    /// Report of a resume that ends its execution before the guest has run again. It is a segment like any other: the client
+    /// has those before it.
+    pub(super) fn end(&mut self, error: WireError) -> Report {
+        self.next_segment();
+        self.failure(error.not_retryable())
+    }
+
+    /// Report of a request that is no segment of any execution, or the first one of an execution that never ran.
     pub fn failure(&self, error: WireError) -> Report {
-        let mut report = Report::new(self.clone());
+        let mut totals = self.clone();
+        totals.pause();
+        let mut report = Report::new(totals);
         report.error = Some(error);
         report
     }
@@ -105,6 +160,13 @@ pub(super) fn value_in_pieces(bytes: Vec<u8>) -> Pieces {
     pieces
 }
 
+/// An extension call as the client is told of it, once.
+#[derive(Debug)]
+pub struct MadeCall {
+    pub id: SuspensionId,
+    pub call: NewCall,
+}
+
 /// Everything that a result message says, owned.
 #[derive(Debug)]
 pub struct Report {
@@ -115,7 +177,8 @@ pub struct Report {
     pub state_version: Option<u64>,
     /// Payloads that were put into shared memory.
     pub regions: Regions,
-    pub suspensions: Vec<Outstanding>,
+    /// Calls that the segment made. Others may wait too, of which the client knows.
+    pub new_calls: Vec<MadeCall>,
     pub error: Option<WireError>,
     pub totals: Totals,
     pub host_calls: Vec<(&'static str, u64)>,
@@ -135,7 +198,7 @@ impl Report {
             effects: Effects::default(),
             state_version: None,
             regions: Regions::NONE,
-            suspensions: Vec::new(),
+            new_calls: Vec::new(),
             error: None,
             totals,
             host_calls: Vec::new(),
@@ -149,9 +212,17 @@ impl Report {
     #[must_use]
     pub fn into_failure(mut self, error: WireError) -> Self {
         self.status = Status::Error;
-        self.suspensions.clear();
+        self.new_calls.clear();
         self.error = Some(error);
         self
+    }
+
+    /// Whether anything came of the execution so far that would come a second time if it were begun anew: effects, or calls
+    /// that were answered.
+    pub(super) fn has_happened(&self) -> bool {
+        let Effects { state_mutations, events, view_commands, logs: _ } = &self.effects;
+        let effects = [state_mutations, events, view_commands];
+        self.totals.seq > 0 || effects.into_iter().any(|list| !list.is_empty())
     }
 
     /// Puts what is large into shared memory, as far as the client has lent some.
@@ -180,7 +251,7 @@ impl Report {
 
     /// Appends the result as a frame, which shares what is large. One that does not fit a frame becomes an error that says so.
     pub fn encode(&self, id: RequestId, max_frame_bytes: usize, out: &mut Pieces) {
-        let ids: Vec<String> = self.suspensions.iter().map(|s| s.id.to_string()).collect();
+        let ids: Vec<String> = self.new_calls.iter().map(|s| s.id.to_string()).collect();
         if let Err(e) = self.encode_whole(id, &ids, max_frame_bytes, out) {
             let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, self.payload_bytes())
                 .with_context_text("reason", e.to_string());
@@ -195,7 +266,7 @@ impl Report {
 
     fn encode_whole(&self, id: RequestId, ids: &[String], max: usize, out: &mut Pieces) -> Result<(), EncodeError> {
         let mut message = self.message(ids);
-        let calls = self.has_large_calls().then(|| encoded_calls(&message.suspensions, &self.suspensions));
+        let calls = self.has_large_calls().then(|| encoded_calls(&message.suspensions, &self.new_calls));
         if calls.is_some() {
             message.suspensions.clear();
         }
@@ -213,13 +284,13 @@ impl Report {
     }
 
     fn has_large_calls(&self) -> bool {
-        self.suspensions.iter().any(|s| s.call.args.len() >= LARGE_FROM_BYTES)
+        self.new_calls.iter().any(|s| s.call.args.len() >= LARGE_FROM_BYTES)
     }
 
     /// Bytes of the values that it carries.
     fn payload_bytes(&self) -> u64 {
         let effects = self.effects.lists().map(|(_, list)| list.len_bytes());
-        let calls = self.suspensions.iter().map(|s| s.call.args.len());
+        let calls = self.new_calls.iter().map(|s| s.call.args.len());
         self.value.as_ref().map(Pieces::len).into_iter().chain(effects).chain(calls).map(|bytes| bytes as u64).sum()
     }
 
@@ -233,7 +304,7 @@ impl Report {
         message.view_commands = self.effects.view_commands.payload();
         message.logs = self.effects.logs.payload();
         message.suspensions = self
-            .suspensions
+            .new_calls
             .iter()
             .zip(ids)
             .map(|(s, id)| PendingCall { id, extension: &s.call.extension, method: &s.call.method, args: &s.call.args })
@@ -245,8 +316,9 @@ impl Report {
 
     fn metrics(&self) -> ExecutionMetrics<'_> {
         let totals = &self.totals;
+        let spared = totals.told_compilation.unwrap_or_default().saturating_sub(totals.compilation.unwrap_or_default());
         ExecutionMetrics {
-            duration_us: micros(totals.spent()),
+            duration_us: micros(totals.spent() + spared),
             cpu_us: micros(totals.cpu),
             queue_us: micros(totals.queued),
             memory_used_bytes: totals.memory_used,
@@ -254,17 +326,17 @@ impl Report {
             instruction_count: totals.ticks * OPERATIONS_PER_TICK,
             host_calls: self.host_calls.clone(),
             cache_hit: totals.cache_hit,
-            compilation_time_us: totals.compilation.map(micros),
+            compilation_time_us: totals.told_compilation.map(micros),
         }
     }
 }
 
-/// The list of outstanding calls as it is on the wire, their arguments shared.
-fn encoded_calls(calls: &[PendingCall<'_>], outstanding: &[Outstanding]) -> Pieces {
+/// The list of calls as it is on the wire, their arguments shared.
+fn encoded_calls(calls: &[PendingCall<'_>], made: &[MadeCall]) -> Pieces {
     let mut out = Pieces::new();
     // writing to a Vec cannot fail
     let _ = rmp::encode::write_array_len(out.own(), calls.len() as u32);
-    for (call, outstanding) in calls.iter().zip(outstanding) {
+    for (call, made) in calls.iter().zip(made) {
         let _ = rmp::encode::write_map_len(out.own(), 4);
         for (key, text) in [("id", call.id), ("extension", call.extension), ("method", call.method)] {
             let _ = rmp::encode::write_str(out.own(), key);
@@ -272,7 +344,7 @@ fn encoded_calls(calls: &[PendingCall<'_>], outstanding: &[Outstanding]) -> Piec
         }
         let _ = rmp::encode::write_str(out.own(), "args");
         let _ = rmp::encode::write_bin_len(out.own(), call.args.len() as u32);
-        out.push(outstanding.call.args.as_part());
+        out.push(made.call.args.as_part());
     }
     out
 }

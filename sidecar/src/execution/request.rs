@@ -10,8 +10,10 @@ use nexus_protocol::{CapabilitySet, ErrorCode, WireError};
 use crate::config::Config;
 use crate::engine::StateView;
 use crate::engine::context::{Context, ExecutionLimits};
+use crate::halt::{Halt, PayloadPace};
 use crate::os;
 use crate::resident::ResidentState;
+use crate::token::StopToken;
 
 /// A request whose values are good.
 #[derive(Debug)]
@@ -41,34 +43,29 @@ pub enum StateSource {
     Resident(Arc<ResidentState>),
 }
 
-/// Checks a request against the configuration.
-pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource) -> Result<Input, WireError> {
+/// Checks a request against the configuration, as long as the token allows.
+pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource, token: &StopToken) -> Result<Input, Halt> {
     request.check()?;
     let capabilities = CapabilitySet::parse(&request.capabilities).map_err(|e| invalid("capabilities", e))?;
     let state = match (request.resident, state) {
-        (None, StateSource::Read(state)) => {
-            StateView::check(&state).map_err(|e| not_a_payload("state", e))?;
-            StateView::new(state)
-        }
-        (None, _) => {
-            let state = request.state.unwrap_or(payload::EMPTY_MAP);
-            StateView::check(state).map_err(|e| not_a_payload("state", e))?;
-            StateView::new(state.to_vec())
-        }
+        (None, StateSource::Read(state)) => StateView::given(state, token)?,
+        (None, _) => StateView::given(request.state.unwrap_or(payload::EMPTY_MAP).to_vec(), token)?,
         (Some(wanted), StateSource::Resident(state)) => {
             StateView::resident(state, wanted.expect_version, wanted.exclusive)?
         }
-        (Some(_), _) => return Err(WireError::unknown_state()),
+        (Some(_), _) => return Err(WireError::unknown_state().into()),
     };
     for (what, bytes) in [("args", request.args), ("scope", request.scope)] {
-        bytes.map_or(Ok(()), payload::validate_shape).map_err(|e| not_a_payload(what, e))?;
+        let Some(bytes) = bytes else { continue };
+        let mut pace = PayloadPace::new(token);
+        payload::validate_shape_paced(bytes, &mut pace).map_err(|e| pace.halt(e, |e| not_a_payload(what, e)))?;
     }
     let timeout = narrow_timeout(config.timeout_ms, request.timeout_ms);
     let limits = limits(config, &request.limits, timeout);
     // what does not fit anyway is not brought into an instance
     let given = request.args.map_or(0, <[u8]>::len) + request.scope.map_or(0, <[u8]>::len);
     if given as u64 > u64::from(limits.memory_bytes) {
-        return Err(super::segment::memory_error(limits.memory_bytes.into(), given as u64));
+        return Err(super::segment::memory_error(limits.memory_bytes.into(), given as u64).into());
     }
     let mut context = Context::new(capabilities, state, limits);
     context.args = request.args.unwrap_or_default().to_vec();
@@ -87,14 +84,14 @@ pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource) -> Re
     Ok(Input { context: Box::new(context), timeout, strict: config.strict_capabilities || request.strict_capabilities })
 }
 
-/// Of what stays outside of the guest for as long as the execution lasts.
+/// Of what stays outside of the guest for as long as the execution lasts, beside the state.
 fn request_bytes(request: &Execute<'_>) -> u64 {
     // a name is kept as a string of its own
     const NAME_BYTES: usize = 48;
     let names = |names: &[&str]| names.iter().map(|name| name.len() + NAME_BYTES).sum::<usize>();
     let registry = request.extensions.iter().flatten();
     let extensions: usize = registry.map(|(name, methods)| name.len() + NAME_BYTES + names(methods)).sum();
-    (request.state.map_or(0, <[u8]>::len) + names(&request.capabilities) + extensions) as u64
+    (names(&request.capabilities) + extensions) as u64
 }
 
 /// The smaller of the two; 0 means: none (configured), the configured one (asked for).
@@ -133,6 +130,7 @@ mod tests {
     use nexus_protocol::message::Code;
 
     use super::*;
+    use crate::token::StopCause;
 
     fn request<'a>() -> Execute<'a> {
         Execute::new(Code::Source("return 1"))
@@ -144,28 +142,49 @@ mod tests {
         let mut wide = request();
         wide.timeout_ms = Some(config.timeout_ms * 2);
         wide.limits.max_events = Some(config.max_events + 1);
-        let input = prepare(&wide, &config, StateSource::Request).unwrap();
+        let input = prepare(&wide, &config, StateSource::Request, &StopToken::new()).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(config.timeout_ms)));
         assert_eq!(input.context.limits.events, config.max_events);
         let mut narrow = request();
         narrow.timeout_ms = Some(7);
         narrow.limits.max_events = Some(0);
-        let input = prepare(&narrow, &config, StateSource::Request).unwrap();
+        let input = prepare(&narrow, &config, StateSource::Request, &StopToken::new()).unwrap();
         assert_eq!(input.timeout, Some(Duration::from_millis(7)));
         assert_eq!(input.context.limits.events, 0);
     }
 
+    fn refused(request: &Execute<'_>) -> WireError {
+        let prepared = prepare(request, &Config::default(), StateSource::Request, &StopToken::new());
+        prepared.unwrap_err().into_error(|cause| panic!("nobody has stopped it: {cause:?}"))
+    }
+
+    #[test]
+    fn large_payloads_are_looked_at_for_as_long_as_there_is_time() {
+        let large = [&[0xdd, 0, 0x10, 0, 0][..], &vec![1; 1 << 20]].concat();
+        let state = [&[0x81, 0xa1, b'k'][..], &large].concat();
+        let token = StopToken::new();
+        token.stop(StopCause::Cancelled);
+        let mut requests = [request(), request(), request()];
+        requests[0].state = Some(&state);
+        requests[1].args = Some(&large);
+        requests[2].scope = Some(&large);
+        for request in &requests {
+            let prepare = |token| prepare(request, &Config::default(), StateSource::Request, token).map(|_| ());
+            assert_eq!(prepare(&token), Err(Halt::Stopped(StopCause::Cancelled)));
+            assert_eq!(prepare(&StopToken::new()), Ok(()));
+        }
+    }
+
     #[test]
     fn what_is_wrong_is_named() {
-        let config = Config::default();
         let mut bad = request();
         bad.capabilities = vec!["state:read:a", "fs:write:*"];
-        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.contains("fs:write:*"));
+        assert!(refused(&bad).message.contains("fs:write:*"));
         let mut bad = request();
         bad.state = Some(b"\x01");
-        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.starts_with("state: "));
+        assert!(refused(&bad).message.starts_with("state: "));
         let mut bad = request();
         bad.args = Some(b"\x92\x01");
-        assert!(prepare(&bad, &config, StateSource::Request).unwrap_err().message.starts_with("args: "));
+        assert!(refused(&bad).message.starts_with("args: "));
     }
 }

@@ -1,24 +1,19 @@
 //! An execution, and what its segments come to.
 
-use super::report::{Report, Totals};
+use super::calls::{Calls, Outstanding};
+use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::Handler;
-use crate::engine::context::{Context, NewCall};
-use crate::engine::control::{RunControl, StopCause};
+use crate::engine::context::Context;
+use crate::engine::control::StopCause;
 use crate::engine::guest_error::GuestError;
 use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
+use crate::token::StopToken;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-/// An extension call that waits for its answer.
-#[derive(Clone, Debug)]
-pub struct Outstanding {
-    pub id: SuspensionId,
-    pub call: NewCall,
-}
+use std::time::Duration;
 
 /// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]
@@ -39,7 +34,7 @@ enum Guest {
 struct Account {
     handler: Arc<Handler>,
     totals: Totals,
-    outstanding: Vec<Outstanding>,
+    calls: Calls,
 }
 
 /// An execution that is in an instance, about to be resumed.
@@ -81,18 +76,20 @@ impl Execution {
         mut instance: Instance,
         context: Box<Context>,
         mut totals: Totals,
+        token: &StopToken,
     ) -> (Report, Progress) {
-        let Some(deadline) = totals.deadline() else {
-            return (timed_out(&totals), Progress::Finished(Some(instance)));
+        let deadline = match totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => return (totals.stopped(cause), Progress::Finished(Some(instance))),
         };
         let segment = instance.run(&handler.bytecode, context, deadline);
         totals.add(&segment);
-        Account { handler, totals, outstanding: Vec::new() }.finish_segment(instance, segment)
+        Account { handler, totals, calls: Calls::default() }.finish_segment(instance, segment)
     }
 
-    /// Its next segment has waited for its turn, which counts.
-    pub fn has_waited(&mut self, queued: Duration) {
-        self.account.totals.queued += queued;
+    /// Its next segment begins.
+    pub fn goes_on(&mut self, arrival: Arrival) {
+        self.account.totals.goes_on(arrival);
     }
 
     /// CPU time of its segments so far.
@@ -105,8 +102,14 @@ impl Execution {
         self.account.totals.memory_used_bytes()
     }
 
+    /// The calls that wait for their answers, in no order.
     pub fn outstanding(&self) -> &[Outstanding] {
-        &self.account.outstanding
+        self.account.calls.waiting()
+    }
+
+    /// Those of them that its last segment made.
+    pub fn new_calls(&self) -> &[Outstanding] {
+        self.account.calls.new()
     }
 
     /// The time that it has for all its segments, and what it used up of it.
@@ -130,8 +133,8 @@ impl Execution {
             Guest::Live(instance) => instance.context_mut().map_or(0, |c| c.held_bytes()),
             Guest::Parked(parked) => parked.held_bytes(),
         };
-        let calls = self.account.outstanding.iter().map(|o| o.held_bytes()).sum::<usize>();
-        guest + (calls + size_of::<Self>()) as u64 + self.account.handler_share()
+        let own = size_of::<Self>() + self.account.calls.held_bytes();
+        guest + own as u64 + self.account.handler_share()
     }
 
     /// Gives the instance up, for one that will be resumed: the caller resets it, or undoes this with `keep`.
@@ -155,19 +158,18 @@ impl Execution {
 
     /// Gets it into an instance, if it is in none. `lease` gives a pristine one.
     pub fn awake(self, lease: impl FnOnce() -> Result<Instance, WireError>) -> Result<Awake, Box<NotAwake>> {
-        let Self { account, guest } = self;
+        let Self { mut account, guest } = self;
         let parked = match guest {
             Guest::Live(instance) => return Ok(Awake { account, instance }),
             Guest::Parked(parked) => parked,
         };
-        let mut instance =
-            lease().map_err(|e| Box::new(NotAwake { report: account.totals.failure(e), instance: None }))?;
+        let mut instance = lease().map_err(|e| Box::new(NotAwake { report: account.totals.end(e), instance: None }))?;
         match instance.unpark(parked) {
             Ok(()) => Ok(Awake { account, instance }),
             Err(e) => {
                 log::error!("a parked execution cannot be resumed: {e}");
                 let error = WireError::new(ErrorCode::InternalError, "the suspended execution could not be restored");
-                Err(Box::new(NotAwake { report: account.totals.failure(error), instance: Some(instance) }))
+                Err(Box::new(NotAwake { report: account.totals.end(error), instance: Some(instance) }))
             }
         }
     }
@@ -182,26 +184,29 @@ impl Execution {
 }
 
 impl Awake {
-    /// By which others stop its next segment.
-    pub fn control(&self) -> &Arc<RunControl> {
-        self.instance.control()
+    /// In which its next segment runs.
+    pub fn instance(&self) -> &Instance {
+        &self.instance
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.
-    pub fn resume(self, id: SuspensionId, answer: Answer<'_>) -> (Report, Progress) {
+    pub fn resume(self, id: SuspensionId, answer: Answer<'_>, token: &StopToken) -> (Report, Progress) {
         let Self { mut account, mut instance } = self;
-        let Some(at) = account.outstanding.iter().position(|o| o.id == id) else {
+        let Some(call) = account.calls.take(id) else {
             let error = WireError::new(ErrorCode::InternalError, "the suspension is not one of this execution");
-            return (account.totals.failure(error), Progress::Finished(Some(instance)));
+            return (account.totals.end(error), Progress::Finished(Some(instance)));
         };
-        let call = account.outstanding.remove(at).call;
-        let Some(deadline) = account.totals.deadline() else {
-            return (timed_out(&account.totals), Progress::Finished(Some(instance)));
+        let deadline = match account.totals.deadline(token) {
+            Ok(deadline) => deadline,
+            Err(cause) => {
+                let error = stopped(cause, account.totals.timeout, account.totals.spent());
+                return (account.totals.end(error), Progress::Finished(Some(instance)));
+            }
         };
         let (Answer::Value(bytes) | Answer::Failure(bytes)) = answer;
         let (limit, count) = (account.totals.memory_limit_bytes, bytes.len() as u64);
         if count > limit {
-            return (account.totals.failure(memory_error(limit, count)), Progress::Finished(Some(instance)));
+            return (account.totals.end(memory_error(limit, count)), Progress::Finished(Some(instance)));
         }
         let answer = match answer {
             Answer::Value(bytes) => Ok(bytes),
@@ -211,12 +216,6 @@ impl Awake {
         account.totals.add(&segment);
         account.totals.next_segment();
         account.finish_segment(instance, segment)
-    }
-}
-
-impl Outstanding {
-    fn held_bytes(&self) -> usize {
-        size_of::<Self>() + self.call.extension.len() + self.call.method.len() + self.call.args.len()
     }
 }
 
@@ -236,7 +235,7 @@ impl Account {
         let mut report = self.totals.report(&mut instance);
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
-            SegmentEnd::Suspended => self.take_new_calls(&mut instance).map(|()| None),
+            SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
             end => {
                 let refusals = instance.context_mut().map(|context| context.refusals().clone()).unwrap_or_default();
                 Err(error_of(end, &self.handler.source, &self.totals, &refusals))
@@ -253,42 +252,46 @@ impl Account {
         match outcome {
             Ok(Some(value)) => {
                 report.status = Status::Success;
-                report.value = Some(super::report::value_in_pieces(value));
+                report.value = Some(value_in_pieces(value));
             }
             Ok(None) => {
                 report.status = Status::Suspended;
-                report.suspensions.clone_from(&self.outstanding);
                 let execution = Execution { account: self, guest: Guest::Live(instance) };
                 return (report, Progress::Suspended(Box::new(execution)));
             }
             Err(error) => {
                 report.status = Status::Error;
-                report.error = Some(error);
+                report.new_calls.clear();
+                report.error = Some(if report.has_happened() { error.not_retryable() } else { error });
             }
         }
         (report, Progress::Finished(Some(instance)))
     }
 
     /// Gives every call of this segment its suspension id.
-    fn take_new_calls(&mut self, instance: &mut Instance) -> Result<(), WireError> {
+    fn take_new_calls(&mut self, instance: &mut Instance, told: &mut Vec<MadeCall>) -> Result<(), WireError> {
         let new_calls = instance.context_mut().map(|c| std::mem::take(&mut c.new_calls)).unwrap_or_default();
         for call in new_calls {
             let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
             os::fill_random(&mut id)
                 .map_err(|e| WireError::new(ErrorCode::InternalError, format!("no random bytes: {e}")))?;
-            self.outstanding.push(Outstanding { id: SuspensionId(id), call });
+            let id = SuspensionId(id);
+            self.calls.add(Outstanding { id, number: call.number });
+            told.push(MadeCall { id, call });
         }
         Ok(())
     }
 }
 
-fn timed_out(totals: &Totals) -> Report {
-    totals.failure(timeout_error(totals))
-}
-
-fn timeout_error(totals: &Totals) -> WireError {
-    let ms = totals.timeout.map_or(0, |t| t.as_millis() as u64);
-    of_time(format!("the execution used up its {ms} ms"), totals.timeout, totals.spent())
+/// What a request is told that was stopped before it had a result. `limit`: the time that it had.
+pub fn stopped(cause: StopCause, limit: Option<Duration>, spent: Duration) -> WireError {
+    match cause {
+        StopCause::Cancelled => cancelled(),
+        StopCause::Deadline => {
+            let ms = limit.map_or(0, |t| t.as_millis() as u64);
+            of_time(format!("the execution used up its {ms} ms"), limit, spent)
+        }
+    }
 }
 
 /// A timeout in these words. No limit: it is not known.
@@ -301,7 +304,7 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
 }
 
 /// The error of an execution that needs `count` bytes of memory.
-pub(super) fn memory_error(limit: u64, count: u64) -> WireError {
+pub fn memory_error(limit: u64, count: u64) -> WireError {
     WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))
         .with_context_text("resource", "memoryLimitBytes")
         .with_context_number("limit", limit)
@@ -323,8 +326,7 @@ fn error_of(end: SegmentEnd, source: &str, totals: &Totals, refusals: &Refusals)
         SegmentEnd::Stuck => {
             WireError::new(ErrorCode::ExecutionError, "the handler waits for a promise that nothing can settle")
         }
-        SegmentEnd::Stopped(StopCause::Deadline, described) => located(timeout_error(totals), &described),
-        SegmentEnd::Stopped(StopCause::Cancelled, described) => located(cancelled(), &described),
+        SegmentEnd::Stopped(cause, described) => located(stopped(cause, totals.timeout, totals.spent()), &described),
         SegmentEnd::Broken(why) => {
             log::warn!("a guest broke: {why}");
             WireError::new(ErrorCode::WasmError, "the guest trapped; its instance was discarded")
@@ -346,13 +348,4 @@ pub fn no_such_suspension() -> WireError {
         ErrorCode::SuspensionError,
         "there is no such suspension: it is unknown, was used, has expired or belongs to somebody else",
     )
-}
-
-/// Deadline of work that begins now with `budget` left; the outer None: nothing is left.
-pub(crate) fn deadline_in(budget: Option<Duration>) -> Option<Option<Instant>> {
-    match budget {
-        None => Some(None),
-        Some(Duration::ZERO) => None,
-        Some(left) => Some(Instant::now().checked_add(left)),
-    }
 }

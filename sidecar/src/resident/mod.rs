@@ -11,5 +11,5 @@
 mod state;
 mod states;
 
-pub use state::{Changes, ResidentState, Snapshot};
+pub use state::{Changes, ResidentState, Snapshot, check_key_count};
 pub use states::{StateLimits, States};

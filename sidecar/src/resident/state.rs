@@ -2,14 +2,26 @@
 //!
 //! A snapshot is the root of a tree that nobody changes: taking one costs the same for any size. A change set copies the
 //! path to each key that it touches (about 1 us among 100,000 keys) and no value but its own.
+//!
+//! Invariants: nothing that grows with a state or a change set goes on once the request's token says that it is over, and then
+//! nothing of it has happened; the state is held for a few changes at once, while a large change set is made aside.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
-use nexus_protocol::limits::{MAX_STATE_KEY_BYTES, STATE_BYTES, STATE_ENTRY_BYTES};
+use nexus_protocol::limits::{MAX_STATE_KEY_BYTES, MAX_STATE_KEYS, STATE_BYTES, STATE_ENTRY_BYTES};
 use nexus_protocol::{ErrorCode, WireError, payload};
 
 use crate::budget::{Budget, Charge};
+use crate::halt::{Halt, PayloadPace};
+use crate::token::StopToken;
+
+/// Keys between two looks at the token: at most a millisecond.
+const ENTRIES: u32 = 256;
+/// So many changes are made in the state itself, while others wait for microseconds. More are made in a copy of its tree.
+const AT_ONCE: usize = 256;
+/// How often such a copy is made, when others were faster, before the state is held meanwhile.
+const ATTEMPTS: usize = 3;
 
 /// Version of a state that was just created.
 const FIRST_VERSION: u64 = 1;
@@ -48,6 +60,24 @@ struct Current {
     disposed: bool,
 }
 
+impl Current {
+    /// The version that stays if these changes make none.
+    fn unchanged_by(&self, changes: &Changes, expected: Option<u64>) -> Result<Option<u64>, WireError> {
+        let version = self.snapshot.version;
+        if let Some(expected) = expected.filter(|expected| *expected != version) {
+            return Err(WireError::stale_version(version, expected));
+        }
+        Ok((changes.0.is_empty() || self.disposed).then_some(version))
+    }
+
+    /// The version that these entries make, and those that were here.
+    fn replace(&mut self, entries: Entries) -> (u64, Entries) {
+        let old = std::mem::replace(&mut self.snapshot.entries, entries);
+        self.snapshot.version = self.snapshot.version.saturating_add(1);
+        (self.snapshot.version, old)
+    }
+}
+
 impl Snapshot {
     pub fn version(&self) -> u64 {
         self.version
@@ -57,55 +87,102 @@ impl Snapshot {
         self.entries.get(key).map(|value| &*value.bytes)
     }
 
+    pub fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Sorted.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.entries.keys().map(|key| &**key)
     }
 
     /// As a payload, or an error when that is larger than `max_bytes`. `only`: these keys, those that are there.
-    pub fn encode(&self, only: Option<&[&str]>, max_bytes: usize) -> Result<Vec<u8>, WireError> {
-        let picked: Vec<(&str, &[u8])> = match only {
-            None => self.entries.iter().map(|(key, value)| (&**key, &*value.bytes)).collect(),
+    pub fn encode(&self, only: Option<&[&str]>, max_bytes: usize, token: &StopToken) -> Result<Vec<u8>, Halt> {
+        match only {
+            None => encode(|| self.entries.iter().map(|(key, value)| (&**key, &*value.bytes)), max_bytes, token),
             Some(keys) => {
                 let mut keys = keys.to_vec();
                 keys.sort_unstable();
                 keys.dedup();
-                keys.into_iter().filter_map(|key| Some((key, self.get(key)?))).collect()
+                encode(|| keys.iter().filter_map(|key| Some((*key, self.get(key)?))), max_bytes, token)
             }
-        };
-        let most = picked.iter().fold(5, |sum: usize, (key, value)| sum.saturating_add(5 + key.len() + value.len()));
-        if most > max_bytes {
-            return Err(WireError::resource_limit("maxFrameBytes", max_bytes as u64, most as u64));
         }
-        let mut out = Vec::with_capacity(most);
-        let _ = rmp::encode::write_map_len(&mut out, picked.len() as u32);
-        for (key, value) in picked {
-            let _ = rmp::encode::write_str(&mut out, key);
-            out.extend_from_slice(value);
-        }
-        Ok(out)
     }
+}
+
+/// A map of these entries. They are looked at twice: first for their size, so that nothing is made that is too large.
+fn encode<'e, I: Iterator<Item = (&'e str, &'e [u8])>>(
+    entries: impl Fn() -> I,
+    max_bytes: usize,
+    token: &StopToken,
+) -> Result<Vec<u8>, Halt> {
+    let mut steps = token.every(ENTRIES);
+    let (mut count, mut most) = (0, 5usize);
+    for (key, value) in entries() {
+        steps.step()?;
+        count += 1;
+        most = most.saturating_add(5 + key.len() + value.len());
+    }
+    if most > max_bytes {
+        return Err(WireError::resource_limit("maxFrameBytes", max_bytes as u64, most as u64).into());
+    }
+    let mut out = Vec::with_capacity(most);
+    let _ = rmp::encode::write_map_len(&mut out, count);
+    for (key, value) in entries() {
+        steps.step()?;
+        let _ = rmp::encode::write_str(&mut out, key);
+        out.extend_from_slice(value);
+    }
+    Ok(out)
+}
+
+/// Refuses a state of more keys than there may be.
+pub fn check_key_count(count: usize) -> Result<(), WireError> {
+    if count <= MAX_STATE_KEYS {
+        return Ok(());
+    }
+    Err(WireError::resource_limit("maxStateKeys", MAX_STATE_KEYS as u64, count as u64))
 }
 
 impl Changes {
     /// From a client's map of keys to set and its list of keys to delete. A key that is in both is set.
-    pub fn of_client(set: &[u8], delete: &[&str], budget: &Arc<Budget>) -> Result<Self, WireError> {
+    pub fn of_client(set: &[u8], delete: &[&str], budget: &Arc<Budget>, token: &StopToken) -> Result<Self, Halt> {
         let refused = |e: payload::PayloadError| WireError::new(e.code(), format!("state: {e}"));
         // with UTF-8: a snapshot sends it back
-        payload::validate(set).map_err(refused)?;
+        let mut pace = PayloadPace::new(token);
+        payload::validate_paced(set, &mut pace).map_err(|e| pace.halt(e, refused))?;
+        let entries = payload::map_entries(set).map_err(refused)?;
+        check_key_count(entries.claimed() as usize)?;
+        let mut steps = token.every(ENTRIES);
         let mut changes = Self::default();
         for key in delete {
+            steps.step()?;
             changes.push(key, None, budget)?;
         }
-        for entry in payload::map_entries(set).map_err(refused)? {
+        for entry in entries {
+            steps.step()?;
             let (key, value) = entry.map_err(refused)?;
             if key.len() > MAX_STATE_KEY_BYTES {
                 let message = format!("state: a key has {} bytes, more than {MAX_STATE_KEY_BYTES}", key.len());
-                return Err(WireError::new(ErrorCode::InvalidArgument, message));
+                return Err(WireError::new(ErrorCode::InvalidArgument, message).into());
             }
             changes.push(key, Some(value), budget)?;
         }
         Ok(changes)
+    }
+
+    /// The entries with these changes, as long as the token allows.
+    fn made_in(&self, mut entries: Entries, token: &StopToken) -> Result<Entries, Halt> {
+        let mut steps = token.every(ENTRIES);
+        for (key, value) in &self.0 {
+            steps.step()?;
+            match value {
+                Some(value) => entries.insert(key.clone(), value.clone()),
+                None => entries.remove(key),
+            };
+        }
+        check_key_count(entries.len())?;
+        Ok(entries)
     }
 
     /// Adds a change. `value`: None deletes.
@@ -123,11 +200,10 @@ impl Changes {
 }
 
 impl ResidentState {
-    pub fn new(state: &[u8], budget: &Arc<Budget>) -> Result<Arc<Self>, WireError> {
+    pub fn new(state: &[u8], budget: &Arc<Budget>, token: &StopToken) -> Result<Arc<Self>, Halt> {
         let charge = budget.charge(STATE_BYTES)?;
-        let changes = Changes::of_client(state, &[], budget)?;
-        let entries = changes.0.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-        let snapshot = Snapshot { version: FIRST_VERSION, entries };
+        let changes = Changes::of_client(state, &[], budget, token)?;
+        let snapshot = Snapshot { version: FIRST_VERSION, entries: changes.made_in(Entries::new(), token)? };
         let current = Mutex::new(Current { snapshot, disposed: false });
         Ok(Arc::new(Self { current, budget: budget.clone(), _charge: charge }))
     }
@@ -147,25 +223,47 @@ impl ResidentState {
 
     /// Applies a change set as a whole and returns the version that it makes. `expected`: the version that it has to find.
     /// An empty change set makes no version. Nothing happens to a state that was disposed.
-    pub fn apply(&self, changes: Changes, expected: Option<u64>) -> Result<u64, WireError> {
-        // dropped when the lock is not held any more: freeing a large value takes its time
-        let mut replaced = Vec::with_capacity(changes.0.len());
+    pub fn apply(&self, changes: Changes, expected: Option<u64>, token: &StopToken) -> Result<u64, Halt> {
+        for _ in 0..ATTEMPTS {
+            let mut current = self.lock();
+            if let Some(version) = current.unchanged_by(&changes, expected)? {
+                return Ok(version);
+            }
+            if changes.0.len() <= AT_ONCE && current.snapshot.len() + changes.0.len() <= MAX_STATE_KEYS {
+                let mut replaced = Vec::with_capacity(changes.0.len());
+                let Snapshot { version, entries } = &mut current.snapshot;
+                for (key, value) in changes.0 {
+                    replaced.push(match value {
+                        Some(value) => entries.insert(key, value),
+                        None => entries.remove(&key),
+                    });
+                }
+                *version = version.saturating_add(1);
+                let version = *version;
+                // what was replaced is freed when nobody waits for it any more
+                drop(current);
+                return Ok(version);
+            }
+            // a large one is made aside: others that want the state do not wait for it
+            let before = current.snapshot.clone();
+            drop(current);
+            let entries = changes.made_in(before.entries, token)?;
+            let mut current = self.lock();
+            if current.snapshot.version == before.version && !current.disposed {
+                let (version, _old) = current.replace(entries);
+                drop(current);
+                return Ok(version);
+            }
+        }
+        // others were faster each time: now they wait, as long as this one has time
         let mut current = self.lock();
-        let Current { snapshot: Snapshot { version, entries }, disposed } = &mut *current;
-        if let Some(expected) = expected.filter(|expected| expected != version) {
-            return Err(WireError::stale_version(*version, expected));
+        if let Some(version) = current.unchanged_by(&changes, expected)? {
+            return Ok(version);
         }
-        if changes.0.is_empty() || *disposed {
-            return Ok(*version);
-        }
-        for (key, value) in changes.0 {
-            replaced.push(match value {
-                Some(value) => entries.insert(key, value),
-                None => entries.remove(&key),
-            });
-        }
-        *version = version.saturating_add(1);
-        Ok(*version)
+        let entries = changes.made_in(current.snapshot.entries.clone(), token)?;
+        let (version, _old) = current.replace(entries);
+        drop(current);
+        Ok(version)
     }
 
     /// Frees what no execution reads any more.
@@ -183,6 +281,99 @@ mod tests {
     use nexus_protocol::ContextValue;
 
     use super::*;
+    use crate::token::StopCause;
+
+    fn refused<T: std::fmt::Debug>(result: Result<T, Halt>) -> WireError {
+        result.unwrap_err().into_error(|cause| panic!("nobody has stopped it: {cause:?}"))
+    }
+
+    /// A payload with so many keys.
+    fn many(keys: usize) -> Vec<u8> {
+        let map: std::collections::BTreeMap<String, usize> = (0..keys).map(|n| (format!("{n:06}"), n)).collect();
+        rmp_serde::to_vec(&map).unwrap()
+    }
+
+    fn stopped() -> StopToken {
+        let token = StopToken::new();
+        token.stop(StopCause::Cancelled);
+        token
+    }
+
+    const STOPPED: Halt = Halt::Stopped(StopCause::Cancelled);
+
+    #[test]
+    fn nothing_large_goes_on_without_time_and_then_nothing_has_happened() {
+        let budget = Budget::new("bytes", 1 << 30);
+        let (large, token) = (many(2000), StopToken::new());
+        assert_eq!(ResidentState::new(&large, &budget, &stopped()).unwrap_err(), STOPPED);
+        assert_eq!(budget.used(), 0);
+        let state = ResidentState::new(&large, &budget, &token).unwrap();
+        let used = budget.used();
+        assert_eq!(Changes::of_client(&large, &[], &budget, &stopped()).unwrap_err(), STOPPED);
+        let deletes: Vec<String> = (0..2000).map(|n| format!("{n:06}")).collect();
+        let deletes: Vec<&str> = deletes.iter().map(String::as_str).collect();
+        assert_eq!(Changes::of_client(&[0x80], &deletes, &budget, &stopped()).unwrap_err(), STOPPED);
+        let changes = Changes::of_client(&[0x80], &deletes, &budget, &token).unwrap();
+        assert_eq!(state.apply(changes, None, &stopped()), Err(STOPPED));
+        assert_eq!(state.snapshot().encode(None, 1 << 30, &stopped()).unwrap_err(), STOPPED);
+        assert_eq!((state.snapshot().version(), state.snapshot().len(), budget.used()), (1, 2000, used));
+    }
+
+    #[test]
+    fn large_and_small_change_sets_do_the_same() {
+        let budget = Budget::new("bytes", 1 << 30);
+        let token = StopToken::new();
+        for keys in [AT_ONCE, AT_ONCE + 1] {
+            let state = ResidentState::new(&[0x81, 0xa1, b'x', 1], &budget, &token).unwrap();
+            let changes = || Changes::of_client(&many(keys), &["x"], &budget, &token).unwrap();
+            assert_eq!(state.apply(changes(), Some(1), &token), Ok(2));
+            assert_eq!(state.snapshot().len(), keys);
+            assert_eq!(state.snapshot().get("x"), None);
+            assert!(state.apply(changes(), Some(1), &token).is_err());
+            state.dispose();
+            assert_eq!(state.apply(changes(), None, &token), Ok(2), "a disposed state takes nothing in");
+            assert_eq!(state.snapshot().len(), 0);
+        }
+    }
+
+    #[test]
+    fn change_sets_that_race_are_all_applied_whatever_their_size() {
+        let budget = Budget::new("bytes", 1 << 30);
+        let token = StopToken::new();
+        let state = ResidentState::new(&[0x80], &budget, &token).unwrap();
+        std::thread::scope(|s| {
+            for n in 0..4 {
+                let (state, budget, token) = (&state, &budget, &token);
+                s.spawn(move || {
+                    for round in 0..50 {
+                        let keys = if n == 0 { 2 * AT_ONCE } else { 1 };
+                        let set: std::collections::BTreeMap<String, u32> =
+                            (0..keys).map(|key| (format!("{n}-{key}"), round)).collect();
+                        let set = rmp_serde::to_vec(&set).unwrap();
+                        let changes = Changes::of_client(&set, &[], budget, token).unwrap();
+                        state.apply(changes, None, token).unwrap();
+                    }
+                });
+            }
+        });
+        let end = state.snapshot();
+        assert_eq!((end.version(), end.len()), (201, 2 * AT_ONCE + 3));
+        assert!(["0-0", "1-0", "2-0", "3-0"].iter().all(|key| end.get(key) == Some(&[49])));
+    }
+
+    #[test]
+    fn a_state_has_a_bounded_number_of_keys() {
+        let budget = Budget::new("bytes", 1 << 30);
+        let mut claims = vec![0xdf];
+        claims.extend_from_slice(&(MAX_STATE_KEYS as u32 + 1).to_be_bytes());
+        claims.resize(claims.len() + 2 * (MAX_STATE_KEYS + 1), 0);
+        for (at, byte) in claims.iter_mut().enumerate().skip(5) {
+            *byte = if at % 2 == 1 { 0xa0 } else { 0xc0 };
+        }
+        let error = refused(ResidentState::new(&claims, &budget, &StopToken::new()));
+        assert_eq!(error.context["resource"], ContextValue::Text("maxStateKeys".into()));
+        assert!(check_key_count(MAX_STATE_KEYS).is_ok());
+    }
 
     fn pack(json: serde_json::Value) -> Vec<u8> {
         rmp_serde::to_vec(&json).unwrap()
@@ -190,19 +381,24 @@ mod tests {
 
     fn state(json: serde_json::Value) -> (Arc<ResidentState>, Arc<Budget>) {
         let budget = Budget::new("bytes", 1 << 20);
-        (ResidentState::new(&pack(json), &budget).unwrap(), budget)
+        (ResidentState::new(&pack(json), &budget, &StopToken::new()).unwrap(), budget)
     }
 
     fn unpack(snapshot: &Snapshot) -> serde_json::Value {
-        rmp_serde::from_slice(&snapshot.encode(None, 1 << 20).unwrap()).unwrap()
+        rmp_serde::from_slice(&snapshot.encode(None, 1 << 20, &StopToken::new()).unwrap()).unwrap()
     }
 
     #[test]
     fn a_snapshot_stays_as_it_was() {
         let (state, budget) = state(serde_json::json!({"a": 1, "b": [2], "c": null}));
         let before = state.snapshot();
-        let changes = Changes::of_client(&pack(serde_json::json!({"a": 10, "d": 4})), &["b", "nothing"], &budget);
-        assert_eq!(state.apply(changes.unwrap(), None).unwrap(), 2);
+        let changes = Changes::of_client(
+            &pack(serde_json::json!({"a": 10, "d": 4})),
+            &["b", "nothing"],
+            &budget,
+            &StopToken::new(),
+        );
+        assert_eq!(state.apply(changes.unwrap(), None, &StopToken::new()).unwrap(), 2);
         assert_eq!(unpack(&before), serde_json::json!({"a": 1, "b": [2], "c": null}));
         assert_eq!(unpack(&state.snapshot()), serde_json::json!({"a": 10, "c": null, "d": 4}));
         assert_eq!((before.version(), state.snapshot().version()), (1, 2));
@@ -211,21 +407,23 @@ mod tests {
     #[test]
     fn a_key_that_is_deleted_and_set_is_set() {
         let (state, budget) = state(serde_json::json!({"a": 1}));
-        let changes = Changes::of_client(&pack(serde_json::json!({"a": 2})), &["a"], &budget).unwrap();
-        state.apply(changes, None).unwrap();
+        let changes =
+            Changes::of_client(&pack(serde_json::json!({"a": 2})), &["a"], &budget, &StopToken::new()).unwrap();
+        state.apply(changes, None, &StopToken::new()).unwrap();
         assert_eq!(unpack(&state.snapshot()), serde_json::json!({"a": 2}));
     }
 
     #[test]
     fn another_version_than_expected_changes_nothing() {
         let (state, budget) = state(serde_json::json!({"a": 1}));
-        let change = || Changes::of_client(&pack(serde_json::json!({"a": 2})), &[], &budget).unwrap();
-        let error = state.apply(change(), Some(2)).unwrap_err();
+        let change =
+            || Changes::of_client(&pack(serde_json::json!({"a": 2})), &[], &budget, &StopToken::new()).unwrap();
+        let error = refused(state.apply(change(), Some(2), &StopToken::new()));
         assert_eq!(error.context["reason"], ContextValue::Text("stale-version".into()));
         assert!(error.retryable);
         assert_eq!(unpack(&state.snapshot()), serde_json::json!({"a": 1}));
-        assert_eq!(state.apply(change(), Some(1)).unwrap(), 2);
-        assert_eq!(state.apply(Changes::default(), Some(2)).unwrap(), 2);
+        assert_eq!(state.apply(change(), Some(1), &StopToken::new()).unwrap(), 2);
+        assert_eq!(state.apply(Changes::default(), Some(2), &StopToken::new()).unwrap(), 2);
     }
 
     #[test]
@@ -234,7 +432,13 @@ mod tests {
         let full = budget.used();
         assert!(full > 1000 + STATE_BYTES);
         let reader = state.snapshot();
-        state.apply(Changes::of_client(&pack(serde_json::json!({"a": 0})), &[], &budget).unwrap(), None).unwrap();
+        state
+            .apply(
+                Changes::of_client(&pack(serde_json::json!({"a": 0})), &[], &budget, &StopToken::new()).unwrap(),
+                None,
+                &StopToken::new(),
+            )
+            .unwrap();
         assert!(budget.used() > full, "the reader still has the old value");
         drop(reader);
         assert!(budget.used() < full - 900);
@@ -248,7 +452,13 @@ mod tests {
         let reader = state.snapshot();
         state.dispose();
         assert_eq!(unpack(&reader), serde_json::json!({"a": 1}));
-        state.apply(Changes::of_client(&pack(serde_json::json!({"b": 1})), &[], &budget).unwrap(), None).unwrap();
+        state
+            .apply(
+                Changes::of_client(&pack(serde_json::json!({"b": 1})), &[], &budget, &StopToken::new()).unwrap(),
+                None,
+                &StopToken::new(),
+            )
+            .unwrap();
         drop(reader);
         assert_eq!(budget.used(), STATE_BYTES);
     }
@@ -256,12 +466,19 @@ mod tests {
     #[test]
     fn what_is_too_much_changes_nothing() {
         let budget = Budget::new("bytes", 2000);
-        let state = ResidentState::new(&pack(serde_json::json!({"a": 1})), &budget).unwrap();
+        let state = ResidentState::new(&pack(serde_json::json!({"a": 1})), &budget, &StopToken::new()).unwrap();
         let used = budget.used();
-        let error = Changes::of_client(&pack(serde_json::json!({"b": 1, "c": "x".repeat(2000)})), &[], &budget);
-        assert_eq!(error.unwrap_err().code, ErrorCode::ResourceLimit);
+        let error = Changes::of_client(
+            &pack(serde_json::json!({"b": 1, "c": "x".repeat(2000)})),
+            &[],
+            &budget,
+            &StopToken::new(),
+        );
+        assert_eq!(refused(error).code, ErrorCode::ResourceLimit);
         assert_eq!(budget.used(), used);
-        assert!(ResidentState::new(&pack(serde_json::json!({"a": "x".repeat(2000)})), &budget).is_err());
+        assert!(
+            ResidentState::new(&pack(serde_json::json!({"a": "x".repeat(2000)})), &budget, &StopToken::new()).is_err()
+        );
         assert_eq!(budget.used(), used);
         drop(state);
     }
@@ -269,7 +486,7 @@ mod tests {
     #[test]
     fn of_equal_keys_the_last_one_counts() {
         let budget = Budget::new("bytes", 2000);
-        let state = ResidentState::new(&[0x82, 0xa1, b'k', 1, 0xa1, b'k', 2], &budget).unwrap();
+        let state = ResidentState::new(&[0x82, 0xa1, b'k', 1, 0xa1, b'k', 2], &budget, &StopToken::new()).unwrap();
         assert_eq!(state.snapshot().get("k"), Some(&[2][..]));
         assert_eq!(budget.used(), STATE_BYTES + STATE_ENTRY_BYTES + 2);
     }
@@ -278,9 +495,9 @@ mod tests {
     fn some_keys_or_all_and_never_more_than_fits() {
         let (state, _) = state(serde_json::json!({"a": 1, "b": 2, "c": 3}));
         let snapshot = state.snapshot();
-        let some = snapshot.encode(Some(&["c", "nothing", "a", "c"]), 1000).unwrap();
+        let some = snapshot.encode(Some(&["c", "nothing", "a", "c"]), 1000, &StopToken::new()).unwrap();
         assert_eq!(some, [0x82, 0xa1, b'a', 1, 0xa1, b'c', 3]);
-        assert_eq!(snapshot.encode(Some(&[]), 1000).unwrap(), [0x80]);
-        assert_eq!(snapshot.encode(None, 10).unwrap_err().code, ErrorCode::ResourceLimit);
+        assert_eq!(snapshot.encode(Some(&[]), 1000, &StopToken::new()).unwrap(), [0x80]);
+        assert_eq!(refused(snapshot.encode(None, 10, &StopToken::new())).code, ErrorCode::ResourceLimit);
     }
 }

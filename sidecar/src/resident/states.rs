@@ -2,7 +2,9 @@
 
 use super::state::ResidentState;
 use crate::budget::Budget;
+use crate::halt::Halt;
 use crate::os;
+use crate::token::StopToken;
 use nexus_protocol::{ErrorCode, StateId, WireError};
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -55,13 +57,13 @@ impl States {
     }
 
     /// Keeps a state: a payload, not checked yet.
-    pub fn create(&self, owner: u64, state: &[u8]) -> Result<(StateId, u64), WireError> {
+    pub fn create(&self, owner: u64, state: &[u8], token: &StopToken) -> Result<(StateId, u64), Halt> {
         let budget = match self.lock().get(&owner) {
             Some(owner) => self.room(owner).map(|()| owner.budget.clone())?,
             // nobody is left to hear this
-            None => return Err(WireError::unknown_state()),
+            None => return Err(WireError::unknown_state().into()),
         };
-        let state = ResidentState::new(state, &budget)?;
+        let state = ResidentState::new(state, &budget, token)?;
         let version = state.snapshot().version();
         let mut id = [0; nexus_protocol::limits::SUSPENSION_ID_BYTES];
         os::fill_random(&mut id)
@@ -111,6 +113,14 @@ mod tests {
 
     use super::*;
 
+    fn create(states: &States, owner: u64, state: &[u8]) -> Result<(StateId, u64), WireError> {
+        states.create(owner, state, &StopToken::new()).map_err(refused)
+    }
+
+    fn refused(halt: Halt) -> WireError {
+        halt.into_error(|cause| panic!("nobody has stopped it: {cause:?}"))
+    }
+
     fn states() -> States {
         let states = States::new(StateLimits { states: 2, bytes: 10_000, total_bytes: 15_000 });
         states.open(1);
@@ -121,7 +131,7 @@ mod tests {
     #[test]
     fn a_state_is_known_to_its_owner_alone() {
         let states = states();
-        let (id, version) = states.create(1, &[0x80]).unwrap();
+        let (id, version) = create(&states, 1, &[0x80]).unwrap();
         assert_eq!(version, 1);
         let id = id.to_string();
         assert!(states.find(1, &id).is_ok());
@@ -138,28 +148,31 @@ mod tests {
     fn counts_and_bytes_are_bounded_per_owner_and_in_total() {
         let states = states();
         let large = [&[0x81, 0xa1, b'k', 0xc5, 0x1f, 0x40][..], &[0; 8000]].concat();
-        states.create(1, &large).unwrap();
+        create(&states, 1, &large).unwrap();
         assert_eq!(
-            states.create(1, &large).unwrap_err().context["resource"],
+            create(&states, 1, &large).unwrap_err().context["resource"],
             ContextValue::Text("maxStateBytes".into())
         );
         assert_eq!(
-            states.create(2, &large).unwrap_err().context["resource"],
+            create(&states, 2, &large).unwrap_err().context["resource"],
             ContextValue::Text("maxTotalStateBytes".into())
         );
-        states.create(1, &[0x80]).unwrap();
-        assert_eq!(states.create(1, &[0x80]).unwrap_err().context["resource"], ContextValue::Text("maxStates".into()));
+        create(&states, 1, &[0x80]).unwrap();
+        assert_eq!(
+            create(&states, 1, &[0x80]).unwrap_err().context["resource"],
+            ContextValue::Text("maxStates".into())
+        );
         states.close(1);
         assert_eq!(states.counts(), (0, 0));
-        assert!(states.create(1, &[0x80]).is_err(), "the connection is gone");
-        states.create(2, &large).unwrap();
+        assert!(create(&states, 1, &[0x80]).is_err(), "the connection is gone");
+        create(&states, 2, &large).unwrap();
     }
 
     #[test]
     fn what_is_no_map_is_refused() {
         let states = states();
         for bytes in [&[0x01][..], &[0x90], &[0x81, 0x01, 0x01], &[0x81, 0xa1, b'k'], &[0x80, 0x80], &[]] {
-            assert_eq!(states.create(1, bytes).unwrap_err().code, ErrorCode::InvalidArgument);
+            assert_eq!(create(&states, 1, bytes).unwrap_err().code, ErrorCode::InvalidArgument);
         }
         assert_eq!(states.counts(), (0, 0));
     }

@@ -1,85 +1,148 @@
-//! The workers: what each one works on, and which were given up.
+//! The workers, and the run that each of them is at.
 //!
 //! ```text
-//!   Free --begin--> Working --answers--> Answering --end--> Free
+//!   Free --begin--> Working --answer--> Answering --end--> Free
 //!                      |
 //!                    retire (by the watchdog: its request is answered, another worker takes its place)
 //!                      v
-//!                   Retired --came_back--> (the thread ends)
+//!                   Retired --came_back--> Ended (the thread ends; the place may be filled again)
 //! ```
-//! A retired worker may still run, anywhere in its request. Whatever it does to the books of the server has to ask
-//! [`Crew::is_retired`] first, under the same lock: so a request is answered by its worker or by the watchdog, never by both.
+//! A run is one request in the hands of one worker. It stands here and nowhere else: requests and executions name it by its
+//! [`RunId`], which is never used again, so whatever is said of a run that is over reaches nothing. A worker whose run was
+//! retired may still be anywhere in its request: what it then says of that run reaches nothing either. So a request is
+//! answered by its worker or by the watchdog, never by both.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::RequestId;
-use nexus_protocol::limits::{HOST_GRACE_MS, MAX_RETIRED_THREADS};
+use nexus_protocol::limits::{HOST_GRACE_MS, MAX_RETIRED_THREADS, RETIRE_GRACE_MS, RETIRE_STANDSTILL_MS};
 use nexus_protocol::message::Kind;
+use nexus_protocol::{OwnedFrame, RequestId};
 
-use super::connection::Connection;
 use super::hub::{Job, SessionId};
-use crate::engine::control::{RunControl, StopCause};
+use crate::engine::control::{Control, Ticket};
+use crate::os::ThreadClock;
+use crate::runtime::Purpose;
+use crate::token::{StopCause, StopToken};
 
 /// Answers to requests that are done wait no longer for a worker that has gone on to the next one.
 const MAX_HELD_BACK: Duration = Duration::from_millis(1);
+const HOST_GRACE: Duration = Duration::from_millis(HOST_GRACE_MS);
+const RETIRE_GRACE: Duration = Duration::from_millis(RETIRE_GRACE_MS);
+const RETIRE_STANDSTILL: Duration = Duration::from_millis(RETIRE_STANDSTILL_MS);
 
-/// One thread, for life. Never used again.
+/// One thread, for as long as it lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct WorkerId(usize);
+pub struct WorkerId(u32);
 
 impl WorkerId {
-    pub fn number(self) -> usize {
+    pub fn number(self) -> u32 {
         self.0
     }
 }
 
-/// What a worker works on: enough to answer in its place.
-#[derive(Debug)]
-pub struct Work {
-    pub session: SessionId,
-    pub id: RequestId,
-    pub kind: Kind,
-    pub connection: Arc<Connection>,
-    pub enqueued: Instant,
-    taken: Instant,
-    control: Option<Arc<RunControl>>,
-    /// The time that its execution has in all.
-    pub timeout: Option<Duration>,
-    /// What of it was used up before this request.
-    pub spent: Duration,
-    /// The suspended execution that it resumes, by the key of the hub.
-    pub execution: Option<u64>,
-    /// Since when its worker has held back answers to requests before this one.
-    pub held_back: Option<Instant>,
+/// One run, for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct RunId {
+    worker: u32,
+    generation: u64,
 }
 
-impl Work {
-    pub fn of(job: &Job, now: Instant) -> Self {
-        Self {
-            session: job.session,
-            id: job.id,
-            kind: job.kind,
-            connection: job.connection.clone(),
-            enqueued: job.enqueued,
-            taken: now,
-            control: None,
-            timeout: None,
-            spent: Duration::ZERO,
-            execution: None,
-            held_back: None,
+impl RunId {
+    pub fn worker(self) -> WorkerId {
+        WorkerId(self.worker)
+    }
+}
+
+/// A guest that runs for a request, and by what it is stopped.
+#[derive(Clone, Debug)]
+pub struct Armed {
+    pub control: Arc<dyn Control>,
+    ticket: Ticket,
+    pub since: Instant,
+}
+
+/// How far a run is.
+#[derive(Clone, Debug)]
+pub enum Stage {
+    /// Host code reads the request, prepares it, or makes something of what the guest left.
+    Host,
+    /// A guest compiles its source.
+    Compiling(Armed),
+    /// A guest runs its handler.
+    Executing(Armed),
+}
+
+impl Stage {
+    pub fn armed(&self) -> Option<&Armed> {
+        match self {
+            Self::Host => None,
+            Self::Compiling(armed) | Self::Executing(armed) => Some(armed),
         }
     }
 }
 
+/// The time that an execution has in all, as far as it is known, and what of it was used up before this request.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Budget {
+    pub timeout: Option<Duration>,
+    pub spent: Duration,
+}
+
+/// One request in the hands of a worker: all that is known of it.
 #[derive(Debug)]
-enum Worker {
+pub struct Run<P> {
+    pub session: SessionId,
+    pub id: RequestId,
+    pub kind: Kind,
+    /// Of its execution.
+    pub number: u64,
+    pub frame: Arc<OwnedFrame>,
+    pub enqueued: Instant,
+    pub connection: P,
+    pub budget: Budget,
+    /// The suspended execution that it resumes, by its key.
+    pub execution: Option<u64>,
+    /// Since when its worker has held back answers to requests before this one.
+    pub held_back: Option<Instant>,
+    stage: Stage,
+    /// Why it is to end, once it is.
+    ending: Option<StopCause>,
+    /// Before this moment nobody could work: the process or the machine stood still.
+    not_before: Instant,
+    /// The worker's CPU time when the run was first found to be late.
+    late_from: Option<Duration>,
+}
+
+impl<P> Run<P> {
+    pub fn stage(&self) -> &Stage {
+        &self.stage
+    }
+
+    pub fn ending(&self) -> Option<StopCause> {
+        self.ending
+    }
+}
+
+#[derive(Debug)]
+enum Worker<P> {
     Free,
-    Working(Work),
+    Working(Run<P>),
     /// Its request is off the books, and the answer is not in the connection's buffer yet.
     Answering(SessionId),
     Retired,
     Ended,
+}
+
+#[derive(Debug)]
+struct Place<P> {
+    worker: Worker<P>,
+    /// Of the run that is, or was last, here.
+    generation: u64,
+    /// By which host code learns that the run has to end.
+    token: Arc<StopToken>,
+    /// None until the thread has started.
+    clock: Option<ThreadClock>,
 }
 
 /// Why a worker is given up.
@@ -91,106 +154,216 @@ pub enum Stuck {
     InHost,
 }
 
-/// See the module.
+/// See the module. `P`: where an answer goes.
 #[derive(Debug)]
-pub struct Crew {
-    workers: Vec<Worker>,
-    /// Longest that a request may take, when there is a bound.
-    longest: Option<Duration>,
+pub struct Crew<P> {
+    places: Vec<Place<P>>,
+    /// Those that are working.
+    running: usize,
     retired: usize,
     /// Since the start.
     retired_total: u64,
 }
 
-impl Crew {
-    /// `timeout`: the configured one.
-    pub fn new(timeout: Option<Duration>) -> Self {
-        let longest = timeout.and_then(|t| t.checked_add(Duration::from_millis(HOST_GRACE_MS)));
-        Self { workers: Vec::new(), longest, retired: 0, retired_total: 0 }
+impl<P> Default for Crew<P> {
+    fn default() -> Self {
+        Self { places: Vec::new(), running: 0, retired: 0, retired_total: 0 }
     }
+}
 
+impl<P: Clone> Crew<P> {
     /// A new worker; its thread is about to start.
     pub fn hire(&mut self) -> WorkerId {
-        let ended = self.workers.iter().position(|w| matches!(w, Worker::Ended));
-        let at = ended.unwrap_or(self.workers.len());
-        match self.workers.get_mut(at) {
-            Some(worker) => *worker = Worker::Free,
-            None => self.workers.push(Worker::Free),
+        let ended = self.places.iter().position(|place| matches!(place.worker, Worker::Ended));
+        let at = ended.unwrap_or(self.places.len());
+        let token = Arc::default();
+        match self.places.get_mut(at) {
+            // the run that was here last stays over
+            Some(place) => (place.worker, place.token, place.clock) = (Worker::Free, token, None),
+            None => self.places.push(Place { worker: Worker::Free, generation: 0, token, clock: None }),
         }
-        WorkerId(at)
+        WorkerId(u32::try_from(at).unwrap_or(u32::MAX))
     }
 
-    fn get(&mut self, id: WorkerId) -> Option<&mut Worker> {
-        self.workers.get_mut(id.0)
-    }
-
-    pub fn begin(&mut self, id: WorkerId, work: Work) {
-        if let Some(worker) = self.get(id) {
-            *worker = Worker::Working(work);
-        }
-    }
-
-    /// The guest that the worker is about to run, the time that its execution has, and what of it was used up before.
-    pub fn runs(&mut self, id: WorkerId, control: &Arc<RunControl>, (timeout, spent): (Option<Duration>, Duration)) {
-        if let Some(Worker::Working(work)) = self.get(id) {
-            (work.control, work.timeout, work.spent) = (Some(control.clone()), timeout, spent);
+    /// The worker's thread runs; `clock` tells its CPU time.
+    pub fn started(&mut self, worker: WorkerId, clock: ThreadClock) {
+        if let Some(place) = self.places.get_mut(worker.0 as usize) {
+            place.clock = Some(clock);
         }
     }
 
-    pub fn resumes(&mut self, id: WorkerId, execution: u64) {
-        if let Some(Worker::Working(work)) = self.get(id) {
-            work.execution = Some(execution);
-        }
+    fn place_mut(&mut self, run: RunId) -> Option<&mut Place<P>> {
+        self.places.get_mut(run.worker as usize).filter(|place| place.generation == run.generation)
     }
 
-    /// The suspended execution that the worker resumes, by the key of the hub.
-    pub fn resuming(&self, id: WorkerId) -> Option<u64> {
-        match self.workers.get(id.0) {
-            Some(Worker::Working(work)) => work.execution,
+    /// A run that goes on; None: it is answered, or over, or was given up.
+    pub fn get(&self, run: RunId) -> Option<&Run<P>> {
+        let place = self.places.get(run.worker as usize).filter(|place| place.generation == run.generation)?;
+        match &place.worker {
+            Worker::Working(run) => Some(run),
             _ => None,
         }
     }
 
-    /// The request is about to be answered; what the worker still does holds nobody up. False: that was known.
-    pub fn answers(&mut self, id: WorkerId) -> bool {
-        let Some(worker) = self.get(id) else { return false };
-        let Worker::Working(work) = worker else { return false };
-        *worker = Worker::Answering(work.session);
+    pub fn get_mut(&mut self, run: RunId) -> Option<&mut Run<P>> {
+        match &mut self.place_mut(run)?.worker {
+            Worker::Working(run) => Some(run),
+            _ => None,
+        }
+    }
+
+    /// A worker takes a job.
+    pub fn begin(&mut self, worker: WorkerId, job: &Job<P>, now: Instant) -> Option<(RunId, Arc<StopToken>)> {
+        let place = self.places.get_mut(worker.0 as usize)?;
+        place.generation += 1;
+        place.token.renew();
+        place.worker = Worker::Working(Run {
+            session: job.session,
+            id: job.id,
+            kind: job.kind,
+            number: job.number,
+            frame: job.frame.clone(),
+            enqueued: job.enqueued,
+            connection: job.connection.clone(),
+            budget: Budget::default(),
+            execution: None,
+            held_back: None,
+            stage: Stage::Host,
+            ending: None,
+            not_before: now,
+            late_from: None,
+        });
+        self.running += 1;
+        Some((RunId { worker: worker.0, generation: place.generation }, place.token.clone()))
+    }
+
+    /// A guest is about to run for a request. From now on whoever stops the run stops the guest. False: the run was given up,
+    /// and what the guest does counts for nothing.
+    pub fn arm(
+        &mut self,
+        run: RunId,
+        control: Arc<dyn Control>,
+        purpose: Purpose,
+        budget: Budget,
+        now: Instant,
+    ) -> bool {
+        // nobody else can stop it before this; what an earlier run left is over
+        let ticket = control.arm();
+        let Some(run) = self.get_mut(run) else {
+            control.give_up(ticket);
+            control.stop(ticket, StopCause::Cancelled);
+            return false;
+        };
+        if let Some(cause) = run.ending {
+            control.stop(ticket, cause);
+        }
+        let armed = Armed { control, ticket, since: now };
+        (run.late_from, run.budget) = (None, budget);
+        run.stage = match purpose {
+            Purpose::Compile => Stage::Compiling(armed),
+            Purpose::Execute => Stage::Executing(armed),
+        };
         true
     }
 
-    /// The worker has nothing to do with its request any more. False: that was answered before.
-    pub fn end(&mut self, id: WorkerId) -> bool {
-        let Some(worker @ (Worker::Working(_) | Worker::Answering(_))) = self.get(id) else { return false };
-        matches!(std::mem::replace(worker, Worker::Free), Worker::Working(_))
+    /// The guest is done: from now on its control is somebody else's.
+    pub fn disarm(&mut self, run: RunId) {
+        if let Some(run) = self.get_mut(run) {
+            (run.stage, run.late_from) = (Stage::Host, None);
+        }
+    }
+
+    /// Asks for the end of a run, wherever it is. False: it is over, or answered.
+    pub fn stop(&mut self, run: RunId, cause: StopCause) -> bool {
+        let Some(Place { worker: Worker::Working(run), token, .. }) = self.place_mut(run) else { return false };
+        run.ending.get_or_insert(cause);
+        token.stop(cause);
+        if let Some(armed) = run.stage.armed() {
+            armed.control.stop(armed.ticket, cause);
+        }
+        true
+    }
+
+    /// Runs that go on.
+    pub fn runs(&self) -> impl Iterator<Item = (RunId, &Run<P>)> {
+        self.places.iter().zip(0..).filter_map(|(place, worker)| match &place.worker {
+            Worker::Working(run) => Some((RunId { worker, generation: place.generation }, run)),
+            _ => None,
+        })
+    }
+
+    /// Their number.
+    pub fn running(&self) -> usize {
+        self.running
+    }
+
+    /// The request is about to be answered; what the worker still does holds nobody up. None: it was answered, or given up.
+    pub fn answer(&mut self, run: RunId) -> Option<Run<P>> {
+        let place = self.place_mut(run)?;
+        let Worker::Working(run) = &place.worker else { return None };
+        let answering = Worker::Answering(run.session);
+        let Worker::Working(run) = std::mem::replace(&mut place.worker, answering) else { return None };
+        self.running -= 1;
+        Some(run)
+    }
+
+    /// The worker has nothing to do with its request any more. Returns the run if nobody has answered it.
+    pub fn end(&mut self, run: RunId) -> Option<Run<P>> {
+        let place = self.place_mut(run)?;
+        let (Worker::Working(_) | Worker::Answering(_)) = place.worker else { return None };
+        match std::mem::replace(&mut place.worker, Worker::Free) {
+            Worker::Working(run) => {
+                self.running -= 1;
+                Some(run)
+            }
+            _ => None,
+        }
     }
 
     /// Whether an answer is on its way to the buffer of a session's connection.
     pub fn is_answering(&self, session: SessionId) -> bool {
-        self.workers.iter().any(|worker| matches!(worker, Worker::Answering(to) if *to == session))
+        self.places.iter().any(|place| matches!(place.worker, Worker::Answering(to) if to == session))
     }
 
-    pub fn is_retired(&self, id: WorkerId) -> bool {
-        matches!(self.workers.get(id.0), Some(Worker::Retired))
+    /// Whether the worker of a run was given up with it.
+    pub fn is_retired(&self, run: RunId) -> bool {
+        self.places.get(run.worker as usize).is_none_or(|place| place.generation != run.generation)
     }
 
-    /// A worker that is stuck, and why.
-    pub fn stuck(&self, now: Instant) -> Option<(WorkerId, Stuck)> {
-        self.workers.iter().enumerate().find_map(|(at, worker)| {
-            let Worker::Working(work) = worker else { return None };
-            let in_guest = work.control.as_ref().and_then(|control| control.overdue(now)).map(Stuck::InGuest);
-            let too_long = self.longest.is_some_and(|longest| now.saturating_duration_since(work.taken) >= longest);
-            Some((WorkerId(at), in_guest.or_else(|| too_long.then_some(Stuck::InHost))?))
-        })
+    /// Runs that are stuck, and why.
+    ///
+    /// A run that is late is not stuck yet: on a busy machine a healthy thread may not get to the end that it was told of. It
+    /// is stuck when its thread has *used* the grace period on a processor and still is not done, or when it has stood
+    /// still for much longer than any scheduler keeps a thread waiting.
+    pub fn stuck(&mut self, now: Instant) -> Vec<(RunId, Stuck)> {
+        let places = self.places.iter_mut().zip(0..);
+        // mostly none, and then nothing is allocated
+        let stuck = places.filter_map(|(place, worker)| {
+            let Worker::Working(run) = &mut place.worker else { return None };
+            let in_guest = run.stage.armed().and_then(|armed| armed.control.due_for(armed.ticket, now));
+            let (why, late) = match in_guest {
+                Some((cause, late)) => (Stuck::InGuest(cause), late),
+                None => {
+                    let end = place.token.deadline()?.checked_add(HOST_GRACE)?.max(run.not_before);
+                    (Stuck::InHost, now.checked_duration_since(end)?)
+                }
+            };
+            let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
+            let from = *run.late_from.get_or_insert(used);
+            let is_stuck =
+                late >= RETIRE_STANDSTILL || late >= RETIRE_GRACE && used.saturating_sub(from) >= RETIRE_GRACE / 2;
+            is_stuck.then_some((RunId { worker, generation: place.generation }, why))
+        });
+        stuck.collect()
     }
 
     /// Whether answers wait for a worker that is at its next request. Said once for each request.
     pub fn holds_back(&mut self, now: Instant) -> bool {
         let mut found = false;
-        for worker in &mut self.workers {
-            let Worker::Working(work) = worker else { continue };
-            if work.held_back.is_some_and(|since| now.saturating_duration_since(since) >= MAX_HELD_BACK) {
-                work.held_back = None;
+        for place in &mut self.places {
+            let Worker::Working(run) = &mut place.worker else { continue };
+            if run.held_back.is_some_and(|since| now.saturating_duration_since(since) >= MAX_HELD_BACK) {
+                run.held_back = None;
                 found = true;
             }
         }
@@ -199,34 +372,40 @@ impl Crew {
 
     /// Time has passed in which nobody could work.
     pub fn forgive(&mut self, now: Instant) {
-        for worker in &mut self.workers {
-            if let Worker::Working(work) = worker {
-                work.taken = now;
-                if let Some(control) = &work.control {
-                    control.forgive(now);
+        for place in &mut self.places {
+            if let Worker::Working(run) = &mut place.worker {
+                (run.not_before, run.late_from) = (now, None);
+                if let Some(armed) = run.stage.armed() {
+                    armed.control.forgive(now);
                 }
             }
         }
     }
 
-    /// Gives a worker up. None: it is not at work, or its guest has ended at the last moment.
-    pub fn retire(&mut self, id: WorkerId, why: Stuck) -> Option<Work> {
-        let worker = self.get(id)?;
-        let Worker::Working(work) = worker else { return None };
-        let ended = work.control.as_ref().is_some_and(|control| !control.give_up());
+    /// Gives a worker up with its run. None: it is not at work, or its guest has ended at the last moment.
+    pub fn retire(&mut self, run: RunId, why: Stuck) -> Option<Run<P>> {
+        let place = self.place_mut(run)?;
+        let Worker::Working(run) = &place.worker else { return None };
+        let ended = run.stage.armed().is_some_and(|armed| !armed.control.give_up(armed.ticket));
         if ended && matches!(why, Stuck::InGuest(_)) {
             return None;
         }
-        let Worker::Working(work) = std::mem::replace(worker, Worker::Retired) else { return None };
+        let Worker::Working(run) = std::mem::replace(&mut place.worker, Worker::Retired) else { return None };
+        place.token.stop(StopCause::Cancelled);
+        // whatever its worker still says of it
+        place.generation += 1;
+        self.running -= 1;
         self.retired += 1;
         self.retired_total += 1;
-        Some(work)
+        Some(run)
     }
 
     /// A retired worker's thread is about to end.
-    pub fn came_back(&mut self, id: WorkerId) {
-        if let Some(worker @ Worker::Retired) = self.get(id) {
-            *worker = Worker::Ended;
+    pub fn came_back(&mut self, worker: WorkerId) {
+        if let Some(place) = self.places.get_mut(worker.0 as usize)
+            && matches!(place.worker, Worker::Retired)
+        {
+            place.worker = Worker::Ended;
             self.retired -= 1;
         }
     }
@@ -247,52 +426,101 @@ impl Crew {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::net::UnixStream;
+    use nexus_protocol::{ClientMessage, FrameDecoder};
 
+    use super::super::hub::Due;
     use super::*;
 
-    fn work(session: SessionId) -> Work {
-        let (stream, _) = UnixStream::pair().unwrap();
-        let connection = Arc::new(Connection::new(session, stream, 1 << 20).unwrap());
-        let now = Instant::now();
-        Work {
-            session,
+    const SESSION: SessionId = SessionId(7);
+
+    fn job() -> Job<()> {
+        let mut bytes = Vec::new();
+        ClientMessage::Ping.encode(RequestId(1), 1 << 20, &mut bytes).unwrap();
+        let mut decoder = FrameDecoder::new(1 << 20);
+        decoder.push(&bytes);
+        Job {
+            number: 1,
+            session: SESSION,
             id: RequestId(1),
             kind: Kind::Execute,
-            connection,
-            enqueued: now,
-            taken: now,
-            control: None,
-            timeout: None,
-            spent: Duration::ZERO,
-            execution: None,
-            held_back: None,
+            suspension: None,
+            frame: Arc::new(decoder.next_owned().unwrap().unwrap()),
+            enqueued: Instant::now(),
+            due: Due::Unread,
+            connection: (),
         }
+    }
+
+    /// A crew with one run that is at work, and by which its host code learns of its end.
+    fn at_work() -> (Crew<()>, RunId, Arc<StopToken>) {
+        let mut crew = Crew::default();
+        let worker = crew.hire();
+        let (run, token) = crew.begin(worker, &job(), Instant::now()).unwrap();
+        (crew, run, token)
     }
 
     #[test]
     fn answers_that_a_worker_holds_back_are_noticed_once_and_not_at_once() {
-        let (mut crew, now) = (Crew::new(None), Instant::now());
-        let worker = crew.hire();
-        crew.begin(worker, work(SessionId(7)));
+        let ((mut crew, run, _), now) = (at_work(), Instant::now());
         assert!(!crew.holds_back(now + Duration::from_secs(60)), "there are none");
-        crew.begin(worker, Work { held_back: Some(now), ..work(SessionId(7)) });
+        crew.get_mut(run).unwrap().held_back = Some(now);
         assert!(!crew.holds_back(now));
         assert!(crew.holds_back(now + MAX_HELD_BACK) && !crew.holds_back(now + MAX_HELD_BACK));
     }
 
     #[test]
     fn an_answer_is_on_its_way_until_its_worker_is_done_with_the_request() {
-        let (mut crew, session) = (Crew::new(Some(Duration::ZERO)), SessionId(7));
+        let (mut crew, run, token) = at_work();
+        token.set_deadline(Some(Instant::now()));
+        let later = Instant::now() + Duration::from_secs(60);
+        assert!(!crew.is_answering(SESSION) && crew.stuck(later) == [(run, Stuck::InHost)]);
+        assert!(crew.answer(run).is_some() && crew.answer(run).is_none(), "once");
+        assert!(crew.is_answering(SESSION) && !crew.is_answering(SessionId(8)));
+        assert!(crew.stuck(later).is_empty(), "nobody waits for it any more");
+        assert!(crew.end(run).is_none(), "its request was answered before");
+        assert!(!crew.is_answering(SESSION));
+        let (run, token) = crew.begin(run.worker(), &job(), later).unwrap();
+        assert_eq!((token.check(), token.deadline()), (Ok(()), None), "the next request has its own time");
+        assert!(crew.end(run).is_some(), "nobody has answered it");
+    }
+
+    #[test]
+    fn who_is_late_and_gets_no_processor_is_not_stuck_before_it_has_stood_still_for_long() {
+        let (mut crew, run, token) = at_work();
+        let end = Instant::now();
+        token.set_deadline(Some(end));
+        assert!(crew.stuck(end + HOST_GRACE + RETIRE_GRACE * 2).is_empty());
+        assert_eq!(crew.stuck(end + HOST_GRACE + RETIRE_STANDSTILL), [(run, Stuck::InHost)]);
+        // but whoever has used the time that it had, and is not done
+        let (mut crew, run, token) = at_work();
+        let end = Instant::now();
+        token.set_deadline(Some(end));
+        let late = |by| end + HOST_GRACE + by;
+        let clock = ThreadClock::of_this_thread().unwrap();
+        crew.started(run.worker(), clock);
+        assert!(crew.stuck(late(RETIRE_GRACE)).is_empty(), "from now on its time is looked at");
+        let from = clock.cpu_time().unwrap();
+        while clock.cpu_time().unwrap() < from + RETIRE_GRACE / 2 {
+            std::hint::spin_loop();
+        }
+        assert_eq!(crew.stuck(late(RETIRE_GRACE)), [(run, Stuck::InHost)]);
+        crew.forgive(late(RETIRE_GRACE));
+        assert!(crew.stuck(late(RETIRE_GRACE)).is_empty(), "nobody could work until now");
+    }
+
+    #[test]
+    fn what_is_said_of_a_run_that_was_given_up_reaches_nothing() {
+        let (mut crew, run, token) = at_work();
+        assert!(crew.retire(run, Stuck::InHost).is_some());
+        assert_eq!((crew.running(), crew.retired(), token.check()), (0, 1, Err(StopCause::Cancelled)));
+        assert!(crew.is_retired(run) && crew.answer(run).is_none() && crew.end(run).is_none());
+        assert!(!crew.stop(run, StopCause::Cancelled));
+        crew.came_back(run.worker());
         let worker = crew.hire();
-        crew.begin(worker, work(session));
-        assert!(!crew.is_answering(session) && crew.stuck(Instant::now() + Duration::from_secs(60)).is_some());
-        assert!(crew.answers(worker) && !crew.answers(worker), "once");
-        assert!(crew.is_answering(session) && !crew.is_answering(SessionId(8)));
-        assert!(crew.stuck(Instant::now() + Duration::from_secs(60)).is_none(), "nobody waits for it any more");
-        assert!(!crew.end(worker), "its request was answered before");
-        assert!(!crew.is_answering(session));
-        crew.begin(worker, work(session));
-        assert!(crew.end(worker), "nobody has answered it");
+        assert_eq!(worker, run.worker(), "its place is filled again");
+        let (next, token) = crew.begin(worker, &job(), Instant::now()).unwrap();
+        assert!(crew.answer(run).is_none() && !crew.stop(run, StopCause::Cancelled) && crew.is_retired(run));
+        assert_eq!((token.check(), crew.running()), (Ok(()), 1));
+        assert!(crew.answer(next).is_some());
     }
 }

@@ -17,6 +17,7 @@ use nexus_protocol::{RequestId, limits};
 
 use super::connection::Connection;
 use super::errand::Errand;
+use super::hub::Closed;
 use super::state::State;
 use super::{Mode, Server};
 
@@ -43,14 +44,13 @@ enum Stage {
     Saying,
 }
 
-/// A connection of a service that asked for its end: told `done` once its other requests are answered, and closed when it has
-/// taken that.
+/// A connection of a service that asked for its end, through the same stages: it is told `done` once its other requests are
+/// answered, and closed when it has taken that.
 pub(super) struct Leaving {
     connection: Arc<Connection>,
     id: RequestId,
-    /// It has been told, or is about to be.
-    told: bool,
-    /// When it is told, or closed, in any case.
+    stage: Stage,
+    /// When the stage is over.
     until: Instant,
 }
 
@@ -95,7 +95,9 @@ impl Server {
             Mode::Child => self.begin_drain(&mut state, Some((connection.clone(), id))),
             Mode::Service => {
                 let until = Instant::now() + self.drain_timeout();
-                state.leaving.push(Leaving { connection: connection.clone(), id, told: false, until });
+                state.hub.leave(connection.session);
+                state.leaving.push(Leaving { connection: connection.clone(), id, stage: Stage::Finishing, until });
+                drop(state);
                 self.runtime.engine().watchdog().notify();
             }
         }
@@ -115,9 +117,9 @@ impl Server {
         }
         if !done && drain.stage == Stage::Finishing {
             log::warn!("the time for finishing is over: what is under way is cancelled");
-            let (unrun, ended) = state.hub.cancel_all();
-            state.errands.extend(unrun.into_iter().map(Errand::Unrun));
-            state.chores.ended.extend(ended);
+            let Closed { executions, jobs } = state.hub.cancel_all();
+            state.errands.extend(jobs.into_iter().map(Errand::Unrun));
+            state.chores.ended.extend(executions);
             drain.stage = Stage::Cancelling;
             drain.until = now + Duration::from_millis(limits::DRAIN_CANCEL_GRACE_MS);
         } else if !drain.asked_by.is_empty() {
@@ -137,6 +139,8 @@ impl State {
     /// Nothing is to be done, and everybody has been told everything.
     fn is_quiet(&self) -> bool {
         self.hub.is_quiet()
+            // what was found is handled, and what that takes out of the books is answered
+            && self.handling_since.is_none()
             && self.holding == 0
             && self.stand_ins == 0
             && self.settle_later.is_empty()
@@ -150,20 +154,26 @@ impl State {
 
     fn look_at_leaving(&mut self, now: Instant) {
         let said_all = self.has_said_all();
-        let Self { hub, crew, leaving, errands, .. } = self;
+        let Self { hub, leaving, errands, chores, .. } = self;
         leaving.retain_mut(|one| {
-            let over = now >= one.until;
-            if one.told {
+            let (over, session) = (now >= one.until, one.connection.session);
+            if one.stage == Stage::Saying {
                 let goes = over || said_all && one.connection.pending_bytes() == 0;
                 if goes {
-                    errands.push(Errand::Close(one.connection.session));
+                    errands.push(Errand::Close(session));
                 }
                 return !goes;
             }
-            let session = one.connection.session;
-            if over || hub.in_flight(session) == 0 && !crew.is_answering(session) {
+            if hub.in_flight(session) == 0 && !hub.crew.is_answering(session) || over && one.stage == Stage::Cancelling
+            {
                 errands.push(Errand::Done(one.connection.clone(), one.id));
-                (one.told, one.until) = (true, now + FAREWELL);
+                (one.stage, one.until) = (Stage::Saying, now + FAREWELL);
+            } else if over {
+                let Closed { executions, jobs } = hub.cancel_session(session);
+                errands.extend(jobs.into_iter().map(Errand::Cancelled));
+                chores.ended.extend(executions);
+                one.stage = Stage::Cancelling;
+                one.until = now + Duration::from_millis(limits::DRAIN_CANCEL_GRACE_MS);
             }
             true
         });

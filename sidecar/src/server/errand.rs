@@ -7,8 +7,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use nexus_protocol::limits::MAX_RETIRED_PER_CONNECTION;
 use nexus_protocol::message::Done;
-use nexus_protocol::{RequestId, SidecarMessage};
+use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, WireError};
 
 use super::Server;
 use super::connection::Connection;
@@ -21,22 +22,26 @@ use crate::execution;
 pub(super) enum Errand {
     /// It has waited for longer than it may.
     Overdue(Job),
-    /// The end came before its turn.
+    /// The end of the server came before its turn.
     Unrun(Job),
+    /// The end of its connection came before its turn.
+    Cancelled(Job),
     /// All that a `shutdown` has waited for is done.
     Done(Arc<Connection>, RequestId),
     /// A connection that has been told everything.
     Close(SessionId),
     /// A connection with answers that are not written yet.
     Flush(SessionId),
+    /// A connection that has cost more threads than one may.
+    Expel(Arc<Connection>),
 }
 
 impl Errand {
     /// The request that waits for an answer.
     pub fn job(&self) -> Option<&Job> {
         match self {
-            Self::Overdue(job) | Self::Unrun(job) => Some(job),
-            Self::Done(..) | Self::Close(_) | Self::Flush(_) => None,
+            Self::Overdue(job) | Self::Unrun(job) | Self::Cancelled(job) => Some(job),
+            Self::Done(..) | Self::Close(_) | Self::Flush(_) | Self::Expel(_) => None,
         }
     }
 }
@@ -63,6 +68,18 @@ impl Server {
                 self.answer_unrun(&job, error)
             }
             Errand::Unrun(job) => self.answer_unrun(&job, refusal(&Refusal::Draining)),
+            Errand::Cancelled(job) => self.answer_unrun(&job, execution::cancelled()),
+            Errand::Expel(connection) => {
+                let message = "requests of this connection have cost the sidecar several threads; it is closed";
+                log::error!("session {} is closed: {message}", connection.session.0);
+                let error = WireError::new(ErrorCode::ResourceLimit, message)
+                    .with_context_text("resource", "retiredThreads")
+                    .with_context_number("limit", MAX_RETIRED_PER_CONNECTION.into());
+                connection.send(RequestId::CONNECTION, &SidecarMessage::Error(error));
+                connection.flush();
+                poller.close(connection.session);
+                return self.closed(connection.session);
+            }
             Errand::Done(connection, id) => {
                 connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
                 connection.session

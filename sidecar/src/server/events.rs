@@ -64,12 +64,12 @@ impl Server {
     }
 
     pub(super) fn closed(&self, session: SessionId) {
-        let freed = {
+        let closed = {
             let mut state = self.lock();
             state.connections.remove(&session);
             state.hub.close_session(session)
         };
-        drop(freed);
+        drop(closed);
         self.states.close(session.0);
         self.arenas.close(session.0);
         if self.mode == Mode::Child {

@@ -28,7 +28,7 @@ impl Server {
             max_suspended: Some(config.max_suspended),
         };
         let hello = SidecarHello {
-            version: ProtocolVersion::V1,
+            version: ProtocolVersion::V2,
             build: env!("CARGO_PKG_VERSION"),
             engine: &self.engine_digest,
             pid: std::process::id(),

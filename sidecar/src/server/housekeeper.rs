@@ -82,7 +82,7 @@ impl Server {
                 return false;
             }
         };
-        let parked = self.lock().hub.parked(key, execution);
+        let parked = self.lock().hub.parked(key, execution, Instant::now());
         self.wake_worker();
         match parked {
             ParkingEnd::Parked => self.runtime.observer.record_suspension(SuspensionEvent::Parked),

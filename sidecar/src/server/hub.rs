@@ -1,18 +1,25 @@
-//! Who waits, who runs, who is suspended: the books of a server, without sockets, threads or clocks of its own.
+//! Who waits, who runs, who is suspended: the books of a server, without sockets, threads or clocks of their own.
 //!
 //! ```text
-//!   enqueue --> Queued --next_job--> Running --finish--> (answered)
-//!                  |                    |  \--suspend--> Suspended --take--> Running ...
-//!                cancel               cancel                cancel, expire, close
-//!                                                  next_to_park | ^ parked, stay_live
-//!                                                               v |
-//!                                                             Parking
+//!   enqueue --> Queued --next--> Running --answer--> (answered)
+//!                  |                |  \--suspend--> Suspended --next (with a resume)--> Running ...
+//!                cancel           cancel               cancel, expire, close
+//!                                               next_to_park | ^ parked, stay_live
+//!                                                            v |
+//!                                                          Parking
 //! ```
-//! Queues are per session and served in turn, so that one session cannot starve another. Everything that a session has goes
-//! when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
+//! One fact stands in one book. A run stands in the [`Crew`](super::crew); requests and executions name it. What waits for a
+//! worker stands in the queue of its session; what waits for an execution, in that execution's mailbox. Queues are served in
+//! turn, and a session has a share of what may run at once, so that one cannot starve another. Everything that a session has
+//! goes when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
+mod cancel;
 mod expiry;
 mod listing;
+mod mailbox;
+mod parking;
+mod queue;
+mod runs;
 mod sessions;
 #[cfg(test)]
 mod simulation;
@@ -26,18 +33,23 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
 
 use super::connection::Connection;
-pub use expiry::{Due, Expired, Unread};
-use listing::Underway;
-pub use listing::{About, Listed, Memory, Names};
-use sessions::Books;
-
+use super::crew::{Crew, RunId};
 use super::holdings::{Holdings, Turn};
-use crate::engine::control::{RunControl, StopCause};
 use crate::execution::{Execution, Outstanding};
+
+pub use expiry::{Due, Expired, Unread};
+pub use listing::{About, Listed, Memory, Names};
+pub use queue::{Next, Resumed, Taken};
+pub use runs::Retired;
+use sessions::Books;
+pub use sessions::Closed;
 
 /// What the books know of a suspended execution.
 pub trait Held {
-    fn outstanding(&self) -> &[Outstanding];
+    /// The calls that it waits for.
+    fn outstanding(&self) -> usize;
+    /// Those of them that it made in its last segment.
+    fn new_calls(&self) -> &[Outstanding];
     /// Memory that it takes outside of instances.
     fn held_bytes(&mut self) -> u64;
     /// CPU time so far, and what its values take.
@@ -45,8 +57,12 @@ pub trait Held {
 }
 
 impl Held for Execution {
-    fn outstanding(&self) -> &[Outstanding] {
-        self.outstanding()
+    fn outstanding(&self) -> usize {
+        self.outstanding().len()
+    }
+
+    fn new_calls(&self) -> &[Outstanding] {
+        self.new_calls()
     }
 
     fn held_bytes(&mut self) -> u64 {
@@ -62,22 +78,23 @@ impl Held for Execution {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
 
-/// A request that needs a worker: still encoded, so that decoding a large one holds up nobody else.
-#[derive(Debug)]
-pub struct Job {
+/// A request that needs a worker: still encoded, so that decoding a large one holds up nobody else. `P`: where its answer goes.
+#[derive(Clone, Debug)]
+pub struct Job<P = Arc<Connection>> {
     /// Of its execution, in this server; given by the hub.
     pub number: u64,
     pub session: SessionId,
     pub id: RequestId,
     pub kind: Kind,
+    /// The suspension that a resume is for, where its frame says so at once.
+    pub suspension: Option<SuspensionId>,
     pub frame: Arc<OwnedFrame>,
     pub enqueued: Instant,
     pub due: Due,
-    /// Where the answer goes.
-    pub connection: Arc<Connection>,
+    pub connection: P,
 }
 
-impl Job {
+impl<P> Job<P> {
     fn bytes(&self) -> usize {
         self.frame.len()
     }
@@ -87,6 +104,8 @@ impl Job {
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     pub max_running: usize,
+    /// Of one session while there are several; at least 1.
+    pub max_running_each: usize,
     pub max_queued: usize,
     /// Of their frames, all sessions together.
     pub max_queued_bytes: usize,
@@ -105,75 +124,78 @@ pub enum Refusal {
     Overloaded { resource: &'static str, limit: usize, count: usize },
     /// The session already has a request with this id.
     DuplicateId,
-    /// The server is about to end.
+    /// The server, or the connection, is about to end.
     Draining,
 }
 
-#[derive(Debug)]
+/// Where an unanswered request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Request {
     Queued,
-    Running {
-        job: Underway,
-        control: Option<Arc<RunControl>>,
-        cancelled: bool,
-    },
-    /// A resume that waits for whoever has the execution.
-    Waiting {
-        execution: u64,
-    },
+    /// In the mailbox of an execution.
+    Mailed(u64),
+    Running(RunId),
+}
+
+/// What waits for a worker.
+#[derive(Debug)]
+enum Item<P> {
+    Job(Job<P>),
+    /// The first resume in the mailbox of an execution that nobody has.
+    Mail(u64),
 }
 
 #[derive(Debug)]
 enum Holder<E> {
     Suspended(Box<E>),
-    /// A worker has it; `cancelled`: it is to end as soon as the worker is done with the segment.
-    Running {
-        control: Option<Arc<RunControl>>,
-        cancelled: bool,
-        /// When the guest began.
-        since: Option<Instant>,
-    },
-    /// It is suspended, and somebody takes it out of its instance; `cancelled`: it is to end when that is done.
+    Running(RunId),
+    /// It is suspended, and somebody takes it out of its instance; `ended`: it is to be dropped when that is done.
     Parking {
-        cancelled: bool,
+        ended: bool,
     },
 }
 
+/// An execution that was suspended and is not over.
 #[derive(Debug)]
-struct Entry<E> {
+struct Entry<E, P> {
     session: SessionId,
     about: About,
     holder: Holder<E>,
+    /// Of its outstanding calls.
     ids: Vec<SuspensionId>,
+    /// While nothing is in the mailbox and it does not run, it stands among those that expire.
     expires: Option<Instant>,
-    /// Resumes that wait for whoever has it.
-    waiting: VecDeque<Job>,
+    /// Resumes, in the order in which they came.
+    mailbox: VecDeque<Job<P>>,
+    /// Its mail stands in the queue of its session.
+    announced: bool,
+    /// Since when its next segment could begin: resumes have waited for it until then, not for an instance.
+    free_since: Instant,
     /// While it is suspended: its place among those that keep their instance; None: it is parked.
     turn: Option<Turn>,
     /// As counted in the holdings, while it is suspended.
     bytes: u64,
 }
 
-/// What a worker gets when it asks for a suspended execution.
-#[derive(Debug)]
-pub enum Taken<E = Execution> {
-    Run {
-        key: u64,
-        execution: Box<E>,
-    },
-    /// Somebody else has the execution; the job waits for it.
-    Waits,
-    Unknown(Job),
+/// What a suspension id stands for.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// The execution.
+    key: u64,
+    /// Where in its `ids`.
+    at: usize,
+    /// A resume for it is in the mailbox: another one comes too late.
+    answered: bool,
 }
 
 /// Outcome of a cancellation.
 #[derive(Debug)]
-pub enum Cancelled<E = Execution> {
+pub enum Cancelled<E = Execution, P = Arc<Connection>> {
     Nothing,
     /// It will be answered by whoever has it.
     Underway,
     /// It was queued: the caller answers it.
-    Job(Job),
+    Job(Job<P>),
     /// It was suspended: the caller drops it.
     Execution(Box<E>),
     /// It was suspended, and whoever parks it drops it.
@@ -201,20 +223,19 @@ pub enum ParkingEnd<E = Execution> {
 
 /// See the module.
 #[derive(Debug)]
-pub struct Hub<E = Execution> {
+pub struct Hub<E = Execution, P = Arc<Connection>> {
     limits: HubLimits,
-    sessions: HashMap<SessionId, Books>,
-    /// Requests of sessions that are gone, which workers still run.
-    closing: HashMap<SessionId, HashMap<RequestId, Request>>,
-    /// Sessions that have something queued, in turn.
+    pub crew: Crew<P>,
+    sessions: HashMap<SessionId, Books<P>>,
+    /// Sessions that have something in their queue, in turn.
     turn: VecDeque<SessionId>,
+    /// Jobs in queues and mailboxes.
     queued: usize,
     /// Of the frames of what is queued.
     queued_bytes: usize,
-    running: usize,
-    entries: HashMap<u64, Entry<E>>,
-    by_suspension: HashMap<SuspensionId, u64>,
-    /// When entries expire, and which: all that have a time, the next one first.
+    entries: HashMap<u64, Entry<E, P>>,
+    by_suspension: HashMap<SuspensionId, Place>,
+    /// When entries expire, and which, the next one first.
     expiring: BTreeSet<(Instant, u64)>,
     /// Of the next execution; also the key of its entry.
     next_number: u64,
@@ -226,17 +247,16 @@ pub struct Hub<E = Execution> {
     draining: bool,
 }
 
-impl<E: Held> Hub<E> {
+impl<E: Held, P: Clone> Hub<E, P> {
     pub fn new(limits: HubLimits) -> Self {
         Self {
             holdings: Holdings::new(limits.max_running, limits.max_suspended_bytes),
             limits,
+            crew: Crew::default(),
             sessions: HashMap::new(),
-            closing: HashMap::new(),
             turn: VecDeque::new(),
             queued: 0,
             queued_bytes: 0,
-            running: 0,
             entries: HashMap::new(),
             by_suspension: HashMap::new(),
             expiring: BTreeSet::new(),
@@ -253,220 +273,9 @@ impl<E: Held> Hub<E> {
         self.holdings.set_max_bytes(limits.max_suspended_bytes);
     }
 
-    // ---- suspended executions ----
-
-    /// Takes a suspended execution out, or marks one that runs so that it is not put back.
-    fn end_entry(&mut self, key: u64) -> Option<Box<E>> {
-        let entry = self.entries.get_mut(&key)?;
-        match &mut entry.holder {
-            Holder::Running { control, cancelled, .. } => {
-                *cancelled = true;
-                if let Some(control) = control {
-                    control.stop(StopCause::Cancelled);
-                }
-                None
-            }
-            Holder::Parking { cancelled } => {
-                *cancelled = true;
-                // from now on it is as if it were gone
-                let ids = std::mem::take(&mut entry.ids);
-                self.forget_ids(&ids);
-                None
-            }
-            Holder::Suspended(_) => {
-                let entry = self.forget_entry(key)?;
-                match entry.holder {
-                    Holder::Suspended(execution) => {
-                        self.no_longer_suspended(entry.turn, entry.bytes, execution.outstanding().len());
-                        Some(execution)
-                    }
-                    Holder::Running { .. } | Holder::Parking { .. } => None,
-                }
-            }
-        }
-    }
-
-    /// Takes an entry out of the books, with its ids and its time.
-    fn forget_entry(&mut self, key: u64) -> Option<Entry<E>> {
-        let entry = self.entries.remove(&key)?;
-        if let Some(books) = self.sessions.get_mut(&entry.session) {
-            books.entries.remove(&key);
-        }
-        self.forget_ids(&entry.ids);
-        self.no_longer_expires(key, entry.expires);
-        Some(entry)
-    }
-
-    fn no_longer_expires(&mut self, key: u64, expires: Option<Instant>) {
-        if let Some(at) = expires {
-            self.expiring.remove(&(at, key));
-        }
-    }
-
-    fn no_longer_suspended(&mut self, turn: Option<Turn>, bytes: u64, outstanding: usize) {
-        self.suspended -= 1;
-        match turn {
-            Some(turn) => self.holdings.remove_live(turn),
-            None => {
-                self.holdings.remove_parked();
-                self.parked_suspensions -= outstanding;
-            }
-        }
-        self.holdings.remove_bytes(bytes);
-    }
-
-    fn forget_ids(&mut self, ids: &[SuspensionId]) {
-        for id in ids {
-            self.by_suspension.remove(id);
-        }
-    }
-
-    // ---- queue ----
-
-    /// Takes a job in, or gives it back with the reason.
-    pub fn enqueue(&mut self, mut job: Job) -> Result<(), (Job, Refusal)> {
-        let several = self.sessions.len() > 1;
-        let Some(books) = self.sessions.get_mut(&job.session) else { return Ok(()) };
-        if books.requests.contains_key(&job.id) {
-            return Err((job, Refusal::DuplicateId));
-        }
-        if self.draining && job.kind != Kind::Resume {
-            return Err((job, Refusal::Draining));
-        }
-        let free = self.limits.max_running.saturating_sub(self.running);
-        // the setting before what follows from it
-        let refused = if self.queued >= self.limits.max_queued + free {
-            Some(("maxQueued", self.limits.max_queued, self.limits.max_queued + 1))
-        } else if books.requests.len() >= self.limits.max_in_flight {
-            Some(("maxInFlight", self.limits.max_in_flight, books.requests.len() + 1))
-        } else if several && books.queue.len() >= self.limits.max_queued.div_ceil(2) + free {
-            // the other half is for the others
-            Some(("maxQueued", self.limits.max_queued.div_ceil(2), books.queue.len() + 1))
-        } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
-            Some(("maxQueuedBytes", self.limits.max_queued_bytes, self.queued_bytes + job.bytes()))
-        } else {
-            None
-        };
-        if let Some((resource, limit, count)) = refused {
-            return Err((job, Refusal::Overloaded { resource, limit, count }));
-        }
-        job.number = self.next_number;
-        self.next_number += 1;
-        books.requests.insert(job.id, Request::Queued);
-        if books.queue.is_empty() {
-            self.turn.push_back(job.session);
-        }
-        self.queued += 1;
-        self.queued_bytes += job.bytes();
-        books.queue.push_back(job);
-        Ok(())
-    }
-
-    /// Whether `next_job` would give one.
-    pub fn has_ready(&self) -> bool {
-        self.queued > 0 && self.running < self.limits.max_running
-    }
-
-    /// Whether the job that is next could run, and has waited for `age`.
-    pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
-        let next = self.turn.front().and_then(|session| self.sessions.get(session)?.queue.front());
-        self.has_ready() && next.is_some_and(|job| now.saturating_duration_since(job.enqueued) >= age)
-    }
-
-    /// The next job, in turn of the sessions. It counts as running until `finish`.
-    pub fn next_job(&mut self) -> Option<Job> {
-        if self.running >= self.limits.max_running {
-            return None;
-        }
-        let session = self.turn.pop_front()?;
-        let books = self.sessions.get_mut(&session)?;
-        let job = books.queue.pop_front()?;
-        if !books.queue.is_empty() {
-            self.turn.push_back(session);
-        }
-        self.queued -= 1;
-        self.queued_bytes -= job.bytes();
-        self.running += 1;
-        let running = Request::Running { job: Underway::of(&job), control: None, cancelled: false };
-        books.requests.insert(job.id, running);
-        Some(job)
-    }
-
-    // ---- cancelling ----
-
-    pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E> {
-        match self.request_mut(session, id) {
-            None => Cancelled::Nothing,
-            Some(request @ Request::Running { .. }) => {
-                request.stop();
-                Cancelled::Underway
-            }
-            Some(Request::Queued) => {
-                let Some(Books { queue, .. }) = self.sessions.get_mut(&session) else { return Cancelled::Nothing };
-                let Some(at) = queue.iter().position(|job| job.id == id) else { return Cancelled::Nothing };
-                let Some(job) = queue.remove(at) else { return Cancelled::Nothing };
-                if queue.is_empty() {
-                    self.turn.retain(|s| *s != session);
-                }
-                self.queued -= 1;
-                self.queued_bytes -= job.bytes();
-                Cancelled::Job(job)
-            }
-            Some(Request::Waiting { execution }) => {
-                let key = *execution;
-                let Some(entry) = self.entries.get_mut(&key) else { return Cancelled::Nothing };
-                let at = entry.waiting.iter().position(|job| job.session == session && job.id == id);
-                match at.and_then(|at| entry.waiting.remove(at)) {
-                    Some(job) => Cancelled::Job(job),
-                    None => Cancelled::Nothing,
-                }
-            }
-        }
-    }
-
-    pub fn cancel_suspension(&mut self, session: SessionId, id: SuspensionId) -> Cancelled<E> {
-        let Some(key) = self.by_suspension.get(&id).copied() else { return Cancelled::Nothing };
-        match self.entries.get(&key) {
-            Some(entry) if entry.session == session => {
-                let being_parked = matches!(entry.holder, Holder::Parking { .. });
-                match self.end_entry(key) {
-                    Some(execution) => Cancelled::Execution(execution),
-                    None if being_parked => Cancelled::BeingParked,
-                    None => Cancelled::Underway,
-                }
-            }
-            _ => Cancelled::Nothing,
-        }
-    }
-
-    // ---- ending ----
-
-    /// Refuses everything but resumes from now on.
-    pub fn drain(&mut self) {
-        self.draining = true;
-    }
-
-    /// Ends everything: what runs is stopped and answered by its worker, what is queued is for the caller to answer, what is
-    /// suspended is for the caller to drop.
-    pub fn cancel_all(&mut self) -> (Vec<Job>, Vec<Box<E>>) {
-        for request in self.requests_mut() {
-            request.stop();
-        }
-        let mut jobs = self.take_queued();
-        jobs.extend(self.entries.values_mut().flat_map(|entry| std::mem::take(&mut entry.waiting)));
-        let keys: Vec<u64> = self.entries.keys().copied().collect();
-        (jobs, keys.into_iter().filter_map(|key| self.end_entry(key)).collect())
-    }
-
-    /// Everything that is queued, to be answered by the caller; nothing will run any more.
-    pub fn drain_queues(&mut self) -> Vec<Job> {
-        self.draining = true;
-        self.take_queued()
-    }
-
     /// Nothing is queued or running, and no resume waits for an execution that is being parked.
     pub fn is_quiet(&self) -> bool {
-        self.queued == 0 && self.running == 0 && self.parking == 0
+        self.queued == 0 && self.crew.running() == 0 && self.parking == 0
     }
 
     pub fn queued(&self) -> usize {
@@ -474,7 +283,7 @@ impl<E: Held> Hub<E> {
     }
 
     pub fn running(&self) -> usize {
-        self.running
+        self.crew.running()
     }
 
     pub fn suspended(&self) -> usize {

@@ -6,7 +6,7 @@ use nexus_protocol::{ErrorCode, SidecarMessage, WireError, limits};
 use super::Server;
 use super::hub::{Job, Refusal, SessionId};
 use super::session;
-use crate::execution::Totals;
+use crate::execution::{Arrival, Totals};
 
 impl Server {
     /// Answers a job that is not run.
@@ -15,7 +15,8 @@ impl Server {
         self.runtime.observer.record_error(error.code);
         match job.kind {
             Kind::Execute | Kind::Resume => {
-                let report = Totals::queued(job.enqueued.elapsed()).failure(error);
+                let arrival = Arrival { since: job.enqueued, waited: job.enqueued.elapsed() };
+                let report = Totals::begun(arrival).failure(error);
                 connection.append(|out, max| report.encode(job.id, max, out));
             }
             _ => connection.send(job.id, &SidecarMessage::Error(error)),
@@ -24,7 +25,7 @@ impl Server {
 
     /// Answers a job that was taken out of the queue, on its own connection, and says which that is.
     pub(super) fn answer_unrun(&self, job: &Job, error: WireError) -> SessionId {
-        self.lock().hub.finish(job.session, job.id);
+        self.lock().hub.answer_unrun(job);
         self.fail(job, error);
         job.session
     }

@@ -10,21 +10,22 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, MutexGuard, mpsc};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{FAREWELL_MS, PROCESS_GRACE_MS};
+use nexus_protocol::limits::{FAREWELL_MS, MAX_RETIRED_PER_CONNECTION, PROCESS_GRACE_MS};
 use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
 
-use super::Server;
-use super::crew::{Stuck, Work, WorkerId};
+use super::connection::Connection;
+use super::crew::{RunId, Stuck};
 use super::errand::Errand;
-use super::hub::Job;
+use super::hub::{Job, Retired};
 use super::refusal::overloaded;
 use super::state::State;
-use crate::engine::control::StopCause;
+use super::{Mode, Server};
 use crate::error::ExitCode;
-use crate::execution::{self, Totals};
+use crate::execution::{self, Arrival, Totals};
 use crate::faults::{self, Point};
 use crate::os;
+use crate::token::StopCause;
 
 /// The watchdog looks at least once a second.
 const PAUSE: Duration = Duration::from_secs(3);
@@ -33,12 +34,18 @@ const PROCESS_GRACE: Duration = Duration::from_millis(PROCESS_GRACE_MS);
 impl Server {
     /// Starts one more worker.
     pub(super) fn start_worker(self: &Arc<Self>) -> std::io::Result<()> {
-        let id = self.lock().crew.hire();
+        let id = self.lock().hub.crew.hire();
         let server = self.clone();
         let stack = crate::engine::thread_stack_bytes(self.runtime.engine().options().stack_bytes);
         let life = move || {
             // a panic within a request is caught where it can be answered; one that arrives here had the poller or the books
-            if catch_unwind(AssertUnwindSafe(|| server.work(id))).is_err() {
+            let life = || {
+                if let Some(clock) = os::ThreadClock::of_this_thread() {
+                    server.lock().hub.crew.started(id, clock);
+                }
+                server.work(id);
+            };
+            if catch_unwind(AssertUnwindSafe(life)).is_err() {
                 server.give_up("a worker panicked outside of any request");
             }
         };
@@ -69,18 +76,18 @@ impl Server {
             drop(state);
             self.give_up("no worker is left that could look after the connections");
         }
-        while let Some((worker, why)) = state.crew.stuck(now) {
-            let Some(work) = state.crew.retire(worker, why) else { break };
-            state.hub.finish(work.session, work.id);
+        for (run, why) in state.hub.crew.stuck(now) {
+            let Some(retired) = state.hub.retire(run, why) else { continue };
             // it counted since it took its job; from now on whoever answers in its place counts
             state.holding -= 1;
             state.stand_ins += 1;
-            if let Some(key) = work.execution {
-                state.hub.end(key);
+            // before the process pays for what one client does, that client's connection goes
+            if self.mode == Mode::Service && retired.cost == MAX_RETIRED_PER_CONNECTION {
+                state.errands.push(Errand::Expel(retired.connection.clone()));
             }
-            let broken = state.crew.is_broken();
+            let broken = state.hub.crew.is_broken();
             drop(state);
-            self.replace(worker, why, &work);
+            self.replace(run, why, &retired);
             if broken {
                 self.give_up("too many threads are stuck");
             }
@@ -89,19 +96,19 @@ impl Server {
         state
     }
 
-    fn replace(self: &Arc<Self>, worker: WorkerId, why: Stuck, work: &Work) {
+    fn replace(self: &Arc<Self>, run: RunId, why: Stuck, work: &Retired<Arc<Connection>>) {
         let waited = work.enqueued.elapsed();
         log::error!(
             "worker {} is stuck ({why:?}) with a request of {} ms; it is given up and replaced",
-            worker.number(),
+            run.worker().number(),
             waited.as_millis()
         );
         let error = match why {
             Stuck::InGuest(StopCause::Cancelled) => execution::cancelled(),
             Stuck::InGuest(StopCause::Deadline) => execution::of_time(
                 "the execution did not end when its time was used up; its thread was given up".into(),
-                work.timeout,
-                work.spent + waited,
+                work.budget.timeout,
+                work.budget.spent + waited,
             ),
             Stuck::InHost => {
                 WireError::new(ErrorCode::WasmError, "the request got stuck in the sidecar; its thread was given up")
@@ -116,9 +123,10 @@ impl Server {
         }
         // by another thread: the stuck one may hold the connection's buffer, and the watchdog must not wait for it
         let (connection, id, kind, server) = (work.connection.clone(), work.id, work.kind, self.clone());
+        let arrival = Arrival { since: work.enqueued, waited: Duration::ZERO };
         let answer = move || {
             if matches!(kind, Kind::Execute | Kind::Resume) {
-                let report = Totals::queued(waited).failure(error);
+                let report = Totals::begun(arrival).failure(error);
                 connection.append(|out, max| report.encode(id, max, out));
             } else {
                 connection.send(id, &SidecarMessage::Error(error));
@@ -141,7 +149,7 @@ impl Server {
     fn forgive(mut state: MutexGuard<'_, State>, now: Instant) -> MutexGuard<'_, State> {
         state.last_poll = now;
         state.handling_since = state.handling_since.map(|_| now);
-        state.crew.forgive(now);
+        state.hub.crew.forgive(now);
         state
     }
 

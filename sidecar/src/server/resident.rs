@@ -9,51 +9,74 @@ use nexus_protocol::{SidecarMessage, WireError, payload};
 use super::Server;
 use super::hub::Job;
 use super::work::{Answering, Outcome};
+use crate::execution;
+use crate::halt::Halt;
 use crate::resident::Changes;
+use crate::token::{StopCause, StopToken};
 
 /// What an answer needs beside its payload, generously.
 const ANSWER_OVERHEAD_BYTES: usize = 256;
 
 impl Server {
-    pub(super) fn create_state(&self, answering: Answering<'_>, job: &Job, request: &CreateState<'_>) -> Outcome {
+    pub(super) fn create_state(
+        &self,
+        answering: Answering<'_>,
+        job: &Job,
+        request: &CreateState<'_>,
+        token: &StopToken,
+    ) -> Outcome {
         let owner = job.session.0;
         let shared = self.arenas.fetch(owner, "state", request.regions.state.as_ref(), request.state.is_some());
-        let created = shared.and_then(|shared| {
-            self.states.create(owner, shared.as_deref().or(request.state).unwrap_or(payload::EMPTY_MAP))
+        let created = shared.map_err(Halt::from).and_then(|shared| {
+            self.states.create(owner, shared.as_deref().or(request.state).unwrap_or(payload::EMPTY_MAP), token)
         });
-        self.answer(answering, job, created, |(id, version), send| {
+        let created = created.map_err(|halt| self.halted(job, halt));
+        self.answer(answering, created, |(id, version), send| {
             send(SidecarMessage::StateCreated(StateCreated { id: &id.to_string(), version }));
         })
     }
 
-    pub(super) fn patch_state(&self, answering: Answering<'_>, job: &Job, request: &PatchState<'_>) -> Outcome {
-        let patched = self.states.find(job.session.0, request.id).and_then(|state| {
+    pub(super) fn patch_state(
+        &self,
+        answering: Answering<'_>,
+        job: &Job,
+        request: &PatchState<'_>,
+        token: &StopToken,
+    ) -> Outcome {
+        let patched = self.states.find(job.session.0, request.id).map_err(Halt::from).and_then(|state| {
             let shared =
                 self.arenas.fetch(job.session.0, "set", request.regions.set.as_ref(), request.set.is_some())?;
             let set = shared.as_deref().or(request.set).unwrap_or(payload::EMPTY_MAP);
-            let changes = Changes::of_client(set, &request.delete, state.budget())?;
-            state.apply(changes, request.expect_version)
+            let changes = Changes::of_client(set, &request.delete, state.budget(), token)?;
+            state.apply(changes, request.expect_version, token)
         });
-        self.answer(answering, job, patched, |version, send| {
+        let patched = patched.map_err(|halt| self.halted(job, halt));
+        self.answer(answering, patched, |version, send| {
             send(SidecarMessage::StatePatched(StatePatched { version }));
         })
     }
 
-    pub(super) fn snapshot_state(&self, answering: Answering<'_>, job: &Job, request: &SnapshotState<'_>) -> Outcome {
+    pub(super) fn snapshot_state(
+        &self,
+        answering: Answering<'_>,
+        job: &Job,
+        request: &SnapshotState<'_>,
+        token: &StopToken,
+    ) -> Outcome {
         let max_bytes = (self.runtime.config.max_frame_bytes as usize).saturating_sub(ANSWER_OVERHEAD_BYTES);
-        let taken = self.states.find(job.session.0, request.id).and_then(|state| {
+        let taken = self.states.find(job.session.0, request.id).map_err(Halt::from).and_then(|state| {
             let snapshot = state.snapshot();
-            Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes)?))
+            Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes, token)?))
         });
-        let (version, state) = match taken {
+        let (version, state) = match taken.map_err(|halt| self.halted(job, halt)) {
             Ok(taken) => taken,
             Err(error) => {
-                self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error);
+                self.answer_failure(answering, error);
                 return Outcome::Answered(None);
             }
         };
         // first: once somebody else has answered, the place that was lent is the client's again
-        if self.finish(answering, job.id) {
+        if self.finish(answering) {
             let state_region = self.arenas.lent(job.session.0, &request.regions).put(std::iter::once(&*state));
             let regions = Regions { state: state_region, ..Regions::NONE };
             let state = state_region.is_none().then_some(&*state);
@@ -65,20 +88,32 @@ impl Server {
 
     pub(super) fn dispose_state(&self, answering: Answering<'_>, job: &Job, request: &DisposeState<'_>) -> Outcome {
         let disposed = self.states.dispose(job.session.0, request.id);
-        self.reply(answering, job.id, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
+        self.reply(answering, &SidecarMessage::StateDisposed(StateDisposed { disposed }));
         Outcome::Answered(None)
+    }
+
+    /// What a request about a state is told that did not come to its end.
+    fn halted(&self, job: &Job, halt: Halt) -> WireError {
+        let limit = execution::narrow_timeout(self.runtime.config.timeout_ms, None);
+        halt.into_error(|cause| match cause {
+            StopCause::Cancelled => execution::cancelled(),
+            StopCause::Deadline => execution::of_time(
+                "the state is too large for the time that there is".into(),
+                limit,
+                job.enqueued.elapsed(),
+            ),
+        })
     }
 
     pub(super) fn answer<T>(
         &self,
         answering: Answering<'_>,
-        job: &Job,
         result: Result<T, WireError>,
         say: impl FnOnce(T, &mut dyn FnMut(SidecarMessage<'_>)),
     ) -> Outcome {
         match result {
-            Ok(value) => say(value, &mut |message| self.reply(answering, job.id, &message)),
-            Err(error) => self.answer_failure(answering, job.id, job.kind, job.enqueued.elapsed(), error),
+            Ok(value) => say(value, &mut |message| self.reply(answering, &message)),
+            Err(error) => self.answer_failure(answering, error),
         }
         Outcome::Answered(None)
     }

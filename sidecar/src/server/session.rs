@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nexus_protocol::message::{Cancel, ClientMessage, Kind};
-use nexus_protocol::{DecodeError, ErrorCode, OwnedFrame, RequestId, VersionRange, WireError, decode_client};
+use nexus_protocol::{
+    DecodeError, ErrorCode, OwnedFrame, RequestId, SuspensionId, VersionRange, WireError, decode_client,
+};
 
 use super::connection::Connection;
 use super::hub::{Due, Job};
@@ -61,6 +63,7 @@ impl Session {
                 session: connection.session,
                 id,
                 kind,
+                suspension: (kind == Kind::Resume).then(|| suspension_of(&frame)).flatten(),
                 frame,
                 enqueued: now,
                 due: Due::Unread,
@@ -125,6 +128,37 @@ fn is_work(kind: Kind) -> bool {
         kind,
         Execute | Precompile | Check | Resume | CreateState | PatchState | SnapshotState | DisposeState | OpenArena
     )
+}
+
+/// Fields of a resume that are looked at for its suspension, before a worker reads all of it.
+const FIELDS_LOOKED_AT: u32 = 4;
+/// A key or a suspension id is shorter than this.
+const MAX_TEXT_BYTES: u32 = 64;
+
+/// The suspension that a resume is for, where its first fields say so; else whoever reads the frame finds it. Looks at a few
+/// bytes, whatever the frame says of its size: text is short, and everything else a peer may put in front is not skipped.
+fn suspension_of(body: &[u8]) -> Option<SuspensionId> {
+    let mut rest = body;
+    rmp::decode::read_array_len(&mut rest).ok()?;
+    let _kind: u8 = rmp::decode::read_int(&mut rest).ok()?;
+    let _id: u32 = rmp::decode::read_int(&mut rest).ok()?;
+    let fields = rmp::decode::read_map_len(&mut rest).ok()?;
+    for _ in 0..fields.min(FIELDS_LOOKED_AT) {
+        if text(&mut rest)? == b"suspension" {
+            return std::str::from_utf8(text(&mut rest)?).ok()?.parse().ok();
+        }
+        // the value of an answer, or its place in shared memory, may stand in front
+        let len = rmp::decode::read_bin_len(&mut rest).ok()?;
+        rest = rest.get(len as usize..)?;
+    }
+    None
+}
+
+fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let len = rmp::decode::read_str_len(rest).ok().filter(|len| *len <= MAX_TEXT_BYTES)?;
+    let (text, behind) = rest.split_at_checked(len as usize)?;
+    *rest = behind;
+    Some(text)
 }
 
 /// Kind and id of a frame, where its head is well-formed: `[kind, id, ...`.

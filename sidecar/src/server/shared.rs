@@ -18,7 +18,7 @@ pub(super) struct Shared {
 impl Server {
     pub(super) fn open_arena(&self, answering: Answering<'_>, job: &Job, request: OpenArena) -> Outcome {
         let opened = self.arenas.handle(job.session.0, request);
-        self.answer(answering, job, opened, |opened, send| {
+        self.answer(answering, opened, |opened, send| {
             let (generation, bytes) = (opened.generation, opened.bytes);
             send(SidecarMessage::Arena(Arena { generation, bytes, name: opened.name.as_deref() }));
         })

@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits;
 
 use super::connection::Connection;
-use super::crew::Crew;
 use super::drain::{Drain, Leaving};
 use super::errand::Errand;
 use super::hello::max_in_flight;
@@ -35,7 +34,6 @@ pub enum Mode {
 }
 pub(super) struct State {
     pub(super) hub: Hub,
-    pub(super) crew: Crew,
     pub(super) poller: Option<Box<Poller>>,
     pub(super) last_poll: Instant,
     pub(super) last_expiry: Instant,
@@ -102,10 +100,8 @@ impl Server {
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
-        let crew = Crew::new((config.timeout_ms > 0).then(|| Duration::from_millis(config.timeout_ms)));
         let state = State {
             hub,
-            crew,
             poller,
             last_poll: now,
             last_expiry: now,
@@ -211,17 +207,25 @@ impl Server {
             queued: state.hub.queued() as u64,
             resident_states,
             resident_state_bytes,
-            retired_threads: state.crew.retired() as u64,
-            retired_threads_total: state.crew.retired_total(),
+            retired_threads: state.hub.crew.retired() as u64,
+            retired_threads_total: state.hub.crew.retired_total(),
             arena_bytes: self.arenas.bytes(),
         }
     }
+}
+
+/// What one of several connections may run at once: half of the instances, and not more than there are processors, since
+/// guests do nothing but compute.
+fn max_running_each(config: &Config) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    (config.max_instances as usize).div_ceil(2).min(processors)
 }
 
 fn hub_limits(config: &Config) -> HubLimits {
     let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     HubLimits {
         max_running: config.max_instances as usize,
+        max_running_each: max_running_each(config),
         max_queued: config.max_queued as usize,
         max_queued_bytes: limits::MAX_QUEUED_BYTES,
         max_suspended: config.max_suspended as usize,

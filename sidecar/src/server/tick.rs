@@ -36,7 +36,7 @@ impl Server {
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
         }
-        if state.crew.holds_back(now) {
+        if state.hub.crew.holds_back(now) {
             let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);

@@ -1,5 +1,6 @@
 //! What a worker does: the next job, or the poller, or sleep.
 
+use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -10,20 +11,21 @@ use serde::Serialize;
 
 use super::Server;
 use super::connection::Connection;
-use super::crew::{Work, WorkerId};
-use super::hub::{About, Job, NotKept, SessionId, Taken};
-use super::poller::Event;
-use super::poller::Poller;
+use super::crew::{Budget, RunId, WorkerId};
+use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
+use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::state::State;
+use super::state::{Mode, State};
+use crate::cache::Client;
 use crate::engine::Instance;
-use crate::engine::control::{RunControl, StopCause};
-use crate::execution::{self, Answer, Progress, Report, Totals};
+use crate::engine::control::{Control, RunControl};
+use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
-use crate::runtime::Register;
+use crate::runtime::{Overseer, Purpose, Ran};
 use crate::segments::Lent;
+use crate::token::StopToken;
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
@@ -32,7 +34,7 @@ const POLL_INTERVAL: Duration = Duration::from_micros(200);
 const BATCH_TIME: Duration = Duration::from_micros(100);
 
 enum Step {
-    Run(Job),
+    Run(Next<Execution, Arc<Connection>>),
     Poll(Box<Poller>, bool),
     Flush,
 }
@@ -65,10 +67,10 @@ impl Server {
         let mut holding = false;
         loop {
             match self.next_step(worker, &unflushed, &mut holding) {
-                Step::Run(job) => {
-                    if !self.run(worker, job, &mut unflushed) {
+                Step::Run(next) => {
+                    if !self.run(next, &mut unflushed) {
                         self.flush_all(&mut unflushed);
-                        self.lock().crew.came_back(worker);
+                        self.lock().hub.crew.came_back(worker);
                         log::warn!("worker {} has come back and ends", worker.number());
                         return;
                     }
@@ -96,21 +98,21 @@ impl Server {
             *holding = false;
         }
         let take_job = |state: &mut State, holding: &mut bool| {
-            let job = state.hub.next_job()?;
-            let mut work = Work::of(&job, Instant::now());
-            work.held_back = unflushed.since;
-            state.crew.begin(worker, work);
+            let next = state.hub.next(worker, Instant::now())?;
+            if let Some(run) = state.hub.crew.get_mut(next.run) {
+                run.held_back = unflushed.since;
+            }
             state.holding += usize::from(!std::mem::replace(holding, true));
-            Some(job)
+            Some(next)
         };
         loop {
             let ready = state.hub.has_ready();
             let poll_is_due = state.poller.is_some() && state.last_poll.elapsed() >= POLL_INTERVAL;
             if ready
                 && !poll_is_due
-                && let Some(job) = take_job(&mut state, holding)
+                && let Some(next) = take_job(&mut state, holding)
             {
-                return Step::Run(job);
+                return Step::Run(next);
             }
             if unflushed.since.is_some() {
                 return Step::Flush;
@@ -119,8 +121,8 @@ impl Server {
                 state.poll_epoch += 1;
                 return Step::Poll(poller, !ready);
             }
-            if let Some(job) = take_job(&mut state, holding) {
-                return Step::Run(job);
+            if let Some(next) = take_job(&mut state, holding) {
+                return Step::Run(next);
             }
             state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
@@ -135,20 +137,22 @@ impl Server {
         unflushed.since = None;
     }
 
-    /// The books, unless the worker was given up: then others have answered in its place, and it must touch nothing.
-    fn books(&self, worker: WorkerId) -> Option<MutexGuard<'_, State>> {
+    /// The books, unless the worker was given up with its run: then others have answered in its place, and it must touch
+    /// nothing.
+    fn books(&self, run: RunId) -> Option<MutexGuard<'_, State>> {
         let state = self.lock();
-        (!state.crew.is_retired(worker)).then_some(state)
+        (!state.hub.crew.is_retired(run)).then_some(state)
     }
 
     /// Runs one job to its answer. Whatever happens, there is exactly one. False: the worker was given up meanwhile.
-    fn run(&self, worker: WorkerId, job: Job, unflushed: &mut Unflushed) -> bool {
+    fn run(&self, next: Next<Execution, Arc<Connection>>, unflushed: &mut Unflushed) -> bool {
+        let Next { job, run, token, arrival, resumed } = next;
         let connection = job.connection.clone();
-        let (session, id, kind) = (job.session, job.id, job.kind);
-        let answering = Answering { connection: &connection, worker };
+        let answering = Answering { connection: &connection, run, id: job.id, kind: job.kind, arrival };
+        let oversight = Oversight { server: self, run, token, budget: Cell::default() };
         let done = catch_unwind(AssertUnwindSafe(|| {
             faults::pass(Point::Worker);
-            self.run_job(answering, job)
+            self.run_job(answering, job, resumed, &oversight)
         }));
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
@@ -157,22 +161,13 @@ impl Server {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
                     WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
-                if let Some(mut state) = self.books(worker)
-                    && let Some(key) = state.crew.resuming(worker)
-                {
-                    // the execution went with the panic; others may wait for it
-                    state.hub.end(key);
-                }
-                self.answer_failure(answering, id, kind, Duration::ZERO, error);
+                self.answer_failure(answering, error);
                 None
             }
         };
-        let (more, pressing) = match self.books(worker) {
+        let (more, pressing) = match self.books(run) {
             Some(mut state) => {
-                // not where there was an answer: the client may have used the id again since
-                if state.crew.end(worker) {
-                    state.hub.finish(session, id);
-                }
+                state.hub.end_run(run);
                 (state.hub.has_ready(), state.hub.has_to_park_now())
             }
             None => {
@@ -192,20 +187,26 @@ impl Server {
         true
     }
 
-    fn run_job(&self, answering: Answering<'_>, job: Job) -> Outcome {
-        let Answering { connection, worker } = answering;
-        let queued = job.enqueued.elapsed();
+    fn run_job(
+        &self,
+        answering: Answering<'_>,
+        job: Job,
+        resumed: Option<Resumed<Execution>>,
+        oversight: &Oversight<'_>,
+    ) -> Outcome {
+        let connection = answering.connection;
         // shared, since the job takes it along when it has to wait
         let frame = job.frame.clone();
         let envelope = match decode_client(&frame) {
             Ok(envelope) => envelope,
             Err(e) => {
+                self.undo(answering.run, resumed);
                 let (id, error, closes) = match refuse(&e) {
                     Action::Close(id, error) => (id, error, true),
                     Action::Refuse(id, error) => (id, error, false),
                     _ => return Outcome::Answered(None),
                 };
-                if !self.finish(answering, job.id) {
+                if !self.finish(answering) {
                     return Outcome::Answered(None);
                 }
                 self.runtime.observer.record_error(error.code);
@@ -218,29 +219,23 @@ impl Server {
                 return Outcome::Answered(None);
             }
         };
-        let (session, id) = (job.session, job.id);
         let timeout = match &envelope.message {
             ClientMessage::Execute(request) => {
                 execution::narrow_timeout(self.runtime.config.timeout_ms, request.timeout_ms)
             }
-            _ => self.compile_timeout(),
+            _ => execution::narrow_timeout(self.runtime.config.timeout_ms, None),
         };
-        let mut register = |control: &Arc<RunControl>| {
-            let mut state = self.lock();
-            if state.crew.is_retired(worker) {
-                end_at_once(control);
-                return;
-            }
-            state.hub.register(session, id, control);
-            state.crew.runs(worker, control, (timeout, Duration::ZERO));
-        };
+        match &resumed {
+            Some(Resumed { execution, .. }) => oversight.has_time(execution.budget(), answering.arrival),
+            None => oversight.has_time((timeout, Duration::ZERO), answering.arrival),
+        }
+        let client = self.client_of(job.session);
         match envelope.message {
-            ClientMessage::Execute(request) => self.execute(answering, &job, request, queued, &mut register),
-            ClientMessage::Resume(resume) => self.resume(answering, job, &resume),
+            ClientMessage::Execute(request) => self.execute(answering, &job, request, oversight),
+            ClientMessage::Resume(resume) => self.resume(answering, job, &resume, resumed, oversight),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
-                match self.runtime.compile(request.source, request.suspend_mode, self.compile_timeout(), &mut register)
-                {
+                match self.runtime.compile(request.source, request.suspend_mode, client, oversight) {
                     Ok(found) => {
                         let handle = self.runtime.handle(&found.handler);
                         let message = Compiled {
@@ -248,72 +243,73 @@ impl Server {
                             capabilities: found.handler.capabilities.iter().map(|need| &*need.token).collect(),
                             suspend_mode: found.handler.suspend_mode,
                             cache_hit: found.cache_hit,
-                            compilation_time_us: started.elapsed().as_micros() as u64,
+                            compilation_time_us: found.told.unwrap_or_else(|| started.elapsed()).as_micros() as u64,
                         };
-                        self.reply(answering, id, &SidecarMessage::Compiled(message));
+                        self.reply(answering, &SidecarMessage::Compiled(message));
                     }
-                    Err(error) => self.answer_failure(answering, id, Kind::Precompile, queued, error),
+                    Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
             }
             ClientMessage::Check(request) => {
-                match self.runtime.compile(request.source, None, self.compile_timeout(), &mut register) {
+                match self.runtime.compile(request.source, None, client, oversight) {
                     Ok(found) => {
                         let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
                         let suspend_mode = found.handler.suspend_mode;
-                        self.reply(answering, id, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
+                        self.reply(answering, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
                     }
-                    Err(error) => self.answer_failure(answering, id, Kind::Check, queued, error),
+                    Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
             }
-            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request),
-            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request),
-            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request),
+            ClientMessage::CreateState(request) => self.create_state(answering, &job, &request, oversight.token()),
+            ClientMessage::PatchState(request) => self.patch_state(answering, &job, &request, oversight.token()),
+            ClientMessage::SnapshotState(request) => self.snapshot_state(answering, &job, &request, oversight.token()),
             ClientMessage::DisposeState(request) => self.dispose_state(answering, &job, &request),
             ClientMessage::OpenArena(request) => self.open_arena(answering, &job, request),
             _ => {
                 let error = super::session::protocol_error("this kind of request is not known here".into());
-                self.answer_failure(answering, id, Kind::Ping, queued, error);
+                self.answer_failure(answering, error);
                 Outcome::Answered(None)
             }
         }
     }
 
-    fn compile_timeout(&self) -> Option<Duration> {
-        let ms = self.runtime.config.timeout_ms;
-        (ms > 0).then(|| Duration::from_millis(ms))
+    /// Who a session is to the compile cache: the parent that a sidecar was spawned by has it alone.
+    fn client_of(&self, session: SessionId) -> Client {
+        match self.mode {
+            Mode::Child => Client::ALONE,
+            Mode::Service => Client(session.0),
+        }
     }
 
-    fn execute(
-        &self,
-        answering: Answering<'_>,
-        job: &Job,
-        request: Execute<'_>,
-        queued: Duration,
-        register: Register<'_>,
-    ) -> Outcome {
-        let (session, id) = (job.session, job.id);
+    fn execute(&self, answering: Answering<'_>, job: &Job, request: Execute<'_>, oversight: &Oversight<'_>) -> Outcome {
+        let session = job.session;
         let Shared { state, args, scope } = match self.shared(session, &request) {
             Ok(shared) => shared,
             Err(error) => {
-                self.answer_failure(answering, id, Kind::Execute, queued, error);
+                self.answer_failure(answering, error);
                 return Outcome::Answered(None);
             }
         };
         let mut request = request;
         request.args = args.as_deref().or(request.args);
         request.scope = scope.as_deref().or(request.scope);
-        let (report, progress) = self.runtime.execute(&request, state, queued, register);
+        let client = self.client_of(session);
+        let ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
         let lent = self.arenas.lent(session.0, &request.regions);
-        let turn = Turn::First(job.number, job.enqueued, &request);
-        self.conclude(answering, (session, id), (report, lent), progress, turn)
+        self.conclude(answering, ran, lent, Turn::First(job.number, job.enqueued, &request))
     }
 
-    fn resume(&self, answering: Answering<'_>, job: Job, resume: &Resume<'_>) -> Outcome {
-        let worker = answering.worker;
-        let queued = job.enqueued.elapsed();
-        let (session, id) = (job.session, job.id);
+    fn resume(
+        &self,
+        answering: Answering<'_>,
+        job: Job,
+        resume: &Resume<'_>,
+        resumed: Option<Resumed<Execution>>,
+        oversight: &Oversight<'_>,
+    ) -> Outcome {
+        let session = job.session;
         let inline = !matches!(resume.resolution, Resolution::Value(None));
         let fetched = self.arenas.fetch(session.0, "value", resume.regions.value.as_ref(), inline);
         let (fetched, lent) = (fetched.as_ref().map(Option::as_deref), self.arenas.lent(session.0, &resume.regions));
@@ -323,86 +319,72 @@ impl Server {
         let answer = match answer {
             Ok(answer) => answer,
             Err(error) => {
-                self.answer_failure(answering, id, Kind::Resume, queued, error);
+                self.undo(answering.run, resumed);
+                self.answer_failure(answering, error);
                 return Outcome::Answered(None);
             }
         };
-        let taken = match resume.suspension.parse::<SuspensionId>() {
-            Ok(suspension) => match self.books(worker) {
-                Some(mut state) => {
-                    let taken = state.hub.take(suspension, job);
-                    match &taken {
-                        Taken::Run { key, .. } => state.crew.resumes(worker, *key),
-                        // it is in the hub now, and no work of this worker
-                        Taken::Waits => {
-                            state.crew.end(worker);
-                        }
-                        Taken::Unknown(_) => {}
+        let (resumed, arrival) = match (resumed, resume.suspension.parse::<SuspensionId>()) {
+            (Some(resumed), _) => (resumed, answering.arrival),
+            (None, Err(_)) => return self.refuse_resume(answering),
+            (None, Ok(id)) => {
+                let Some(mut state) = self.books(answering.run) else { return Outcome::Answered(None) };
+                let taken = state.hub.take(id, job, answering.run, Instant::now());
+                drop(state);
+                match taken {
+                    Taken::Run(resumed, arrival) => {
+                        oversight.has_time(resumed.execution.budget(), arrival);
+                        (resumed, arrival)
                     }
-                    (suspension, taken)
+                    Taken::Waits => return Outcome::Waits,
+                    Taken::Unknown(_) => return self.refuse_resume(answering),
                 }
-                None => return Outcome::Answered(None),
-            },
-            Err(_) => return self.refuse_resume(answering, id, queued),
-        };
-        match taken {
-            (_, Taken::Waits) => Outcome::Waits,
-            (_, Taken::Unknown(_)) => self.refuse_resume(answering, id, queued),
-            (suspension, Taken::Run { key, execution }) => {
-                self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
-                let budget = execution.budget();
-                let mut register = |control: &Arc<RunControl>| {
-                    let mut state = self.lock();
-                    if state.crew.is_retired(worker) {
-                        end_at_once(control);
-                        return;
-                    }
-                    state.hub.register_resumed(key, session, id, control);
-                    state.crew.runs(worker, control, budget);
-                };
-                let (report, progress) =
-                    self.runtime.resume(*execution, suspension, answer.as_answer(), queued, &mut register);
-                self.conclude(answering, (session, id), (report, lent), progress, Turn::Resumed(key))
             }
-        }
+        };
+        self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
+        let Resumed { key, id, execution } = resumed;
+        let ran = self.runtime.resume(*execution, id, answer.as_answer(), arrival, oversight);
+        self.conclude(answering, ran, lent, Turn::Resumed(key))
     }
 
-    fn refuse_resume(&self, answering: Answering<'_>, id: RequestId, queued: Duration) -> Outcome {
+    fn refuse_resume(&self, answering: Answering<'_>) -> Outcome {
         self.runtime.observer.record_suspension(SuspensionEvent::Refused);
-        self.answer_failure(answering, id, Kind::Resume, queued, execution::no_such_suspension());
+        self.answer_failure(answering, execution::no_such_suspension());
         Outcome::Answered(None)
     }
 
+    /// A run goes on without what it was to resume: another resume may come for it.
+    fn undo(&self, run: RunId, resumed: Option<Resumed<Execution>>) {
+        let Some(Resumed { key, id, execution }) = resumed else { return };
+        let ended = self.lock().hub.undo(run, key, id, execution, Instant::now());
+        if let Some(execution) = ended {
+            self.retire(*execution);
+        }
+    }
+
     /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
-    fn conclude(
-        &self,
-        answering: Answering<'_>,
-        (session, id): (SessionId, RequestId),
-        (mut report, mut lent): (Report, Lent),
-        progress: Progress,
-        turn: Turn<'_>,
-    ) -> Outcome {
+    fn conclude(&self, answering: Answering<'_>, ran: Ran<'_>, mut lent: Lent, turn: Turn<'_>) -> Outcome {
+        let Ran { mut report, progress, armed } = ran;
         let now = Instant::now();
+        let mut answered = false;
         let instance = match progress {
             Progress::Suspended(execution) => {
-                let Some(mut state) = self.books(answering.worker) else {
+                let Some(mut state) = self.books(answering.run) else {
                     return Outcome::Answered(execution.into_instance());
                 };
+                // in one breath with the answer: nobody may take the execution for one that this worker still has
                 let kept = match turn {
                     Turn::First(number, enqueued, request) => {
                         let about = About::new(number, enqueued, request, &*execution);
-                        state.hub.suspend(session, about, execution, now)
+                        state.hub.suspend(answering.run, about, execution, now)
                     }
-                    Turn::Resumed(key) => state.hub.put_back(key, execution, now),
+                    Turn::Resumed(key) => state.hub.put_back(answering.run, key, execution, now),
                 };
-                if kept.is_ok() {
-                    // in the same breath: nobody may take the execution for one that this worker still has
-                    state.answers(answering.worker, session, id);
-                }
                 drop(state);
                 match kept {
                     Ok(()) => {
                         self.runtime.observer.record_suspension(SuspensionEvent::Created);
+                        answered = true;
                         None
                     }
                     Err(NotKept::Gone(execution)) => {
@@ -415,76 +397,82 @@ impl Server {
                     }
                 }
             }
-            Progress::Finished(instance) => {
-                if let (Turn::Resumed(key), Some(mut state)) = (turn, self.books(answering.worker)) {
-                    state.hub.end(key);
-                }
-                instance
-            }
+            // an execution that was resumed is over with the answer
+            Progress::Finished(instance) => instance,
         };
         // only when the answer is this worker's: a request that was given up is answered, and the place is the client's again
-        if self.finish(answering, id) {
+        if answered || self.finish(answering) {
+            armed.was_let_go();
             report.share(&mut lent);
-            answering.connection.append(|out, max| report.encode(id, max, out));
+            answering.connection.append(|out, max| report.encode(answering.id, max, out));
         }
         Outcome::Answered(instance)
     }
 
-    pub(super) fn answer_failure(
-        &self,
-        answering: Answering<'_>,
-        id: RequestId,
-        kind: Kind,
-        queued: Duration,
-        error: WireError,
-    ) {
+    pub(super) fn answer_failure(&self, answering: Answering<'_>, error: WireError) {
         self.runtime.observer.record_error(error.code);
-        if matches!(kind, Kind::Execute | Kind::Resume) {
-            if self.finish(answering, id) {
-                let report = Totals::queued(queued).failure(error);
-                answering.connection.append(|out, max| report.encode(id, max, out));
+        if matches!(answering.kind, Kind::Execute | Kind::Resume) {
+            if self.finish(answering) {
+                let report = Totals::begun(answering.arrival).failure(error);
+                answering.connection.append(|out, max| report.encode(answering.id, max, out));
             }
         } else {
-            self.reply(answering, id, &SidecarMessage::Error(error));
+            self.reply(answering, &SidecarMessage::Error(error));
         }
     }
 
     /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
-    pub(super) fn finish(&self, Answering { connection, worker }: Answering<'_>, id: RequestId) -> bool {
-        let Some(mut state) = self.books(worker) else { return false };
-        state.answers(worker, connection.session, id);
-        true
+    pub(super) fn finish(&self, answering: Answering<'_>) -> bool {
+        self.lock().hub.answer(answering.run)
     }
 
-    pub(super) fn reply(&self, answering: Answering<'_>, id: RequestId, message: &SidecarMessage<'_>) {
-        if self.finish(answering, id) {
-            answering.connection.send(id, message);
+    pub(super) fn reply(&self, answering: Answering<'_>, message: &SidecarMessage<'_>) {
+        if self.finish(answering) {
+            answering.connection.send(answering.id, message);
         }
     }
 }
 
-impl State {
-    /// A worker's request is about to be answered. Whoever says so first frees the id: from then on the client may use it for
-    /// another request, which a second word must not touch.
-    fn answers(&mut self, worker: WorkerId, session: SessionId, id: RequestId) {
-        if self.crew.answers(worker) {
-            self.hub.finish(session, id);
-        }
+/// A run, as those see it who do what it asks for.
+struct Oversight<'a> {
+    server: &'a Server,
+    run: RunId,
+    token: Arc<StopToken>,
+    budget: Cell<Budget>,
+}
+
+impl Oversight<'_> {
+    /// The request has been read: `timeout` is the time of its execution in all, `spent` what was used of it before.
+    fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
+        self.budget.set(Budget { timeout, spent });
+        let left = timeout.map(|timeout| timeout.saturating_sub(spent));
+        self.token.set_deadline(left.and_then(|left| arrival.since.checked_add(left)));
     }
 }
 
-/// For a guest that a worker is about to run although it was given up: what it does counts for nothing.
-fn end_at_once(control: &RunControl) {
-    control.arm();
-    control.give_up();
-    control.stop(StopCause::Cancelled);
+impl Overseer for Oversight<'_> {
+    fn token(&self) -> &StopToken {
+        &self.token
+    }
+
+    fn arm(&self, control: &Arc<RunControl>, purpose: Purpose) {
+        let control: Arc<dyn Control> = control.clone();
+        self.server.lock().hub.crew.arm(self.run, control, purpose, self.budget.get(), Instant::now());
+    }
+
+    fn disarm(&self) {
+        self.server.lock().hub.crew.disarm(self.run);
+    }
 }
 
-/// Where an answer goes, and who gives it.
+/// Where an answer goes, and whose it is.
 #[derive(Clone, Copy)]
 pub(super) struct Answering<'a> {
     pub connection: &'a Connection,
-    pub worker: WorkerId,
+    pub run: RunId,
+    pub id: RequestId,
+    pub kind: Kind,
+    pub arrival: Arrival,
 }
 
 /// Which segment of its execution a report is of.

@@ -12,7 +12,7 @@ use command_fds::{CommandFdExt, FdMapping};
 use nexus_tests::{Options, Run, SOON, eventually};
 
 fn main() {
-    let (sidecar, mut client) = Options::new().flag("timeout-ms", 60_000).child();
+    let (sidecar, mut client) = Options::new().patient().child();
     client.run(Run::source("return await $ext.a.b()").grant(&["ext:a"]));
     client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);

@@ -16,6 +16,7 @@ mod digest;
 mod frames;
 mod guest;
 mod loops;
+mod mutants;
 mod patches;
 mod places;
 mod process;
@@ -51,11 +52,16 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   soak [--executions N] [--seed S]
                  setup, then a long mixed load and what it leaves behind, 100,000 executions if nothing is said, and
                  canaries: each execution's traces searched for in the whole memory after the reset
-  soak --isolation | --kills | --simulation | --races | --instances [N]
+  soak --isolation | --kills | --churn | --simulation | --races | --instances [N]
                  setup, then one part alone, longer than `test` has it: 10,000 pairs of canaries; 1,000 sidecars and
-                 1,000 clients killed, and 200 parents; 100,000 seeds of the server's simulation; 10,000 races for a
-                 suspension and a million guesses; 10,000 instances made and destroyed; or N of them
+                 1,000 clients killed, and 200 parents; 100,000 executions beside connections that come and leave;
+                 100,000 seeds of the server's simulation; 10,000 races for a suspension and a million guesses; 10,000
+                 instances made and destroyed; or N of them
   soak --systemd setup, then the units of sidecar/deploy under a systemd that is booted for it (root, systemd-nspawn)
+  mutants [FILES..]
+                 changes the code that keeps tenants apart, one operator or result at a time, and runs its unit tests:
+                 each change has to be noticed, or stand with a reason in tests/xtask/mutants.toml. Hours for all
+                 files; parts of their names choose some, such as `mutants capability pool.rs`
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -85,7 +91,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| ["--json", "--quick", "--overrun", "--fairness", "--state"].contains(word)),
-        "fuzz" | "soak" => true,
+        "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
         _ => rest.is_empty(),
     };
@@ -104,6 +110,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "test" => loops::test(&Places::open()?, stages),
         "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
         "soak" => soak::soak(&Places::open()?, stages, &rest),
+        "mutants" => mutants::mutants(&Places::open()?, stages, &rest),
         "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }

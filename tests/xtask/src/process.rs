@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use anyhow::{Context, Result, bail};
 
@@ -31,11 +31,16 @@ pub fn quiet(doing: &str, command: &mut Command) -> Result<String> {
 
 /// Runs it in full view.
 pub fn shown(command: &mut Command) -> Result<()> {
-    let status = command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {}", line(command)))?;
+    let status = shown_whatever_it_ends_with(command)?;
     if !status.success() {
         bail!("{} ended with {status}", line(command));
     }
     Ok(())
+}
+
+/// Runs it in full view, and leaves it to the caller what its end means.
+pub fn shown_whatever_it_ends_with(command: &mut Command) -> Result<ExitStatus> {
+    command.stdin(Stdio::null()).status().with_context(|| format!("cannot start {}", line(command)))
 }
 
 /// The cargo that runs us.

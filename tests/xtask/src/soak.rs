@@ -76,6 +76,17 @@ const PARTS: &[Part] = &[
         ],
     },
     Part {
+        flag: "--churn",
+        usual: 100_000,
+        runs: &[Run {
+            name: "innocent executions beside a churn",
+            target: &["-p", "nexus-tests", "--test", "books"],
+            tests: &["what_ends_one_execution"],
+            variable: "NEXUS_CHURN",
+            share: |n| n,
+        }],
+    },
+    Part {
         flag: "--simulation",
         usual: 100_000,
         runs: &[Run {

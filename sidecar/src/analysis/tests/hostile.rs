@@ -1,7 +1,7 @@
 //! Text that is meant to bring the analysis down.
 
-use super::super::nesting::{MAX_HEIGHT, Refusal, extent};
-use super::{analyze, refused, understood};
+use super::super::nesting::{MAX_HEIGHT, Refusal};
+use super::{analyze, extent, refused, understood};
 
 /// What nests, or chains: opening, middle, closing.
 const NESTS: &[(&str, &str, &str)] = &[

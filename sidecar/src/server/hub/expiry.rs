@@ -10,8 +10,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::Kind;
 
-use super::sessions::Books;
-use super::{Entry, Held, Holder, Hub, Job};
+use super::{Held, Holder, Hub, Item, Job};
 
 /// A job that has waited for so long is read.
 const LONG_WAIT: Duration = Duration::from_millis(20);
@@ -27,12 +26,12 @@ pub enum Due {
 }
 
 /// What [`Hub::expire`] has found.
-pub struct Expired<E> {
+pub struct Expired<E, P> {
     /// Executions whose suspensions are over, to be dropped.
     #[allow(clippy::vec_box, reason = "they are boxed where they are kept")]
     pub executions: Vec<Box<E>>,
     /// Jobs that waited too long, to be answered.
-    pub overdue: Vec<Job>,
+    pub overdue: Vec<Job<P>>,
     /// Jobs that wait for long, to be read.
     pub unread: Vec<Unread>,
 }
@@ -44,48 +43,70 @@ pub struct Unread {
     pub frame: Arc<OwnedFrame>,
 }
 
-impl<E: Held> Hub<E> {
-    pub fn expire(&mut self, now: Instant) -> Expired<E> {
+impl<E: Held, P: Clone> Hub<E, P> {
+    pub fn expire(&mut self, now: Instant) -> Expired<E, P> {
         // one that is being parked is looked at again when that is done
-        let is_held = |key: &u64| matches!(self.entries.get(key), Some(Entry { holder: Holder::Suspended(_), .. }));
+        let is_held = |key: &u64| {
+            let holder = self.entries.get(key).map(|entry| &entry.holder);
+            matches!(holder, Some(Holder::Suspended(_)))
+        };
         let over = self.expiring.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
         let due: Vec<u64> = over.filter(is_held).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
-        let (mut overdue, mut unread) = (Vec::new(), Vec::new());
+        let (overdue, unread) = self.long_waiting(now);
+        Expired { executions, overdue, unread }
+    }
+
+    /// What has waited too long for a worker, and what has to be read to know that.
+    fn long_waiting(&mut self, now: Instant) -> (Vec<Job<P>>, Vec<Unread>) {
+        let (mut overdue, mut unread, mut mail) = (Vec::new(), Vec::new(), Vec::new());
         let max = self.limits.max_queue_time.unwrap_or(Duration::MAX);
-        for Books { queue, .. } in self.sessions.values_mut() {
-            let mut at = 0;
-            while let Some(job) = queue.get_mut(at) {
-                let waited = now.saturating_duration_since(job.enqueued);
-                if waited <= LONG_WAIT.min(max) {
-                    // those behind it came later
-                    break;
+        for books in self.sessions.values_mut() {
+            // not in the order of their waiting: what has waited once stands in front
+            books.queue.retain_mut(|item| match item {
+                Item::Mail(key) => {
+                    mail.push(*key);
+                    true
                 }
-                if job.due == Due::Unread && job.kind == Kind::Execute {
-                    job.due = Due::Never;
-                    unread.push(Unread { number: job.number, enqueued: job.enqueued, frame: job.frame.clone() });
+                Item::Job(job) => {
+                    let waited = now.saturating_duration_since(job.enqueued);
+                    if job.due == Due::Unread && job.kind == Kind::Execute && waited > LONG_WAIT.min(max) {
+                        job.due = Due::Never;
+                        unread.push(Unread { number: job.number, enqueued: job.enqueued, frame: job.frame.clone() });
+                    }
+                    let is_overdue = waited > max || matches!(job.due, Due::At(due) if due <= now);
+                    if is_overdue {
+                        overdue.push(job.clone());
+                    }
+                    !is_overdue
                 }
-                if waited > max || matches!(job.due, Due::At(due) if due <= now) {
-                    let Some(job) = queue.remove(at) else { break };
-                    self.queued -= 1;
-                    self.queued_bytes -= job.bytes();
-                    overdue.push(job);
-                } else {
-                    at += 1;
-                }
+            });
+        }
+        for job in &overdue {
+            self.no_longer_queued(job);
+        }
+        for key in mail {
+            let waits_too_long = |hub: &Self| {
+                let entry = hub.entries.get(&key)?;
+                let waited = |job: &Job<P>| now.saturating_duration_since(job.enqueued.max(entry.free_since));
+                entry.mailbox.iter().position(|job| waited(job) > max)
+            };
+            while let Some(job) = waits_too_long(self).and_then(|at| self.take_back(key, at)) {
+                overdue.push(job);
             }
         }
         if !overdue.is_empty() {
-            let sessions = &self.sessions;
-            self.turn.retain(|s| sessions.get(s).is_some_and(|books| !books.queue.is_empty()));
+            self.skip_the_empty();
         }
-        Expired { executions, overdue, unread }
+        (overdue, unread)
     }
 
     /// Until when jobs may wait, by their numbers. Those that wait no more do not matter.
     pub fn wait_until(&mut self, due: &HashMap<u64, Instant>) {
-        for job in self.sessions.values_mut().flat_map(|books| &mut books.queue) {
-            if let Some(at) = due.get(&job.number) {
+        for item in self.sessions.values_mut().flat_map(|books| &mut books.queue) {
+            if let Item::Job(job) = item
+                && let Some(at) = due.get(&job.number)
+            {
                 job.due = Due::At(*at);
             }
         }

@@ -1,4 +1,4 @@
-//! The part of the hub that tells which executions there are, and ends one of anybody's.
+//! The part of the hub that tells which executions there are.
 //!
 //! An execution has one number for its whole life. What is told of it is put together when somebody asks: until then a
 //! running one costs a pointer to its frame, and a suspended one its names.
@@ -9,26 +9,9 @@ use std::time::{Duration, Instant};
 use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::{Execute, ExecutionState, Kind};
 
-use super::{Cancelled, Held, Holder, Hub, Job, Request, SessionId};
-use crate::engine::control::RunControl;
-
-/// What is told of a request that runs.
-#[derive(Debug)]
-pub(super) struct Underway {
-    pub number: u64,
-    pub kind: Kind,
-    pub frame: Arc<OwnedFrame>,
-    pub enqueued: Instant,
-    /// When the guest began.
-    pub since: Option<Instant>,
-}
-
-impl Underway {
-    pub fn of(job: &Job) -> Self {
-        let Job { number, kind, enqueued, .. } = *job;
-        Self { number, kind, frame: job.frame.clone(), enqueued, since: None }
-    }
-}
+use super::{Held, Holder, Hub, SessionId};
+use crate::engine::control::Control;
+use crate::server::crew::{Run, Stage};
 
 /// What is told of an execution that has been suspended.
 #[derive(Debug)]
@@ -85,16 +68,19 @@ pub enum Names {
 pub enum Memory {
     Unknown,
     Known(u64),
-    Running(Arc<RunControl>),
+    Running(Arc<dyn Control>),
 }
 
-impl Memory {
-    fn of(control: &Option<Arc<RunControl>>) -> Self {
-        control.clone().map_or(Self::Unknown, Self::Running)
+/// Since when the guest of a run is at work, and where its memory is told.
+fn guest_of<P>(run: Option<&Run<P>>) -> (Option<Instant>, Memory) {
+    match run.map(Run::stage) {
+        Some(Stage::Executing(armed)) => (Some(armed.since), Memory::Running(armed.control.clone())),
+        Some(Stage::Compiling(armed)) => (Some(armed.since), Memory::Unknown),
+        Some(Stage::Host) | None => (None, Memory::Unknown),
     }
 }
 
-impl<E: Held> Hub<E> {
+impl<E: Held, P: Clone> Hub<E, P> {
     /// What is there, running executions first, then suspended, then queued, each kind oldest first; and how many there are.
     pub fn list(&self, max: usize) -> (Vec<Listed>, usize) {
         let mut all: Vec<Listed> = self.running_ones().chain(self.kept_ones()).chain(self.queued_ones()).collect();
@@ -111,19 +97,19 @@ impl<E: Held> Hub<E> {
 
     /// Those in their first segment.
     fn running_ones(&self) -> impl Iterator<Item = Listed> {
-        self.requests().filter_map(|(session, _, request)| match request {
-            Request::Running { job, control, .. } if job.kind == Kind::Execute => Some(Listed {
-                number: job.number,
-                session,
+        self.crew.runs().filter(|(_, run)| run.kind == Kind::Execute).map(|(_, run)| {
+            let (since, memory) = guest_of(Some(run));
+            Listed {
+                number: run.number,
+                session: run.session,
                 state: ExecutionState::Running,
-                names: Names::InFrame(job.frame.clone()),
-                enqueued: job.enqueued,
-                since: job.since,
+                names: Names::InFrame(run.frame.clone()),
+                enqueued: run.enqueued,
+                since,
                 cpu: Duration::ZERO,
-                memory: Memory::of(control),
+                memory,
                 pending_calls: 0,
-            }),
-            _ => None,
+            }
         })
     }
 
@@ -135,7 +121,10 @@ impl<E: Held> Hub<E> {
                 Holder::Suspended(_) | Holder::Parking { .. } => {
                     (ExecutionState::Suspended, None, Memory::Known(about.memory_bytes))
                 }
-                Holder::Running { control, since, .. } => (ExecutionState::Running, *since, Memory::of(control)),
+                Holder::Running(run) => {
+                    let (since, memory) = guest_of(self.crew.get(*run));
+                    (ExecutionState::Running, since, memory)
+                }
             };
             Listed {
                 number: about.number,
@@ -163,26 +152,5 @@ impl<E: Held> Hub<E> {
             memory: Memory::Unknown,
             pending_calls: 0,
         })
-    }
-
-    /// Ends an execution of any session, by its number.
-    pub fn kill(&mut self, number: u64) -> Cancelled<E> {
-        if let Some(entry) = self.entries.get(&number) {
-            let parking = matches!(entry.holder, Holder::Parking { .. });
-            return match self.end_entry(number) {
-                Some(execution) => Cancelled::Execution(execution),
-                None if parking => Cancelled::BeingParked,
-                None => Cancelled::Underway,
-            };
-        }
-        let running = self.requests().find_map(|(session, id, request)| match request {
-            Request::Running { job, .. } if job.number == number && job.kind == Kind::Execute => Some((session, id)),
-            _ => None,
-        });
-        let queued = || self.queued_jobs().find(|job| job.number == number && job.kind == Kind::Execute);
-        match running.or_else(|| queued().map(|job| (job.session, job.id))) {
-            Some((session, id)) => self.cancel_request(session, id),
-            None => Cancelled::Nothing,
-        }
     }
 }

@@ -1,40 +1,60 @@
 //! The part of the hub that belongs to one session: what it has queued, what it waits for, which suspended executions are its.
 //!
 //! Everything of a session is found through its own books, so that the end of one costs what that one had, however many others
-//! there are. Of a session that is gone only the requests stay that a worker still runs, until that worker is done.
+//! there are. Of a session that is gone only the runs stay, until their workers are done.
 
 use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::Arc;
-use std::time::Instant;
 
 use nexus_protocol::RequestId;
 
-use super::{Held, Hub, Job, Request, SessionId};
-use crate::engine::control::{RunControl, StopCause};
+use super::{Held, Hub, Item, Job, Request, SessionId};
+use crate::token::StopCause;
 
 /// What one session has.
-#[derive(Debug, Default)]
-pub(super) struct Books {
-    pub queue: VecDeque<Job>,
+#[derive(Debug)]
+pub(super) struct Books<P> {
+    pub queue: VecDeque<Item<P>>,
     /// Unanswered ones.
     pub requests: HashMap<RequestId, Request>,
     /// Executions that were suspended and are not over.
     pub entries: HashSet<u64>,
+    /// Runs that go on.
+    pub running: usize,
+    /// It has asked for its end: nothing new is taken.
+    pub leaving: bool,
+    /// Threads that were given up over what it asked for.
+    pub cost: u32,
 }
 
-impl Request {
-    /// The guest that runs for it is stopped, or not started. False: it does not run.
-    pub(super) fn stop(&mut self) -> bool {
-        let Self::Running { control, cancelled, .. } = self else { return false };
-        *cancelled = true;
-        if let Some(control) = control {
-            control.stop(StopCause::Cancelled);
+impl<P> Default for Books<P> {
+    fn default() -> Self {
+        Self {
+            queue: VecDeque::new(),
+            requests: HashMap::new(),
+            entries: HashSet::new(),
+            running: 0,
+            leaving: false,
+            cost: 0,
         }
-        true
     }
 }
 
-impl<E: Held> Hub<E> {
+impl<P> Books<P> {
+    /// Requests that wait for a worker or an execution.
+    pub fn waiting(&self) -> usize {
+        self.requests.len() - self.running
+    }
+}
+
+/// What a session has left behind, to be dropped by the caller.
+#[derive(Debug)]
+pub struct Closed<E, P> {
+    #[allow(clippy::vec_box, reason = "they are boxed where they are kept")]
+    pub executions: Vec<Box<E>>,
+    pub jobs: Vec<Job<P>>,
+}
+
+impl<E: Held, P: Clone> Hub<E, P> {
     pub fn open_session(&mut self, session: SessionId) {
         self.sessions.insert(session, Books::default());
     }
@@ -43,85 +63,75 @@ impl<E: Held> Hub<E> {
         self.sessions.contains_key(&session)
     }
 
-    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be dropped.
-    pub fn close_session(&mut self, session: SessionId) -> Vec<Box<E>> {
-        let Some(mut books) = self.sessions.remove(&session) else { return Vec::new() };
-        self.queued -= books.queue.len();
-        self.queued_bytes -= books.queue.iter().map(Job::bytes).sum::<usize>();
-        self.turn.retain(|s| *s != session);
-        // the worker that runs one still calls `finish`
-        books.requests.retain(|_, request| request.stop());
-        if !books.requests.is_empty() {
-            self.closing.insert(session, books.requests);
-        }
-        books.entries.into_iter().filter_map(|key| self.end_entry(key)).collect()
+    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be
+    /// dropped.
+    pub fn close_session(&mut self, session: SessionId) -> Closed<E, P> {
+        let mut closed = Closed { executions: Vec::new(), jobs: self.take_queued_of(session) };
+        let Some(books) = self.sessions.remove(&session) else { return closed };
+        self.stop_runs_of(session, StopCause::Cancelled);
+        closed.executions.extend(books.entries.into_iter().filter_map(|key| self.end_entry(key)));
+        closed
     }
 
-    /// A request, whether its session is still there or not.
-    pub(super) fn request_mut(&mut self, session: SessionId, id: RequestId) -> Option<&mut Request> {
-        match self.sessions.get_mut(&session) {
-            Some(books) => books.requests.get_mut(&id),
-            None => self.closing.get_mut(&session)?.get_mut(&id),
+    /// Asks for the end of all that a session runs.
+    pub(super) fn stop_runs_of(&mut self, session: SessionId, cause: StopCause) {
+        let own = self.crew.runs().filter(|(_, run)| run.session == session).map(|(run, _)| run);
+        for run in own.collect::<Vec<_>>() {
+            self.crew.stop(run, cause);
         }
     }
 
-    pub(super) fn requests(&self) -> impl Iterator<Item = (SessionId, RequestId, &Request)> {
-        let open = self.sessions.iter().map(|(session, books)| (session, &books.requests));
-        let all = open.chain(&self.closing);
-        all.flat_map(|(session, requests)| requests.iter().map(|(id, request)| (*session, *id, request)))
-    }
-
-    pub(super) fn requests_mut(&mut self) -> impl Iterator<Item = &mut Request> {
-        let open = self.sessions.values_mut().map(|books| &mut books.requests);
-        open.chain(self.closing.values_mut()).flat_map(HashMap::values_mut)
-    }
-
-    pub(super) fn queued_jobs(&self) -> impl Iterator<Item = &Job> {
-        self.sessions.values().flat_map(|books| &books.queue)
-    }
-
-    /// Everything that is queued; nothing is left in the queues.
-    pub(super) fn take_queued(&mut self) -> Vec<Job> {
-        self.turn.clear();
-        self.queued = 0;
-        self.queued_bytes = 0;
-        self.sessions.values_mut().flat_map(|books| std::mem::take(&mut books.queue)).collect()
-    }
-
-    /// A worker is about to run a guest for a request. From now on a cancellation reaches it.
-    pub fn register(&mut self, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
-        control.arm();
-        let Some(Request::Running { job, control: slot, cancelled }) = self.request_mut(session, id) else { return };
-        job.since = Some(Instant::now());
-        *slot = Some(control.clone());
-        if *cancelled {
-            control.stop(StopCause::Cancelled);
+    /// All that a session has queued, in its queue and in the mailboxes of its executions.
+    pub(super) fn take_queued_of(&mut self, session: SessionId) -> Vec<Job<P>> {
+        let Some(books) = self.sessions.get_mut(&session) else { return Vec::new() };
+        let mut jobs = Vec::new();
+        for item in std::mem::take(&mut books.queue) {
+            if let Item::Job(job) = item {
+                jobs.push(job);
+            }
         }
+        let from_queue = jobs.len();
+        let keys: Vec<u64> = books.entries.iter().copied().collect();
+        for key in keys {
+            let Some(entry) = self.entries.get_mut(&key) else { continue };
+            entry.announced = false;
+            jobs.extend(std::mem::take(&mut entry.mailbox));
+            self.is_without_mail(key);
+        }
+        self.turn.retain(|turn| *turn != session);
+        jobs.iter().for_each(|job| self.no_longer_queued(job));
+        // what stands in the queue may name anybody's
+        for job in jobs.iter().skip(from_queue) {
+            self.set_answered(job.suspension, false);
+        }
+        jobs
     }
 
-    /// A request is about to be answered: from here on its id may be used again. Comes before the answer, since the client
-    /// may act on that before anything else happens here. So it must come once: a second call may be for another request.
-    pub fn finish(&mut self, session: SessionId, id: RequestId) {
-        let request = match self.sessions.get_mut(&session) {
-            Some(books) => books.requests.remove(&id),
-            None => self.finish_closing(session, id),
-        };
-        if matches!(request, Some(Request::Running { .. })) {
-            self.running -= 1;
-        }
-    }
-
-    fn finish_closing(&mut self, session: SessionId, id: RequestId) -> Option<Request> {
-        let requests = self.closing.get_mut(&session)?;
-        let request = requests.remove(&id);
-        if requests.is_empty() {
-            self.closing.remove(&session);
-        }
-        request
+    /// Everything that is queued; nothing is left in the queues and mailboxes.
+    pub(super) fn take_queued(&mut self) -> Vec<Job<P>> {
+        let sessions: Vec<SessionId> = self.sessions.keys().copied().collect();
+        sessions.into_iter().flat_map(|session| self.take_queued_of(session)).collect()
     }
 
     /// Unanswered requests of a session.
     pub fn in_flight(&self, session: SessionId) -> usize {
         self.sessions.get(&session).map_or(0, |books| books.requests.len())
+    }
+
+    /// A session has asked for its end: from now on it may only resume what is suspended.
+    pub fn leave(&mut self, session: SessionId) {
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.leaving = true;
+        }
+    }
+
+    /// Ends everything of a session that is to be answered: what is queued is for the caller to answer, what is suspended for
+    /// the caller to drop; what runs is answered by its worker.
+    pub fn cancel_session(&mut self, session: SessionId) -> Closed<E, P> {
+        let jobs = self.take_queued_of(session);
+        self.stop_runs_of(session, StopCause::Cancelled);
+        let keys: Vec<u64> =
+            self.sessions.get(&session).into_iter().flat_map(|books| &books.entries).copied().collect();
+        Closed { executions: keys.into_iter().filter_map(|key| self.end_entry(key)).collect(), jobs }
     }
 }

@@ -1,31 +1,38 @@
-//! The books under a simulated server: clients, workers, a housekeeper and a clock that one seed decides.
+//! The books under a simulated server: clients, workers, instances, a housekeeper, a watchdog and a clock that one seed decides.
 //!
-//! Executions are tokens that count their own life. After every step the books have to agree with themselves, and when all is
-//! over nothing may be left in them: every request of a session that is still there was answered exactly once, and every
-//! execution was dropped exactly once. `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
+//! Executions are tokens that count their own life, instances are controls that note who was stopped on them. After every step
+//! the books have to agree with themselves. Nothing may be ended that nobody asked to end. When all is over nothing may be left:
+//! every request of a session that is still there was answered exactly once, and every execution was dropped exactly once.
+//! `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
 
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
-use std::os::unix::net::UnixStream;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nexus_protocol::message::{Code, Execute};
-use nexus_protocol::{ClientMessage, FrameDecoder, Shared};
+use nexus_protocol::{ClientMessage, FrameDecoder};
 
 use super::*;
-use crate::engine::context::NewCall;
+use crate::engine::control::{Control, Ticket};
 use crate::random::Random;
+use crate::runtime::Purpose;
+use crate::server::crew::{Budget, Stuck, WorkerId};
+use crate::token::{StopCause, StopToken};
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 const MAX_RUNNING: usize = 3;
 const MAX_SUSPENDED: usize = 6;
 const MAX_QUEUE_TIME: Duration = Duration::from_millis(50);
+const SUSPENSION_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// An execution without a guest.
 #[derive(Debug)]
 struct Token {
+    number: u64,
     outstanding: Vec<Outstanding>,
+    new: usize,
     alive: Rc<Cell<i64>>,
 }
 
@@ -36,8 +43,12 @@ impl Drop for Token {
 }
 
 impl Held for Token {
-    fn outstanding(&self) -> &[Outstanding] {
-        &self.outstanding
+    fn outstanding(&self) -> usize {
+        self.outstanding.len()
+    }
+
+    fn new_calls(&self) -> &[Outstanding] {
+        &self.outstanding[self.outstanding.len() - self.new..]
     }
 
     fn held_bytes(&mut self) -> u64 {
@@ -49,28 +60,76 @@ impl Held for Token {
     }
 }
 
+/// An instance without a guest: who runs there was stopped, or not.
+#[derive(Debug, Default)]
+struct FakeControl {
+    ticket: AtomicU64,
+    stopped: AtomicBool,
+}
+
+impl Control for FakeControl {
+    fn arm(&self) -> Ticket {
+        self.stopped.store(false, Ordering::Relaxed);
+        Ticket(self.ticket.fetch_add(1, Ordering::Relaxed) + 1)
+    }
+
+    fn stop(&self, ticket: Ticket, _: StopCause) -> bool {
+        let ours = self.ticket.load(Ordering::Relaxed) == ticket.0;
+        if ours {
+            self.stopped.store(true, Ordering::Relaxed);
+        }
+        ours
+    }
+
+    fn give_up(&self, ticket: Ticket) -> bool {
+        self.ticket.load(Ordering::Relaxed) == ticket.0
+    }
+
+    fn due_for(&self, _: Ticket, _: Instant) -> Option<(StopCause, Duration)> {
+        None
+    }
+
+    fn forgive(&self, _: Instant) {}
+
+    fn resident_bytes(&self) -> Option<u64> {
+        None
+    }
+}
+
 /// A job that a worker has, and what it has of an execution.
 struct AtWork {
-    job: Job,
-    resumed: Option<(u64, Box<Token>)>,
+    job: Job<()>,
+    run: RunId,
+    token: Arc<StopToken>,
+    resumed: Option<Resumed<Token>>,
+    guest: Option<Arc<FakeControl>>,
+    /// Others have answered in its place.
+    given_up: bool,
 }
 
 struct World {
     rng: Random,
-    hub: Hub<Token>,
+    hub: Hub<Token, ()>,
     now: Instant,
     frame: Arc<OwnedFrame>,
-    sessions: Vec<(SessionId, Arc<Connection>)>,
+    sessions: Vec<SessionId>,
     next_session: u64,
-    next_request: u32,
-    /// Of requests that were taken in: how often they were answered.
-    answers: HashMap<(SessionId, RequestId), u32>,
+    /// Requests that wait for their answer.
+    open: HashSet<(SessionId, RequestId)>,
+    /// Numbers of executions, and requests, whose end somebody has asked for.
+    to_end: HashSet<u64>,
+    requests_to_end: HashSet<(SessionId, RequestId)>,
     /// Every suspension id that was ever given out, and to whom.
     given: Vec<(SessionId, SuspensionId)>,
     /// How often a suspension brought its execution back.
     resumed: HashMap<SuspensionId, u32>,
+    /// When the last segment of an execution ended.
+    suspended_at: HashMap<u64, Instant>,
     /// Jobs that were read while they waited.
     read: HashSet<u64>,
+    free_workers: Vec<WorkerId>,
+    /// Most recently used last, as in the pool.
+    instances: Vec<Arc<FakeControl>>,
     at_work: Vec<AtWork>,
     parking: Vec<(u64, Box<Token>)>,
     alive: Rc<Cell<i64>>,
@@ -84,61 +143,69 @@ fn frame() -> Arc<OwnedFrame> {
     Arc::new(decoder.next_owned().unwrap().unwrap())
 }
 
+fn limits(max_running: usize) -> HubLimits {
+    HubLimits {
+        max_running,
+        max_running_each: max_running.div_ceil(2),
+        max_queued: 5,
+        max_queued_bytes: 1 << 20,
+        max_suspended: MAX_SUSPENDED,
+        max_suspended_bytes: 4_500,
+        max_in_flight: 4,
+        max_queue_time: Some(MAX_QUEUE_TIME),
+        suspension_timeout: Some(SUSPENSION_TIMEOUT),
+    }
+}
+
 impl World {
     fn new(seed: u64) -> Self {
-        let limits = HubLimits {
-            max_running: MAX_RUNNING,
-            max_queued: 5,
-            max_queued_bytes: 1 << 20,
-            max_suspended: MAX_SUSPENDED,
-            max_suspended_bytes: 4_500,
-            max_in_flight: 4,
-            max_queue_time: Some(MAX_QUEUE_TIME),
-            suspension_timeout: Some(Duration::from_secs(3)),
-        };
+        let mut hub: Hub<Token, ()> = Hub::new(limits(MAX_RUNNING));
+        let free_workers = (0..=MAX_RUNNING).map(|_| hub.crew.hire()).collect();
         Self {
             rng: Random(seed),
-            hub: Hub::new(limits),
+            hub,
             now: Instant::now(),
             frame: frame(),
             sessions: Vec::new(),
             next_session: 0,
-            next_request: 1,
-            answers: HashMap::new(),
+            open: HashSet::new(),
+            to_end: HashSet::new(),
+            requests_to_end: HashSet::new(),
             given: Vec::new(),
             resumed: HashMap::new(),
+            suspended_at: HashMap::new(),
             read: HashSet::new(),
+            free_workers,
+            instances: (0..MAX_RUNNING).map(|_| Arc::default()).collect(),
             at_work: Vec::new(),
             parking: Vec::new(),
             alive: Rc::default(),
         }
     }
 
-    fn answer(&mut self, session: SessionId, id: RequestId) {
-        self.hub.finish(session, id);
-        if let Some(times) = self.answers.get_mut(&(session, id)) {
-            *times += 1;
-        }
+    fn is_answered(&mut self, session: SessionId, id: RequestId) {
+        let was_open = self.open.remove(&(session, id));
+        self.requests_to_end.remove(&(session, id));
+        assert!(was_open || !self.sessions.contains(&session), "answered twice, or never asked");
     }
 
-    fn token(&mut self, outstanding: Vec<Outstanding>) -> Box<Token> {
-        self.alive.set(self.alive.get() + 1);
-        Box::new(Token { outstanding, alive: self.alive.clone() })
+    fn answer_unrun(&mut self, job: &Job<()>) {
+        self.hub.answer_unrun(job);
+        self.is_answered(job.session, job.id);
     }
 
-    fn new_calls(&mut self, session: SessionId) -> Vec<Outstanding> {
+    fn a_session(&mut self) -> Option<SessionId> {
+        let at = self.rng.below(self.sessions.len().max(1));
+        self.sessions.get(at).copied()
+    }
+
+    fn calls(&mut self, session: SessionId) -> Vec<Outstanding> {
         let count = 1 + self.rng.below(3);
         let calls: Vec<Outstanding> = (0..count)
             .map(|number| {
                 let mut id = [0; 16];
                 id[..8].copy_from_slice(&self.rng.next().to_le_bytes());
-                let call = NewCall {
-                    extension: "a".into(),
-                    method: "b".into(),
-                    args: Shared::new(vec![0x90]),
-                    number: number as u32,
-                };
-                Outstanding { id: SuspensionId(id), call }
+                Outstanding { id: SuspensionId(id), number: number as u32 }
             })
             .collect();
         self.given.extend(calls.iter().map(|o| (session, o.id)));
@@ -149,15 +216,22 @@ impl World {
 
     fn step(&mut self) {
         self.now += Duration::from_millis(self.rng.next() % 40);
-        match self.rng.below(14) {
+        match self.rng.below(20) {
             0 => self.connect(),
             1 if self.rng.chance(30) => self.disconnect(),
             2..=5 => self.request(),
             6 | 7 => self.start_job(),
-            8 | 9 => self.end_job(),
-            10 => self.cancel(),
-            11 => self.expire(),
-            12 => self.begin_parking(),
+            8 | 9 => self.go_on(),
+            10 | 11 => self.end_job(),
+            12 => self.cancel(),
+            13 => self.expire(),
+            14 => self.begin_parking(),
+            15 if self.rng.chance(30) => self.retire(),
+            16 if self.rng.chance(20) => self.leave(),
+            17 if self.rng.chance(20) => {
+                let max_running = 1 + self.rng.below(MAX_RUNNING);
+                self.hub.set_limits(limits(max_running));
+            }
             _ => self.end_parking(),
         }
     }
@@ -166,64 +240,137 @@ impl World {
         if self.sessions.len() < 3 {
             let session = SessionId(self.next_session);
             self.next_session += 1;
-            let (stream, _) = UnixStream::pair().unwrap();
-            self.sessions.push((session, Arc::new(Connection::new(session, stream, 1 << 20).unwrap())));
+            self.sessions.push(session);
             self.hub.open_session(session);
         }
     }
 
     fn disconnect(&mut self) {
-        if !self.sessions.is_empty() {
-            let at = self.rng.below(self.sessions.len());
-            let (session, _) = self.sessions.remove(at);
-            drop(self.hub.close_session(session));
-            self.answers.retain(|(s, _), _| *s != session);
+        let Some(session) = self.a_session() else { return };
+        self.sessions.retain(|open| *open != session);
+        drop(self.hub.close_session(session));
+        self.open.retain(|(of, _)| *of != session);
+    }
+
+    /// A client of a service that says goodbye.
+    fn leave(&mut self) {
+        let Some(session) = self.a_session() else { return };
+        self.hub.leave(session);
+        if self.rng.chance(50) {
+            self.to_end.extend(self.hub.entries.iter().filter(|(_, e)| e.session == session).map(|(key, _)| *key));
+            self.requests_to_end.extend(self.open.iter().filter(|(of, _)| *of == session));
+            let Closed { executions, jobs } = self.hub.cancel_session(session);
+            drop(executions);
+            for job in jobs {
+                self.answer_unrun(&job);
+            }
         }
     }
 
     fn request(&mut self) {
-        if self.sessions.is_empty() {
-            return;
-        }
-        let at = self.rng.below(self.sessions.len());
-        let (session, connection) = self.sessions[at].clone();
-        let id = RequestId(self.next_request);
-        self.next_request += 1;
-        let kind = if self.rng.chance(50) { Kind::Resume } else { Kind::Execute };
+        let Some(session) = self.a_session() else { return };
+        // ids are used again as soon as they are answered
+        let id = RequestId(1 + self.rng.below(8) as u32);
+        let kind = if self.rng.chance(60) { Kind::Resume } else { Kind::Execute };
+        // mostly one that may be there, of whoever
+        let wanted = self.given.len().checked_sub(1).map(|last| self.given[last - self.rng.below(last.min(12) + 1)].1);
+        let suspension = (kind == Kind::Resume && self.rng.chance(90)).then_some(wanted).flatten();
         let frame = self.frame.clone();
-        let job = Job { number: 0, session, id, kind, frame, enqueued: self.now, due: Due::Unread, connection };
-        if self.hub.enqueue(job).is_ok() {
-            self.answers.insert((session, id), 0);
+        let job = Job {
+            number: 0,
+            session,
+            id,
+            kind,
+            suspension,
+            frame,
+            enqueued: self.now,
+            due: Due::Unread,
+            connection: (),
+        };
+        match self.hub.enqueue(job) {
+            Ok(()) => assert!(self.open.insert((session, id)), "an id is in use twice"),
+            Err((_, Refusal::DuplicateId)) => assert!(self.open.contains(&(session, id))),
+            Err(_) => {}
         }
     }
 
     fn start_job(&mut self) {
-        let Some(job) = self.hub.next_job() else { return };
-        if job.kind == Kind::Execute {
-            self.at_work.push(AtWork { job, resumed: None });
-            return;
-        }
-        // mostly one that may be there, of whoever
-        let wanted = self.given.len().checked_sub(1).map(|last| self.given[last - self.rng.below(last.min(12) + 1)]);
-        let suspension = wanted.map_or(SuspensionId([7; 16]), |(_, id)| id);
-        let owner = wanted.map(|(owner, _)| owner);
+        let Some(worker) = self.free_workers.pop() else { return };
+        let ready = self.hub.has_ready();
+        let Some(Next { job, run, token, arrival, resumed }) = self.hub.next(worker, self.now) else {
+            assert!(!ready, "something was ready");
+            return self.free_workers.push(worker);
+        };
+        assert!(ready);
+        assert_eq!(token.check(), Ok(()), "a stop of an earlier request");
+        assert_eq!(arrival.since + arrival.waited, self.now);
         let session = job.session;
-        if self.rng.chance(5) {
-            self.disconnect();
-        }
-        match self.hub.take(suspension, job.clone_for_test()) {
-            Taken::Waits => {}
-            Taken::Unknown(job) => self.answer(job.session, job.id),
-            Taken::Run { key, mut execution } => {
-                assert_eq!(owner, Some(session), "it belongs to another");
-                let times = self.resumed.entry(suspension).or_default();
-                *times += 1;
-                assert_eq!(*times, 1, "a suspension was used twice");
-                assert!(execution.outstanding.iter().any(|o| o.id == suspension));
-                execution.outstanding.retain(|o| o.id != suspension);
-                self.at_work.push(AtWork { job, resumed: Some((key, execution)) });
+        let own = 1 + self.at_work.iter().filter(|w| !w.given_up && w.job.session == session).count();
+        let alone = self.sessions.len() == 1;
+        assert!(alone || own <= self.hub.limits.max_running_each, "more than its share");
+        let taken = match resumed {
+            Some(resumed) => Some((resumed, arrival)),
+            None if job.kind == Kind::Resume => {
+                // its frame did not say at once which suspension it is for
+                if self.rng.chance(5) {
+                    self.disconnect();
+                }
+                let wanted = self.given.last().map_or(SuspensionId([7; 16]), |(_, id)| *id);
+                let id = job.suspension.unwrap_or(wanted);
+                match self.hub.take(id, job.clone(), run, self.now) {
+                    Taken::Run(resumed, arrival) => Some((resumed, arrival)),
+                    Taken::Waits => return self.free_workers.push(worker),
+                    Taken::Unknown(_) => {
+                        assert!(self.hub.answer(run) && !self.hub.answer(run));
+                        self.is_answered(session, job.id);
+                        assert!(!self.hub.end_run(run));
+                        return self.free_workers.push(worker);
+                    }
+                }
+            }
+            None => None,
+        };
+        let resumed = taken.map(|(resumed, arrival)| {
+            let Resumed { id, execution, .. } = &resumed;
+            assert!(self.given.contains(&(session, *id)), "it belongs to another");
+            assert!(execution.outstanding.iter().any(|call| call.id == *id));
+            let free = self.suspended_at[&execution.number];
+            assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
+            resumed
+        });
+        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false });
+    }
+
+    /// A worker enters or leaves a guest.
+    fn go_on(&mut self) {
+        let at = self.rng.below(self.at_work.len().max(1));
+        let Some(work) = self.at_work.get_mut(at) else { return };
+        match work.guest.take() {
+            None => {
+                let Some(instance) = self.instances.pop() else { return };
+                let purpose = if self.rng.chance(50) { Purpose::Compile } else { Purpose::Execute };
+                let armed = self.hub.crew.arm(work.run, instance.clone(), purpose, Budget::default(), self.now);
+                assert_eq!(armed, !work.given_up);
+                work.guest = Some(instance);
+            }
+            Some(instance) => {
+                self.leave_guest(at, &instance);
+                self.hub.crew.disarm(self.at_work[at].run);
+                self.instances.push(instance);
             }
         }
+    }
+
+    /// Whoever was stopped was meant.
+    fn leave_guest(&self, at: usize, instance: &FakeControl) {
+        let work = &self.at_work[at];
+        let key = work.resumed.as_ref().map_or(work.job.number, |resumed| resumed.key);
+        let is_meant = work.given_up
+            || !self.sessions.contains(&work.job.session)
+            || self.to_end.contains(&key)
+            || self.requests_to_end.contains(&(work.job.session, work.job.id));
+        assert!(is_meant || !instance.stopped.load(Ordering::Relaxed), "stopped instead of somebody else");
+        assert!(is_meant || work.token.check().is_ok(), "stopped instead of somebody else");
     }
 
     fn end_job(&mut self) {
@@ -231,59 +378,136 @@ impl World {
             return;
         }
         let at = self.rng.below(self.at_work.len());
-        let AtWork { job, resumed } = self.at_work.remove(at);
-        let (session, id) = (job.session, job.id);
+        if let Some(instance) = self.at_work[at].guest.take() {
+            self.leave_guest(at, &instance);
+            self.instances.push(instance);
+        }
+        let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
         let suspends = self.rng.chance(60);
+        let mut answered = false;
         match resumed {
-            None if suspends => {
-                let calls = self.new_calls(session);
-                let token = self.token(calls);
+            None if suspends && job.kind == Kind::Execute => {
+                let outstanding = self.calls(job.session);
+                self.alive.set(self.alive.get() + 1);
+                let new = outstanding.len();
+                let token = Box::new(Token { number: job.number, outstanding, new, alive: self.alive.clone() });
                 let request = Execute::new(Code::Source(""));
                 let about = About::new(job.number, job.enqueued, &request, &*token);
-                drop(self.hub.suspend(session, about, token, self.now));
+                answered = self.hub.suspend(run, about, token, self.now).is_ok();
+                self.suspended_at.insert(job.number, self.now);
             }
             None => {}
-            Some((key, mut token)) => {
-                if suspends || !token.outstanding.is_empty() {
+            Some(Resumed { key, id, execution }) if self.rng.chance(10) => {
+                // what it brought makes no sense: the suspension can be resumed again
+                drop(self.hub.undo(run, key, id, execution, self.now));
+                self.suspended_at.insert(key, self.now);
+            }
+            Some(Resumed { key, id, mut execution }) => {
+                let times = self.resumed.entry(id).or_default();
+                *times += 1;
+                assert_eq!(*times, 1, "a suspension was used twice");
+                execution.outstanding.retain(|call| call.id != id);
+                execution.new = 0;
+                if suspends || !execution.outstanding.is_empty() {
                     if suspends {
-                        let calls = self.new_calls(session);
-                        token.outstanding.extend(calls);
+                        let calls = self.calls(job.session);
+                        execution.new = calls.len();
+                        execution.outstanding.extend(calls);
                     }
-                    drop(self.hub.put_back(key, token, self.now));
-                } else {
-                    self.hub.end(key);
+                    answered = self.hub.put_back(run, key, execution, self.now).is_ok();
+                    self.suspended_at.insert(key, self.now);
                 }
             }
         }
-        self.answer(session, id);
+        assert!(!(given_up && answered), "a run that was given up has answered");
+        if !answered {
+            answered = self.hub.answer(run);
+        }
+        assert_eq!(answered, !given_up);
+        assert!(!self.hub.answer(run), "answered twice");
+        if given_up {
+            self.hub.crew.came_back(run.worker());
+            let hired = self.hub.crew.hire();
+            // its place may be filled again, and nothing that is said of the old run reaches the new one
+            assert!(self.hub.crew.is_retired(run));
+            self.free_workers.push(hired);
+        } else {
+            self.is_answered(job.session, job.id);
+            assert!(!self.hub.end_run(run));
+            self.free_workers.push(run.worker());
+        }
+    }
+
+    /// The watchdog gives a worker up.
+    fn retire(&mut self) {
+        let at = self.rng.below(self.at_work.len().max(1));
+        let Some(work) = self.at_work.get_mut(at).filter(|work| !work.given_up) else { return };
+        let retired = self.hub.retire(work.run, Stuck::InHost).expect("it is at work");
+        assert_eq!((retired.session, retired.id), (work.job.session, work.job.id));
+        work.given_up = true;
+        let (session, id) = (work.job.session, work.job.id);
+        self.is_answered(session, id);
     }
 
     fn cancel(&mut self) {
-        if self.sessions.is_empty() {
-            return;
-        }
-        let at = self.rng.below(self.sessions.len());
-        let session = self.sessions[at].0;
-        let outcome = if self.rng.chance(50) || self.given.is_empty() {
-            let id = RequestId(1 + self.rng.below(self.next_request as usize) as u32);
-            self.hub.cancel_request(session, id)
-        } else {
-            let (owner, id) = self.given[self.rng.below(self.given.len())];
-            let outcome = self.hub.cancel_suspension(session, id);
-            assert!(owner == session || matches!(outcome, Cancelled::Nothing), "another's was cancelled");
-            outcome
+        let Some(session) = self.a_session() else { return };
+        let outcome = match self.rng.below(3) {
+            0 => {
+                let id = RequestId(1 + self.rng.below(8) as u32);
+                if self.open.contains(&(session, id)) {
+                    self.requests_to_end.insert((session, id));
+                }
+                self.hub.cancel_request(session, id)
+            }
+            1 if !self.given.is_empty() => {
+                let (owner, id) = self.given[self.rng.below(self.given.len())];
+                let key = self.hub.by_suspension.get(&id).map(|place| place.key);
+                let outcome = self.hub.cancel_suspension(session, id);
+                assert!(owner == session || matches!(outcome, Cancelled::Nothing), "another's was cancelled");
+                if owner == session {
+                    self.to_end.extend(key);
+                }
+                outcome
+            }
+            _ => {
+                let number = self.rng.next() % self.hub.next_number;
+                self.to_end.insert(number);
+                self.hub.kill(number)
+            }
         };
-        if let Cancelled::Job(job) = outcome {
-            self.answer(job.session, job.id);
+        match outcome {
+            Cancelled::Job(job) => self.answer_unrun(&job),
+            Cancelled::Execution(execution) => drop(execution),
+            Cancelled::Nothing | Cancelled::Underway | Cancelled::BeingParked => {}
         }
     }
 
     fn expire(&mut self) {
+        let is_due = |entry: &Entry<Token, ()>| {
+            let waits = matches!(entry.holder, Holder::Suspended(_)) && entry.mailbox.is_empty();
+            waits && entry.expires.is_some_and(|at| at <= self.now)
+        };
+        let due: HashSet<u64> = self.hub.entries.iter().filter(|(_, e)| is_due(e)).map(|(key, _)| *key).collect();
+        let free = |key: &u64| self.hub.entries.get(key).map(|entry| entry.free_since);
+        let keys: HashMap<RequestId, Option<Instant>> = self
+            .hub
+            .entries
+            .iter()
+            .flat_map(|(key, entry)| entry.mailbox.iter().map(move |job| (job.id, free(key))))
+            .collect();
         let Expired { executions, overdue, unread } = self.hub.expire(self.now);
+        let expired: HashSet<u64> = executions.iter().map(|execution| execution.number).collect();
+        assert_eq!(expired, due, "what is due expires, and nothing else");
         drop(executions);
         for job in overdue {
-            assert!(self.now > job.enqueued + MAX_QUEUE_TIME || matches!(job.due, Due::At(due) if due <= self.now));
-            self.answer(job.session, job.id);
+            let since = keys.get(&job.id).copied().flatten().map_or(job.enqueued, |free| free.max(job.enqueued));
+            let by_own_time = matches!(job.due, Due::At(due) if due <= self.now);
+            assert!(
+                self.now > since.min(self.now) + MAX_QUEUE_TIME
+                    || self.now > job.enqueued + MAX_QUEUE_TIME
+                    || by_own_time
+            );
+            self.answer_unrun(&job);
         }
         for job in unread {
             assert!(self.read.insert(job.number), "a job is read twice");
@@ -291,6 +515,13 @@ impl World {
                 let due = job.enqueued + Duration::from_millis(self.rng.below(100) as u64);
                 self.hub.wait_until(&HashMap::from([(job.number, due)]));
             }
+        }
+        // nothing that could have gone on has waited for too long
+        for job in self.hub.queued_jobs() {
+            assert!(self.now <= job.enqueued + MAX_QUEUE_TIME, "it waits for ever");
+        }
+        for entry in self.hub.entries.values().filter(|entry| entry.announced) {
+            assert!(entry.mailbox.iter().all(|job| self.now <= job.enqueued.max(entry.free_since) + MAX_QUEUE_TIME));
         }
     }
 
@@ -301,11 +532,12 @@ impl World {
 
     fn end_parking(&mut self) {
         let Some((key, token)) = self.parking.pop() else { return };
+        self.suspended_at.insert(key, self.now);
         if self.rng.chance(20) {
             drop(self.hub.stay_live(key, token, self.now));
             return;
         }
-        if let ParkingEnd::NoRoom(token) = self.hub.parked(key, token) {
+        if let ParkingEnd::NoRoom(token) = self.hub.parked(key, token, self.now) {
             drop(self.hub.stay_live(key, token, self.now));
         }
     }
@@ -314,25 +546,41 @@ impl World {
 
     fn check(&self) {
         let hub = &self.hub;
-        assert_eq!(hub.queued, hub.queued_jobs().count());
+        let mailed = hub.entries.values().map(|entry| entry.mailbox.len()).sum::<usize>();
+        assert_eq!(hub.queued, hub.queued_jobs().count() + mailed, "queued");
         assert_eq!(hub.queued_bytes, hub.queued * self.frame.len());
-        assert_eq!(hub.running, self.at_work.len(), "running");
-        assert!(hub.running <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED);
+        let going_on = || self.at_work.iter().filter(|work| !work.given_up);
+        assert_eq!(hub.running(), going_on().count(), "running");
+        assert_eq!(hub.crew.retired(), self.at_work.len() - going_on().count(), "retired");
+        assert!(hub.running() <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED);
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
         assert_eq!(hub.parking, self.parking.len());
         let resumed = self.at_work.iter().filter(|w| w.resumed.is_some()).count();
         assert_eq!(self.alive.get(), (held + self.parking.len() + resumed) as i64, "executions");
-        for (session, _) in &self.sessions {
-            let open = self.answers.iter().filter(|((s, _), times)| s == session && **times == 0).count();
+        for session in &self.sessions {
+            let open = self.open.iter().filter(|(of, _)| of == session).count();
             assert_eq!(hub.in_flight(*session), open, "in flight");
+            let own = going_on().filter(|work| work.job.session == *session).count();
+            assert_eq!(hub.sessions[session].running, own, "running of a session");
         }
-        assert!(self.answers.values().all(|times| *times <= 1), "answered twice");
-        for (id, key) in &hub.by_suspension {
-            assert!(hub.entries.get(key).is_some_and(|e| e.ids.contains(id)));
+        for (id, place) in &hub.by_suspension {
+            assert_eq!(hub.entries[&place.key].ids[place.at], *id, "ids");
         }
-        let timed = hub.entries.iter().filter_map(|(key, entry)| entry.expires.map(|at| (at, *key)));
-        assert_eq!(timed.collect::<BTreeSet<_>>(), hub.expiring, "times");
+        assert_eq!(hub.by_suspension.len(), hub.entries.values().map(|entry| entry.ids.len()).sum::<usize>());
+        for (key, entry) in &hub.entries {
+            let ready = matches!(entry.holder, Holder::Suspended(_)) && !entry.mailbox.is_empty();
+            assert_eq!(entry.announced, ready, "mail");
+            let queue = hub.sessions.get(&entry.session).map(|books| &books.queue);
+            let times = queue.into_iter().flatten().filter(|item| matches!(item, Item::Mail(of) if of == key)).count();
+            assert_eq!(times, usize::from(ready), "mail in the queue");
+            let expires = !matches!(entry.holder, Holder::Running(_) | Holder::Parking { ended: true });
+            let listed = entry.expires.is_some_and(|at| hub.expiring.contains(&(at, *key)));
+            assert_eq!(listed, expires && entry.mailbox.is_empty() && entry.expires.is_some(), "times");
+            let answered = entry.ids.iter().filter(|id| hub.by_suspension[*id].answered).count();
+            assert_eq!(answered, entry.mailbox.len(), "answered calls");
+        }
+        assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
         let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
         for (session, books) in &hub.sessions {
             assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
@@ -340,7 +588,6 @@ impl World {
             assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
         }
         let gone = |session: &SessionId| !hub.sessions.contains_key(session);
-        assert!(hub.closing.iter().all(|(session, requests)| gone(session) && !requests.is_empty()));
         assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
     }
 
@@ -348,7 +595,7 @@ impl World {
     fn wind_down(&mut self) {
         self.hub.drain();
         for _ in 0..1_000 {
-            while self.hub.has_ready() {
+            while self.hub.has_ready() && !self.free_workers.is_empty() {
                 self.start_job();
                 self.check();
             }
@@ -365,19 +612,12 @@ impl World {
         } else {
             self.expire();
         }
-        let unanswered: Vec<_> = self.answers.iter().filter(|(_, times)| **times != 1).collect();
-        assert!(unanswered.is_empty(), "{unanswered:?}");
+        assert!(self.open.is_empty(), "unanswered: {:?}", self.open);
         assert_eq!(self.alive.get(), 0, "an execution is left");
         let hub = &self.hub;
         assert_eq!((hub.queued(), hub.running(), hub.suspended(), hub.suspensions()), (0, 0, 0, 0));
         assert_eq!((hub.suspended_bytes(), hub.parked_count(), hub.parked_suspensions()), (0, 0, 0));
-        assert!(hub.entries.is_empty() && hub.requests().next().is_none() && hub.closing.is_empty());
-    }
-}
-
-impl Job {
-    fn clone_for_test(&self) -> Self {
-        Self { frame: self.frame.clone(), connection: self.connection.clone(), ..*self }
+        assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turn.is_empty());
     }
 }
 

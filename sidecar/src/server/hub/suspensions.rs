@@ -1,43 +1,96 @@
-//! The part of the hub that keeps suspended executions: taken in, taken out to be resumed, put back, parked.
+//! The part of the hub that keeps suspended executions: taken in, put back after a segment, ended.
 //!
-//! An execution has one owner at any time, which its entry's holder names: the entry itself, the worker that resumes it, or
-//! whoever parks it. A resume that comes while another has it waits in the entry, and goes back to the queue afterwards.
+//! An execution has one owner at any time, which its entry's holder names: the entry itself, the run that resumes it, or
+//! whoever parks it.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Instant;
 
-use nexus_protocol::{RequestId, SuspensionId};
+use nexus_protocol::SuspensionId;
 
-use super::{About, Books, Entry, Held, Holder, Hub, Job, NotKept, ParkingEnd, Request, SessionId, Taken};
-use crate::engine::control::{RunControl, StopCause};
+use super::{About, Entry, Held, Holder, Hub, NotKept, Place};
+use crate::server::crew::RunId;
+use crate::server::holdings::Turn;
+use crate::token::StopCause;
 
-impl<E: Held> Hub<E> {
-    /// Keeps a suspended execution, or gives it back with the reason.
-    pub fn suspend(
-        &mut self,
-        session: SessionId,
-        about: About,
-        mut execution: Box<E>,
-        now: Instant,
-    ) -> Result<(), NotKept<E>> {
-        if !self.is_open(session) {
+impl<E: Held, P: Clone> Hub<E, P> {
+    /// Keeps an execution whose first segment was suspended, and takes its run for answered; or gives it back with the reason.
+    pub fn suspend(&mut self, run: RunId, about: About, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+        let going_on = self.crew.get(run).filter(|run| run.ending().is_none());
+        let Some(session) = going_on.map(|run| run.session).filter(|session| self.is_open(*session)) else {
             return Err(NotKept::Gone(execution));
-        }
+        };
         let bytes = execution.held_bytes();
         let execution = self.with_room(execution, bytes)?;
         let key = about.number;
-        let ids = self.index(key, &execution);
-        let expires = self.expiry(now);
-        let turn = Some(self.holdings.add_live(key, bytes, now));
-        let holder = Holder::Suspended(execution);
-        self.expiring.extend(expires.map(|at| (at, key)));
+        let entry = Entry {
+            session,
+            about,
+            holder: Holder::Running(run),
+            ids: Vec::new(),
+            expires: None,
+            mailbox: VecDeque::new(),
+            announced: false,
+            free_since: now,
+            turn: None,
+            bytes: 0,
+        };
+        self.entries.insert(key, entry);
         if let Some(books) = self.sessions.get_mut(&session) {
             books.entries.insert(key);
         }
-        self.entries.insert(key, Entry { session, about, holder, ids, expires, waiting: VecDeque::new(), turn, bytes });
-        self.suspended += 1;
+        self.keep(key, execution, bytes, now);
+        self.answer(run);
         Ok(())
+    }
+
+    /// An execution that was lent is suspended again, and its run is answered; or it is given back with the reason why not.
+    pub fn put_back(&mut self, run: RunId, key: u64, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+        let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
+        if !going_on || !self.has(run, key) {
+            self.end(run, key);
+            return Err(NotKept::Gone(execution));
+        }
+        let bytes = execution.held_bytes();
+        let execution = match self.with_room(execution, bytes) {
+            Ok(execution) => execution,
+            // others were suspended while it ran
+            Err(refused) => {
+                self.end(run, key);
+                return Err(refused);
+            }
+        };
+        self.keep(key, execution, bytes, now);
+        self.answer(run);
+        Ok(())
+    }
+
+    /// A run has not made use of the execution that it was lent: the suspension can be resumed again. Given back if it has
+    /// ended meanwhile.
+    pub fn undo(
+        &mut self,
+        run: RunId,
+        key: u64,
+        id: SuspensionId,
+        mut execution: Box<E>,
+        now: Instant,
+    ) -> Option<Box<E>> {
+        let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
+        if !going_on || !self.has(run, key) {
+            self.end(run, key);
+            return Some(execution);
+        }
+        if let Some(run) = self.crew.get_mut(run) {
+            run.execution = None;
+        }
+        let bytes = execution.held_bytes();
+        self.index(key, id);
+        self.hold(key, execution, bytes, now);
+        None
+    }
+
+    fn has(&self, run: RunId, key: u64) -> bool {
+        matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running(by), .. }) if *by == run)
     }
 
     /// Gives the execution back if it can be kept: the one and only check of the limits, for the first suspension and later ones.
@@ -54,189 +107,114 @@ impl<E: Held> Hub<E> {
         Ok(execution)
     }
 
-    fn expiry(&self, now: Instant) -> Option<Instant> {
-        self.limits.suspension_timeout.and_then(|t| now.checked_add(t))
-    }
-
-    fn index(&mut self, key: u64, execution: &E) -> Vec<SuspensionId> {
-        let ids: Vec<SuspensionId> = execution.outstanding().iter().map(|o| o.id).collect();
-        self.by_suspension.extend(ids.iter().map(|id| (*id, key)));
-        ids
-    }
-
-    /// The execution that a suspension id of this session belongs to, to be resumed with it. The id is used up.
-    pub fn take(&mut self, id: SuspensionId, job: Job) -> Taken<E> {
-        let Some(key) = self.by_suspension.get(&id).copied() else { return Taken::Unknown(job) };
-        let Some(entry) = self.entries.get_mut(&key).filter(|e| e.session == job.session) else {
-            return Taken::Unknown(job);
-        };
-        if !matches!(entry.holder, Holder::Suspended(_)) {
-            // nobody hears what it would wait for
-            let Some(books) = self.sessions.get_mut(&job.session) else { return Taken::Unknown(job) };
-            // its worker slot is free while it waits; it comes back through the queue
-            self.running -= 1;
-            books.requests.insert(job.id, Request::Waiting { execution: key });
-            entry.waiting.push_back(job);
-            return Taken::Waits;
+    /// A segment has ended in a suspension: its calls can be answered from now on.
+    fn keep(&mut self, key: u64, execution: Box<E>, bytes: u64, now: Instant) {
+        for call in execution.new_calls() {
+            self.index(key, call.id);
         }
-        let running = Holder::Running { control: None, cancelled: false, since: None };
-        let Holder::Suspended(execution) = std::mem::replace(&mut entry.holder, running) else {
-            return Taken::Unknown(job);
-        };
-        let (turn, bytes, expires) = (entry.turn.take(), std::mem::take(&mut entry.bytes), entry.expires.take());
-        self.no_longer_expires(key, expires);
-        self.by_suspension.remove(&id);
-        self.no_longer_suspended(turn, bytes, execution.outstanding().len());
-        Taken::Run { key, execution }
-    }
-
-    /// As `register`, for a segment of an execution that was taken.
-    pub fn register_resumed(&mut self, key: u64, session: SessionId, id: RequestId, control: &Arc<RunControl>) {
-        self.register(session, id, control);
-        let Some(Entry { holder: Holder::Running { control: slot, cancelled, since }, .. }) =
-            self.entries.get_mut(&key)
-        else {
-            return;
-        };
-        *since = Some(Instant::now());
-        *slot = Some(control.clone());
-        if *cancelled {
-            control.stop(StopCause::Cancelled);
-        }
-    }
-
-    /// A taken execution is suspended again, or given back with the reason why it is not.
-    pub fn put_back(&mut self, key: u64, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
-        let cancelled =
-            !matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running { cancelled: false, .. }, .. }));
-        if cancelled {
-            self.end(key);
-            return Err(NotKept::Gone(execution));
-        }
-        let bytes = execution.held_bytes();
-        let execution = match self.with_room(execution, bytes) {
-            Ok(execution) => execution,
-            // others were suspended while it ran
-            Err(refused) => {
-                self.end(key);
-                return Err(refused);
-            }
-        };
-        let ids = self.index(key, &execution);
-        let (expires, turn) = (self.expiry(now), self.holdings.add_live(key, bytes, now));
-        let mut waiting = VecDeque::new();
-        self.expiring.extend(expires.map(|at| (at, key)));
+        let expires = self.limits.suspension_timeout.and_then(|timeout| now.checked_add(timeout));
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.ids, entry.expires, entry.turn, entry.bytes) = (ids, expires, Some(turn), bytes);
+            entry.expires = expires;
             (entry.about.cpu, entry.about.memory_bytes) = execution.spent();
+        }
+        self.hold(key, execution, bytes, now);
+    }
+
+    fn hold(&mut self, key: u64, execution: Box<E>, bytes: u64, now: Instant) {
+        let turn = self.holdings.add_live(key, bytes, now);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            (entry.turn, entry.bytes) = (Some(turn), bytes);
             entry.holder = Holder::Suspended(execution);
-            waiting = std::mem::take(&mut entry.waiting);
         }
         self.suspended += 1;
-        // what they have waited for is the execution that they belong to, not an instance
-        waiting.iter_mut().for_each(|job| job.enqueued = now);
-        self.requeue(waiting);
-        Ok(())
+        self.is_free(key, now);
     }
 
-    // ---- parking ----
-
-    /// Whether `next_to_park` would give one.
-    pub fn has_to_park(&self, now: Instant) -> bool {
-        self.holdings.due(now).is_some()
+    fn index(&mut self, key: u64, id: SuspensionId) {
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        self.by_suspension.insert(id, Place { key, at: entry.ids.len(), answered: false });
+        entry.ids.push(id);
     }
 
-    /// Whether whoever can should park one, since too many keep their instances.
-    pub fn has_to_park_now(&self) -> bool {
-        self.holdings.is_pressing()
+    /// An id means nothing any more.
+    pub(super) fn forget_id(&mut self, id: SuspensionId) {
+        let Some(Place { key, at, .. }) = self.by_suspension.remove(&id) else { return };
+        let Some(entry) = self.entries.get_mut(&key) else { return };
+        entry.ids.swap_remove(at);
+        if let Some(moved) = entry.ids.get(at).and_then(|id| self.by_suspension.get_mut(id)) {
+            moved.at = at;
+        }
     }
 
-    /// A suspended execution that is to give its instance up; it is the caller's until `parked` or `stay_live`.
-    pub fn next_to_park(&mut self, now: Instant) -> Option<(u64, Box<E>)> {
-        let key = self.holdings.due(now)?;
+    /// A lent execution has ended. Resumes that waited for it find nothing when their turn comes.
+    pub fn end(&mut self, run: RunId, key: u64) {
+        if self.has(run, key) {
+            self.forget_entry(key);
+        }
+    }
+
+    /// Takes a suspended execution out, or sees to it that whoever has it ends it.
+    pub(super) fn end_entry(&mut self, key: u64) -> Option<Box<E>> {
         let entry = self.entries.get_mut(&key)?;
-        match std::mem::replace(&mut entry.holder, Holder::Parking { cancelled: false }) {
-            Holder::Suspended(execution) => {
-                if let Some(turn) = entry.turn.take() {
-                    self.holdings.remove_live(turn);
-                }
-                self.parking += 1;
-                Some((key, execution))
-            }
-            other => {
-                entry.holder = other;
+        match &mut entry.holder {
+            Holder::Running(run) => {
+                let run = *run;
+                self.crew.stop(run, StopCause::Cancelled);
                 None
             }
-        }
-    }
-
-    /// The execution holds no instance any more.
-    pub fn parked(&mut self, key: u64, mut execution: Box<E>) -> ParkingEnd<E> {
-        let Some(Entry { holder: Holder::Parking { cancelled: false }, bytes, .. }) = self.entries.get_mut(&key) else {
-            return ParkingEnd::Ended(self.end_of_parking(key, execution));
-        };
-        let now = execution.held_bytes();
-        if !self.holdings.add_parked(now.saturating_sub(*bytes)) {
-            return ParkingEnd::NoRoom(execution);
-        }
-        *bytes = now.max(*bytes);
-        self.parked_suspensions += execution.outstanding().len();
-        self.suspended_again(key, execution);
-        ParkingEnd::Parked
-    }
-
-    /// The execution could not be parked: it is as it was. Given back when it has ended meanwhile.
-    pub fn stay_live(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
-        let Some(Entry { holder: Holder::Parking { cancelled: false }, turn, .. }) = self.entries.get_mut(&key) else {
-            return Some(self.end_of_parking(key, execution));
-        };
-        *turn = Some(self.holdings.add_live(key, 0, now));
-        self.suspended_again(key, execution);
-        None
-    }
-
-    /// Nothing can be parked on this system.
-    pub fn give_up_parking(&mut self) {
-        self.holdings.give_up_parking();
-    }
-
-    fn suspended_again(&mut self, key: u64, execution: Box<E>) {
-        self.parking -= 1;
-        if let Some(entry) = self.entries.get_mut(&key) {
-            entry.holder = Holder::Suspended(execution);
-            let waiting = std::mem::take(&mut entry.waiting);
-            self.requeue(waiting);
-        }
-    }
-
-    fn end_of_parking(&mut self, key: u64, execution: Box<E>) -> Box<E> {
-        self.parking -= 1;
-        self.suspended -= 1;
-        if let Some(entry) = self.entries.get(&key) {
-            self.holdings.remove_bytes(entry.bytes);
-        }
-        self.end(key);
-        execution
-    }
-
-    /// A taken execution has ended. Resumes that waited for it find nothing when their turn comes.
-    pub fn end(&mut self, key: u64) {
-        if let Some(entry) = self.forget_entry(key) {
-            self.requeue(entry.waiting);
-        }
-    }
-
-    /// Resumes that waited go to the front: they have waited in the queue once.
-    fn requeue(&mut self, waiting: VecDeque<Job>) {
-        for job in waiting.into_iter().rev() {
-            let Some(Books { queue, requests, .. }) = self.sessions.get_mut(&job.session) else { continue };
-            requests.insert(job.id, Request::Queued);
-            if queue.is_empty() {
-                self.turn.push_front(job.session);
+            Holder::Parking { ended } => {
+                *ended = true;
+                // from now on it is as if it were gone
+                for id in std::mem::take(&mut entry.ids) {
+                    self.by_suspension.remove(&id);
+                }
+                let (session, mailbox) = (entry.session, std::mem::take(&mut entry.mailbox));
+                self.no_longer_expires(key);
+                self.return_mail(session, mailbox);
+                None
             }
-            self.queued += 1;
-            self.queued_bytes += job.bytes();
-            queue.push_front(job);
+            Holder::Suspended(_) => match self.forget_entry(key)? {
+                Entry { holder: Holder::Suspended(execution), turn, bytes, .. } => {
+                    self.no_longer_suspended(turn, bytes, execution.outstanding());
+                    Some(execution)
+                }
+                _ => None,
+            },
         }
+    }
+
+    /// Takes an entry out of the books, with its ids, its time and its mail.
+    pub(super) fn forget_entry(&mut self, key: u64) -> Option<Entry<E, P>> {
+        self.no_longer_expires(key);
+        let mut entry = self.entries.remove(&key)?;
+        if let Some(books) = self.sessions.get_mut(&entry.session) {
+            books.entries.remove(&key);
+        }
+        for id in std::mem::take(&mut entry.ids) {
+            self.by_suspension.remove(&id);
+        }
+        if entry.announced {
+            self.unqueue(entry.session, key);
+        }
+        self.return_mail(entry.session, std::mem::take(&mut entry.mailbox));
+        Some(entry)
+    }
+
+    pub(super) fn no_longer_expires(&mut self, key: u64) {
+        if let Some(at) = self.entries.get(&key).and_then(|entry| entry.expires) {
+            self.expiring.remove(&(at, key));
+        }
+    }
+
+    pub(super) fn no_longer_suspended(&mut self, turn: Option<Turn>, bytes: u64, outstanding: usize) {
+        self.suspended -= 1;
+        match turn {
+            Some(turn) => self.holdings.remove_live(turn),
+            None => {
+                self.holdings.remove_parked();
+                self.parked_suspensions -= outstanding;
+            }
+        }
+        self.holdings.remove_bytes(bytes);
     }
 }

@@ -32,7 +32,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 }
 
 fn start() -> (Sidecar, Client) {
-    let options = Options::new().flag("log", "error").flag("max-instances", INSTANCES);
+    let options = Options::new().patient().flag("log", "error").flag("max-instances", INSTANCES);
     let sidecar = options.flag("max-queued", IN_FLIGHT - INSTANCES).listen();
     let mut healthy = sidecar.connect();
     measure(&mut healthy, 200);

@@ -26,7 +26,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 }
 
 fn options() -> Options {
-    Options::new().flag("log", "error").flag("suspension-timeout-ms", 600_000)
+    Options::new().patient().flag("log", "error")
 }
 
 fn suspend(client: &mut Client, number: usize) -> String {

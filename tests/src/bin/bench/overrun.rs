@@ -40,7 +40,7 @@ const HOST_CALLS: [&str; 1] = ["const b = new Uint8Array(65536); for (;;) crypto
 
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
-    let sidecar = Options::new().flag("log", "error").flag("min-instances", 2).listen();
+    let sidecar = Options::new().patient().flag("log", "error").flag("min-instances", 2).listen();
     let mut client = sidecar.connect();
     for (mode, style) in [(SuspendMode::Await, "Await"), (SuspendMode::Stack, "Stack")] {
         for (name, sources) in [("javascript", &POLLING[..]), ("builtins", &NATIVE[..]), ("hostCalls", &HOST_CALLS[..])]
@@ -56,7 +56,8 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
     }
     if has_faults() {
         let taken = (0..RETIRED).map(|_| {
-            let (_sidecar, mut client) = Options::new().flag("log", "error").faults("host-call:hang@1").child();
+            let (_sidecar, mut client) =
+                Options::new().patient().flag("log", "error").faults("host-call:hang@1").child();
             overrun(&mut client, &Run::source("$log('x')").timeout_ms(TIMEOUT.as_millis() as u64))
         });
         figures.insert("stuckThread".into(), summary(taken.collect()));

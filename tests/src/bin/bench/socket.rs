@@ -72,7 +72,7 @@ fn check(result: &SegmentResult<'_>, expected: &[u8]) {
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
     let server = echo::Server::start();
-    let sidecar = Options::new().flag("log", "error").listen();
+    let sidecar = Options::new().patient().flag("log", "error").listen();
     let mut lean = Lean::over(UnixStream::connect(sidecar.path()).expect("the sidecar is there"));
     let run = Run::source("return $args.a + 1").args(&json!({"a": 41}));
     let (mut echo, mut tiny, mut call) = (Sample::default(), Sample::default(), Sample::default());
@@ -135,7 +135,7 @@ fn calls(lean: &mut Lean, count: usize) -> Sample {
 /// Start, memory.
 pub fn process_figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
-    let start = Sample::of(1, scale.of(10), || drop(Options::new().flag("log", "error").child()));
+    let start = Sample::of(1, scale.of(10), || drop(Options::new().patient().flag("log", "error").child()));
     figures.insert("startToHello".into(), summary(&start));
     figures.extend(memory::figures(scale));
     figures

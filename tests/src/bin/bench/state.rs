@@ -24,7 +24,8 @@ pub fn state(bytes: usize) -> Value {
 
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
-    let (_sidecar, mut client) = Options::new().flag("log", "error").flag("max-host-calls", 1_000_000).child();
+    let (_sidecar, mut client) =
+        Options::new().patient().flag("log", "error").flag("max-host-calls", 1_000_000).child();
     for (name, bytes) in [("1KB", 1 << 10), ("10MB", LARGE)] {
         let id = client.create_state(&state(bytes));
         let on = |source: &str| Run::source(source).resident(&id).grant(&["state:read:*", "state:write:*"]);

@@ -1,0 +1,231 @@
+//! The part of the hub in which requests wait for a worker: taken in, and given out in turn.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use nexus_protocol::SuspensionId;
+use nexus_protocol::message::Kind;
+
+use super::{Held, Holder, Hub, Item, Job, Refusal, Request, SessionId};
+use crate::execution::Arrival;
+use crate::server::crew::{RunId, WorkerId};
+use crate::token::StopToken;
+
+/// From so many instances on the last one is kept for sessions that run nothing.
+const KEEPS_ONE_FROM: usize = 3;
+
+/// What a worker is to do next.
+#[derive(Debug)]
+pub struct Next<E, P> {
+    pub job: Job<P>,
+    pub run: RunId,
+    /// By which the worker learns that it is to end.
+    pub token: Arc<StopToken>,
+    /// When the job could have begun, and how long it has waited since for an instance.
+    pub arrival: Arrival,
+    /// What the job resumes, where that was known before it was read.
+    pub resumed: Option<Resumed<E>>,
+}
+
+/// A suspended execution that its worker has.
+#[derive(Debug)]
+pub struct Resumed<E> {
+    pub key: u64,
+    pub id: SuspensionId,
+    pub execution: Box<E>,
+}
+
+/// What a worker gets when it asks for a suspended execution.
+#[derive(Debug)]
+pub enum Taken<E, P> {
+    Run(Resumed<E>, Arrival),
+    /// Somebody else has it; the job is in its mailbox, and the run is over.
+    Waits,
+    Unknown(Job<P>),
+}
+
+impl<E: Held, P: Clone> Hub<E, P> {
+    /// Takes a job in, or gives it back with the reason.
+    pub fn enqueue(&mut self, mut job: Job<P>) -> Result<(), (Job<P>, Refusal)> {
+        let several = self.sessions.len() > 1;
+        let Some(books) = self.sessions.get(&job.session) else { return Ok(()) };
+        if books.requests.contains_key(&job.id) {
+            return Err((job, Refusal::DuplicateId));
+        }
+        if (self.draining || books.leaving) && job.kind != Kind::Resume {
+            return Err((job, Refusal::Draining));
+        }
+        let free = self.limits.max_running.saturating_sub(self.running());
+        // the setting before what follows from it
+        let refused = if self.queued >= self.limits.max_queued + free {
+            Some(("maxQueued", self.limits.max_queued, self.limits.max_queued + 1))
+        } else if books.requests.len() >= self.limits.max_in_flight {
+            Some(("maxInFlight", self.limits.max_in_flight, books.requests.len() + 1))
+        } else if several && books.waiting() >= self.limits.max_queued.div_ceil(2) + free {
+            // the other half is for the others
+            Some(("maxQueued", self.limits.max_queued.div_ceil(2), books.waiting() + 1))
+        } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
+            Some(("maxQueuedBytes", self.limits.max_queued_bytes, self.queued_bytes + job.bytes()))
+        } else {
+            None
+        };
+        if let Some((resource, limit, count)) = refused {
+            return Err((job, Refusal::Overloaded { resource, limit, count }));
+        }
+        job.number = self.next_number;
+        self.next_number += 1;
+        self.queued += 1;
+        self.queued_bytes += job.bytes();
+        match self.addressee(&job) {
+            Some(key) => self.deliver(key, job),
+            None => {
+                self.note(job.session, job.id, Request::Queued);
+                self.push_back(job.session, Item::Job(job));
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn note(&mut self, session: SessionId, id: nexus_protocol::RequestId, request: Request) {
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.requests.insert(id, request);
+        }
+    }
+
+    pub(super) fn push_back(&mut self, session: SessionId, item: Item<P>) {
+        let Some(books) = self.sessions.get_mut(&session) else { return };
+        if books.queue.is_empty() {
+            self.turn.push_back(session);
+        }
+        books.queue.push_back(item);
+    }
+
+    /// For what has waited in the queue once.
+    pub(super) fn push_front(&mut self, session: SessionId, item: Item<P>) {
+        let Some(books) = self.sessions.get_mut(&session) else { return };
+        if books.queue.is_empty() {
+            self.turn.push_front(session);
+        }
+        books.queue.push_front(item);
+    }
+
+    /// A job has left the queue or a mailbox.
+    pub(super) fn no_longer_queued(&mut self, job: &Job<P>) {
+        self.queued -= 1;
+        self.queued_bytes -= job.bytes();
+    }
+
+    /// A job that was taken out of the queue, or of a mailbox, is about to be answered: its id may be used again.
+    pub fn answer_unrun(&mut self, job: &Job<P>) {
+        let Some(books) = self.sessions.get_mut(&job.session) else { return };
+        if !matches!(books.requests.get(&job.id), Some(Request::Running(_))) {
+            books.requests.remove(&job.id);
+        }
+    }
+
+    /// Sessions without anything in their queue have no turn.
+    pub(super) fn skip_the_empty(&mut self) {
+        let sessions = &self.sessions;
+        self.turn.retain(|session| sessions.get(session).is_some_and(|books| !books.queue.is_empty()));
+    }
+
+    /// Whose turn it is, as a place among the turns; None: nobody may run more than is running.
+    ///
+    /// While there are several sessions, each may run its share at once; and from three instances on, the last free one is
+    /// for those that run nothing. Guests only compute, so more of them at once than there are processors would help nobody.
+    fn first_in_turn(&self) -> Option<usize> {
+        let (running, max) = (self.running(), self.limits.max_running);
+        if running >= max {
+            return None;
+        }
+        if self.sessions.len() <= 1 {
+            return (!self.turn.is_empty()).then_some(0);
+        }
+        let is_last = max >= KEEPS_ONE_FROM && running + 1 == max;
+        let each = if is_last { 1 } else { self.limits.max_running_each.max(1) };
+        self.turn.iter().position(|session| self.sessions.get(session).is_some_and(|books| books.running < each))
+    }
+
+    /// Whether `next` would give something.
+    pub fn has_ready(&self) -> bool {
+        self.first_in_turn().is_some()
+    }
+
+    /// Whether the job that is next could run, and has waited for `age`.
+    pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
+        let Some(books) = self.first_in_turn().and_then(|at| self.sessions.get(self.turn.get(at)?)) else {
+            return false;
+        };
+        let since = match books.queue.front() {
+            Some(Item::Job(job)) => job.enqueued,
+            Some(Item::Mail(key)) => {
+                match self.entries.get(key).and_then(|entry| Some((entry, entry.mailbox.front()?))) {
+                    Some((entry, job)) => job.enqueued.max(entry.free_since),
+                    None => return false,
+                }
+            }
+            None => return false,
+        };
+        now.saturating_duration_since(since) >= age
+    }
+
+    /// The next job, in turn of the sessions, and what it resumes. It is the worker's run until that is answered.
+    pub fn next(&mut self, worker: WorkerId, now: Instant) -> Option<Next<E, P>> {
+        let session = self.turn.remove(self.first_in_turn()?)?;
+        let books = self.sessions.get_mut(&session)?;
+        let item = books.queue.pop_front()?;
+        if !books.queue.is_empty() {
+            self.turn.push_back(session);
+        }
+        let (job, key) = match item {
+            Item::Job(job) => (job, None),
+            Item::Mail(key) => {
+                let entry = self.entries.get_mut(&key)?;
+                entry.announced = false;
+                (entry.mailbox.pop_front()?, Some(key))
+            }
+        };
+        self.no_longer_queued(&job);
+        let (run, token) = self.crew.begin(worker, &job, now)?;
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.running += 1;
+            books.requests.insert(job.id, Request::Running(run));
+        }
+        let arrival = self.arrival(key, &job, now);
+        let resumed = key.zip(job.suspension).and_then(|(key, id)| {
+            let execution = self.lend(key, id, run)?;
+            Some(Resumed { key, id, execution })
+        });
+        Some(Next { job, run, token, arrival, resumed })
+    }
+
+    /// A job could have begun when it came; a resume, when its execution could go on as well.
+    fn arrival(&self, key: Option<u64>, job: &Job<P>, now: Instant) -> Arrival {
+        let entry = key.and_then(|key| self.entries.get(&key));
+        let since = entry.map_or(job.enqueued, |entry| entry.free_since.max(job.enqueued));
+        Arrival { since, waited: now.saturating_duration_since(since) }
+    }
+
+    /// For a run whose frame did not say at once which suspension it is for.
+    pub fn take(&mut self, id: SuspensionId, mut job: Job<P>, run: RunId, now: Instant) -> Taken<E, P> {
+        job.suspension = Some(id);
+        // whoever is gone resumes nothing
+        let Some(key) = self.crew.get(run).and_then(|_| self.addressee(&job)) else { return Taken::Unknown(job) };
+        let Some(entry) = self.entries.get(&key) else { return Taken::Unknown(job) };
+        if matches!(entry.holder, Holder::Suspended(_)) && entry.mailbox.is_empty() {
+            let arrival = self.arrival(Some(key), &job, now);
+            self.no_longer_expires(key);
+            return match self.lend(key, id, run) {
+                Some(execution) => Taken::Run(Resumed { key, id, execution }, arrival),
+                None => Taken::Unknown(job),
+            };
+        }
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(run.session);
+        }
+        self.queued += 1;
+        self.queued_bytes += job.bytes();
+        self.deliver(key, job);
+        Taken::Waits
+    }
+}
