@@ -12,7 +12,7 @@ import type { Socket } from 'node:net';
 import { Arena } from './arena.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
-import { endFrame, FrameSplitter } from './frames.js';
+import { endFrame, frameEnd, FrameSplitter } from './frames.js';
 import {
   ARENA_THRESHOLD_BYTES,
   KEEP_BATCH_BYTES,
@@ -48,6 +48,15 @@ const FIRST_BATCH_BYTES = 16 * 1024;
 
 /** Writes one request with this id and returns where its frame began. */
 export type RequestEncoder = (writer: Writer, id: number) => number;
+
+/** A result that has come and waits for another to be handed out before it. Not a promise: those would overtake it that have waited for none. */
+export class Held<T> {
+  readonly handOut: (settle: { resolve(value: T): void; reject(error: Error): void }) => void;
+
+  constructor(handOut: Held<T>['handOut']) {
+    this.handOut = handOut;
+  }
+}
 
 interface Pending {
   expect: number;
@@ -167,7 +176,7 @@ export class Connection {
   request<T>(
     expect: number,
     encode: RequestEncoder,
-    decode: (fields: Record<string, unknown>) => T | Promise<T>,
+    decode: (fields: Record<string, unknown>) => T | Held<T>,
     options: RequestOptions = {},
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
@@ -184,7 +193,12 @@ export class Connection {
       // Encoding may have run a getter of the caller's that ended this connection.
       if (this.#failure !== undefined) return reject(this.#failure);
       const background = options.background === true;
-      this.#pending.set(id, { expect, background, settle: (fields) => resolve(decode(fields)), reject });
+      const settle = (fields: Record<string, unknown>): void => {
+        const decoded = decode(fields);
+        if (decoded instanceof Held) decoded.handOut({ resolve, reject });
+        else resolve(decoded);
+      };
+      this.#pending.set(id, { expect, background, settle, reject });
       if (!background) this.#hold();
       options.onId?.(id);
     });
@@ -283,12 +297,14 @@ export class Connection {
     const start = batch.length;
     this.#encoding = true;
     try {
+      batch.frameEnd = frameEnd(start, this.#maxFrameBytes);
       endFrame(batch, encode(batch, id), this.#maxFrameBytes);
       if (batch.length - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     } catch (error) {
       batch.length = start;
       throw error;
     } finally {
+      batch.frameEnd = Infinity;
       this.#encoding = false;
     }
     this.#written();
@@ -297,6 +313,7 @@ export class Connection {
   /** The value is encoded now, as it is now, whenever it will be sent. */
   #encodeAside(id: number, encode: RequestEncoder): Buffer {
     const writer = this.#newWriter(1024);
+    writer.frameEnd = frameEnd(0, this.#maxFrameBytes);
     endFrame(writer, encode(writer, id), this.#maxFrameBytes);
     if (writer.length >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     return Buffer.from(writer.written());

@@ -19,6 +19,11 @@ export function beginFrame(writer: Writer, kind: number, id: number): number {
   return at;
 }
 
+/** Where a frame that begins at `at` ends at the latest. */
+export function frameEnd(at: number, maxFrameBytes: number): number {
+  return at + HEADER_BYTES + maxFrameBytes;
+}
+
 export function endFrame(writer: Writer, at: number, maxFrameBytes: number): void {
   const size = writer.length - at - HEADER_BYTES;
   if (size > maxFrameBytes) {

@@ -74,7 +74,7 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (ArrayBuffer.isView(value)) return writer.bin(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
   if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return writer.bin(new Uint8Array(value));
   if (value instanceof Map) return writeMapObject(writer, value, depth);
-  if (value instanceof Set) return writeArray(writer, [...value], depth);
+  if (value instanceof Set) return writeArray(writer, itemsOf(value), depth);
   if (value instanceof Error) return writeMap(writer, { name: value.name, message: value.message }, depth);
   return writeMap(writer, value, depth);
 }
@@ -90,13 +90,37 @@ function isLeaf(value: object): boolean {
 
 function writeArray(writer: Writer, value: readonly unknown[], depth: number): void {
   // The length is read once: a getter among the items may change the array, the header has been written by then.
-  const { length } = value;
+  const length = count(value.length);
+  writer.claim(length);
   writer.arrayHeader(length);
   for (let index = 0; index < length; index++) write(writer, value[index], depth);
 }
 
+/** A Proxy may say anything. */
+function count(length: unknown): number {
+  const whole = Math.trunc(Number(length));
+  return whole > 0 ? whole : 0;
+}
+
+/**
+ * What a Set or Map holds, taken out before any of it is written, since getters in it may change it. By the built-in `forEach`: an
+ * iterator of a subclass may never end.
+ */
+function itemsOf(value: Set<unknown>): unknown[] {
+  const items: unknown[] = [];
+  Set.prototype.forEach.call(value, (item) => void items.push(item));
+  return items;
+}
+
+function entriesOf(value: Map<unknown, unknown>): [unknown, unknown][] {
+  const entries: [unknown, unknown][] = [];
+  Map.prototype.forEach.call(value, (item, key) => void entries.push([key, item]));
+  return entries;
+}
+
 function writeMap(writer: Writer, value: object, depth: number): void {
   const keys = Object.keys(value);
+  writer.claim(2 * keys.length);
   const at = writer.length;
   writer.mapHeader(keys.length);
   let dropped = 0;
@@ -114,7 +138,7 @@ function writeMap(writer: Writer, value: object, depth: number): void {
 }
 
 function writeMapObject(writer: Writer, value: Map<unknown, unknown>, depth: number): void {
-  const entries = [...value].filter(([, item]) => typeof item !== 'function' && typeof item !== 'symbol');
+  const entries = entriesOf(value).filter(([, item]) => typeof item !== 'function' && typeof item !== 'symbol');
   writer.mapHeader(entries.length);
   for (const [key, item] of entries) {
     if (typeof key !== 'string' && typeof key !== 'number' && typeof key !== 'boolean' && typeof key !== 'bigint') {

@@ -8,7 +8,7 @@
  * what comes of it then names new calls only. An id that is not known here is the sidecar's to judge.
  */
 import { Calls } from './calls.js';
-import type { Connection } from './connection.js';
+import { Held, type Connection } from './connection.js';
 import { NexusError } from './errors.js';
 import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS } from './limits.js';
 import { Bin, MalformedError } from './reader.js';
@@ -27,7 +27,7 @@ type Fields = Record<string, unknown>;
 /** `readPlainResult` or `readBufferResult`. */
 export type ReadResult<Result> = (fields: Fields) => Result;
 /** As `ReadResult`, for a result that may have to wait for another. */
-export type NoteResult<Result> = (fields: Fields) => Result | Promise<Result>;
+export type NoteResult<Result> = (fields: Fields) => Result | Held<Result>;
 
 /** The sidecar has noticed by then that nobody goes on with an execution. */
 const LONGER = 1.5;
@@ -108,9 +108,18 @@ export class Suspended {
       this.#settle(execution);
     };
     const sent = send((fields) => {
-      const noted = this.#note(execution, suspension, read(fields), callBytes(fields));
-      done();
-      return noted;
+      const result = read(fields);
+      return new Held(({ resolve, reject }) => {
+        this.#note(execution, result, () => {
+          try {
+            this.#segment(execution, suspension, result, callBytes(fields));
+            resolve(result);
+          } catch (error) {
+            reject(error as Error);
+          }
+        }, suspension);
+        done();
+      });
     });
     // A request that fails brings no segment either.
     sent.catch(done);
@@ -136,31 +145,21 @@ export class Suspended {
     });
   }
 
-  #note<Result extends Segment>(execution: Execution, answered: string, result: Result, bytes: number): Result | Promise<Result> {
-    if (result.seq === 0) {
+  /** The answer to a resume; `handOut` is called in its turn. */
+  #note(execution: Execution, { seq, error }: Segment, handOut: () => void, answered: string): void {
+    if (seq === 0) {
       // No segment of any execution (SPEC 3): the call waits as before, if the execution is still there.
-      if (result.error?.code === 'SUSPENSION_ERROR') execution.unknown.push(answered);
-      return result;
+      if (error?.code === 'SUSPENSION_ERROR') execution.unknown.push(answered);
+      return handOut();
     }
-    if (result.seq > execution.next && !execution.over) {
-      return new Promise((resolve, reject) => {
-        execution.early.set(result.seq, () => {
-          try {
-            this.#segment(execution, answered, result, bytes);
-            resolve(result);
-          } catch (error) {
-            reject(error as Error);
-          }
-        });
-      });
-    }
-    this.#segment(execution, answered, result, bytes);
+    if (seq > execution.next && !execution.over) return void execution.early.set(seq, handOut);
+    handOut();
     for (let next; (next = execution.early.get(execution.next)) !== undefined; ) next();
-    return result;
   }
 
   /** A segment in its turn. */
   #segment(execution: Execution, answered: string | undefined, result: Segment, bytes: number): void {
+    if (result.seq === 0 && answered !== undefined) return;
     execution.early.delete(result.seq);
     execution.next = Math.max(execution.next, result.seq + 1);
     if (result.status !== 'suspended') return this.#end(execution);

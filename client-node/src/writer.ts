@@ -19,6 +19,8 @@ export class Writer {
   length = 0;
   #view: DataView;
   maxBytes: number;
+  /** Where the frame that is being written ends at the latest. */
+  frameEnd = Infinity;
 
   constructor(initialBytes: number, maxBytes: number) {
     this.bytes = Buffer.allocUnsafeSlow(initialBytes);
@@ -31,6 +33,23 @@ export class Writer {
     return this.bytes.subarray(0, this.length);
   }
 
+  /** How many bytes may still be written. */
+  get room(): number {
+    return Math.min(this.frameEnd, this.maxBytes) - this.length;
+  }
+
+  /**
+   * Asked before `count` items are walked, each of which takes a byte at least: a value may say of itself that it has more of them
+   * than anybody has time for.
+   */
+  claim(count: number): void {
+    if (count > this.room) this.#tooLarge(`a value of ${count} items`);
+  }
+
+  #tooLarge(what: string): never {
+    throw new NexusError('INVALID_ARGUMENT', `${what} is larger than a request may be: ${Math.min(this.frameEnd, this.maxBytes)} bytes`);
+  }
+
   /** Makes room for `count` more bytes and returns the position to write at. */
   reserve(count: number): number {
     const needed = this.length + count;
@@ -39,9 +58,7 @@ export class Writer {
   }
 
   #grow(needed: number): void {
-    if (needed > this.maxBytes) {
-      throw new NexusError('INVALID_ARGUMENT', `request is larger than ${this.maxBytes} bytes`);
-    }
+    if (needed > this.maxBytes || needed > this.frameEnd) this.#tooLarge('what is to be sent');
     const bytes = Buffer.allocUnsafeSlow(Math.min(Math.max(needed, this.bytes.length * 2), this.maxBytes));
     this.bytes.copy(bytes, 0, 0, this.length);
     this.bytes = bytes;

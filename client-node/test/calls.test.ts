@@ -4,7 +4,7 @@ import { test } from 'node:test';
 
 import { Calls } from '../dist/esm/calls.js';
 import { Suspended } from '../dist/esm/suspended.js';
-import type { Connection } from '../dist/esm/connection.js';
+import { Held, type Connection } from '../dist/esm/connection.js';
 import { NexusError, type ExecutionResult, type Suspension } from '../dist/esm/index.js';
 
 import { newRuntime, WATCHDOG } from './sidecar.js';
@@ -142,8 +142,8 @@ class Bench {
 
   /** A resume, and how to answer it. */
   resume(id: string): { answered: Promise<ExecutionResult>; answer: (result: ExecutionResult) => void; fail: () => void } {
-    let settle!: { resolve(value: ExecutionResult | Promise<ExecutionResult>): void; reject(error: Error): void };
-    let note!: (fields: Record<string, unknown>) => ExecutionResult | Promise<ExecutionResult>;
+    let settle!: { resolve(value: ExecutionResult): void; reject(error: Error): void };
+    let note!: (fields: Record<string, unknown>) => ExecutionResult | Held<ExecutionResult>;
     let next: ExecutionResult | undefined;
     const read = (): ExecutionResult => next as ExecutionResult;
     const answered = this.suspended.resumed(id, this.fake.connection, read, (given) => {
@@ -155,7 +155,9 @@ class Bench {
       answered,
       answer: (result) => {
         next = result;
-        settle.resolve(note({}));
+        const noted = note({});
+        if (noted instanceof Held) noted.handOut(settle);
+        else settle.resolve(noted);
       },
       fail: () => settle.reject(new Error('expected by the test')),
     };
@@ -166,15 +168,18 @@ test('answers in any order are handed out by seq with their own lists', async ()
   const bench = new Bench(['a', 'b', 'c', 'd']);
   const [a, b, c] = ['a', 'b', 'c'].map((id) => bench.resume(id)) as [ReturnType<Bench['resume']>, ReturnType<Bench['resume']>, ReturnType<Bench['resume']>];
   const order: number[] = [];
-  for (const { answered } of [a, b, c]) void answered.then(({ seq }) => order.push(seq));
+  for (const { answered } of [a, b, c]) void answered.then(({ seq }) => void order.push(seq));
   c.answer(result(3, ['e']));
   a.answer(result(2, []));
   await new Promise(setImmediate);
-  assert.deepEqual(order, []);
+  assert.equal(order.length, 0);
+  const d = bench.resume('d');
+  void d.answered.then(({ seq }) => void order.push(seq));
   b.answer(result(1, []));
+  d.answer(result(4, []));
   const lists = (await Promise.all([b.answered, a.answered, c.answered])).map(listed);
   assert.deepEqual(lists, [[1, 'a', ['a', 'c', 'd']], [2, 'c', ['c', 'd']], [3, 'd', ['d', 'e']]]);
-  assert.deepEqual(order, [1, 2, 3]);
+  assert.deepEqual([order, listed(await d.answered)], [[1, 2, 3, 4], [4, 'e', ['e']]]);
 });
 
 test('a segment that never comes is not waited for, however its request ended', async () => {

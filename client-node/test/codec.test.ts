@@ -211,3 +211,34 @@ test('a getter that changes its object or array while it is encoded cannot break
   const map = { get a() { delete (map as { b?: number }).b; return 1; }, b: 2 };
   assert.deepEqual(roundTrip(map), { a: 1, b: null });
 });
+
+test('a value that says it is larger than a request may be is refused before any of it is read', () => {
+  const tooLarge = (value: unknown): void => {
+    assert.throws(() => encodePayload(value), (error) => error instanceof NexusError && /larger than a request may be: 67108864 bytes/.test(error.message));
+  };
+  let reads = 0;
+  const claims = (length: unknown): unknown[] =>
+    new Proxy([] as unknown[], {
+      get: (target, key) => {
+        if (key === 'length') return length;
+        if (typeof key === 'string') reads++;
+        return Reflect.get(target, key) as unknown;
+      },
+    });
+  const sparse: number[] = [];
+  sparse[2 ** 29] = 1;
+  for (const length of [2 ** 26 + 1, 2 ** 32 - 1, 2 ** 53, Infinity]) for (const value of [claims(length), { a: [claims(length)] }]) tooLarge(value);
+  tooLarge(sparse);
+  tooLarge([[1], { k: sparse }]);
+  assert.equal(reads, 0);
+  for (const length of [-1, NaN, '2', 1.5, undefined]) {
+    const decoded = decodePayload(encodePayload(claims(length)));
+    assert.equal((decoded as unknown[]).length, Math.max(0, Math.trunc(Number(length)) || 0));
+  }
+  class Endless extends Set<number> {
+    override *[Symbol.iterator](): SetIterator<number> {
+      for (;;) yield 0;
+    }
+  }
+  assert.deepEqual(roundTrip([new Endless([5]), new Map([['k', 1]])]), [[5], { k: 1 }]);
+});

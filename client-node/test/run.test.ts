@@ -235,3 +235,25 @@ test('many runs with calls at the same time keep their own values', WATCHDOG, as
   const values = (await Promise.all(runs)).map(({ value }) => value);
   assert.deepEqual(values, Array.from({ length: 100 }, (_, index) => 3 * index + 3));
 });
+
+test('an answer that a handler has no room for ends its execution with MEMORY_LIMIT, one that no frame has room for fails in it', WATCHDOG, async () => {
+  const runtime = newRuntime({ timeoutMs: 50_000 });
+  const sparse: number[] = [];
+  sparse[2 ** 29] = 1;
+  const extensions = { a: { large: () => Buffer.alloc(40 << 20), endless: () => sparse, error: () => { throw new Error('x'.repeat(40 << 20)); } } };
+  const run = (source: string) => runtime.run(source, { capabilities: ['ext:a'], extensions });
+  for (const method of ['large', 'error']) {
+    const error = await failure(run(`return await $ext.a.${method}()`));
+    assert.deepEqual([error.code, error.retryable], ['MEMORY_LIMIT', false], method);
+    const together = await failure(run(`return await Promise.all([$ext.a.${method}(), $ext.a.${method}(), $ext.a.${method}()])`));
+    assert.equal(together.code, 'MEMORY_LIMIT', method);
+  }
+  const caught = await run('try { await $ext.a.endless() } catch (e) { return e.message }');
+  assert.match(String(caught.value), /larger than a request may be/);
+  const first = await runtime.executeHandler('return await Promise.all([$ext.a.b(), $ext.a.b()])', { capabilities: ['ext:a'] });
+  const ids = first.suspensions.map(({ suspensionId }) => suspensionId) as [string, string];
+  const ended = await runtime.resumeHandler(ids[0], { success: true, value: new Uint8Array(40 << 20) });
+  assert.deepEqual([ended.status, ended.seq, ended.error?.code, ended.error?.retryable], ['error', 1, 'MEMORY_LIMIT', false]);
+  assert.equal((await runtime.resumeHandler(ids[1], { success: true })).error?.code, 'SUSPENSION_ERROR');
+  await runtime.shutdown();
+});

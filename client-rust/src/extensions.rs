@@ -53,7 +53,10 @@ impl Extensions {
         T: Serialize,
         F: Fn(Args) -> Result<T, CallError> + Send + Sync + 'static,
     {
-        let function = move |args: Args| answer(function(args));
+        let function = move |args: Args| {
+            let max_bytes = args.max_bytes;
+            answer(function(args), max_bytes)
+        };
         self.add(extension, method, Method::Blocking(Arc::new(function)));
         self
     }
@@ -67,8 +70,9 @@ impl Extensions {
         R: Future<Output = Result<T, CallError>> + Send + 'static,
     {
         let function = move |args: Args| -> CallFuture {
+            let max_bytes = args.max_bytes;
             let future = function(args);
-            Box::pin(async move { answer(future.await) })
+            Box::pin(async move { answer(future.await, max_bytes) })
         };
         self.add(extension, method, Method::Async(Arc::new(function)));
         self
@@ -126,9 +130,10 @@ impl fmt::Debug for Extensions {
     }
 }
 
-fn answer<T: Serialize>(result: Result<T, CallError>) -> CallResult {
+fn answer<T: Serialize>(result: Result<T, CallError>, max_bytes: usize) -> CallResult {
     // A value that no payload can hold is the extension's fault: its call fails in the handler, which may catch it.
-    result.and_then(|value| Payload::encode(&value).map_err(CallError::from))
+    let too_large = |error| CallError::from(error).with_code("SERIALIZATION_ERROR");
+    result.and_then(|value| Payload::encode_within(&value, max_bytes).map_err(too_large))
 }
 
 fn failed(error: CallError) -> CallFuture {
@@ -141,11 +146,15 @@ fn panicked() -> CallError {
 
 /// The arguments of an extension call.
 #[derive(Clone, Debug)]
-pub struct Args(Payload);
+pub struct Args {
+    payload: Payload,
+    /// What the answer may take.
+    max_bytes: usize,
+}
 
 impl Args {
-    pub(crate) fn new(payload: Payload) -> Self {
-        Self(payload)
+    pub(crate) fn new(payload: Payload, max_bytes: usize) -> Self {
+        Self { payload, max_bytes }
     }
 
     /// How many there are.
@@ -173,11 +182,11 @@ impl Args {
 
     /// All of them as one type, a tuple for example.
     pub fn all<T: DeserializeOwned>(&self) -> Result<T, CallError> {
-        Ok(self.0.decode()?)
+        Ok(self.payload.decode()?)
     }
 
     fn items(&self) -> impl Iterator<Item = &[u8]> {
-        nexus_protocol::payload::array_items(self.0.as_bytes()).into_iter().flatten().map_while(Result::ok)
+        nexus_protocol::payload::array_items(self.payload.as_bytes()).into_iter().flatten().map_while(Result::ok)
     }
 }
 
@@ -244,7 +253,7 @@ mod tests {
     use crate::slot::block_on;
 
     fn call(extensions: &Extensions, extension: &str, method: &str, args: &impl Serialize) -> CallResult {
-        let args = Args::new(Payload::encode(args).unwrap());
+        let args = Args::new(Payload::encode(args).unwrap(), 1 << 20);
         block_on(extensions.call(&Arc::new(Workers::new(1)), extension, method, args))
     }
 

@@ -157,6 +157,11 @@ impl Link {
         })
     }
 
+    /// What a frame carries.
+    pub(crate) fn max_body_bytes(&self) -> usize {
+        self.max_body_bytes
+    }
+
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
     pub(crate) fn send(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
         self.send_with(message, None, None)

@@ -227,7 +227,8 @@ impl Run {
             self.cancel_suspended();
         } else {
             for Suspension { id, extension, method, args } in made {
-                let call = self.options.extensions.call(&self.workers, &extension, &method, Args::new(args));
+                let args = Args::new(args, self.link.max_body_bytes());
+                let call = self.options.extensions.call(&self.workers, &extension, &method, args);
                 self.calls.add(id, call);
             }
         }

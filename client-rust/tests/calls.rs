@@ -124,3 +124,30 @@ fn segments_of_a_run_list_what_is_outstanding_too_and_values_that_are_none_fail_
         assert_eq!(seqs, (0..seqs.len() as u32).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn an_answer_that_is_too_large_for_the_handler_ends_it_and_one_that_is_too_large_for_a_frame_fails_in_it() {
+    watched(|| {
+        let client = client();
+        let extensions = Extensions::new()
+            .method("a", "large", |_| Ok("x".repeat(40 << 20)))
+            .method("a", "larger", |_| Ok("x".repeat(65 << 20)))
+            .method("a", "error", |_| Err::<(), _>(nexus_client::CallError::new("x".repeat(40 << 20))));
+        let run =
+            |source: &str| client.run(source, &context(), RunOptions::new().extensions(extensions.clone())).wait();
+        for source in [
+            "return await $ext.a.large()",
+            "await $ext.a.error()",
+            "await Promise.all([$ext.a.large(), $ext.a.large()])",
+        ] {
+            let error = run(source).unwrap_err();
+            assert_eq!((error.code(), error.retryable()), (ErrorCode::MemoryLimit, false), "{source}");
+        }
+        let caught = run("try { await $ext.a.larger() } catch (e) { return e.code }").unwrap();
+        assert_eq!(caught.value::<String>().unwrap(), "SERIALIZATION_ERROR");
+        let first = start(&client, "return await Promise.all([$ext.a.b(1), $ext.a.b(2)])");
+        let large = Resolution::Value(Payload::encode(&"x".repeat(40 << 20)).unwrap());
+        let ended = client.resume(&first.suspensions[0].id, large).wait().unwrap();
+        assert_eq!((ended.seq, ended.error.unwrap().code), (1, ErrorCode::MemoryLimit));
+    });
+}

@@ -47,13 +47,20 @@ pub struct FrameDecoder {
     start: usize,
     end: usize,
     max_body_bytes: usize,
+    /// Of a frame that nobody wants, what has not come yet.
+    to_skip: usize,
     failed: Option<FrameError>,
 }
 
 impl FrameDecoder {
     /// A decoder that accepts bodies of up to `max_body_bytes`. Reserves nothing yet.
     pub fn new(max_body_bytes: usize) -> Self {
-        Self { buf: Vec::new(), start: 0, end: 0, max_body_bytes, failed: None }
+        Self { buf: Vec::new(), start: 0, end: 0, max_body_bytes, to_skip: 0, failed: None }
+    }
+
+    /// From the next frame on another bound is in force.
+    pub const fn set_max_body_bytes(&mut self, max_body_bytes: usize) {
+        self.max_body_bytes = max_body_bytes;
     }
 
     /// Room to read into, never empty. What was read before is kept.
@@ -71,9 +78,40 @@ impl FrameDecoder {
         self.buf.get_mut(self.end..).unwrap_or_default()
     }
 
+    /// Heap bytes that this decoder will hold after the next [`spare`](Self::spare): for callers that count them first.
+    pub fn next_capacity_bytes(&self) -> usize {
+        if self.start == self.end {
+            let given_back = self.buf.len() > FRAME_BUFFER_KEEP_BYTES || self.buf.is_empty();
+            return if given_back { FRAME_BUFFER_INITIAL_BYTES } else { self.buf.capacity() };
+        }
+        if self.end < self.buf.len() { self.buf.capacity() } else { self.grown().max(self.buf.capacity()) }
+    }
+
     /// Says that the first `read_bytes` of [`spare`](Self::spare) now hold bytes of the stream.
     pub fn advance(&mut self, read_bytes: usize) {
         self.end = self.end.saturating_add(read_bytes).min(self.buf.len());
+        if self.to_skip > 0 {
+            let skipped = self.to_skip.min(self.buffered_bytes());
+            self.start = self.start.saturating_add(skipped);
+            self.to_skip = self.to_skip.saturating_sub(skipped);
+        }
+    }
+
+    /// What has come of the body of the frame at the front. Empty before its length is known.
+    pub fn begun(&self) -> &[u8] {
+        let begun = self.buf.get(self.start.saturating_add(FRAME_HEADER_BYTES)..self.end).unwrap_or_default();
+        if self.failed.is_some() { &[] } else { begun }
+    }
+
+    /// Throws the unfinished frame at the front away, and what is still to come of it when it comes.
+    pub fn skip_frame(&mut self) {
+        let Some(whole) = self.pending_frame_bytes() else { return };
+        let here = whole.min(self.buffered_bytes());
+        self.start = self.start.saturating_add(here);
+        self.to_skip = whole.saturating_sub(here);
+        if self.start == self.end {
+            (self.start, self.end, self.buf) = (0, 0, Vec::new());
+        }
     }
 
     /// Copies `bytes` in, for callers that have them elsewhere already.
@@ -115,7 +153,7 @@ impl FrameDecoder {
 
     /// Whether the stream may end here: nothing of an unfinished frame is held.
     pub fn is_at_boundary(&self) -> bool {
-        self.start == self.end && self.failed.is_none()
+        self.start == self.end && self.to_skip == 0 && self.failed.is_none()
     }
 
     /// Bytes that arrived and were not handed out yet.
@@ -169,14 +207,21 @@ impl FrameDecoder {
             self.end = self.end.saturating_sub(self.start);
             self.start = 0;
         }
-        if self.end > self.buf.len() / 2 || self.buf.is_empty() {
-            // A frame that is known to fit is not grown past its own end.
-            let whole_frame = self.pending_frame_bytes().unwrap_or(usize::MAX).max(FRAME_BUFFER_INITIAL_BYTES);
-            let doubled = self.buf.len().saturating_mul(2).max(FRAME_BUFFER_INITIAL_BYTES);
-            let wanted = doubled.min(whole_frame).max(self.end.saturating_add(1));
-            self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
-            self.buf.resize(wanted, 0);
+        let wanted = self.grown();
+        self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
+        self.buf.resize(wanted, 0);
+    }
+
+    /// Length of the buffer once there is room in it: twofold where the unread bytes fill more than half of it.
+    fn grown(&self) -> usize {
+        let unread = self.buffered_bytes();
+        if unread <= self.buf.len() / 2 && !self.buf.is_empty() {
+            return self.buf.len();
         }
+        // A frame that is known to fit is not grown past its own end.
+        let whole_frame = self.pending_frame_bytes().unwrap_or(usize::MAX).max(FRAME_BUFFER_INITIAL_BYTES);
+        let doubled = self.buf.len().saturating_mul(2).max(FRAME_BUFFER_INITIAL_BYTES);
+        doubled.min(whole_frame).max(unread.saturating_add(1))
     }
 
     /// Size of the frame at the front, header included, once its header is there and valid.
@@ -192,6 +237,13 @@ impl FrameDecoder {
 pub struct OwnedFrame {
     bytes: Vec<u8>,
     range: Range<usize>,
+}
+
+impl OwnedFrame {
+    /// Heap bytes that it holds.
+    pub const fn capacity_bytes(&self) -> usize {
+        self.bytes.capacity()
+    }
 }
 
 impl Deref for OwnedFrame {
@@ -393,6 +445,53 @@ mod tests {
             }
             assert_eq!(bodies, [b"a".to_vec(), b"bcd".to_vec(), vec![7; 300]], "split at {split}");
             assert!(decoder.is_at_boundary());
+        }
+    }
+
+    #[test]
+    fn what_the_buffer_will_take_is_known_before_it_is_taken() {
+        for length in [1, 15_000, 16_380, 16_381, 70_000, 300_000] {
+            let stream = frame(&vec![7; length]).repeat(3);
+            for step in [1_000, 16_384, 100_000] {
+                let mut decoder = FrameDecoder::new(1 << 20);
+                for mut part in stream.chunks(step) {
+                    while !part.is_empty() {
+                        let announced = decoder.next_capacity_bytes();
+                        let taken = decoder.spare().len().min(part.len());
+                        assert!(decoder.capacity_bytes() <= announced, "{length}, {step}");
+                        assert!(announced <= (2 * length).max(FRAME_BUFFER_INITIAL_BYTES) + FRAME_HEADER_BYTES);
+                        let (now, later) = part.split_at(taken);
+                        decoder.spare()[..taken].copy_from_slice(now);
+                        decoder.advance(taken);
+                        part = later;
+                        while decoder.next_owned().unwrap().is_some() {}
+                    }
+                }
+                assert!(decoder.is_at_boundary());
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_that_nobody_wants_is_gone_when_it_has_come_and_the_next_one_is_whole() {
+        let stream = [frame(&[1; 50_000]), frame(b"next")].concat();
+        for begun in [5, 100, 20_000, 50_003] {
+            for step in [1, 7_000, 60_000] {
+                let mut decoder = FrameDecoder::new(1 << 20);
+                decoder.push(&stream[..begun]);
+                assert_eq!(decoder.next_frame(), Ok(None));
+                assert_eq!(decoder.begun(), &stream[FRAME_HEADER_BYTES..begun]);
+                decoder.skip_frame();
+                assert!(!decoder.is_at_boundary());
+                let mut found = Vec::new();
+                for part in stream[begun..].chunks(step) {
+                    decoder.push(part);
+                    assert!(decoder.capacity_bytes() <= 2 * FRAME_BUFFER_INITIAL_BYTES);
+                    found.extend(decoder.next_frame().unwrap().map(<[u8]>::to_vec));
+                }
+                assert_eq!(found, [b"next".to_vec()], "after {begun}, {step} at once");
+                assert!(decoder.is_at_boundary());
+            }
         }
     }
 

@@ -24,6 +24,10 @@ pub const FRAME_BUFFER_KEEP_BYTES: usize = 1 << 20;
 /// From this size on an owned frame takes the read buffer over instead of copying out of it.
 pub const FRAME_TAKE_OVER_BYTES: usize = 64 << 10;
 
+/// Frames that are answered by the thread that reads them: hello, ping, cancel, stats and the like. Ten times what they need
+/// today; decoding one takes microseconds, whatever is in it.
+pub const MAX_CONTROL_FRAME_BYTES: usize = 4 << 10;
+
 // ---- Control values -----------------------------------------------------------------------------------------
 
 /// Nesting of control values, the fields map included. The deepest message known today uses 4.
@@ -115,6 +119,8 @@ pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 /// Memory that suspended executions may take outside of instances: their state and calls, and the images of those that are
 /// parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
 pub const DEFAULT_MAX_SUSPENDED_BYTES: u64 = 256 << 20;
+/// Smallest that can be configured: some twenty executions that have done little.
+pub const MIN_MAX_SUSPENDED_BYTES: u64 = 128 << 10;
 /// Suspended executions that keep their instance as long as they do not wait long: as many as are under way in a busy
 /// sidecar whose extensions answer at once. At 0.3 MB each they take less than the process itself.
 pub const MAX_LIVE_SUSPENDED: usize = 32;
@@ -145,9 +151,16 @@ pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 /// What an overloaded sidecar asks its clients to wait: longer than most handlers run.
 pub const RETRY_AFTER_MS: u64 = 50;
 
-/// Bytes of requests that wait for an instance, of all connections together: without it, `maxQueued` large frames would
-/// be as many times `maxFrameBytes`.
-pub const MAX_QUEUED_BYTES: usize = 256 << 20;
+/// Bytes that one connection has sent and that are not done with: of frames that are not whole yet, that wait, that are worked
+/// on, and copies out of its shared memory. Without it, `maxQueued` large frames would be as many times `maxFrameBytes`.
+pub const MAX_QUEUED_BYTES: u64 = 256 << 20;
+/// The same, of all connections together: two can have as much as one may, and leave half of the memory of a small machine.
+pub const MAX_TOTAL_QUEUED_BYTES: u64 = 512 << 20;
+/// What a request counts beside its frame while it waits: its place in the books.
+pub const QUEUED_REQUEST_BYTES: u64 = 512;
+/// What every connection may have of it without being counted, so that nobody is kept from small requests: as much as its read
+/// buffer takes before a frame needs a larger one.
+pub const FREE_BUFFER_BYTES: usize = FRAME_TAKE_OVER_BYTES;
 
 // ---- Life of the process --------------------------------------------------------------------------------------
 
@@ -163,15 +176,28 @@ pub const STUCK_RUN_MS: u64 = 5_000;
 
 // ---- Connections ----------------------------------------------------------------------------------------------
 
-/// Connections at once.
+/// Connections at once. Each user whom `allowUids` lists may have an equal part of them, as the sidecar's own user has.
 pub const MAX_CONNECTIONS: usize = 1024;
+/// Of these, places for looking after the sidecar: taken by its own user and root when there is no other place, and good for
+/// everything but work. In a full house the one that has been there longest makes room.
+pub const OPERATOR_CONNECTIONS: usize = 4;
+/// Connections that are taken before those that are there have their turn again.
+pub const ACCEPTS_PER_LOOK: usize = 16;
+/// For how long nothing is accepted after there was no descriptor left for a connection.
+pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Time for hello to arrive, and for each frame from its first byte to its last. Long enough for a client that is stopped
-/// for some seconds; idle between frames is not limited.
+/// for some seconds; idle between frames is not limited. A parent is not limited either.
 pub const FRAME_READ_TIMEOUT_MS: u64 = 10_000;
-/// A connection that leaves this much unread is not read from.
+/// A connection that leaves this much unread is not read from, and nothing more is begun for it.
 pub const MAX_UNREAD_BYTES: usize = 8 << 20;
-/// A connection that reads nothing of it for this long is closed.
+/// What all connections together may leave unread before those with more than their free part count as ones with too much.
+pub const MAX_TOTAL_UNREAD_BYTES: u64 = 256 << 20;
+/// A connection with too much unread that reads nothing of it for this long is closed, unless it is a parent's.
 pub const UNREAD_TIMEOUT_MS: u64 = 30_000;
+/// Time that the peer has to read why its connection is closed.
+pub const LAST_WORDS_MS: u64 = 2_000;
+/// Lists of executions that one connection may ask for at once: a person looks at one.
+pub const MAX_PENDING_LISTS: usize = 16;
 
 /// Executions that one look lists; a person reads no more.
 pub const MAX_LISTED_EXECUTIONS: usize = 1_000;
@@ -206,6 +232,9 @@ pub const DEFAULT_MAX_TOTAL_STATE_BYTES: u64 = 1 << 30;
 pub const STATE_ENTRY_BYTES: u64 = 192;
 /// What a resident state counts beside its keys; measured there as well, with the first node of its map.
 pub const STATE_BYTES: u64 = 512;
+/// What an old version of a state that is still read counts for each key that a change set has copied beside its own: its part
+/// of a node of the map, which is at least half full. Measured there as well.
+pub const STATE_COPIED_ENTRY_BYTES: u64 = 48;
 /// Longest key: as long as a handler can name.
 pub const MAX_STATE_KEY_BYTES: usize = 1024;
 

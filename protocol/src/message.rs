@@ -122,6 +122,12 @@ impl Kind {
         self as u8
     }
 
+    /// Whether a request of this kind that failed, nobody knows where, may have changed something: it must not be sent again
+    /// then.
+    pub const fn has_effects(self) -> bool {
+        matches!(self, Self::Execute | Self::Resume | Self::PatchState)
+    }
+
     /// Whether a client sends it; else the sidecar does.
     pub const fn is_from_client(self) -> bool {
         self.number() < 0x80

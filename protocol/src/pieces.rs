@@ -95,6 +95,13 @@ pub struct Pieces {
     shared_bytes: usize,
 }
 
+/// A place in the bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct Mark {
+    own: usize,
+    shared: usize,
+}
+
 impl Pieces {
     /// Nothing. Reserves nothing yet.
     pub const fn new() -> Self {
@@ -140,6 +147,45 @@ impl Pieces {
         self.own.clear();
         self.shared.clear();
         self.shared_bytes = 0;
+    }
+
+    /// Where the bytes end now: for [`cut_back`](Self::cut_back).
+    pub const fn mark(&self) -> Mark {
+        Mark { own: self.own.len(), shared: self.shared.len() }
+    }
+
+    /// What was appended since is gone.
+    pub fn cut_back(&mut self, mark: Mark) {
+        self.own.truncate(mark.own);
+        self.shared.truncate(mark.shared);
+        self.shared_bytes = self.shared.iter().map(|(_, bytes)| bytes.len()).sum();
+    }
+
+    /// Lets the first bytes go, with all memory that only they need.
+    pub fn discard(&mut self, bytes: usize) {
+        let (mut left, mut own, mut gone) = (bytes, 0_usize, 0_usize);
+        for (at, part) in &mut self.shared {
+            let before = at.saturating_sub(own).min(left);
+            (own, left) = (own.saturating_add(before), left.saturating_sub(before));
+            if left < part.len() {
+                part.range.start = part.range.start.saturating_add(left);
+                self.shared_bytes = self.shared_bytes.saturating_sub(left);
+                left = 0;
+                break;
+            }
+            left = left.saturating_sub(part.len());
+            self.shared_bytes = self.shared_bytes.saturating_sub(part.len());
+            gone = gone.saturating_add(1);
+        }
+        own = own.saturating_add(left).min(self.own.len());
+        self.shared.drain(..gone.min(self.shared.len()));
+        for (at, _) in &mut self.shared {
+            *at = at.saturating_sub(own);
+        }
+        self.own.drain(..own);
+        if self.own.capacity() / 4 > self.own.len() {
+            self.own.shrink_to(self.own.len().saturating_mul(2));
+        }
     }
 
     /// The bytes, if they are in one place.
@@ -227,6 +273,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn any_number_of_bytes_can_be_let_go_from_the_front() {
+        for first in 0..=9 {
+            for second in 0..=9 {
+                let mut all = pieces();
+                all.discard(first);
+                all.discard(second);
+                let gone = (first + second).min(8);
+                assert_eq!(all.to_vec(), &b"abcdefgh"[gone..], "{first}, {second}");
+                assert_eq!(all.len(), 8 - gone);
+                all.push((&b"more"[..]).into());
+                assert_eq!(all.to_vec(), [&b"abcdefgh"[gone..], b"more"].concat());
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_appended_can_be_taken_back() {
+        let mut all = pieces();
+        let mark = all.mark();
+        all.append(&pieces());
+        all.own().push(b'x');
+        all.cut_back(mark);
+        assert_eq!(all, pieces());
     }
 
     #[test]

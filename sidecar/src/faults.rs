@@ -28,6 +28,10 @@ pub enum Point {
     Poll,
     /// A look of the watchdog.
     Watchdog,
+    /// The housekeeper, with everything that it has to do.
+    Housework,
+    /// Whoever has just got the books of the server.
+    Books,
     /// Taking the memory of a run away.
     Kill,
     /// Taking a connection.
@@ -50,7 +54,8 @@ pub enum Point {
     Discard,
     /// Giving access back to the memory of a killed run.
     Restore,
-    /// Finding the pages of a suspended guest.
+    /// Opening the page map, and finding the pages of a suspended guest.
+    PageMap,
     Pages,
     MemoryFile,
     Random,
@@ -95,11 +100,13 @@ mod plan {
 
     use super::Point;
 
-    const POINTS: [(&str, Point); 25] = [
+    const POINTS: [(&str, Point); 28] = [
         ("host-call", Point::HostCall),
         ("worker", Point::Worker),
         ("poll", Point::Poll),
         ("watchdog", Point::Watchdog),
+        ("housework", Point::Housework),
+        ("books", Point::Books),
         ("kill", Point::Kill),
         ("accept", Point::Accept),
         ("wait", Point::Wait),
@@ -114,6 +121,7 @@ mod plan {
         ("map", Point::Map),
         ("discard", Point::Discard),
         ("restore", Point::Restore),
+        ("page-map", Point::PageMap),
         ("pages", Point::Pages),
         ("memory-file", Point::MemoryFile),
         ("random", Point::Random),

@@ -9,6 +9,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -59,13 +60,30 @@ pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
     Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
 }
 
+/// The page map of this process, opened once: there may be no descriptor left when it is needed.
+pub fn page_map() -> io::Result<&'static File> {
+    static PAGE_MAP: OnceLock<File> = OnceLock::new();
+    if let Some(file) = PAGE_MAP.get() {
+        return Ok(file);
+    }
+    faults::io(Point::PageMap)?;
+    let file = File::open("/proc/self/pagemap")?;
+    Ok(PAGE_MAP.get_or_init(|| file))
+}
+
+/// Whether an error means that the system cannot do something, and not that it lacks something at the moment.
+pub fn is_for_good(error: &io::Error) -> bool {
+    let lacking = [libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::EAGAIN, libc::EINTR, libc::EBUSY, libc::EIO];
+    !error.raw_os_error().is_some_and(|number| lacking.contains(&number))
+}
+
 /// For each page of this process from `address` on whether the kernel holds something for it (in memory or swapped out).
 /// Source: Documentation/admin-guide/mm/pagemap.rst of the kernel, bits 63 and 62.
 pub fn pages_in_use(address: usize, len: usize) -> io::Result<Vec<bool>> {
     const PAGE: usize = 4096;
     const PRESENT_OR_SWAPPED: u64 = 0b11 << 62;
     let mut entries = vec![0; len / PAGE * 8];
-    File::open("/proc/self/pagemap")?.read_exact_at(&mut entries, (address / PAGE * 8) as u64)?;
+    page_map()?.read_exact_at(&mut entries, (address / PAGE * 8) as u64)?;
     let words = entries.chunks_exact(8).map(|e| u64::from_ne_bytes(e.try_into().unwrap_or_default()));
     Ok(words.map(|e| e & PRESENT_OR_SWAPPED != 0).collect())
 }
@@ -117,7 +135,7 @@ fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
     const PRESENT: u64 = 1 << 3;
     const SWAPPED: u64 = 1 << 4;
     const ZERO: u64 = 1 << 5;
-    let pagemap = File::open("/proc/self/pagemap")?;
+    let pagemap = page_map()?;
     let end = (address + len) as u64;
     let mut pages = Vec::new();
     let mut regions = [PageRegion::default(); 128];
@@ -168,6 +186,15 @@ pub fn fill_random(out: &mut [u8]) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Gives memory back to the system that the allocator has free, wherever it lies.
+pub fn trim_heap() {
+    // SAFETY: has no precondition; the allocator takes its own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
 }
 
 /// Ends the process at once: no destructor, no exit handler, no other thread is waited for.

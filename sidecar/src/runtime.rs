@@ -246,8 +246,8 @@ impl Runtime {
         let bytecode = match compiled {
             Compiled::Bytecode(bytecode) => bytecode,
             Compiled::Refused(described) => {
-                let described = GuestError::decode(&described);
-                let error = described.to_wire(ErrorCode::CompilationError, source, &Refusals::default());
+                let error =
+                    GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source, &Refusals::default());
                 return Err(Failed::for_all(error));
             }
             Compiled::OutOfMemory { wanted } => {

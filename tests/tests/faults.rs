@@ -323,7 +323,11 @@ impl Stage {
             let mut client = Client::over(UnixStream::connect(self.sidecar.path()).unwrap());
             // one that is refused sees that when it reads
             client.write_raw(&hello());
-            client.next_reply()?;
+            if let Answer::Error(refused) = client.next_reply()?.answer {
+                assert_eq!(refused.code, ErrorCode::Overloaded, "{refused:?}");
+                assert!(client.is_closed());
+                return None;
+            }
             client
         } else {
             self.sidecar.connect()

@@ -7,7 +7,7 @@ use nexus_tests::{Client, Options, Run, SOON, eventually};
 use serde_json::{Value, json};
 
 fn on(id: &str, source: &str) -> Run {
-    Run::source(source).resident(id).grant(&["state:read:*", "state:write:*", "ext:*"])
+    Run::source(source).resident(id).grant(&["state:read:*", "state:write:*", "events:emit:*", "ext:*"])
 }
 
 fn reason(error: &WireError) -> (&ErrorCode, &ContextValue) {
@@ -136,6 +136,14 @@ fn who_expects_a_version_is_refused_before_and_after() {
         assert_eq!(lost.mutations, json!([]), "what was not applied is not told");
         let (now, after) = contents(&mut client, &id);
         assert_eq!((now, &after["n"]), (version + 1, &before["n"]));
+    }
+    // an event has left: to begin anew would make it twice
+    for source in ["$emit('e'); await $ext.x.y(); $state.n = 1", "await $ext.x.y(); $emit('e'); $state.n = 1"] {
+        let slow = client.run(on(&id, source).resident_with(&id, None, true));
+        client.patch_state(&id, &json!({"other": source}), &[], None).unwrap();
+        let lost = client.resume(&slow.call().id, &Value::Null);
+        assert_eq!(reason(lost.error()).1, &text("stale-version"));
+        assert!(!lost.error().retryable, "{source}");
     }
     let (version, _) = contents(&mut client, &id);
     let alone =

@@ -1,5 +1,6 @@
 //! The socket of a service: who may make it, who may reach it, and that one sidecar alone serves it.
 
+use std::cell::RefCell;
 use std::fs::{self, Permissions};
 use std::io::{IoSlice, Read};
 use std::os::fd::{AsRawFd, RawFd};
@@ -11,10 +12,10 @@ use std::process::Command;
 use std::time::Duration;
 
 use nexus_protocol::message::ClientHello;
-use nexus_protocol::{ClientMessage, MAGIC, ProtocolVersion, RequestId};
+use nexus_protocol::{ClientMessage, ErrorCode, MAGIC, ProtocolVersion, RequestId, SidecarMessage, decode_sidecar};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Options, SOON, Watchdog, eventually};
+use nexus_tests::{Answer, Options, Reply, SOON, Watchdog, eventually};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 const NOBODY: u32 = 65534;
@@ -79,6 +80,8 @@ fn few_descriptors_are_told_at_the_start_and_when_they_are_used_up() {
     eventually("it serves", SOON, || UnixStream::connect(&path).is_ok());
     let all: Vec<_> = (0..64).map_while(|_| UnixStream::connect(&path).ok()).collect();
     let mut one = nexus_tests::Client::over(UnixStream::connect(&path).unwrap());
+    let Some(Reply { id: 0, answer: Answer::Error(refused) }) = one.next_reply() else { panic!("it is told why") };
+    assert_eq!(refused.code, ErrorCode::Overloaded);
     assert!(one.is_closed(), "it is refused, not left waiting");
     drop(all);
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(child.id() as i32), nix::sys::signal::Signal::SIGTERM).unwrap();
@@ -259,11 +262,33 @@ fn more_connections_than_are_taken_are_closed_and_the_others_go_on() {
     let crowd: Vec<UnixStream> = (0..1100).map(|_| UnixStream::connect(sidecar.path()).unwrap()).collect();
     first.still_works();
     crowd.iter().for_each(|stream| stream.set_nonblocking(true).unwrap());
-    let closed = || crowd.iter().filter(|stream| matches!((&mut &**stream).read(&mut [0; 1]), Ok(0))).count();
+    // those that are too many are told so first
+    let told = RefCell::new(vec![Vec::new(); crowd.len()]);
+    let closed = || {
+        let is_closed = |(stream, told): (&UnixStream, &mut Vec<u8>)| {
+            let mut chunk = [0; 1024];
+            loop {
+                match (&mut &*stream).read(&mut chunk) {
+                    Ok(0) => return true,
+                    Ok(n) => told.extend_from_slice(&chunk[..n]),
+                    Err(_) => return false,
+                }
+            }
+        };
+        crowd.iter().zip(told.borrow_mut().iter_mut()).map(is_closed).filter(|closed| *closed).count()
+    };
     let too_many = 1100 + 1 - nexus_protocol::limits::MAX_CONNECTIONS;
     eventually("those that are too many are closed", SOON, || closed() >= too_many);
     first.still_works();
     assert_eq!(closed(), too_many);
+    let told = told.into_inner();
+    let told: Vec<&Vec<u8>> = told.iter().filter(|told| !told.is_empty()).collect();
+    assert_eq!(told.len(), too_many);
+    for told in told {
+        let message = decode_sidecar(&told[4..]).unwrap().message;
+        let SidecarMessage::Error(error) = message else { panic!("{message:?}") };
+        assert_eq!(error.code, ErrorCode::Overloaded);
+    }
     drop(crowd);
     let mut again = None;
     eventually("there is room again", SOON, || {

@@ -43,8 +43,8 @@ pub enum Ended {
     Intact(Option<StopCause>),
     /// The memory was taken away: the instance can only be dropped.
     Killed(StopCause),
-    /// A fault within a host call was taken for the guest's: nobody knows what that call has left behind.
-    Torn,
+    /// A host call was begun and never left: a fault in it became a trap of the guest.
+    Abandoned,
 }
 
 /// One run on a control: what was armed once. Of an earlier run it does nothing.
@@ -316,7 +316,7 @@ impl<M: Stoppable> RunControl<M> {
                 }
                 State::Killed => (State::Gone, Ended::Killed(word.cause().unwrap_or(StopCause::Deadline))),
                 // nobody has let go of the memory, and nobody will
-                State::Host => (State::Gone, Ended::Torn),
+                State::Host => (State::Gone, Ended::Abandoned),
                 State::Idle | State::Running | State::Gone => (State::Idle, Ended::Intact(word.cause())),
             };
             if self.replace(word, word.left(to)) {

@@ -412,7 +412,7 @@ impl Instance {
         let returned = self.wasm.call(name, args);
         match self.control.end() {
             Ended::Intact(cause) => Called::Returned(returned, cause),
-            Ended::Torn => {
+            Ended::Abandoned => {
                 log::error!("a host call faulted; its guest was discarded");
                 self.sound = false;
                 Called::Returned(Err(Trap("a host call faulted".into())), None)

@@ -1,9 +1,12 @@
 //! A guest whose memory an attacker writes recurses down the native stack: that ends its run, and nothing else.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use nexus_protocol::limits::{MIN_HOST_CALL_STACK_BYTES, SIGNAL_STACK_BYTES};
 use serde_json::json;
-use std::sync::atomic::{AtomicBool, Ordering};
 
+use super::control::Ended;
 use super::instance_tests::{compile, context, engine, on_engine_thread, value};
 use super::*;
 use crate::os;
@@ -162,5 +165,21 @@ fn a_fault_in_a_host_call_ends_its_run() {
             }
         }
         panic!("{in_host_calls} faults met a host call");
+    });
+}
+
+#[test]
+fn a_host_call_that_was_left_by_a_jump_is_given_up() {
+    on_engine_thread(|i| {
+        let control = i.control().clone();
+        control.arm();
+        control.begin(None);
+        let control::Entry::Open(inside) = control.enter_host() else { panic!("nothing is due") };
+        std::mem::forget(inside);
+        let (told, ended) = std::sync::mpsc::channel();
+        let waits = control.clone();
+        std::thread::spawn(move || told.send(waits.end()));
+        assert_eq!(ended.recv_timeout(Duration::from_secs(60)), Ok(Ended::Abandoned));
+        assert!(!control.patrol(std::time::Instant::now()), "there is nothing left to stop");
     });
 }

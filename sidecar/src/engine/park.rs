@@ -17,6 +17,7 @@ use std::io;
 use super::context::Context;
 use super::ffi::{LinearMemory, OutOfBounds};
 use super::image::{Image, PAGE};
+use crate::os;
 
 const WORD: usize = 8;
 const BITMAP_BYTES: usize = PAGE / WORD / 8;
@@ -38,6 +39,13 @@ pub enum ParkError {
     OtherImage,
     #[error("its bytes are damaged")]
     Damaged,
+}
+
+impl ParkError {
+    /// Whether nothing can ever be parked here, and not only this or only now.
+    pub fn is_for_good(&self) -> bool {
+        matches!(self, Self::Pages(e) if os::is_for_good(e))
+    }
 }
 
 /// See the module. Dropping it ends the execution.

@@ -49,6 +49,8 @@ pub struct Totals {
     used: Duration,
     queued: Duration,
     seq: u32,
+    /// Whether its segments had effects.
+    pub(super) effects: bool,
     cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
@@ -114,6 +116,13 @@ impl Totals {
 
     pub(super) fn memory_used_bytes(&self) -> u64 {
         self.memory_used
+    }
+
+    /// Whether the request of the last segment may be sent again, for an error of which that is true otherwise. Not where
+    /// effects have happened; nor where a call was answered, for that is used up. What was refused at the end of a segment left
+    /// no trace, and is for the caller of the whole execution to begin anew.
+    pub(super) fn may_be_repeated(&self, was_refused: bool) -> bool {
+        !self.effects && (was_refused || self.seq == 0)
     }
 
     pub(super) fn next_segment(&mut self) {
@@ -217,12 +226,10 @@ impl Report {
         self
     }
 
-    /// Whether anything came of the execution so far that would come a second time if it were begun anew: effects, or calls
-    /// that were answered.
-    pub(super) fn has_happened(&self) -> bool {
+    /// Whether the segment did something that would be done twice if it ran again. To log twice does no harm.
+    pub(super) fn has_effects(&self) -> bool {
         let Effects { state_mutations, events, view_commands, logs: _ } = &self.effects;
-        let effects = [state_mutations, events, view_commands];
-        self.totals.seq > 0 || effects.into_iter().any(|list| !list.is_empty())
+        [state_mutations, events, view_commands].into_iter().any(|list| !list.is_empty())
     }
 
     /// Puts what is large into shared memory, as far as the client has lent some.

@@ -233,6 +233,8 @@ impl Account {
             false => Err(cancelled()),
         };
         let mut report = self.totals.report(&mut instance);
+        self.totals.effects |= report.has_effects();
+        let was_refused = settled.is_err();
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
@@ -262,7 +264,8 @@ impl Account {
             Err(error) => {
                 report.status = Status::Error;
                 report.new_calls.clear();
-                report.error = Some(if report.has_happened() { error.not_retryable() } else { error });
+                let repeatable = self.totals.may_be_repeated(was_refused);
+                report.error = Some(if repeatable { error } else { error.not_retryable() });
             }
         }
         (report, Progress::Finished(Some(instance)))

@@ -48,12 +48,10 @@ impl States {
         self.lock().entry(owner).or_insert_with(|| Owner { budget, states: HashMap::new() });
     }
 
-    /// A connection has gone.
-    pub fn close(&self, owner: u64) {
+    /// A connection has gone: its states, which the caller disposes of.
+    pub fn close(&self, owner: u64) -> impl Iterator<Item = Arc<ResidentState>> {
         let gone = self.lock().remove(&owner);
-        for state in gone.iter().flat_map(|owner| owner.states.values()) {
-            state.dispose();
-        }
+        gone.into_iter().flat_map(|owner| owner.states.into_values())
     }
 
     /// Keeps a state: a payload, not checked yet.
@@ -98,6 +96,11 @@ impl States {
             state.dispose();
         }
         state.is_some()
+    }
+
+    /// The bytes that states take. Waits for nobody.
+    pub fn bytes(&self) -> u64 {
+        self.total.used()
     }
 
     /// States, and the bytes that they take.
@@ -162,7 +165,7 @@ mod tests {
             create(&states, 1, &[0x80]).unwrap_err().context["resource"],
             ContextValue::Text("maxStates".into())
         );
-        states.close(1);
+        states.close(1).for_each(|state| state.dispose());
         assert_eq!(states.counts(), (0, 0));
         assert!(create(&states, 1, &[0x80]).is_err(), "the connection is gone");
         create(&states, 2, &large).unwrap();

@@ -3,17 +3,25 @@
 //!
 //! The buffer's lock is held while an answer is encoded and while the socket is written to. So the watchdog never takes it:
 //! it asks for `pending_bytes`, which needs no lock, and leaves what it has to say to the thread that has the poller.
+//!
+//! What nobody has read yet is counted, and a connection that has too much of it [`is_over`](Connection::is_over): nothing more
+//! is read from it, and nothing more is begun for it.
 
 use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use nexus_protocol::limits::{FREE_BUFFER_BYTES, MAX_PENDING_LISTS, MAX_UNREAD_BYTES};
 use nexus_protocol::{Pieces, RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 
+use super::door::Place;
 use super::hub::SessionId;
+use super::memory::Memory;
+use crate::budget::{Budget, Charge};
 use crate::faults::{self, Point};
 
 /// A buffer that grew beyond this is given back when it is empty.
@@ -32,11 +40,15 @@ pub enum Flushed {
     Broken,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Out {
     /// Large values in it are shared with the execution that made them.
     bytes: Pieces,
     written: usize,
+    /// The last word is in it.
+    finished: bool,
+    /// Of the bytes, where they are more than every connection may have.
+    charge: Charge,
 }
 
 impl Out {
@@ -53,18 +65,67 @@ pub struct Connection {
     out: Mutex<Out>,
     /// What `out` has to write, as of the last time that its lock was let go.
     pending: AtomicUsize,
+    /// Bytes that the socket has taken.
+    written: AtomicU64,
+    /// What all connections have unread.
+    unread: Arc<Budget>,
+    /// What this one has sent and is not done with.
+    received: Arc<Budget>,
     max_frame_bytes: usize,
     /// As the client calls itself.
     client: OnceLock<Box<str>>,
     peer: Option<UnixCredentials>,
+    place: Place,
+    /// Lists that the housekeeper has to make for it.
+    lists: AtomicUsize,
+    /// A large answer is being made.
+    building: AtomicBool,
+}
+
+/// A large answer that is being made.
+#[derive(Debug)]
+pub struct Building<'a>(&'a Connection);
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        self.0.building.store(false, Ordering::Release);
+    }
 }
 
 impl Connection {
-    pub fn new(session: SessionId, stream: UnixStream, max_frame_bytes: usize) -> io::Result<Self> {
+    pub fn admitted(
+        session: SessionId,
+        stream: UnixStream,
+        max_frame_bytes: usize,
+        place: Place,
+        memory: &Memory,
+    ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
-        let (out, client) = (Mutex::new(Out::default()), OnceLock::new());
-        Ok(Self { session, stream, out, pending: AtomicUsize::new(0), max_frame_bytes, client, peer })
+        let unread = memory.unread.clone();
+        let out = Out { bytes: Pieces::new(), written: 0, finished: false, charge: unread.nothing() };
+        Ok(Self {
+            session,
+            stream,
+            out: Mutex::new(out),
+            pending: AtomicUsize::new(0),
+            written: AtomicU64::new(0),
+            unread,
+            received: memory.of_connection(),
+            max_frame_bytes,
+            client: OnceLock::new(),
+            peer,
+            place,
+            lists: AtomicUsize::new(0),
+            building: AtomicBool::new(false),
+        })
+    }
+
+    /// One that shares nothing with others.
+    #[cfg(test)]
+    pub fn new(session: SessionId, stream: UnixStream, max_frame_bytes: usize) -> io::Result<Self> {
+        let place = super::door::Places::new(&[]).of_parent();
+        Self::admitted(session, stream, max_frame_bytes, place, &Memory::new(max_frame_bytes))
     }
 
     /// The client has said who it is.
@@ -86,19 +147,46 @@ impl Connection {
         self.peer.map(|peer| peer.uid())
     }
 
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
     pub fn stream(&self) -> &UnixStream {
         &self.stream
+    }
+
+    /// By which everything is counted that it has sent and that is not done with.
+    pub fn received(&self) -> &Arc<Budget> {
+        &self.received
     }
 
     fn lock(&self) -> MutexGuard<'_, Out> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Appends frames; `f` must append whole ones.
+    /// Others may know how much there is to write.
+    fn note(&self, out: &mut Out) {
+        self.pending.store(out.rest(), Ordering::Release);
+        let held = out.bytes.len();
+        out.charge.set(if held > FREE_BUFFER_BYTES { held as u64 } else { 0 });
+    }
+
+    /// Appends frames; `f` must append whole ones. When it panics nothing of them is there.
     pub fn append(&self, f: impl FnOnce(&mut Pieces, usize)) {
         let mut out = self.lock();
-        f(&mut out.bytes, self.max_frame_bytes);
-        self.pending.store(out.rest(), Ordering::Release);
+        if out.finished {
+            return;
+        }
+        let mark = out.bytes.mark();
+        let appended = catch_unwind(AssertUnwindSafe(|| f(&mut out.bytes, self.max_frame_bytes)));
+        if appended.is_err() {
+            out.bytes.cut_back(mark);
+        }
+        self.note(&mut out);
+        drop(out);
+        if let Err(panic) = appended {
+            resume_unwind(panic);
+        }
     }
 
     /// Appends one message.
@@ -110,15 +198,63 @@ impl Connection {
         });
     }
 
+    /// Nothing that is appended from now on is sent.
+    pub fn finish(&self) {
+        self.lock().finished = true;
+    }
+
     /// Bytes that wait for the peer to read. Waits for nobody: while somebody appends or writes it is what was there before.
     pub fn pending_bytes(&self) -> usize {
         self.pending.load(Ordering::Acquire)
     }
 
+    /// Bytes that the socket has taken so far.
+    pub fn written_bytes(&self) -> u64 {
+        self.written.load(Ordering::Acquire)
+    }
+
+    /// Whether so much is unread that nothing more may be begun for it: too much of its own, or, while all connections together
+    /// have too much, more than every one may have. A large answer that is being made is too much, too. Costs a load or two.
+    pub fn is_over(&self) -> bool {
+        self.building.load(Ordering::Acquire) || self.has_unread()
+    }
+
+    fn has_unread(&self) -> bool {
+        let pending = self.pending_bytes();
+        pending > MAX_UNREAD_BYTES || pending > FREE_BUFFER_BYTES && self.unread.is_full()
+    }
+
+    /// A large answer is to be made. None: not now, since another one is being made, or not read.
+    pub fn begin_large(&self) -> Option<Building<'_>> {
+        let free = self.building.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let building = free.then(|| Building(self))?;
+        (!self.has_unread()).then_some(building)
+    }
+
+    /// What all connections together may leave unread.
+    pub fn unread(&self) -> &Budget {
+        &self.unread
+    }
+
+    /// A list is to be made for it. False: enough of them are.
+    pub fn begin_list(&self) -> bool {
+        let begun = |lists: usize| (lists < MAX_PENDING_LISTS).then_some(lists + 1);
+        self.lists.fetch_update(Ordering::AcqRel, Ordering::Acquire, begun).is_ok()
+    }
+
+    pub fn end_list(&self) {
+        self.lists.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// Whether the housekeeper still has to say something to it.
+    pub fn waits_for_list(&self) -> bool {
+        self.lists.load(Ordering::Acquire) > 0
+    }
+
     pub fn flush(&self) -> Flushed {
         let mut out = self.lock();
         let flushed = self.write_out(&mut out);
-        self.pending.store(out.rest(), Ordering::Release);
+        self.note(&mut out);
         flushed
     }
 
@@ -134,9 +270,19 @@ impl Connection {
             };
             match faults::transfer(Point::Write, out.bytes.len() - out.written).and_then(write) {
                 Ok(0) => return Flushed::Broken,
-                Ok(n) => out.written += n,
+                Ok(n) => {
+                    out.written += n;
+                    self.written.fetch_add(n as u64, Ordering::AcqRel);
+                }
                 Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Flushed::Blocked,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    // a peer that reads slowly does not have us keep what it has read
+                    if out.written > KEEP_BYTES && out.written > out.bytes.len() / 2 {
+                        let written = std::mem::take(&mut out.written);
+                        out.bytes.discard(written);
+                    }
+                    return Flushed::Blocked;
+                }
                 Err(_) => return Flushed::Broken,
             }
         }
@@ -152,5 +298,88 @@ impl Connection {
 impl AsFd for Connection {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.stream.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use nexus_protocol::message::Done;
+
+    use super::*;
+
+    fn pair() -> (UnixStream, Connection) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        (ours, Connection::new(SessionId(16), theirs, 1 << 20).unwrap())
+    }
+
+    #[test]
+    fn a_panic_while_an_answer_is_written_leaves_no_half_of_it() {
+        let (mut ours, connection) = pair();
+        let done = SidecarMessage::Done(Done { cancelled: true });
+        connection.send(RequestId(1), &done);
+        let half = AssertUnwindSafe(|| {
+            connection.append(|out, _| {
+                out.own().extend_from_slice(b"half a frame");
+                panic!("as planned");
+            });
+        });
+        assert!(catch_unwind(half).is_err());
+        connection.send(RequestId(2), &done);
+        assert_eq!(connection.flush(), Flushed::All);
+        let mut expected = Vec::new();
+        done.encode(RequestId(1), 1 << 20, &mut expected).unwrap();
+        done.encode(RequestId(2), 1 << 20, &mut expected).unwrap();
+        let mut read = vec![0; expected.len()];
+        ours.read_exact(&mut read).unwrap();
+        assert_eq!(read, expected);
+        assert_eq!(connection.pending_bytes(), 0);
+    }
+
+    #[test]
+    fn what_is_unread_counts_until_it_is_read_and_no_longer() {
+        let (mut ours, connection) = pair();
+        let total = connection.unread.clone();
+        connection.append(|out, _| out.own().extend_from_slice(&[7; FREE_BUFFER_BYTES]));
+        assert_eq!(total.used(), 0, "a small part is free");
+        connection.append(|out, _| out.own().resize(9 << 20, 7));
+        assert_eq!((total.used(), connection.is_over()), (9 << 20, true));
+        let mut read = 0;
+        while read < 9 << 20 {
+            connection.flush();
+            let n = ours.read(&mut vec![0; 1 << 20]).unwrap();
+            read += n;
+            let unread = (9 << 20) - connection.written_bytes() as usize;
+            assert_eq!(connection.pending_bytes(), unread);
+            assert!(total.used() <= (2 * unread + KEEP_BYTES) as u64, "{} for {unread}", total.used());
+        }
+        assert_eq!((total.used(), connection.is_over()), (0, false));
+    }
+
+    #[test]
+    fn one_large_answer_is_made_at_a_time_and_none_while_one_is_not_read() {
+        let (_ours, connection) = pair();
+        let building = connection.begin_large().unwrap();
+        assert!(connection.is_over() && connection.begin_large().is_none());
+        connection.append(|out, _| out.own().resize(MAX_UNREAD_BYTES + 1, 7));
+        drop(building);
+        assert!(connection.is_over() && connection.begin_large().is_none());
+        connection.flush();
+        let (_ours, other) = pair();
+        drop(other.begin_large().unwrap());
+        assert!(!other.is_over());
+    }
+
+    #[test]
+    fn while_all_have_too_much_unread_a_little_is_too_much() {
+        let (_ours, connection) = pair();
+        connection.append(|out, _| out.own().resize(FREE_BUFFER_BYTES + 1, 7));
+        assert!(!connection.is_over());
+        let mut others = connection.unread.nothing();
+        others.set(nexus_protocol::limits::MAX_TOTAL_UNREAD_BYTES);
+        assert!(connection.is_over());
+        drop(others);
+        assert!(!connection.is_over());
     }
 }

@@ -15,11 +15,12 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::RequestId;
 use nexus_protocol::limits::{HOST_GRACE_MS, MAX_RETIRED_THREADS, RETIRE_GRACE_MS, RETIRE_STANDSTILL_MS};
 use nexus_protocol::message::Kind;
-use nexus_protocol::{OwnedFrame, RequestId};
 
 use super::hub::{Job, SessionId};
+use super::incoming::Incoming;
 use crate::engine::control::{Control, Ticket};
 use crate::os::ThreadClock;
 use crate::runtime::Purpose;
@@ -97,7 +98,7 @@ pub struct Run<P> {
     pub kind: Kind,
     /// Of its execution.
     pub number: u64,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
     pub enqueued: Instant,
     pub connection: P,
     pub budget: Budget,
@@ -444,7 +445,7 @@ mod tests {
             id: RequestId(1),
             kind: Kind::Execute,
             suspension: None,
-            frame: Arc::new(decoder.next_owned().unwrap().unwrap()),
+            frame: Incoming::uncounted(decoder.next_owned().unwrap().unwrap()),
             enqueued: Instant::now(),
             due: Due::Unread,
             connection: (),

@@ -10,7 +10,7 @@
 //! From the first word to the end it takes `drainTimeoutMs` and a second at the most, however slowly anybody reads. All of
 //! this is decided by the watchdog, which says and writes nothing itself: see `errand`.
 
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::{RequestId, limits};
@@ -57,7 +57,7 @@ pub(super) struct Leaving {
 impl Server {
     /// Asks for the end.
     pub fn drain(&self) {
-        self.begin_drain(&mut self.lock(), None);
+        self.begin_drain(self.lock(), None);
         self.wake_poller();
     }
 
@@ -65,7 +65,7 @@ impl Server {
         self.lock().drain.is_some()
     }
 
-    fn begin_drain(&self, state: &mut State, asked_by: Option<(Arc<Connection>, RequestId)>) {
+    fn begin_drain(&self, mut state: MutexGuard<'_, State>, asked_by: Option<(Arc<Connection>, RequestId)>) {
         state.hub.drain();
         let patient = asked_by.is_none();
         match &mut state.drain {
@@ -81,6 +81,8 @@ impl Server {
                 state.drain = Some(Drain { stage: Stage::Finishing, until, end, asked_by, patient });
             }
         }
+        // the watchdog may wait for the books while it has the lock that this needs
+        drop(state);
         self.runtime.engine().watchdog().notify();
     }
 
@@ -92,7 +94,7 @@ impl Server {
     pub(super) fn shutdown(&self, connection: &Arc<Connection>, id: RequestId) -> bool {
         let mut state = self.lock();
         match self.mode {
-            Mode::Child => self.begin_drain(&mut state, Some((connection.clone(), id))),
+            Mode::Child => self.begin_drain(state, Some((connection.clone(), id))),
             Mode::Service => {
                 let until = Instant::now() + self.drain_timeout();
                 state.hub.leave(connection.session);
@@ -140,12 +142,12 @@ impl State {
     fn is_quiet(&self) -> bool {
         self.hub.is_quiet()
             // what was found is handled, and what that takes out of the books is answered
-            && self.handling_since.is_none()
+            && !self.polling.is_busy()
             && self.holding == 0
             && self.stand_ins == 0
             && self.settle_later.is_empty()
             && self.has_said_all()
-            && self.connections.values().all(|c| c.pending_bytes() == 0)
+            && self.connections.values().all(|c| c.pending_bytes() == 0 && !c.waits_for_list())
     }
 
     fn has_said_all(&self) -> bool {
@@ -164,8 +166,8 @@ impl State {
                 }
                 return !goes;
             }
-            if hub.in_flight(session) == 0 && !hub.crew.is_answering(session) || over && one.stage == Stage::Cancelling
-            {
+            let answered = hub.in_flight(session) == 0 && !hub.crew.is_answering(session);
+            if answered && !one.connection.waits_for_list() || over && one.stage == Stage::Cancelling {
                 errands.push(Errand::Done(one.connection.clone(), one.id));
                 (one.stage, one.until) = (Stage::Saying, now + FAREWELL);
             } else if over {

@@ -30,6 +30,8 @@ pub(super) enum Errand {
     Done(Arc<Connection>, RequestId),
     /// A connection that has been told everything.
     Close(SessionId),
+    /// A connection whose last word is in its buffer.
+    Dismiss(SessionId),
     /// A connection with answers that are not written yet.
     Flush(SessionId),
     /// A connection that has cost more threads than one may.
@@ -41,7 +43,7 @@ impl Errand {
     pub fn job(&self) -> Option<&Job> {
         match self {
             Self::Overdue(job) | Self::Unrun(job) | Self::Cancelled(job) => Some(job),
-            Self::Done(..) | Self::Close(_) | Self::Flush(_) | Self::Expel(_) => None,
+            Self::Done(..) | Self::Close(_) | Self::Dismiss(_) | Self::Flush(_) | Self::Expel(_) => None,
         }
     }
 }
@@ -65,10 +67,10 @@ impl Server {
                         of_resource(error, "maxQueueMs", self.runtime.config.max_queue_ms, waited)
                     }
                 };
-                self.answer_unrun(&job, error)
+                self.answer_last(job, error)
             }
-            Errand::Unrun(job) => self.answer_unrun(&job, refusal(&Refusal::Draining)),
-            Errand::Cancelled(job) => self.answer_unrun(&job, execution::cancelled()),
+            Errand::Unrun(job) => self.answer_last(job, refusal(&Refusal::Draining)),
+            Errand::Cancelled(job) => self.answer_last(job, execution::cancelled()),
             Errand::Expel(connection) => {
                 let message = "requests of this connection have cost the sidecar several threads; it is closed";
                 log::error!("session {} is closed: {message}", connection.session.0);
@@ -76,9 +78,7 @@ impl Server {
                     .with_context_text("resource", "retiredThreads")
                     .with_context_number("limit", MAX_RETIRED_PER_CONNECTION.into());
                 connection.send(RequestId::CONNECTION, &SidecarMessage::Error(error));
-                connection.flush();
-                poller.close(connection.session);
-                return self.closed(connection.session);
+                return self.dismissed(poller, connection.session);
             }
             Errand::Done(connection, id) => {
                 connection.send(id, &SidecarMessage::Done(Done { cancelled: false }));
@@ -88,6 +88,7 @@ impl Server {
                 poller.close(session);
                 return self.closed(session);
             }
+            Errand::Dismiss(session) => return self.dismissed(poller, session),
             Errand::Flush(session) => session,
         };
         if !touched.contains(&session) {

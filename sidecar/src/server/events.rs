@@ -1,16 +1,21 @@
-//! What a look of the poller found, and what follows from it.
+//! What a look of the poller found, and what follows from it. See the rule in `poller`: nothing here takes longer than a word
+//! in the books.
 
 use std::io::Write;
 use std::sync::Arc;
 use std::time::Instant;
 
-use nexus_protocol::message::{Done, MetricsText};
+use nexus_protocol::limits::FREE_BUFFER_BYTES;
+use nexus_protocol::message::Done;
 use nexus_protocol::{RequestId, SidecarMessage, SuspensionId};
 
 use super::connection::{self, Connection};
+use super::errand::Errand;
+use super::housekeeper::{Chores, Gone};
 use super::hub::{Cancelled, Job, Refusal, SessionId};
+use super::operator::Text;
 use super::poller::{Event, Poller};
-use super::refusal::refusal;
+use super::refusal::{no_place_for_work, refusal};
 use super::session::{self, Action};
 use super::{Mode, Server};
 use crate::error::ExitCode;
@@ -26,7 +31,6 @@ impl Server {
     pub(super) fn handle(&self, poller: &mut Poller, events: &mut Vec<Event>) {
         let (mut touched, errands, draining) = {
             let mut state = self.lock();
-            state.handling_since = Some(Instant::now());
             let errands = std::mem::take(&mut state.errands);
             state.on_errands = !errands.is_empty();
             (std::mem::take(&mut state.settle_later), errands, state.drain.is_some())
@@ -46,9 +50,7 @@ impl Server {
                         touched.push(session);
                     }
                     if closes {
-                        connection.flush();
-                        poller.close(session);
-                        self.closed(session);
+                        self.dismissed(poller, session);
                     }
                 }
             }
@@ -61,19 +63,35 @@ impl Server {
                 self.closed(session);
             }
         }
+        let gone = poller.take_gone();
+        if !gone.is_empty() {
+            self.leave_to_housekeeper(|chores| chores.peers.extend(gone));
+        }
     }
 
+    /// The last word is in its buffer: nothing of it is worked on any more, and it is closed when that is read.
+    pub(super) fn dismissed(&self, poller: &mut Poller, session: SessionId) {
+        self.forget(session);
+        if !poller.dismiss(session) {
+            self.closed(session);
+        }
+    }
+
+    /// The connection is closed.
     pub(super) fn closed(&self, session: SessionId) {
-        let closed = {
-            let mut state = self.lock();
-            state.connections.remove(&session);
-            state.hub.close_session(session)
-        };
-        drop(closed);
-        self.states.close(session.0);
-        self.arenas.close(session.0);
+        self.forget(session);
         if self.mode == Mode::Child {
             self.exit.announce(ExitCode::Ok);
+        }
+    }
+
+    /// The connection takes no part any more; what it had is freed by the housekeeper.
+    fn forget(&self, session: SessionId) {
+        let mut state = self.lock();
+        if let Some(connection) = state.connections.remove(&session) {
+            let left = state.hub.close_session(session);
+            state.chores.gone.push(Gone { session, connection, left });
+            self.housework.notify_one();
         }
     }
 
@@ -96,14 +114,14 @@ impl Server {
             Action::Stats(id) => {
                 connection.send(id, &SidecarMessage::Stats(self.runtime.stats(self.load())));
             }
-            Action::Metrics(id) => {
-                let text = self.prometheus();
-                connection.send(id, &SidecarMessage::Metrics(MetricsText { text: &text }));
-            }
-            Action::Executions(id) => self.executions(connection, id),
+            Action::Metrics(id) => return self.want(connection, id, Text::Metrics),
+            Action::Executions(id) => return self.want(connection, id, Text::Executions),
             Action::Kill { id, execution } => self.kill(connection, id, execution),
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
             Action::Shutdown(id) => return self.shutdown(connection, id),
+            Action::Overloaded { id, kind, full } => {
+                self.fail_request(connection, id, kind, Instant::now(), full.of_request())
+            }
             Action::Refuse(id, error) | Action::Close(id, error) => {
                 self.runtime.observer.record_error(error.code);
                 connection.send(id, &SidecarMessage::Error(error));
@@ -112,16 +130,24 @@ impl Server {
         true
     }
     pub(super) fn enqueue(&self, connection: &Connection, job: Job) -> bool {
+        if connection.place().is_for_operator() {
+            self.fail(&job, no_place_for_work());
+            return true;
+        }
         let refused = self.lock().hub.enqueue(job);
         match refused {
             Ok(()) => false,
             Err((job, Refusal::DuplicateId)) => {
                 let message = format!("request {} is not answered yet, so its id cannot be used again", job.id.0);
                 connection.send(RequestId::CONNECTION, &SidecarMessage::Error(session::protocol_error(message)));
+                self.let_go(job);
+                // whoever counts its requests wrongly cannot tell its answers apart
+                self.dismiss(connection);
                 true
             }
             Err((job, refused)) => {
                 self.fail(&job, refusal(&refused));
+                self.let_go(job);
                 true
             }
         }
@@ -136,11 +162,12 @@ impl Server {
             Cancelled::Job(job) => {
                 self.answer_unrun(&job, execution::cancelled());
                 self.flush(&job.connection);
+                self.let_go(job);
             }
             Cancelled::BeingParked => self.runtime.observer.record_suspension(SuspensionEvent::Cancelled),
             Cancelled::Execution(execution) => {
                 self.runtime.observer.record_suspension(SuspensionEvent::Cancelled);
-                self.retire(*execution);
+                self.leave_to_housekeeper(|chores| chores.ended.push(execution));
             }
         }
         connection.send(id, &SidecarMessage::Done(Done { cancelled }));
@@ -149,6 +176,20 @@ impl Server {
     /// An execution that nobody will resume: its instance can serve others.
     pub(super) fn retire(&self, execution: Execution) {
         self.runtime.give_back(execution.into_instance());
+    }
+
+    /// A job that is answered. To free a large frame takes its time.
+    pub(super) fn let_go(&self, job: Job) {
+        if job.frame.capacity_bytes() >= FREE_BUFFER_BYTES {
+            self.leave_to_housekeeper(|chores: &mut Chores| chores.dropped.push(Box::new(job)));
+        }
+    }
+
+    /// The last word has been said to a connection: it ends once that is read.
+    pub(super) fn dismiss(&self, connection: &Connection) {
+        connection.finish();
+        self.lock().errands.push(Errand::Dismiss(connection.session));
+        self.wake_poller();
     }
 
     /// Writes out; what the socket does not take is left to the poller.

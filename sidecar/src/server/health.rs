@@ -36,7 +36,7 @@ impl Server {
     /// None: the server's lock is not to be had.
     pub fn pulse(&self) -> Option<Pulse> {
         for _ in 0..LOCK_ATTEMPTS {
-            if let Ok(state) = self.state.try_lock() {
+            if let Some(state) = self.try_lock() {
                 let State { poll_epoch, .. } = &*state;
                 return Some(Pulse { polls: *poll_epoch, ticks: self.ticks.load(Ordering::Relaxed) });
             }

@@ -43,8 +43,17 @@ pub struct Holdings {
     parked: usize,
     /// An image did not fit; until something goes.
     full: bool,
+    parking: Parking,
+}
+
+/// Whether executions can be parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Parking {
+    Possible,
+    /// The last attempt failed for lack of something that others may give back.
+    PausedUntil(Instant),
     /// The system does not tell which pages are in use.
-    impossible: bool,
+    Impossible,
 }
 
 impl Holdings {
@@ -57,7 +66,7 @@ impl Holdings {
             bytes: 0,
             parked: 0,
             full: false,
-            impossible: false,
+            parking: Parking::Possible,
         }
     }
 
@@ -108,6 +117,7 @@ impl Holdings {
         }
         self.bytes += bytes;
         self.parked += 1;
+        self.parking = Parking::Possible;
         true
     }
 
@@ -120,13 +130,22 @@ impl Holdings {
         self.full = self.full && bytes == 0;
     }
 
-    pub fn give_up_parking(&mut self) {
-        self.impossible = true;
+    /// Nothing is parked before that time; None: nothing ever is.
+    pub fn pause_parking(&mut self, until: Option<Instant>) {
+        self.parking = until.map_or(Parking::Impossible, Parking::PausedUntil);
+    }
+
+    fn may_park(&self, now: Instant) -> bool {
+        match self.parking {
+            Parking::Possible => true,
+            Parking::PausedUntil(until) => now >= until,
+            Parking::Impossible => false,
+        }
     }
 
     /// The execution that is to be parked now.
     pub fn due(&self, now: Instant) -> Option<u64> {
-        if self.full || self.impossible {
+        if self.full || !self.may_park(now) {
             return None;
         }
         let (_, oldest) = self.live.first_key_value()?;
@@ -137,7 +156,7 @@ impl Holdings {
 
     /// Whether so many are live that whoever can should park one.
     pub fn is_pressing(&self) -> bool {
-        self.live.len() > PRESSING && !self.full && !self.impossible
+        self.live.len() > PRESSING && !self.full && self.parking == Parking::Possible
     }
 }
 
@@ -195,6 +214,23 @@ mod tests {
         assert_eq!(holdings.due(start + LONG), Some(8));
         assert!(holdings.add_parked(61));
         assert_eq!((holdings.bytes(), holdings.parked()), (91, 1));
+    }
+
+    #[test]
+    fn parking_that_failed_for_the_moment_is_tried_again_and_one_that_cannot_be_is_not() {
+        let start = Instant::now();
+        let mut holdings = Holdings::new(4, 1000);
+        holdings.add_live(1, 1, start);
+        holdings.pause_parking(Some(start + LONG * 3));
+        assert_eq!(holdings.due(start + LONG * 2), None);
+        assert_eq!(holdings.due(start + LONG * 3), Some(1));
+        for key in 2..=PRESSING as u64 + 2 {
+            holdings.add_live(key, 1, start);
+        }
+        assert!(!holdings.is_pressing());
+        assert!(holdings.add_parked(1) && holdings.is_pressing(), "it works again");
+        holdings.pause_parking(None);
+        assert_eq!((holdings.due(start + LONG * 9), holdings.is_pressing()), (None, false));
     }
 
     #[test]

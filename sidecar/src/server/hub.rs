@@ -17,8 +17,12 @@ mod cancel;
 mod expiry;
 mod listing;
 mod mailbox;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod parking;
 mod queue;
+#[cfg(test)]
+mod queue_tests;
 mod runs;
 mod sessions;
 #[cfg(test)]
@@ -30,11 +34,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::Kind;
-use nexus_protocol::{OwnedFrame, RequestId, SuspensionId};
+use nexus_protocol::{RequestId, SuspensionId};
 
 use super::connection::Connection;
 use super::crew::{Crew, RunId};
 use super::holdings::{Holdings, Turn};
+use super::incoming::Incoming;
 use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
@@ -42,7 +47,7 @@ pub use listing::{About, Listed, Memory, Names};
 pub use queue::{Next, Resumed, Taken};
 pub use runs::Retired;
 use sessions::Books;
-pub use sessions::Closed;
+pub use sessions::{Closed, Left};
 
 /// What the books know of a suspended execution.
 pub trait Held {
@@ -74,6 +79,18 @@ impl Held for Execution {
     }
 }
 
+/// Where answers go.
+pub trait Peer: Clone {
+    /// Whether so many of them are not read that nothing more is to be begun for it.
+    fn is_over(&self) -> bool;
+}
+
+impl Peer for Arc<Connection> {
+    fn is_over(&self) -> bool {
+        Connection::is_over(self)
+    }
+}
+
 /// One connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SessionId(pub u64);
@@ -88,7 +105,7 @@ pub struct Job<P = Arc<Connection>> {
     pub kind: Kind,
     /// The suspension that a resume is for, where its frame says so at once.
     pub suspension: Option<SuspensionId>,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
     pub enqueued: Instant,
     pub due: Due,
     pub connection: P,
@@ -247,7 +264,7 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     draining: bool,
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     pub fn new(limits: HubLimits) -> Self {
         Self {
             holdings: Holdings::new(limits.max_running, limits.max_suspended_bytes),

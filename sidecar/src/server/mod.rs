@@ -8,10 +8,12 @@
 //! There is one poller, and it is polled by whichever worker has nothing better to do: a small request is read, run and
 //! answered by one thread, without a hop. When a run takes longer than a tick, the watchdog wakes another worker, which
 //! finds the poller lying there and goes on polling, so that cancellations and pings are always heard. One thread more, the
-//! housekeeper, parks suspended executions. A worker that does not come back is replaced; see `rescue`.
+//! housekeeper, does what no request waits for. A worker that does not come back is replaced; see `rescue`.
 
+mod busy;
 pub mod connection;
 mod crew;
+mod door;
 mod drain;
 mod errand;
 mod events;
@@ -20,8 +22,11 @@ mod hello;
 mod holdings;
 mod housekeeper;
 pub mod hub;
+mod incoming;
 pub mod listen;
+mod memory;
 mod operator;
+mod peer;
 pub mod poller;
 mod refusal;
 mod rescue;

@@ -1,25 +1,45 @@
-//! What whoever looks after the sidecar asks: which executions there are, and to end one. No value of a handler is told.
+//! What only whoever looks after the sidecar may ask: which executions there are, and their end; and figures in long form.
+//!
+//! Making a list or the text of all metrics may take long, so that the housekeeper does it: no connection waits for one of
+//! another. A kill is a word in the books.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{ClientMessage, ExecutionEntry, Executions};
-use nexus_protocol::{ErrorCode, OwnedFrame, RequestId, SidecarMessage, WireError, decode_client, limits};
-use nix::unistd::geteuid;
+use nexus_protocol::message::{ExecutionEntry, Executions, MetricsText};
+use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, WireError, limits};
 
 use super::connection::Connection;
+use super::door::is_own;
 use super::hub::{Cancelled, Listed, Memory, Names};
+use super::refusal::{of_resource, overloaded};
 use super::{Mode, Server};
 
-const ROOT: u32 = 0;
+/// A long text that somebody has asked for.
+pub(super) struct Wanted {
+    connection: Arc<Connection>,
+    id: RequestId,
+    text: Text,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Text {
+    Executions,
+    Metrics,
+}
+
+impl Drop for Wanted {
+    fn drop(&mut self) {
+        self.connection.end_list();
+    }
+}
 
 impl Server {
     /// Lets a parent through, and a peer that could as well send us signals.
     fn refuse_others(&self, connection: &Connection) -> Result<(), WireError> {
-        let ours = |uid| uid == geteuid().as_raw() || uid == ROOT;
         match self.mode {
             Mode::Child => Ok(()),
-            Mode::Service if connection.peer_uid().is_some_and(ours) => Ok(()),
+            Mode::Service if connection.peer_uid().is_some_and(is_own) => Ok(()),
             Mode::Service => {
                 let message = "only the sidecar's own user and root may look after it";
                 Err(WireError::new(ErrorCode::PermissionDenied, message))
@@ -27,10 +47,37 @@ impl Server {
         }
     }
 
-    pub(super) fn executions(&self, connection: &Connection, id: RequestId) {
-        if let Err(error) = self.refuse_others(connection) {
-            return self.refuse(connection, id, error);
+    /// Has the housekeeper write a text. True: it will not, and why has been appended.
+    pub(super) fn want(&self, connection: &Arc<Connection>, id: RequestId, text: Text) -> bool {
+        if let (Text::Executions, Err(error)) = (text, self.refuse_others(connection)) {
+            self.refuse(connection, id, error);
+            return true;
         }
+        if !connection.begin_list() {
+            let most = limits::MAX_PENDING_LISTS as u64;
+            let error = overloaded(format!("{most} lists are asked for and not answered yet"));
+            self.refuse(connection, id, of_resource(error, "maxPendingLists", most, most + 1));
+            return true;
+        }
+        let wanted = Wanted { connection: connection.clone(), id, text };
+        self.leave_to_housekeeper(|chores| chores.wanted.push_back(wanted));
+        false
+    }
+
+    /// For the housekeeper.
+    pub(super) fn write(&self, wanted: Wanted) {
+        let Wanted { connection, id, text } = &wanted;
+        match text {
+            Text::Executions => self.send_executions(connection, *id),
+            Text::Metrics => connection.send(*id, &SidecarMessage::Metrics(MetricsText { text: &self.prometheus() })),
+        }
+        // it is in the buffer: nobody may take the connection for one that has been told everything before that
+        let connection = connection.clone();
+        drop(wanted);
+        self.flush(&connection);
+    }
+
+    fn send_executions(&self, connection: &Connection, id: RequestId) {
         let (listed, total, clients) = {
             let state = self.lock();
             let (listed, total) = state.hub.list(limits::MAX_LISTED_EXECUTIONS);
@@ -39,7 +86,12 @@ impl Server {
             (listed, total, clients)
         };
         let now = Instant::now();
-        let executions = listed.iter().zip(&clients).map(|(one, client)| entry(one, client.as_deref(), now)).collect();
+        let executions = listed.iter().zip(&clients).map(|(one, client)| {
+            // each may take as long as decoding a frame, or reading a page map
+            self.keeping.begin(Instant::now());
+            entry(one, client.as_deref(), now)
+        });
+        let executions = executions.collect();
         connection.send(id, &SidecarMessage::Executions(Executions { executions, total: total as u64 }));
     }
 
@@ -62,7 +114,10 @@ impl Server {
 
 fn entry<'a>(one: &'a Listed, client: Option<&'a Connection>, now: Instant) -> ExecutionEntry<'a> {
     let (panel_id, handler_name) = match &one.names {
-        Names::InFrame(frame) => names_in(frame),
+        Names::InFrame(frame) => {
+            let labels = frame.labels();
+            (labels.panel_id.as_deref(), labels.handler_name.as_deref())
+        }
         Names::Known(panel_id, handler_name) => (panel_id.as_deref(), handler_name.as_deref()),
     };
     let running = one.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
@@ -82,13 +137,5 @@ fn entry<'a>(one: &'a Listed, client: Option<&'a Connection>, now: Instant) -> E
             Memory::Running(control) => control.resident_bytes(),
         },
         pending_calls: u32::try_from(one.pending_calls).unwrap_or(u32::MAX),
-    }
-}
-
-/// Read only when somebody asks; a frame that makes no sense has no names.
-fn names_in(frame: &OwnedFrame) -> (Option<&str>, Option<&str>) {
-    match decode_client(frame).map(|envelope| envelope.message) {
-        Ok(ClientMessage::Execute(execute)) => (execute.panel_id, execute.handler_name),
-        _ => (None, None),
     }
 }

@@ -1,21 +1,37 @@
 //! The reading half: one epoll over the listener, the signals and all connections. Whoever holds the poller polls; it is one
 //! object, so only one thread at a time does.
+//!
+//! **The rule.** That thread does nothing whose cost a peer chooses, since everybody waits for it. All that it does:
+//! - it waits, and takes a bounded number of new connections ([`door`](super::door));
+//! - it reads a bounded part of what a peer has sent, and cuts it into frames ([`peer`](super::peer));
+//! - it decodes frames that are no work, which are small, and answers hello, ping, stats and whatever is refused; a cancellation,
+//!   a kill and a `shutdown` it notes in the books;
+//! - it gives work to the hub, still encoded;
+//! - it runs errands of the watchdog, which are answers of a bounded size;
+//! - it writes what waits for a connection, as far as the socket takes it.
+//!
+//! What takes longer is the work of a worker, or a chore of the housekeeper: lists and metrics, the end of a connection and of
+//! an execution, and freeing whatever a peer has made large. How long it has been busy is seen by the watchdog: see `busy`.
 
-use std::collections::{HashMap, HashSet};
-use std::fs::File;
-use std::io::{self, ErrorKind, Read};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{self, Read};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_CONNECTIONS, MAX_UNREAD_BYTES, UNREAD_TIMEOUT_MS};
-use nexus_protocol::{FrameDecoder, FrameError, RequestId};
+use nexus_protocol::RequestId;
+use nexus_protocol::limits::{
+    FRAME_READ_TIMEOUT_MS, LAST_WORDS_MS, MAX_CONNECTIONS, OPERATOR_CONNECTIONS, UNREAD_TIMEOUT_MS,
+};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
-use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::geteuid;
 
+use super::Mode;
+use super::busy::Busy;
 use super::connection::{Connection, Flushed};
+use super::door::{self, Door, Place};
 use super::hub::SessionId;
+use super::memory::Memory;
+use super::peer::{Peer, Turn};
 use super::session::{Action, Session, protocol_error};
 use crate::faults::{self, Point};
 
@@ -25,30 +41,12 @@ const FIRST_SESSION: u64 = 16;
 
 /// Events taken at once.
 const BATCH: usize = 64;
-/// Read from one connection before the others get their turn.
-const READ_TURN_BYTES: usize = 1 << 20;
-/// Taken of one connection before the others get their turn: a hundred kilobytes may be a thousand requests.
-const TURN_FRAMES: usize = 32;
 /// Time between two looks at connections that keep us waiting.
 const SWEEP: Duration = Duration::from_millis(250);
 /// While traffic is hot, look again this long before sleeping: waking a sleeping thread costs more than a small handler.
 const SPIN: Duration = Duration::from_micros(40);
 /// Traffic is hot for this long after a frame.
 const HOT: Duration = Duration::from_millis(1);
-
-struct Peer {
-    connection: Arc<Connection>,
-    decoder: FrameDecoder,
-    session: Session,
-    /// What epoll is asked for.
-    interest: EpollFlags,
-    /// Whole frames were left in the decoder when its turn was over.
-    has_left: bool,
-    /// Since when hello, or the rest of a frame, is waited for.
-    incomplete_since: Option<Instant>,
-    /// With too much unread: how much, and since when it has not become less.
-    unread: Option<(usize, Instant)>,
-}
 
 /// What one look found.
 #[derive(Debug)]
@@ -58,112 +56,128 @@ pub enum Event {
     Closed(SessionId),
 }
 
+/// What holds for all connections.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// A parent is trusted to be alive, however long it stands still; anybody else has a time for hello, for the rest of a
+    /// frame, and for reading answers.
+    pub mode: Mode,
+    pub max_frame_bytes: usize,
+    /// Look for a moment before sleeping.
+    pub spin: bool,
+    /// Users whose connections are taken, beside those of our own.
+    pub allow_uids: Vec<u32>,
+    pub memory: Memory,
+}
+
 /// See the module.
 pub struct Poller {
     epoll: Epoll,
-    listener: Option<UnixListener>,
+    door: Door,
     wake: UnixStream,
     peers: HashMap<u64, Peer>,
     /// Those that keep us waiting: their deadlines are looked at.
     waited_for: HashSet<u64>,
     /// Those that have their next turn without a word from epoll, as they have frames left.
     left: Vec<u64>,
+    /// Connections in places for looking after the sidecar, the oldest first.
+    operators: VecDeque<SessionId>,
+    /// Peers that are gone and not freed yet.
+    gone: Vec<Peer>,
     last_sweep: Instant,
     next_session: u64,
-    max_frame_bytes: usize,
     last_frame: Instant,
-    spin: bool,
-    allow_uids: Vec<u32>,
-    /// Given up for a moment when no descriptor is left, so that a connection can be taken and closed.
-    spare: Option<File>,
+    rules: Rules,
+    busy: Arc<Busy>,
 }
 
 impl Poller {
-    /// `wake`: readable when the poller should return although nothing happened. `allow_uids`: users whose connections are
-    /// taken, beside those of our own.
-    pub fn new(max_frame_bytes: usize, wake: UnixStream, spin: bool, allow_uids: Vec<u32>) -> io::Result<Self> {
+    /// `wake`: readable when the poller should return although nothing happened.
+    pub fn new(rules: Rules, wake: UnixStream) -> io::Result<Self> {
         wake.set_nonblocking(true)?;
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         epoll.add(&wake, EpollEvent::new(EpollFlags::EPOLLIN, WAKE))?;
         Ok(Self {
             epoll,
-            listener: None,
+            door: Door::new(&rules.allow_uids),
             wake,
             peers: HashMap::new(),
             waited_for: HashSet::new(),
             left: Vec::new(),
+            operators: VecDeque::new(),
+            gone: Vec::new(),
             last_sweep: Instant::now(),
             next_session: FIRST_SESSION,
-            max_frame_bytes,
             last_frame: Instant::now(),
-            spin,
-            allow_uids,
-            spare: File::open("/dev/null").ok(),
+            rules,
+            busy: Arc::new(Busy::new()),
         })
+    }
+
+    /// Whether whoever has the poller is at work.
+    pub fn busy(&self) -> &Arc<Busy> {
+        &self.busy
     }
 
     pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
         listener.set_nonblocking(true)?;
         self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        self.listener = Some(listener);
+        self.door.listen(listener);
         Ok(())
     }
 
     /// Takes no more connections.
     pub fn stop_listening(&mut self) {
-        if let Some(listener) = self.listener.take() {
+        if let Some(listener) = self.door.take_listener() {
             let _ = self.epoll.delete(&listener);
         }
     }
 
-    pub fn add(&mut self, stream: UnixStream) -> io::Result<Arc<Connection>> {
+    /// Adds the connection of a parent.
+    pub fn adopt(&mut self, stream: UnixStream) -> io::Result<Arc<Connection>> {
+        let place = self.door.places.of_parent();
+        self.add(stream, place)
+    }
+
+    fn add(&mut self, stream: UnixStream, place: Place) -> io::Result<Arc<Connection>> {
         let token = self.next_session;
         self.next_session += 1;
-        let connection = Arc::new(Connection::new(SessionId(token), stream, self.max_frame_bytes)?);
-        let interest = EpollFlags::EPOLLIN;
-        self.epoll.add(&*connection, EpollEvent::new(interest, token))?;
-        let decoder = FrameDecoder::new(self.max_frame_bytes);
-        let peer = Peer {
-            connection: connection.clone(),
-            decoder,
-            session: Session::Handshaking,
-            interest,
-            has_left: false,
-            incomplete_since: Some(Instant::now()),
-            unread: None,
-        };
+        let Rules { max_frame_bytes, memory, .. } = &self.rules;
+        let connection = Arc::new(Connection::admitted(SessionId(token), stream, *max_frame_bytes, place, memory)?);
+        let peer = Peer::new(connection.clone(), *max_frame_bytes, Instant::now());
+        self.epoll.add(&*connection, EpollEvent::new(peer.interest, token))?;
         self.peers.insert(token, peer);
-        self.waited_for.insert(token);
+        self.wait_for(token);
         Ok(connection)
+    }
+
+    /// Its deadlines are looked at from now on.
+    fn wait_for(&mut self, token: u64) {
+        self.waited_for.insert(token);
     }
 
     /// Writes what waits for a connection and asks epoll for what it needs next. False: it is gone.
     pub fn settle(&mut self, session: SessionId) -> bool {
         let Some(peer) = self.peers.get_mut(&session.0) else { return false };
         let flushed = peer.connection.flush();
-        let mut interest = EpollFlags::EPOLLIN;
-        let unread = if flushed == Flushed::Blocked { peer.connection.pending_bytes() } else { 0 };
-        if unread > MAX_UNREAD_BYTES {
-            if peer.unread.is_none_or(|(before, _)| unread != before) {
-                peer.unread = Some((unread, Instant::now()));
+        let dismissed = peer.dismissed_until.is_some();
+        if flushed == Flushed::Broken || dismissed && flushed == Flushed::All {
+            self.close(session);
+            return false;
+        }
+        let over = flushed == Flushed::Blocked && peer.connection.is_over();
+        if over {
+            let read = peer.connection.written_bytes();
+            if peer.unread.is_none_or(|(before, _)| read != before) {
+                peer.unread = Some((read, Instant::now()));
                 self.waited_for.insert(session.0);
             }
         } else {
             peer.unread = None;
         }
-        match flushed {
-            Flushed::Broken => {
-                self.close(session);
-                return false;
-            }
-            Flushed::Blocked => {
-                interest |= EpollFlags::EPOLLOUT;
-                if unread > MAX_UNREAD_BYTES {
-                    interest = EpollFlags::EPOLLOUT;
-                }
-            }
-            Flushed::All => {}
-        }
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, !over && !dismissed);
+        interest.set(EpollFlags::EPOLLOUT, flushed == Flushed::Blocked);
         if interest != peer.interest {
             peer.interest = interest;
             let mut event = EpollEvent::new(interest, session.0);
@@ -178,18 +192,46 @@ impl Poller {
         true
     }
 
+    /// The last word has been appended: nothing more is taken from the connection, and it is closed when its peer has read that
+    /// word, or has had the time for it. False: it has read it already.
+    pub fn dismiss(&mut self, session: SessionId) -> bool {
+        let Some(peer) = self.peers.get_mut(&session.0) else { return false };
+        peer.connection.finish();
+        (peer.has_left, peer.incomplete_since) = (false, None);
+        peer.dismissed_until = Instant::now().checked_add(Duration::from_millis(LAST_WORDS_MS));
+        self.wait_for(session.0);
+        self.settle(session)
+    }
+
+    /// Closes a connection, and keeps what is left of it to be freed elsewhere: see [`take_gone`](Self::take_gone).
     pub fn close(&mut self, session: SessionId) {
         if let Some(peer) = self.peers.remove(&session.0) {
             let _ = self.epoll.delete(&*peer.connection);
             let _ = peer.connection.stream().shutdown(std::net::Shutdown::Both);
+            if peer.connection.place().is_for_operator() {
+                self.operators.retain(|operator| *operator != session);
+            }
+            self.gone.push(peer);
         }
+    }
+
+    /// Peers whose connections were closed.
+    pub fn take_gone(&mut self) -> Vec<Peer> {
+        std::mem::take(&mut self.gone)
     }
 
     /// Waits for something to happen (`block`) or just looks, and appends what happened.
     pub fn poll(&mut self, block: bool, events: &mut Vec<Event>) {
         let mut ready = [EpollEvent::empty(); BATCH];
         let left = std::mem::take(&mut self.left);
+        self.busy.end();
         let n = self.wait(block && left.is_empty(), &mut ready);
+        let now = Instant::now();
+        self.busy.begin(now);
+        if self.door.reopens(now) {
+            self.ask_for_listener(EpollFlags::EPOLLIN);
+        }
+        self.door.refill();
         for event in ready.iter().take(n) {
             match event.data() {
                 LISTENER => self.accept(events),
@@ -207,40 +249,50 @@ impl Poller {
             }
         }
         if n > 0 {
-            self.last_frame = Instant::now();
+            self.last_frame = now;
         }
-        if !self.waited_for.is_empty() && self.last_sweep.elapsed() >= SWEEP {
-            self.sweep(Instant::now(), events);
+        if !self.waited_for.is_empty() && now.saturating_duration_since(self.last_sweep) >= SWEEP {
+            self.sweep(now, events);
         }
     }
 
     /// Ends the connections that kept us waiting for too long.
     fn sweep(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.last_sweep = now;
-        let mut stuck = Vec::new();
+        let mut over = Vec::new();
+        let patient = self.rules.mode == Mode::Child;
         let Self { peers, waited_for, .. } = self;
         waited_for.retain(|token| {
             let Some(peer) = peers.get_mut(token) else { return false };
-            let over = |since: Instant, ms| now.saturating_duration_since(since) >= Duration::from_millis(ms);
-            if peer.incomplete_since.is_some_and(|since| over(since, FRAME_READ_TIMEOUT_MS)) {
+            let is_over = |since: Instant, ms| now.saturating_duration_since(since) >= Duration::from_millis(ms);
+            if let Some(until) = peer.dismissed_until {
+                if now >= until {
+                    over.push(SessionId(*token));
+                }
+                return now < until;
+            }
+            if patient {
+                return false;
+            }
+            if peer.incomplete_since.is_some_and(|since| is_over(since, FRAME_READ_TIMEOUT_MS)) {
                 let what = if peer.session == Session::Open { "a frame" } else { "hello" };
                 let error = protocol_error(format!("{what} took longer than {FRAME_READ_TIMEOUT_MS} ms to arrive"));
                 events.push(Event::Frame(peer.connection.clone(), Action::Close(RequestId::CONNECTION, error)));
                 return false;
             }
             if let Some((before, since)) = peer.unread {
-                let unread = peer.connection.pending_bytes();
-                if unread < before {
-                    peer.unread = Some((unread, now));
-                } else if over(since, UNREAD_TIMEOUT_MS) {
-                    stuck.push(SessionId(*token));
+                let read = peer.connection.written_bytes();
+                if read != before {
+                    peer.unread = Some((read, now));
+                } else if is_over(since, UNREAD_TIMEOUT_MS) {
+                    log::warn!("session {token} does not read its answers; it is closed");
+                    over.push(SessionId(*token));
                     return false;
                 }
             }
             peer.incomplete_since.is_some() || peer.unread.is_some()
         });
-        for session in stuck {
-            log::warn!("session {} does not read its answers; it is closed", session.0);
+        for session in over {
             self.close(session);
             events.push(Event::Closed(session));
         }
@@ -253,7 +305,7 @@ impl Poller {
         if !block {
             return look(EpollTimeout::ZERO, ready);
         }
-        if self.spin {
+        if self.rules.spin {
             let now = Instant::now();
             if now.saturating_duration_since(self.last_frame) < HOT {
                 while now.elapsed() < SPIN {
@@ -265,66 +317,72 @@ impl Poller {
                 }
             }
         }
-        if self.waited_for.is_empty() {
-            return look(EpollTimeout::NONE, ready);
+        // rounded up: a wait that ends too early would be followed by many short ones
+        let until_open = |until: Instant| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
+        let to_open = self.door.closed_until().map(until_open);
+        let to_sweep = (!self.waited_for.is_empty()).then_some(SWEEP);
+        match to_open.into_iter().chain(to_sweep).min() {
+            None => look(EpollTimeout::NONE, ready),
+            Some(time) => look(EpollTimeout::try_from(time).unwrap_or(EpollTimeout::ZERO), ready),
         }
-        look(EpollTimeout::try_from(SWEEP).unwrap_or(EpollTimeout::NONE), ready)
+    }
+
+    fn ask_for_listener(&self, interest: EpollFlags) {
+        if let Some(listener) = self.door.listener()
+            && let Err(e) = self.epoll.modify(listener, &mut EpollEvent::new(interest, LISTENER))
+        {
+            log::error!("cannot change what is waited for at the socket: {e}");
+        }
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
-        loop {
-            let Some(listener) = &self.listener else { return };
-            match faults::io(Point::Accept).and_then(|()| listener.accept()) {
-                Ok((stream, _)) => self.admit(stream, events),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
-                Err(e) if e.kind() == ErrorKind::Interrupted => {}
-                // left in the queue, it would wake us again and again
-                Err(e) if self.spare.take().is_some() => {
-                    log::error!("a connection is refused: {e}{}", advice(&e));
-                    drop(listener.accept());
-                    self.spare = File::open("/dev/null").ok();
-                }
-                Err(e) => {
-                    log::error!("cannot accept a connection: {e}{}", advice(&e));
-                    return;
-                }
+        for (stream, place) in self.door.accept() {
+            let for_operator = place.is_for_operator();
+            if for_operator && self.operators.len() >= OPERATOR_CONNECTIONS {
+                self.make_way(events);
             }
+            match self.add(stream, place) {
+                Ok(connection) => {
+                    if for_operator {
+                        self.operators.push_back(connection.session);
+                    }
+                    events.push(Event::Opened(connection));
+                }
+                Err(e) => log::error!("cannot take a connection: {e}"),
+            }
+        }
+        if self.door.closed_until().is_some() {
+            self.ask_for_listener(EpollFlags::empty());
         }
     }
 
-    fn admit(&mut self, stream: UnixStream, events: &mut Vec<Event>) {
-        if self.peers.len() >= MAX_CONNECTIONS {
-            log::warn!("a connection is refused: {MAX_CONNECTIONS} are open");
-            return;
+    /// The connection that has been longest in a place for looking after the sidecar makes room.
+    fn make_way(&mut self, events: &mut Vec<Event>) {
+        let Some(oldest) = self.operators.front().copied() else { return };
+        if let Some(peer) = self.peers.get(&oldest.0) {
+            peer.connection.flush();
+            let most = MAX_CONNECTIONS as u64;
+            door::refuse(peer.connection.stream(), "maxConnections", most, most + 1);
         }
-        let peer = match getsockopt(&stream, sockopt::PeerCredentials) {
-            Ok(peer) => peer,
-            Err(e) => {
-                log::error!("cannot read a peer's credentials: {e}");
-                return;
-            }
-        };
-        if peer.uid() != geteuid().as_raw() && !self.allow_uids.contains(&peer.uid()) {
-            log::warn!(
-                "a connection of user {} (process {}) is refused: allowUids does not list that user",
-                peer.uid(),
-                peer.pid()
-            );
-            return;
-        }
-        match self.add(stream) {
-            Ok(connection) => events.push(Event::Opened(connection)),
-            Err(e) => log::error!("cannot take a connection: {e}"),
-        }
+        self.close(oldest);
+        events.push(Event::Closed(oldest));
     }
 
     fn serve(&mut self, session: SessionId, flags: EpollFlags, events: &mut Vec<Event>) {
+        let gone = EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR;
         if flags.contains(EpollFlags::EPOLLOUT) && !self.settle(session) {
             events.push(Event::Closed(session));
             return;
         }
         let Some(peer) = self.peers.get_mut(&session.0) else { return };
-        if !flags.intersects(EpollFlags::EPOLLIN | EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+        if peer.dismissed_until.is_some() {
+            if flags.intersects(gone) {
+                self.close(session);
+                events.push(Event::Closed(session));
+            }
+            return;
+        }
+        if !flags.intersects(EpollFlags::EPOLLIN | gone) {
             return;
         }
         let before = events.len();
@@ -336,83 +394,14 @@ impl Poller {
         } else if peer.has_left {
             peer.incomplete_since = None;
             self.left.push(session.0);
-        } else if peer.session == Session::Open && peer.decoder.is_at_boundary() {
+        } else if peer.session == Session::Open && peer.is_at_boundary() {
             peer.incomplete_since = None;
         } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
             // what is there now is the beginning of another frame
             peer.incomplete_since = Some(Instant::now());
-            self.waited_for.insert(session.0);
+            self.wait_for(session.0);
         }
     }
-}
-
-/// How a turn ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// With nothing left, or with bytes in the socket that epoll tells of.
-    Done,
-    /// With whole frames left.
-    Left,
-    /// With the connection.
-    Over,
-}
-
-impl Peer {
-    /// Takes the frames that were left, then reads and takes more.
-    fn turn(&mut self, session: SessionId, events: &mut Vec<Event>) -> Turn {
-        let (mut frames, mut total) = (0, 0);
-        loop {
-            if let Some(end) = self.take_frames(&mut frames, events) {
-                return end;
-            }
-            if total >= READ_TURN_BYTES {
-                return Turn::Done;
-            }
-            let spare = self.decoder.spare();
-            let room = spare.len();
-            let mut read = |room| self.connection.stream().read(spare.get_mut(..room).unwrap_or_default());
-            let got = match faults::transfer(Point::Read, room).and_then(&mut read) {
-                Ok(0) => {
-                    if !self.decoder.is_at_boundary() {
-                        log::debug!("session {} ended within a frame", session.0);
-                    }
-                    return Turn::Over;
-                }
-                Ok(n) => n,
-                Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Done,
-                Err(_) => return Turn::Over,
-            };
-            self.decoder.advance(got);
-            // a socket that was emptied need not be asked again; epoll tells of more
-            total = if got < room { READ_TURN_BYTES } else { total + got };
-        }
-    }
-
-    /// `taken`: frames of this turn. `None`: there is no whole frame any more.
-    fn take_frames(&mut self, taken: &mut usize, events: &mut Vec<Event>) -> Option<Turn> {
-        loop {
-            if *taken == TURN_FRAMES {
-                return Some(Turn::Left);
-            }
-            let action = match self.decoder.next_owned() {
-                Ok(Some(frame)) => self.session.on_frame(&self.connection, frame, Instant::now()),
-                Ok(None) => return None,
-                Err(e) => framing_error(&e),
-            };
-            *taken += 1;
-            let closes = matches!(action, Action::Close(..));
-            events.push(Event::Frame(self.connection.clone(), action));
-            if closes {
-                // nothing more can be read; whoever handles the event ends the connection
-                return Some(Turn::Done);
-            }
-        }
-    }
-}
-
-fn framing_error(error: &FrameError) -> Action {
-    Action::Close(RequestId::CONNECTION, protocol_error(error.to_string()))
 }
 
 /// Whether anything was there to read.
@@ -426,25 +415,24 @@ fn drain(stream: &UnixStream) -> bool {
     some
 }
 
-/// What the operator can do about it.
-fn advice(error: &io::Error) -> &'static str {
-    match error.raw_os_error() {
-        Some(libc::EMFILE) => "; this process may open no more files: raise LimitNOFILE= of its unit, or ulimit -n",
-        Some(libc::ENFILE) => "; the machine may open no more files: see fs.file-max",
-        _ => "",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
 
+    use nexus_protocol::limits::ACCEPTS_PER_LOOK;
     use nexus_protocol::message::{ClientHello, ClientMessage};
     use nexus_protocol::version::{MAGIC, VersionRange};
 
+    use super::super::peer::TURN_FRAMES;
     use super::*;
 
     const MAX_FRAME: usize = 1 << 20;
+
+    fn poller(wake: UnixStream) -> Poller {
+        let (memory, allow_uids) = (Memory::new(MAX_FRAME), Vec::new());
+        let rules = Rules { mode: Mode::Service, max_frame_bytes: MAX_FRAME, spin: false, allow_uids, memory };
+        Poller::new(rules, wake).unwrap()
+    }
 
     fn frames(pings: u32) -> Vec<u8> {
         let mut bytes = Vec::new();
@@ -466,11 +454,11 @@ mod tests {
     #[test]
     fn a_thousand_small_requests_of_one_connection_hold_nobody_up() {
         let (wake, _waker) = UnixStream::pair().unwrap();
-        let mut poller = Poller::new(MAX_FRAME, wake, false, Vec::new()).unwrap();
+        let mut poller = poller(wake);
         let mut connect = |pings| {
             let (mut ours, theirs) = UnixStream::pair().unwrap();
             ours.write_all(&frames(pings)).unwrap();
-            (ours, poller.add(theirs).unwrap().session)
+            (ours, poller.adopt(theirs).unwrap().session)
         };
         let (mut greedy, of_greed) = connect(1000);
         let (mut modest, of_modesty) = connect(1);
@@ -501,5 +489,57 @@ mod tests {
             poller.poll(true, &mut events);
         }
         assert_eq!(pings_of(of_greed, &events), 40);
+    }
+
+    #[test]
+    fn a_crowd_at_the_door_comes_in_a_few_at_a_time() {
+        let (wake, _waker) = UnixStream::pair().unwrap();
+        let mut poller = poller(wake);
+        let path = std::env::temp_dir().join(format!("nexus-poller-{}.sock", std::process::id()));
+        let listener = UnixListener::bind(&path).unwrap();
+        poller.listen(listener).unwrap();
+        let crowd: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&path).unwrap()).collect();
+        std::fs::remove_file(&path).unwrap();
+        let mut taken = 0;
+        for look in 1.. {
+            let mut events = Vec::new();
+            poller.poll(true, &mut events);
+            taken += events.len();
+            assert!(events.len() <= ACCEPTS_PER_LOOK, "{} at look {look}", events.len());
+            assert!(look <= crowd.len(), "{taken} were taken");
+            if taken == crowd.len() {
+                break;
+            }
+        }
+    }
+
+    #[test]
+    fn a_refused_frame_is_read_to_its_end_whatever_it_is() {
+        let (wake, _waker) = UnixStream::pair().unwrap();
+        let mut poller = poller(wake);
+        let (mut ours, theirs) = UnixStream::pair().unwrap();
+        let session = poller.adopt(theirs).unwrap().session;
+        ours.write_all(&frames(0)).unwrap();
+        // a ping and an unknown kind, each with 200 KB that nobody asked for
+        for kind in [9, 0x7f] {
+            let mut body = vec![0x93, kind, 5, 0x81, 0xa1, b'x', 0xc6];
+            body.extend_from_slice(&200_000_u32.to_be_bytes());
+            body.resize(body.len() + 200_000, 0);
+            let writer = std::thread::spawn({
+                let mut ours = ours.try_clone().unwrap();
+                move || {
+                    ours.write_all(&(body.len() as u32).to_le_bytes()).unwrap();
+                    ours.write_all(&body).unwrap();
+                    ours.write_all(&frames(1)[frames(0).len()..]).unwrap();
+                }
+            });
+            let mut events = Vec::new();
+            while pings_of(session, &events) == 0 {
+                poller.poll(true, &mut events);
+            }
+            writer.join().unwrap();
+            let refused = |event: &Event| matches!(event, Event::Frame(_, Action::Refuse(RequestId(5), _)));
+            assert_eq!(events.iter().filter(|event| refused(event)).count(), 1, "{events:?}");
+        }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A worker that the interrupt word and the loss of its memory did not bring back is retired: its request is answered, its
 //! place is free, another thread is started. If it ever comes back, it drops what it holds and ends. The process ends when
-//! too many threads are out, or when one has something with it that nobody can replace: the poller, the books, the watchdog.
+//! too many threads are out, or when one has something with it that nobody can replace: the poller, the books, the watchdog,
+//! the housekeeping.
 //! Clients see the end of their connections, and start another process.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -58,19 +59,23 @@ impl Server {
     pub(super) fn look_after_the_stuck(self: &Arc<Self>, now: Instant) -> Option<MutexGuard<'_, State>> {
         let paused = self.was_paused(now);
         // held for microseconds only; whoever holds it now is at work anyway
-        let state = self.state.try_lock().ok();
+        let state = self.try_lock();
         if paused || state.is_some() {
             self.books_seen.store(self.micros(now), Ordering::Relaxed);
         } else if self.micros(now).saturating_sub(self.books_seen.load(Ordering::Relaxed)) >= micros(PROCESS_GRACE) {
             self.give_up("the books of the server are held by a thread that is stuck");
         }
-        state.map(|state| if paused { Self::forgive(state, now) } else { self.rescue(state, now) })
+        state.map(|state| if paused { self.forgive(state, now) } else { self.rescue(state, now) })
     }
 
     fn rescue<'a>(self: &'a Arc<Self>, mut state: MutexGuard<'a, State>, now: Instant) -> MutexGuard<'a, State> {
-        if state.handling_since.is_some_and(|since| now.saturating_duration_since(since) >= PROCESS_GRACE) {
+        if state.polling.for_longer_than(PROCESS_GRACE, now) {
             drop(state);
             self.give_up("the thread that has the connections is stuck");
+        }
+        if self.keeping.for_longer_than(PROCESS_GRACE, now) {
+            drop(state);
+            self.give_up("the housekeeper is stuck");
         }
         if state.poller.is_some() && now.saturating_duration_since(state.last_poll) >= PROCESS_GRACE {
             drop(state);
@@ -116,6 +121,8 @@ impl Server {
             }
         };
         let error = error.with_context_text("stage", "retired");
+        // how far it came is not known: what it did may count already
+        let error = if work.kind.has_effects() { error.not_retryable() } else { error };
         self.runtime.observer.record_error(error.code);
         if let Err(e) = self.start_worker() {
             log::error!("cannot start another worker: {e}");
@@ -146,9 +153,10 @@ impl Server {
     }
 
     /// Everybody's time begins anew.
-    fn forgive(mut state: MutexGuard<'_, State>, now: Instant) -> MutexGuard<'_, State> {
+    fn forgive<'a>(&self, mut state: MutexGuard<'a, State>, now: Instant) -> MutexGuard<'a, State> {
         state.last_poll = now;
-        state.handling_since = state.handling_since.map(|_| now);
+        state.polling.forgive(now);
+        self.keeping.forgive(now);
         state.hub.crew.forgive(now);
         state
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use nexus_protocol::limits::MAX_CONTROL_FRAME_BYTES;
 use nexus_protocol::message::{Cancel, ClientMessage, Kind};
 use nexus_protocol::{
     DecodeError, ErrorCode, OwnedFrame, RequestId, SuspensionId, VersionRange, WireError, decode_client,
@@ -10,6 +11,8 @@ use nexus_protocol::{
 
 use super::connection::Connection;
 use super::hub::{Due, Job};
+use super::incoming::Incoming;
+use crate::budget::{Charge, Full};
 
 /// State of one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,12 @@ pub enum Action {
         execution: u64,
     },
     Shutdown(RequestId),
+    /// Answer that there is no room for it; the connection goes on.
+    Overloaded {
+        id: RequestId,
+        kind: Kind,
+        full: Full,
+    },
     /// Answer with an error; the connection goes on.
     Refuse(RequestId, WireError),
     /// Answer with an error and close.
@@ -50,14 +59,24 @@ pub enum Action {
 }
 
 impl Session {
-    /// Takes one frame in.
-    pub fn on_frame(&mut self, connection: &Arc<Connection>, frame: OwnedFrame, now: Instant) -> Action {
+    /// Takes one frame in. `charge`: counts one that is work.
+    pub fn on_frame(
+        &mut self,
+        connection: &Arc<Connection>,
+        frame: OwnedFrame,
+        now: Instant,
+        charge: impl FnOnce(&OwnedFrame) -> Result<Charge, Full>,
+    ) -> Action {
+        let begun = head(&frame);
         // requests for a worker are decoded there; here it is enough to know what they are
-        if let (Self::Open, Some((kind, id))) = (*self, peek(&frame))
+        if let (Self::Open, Some((Some(kind), id))) = (*self, begun)
             && is_work(kind)
         {
             let connection = connection.clone();
-            let frame = Arc::new(frame);
+            let frame = match charge(&frame) {
+                Ok(charge) => Incoming::new(frame, charge),
+                Err(full) => return Action::Overloaded { id, kind, full },
+            };
             return Action::Work(Job {
                 number: 0,
                 session: connection.session,
@@ -69,6 +88,12 @@ impl Session {
                 due: Due::Unread,
                 connection,
             });
+        }
+        if frame.len() > MAX_CONTROL_FRAME_BYTES {
+            return match begun {
+                Some((_, id)) => Action::Refuse(id, too_large_for_its_kind()),
+                None => Action::Close(RequestId::CONNECTION, too_large_for_its_kind()),
+            };
         }
         let envelope = match decode_client(&frame) {
             Ok(envelope) => envelope,
@@ -111,6 +136,11 @@ impl Session {
     }
 }
 
+/// Of a frame that is answered where it is read.
+pub fn too_large_for_its_kind() -> WireError {
+    protocol_error(format!("a frame of this kind has at most {MAX_CONTROL_FRAME_BYTES} bytes"))
+}
+
 pub fn protocol_error(message: String) -> WireError {
     WireError::new(ErrorCode::ProtocolError, message)
 }
@@ -122,7 +152,7 @@ pub fn refuse(error: &DecodeError) -> Action {
 }
 
 /// Whether a worker does it: everything whose cost depends on what the client sent.
-fn is_work(kind: Kind) -> bool {
+pub fn is_work(kind: Kind) -> bool {
     use Kind::{Check, CreateState, DisposeState, Execute, OpenArena, PatchState, Precompile, Resume, SnapshotState};
     matches!(
         kind,
@@ -161,12 +191,11 @@ fn text<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
     Some(text)
 }
 
-/// Kind and id of a frame, where its head is well-formed: `[kind, id, ...`.
-fn peek(body: &[u8]) -> Option<(Kind, RequestId)> {
+/// Kind (where it is known) and id of a frame, where its head is well-formed: `[kind, id, ...`.
+pub fn head(body: &[u8]) -> Option<(Option<Kind>, RequestId)> {
     let mut rest = body;
     let elements = rmp::decode::read_array_len(&mut rest).ok()?;
     let kind: u8 = rmp::decode::read_int(&mut rest).ok()?;
     let id: u32 = rmp::decode::read_int(&mut rest).ok()?;
-    let kind = Kind::from_number(kind)?;
-    (elements == 3 && id != 0).then_some((kind, RequestId(id)))
+    (elements == 3 && id != 0).then_some((Kind::from_number(kind), RequestId(id)))
 }

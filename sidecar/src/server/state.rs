@@ -4,22 +4,26 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits;
 
+use super::busy::Busy;
 use super::connection::Connection;
 use super::drain::{Drain, Leaving};
 use super::errand::Errand;
 use super::hello::max_in_flight;
 use super::housekeeper::Chores;
 use super::hub::{Hub, HubLimits, SessionId};
-use super::poller::Poller;
+use super::memory::{Burst, Memory};
+use super::poller::{Poller, Rules};
 use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
+use crate::error::ExitCode;
 use crate::faults::{self, Point};
 use crate::lifecycle::Exit;
+use crate::os;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
 use crate::segments::Arenas;
@@ -36,9 +40,9 @@ pub(super) struct State {
     pub(super) hub: Hub,
     pub(super) poller: Option<Box<Poller>>,
     pub(super) last_poll: Instant,
+    /// The thread that has the poller.
+    pub(super) polling: Arc<Busy>,
     pub(super) last_expiry: Instant,
-    /// Since when a worker handles what the poller found.
-    pub(super) handling_since: Option<Instant>,
     /// Counts every time that the poller is taken or laid down.
     pub(super) poll_epoch: u64,
     pub(super) idle: usize,
@@ -54,6 +58,7 @@ pub(super) struct State {
     /// It is about it.
     pub(super) on_errands: bool,
     pub(super) chores: Chores,
+    pub(super) burst: Burst,
     pub(super) drain: Option<Drain>,
     /// Connections of a service that asked for their end.
     pub(super) leaving: Vec<Leaving>,
@@ -71,6 +76,10 @@ pub struct Server {
     pub(super) housework: Condvar,
     pub(super) wake: UnixStream,
     pub(super) exit: Arc<Exit>,
+    /// The housekeeper.
+    pub(super) keeping: Busy,
+    /// What peers have the process hold.
+    pub(super) memory: Memory,
     pub(super) engine_digest: String,
     pub(super) seen_epoch: AtomicU64,
     /// Looks of the watchdog.
@@ -85,6 +94,10 @@ pub struct Server {
 impl Server {
     /// A server with its poller. Its end is announced through `exit`.
     pub fn new(runtime: Arc<Runtime>, mode: Mode, exit: Arc<Exit>) -> io::Result<Arc<Self>> {
+        // as long as there are descriptors; without it, it is tried again when it is needed
+        if let Err(e) = os::page_map() {
+            log::debug!("cannot open the page map: {e}");
+        }
         let (wake, wake_reader) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let config = &runtime.config;
@@ -94,7 +107,11 @@ impl Server {
             bytes: config.max_state_bytes,
             total_bytes: config.max_total_state_bytes,
         });
-        let poller = Poller::new(config.max_frame_bytes as usize, wake_reader, spin, config.allow_uids.clone())?;
+        let max_frame_bytes = config.max_frame_bytes as usize;
+        let (allow_uids, memory) = (config.allow_uids.clone(), Memory::new(max_frame_bytes));
+        let rules = Rules { mode, max_frame_bytes, spin, allow_uids, memory: memory.clone() };
+        let poller = Poller::new(rules, wake_reader)?;
+        let polling = poller.busy().clone();
         let hub = Hub::new(hub_limits(config));
         let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
@@ -104,8 +121,8 @@ impl Server {
             hub,
             poller,
             last_poll: now,
+            polling,
             last_expiry: now,
-            handling_since: None,
             poll_epoch: 0,
             idle: 0,
             holding: 0,
@@ -115,6 +132,7 @@ impl Server {
             errands: Vec::new(),
             on_errands: false,
             chores: Chores::default(),
+            burst: Burst::default(),
             drain: None,
             leaving: Vec::new(),
         };
@@ -128,6 +146,8 @@ impl Server {
             housework: Condvar::new(),
             wake,
             exit,
+            keeping: Busy::new(),
+            memory,
             engine_digest,
             seen_epoch: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
@@ -153,14 +173,14 @@ impl Server {
 
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
-        let connection = self.with_poller(|p| p.add(stream))?;
+        let connection = self.with_poller(|p| p.adopt(stream))?;
         self.opened(connection);
         Ok(())
     }
 
     pub(super) fn opened(&self, connection: Arc<Connection>) {
         self.states.open(connection.session.0);
-        self.arenas.open(connection.session.0);
+        self.arenas.open(connection.session.0, connection.received().clone());
         let mut state = self.lock();
         state.hub.open_session(connection.session);
         state.connections.insert(connection.session, connection);
@@ -179,14 +199,22 @@ impl Server {
             .watchdog()
             .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
         (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
-        let server = self.clone();
-        faults::io(Point::Thread)?;
-        std::thread::Builder::new().name("housekeeper".into()).spawn(move || server.keep_house())?;
-        Ok(())
+        self.start_housekeeper()
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let state = self.state.lock().unwrap_or_else(|poisoned| broken(&poisoned));
+        faults::pass(Point::Books);
+        state
+    }
+
+    /// None: somebody else has the books at this moment.
+    pub(super) fn try_lock(&self) -> Option<MutexGuard<'_, State>> {
+        match self.state.try_lock() {
+            Ok(state) => Some(state),
+            Err(TryLockError::WouldBlock) => None,
+            Err(TryLockError::Poisoned(poisoned)) => broken(&poisoned),
+        }
     }
 
     /// All metrics in the Prometheus text format.
@@ -214,6 +242,16 @@ impl Server {
     }
 }
 
+/// A thread has panicked while it had the books. Nobody knows what is in them, so that nobody may go on with them: the process
+/// ends, whoever finds out. Clients see the end of their connections, and start another one.
+pub(super) fn broken<T>(_: &PoisonError<T>) -> ! {
+    let code = ExitCode::Stuck as u8;
+    log::error!(
+        "the books of the server are broken: a thread panicked that had them; the process ends with exit code {code}"
+    );
+    os::exit_now(code)
+}
+
 /// What one of several connections may run at once: half of the instances, and not more than there are processors, since
 /// guests do nothing but compute.
 fn max_running_each(config: &Config) -> usize {
@@ -227,7 +265,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         max_running: config.max_instances as usize,
         max_running_each: max_running_each(config),
         max_queued: config.max_queued as usize,
-        max_queued_bytes: limits::MAX_QUEUED_BYTES,
+        max_queued_bytes: limits::MAX_TOTAL_QUEUED_BYTES as usize,
         max_suspended: config.max_suspended as usize,
         max_suspended_bytes: config.max_suspended_bytes,
         max_in_flight: max_in_flight(config) as usize,

@@ -1,4 +1,14 @@
-//! One look of the watchdog at the server.
+//! One look of the watchdog at the server, on which everybody's deadline hangs.
+//!
+//! **The rule.** It does nothing whose cost a peer chooses, and takes no lock that is held while a guest runs, bytes are copied
+//! or a socket is written to. All that it does, with the books in hand:
+//! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
+//! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
+//!   as many as the queue holds at the most;
+//! - it looks whether an end has come (`drain`), and whether answers are held back;
+//! - it wakes who is needed: a worker for the poller or for a job, the housekeeper, the thread that has the poller.
+//!
+//! What follows from it is an errand of the thread that has the poller, or a chore of the housekeeper.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,8 +28,7 @@ const MAX_WAIT: Duration = Duration::from_millis(1);
 const EXPIRY_INTERVAL: Duration = Duration::from_millis(20);
 
 impl Server {
-    /// One look of the watchdog, on which everybody's deadline hangs: it takes no lock that is held while a guest runs, bytes
-    /// are copied or a socket is written to. What takes longer is an errand or a chore.
+    /// See the module.
     pub(super) fn tick(self: &Arc<Self>, now: Instant) -> Vigilance {
         self.ticks.fetch_add(1, Ordering::Relaxed);
         faults::pass(Point::Watchdog);
@@ -35,6 +44,8 @@ impl Server {
             state.chores.unread.extend(unread);
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
+            let held = self.memory.held() + self.states.bytes();
+            state.chores.trim |= state.burst.is_over(held);
         }
         if state.hub.crew.holds_back(now) {
             let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);

@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
@@ -16,7 +16,7 @@ use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
 use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
-use super::state::{Mode, State};
+use super::state::{Mode, State, broken};
 use crate::cache::Client;
 use crate::engine::Instance;
 use crate::engine::control::{Control, RunControl};
@@ -68,6 +68,8 @@ impl Server {
         loop {
             match self.next_step(worker, &unflushed, &mut holding) {
                 Step::Run(next) => {
+                    // the poller may be left lying for as long as this takes: the watchdog has somebody else take it
+                    self.runtime.engine().watchdog().notify();
                     if !self.run(next, &mut unflushed) {
                         self.flush_all(&mut unflushed);
                         self.lock().hub.crew.came_back(worker);
@@ -82,7 +84,7 @@ impl Server {
                     let mut state = self.lock();
                     state.poller = Some(poller);
                     state.last_poll = Instant::now();
-                    state.handling_since = None;
+                    state.polling.end();
                     state.on_errands = false;
                     state.poll_epoch += 1;
                 }
@@ -125,7 +127,7 @@ impl Server {
                 return Step::Run(next);
             }
             state.idle += 1;
-            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state = self.work.wait(state).unwrap_or_else(|poisoned| broken(&poisoned));
             state.idle -= 1;
         }
     }
@@ -139,7 +141,7 @@ impl Server {
 
     /// The books, unless the worker was given up with its run: then others have answered in its place, and it must touch
     /// nothing.
-    fn books(&self, run: RunId) -> Option<MutexGuard<'_, State>> {
+    pub(super) fn books(&self, run: RunId) -> Option<MutexGuard<'_, State>> {
         let state = self.lock();
         (!state.hub.crew.is_retired(run)).then_some(state)
     }
@@ -161,6 +163,8 @@ impl Server {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
                     WireError::new(ErrorCode::InternalError, "the sidecar failed while it worked on this request");
+                // how far it came is not known
+                let error = if answering.kind.has_effects() { error.not_retryable() } else { error };
                 self.answer_failure(answering, error);
                 None
             }
@@ -212,9 +216,7 @@ impl Server {
                 self.runtime.observer.record_error(error.code);
                 connection.send(id, &SidecarMessage::Error(error));
                 if closes {
-                    connection.flush();
-                    // the poller sees the end of the stream and frees the session
-                    let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+                    self.dismiss(connection);
                 }
                 return Outcome::Answered(None);
             }
@@ -285,7 +287,7 @@ impl Server {
 
     fn execute(&self, answering: Answering<'_>, job: &Job, request: Execute<'_>, oversight: &Oversight<'_>) -> Outcome {
         let session = job.session;
-        let Shared { state, args, scope } = match self.shared(session, &request) {
+        let Shared { state, charge: _charge, args, scope } = match self.shared(session, &request) {
             Ok(shared) => shared,
             Err(error) => {
                 self.answer_failure(answering, error);

@@ -3,10 +3,10 @@
 use nexus_protocol::message::Kind;
 use nexus_protocol::{RequestId, SuspensionId};
 
-use super::{Cancelled, Closed, Held, Holder, Hub, Item, Job, Request, SessionId};
+use super::{Cancelled, Closed, Held, Holder, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E, P> {
         let Some(books) = self.sessions.get_mut(&session) else { return Cancelled::Nothing };
         match books.requests.get(&id).copied() {

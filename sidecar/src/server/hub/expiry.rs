@@ -7,10 +7,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::Kind;
 
-use super::{Held, Holder, Hub, Item, Job};
+use super::super::incoming::Incoming;
+use super::{Held, Holder, Hub, Item, Job, Peer};
 
 /// A job that has waited for so long is read.
 const LONG_WAIT: Duration = Duration::from_millis(20);
@@ -40,10 +40,13 @@ pub struct Expired<E, P> {
 pub struct Unread {
     pub number: u64,
     pub enqueued: Instant,
-    pub frame: Arc<OwnedFrame>,
+    pub frame: Arc<Incoming>,
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+/// Executions that expire at one look, so that no look takes long; the others do at the next.
+const EXPIRED_AT_ONCE: usize = 256;
+
+impl<E: Held, P: Peer> Hub<E, P> {
     pub fn expire(&mut self, now: Instant) -> Expired<E, P> {
         // one that is being parked is looked at again when that is done
         let is_held = |key: &u64| {
@@ -51,7 +54,7 @@ impl<E: Held, P: Clone> Hub<E, P> {
             matches!(holder, Some(Holder::Suspended(_)))
         };
         let over = self.expiring.iter().take_while(|(at, _)| *at <= now).map(|(_, key)| *key);
-        let due: Vec<u64> = over.filter(is_held).collect();
+        let due: Vec<u64> = over.filter(is_held).take(EXPIRED_AT_ONCE).collect();
         let executions = due.into_iter().filter_map(|key| self.end_entry(key)).collect();
         let (overdue, unread) = self.long_waiting(now);
         Expired { executions, overdue, unread }

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::OwnedFrame;
 use nexus_protocol::message::{Execute, ExecutionState, Kind};
 
-use super::{Held, Holder, Hub, SessionId};
+use super::super::incoming::Incoming;
+use super::{Entry, Held, Holder, Hub, Job, Peer, SessionId};
 use crate::engine::control::Control;
 use crate::server::crew::{Run, Stage};
 
@@ -59,7 +59,7 @@ pub struct Listed {
 /// Where the names of an execution are.
 #[derive(Debug)]
 pub enum Names {
-    InFrame(Arc<OwnedFrame>),
+    InFrame(Arc<Incoming>),
     Known(Option<Box<str>>, Option<Box<str>>),
 }
 
@@ -80,77 +80,94 @@ fn guest_of<P>(run: Option<&Run<P>>) -> (Option<Instant>, Memory) {
     }
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+/// An execution, where it is in the books.
+enum One<'a, E, P> {
+    /// In its first segment.
+    Running(&'a Run<P>),
+    /// It has been suspended; the run that resumes it.
+    Kept(&'a Entry<E, P>, Option<&'a Run<P>>),
+    Queued(&'a Job<P>),
+}
+
+impl<E, P> One<'_, E, P> {
+    /// Running ones first, then suspended, then queued, each kind oldest first.
+    fn order(&self) -> (u8, Instant, u64) {
+        match self {
+            Self::Running(run) => (0, run.enqueued, run.number),
+            Self::Kept(Entry { about, holder: Holder::Running(_), .. }, _) => (0, about.enqueued, about.number),
+            Self::Kept(Entry { about, .. }, _) => (1, about.enqueued, about.number),
+            Self::Queued(job) => (2, job.enqueued, job.number),
+        }
+    }
+
+    fn listed(&self) -> Listed {
+        match self {
+            Self::Running(run) => {
+                let (since, memory) = guest_of(Some(*run));
+                Listed {
+                    number: run.number,
+                    session: run.session,
+                    state: ExecutionState::Running,
+                    names: Names::InFrame(run.frame.clone()),
+                    enqueued: run.enqueued,
+                    since,
+                    cpu: Duration::ZERO,
+                    memory,
+                    pending_calls: 0,
+                }
+            }
+            Self::Kept(entry, run) => {
+                let about = &entry.about;
+                let (state, (since, memory)) = match &entry.holder {
+                    Holder::Running(_) => (ExecutionState::Running, guest_of(*run)),
+                    Holder::Suspended(_) | Holder::Parking { .. } => {
+                        (ExecutionState::Suspended, (None, Memory::Known(about.memory_bytes)))
+                    }
+                };
+                Listed {
+                    number: about.number,
+                    session: entry.session,
+                    state,
+                    names: Names::Known(about.panel_id.clone(), about.handler_name.clone()),
+                    enqueued: about.enqueued,
+                    since,
+                    cpu: about.cpu,
+                    memory,
+                    pending_calls: entry.ids.len(),
+                }
+            }
+            Self::Queued(job) => Listed {
+                number: job.number,
+                session: job.session,
+                state: ExecutionState::Queued,
+                names: Names::InFrame(job.frame.clone()),
+                enqueued: job.enqueued,
+                since: None,
+                cpu: Duration::ZERO,
+                memory: Memory::Unknown,
+                pending_calls: 0,
+            },
+        }
+    }
+}
+
+impl<E: Held, P: Peer> Hub<E, P> {
     /// What is there, running executions first, then suspended, then queued, each kind oldest first; and how many there are.
     pub fn list(&self, max: usize) -> (Vec<Listed>, usize) {
-        let mut all: Vec<Listed> = self.running_ones().chain(self.kept_ones()).chain(self.queued_ones()).collect();
+        let running = self.crew.runs().filter(|(_, run)| run.kind == Kind::Execute).map(|(_, run)| One::Running(run));
+        let kept = self.entries.values().map(|entry| {
+            let run = if let Holder::Running(run) = &entry.holder { self.crew.get(*run) } else { None };
+            One::Kept(entry, run)
+        });
+        let queued = self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(One::Queued);
+        let mut all: Vec<One<'_, E, P>> = running.chain(kept).chain(queued).collect();
         let total = all.len();
-        let rank = |state| match state {
-            ExecutionState::Running => 0,
-            ExecutionState::Suspended => 1,
-            ExecutionState::Queued => 2,
-        };
-        all.sort_by_key(|listed| (rank(listed.state), listed.enqueued));
-        all.truncate(max);
-        (all, total)
-    }
-
-    /// Those in their first segment.
-    fn running_ones(&self) -> impl Iterator<Item = Listed> {
-        self.crew.runs().filter(|(_, run)| run.kind == Kind::Execute).map(|(_, run)| {
-            let (since, memory) = guest_of(Some(run));
-            Listed {
-                number: run.number,
-                session: run.session,
-                state: ExecutionState::Running,
-                names: Names::InFrame(run.frame.clone()),
-                enqueued: run.enqueued,
-                since,
-                cpu: Duration::ZERO,
-                memory,
-                pending_calls: 0,
-            }
-        })
-    }
-
-    /// Those that have been suspended.
-    fn kept_ones(&self) -> impl Iterator<Item = Listed> {
-        self.entries.values().map(|entry| {
-            let about = &entry.about;
-            let (state, since, memory) = match &entry.holder {
-                Holder::Suspended(_) | Holder::Parking { .. } => {
-                    (ExecutionState::Suspended, None, Memory::Known(about.memory_bytes))
-                }
-                Holder::Running(run) => {
-                    let (since, memory) = guest_of(self.crew.get(*run));
-                    (ExecutionState::Running, since, memory)
-                }
-            };
-            Listed {
-                number: about.number,
-                session: entry.session,
-                state,
-                names: Names::Known(about.panel_id.clone(), about.handler_name.clone()),
-                enqueued: about.enqueued,
-                since,
-                cpu: about.cpu,
-                memory,
-                pending_calls: entry.ids.len(),
-            }
-        })
-    }
-
-    fn queued_ones(&self) -> impl Iterator<Item = Listed> {
-        self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(|job| Listed {
-            number: job.number,
-            session: job.session,
-            state: ExecutionState::Queued,
-            names: Names::InFrame(job.frame.clone()),
-            enqueued: job.enqueued,
-            since: None,
-            cpu: Duration::ZERO,
-            memory: Memory::Unknown,
-            pending_calls: 0,
-        })
+        if max < total {
+            // only these are put in order, and only of these anything is copied
+            all.select_nth_unstable_by_key(max, One::order);
+            all.truncate(max);
+        }
+        all.sort_unstable_by_key(One::order);
+        (all.iter().map(One::listed).collect(), total)
     }
 }

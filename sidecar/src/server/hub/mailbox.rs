@@ -9,10 +9,10 @@ use std::time::Instant;
 
 use nexus_protocol::SuspensionId;
 
-use super::{Held, Holder, Hub, Item, Job, Request};
+use super::{Held, Holder, Hub, Item, Job, Peer, Request};
 use crate::server::crew::RunId;
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// The execution that a resume is for, if it may still be.
     pub(super) fn addressee(&self, job: &Job<P>) -> Option<u64> {
         let place = self.by_suspension.get(&job.suspension?).filter(|place| !place.answered)?;

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-use super::{Entry, Held, Holder, Hub, ParkingEnd};
+use super::{Entry, Held, Holder, Hub, ParkingEnd, Peer};
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// Whether `next_to_park` would give one.
     pub fn has_to_park(&self, now: Instant) -> bool {
         self.holdings.due(now).is_some()
@@ -64,9 +64,9 @@ impl<E: Held, P: Clone> Hub<E, P> {
         None
     }
 
-    /// Nothing can be parked on this system.
-    pub fn give_up_parking(&mut self) {
-        self.holdings.give_up_parking();
+    /// Nothing can be parked before that time; None: on this system.
+    pub fn pause_parking(&mut self, until: Option<Instant>) {
+        self.holdings.pause_parking(until);
     }
 
     fn suspended_again(&mut self, key: u64, execution: Box<E>, now: Instant) {

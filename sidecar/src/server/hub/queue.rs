@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::SuspensionId;
 use nexus_protocol::message::Kind;
 
-use super::{Held, Holder, Hub, Item, Job, Refusal, Request, SessionId};
+use super::{Books, Held, Holder, Hub, Item, Job, Peer, Refusal, Request, SessionId};
 use crate::execution::Arrival;
 use crate::server::crew::{RunId, WorkerId};
 use crate::token::StopToken;
@@ -44,7 +44,7 @@ pub enum Taken<E, P> {
     Unknown(Job<P>),
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// Takes a job in, or gives it back with the reason.
     pub fn enqueue(&mut self, mut job: Job<P>) -> Result<(), (Job<P>, Refusal)> {
         let several = self.sessions.len() > 1;
@@ -131,19 +131,33 @@ impl<E: Held, P: Clone> Hub<E, P> {
 
     /// Whose turn it is, as a place among the turns; None: nobody may run more than is running.
     ///
-    /// While there are several sessions, each may run its share at once; and from three instances on, the last free one is
-    /// for those that run nothing. Guests only compute, so more of them at once than there are processors would help nobody.
+    /// A session with too many answers that are not read has its turn when they are. While there are several sessions, each may
+    /// run its share at once; and from three instances on, the last free one is for those that run nothing. Guests only compute, so more of them at once than there are processors would help nobody.
     fn first_in_turn(&self) -> Option<usize> {
         let (running, max) = (self.running(), self.limits.max_running);
         if running >= max {
             return None;
         }
-        if self.sessions.len() <= 1 {
-            return (!self.turn.is_empty()).then_some(0);
-        }
         let is_last = max >= KEEPS_ONE_FROM && running + 1 == max;
-        let each = if is_last { 1 } else { self.limits.max_running_each.max(1) };
-        self.turn.iter().position(|session| self.sessions.get(session).is_some_and(|books| books.running < each))
+        let each = match self.sessions.len() {
+            0 | 1 => max,
+            _ if is_last => 1,
+            _ => self.limits.max_running_each.max(1),
+        };
+        self.turn.iter().position(|session| {
+            self.sessions.get(session).is_some_and(|books| books.running < each && !self.is_over(books))
+        })
+    }
+
+    fn is_over(&self, books: &Books<P>) -> bool {
+        match books.queue.front() {
+            Some(Item::Job(job)) => job.connection.is_over(),
+            Some(Item::Mail(key)) => {
+                let job = self.entries.get(key).and_then(|entry| entry.mailbox.front());
+                job.is_some_and(|job| job.connection.is_over())
+            }
+            None => false,
+        }
     }
 
     /// Whether `next` would give something.
@@ -197,6 +211,20 @@ impl<E: Held, P: Clone> Hub<E, P> {
             Some(Resumed { key, id, execution })
         });
         Some(Next { job, run, token, arrival, resumed })
+    }
+
+    /// A run ends without an answer: its job waits again, in front of the others of its session.
+    pub fn put_off(&mut self, job: Job<P>, run: RunId) {
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(run.session);
+        }
+        // whoever is gone waits for nothing
+        if self.is_open(job.session) {
+            self.queued += 1;
+            self.queued_bytes += job.bytes();
+            self.note(job.session, job.id, Request::Queued);
+            self.push_front(job.session, Item::Job(job));
+        }
     }
 
     /// A job could have begun when it came; a resume, when its execution could go on as well.

@@ -5,7 +5,7 @@ use std::time::Instant;
 use nexus_protocol::RequestId;
 use nexus_protocol::message::Kind;
 
-use super::{Held, Hub, Request, SessionId};
+use super::{Held, Hub, Peer, Request, SessionId};
 use crate::server::crew::{Budget, Run, RunId, Stuck};
 
 /// A run whose worker was given up: enough to answer in its place.
@@ -21,7 +21,7 @@ pub struct Retired<P> {
     pub cost: u32,
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// A request is about to be answered: from here on its id may be used again. Comes before the answer, since the client may
     /// act on that before anything else happens here. False: it was answered before, or is another's to answer.
     pub fn answer(&mut self, run: RunId) -> bool {

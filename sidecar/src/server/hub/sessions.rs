@@ -4,10 +4,12 @@
 //! there are. Of a session that is gone only the runs stay, until their workers are done.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
 
 use nexus_protocol::RequestId;
 
-use super::{Held, Hub, Item, Job, Request, SessionId};
+use super::super::connection::Connection;
+use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
 /// What one session has.
@@ -54,7 +56,16 @@ pub struct Closed<E, P> {
     pub jobs: Vec<Job<P>>,
 }
 
-impl<E: Held, P: Clone> Hub<E, P> {
+/// What a session that was closed has left behind.
+#[derive(Debug)]
+pub struct Left<P = Arc<Connection>> {
+    /// To be dropped.
+    pub jobs: Vec<Job<P>>,
+    /// Keys of its executions, to be ended.
+    pub entries: Vec<u64>,
+}
+
+impl<E: Held, P: Peer> Hub<E, P> {
     pub fn open_session(&mut self, session: SessionId) {
         self.sessions.insert(session, Books::default());
     }
@@ -63,14 +74,18 @@ impl<E: Held, P: Clone> Hub<E, P> {
         self.sessions.contains_key(&session)
     }
 
-    /// Frees everything of a session: what is queued is forgotten, what runs is stopped, what is suspended is returned to be
-    /// dropped.
-    pub fn close_session(&mut self, session: SessionId) -> Closed<E, P> {
-        let mut closed = Closed { executions: Vec::new(), jobs: self.take_queued_of(session) };
-        let Some(books) = self.sessions.remove(&session) else { return closed };
+    /// Frees everything of a session: what is queued is for the caller to drop, what runs is stopped, and what is suspended is to
+    /// be ended, a part at a time, with `end_entries`.
+    pub fn close_session(&mut self, session: SessionId) -> Left<P> {
+        let jobs = self.take_queued_of(session);
+        let Some(books) = self.sessions.remove(&session) else { return Left { jobs, entries: Vec::new() } };
         self.stop_runs_of(session, StopCause::Cancelled);
-        closed.executions.extend(books.entries.into_iter().filter_map(|key| self.end_entry(key)));
-        closed
+        Left { jobs, entries: Vec::from_iter(books.entries) }
+    }
+
+    /// Ends executions, by the keys of their entries; those that are suspended are for the caller to drop.
+    pub fn end_entries(&mut self, keys: &[u64]) -> Vec<Box<E>> {
+        keys.iter().filter_map(|key| self.end_entry(*key)).collect()
     }
 
     /// Asks for the end of all that a session runs.

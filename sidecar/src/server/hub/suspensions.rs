@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use nexus_protocol::SuspensionId;
 
-use super::{About, Entry, Held, Holder, Hub, NotKept, Place};
+use super::{About, Entry, Held, Holder, Hub, NotKept, Peer, Place};
 use crate::server::crew::RunId;
 use crate::server::holdings::Turn;
 use crate::token::StopCause;
 
-impl<E: Held, P: Clone> Hub<E, P> {
+impl<E: Held, P: Peer> Hub<E, P> {
     /// Keeps an execution whose first segment was suspended, and takes its run for answered; or gives it back with the reason.
     pub fn suspend(&mut self, run: RunId, about: About, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
         let going_on = self.crew.get(run).filter(|run| run.ending().is_none());

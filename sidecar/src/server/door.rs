@@ -1,0 +1,278 @@
+//! Who may connect: a listener, and the places that there are.
+//!
+//! Each user has an equal part of the places, so that none can take those of another; a place is taken until its connection's
+//! descriptor is closed. When the part of the sidecar's own user is taken, that user (and root) still finds one of a few places
+//! that are good for looking after the sidecar and not for work: see [`Place::is_for_operator`]. Everybody else is told that it is
+//! overloaded, and let go.
+//!
+//! Invariant: one look takes a bounded number of connections, however many come, and when the process has no descriptor left it
+//! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
+
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::{
+    ACCEPT_PAUSE_MS, ACCEPTS_PER_LOOK, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS,
+};
+use nexus_protocol::{RequestId, SidecarMessage};
+use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
+use nix::unistd::geteuid;
+
+use super::refusal::{of_resource, overloaded};
+use crate::faults::{self, Point};
+
+pub const ROOT: u32 = 0;
+const PAUSE: Duration = Duration::from_millis(ACCEPT_PAUSE_MS);
+
+/// The sidecar's own user, or root.
+pub fn is_own(uid: u32) -> bool {
+    uid == geteuid().as_raw() || uid == ROOT
+}
+
+/// Places for connections, by user.
+#[derive(Debug)]
+pub struct Places {
+    /// Users other than our own.
+    listed: Vec<u32>,
+    /// Taken ones: those of our own user, then those of each listed one.
+    taken: Vec<AtomicUsize>,
+    /// Connections that look after the sidecar, and a parent's.
+    beside: AtomicUsize,
+}
+
+/// One of them. It is free again when this is dropped.
+#[derive(Debug)]
+pub struct Place {
+    places: Arc<Places>,
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Of(usize),
+    Operator,
+    Parent,
+}
+
+impl Places {
+    /// `listed`: users that may connect, beside our own.
+    pub fn new(listed: &[u32]) -> Arc<Self> {
+        let mut listed: Vec<u32> = listed.iter().copied().filter(|uid| *uid != geteuid().as_raw()).collect();
+        listed.sort_unstable();
+        listed.dedup();
+        let taken = (0..=listed.len()).map(|_| AtomicUsize::new(0)).collect();
+        Arc::new(Self { listed, taken, beside: AtomicUsize::new(0) })
+    }
+
+    /// The place of a parent, of which there is one.
+    pub fn of_parent(self: &Arc<Self>) -> Place {
+        self.beside.fetch_add(1, Ordering::Relaxed);
+        Place { places: self.clone(), kind: Kind::Parent }
+    }
+
+    fn class(&self, uid: u32) -> Option<usize> {
+        let at = self.listed.iter().position(|listed| *listed == uid);
+        at.map(|at| at + 1).or_else(|| (uid == geteuid().as_raw()).then_some(0))
+    }
+
+    /// What each user may have.
+    fn share(&self) -> usize {
+        (MAX_CONNECTIONS - OPERATOR_CONNECTIONS) / self.taken.len().max(1)
+    }
+
+    /// A place for a user who may connect. None: there is none.
+    fn take(self: &Arc<Self>, class: usize, uid: u32) -> Option<Place> {
+        let (share, place) = (self.share(), |kind| Some(Place { places: self.clone(), kind }));
+        let one_more = |taken: usize, most: usize| (taken < most).then_some(taken + 1);
+        let (acquire, relaxed) = (Ordering::Acquire, Ordering::Relaxed);
+        if self.taken.get(class)?.fetch_update(acquire, relaxed, |taken| one_more(taken, share)).is_ok() {
+            return place(Kind::Of(class));
+        }
+        // twice as many descriptors as places: whoever made room may not be closed yet
+        let most = 2 * OPERATOR_CONNECTIONS;
+        if is_own(uid) && self.beside.fetch_update(acquire, relaxed, |taken| one_more(taken, most)).is_ok() {
+            return place(Kind::Operator);
+        }
+        None
+    }
+}
+
+impl Place {
+    /// For everything but work.
+    pub fn is_for_operator(&self) -> bool {
+        self.kind == Kind::Operator
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let taken = match self.kind {
+            Kind::Of(class) => self.places.taken.get(class),
+            Kind::Operator | Kind::Parent => Some(&self.places.beside),
+        };
+        if let Some(taken) = taken {
+            taken.fetch_sub(1, Ordering::Release);
+        }
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Door {
+    listener: Option<UnixListener>,
+    pub places: Arc<Places>,
+    /// Given up for a moment when no descriptor is left, so that a connection can be taken and closed.
+    spare: Option<File>,
+    /// Nobody is let in before.
+    closed_until: Option<Instant>,
+}
+
+impl Door {
+    pub fn new(allow_uids: &[u32]) -> Self {
+        Self { listener: None, places: Places::new(allow_uids), spare: spare(), closed_until: None }
+    }
+
+    pub fn listener(&self) -> Option<&UnixListener> {
+        self.listener.as_ref()
+    }
+
+    pub fn listen(&mut self, listener: UnixListener) {
+        self.listener = Some(listener);
+    }
+
+    pub fn take_listener(&mut self) -> Option<UnixListener> {
+        self.listener.take()
+    }
+
+    /// When whoever waits may be let in again.
+    pub fn closed_until(&self) -> Option<Instant> {
+        self.closed_until
+    }
+
+    /// True: the pause is over.
+    pub fn reopens(&mut self, now: Instant) -> bool {
+        self.closed_until.take_if(|until| now >= *until).is_some()
+    }
+
+    /// A descriptor was closed, perhaps.
+    pub fn refill(&mut self) {
+        if self.spare.is_none() {
+            self.spare = spare();
+        }
+    }
+
+    /// Takes those who wait, as many as one look may take, each with its place. Afterwards the door may be closed.
+    pub fn accept(&mut self) -> Vec<(UnixStream, Place)> {
+        let mut taken = Vec::new();
+        let Some(listener) = &self.listener else { return taken };
+        for _ in 0..ACCEPTS_PER_LOOK {
+            match faults::io(Point::Accept).and_then(|()| listener.accept()) {
+                Ok((stream, _)) => taken.extend(self.admit(stream)),
+                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
+                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
+                    let waiting = self.spare.take().and_then(|spare| {
+                        drop(spare);
+                        listener.accept().ok()
+                    });
+                    match &waiting {
+                        Some((stream, _)) => {
+                            log::error!("a connection is refused: {e}{}", advice(&e));
+                            refuse(stream, "descriptors", 0, 1);
+                        }
+                        None => log::error!("cannot accept a connection: {e}{}", advice(&e)),
+                    }
+                    let refused = waiting.is_some();
+                    drop(waiting);
+                    self.spare = spare();
+                    if !refused || self.spare.is_none() {
+                        self.closed_until = Instant::now().checked_add(PAUSE);
+                        break;
+                    }
+                }
+            }
+        }
+        taken
+    }
+
+    fn admit(&self, stream: UnixStream) -> Option<(UnixStream, Place)> {
+        let peer: UnixCredentials = match getsockopt(&stream, sockopt::PeerCredentials) {
+            Ok(peer) => peer,
+            Err(e) => {
+                log::error!("cannot read a peer's credentials: {e}");
+                return None;
+            }
+        };
+        let Some(class) = self.places.class(peer.uid()) else {
+            log::warn!(
+                "a connection of user {} (process {}) is refused: allowUids does not list that user",
+                peer.uid(),
+                peer.pid()
+            );
+            return None;
+        };
+        let place = self.places.take(class, peer.uid());
+        if place.is_none() {
+            let share = self.places.share();
+            log::warn!("a connection of user {} is refused: that user has {share} open", peer.uid());
+            refuse(&stream, "maxConnections", share as u64, share as u64 + 1);
+        }
+        Some((stream, place?))
+    }
+}
+
+/// A descriptor to give up.
+fn spare() -> Option<File> {
+    File::open("/dev/null").ok()
+}
+
+/// Tells why it is closed. The socket is new, so that there is room for it.
+pub fn refuse(stream: &UnixStream, resource: &str, limit: u64, count: u64) {
+    let error = overloaded(format!("there is no room for another connection: {resource} is {limit}"));
+    let mut frame = Vec::new();
+    let message = SidecarMessage::Error(of_resource(error, resource, limit, count));
+    if message.encode(RequestId::CONNECTION, MIN_MAX_FRAME_BYTES as usize, &mut frame).is_ok()
+        && stream.set_nonblocking(true).is_ok()
+    {
+        let mut stream = stream;
+        let _ = stream.write(&frame);
+    }
+}
+
+/// What the operator can do about it.
+fn advice(error: &io::Error) -> &'static str {
+    match error.raw_os_error() {
+        Some(libc::EMFILE) => "; this process may open no more files: raise LimitNOFILE= of its unit, or ulimit -n",
+        Some(libc::ENFILE) => "; the machine may open no more files: see fs.file-max",
+        _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_user_takes_the_places_of_another_and_our_own_can_always_look_after_the_sidecar() {
+        let own = geteuid().as_raw();
+        let (a, b) = (own + 1001, own + 1002);
+        let places = Places::new(&[a, b, own, a]);
+        let class = |uid| places.class(uid).unwrap();
+        assert_eq!(places.class(own + 1003), None);
+        let share = places.share();
+        assert_eq!(share, (MAX_CONNECTIONS - OPERATOR_CONNECTIONS) / 3);
+        let crowd: Vec<Place> = (0..share).map(|_| places.take(class(a), a).unwrap()).collect();
+        assert!(places.take(class(a), a).is_none());
+        let of_b = places.take(class(b), b).unwrap();
+        let of_own: Vec<Place> = (0..share).map(|_| places.take(class(own), own).unwrap()).collect();
+        assert!(of_own.iter().all(|place| !place.is_for_operator()) && !of_b.is_for_operator());
+        assert!(places.take(class(own), own).unwrap().is_for_operator());
+        drop(crowd);
+        assert!(places.take(class(a), a).is_some());
+    }
+}
