@@ -140,7 +140,7 @@ fn whichever_allocation_of_a_compilation_fails_it_ends_with_bytecode_or_an_error
             instance.fail_allocation(n);
             match instance.compile(&source, 32 << 20, None) {
                 Compiled::Bytecode(_) => compiled += 1,
-                Compiled::Refused(_) => refused += 1,
+                Compiled::Refused(_) | Compiled::OutOfMemory { .. } => refused += 1,
                 other => panic!("allocation {n}: {other:?}"),
             }
             let failed = instance.has_failed_allocation();
