@@ -1,14 +1,15 @@
 //! The analysis of one handler, step by step.
 
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nexus_protocol::message::SuspendMode;
+use oxc_allocator::Allocator;
+
 use super::erase::Findings;
 use super::nesting::Refusal;
 use super::parse::{Grammar, Mistake, Parsed};
 use super::{ambiguity, erase, fingerprint, imports, nesting, parse, place, walk};
-use nexus_protocol::message::SuspendMode;
-use oxc_allocator::Allocator;
-use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::token::{StopCause, StopToken};
 
 /// Stack for a handler of no height. Debug builds have frames several times as large.

@@ -1,5 +1,11 @@
 //! An execution, and what its segments come to.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_protocol::message::{Status, SuspendMode};
+use nexus_protocol::{ErrorCode, SuspensionId, WireError};
+
 use super::calls::{Calls, Outstanding};
 use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::Handler;
@@ -10,10 +16,6 @@ use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
 use crate::token::StopToken;
-use nexus_protocol::message::{Status, SuspendMode};
-use nexus_protocol::{ErrorCode, SuspensionId, WireError};
-use std::sync::Arc;
-use std::time::Duration;
 
 /// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]

@@ -1,15 +1,17 @@
 //! The arenas of all connections.
 
-use super::arena::{Arena, unknown_arena};
-use crate::budget::{Budget, Charge, Full};
-use nexus_protocol::limits::{ARENA_OPEN_TIMEOUT_MS, ARENA_THRESHOLD_BYTES, MIN_ARENA_BYTES};
-use nexus_protocol::message::{OpenArena, Region, Regions};
-use nexus_protocol::{ErrorCode, WireError};
 use std::collections::HashMap;
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::{ARENA_OPEN_TIMEOUT_MS, ARENA_THRESHOLD_BYTES, MIN_ARENA_BYTES};
+use nexus_protocol::message::{OpenArena, Region, Regions};
+use nexus_protocol::{ErrorCode, WireError};
+
+use super::arena::{Arena, unknown_arena};
+use crate::budget::{Budget, Charge, Full};
 
 /// Time that a client has to open a segment.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(ARENA_OPEN_TIMEOUT_MS);
