@@ -6,6 +6,7 @@ use nexus_protocol::message::{Check, Precompile};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode};
 use nexus_tests::leaks::{forget_peak_rss, peak_rss_bytes};
 use nexus_tests::process::handlers_on_disk;
+use nexus_tests::run::slow_to_compile;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Run, SOON, Sidecar, Watchdog};
 use nix::sys::signal::Signal;
@@ -17,13 +18,6 @@ const BESIDE_THE_MEMORY: u64 = 24 << 20;
 /// As shipped: other tests have all the time that there is.
 fn shipped() -> Options {
     Options::new().flag("timeout-ms", DEFAULT_TIMEOUT_MS).flag("max-queue-ms", DEFAULT_MAX_QUEUE_MS)
-}
-
-/// QuickJS takes seconds for it, and 30 MiB of memory: so many variables, each used in a function of its own.
-fn slow_to_compile() -> String {
-    let names: Vec<String> = (0..48_000).map(|n| format!("v{n:X}")).collect();
-    let uses: String = names.iter().map(|name| format!("()=>{name};")).collect();
-    format!("let {};{uses}", names.join(","))
 }
 
 fn precompile(source: &str) -> ClientMessage<'_> {

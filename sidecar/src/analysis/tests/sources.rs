@@ -350,12 +350,12 @@ type Make = fn(usize) -> String;
 /// Others, by a function of their size.
 const OTHERS: &[(&str, Make)] = &[
     ("many properties out of a long chain", |bytes| {
-        let chain = "$state".to_owned() + &".a".repeat((bytes / 4).min(7_000));
+        let chain = "$state".to_owned() + &".a".repeat(bytes / 80);
         let names = repeated(&("const{", "a~,", "}="), bytes - chain.len());
         names + &chain
     }),
     ("many properties assigned out of a long chain", |bytes| {
-        let chain = "$state".to_owned() + &".a".repeat((bytes / 4).min(7_000));
+        let chain = "$state".to_owned() + &".a".repeat(bytes / 80);
         let names = repeated(&("({", "a~,", "}="), bytes - chain.len());
         names + &chain + ")"
     }),
