@@ -231,7 +231,7 @@ pub const DEFAULT_MAX_TOTAL_STATE_BYTES: u64 = 1 << 30;
 /// the sidecar's test `state_charge`, at most 184 bytes.
 pub const STATE_ENTRY_BYTES: u64 = 192;
 /// What a resident state counts beside its keys; measured there as well, with the first node of its map.
-pub const STATE_BYTES: u64 = 512;
+pub const STATE_BYTES: u64 = 544;
 /// What an old version of a state that is still read counts for each key that a change set has copied beside its own: its part
 /// of a node of the map, which is at least half full. Measured there as well.
 pub const STATE_COPIED_ENTRY_BYTES: u64 = 48;

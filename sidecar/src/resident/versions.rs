@@ -9,7 +9,6 @@
 
 use std::borrow::Borrow;
 use std::cell::Cell;
-use std::collections::BTreeMap;
 use std::ops::Deref;
 use std::sync::Arc;
 
@@ -69,6 +68,7 @@ pub fn copied_by<T>(f: impl FnOnce() -> T) -> (T, u64) {
 /// Of one version.
 #[derive(Debug)]
 struct Read {
+    version: u64,
     readers: usize,
     /// Keys that it has: it cannot keep more nodes than these are in.
     keys: usize,
@@ -83,34 +83,39 @@ impl Read {
     }
 }
 
-/// See the module.
+/// See the module. The oldest one first.
 #[derive(Debug, Default)]
-pub struct Versions(BTreeMap<u64, Read>);
+pub struct Versions(Vec<Read>);
 
 impl Versions {
     /// Somebody reads the current version.
     pub fn read(&mut self, version: u64, keys: usize, budget: &Arc<Budget>) {
-        let new = || Read { readers: 0, keys, kept: budget.nothing() };
-        self.0.entry(version).or_insert_with(new).readers += 1;
+        match self.0.last_mut() {
+            Some(newest) if newest.version == version => newest.readers += 1,
+            _ => self.0.push(Read { version, readers: 1, keys, kept: budget.nothing() }),
+        }
     }
 
     /// And does no more.
     fn leave(&mut self, version: u64) {
-        let Some(read) = self.0.get_mut(&version) else { return };
-        read.readers -= 1;
-        if read.readers > 0 {
+        let Ok(at) = self.0.binary_search_by_key(&version, |read| read.version) else { return };
+        if let Some(read) = self.0.get_mut(at).filter(|read| read.readers > 1) {
+            read.readers -= 1;
             return;
         }
-        let Some(gone) = self.0.remove(&version) else { return };
-        if let Some((_, before)) = self.0.range_mut(..version).next_back() {
+        let gone = self.0.remove(at);
+        if let Some(before) = at.checked_sub(1).and_then(|before| self.0.get_mut(before)) {
             before.keep(gone.kept.bytes());
+        }
+        if self.0.is_empty() {
+            self.0 = Vec::new();
         }
     }
 
     /// A change set has made a version, and has copied so many keys beside its own.
     pub fn changed(&mut self, copied: u64) {
-        if let Some(mut newest) = self.0.last_entry() {
-            newest.get_mut().keep(copied.saturating_mul(STATE_COPIED_ENTRY_BYTES));
+        if let Some(newest) = self.0.last_mut() {
+            newest.keep(copied.saturating_mul(STATE_COPIED_ENTRY_BYTES));
         }
     }
 }
