@@ -1,5 +1,5 @@
 /**
- * The whole loop of one handler (CONTRACT 3, `run`): execute, deliver each segment, call extensions, resume, until it ends.
+ * The whole loop of one handler: execute, deliver each segment, call extensions, resume, until it ends.
  *
  * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
  * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
