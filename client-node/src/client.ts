@@ -1,5 +1,5 @@
 /**
- * NexusRuntime: the API of CONTRACT 3. Starts its sidecar at the first use, not in the constructor.
+ * NexusRuntime: the API. Starts its sidecar at the first use, not in the constructor.
  *
  * Faults of the caller and of the connection reject; what a handler does wrong is a result with `status: 'error'`.
  */

@@ -1,5 +1,5 @@
 /**
- * Configuration: what the sidecar is started with (CONTRACT 4, camelCase here, kebab-case flags there) and what the client
+ * Configuration: what the sidecar is started with (camelCase here, kebab-case flags there) and what the client
  * itself needs. Unknown keys and wrong types are INVALID_ARGUMENT; ranges are checked by the sidecar, which knows them.
  */
 import { inspect } from 'node:util';

@@ -10,7 +10,7 @@
 import type { Socket } from 'node:net';
 
 import { Arena } from './arena.js';
-import { NexusError } from './errors.js';
+import { midway, NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { endFrame, frameEnd, FrameSplitter } from './frames.js';
 import {
@@ -61,6 +61,8 @@ export class Held<T> {
 interface Pending {
   expect: number;
   background: boolean;
+  /** Goes on with an execution. */
+  continues: boolean;
   settle(fields: Record<string, unknown>): void;
   reject(error: NexusError): void;
 }
@@ -180,7 +182,8 @@ export class Connection {
     options: RequestOptions = {},
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      if (this.#failure !== undefined) return reject(this.#failure);
+      const continues = options.continues === true;
+      if (this.#failure !== undefined) return reject(ended(this.#failure, continues));
       const id = this.#nextId();
       try {
         if (this.#mayBeSent(options)) this.#write(id, encode);
@@ -191,14 +194,14 @@ export class Connection {
         throw error;
       }
       // Encoding may have run a getter of the caller's that ended this connection.
-      if (this.#failure !== undefined) return reject(this.#failure);
+      if (this.#failure !== undefined) return reject(ended(this.#failure, continues));
       const background = options.background === true;
       const settle = (fields: Record<string, unknown>): void => {
         const decoded = decode(fields);
         if (decoded instanceof Held) decoded.handOut({ resolve, reject });
         else resolve(decoded);
       };
-      this.#pending.set(id, { expect, background, settle, reject });
+      this.#pending.set(id, { expect, background, continues, settle, reject });
       if (!background) this.#hold();
       options.onId?.(id);
     });
@@ -274,7 +277,7 @@ export class Connection {
     this.#socket?.destroy();
     this.#arena?.close();
     this.#arena = undefined;
-    for (const request of pending) request.reject(error);
+    for (const request of pending) request.reject(ended(error, request.continues));
     for (const watcher of this.#watchers) watcher(error);
     this.#watchers.clear();
   }
@@ -469,6 +472,11 @@ export class Connection {
     else if (this.#pending.size === 0) this.#window.rest();
     if (!pending.background) this.#release();
   }
+}
+
+/** The end of the connection, for one request: what an execution had done before is done. */
+function ended(error: NexusError, continues: boolean): NexusError {
+  return continues ? midway(error) : error;
 }
 
 function overloaded(resource: string, limit: number, count: number): NexusError {

@@ -87,6 +87,15 @@ export class HandlerError extends Error {
   }
 }
 
+/** The same error of an execution of which something has happened already (SPEC 4, retryable). */
+export function midway(error: NexusError): NexusError {
+  if (!error.retryable) return error;
+  const { code, message, stack } = error;
+  const copy = new NexusError(code, message, { ...error, ...causeOf(error), retryable: false });
+  if (stack !== undefined) Object.defineProperty(copy, 'stack', { value: stack, configurable: true, writable: true });
+  return copy;
+}
+
 /** The same symbol in every copy of this package that a process loads (ESM and CommonJS, two versions). */
 const BRAND = Symbol.for('@nexus/sidecar.NexusError');
 

@@ -1,5 +1,5 @@
 /**
- * The whole loop of one handler (CONTRACT 3, `run`): execute, deliver each segment, call extensions, resume, until it ends.
+ * The whole loop of one handler: execute, deliver each segment, call extensions, resume, until it ends.
  *
  * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
  * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
@@ -9,7 +9,7 @@ import { checkSignal } from './abort.js';
 import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
-import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { midway, NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
@@ -336,7 +336,9 @@ class Run {
   #fail(error: unknown): void {
     if (this.#finished) return;
     this.#finish();
-    this.#promise.reject(this.#stopped === undefined ? error : this.#stopped.error);
+    if (this.#stopped !== undefined) return this.#promise.reject(this.#stopped.error);
+    // Who repeats the run would have its effects, and its calls, twice.
+    this.#promise.reject(this.#segments.length > 0 && error instanceof NexusError ? midway(error) : error);
   }
 
   #finish(): void {

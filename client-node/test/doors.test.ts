@@ -1,4 +1,4 @@
-/** CONTRACT 3 on the two dialect doors, field by field: the exact keys and types of every answer, with the real sidecar. */
+/** The two dialect doors, field by field: the exact keys and types of every answer, with the real sidecar. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 
@@ -108,7 +108,7 @@ test('kernel: errors are flat, with line, column and sourceSnippet', WATCHDOG, a
   }
 });
 
-test('kernel: getStats and getMetrics are synchronous, copies, and have the fields of CONTRACT 8', WATCHDOG, async () => {
+test('kernel: getStats and getMetrics are synchronous, copies, and have all their fields', WATCHDOG, async () => {
   const runtime = createRuntime({ binaryPath });
   const fields = (
     'totalExecutions activeInstances availableInstances suspendedInstances cacheHitRate avgExecutionTimeUs p50ExecutionTimeUs ' +

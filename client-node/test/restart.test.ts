@@ -166,3 +166,17 @@ test('kill storm: fifty sidecars killed at random times leave no promise, proces
   assert.ok((counts['SIDECAR_GONE'] ?? 0) >= 100, JSON.stringify(counts));
   while (!isDeepStrictEqual(counted(), before)) await new Promise((resolve) => setTimeout(resolve, 10));
 });
+
+test('the end of a sidecar in the midst of an execution is not retryable, neither of a run nor of a resume; before anything was told it is', WATCHDOG, async () => {
+  const runtime = newRuntime();
+  const { pid } = await runtime.start();
+  const gone = (): void => void process.kill(pid, 'SIGKILL');
+  const first = await runtime.executeHandler('await $ext.a.b(); for (;;);', { capabilities: ALL });
+  const spinning = failure(runtime.executeHandler('for (;;);'));
+  const resumed = failure(runtime.resumeHandler(first.suspension?.suspensionId ?? '', { success: true }));
+  const run = failure(runtime.run('await $ext.a.end()', { capabilities: ALL, extensions: { a: { end: gone } } }));
+  const errors = await Promise.all([spinning, resumed, run]);
+  assert.deepEqual(errors.map(({ code, retryable }) => [code, retryable]), [['SIDECAR_GONE', true], ['SIDECAR_GONE', false], ['SIDECAR_GONE', false]]);
+  assert.ok(errors.every((error) => error.context?.['signal'] === 'SIGKILL'), JSON.stringify(errors));
+  await runtime.shutdown();
+});

@@ -213,7 +213,7 @@ impl Client {
             held.check(&suspension, &link)?;
             let pending = link.send_listed(resume_message(&suspension, &resolution))?;
             Ok(async move {
-                let segment = segment(pending.await?)?;
+                let segment = segment(pending.await.map_err(Error::midway)?)?;
                 held.note(&link, &segment);
                 Ok(segment)
             })

@@ -26,6 +26,10 @@ pub enum Error {
     /// The connection ended before the answer came.
     #[error(transparent)]
     Gone(Arc<Gone>),
+    /// The connection ended in the midst of an execution: what that had done by then has happened, so it is not to be begun
+    /// anew unseen.
+    #[error(transparent)]
+    Interrupted(Arc<Gone>),
     /// The sidecar keeps ending: none is started for a while.
     #[error(transparent)]
     CrashLoop(Arc<CrashLoop>),
@@ -75,7 +79,7 @@ impl Error {
                 }
                 _ => ErrorCode::SidecarGone,
             },
-            Self::Gone(gone) => match gone.reason {
+            Self::Gone(gone) | Self::Interrupted(gone) => match gone.reason {
                 GoneReason::Closed | GoneReason::Io(_) | GoneReason::Panicked => ErrorCode::SidecarGone,
                 GoneReason::Malformed(_) | GoneReason::Framing(_) | GoneReason::Refused(_) => ErrorCode::ProtocolError,
             },
@@ -98,6 +102,7 @@ impl Error {
                 !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. } | StartError::Ended)
                     && self.code().retryable()
             }
+            Self::Interrupted(_) => false,
             _ => self.code().retryable(),
         }
     }
@@ -113,6 +118,16 @@ impl Error {
     /// The own fields of the handler's error object, a map: `throw Object.assign(new Error('no'), { status: 404 })`.
     pub fn properties(&self) -> Option<Payload> {
         self.as_wire()?.properties.as_deref().map(|bytes| Payload::from_bytes(bytes.to_vec()))
+    }
+
+    /// The same, of an execution of which something has happened already (SPEC 4, retryable).
+    #[must_use]
+    pub(crate) fn midway(self) -> Self {
+        match self {
+            Self::Sidecar(error) => Self::Sidecar(Box::new(error.not_retryable())),
+            Self::Gone(gone) => Self::Interrupted(gone),
+            other => other,
+        }
     }
 
     pub(crate) const fn protocol(what: &'static str) -> Self {

@@ -257,6 +257,8 @@ impl Run {
 
     fn end(&mut self, result: Result<Outcome, Error>) {
         let by_token = self.cancelled && result.as_ref().is_err_and(|error| error.code() == ErrorCode::Cancelled);
+        let begun = !self.segments.is_empty();
+        let result = result.map_err(|error| if begun { error.midway() } else { error });
         self.result.get_or_insert(if by_token { Err(Error::Cancelled) } else { result });
     }
 }

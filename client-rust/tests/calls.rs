@@ -151,3 +151,22 @@ fn an_answer_that_is_too_large_for_the_handler_ends_it_and_one_that_is_too_large
         assert_eq!((ended.seq, ended.error.unwrap().code), (1, ErrorCode::MemoryLimit));
     });
 }
+
+#[test]
+fn the_end_of_a_sidecar_in_the_midst_of_an_execution_is_not_retryable() {
+    watched(|| {
+        let client = client();
+        let pid = client.child_pid().unwrap().to_string();
+        let first = start(&client, "await $ext.a.b(1); for (;;);");
+        let fresh = client.execute("for (;;);", &context());
+        let resumed = client.resume(&first.suspensions[0].id, value(1));
+        let extensions = Extensions::new().method("a", "end", move |_| {
+            assert!(std::process::Command::new("kill").args(["-9", &pid]).status()?.success());
+            Ok(())
+        });
+        let run = client.run("await $ext.a.end()", &context(), RunOptions::new().extensions(extensions));
+        let ends = [run.wait().unwrap_err(), resumed.wait().unwrap_err(), fresh.wait().unwrap_err()];
+        assert_eq!(ends.each_ref().map(|error| error.code()), [ErrorCode::SidecarGone; 3]);
+        assert_eq!(ends.each_ref().map(|error| error.retryable()), [false, false, true], "{ends:?}");
+    });
+}

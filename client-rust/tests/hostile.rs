@@ -84,10 +84,10 @@ fn a_version_that_was_not_offered_is_refused() {
     watched(|| {
         let mut hello = golden("message-answer-hello");
         let at = hello.windows(8).position(|bytes| bytes == b"\xa7version").unwrap() + 8;
-        hello[at] = 2;
+        hello[at] = 3;
         let (path, thread) = peer(hello, Vec::new(), true);
         let error = Client::connect(path).unwrap_err();
-        assert_eq!(error.to_string(), "no common protocol version: this side speaks 1 to 1, the peer 2 to 2");
+        assert_eq!(error.to_string(), "no common protocol version: this side speaks 2 to 2, the peer 3 to 3");
         thread.join().unwrap();
     });
 }

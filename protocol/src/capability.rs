@@ -1,4 +1,4 @@
-//! Capability tokens, and the set of grants of one execution (CONTRACT 2).
+//! Capability tokens, and the set of grants of one execution (SPEC 3, execute).
 //!
 //! ```text
 //! state:read:KEY  state:write:KEY  events:emit:NAME  view:update:ID      KEY, NAME, ID: any text, or * for all
@@ -330,6 +330,37 @@ mod tests {
             assert_eq!(Capability::parse(token), Err(CapabilityError::EmptyName { token: token.to_owned() }));
         }
         assert!(CapabilitySet::parse(["state:read:a", "bad"]).is_err());
+    }
+
+    #[test]
+    fn tokens_of_the_specification_mean_what_it_says() {
+        let spec = include_str!("../SPEC.md");
+        let rows: Vec<&str> = spec
+            .lines()
+            .skip_while(|line| *line != "| token | grants |")
+            .skip(2)
+            .take_while(|l| l.starts_with('|'))
+            .collect();
+        assert!(rows.len() >= 10, "{rows:?}");
+        for row in rows {
+            let cells: Vec<&str> = row.split('|').collect();
+            let refused = cells[2].contains("refused");
+            for token in cells[1].split('`').skip(1).step_by(2) {
+                let parsed = Capability::parse(token);
+                assert_eq!(parsed.is_err(), refused, "{token}: {parsed:?}");
+                assert!(parsed.map_or(true, |parsed| parsed.to_string() == token));
+            }
+        }
+        let grants = set(&["state:read:**", "state:read:a*", "ext:http:*", "ext:web.v2.get"]);
+        assert!(grants.can_read_state("**") && grants.can_read_state("a*"));
+        assert!(!grants.can_read_state("*") && !grants.can_read_state("ab") && !grants.can_read_all_state());
+        assert!(
+            grants.can_call("http:*", "get") && !grants.can_call("http", "get") && !grants.can_call("http:x", "get")
+        );
+        assert!(
+            grants.can_call("web", "v2.get") && !grants.can_call("web.v2", "get") && !grants.can_call("web", "get")
+        );
+        assert!(set(&["ext:*"]).can_call("web.v2", "get"));
     }
 
     #[test]

@@ -90,7 +90,7 @@ pub const MAX_STATE_KEYS: usize = 1_000_000;
 /// Random bytes in a suspension id: 128 bits cannot be guessed.
 pub const SUSPENSION_ID_BYTES: usize = 16;
 
-// ---- Configuration: defaults and bounds (CONTRACT 4) ----------------------------------------------------------
+// ---- Configuration: defaults and bounds -------------------------------------------------------------------------
 
 /// Instances at most.
 pub const DEFAULT_MAX_INSTANCES: u32 = 10;
