@@ -100,7 +100,7 @@ fn unfinished_frames_are_bounded_together_and_whoever_finds_no_room_is_told_and_
         begin_frame(peer, 9, bytes);
         held = held.max(private_bytes(sidecar.pid()).saturating_sub(before));
     }
-    println!("{} MiB for {} MiB in {:?}", held >> 20, count * bytes >> 20, started.elapsed());
+    println!("{} MiB for {} MiB in {:?}", held >> 20, (count * bytes) >> 20, started.elapsed());
     assert!(held <= MAX_TOTAL_QUEUED_BYTES + (MAX_TOTAL_QUEUED_BYTES >> 2), "{} MiB", held >> 20);
     healthy.still_works();
     // the last one found no room, is told so, and goes on when the rest of its frame has come
