@@ -19,7 +19,12 @@ pub struct Budget {
     /// Named in errors.
     resource: &'static str,
     within: Option<Arc<Self>>,
+    /// Of large charges that were given back, since the start.
+    turned_over: AtomicU64,
 }
+
+/// From this size on memory that is freed is worth giving back to the system.
+const LARGE_BYTES: u64 = 256 << 10;
 
 /// Bytes in use.
 #[derive(Debug)]
@@ -68,12 +73,13 @@ impl From<Full> for Halt {
 
 impl Budget {
     pub fn new(resource: &'static str, limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit, resource, within: None })
+        Arc::new(Self { used: AtomicU64::new(0), limit, resource, within: None, turned_over: AtomicU64::new(0) })
     }
 
     /// A budget whose charges count here as well.
     pub fn part(self: &Arc<Self>, resource: &'static str, limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit, resource, within: Some(self.clone()) })
+        let (used, turned_over) = (AtomicU64::new(0), AtomicU64::new(0));
+        Arc::new(Self { used, limit, resource, within: Some(self.clone()), turned_over })
     }
 
     pub fn used(&self) -> u64 {
@@ -135,6 +141,14 @@ impl Budget {
         if let Some(whole) = &self.within {
             whole.used.fetch_sub(bytes, Ordering::Relaxed);
         }
+        if bytes >= LARGE_BYTES {
+            self.within.as_deref().unwrap_or(self).turned_over.fetch_add(bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// Bytes of large charges that were given back since the start.
+    pub fn turned_over(&self) -> u64 {
+        self.turned_over.load(Ordering::Relaxed)
     }
 }
 

@@ -110,7 +110,9 @@ impl Http {
             self.wait(&exchanges);
             let now = Instant::now();
             exchanges.retain_mut(|exchange| now < exchange.until && exchange.advance(status));
-            while let Some(stream) = self.accept() {
+            // as many as there is room for, and then those that are there have their turn
+            for _ in 0..HTTP_MAX_CONNECTIONS {
+                let Some(stream) = self.accept() else { break };
                 // in a full house whoever has been there longest goes: peers that ask nothing keep no probe out
                 if exchanges.len() >= HTTP_MAX_CONNECTIONS {
                     exchanges.remove(0);
@@ -149,7 +151,7 @@ impl Http {
                 stream.set_nonblocking(true).ok()?;
                 Some(Box::new(stream))
             }
-            Listener::Unix(listener) => loop {
+            Listener::Unix(listener) => {
                 let (stream, _) = listener.accept().map_err(complain).ok()?;
                 let uid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.uid();
                 if uid == geteuid().as_raw() || self.allow_uids.contains(&uid) {
@@ -157,7 +159,8 @@ impl Http {
                     return Some(Box::new(stream));
                 }
                 log::warn!("an HTTP connection of user {uid} is refused");
-            },
+                None
+            }
         }
     }
 }

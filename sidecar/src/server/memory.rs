@@ -2,6 +2,7 @@
 //! answers that they have not read.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{MAX_QUEUED_BYTES, MAX_TOTAL_QUEUED_BYTES, MAX_TOTAL_UNREAD_BYTES};
 
@@ -17,20 +18,29 @@ pub struct Memory {
     of_one: u64,
 }
 
-/// From this many bytes on what peers have had at once is a burst, after which memory is given back.
+/// From this many bytes on, held at once or one after the other, memory is given back once it is free.
 const BURST_BYTES: u64 = 32 << 20;
+/// Time between two times: what is needed again at once is not worth it.
+const PAUSE: Duration = Duration::from_secs(1);
 
-/// The most that was held since memory was last given back.
+/// What was held since memory was last given back.
 #[derive(Debug, Default)]
-pub struct Burst(u64);
+pub struct Burst {
+    most: u64,
+    turned_over: u64,
+    last: Option<Instant>,
+}
 
 impl Burst {
-    /// `held`: what is held now. True: there was a burst, and it is over.
-    pub fn is_over(&mut self, held: u64) -> bool {
-        self.0 = self.0.max(held);
-        let over = self.0 >= BURST_BYTES && held <= self.0 / 4;
+    /// `held`: what is held now; `turned_over`: what has been held and is not any more, since the start. True: there was a burst,
+    /// and it is over.
+    pub fn is_over(&mut self, held: u64, turned_over: u64, now: Instant) -> bool {
+        self.most = self.most.max(held);
+        let was = self.most.max(turned_over.saturating_sub(self.turned_over));
+        let paused = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
+        let over = was >= BURST_BYTES && held <= was / 4 && !paused;
         if over {
-            self.0 = held;
+            *self = Self { most: held, turned_over, last: Some(now) };
         }
         over
     }
@@ -40,6 +50,11 @@ impl Memory {
     /// What peers have the process hold at this moment.
     pub fn held(&self) -> u64 {
         self.received.used().saturating_add(self.unread.used())
+    }
+
+    /// What they have had it hold since the start, in large pieces.
+    pub fn turned_over(&self) -> u64 {
+        self.received.turned_over().saturating_add(self.unread.turned_over())
     }
 
     /// `max_frame_bytes`: a connection that is alone may always send the largest frame, and another one beside it.
@@ -64,9 +79,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_is_over_once() {
+    fn a_burst_is_over_once_whether_it_came_at_once_or_bit_by_bit() {
+        let start = Instant::now();
         let mut burst = Burst::default();
-        let looks = [0, BURST_BYTES - 1, 0, BURST_BYTES * 4, BURST_BYTES * 2, BURST_BYTES, 0, 0];
-        assert_eq!(looks.map(|held| burst.is_over(held)), [false, false, false, false, false, true, true, false]);
+        let mut look = |held, turned_over, ms| burst.is_over(held, turned_over, start + Duration::from_millis(ms));
+        assert!(!look(BURST_BYTES, 0, 0), "it goes on");
+        assert!(!look(BURST_BYTES / 2, 0, 1));
+        assert!(look(BURST_BYTES / 4, 0, 2) && !look(0, 0, 2_000));
+        // small ones, which no look has seen
+        assert!(!look(0, BURST_BYTES - 1, 3_000));
+        assert!(look(0, BURST_BYTES, 4_000) && !look(0, BURST_BYTES, 5_000));
+        assert!(!look(0, BURST_BYTES * 3, 4_500), "a moment ago");
+        assert!(look(0, BURST_BYTES * 3, 6_000));
     }
 }

@@ -45,7 +45,7 @@ impl Server {
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
             let held = self.memory.held() + self.states.bytes();
-            state.chores.trim |= state.burst.is_over(held);
+            state.chores.trim |= state.burst.is_over(held, self.memory.turned_over(), now);
         }
         if state.hub.crew.holds_back(now) {
             let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);

@@ -44,7 +44,7 @@ fn measure(healthy: &mut Client, calls: usize) -> Sample {
     Sample::of(0, calls, || assert_eq!(healthy.run(run.clone()).value(), 2))
 }
 
-fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
+pub fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
     for (which, sample) in [("Alone", alone), ("", among)] {
         figures.insert(format!("{name}{which}"), summary(sample));
     }

@@ -1,4 +1,4 @@
-//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --state]`, built with `--release`.
+//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -9,6 +9,7 @@ mod fairness;
 mod memory;
 mod node;
 mod overrun;
+mod peers;
 mod socket;
 mod state;
 
@@ -38,17 +39,22 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) =
-        args.iter().find(|a| !["--json", "--quick", "--state", "--overrun", "--fairness"].contains(&a.as_str()))
+    if let Some(unknown) = args
+        .iter()
+        .find(|a| !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers"].contains(&a.as_str()))
     {
-        eprintln!("bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun and --fairness");
+        eprintln!(
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness and --peers"
+        );
         std::process::exit(2);
     }
     let quick = args.iter().any(|a| a == "--quick");
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
     type Part = fn(Scale) -> Map<String, Value>;
-    for (name, part) in [("overrun", overrun::figures as Part), ("fairness", fairness::figures)] {
+    for (name, part) in
+        [("overrun", overrun::figures as Part), ("fairness", fairness::figures), ("peers", peers::figures)]
+    {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));
             figures.insert("machine".into(), machine());
@@ -70,6 +76,7 @@ fn main() {
     figures.insert("process".into(), Value::Object(socket::process_figures(scale)));
     figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
     figures.insert("fairness".into(), Value::Object(fairness::figures(scale)));
+    figures.insert("peers".into(), Value::Object(peers::figures(scale)));
     let ratios = ratios(&figures);
     figures.insert("ratios".into(), Value::Object(ratios));
     figures.insert("machine".into(), machine());
@@ -155,6 +162,7 @@ fn print(figures: &Map<String, Value>) {
         ("process", "process"),
         ("overrun", "beyond the deadline"),
         ("fairness", "beside other connections"),
+        ("peers", "a ping beside work of the host"),
         ("ratios", "ratios"),
     ] {
         println!("\n{title}");
