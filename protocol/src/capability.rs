@@ -385,6 +385,50 @@ mod tests {
     }
 
     #[test]
+    fn each_grant_answers_its_own_question_and_no_other() {
+        type Question = fn(&CapabilitySet) -> bool;
+        // the question, and the grants that answer it
+        let questions: [(Question, &[&str]); 9] = [
+            (|g| g.can_read_state("k"), &["state:read:k", "state:read:*"]),
+            (CapabilitySet::can_read_all_state, &["state:read:*"]),
+            (|g| g.can_write_state("k"), &["state:write:k", "state:write:*"]),
+            (|g| g.can_emit("k"), &["events:emit:k", "events:emit:*"]),
+            (|g| g.can_update_view("k"), &["view:update:k", "view:update:*"]),
+            (|g| g.can_call("k", "m"), &["ext:k", "ext:k.m", "ext:*"]),
+            (|g| g.can_call("k", "n"), &["ext:k", "ext:*"]),
+            (|g| g.can_call("l", "m"), &["ext:*"]),
+            (CapabilitySet::has_random, &["crypto:random"]),
+        ];
+        let tokens = [
+            "state:read:k",
+            "state:read:*",
+            "state:write:k",
+            "state:write:*",
+            "events:emit:k",
+            "events:emit:*",
+            "view:update:k",
+            "view:update:*",
+            "ext:k",
+            "ext:k.m",
+            "ext:*",
+            "crypto:random",
+        ];
+        for token in tokens {
+            let grants = set(&[token]);
+            for (at, (question, answers)) in questions.iter().enumerate() {
+                assert_eq!(question(&grants), answers.contains(&token), "{token}, question {at}");
+            }
+            // what is needed is covered by the same, and by `*` of its sort, and by nothing else
+            for need in tokens {
+                let sort = |token: &str| token.rsplit_once(':').map(|(sort, _)| sort.to_owned());
+                let all = token.ends_with('*') && sort(token) == sort(need) || token == "ext:k" && need == "ext:k.m";
+                let covers = grants.covers(&Capability::parse(need).unwrap());
+                assert_eq!(covers, token == need || all, "{token} for {need}");
+            }
+        }
+    }
+
+    #[test]
     fn a_need_for_all_is_covered_by_all_alone() {
         let need = |token| Capability::parse(token).unwrap();
         let grants = set(&["state:read:a", "ext:http.get"]);
@@ -397,6 +441,8 @@ mod tests {
     fn lists_and_tokens_are_bounded() {
         let long = format!("state:read:{}", "k".repeat(MAX_CAPABILITY_TOKEN_BYTES));
         assert!(matches!(Capability::parse(&long), Err(CapabilityError::TooLong { .. })));
+        assert!(Capability::parse(&long[..MAX_CAPABILITY_TOKEN_BYTES]).is_ok());
         assert_eq!(CapabilitySet::parse(vec!["ext:a"; MAX_CAPABILITIES + 1]), Err(CapabilityError::TooMany));
+        assert!(CapabilitySet::parse(vec!["ext:a"; MAX_CAPABILITIES]).is_ok());
     }
 }

@@ -16,7 +16,7 @@ use crate::error::{ErrorCode, WireError};
 use crate::frame::{EncodeError, LargeField, encode_frame, encode_frame_with};
 use crate::ids::RequestId;
 use crate::limits::{MAX_CLIENT_NAME_BYTES, MAX_CONTROL_DEPTH};
-use crate::message::{ClientMessage, ErrorFields, Kind, NoFields, SegmentResult, SidecarMessage};
+use crate::message::{ClientMessage, ErrorFields, Kind, NoFields, SegmentResult, SidecarMessage, StateSnapshot};
 use crate::payload::{MapEntries, map_entries};
 use crate::pieces::Pieces;
 use crate::version::MAGIC;
@@ -285,6 +285,19 @@ impl SegmentResult<'_> {
         out: &mut Pieces,
     ) -> Result<(), EncodeError> {
         encode_frame_with(Kind::Result, id, self, large, max_body_bytes, out)
+    }
+}
+
+impl StateSnapshot<'_> {
+    /// As [`SegmentResult::encode_with`].
+    pub fn encode_with(
+        &self,
+        id: RequestId,
+        large: &[(&str, LargeField<'_>)],
+        max_body_bytes: usize,
+        out: &mut Pieces,
+    ) -> Result<(), EncodeError> {
+        encode_frame_with(Kind::StateSnapshot, id, self, large, max_body_bytes, out)
     }
 }
 

@@ -119,6 +119,8 @@ pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 /// Memory that suspended executions may take outside of instances: their state and calls, and the images of those that are
 /// parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
 pub const DEFAULT_MAX_SUSPENDED_BYTES: u64 = 256 << 20;
+/// Smallest that can be configured: some twenty executions that have done little.
+pub const MIN_MAX_SUSPENDED_BYTES: u64 = 128 << 10;
 /// Suspended executions that keep their instance as long as they do not wait long: as many as are under way in a busy
 /// sidecar whose extensions answer at once. At 0.3 MB each they take less than the process itself.
 pub const MAX_LIVE_SUSPENDED: usize = 32;
@@ -229,7 +231,10 @@ pub const DEFAULT_MAX_TOTAL_STATE_BYTES: u64 = 1 << 30;
 /// the sidecar's test `state_charge`, at most 184 bytes.
 pub const STATE_ENTRY_BYTES: u64 = 192;
 /// What a resident state counts beside its keys; measured there as well, with the first node of its map.
-pub const STATE_BYTES: u64 = 512;
+pub const STATE_BYTES: u64 = 544;
+/// What an old version of a state that is still read counts for each key that a change set has copied beside its own: its part
+/// of a node of the map, which is at least half full. Measured there as well.
+pub const STATE_COPIED_ENTRY_BYTES: u64 = 48;
 /// Longest key: as long as a handler can name.
 pub const MAX_STATE_KEY_BYTES: usize = 1024;
 

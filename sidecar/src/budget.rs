@@ -6,7 +6,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use nexus_protocol::WireError;
+use nexus_protocol::limits::RETRY_AFTER_MS;
+use nexus_protocol::{ErrorCode, WireError};
+
+use crate::halt::Halt;
 
 /// A bound on bytes, and how many of them are in use. May be part of a larger one.
 #[derive(Debug)]
@@ -34,9 +37,32 @@ pub struct Full {
     pub count: u64,
 }
 
+impl Full {
+    /// For what another time may find room for.
+    pub fn overloaded(self, message: String) -> WireError {
+        WireError::new(ErrorCode::Overloaded, message)
+            .with_context_number("retryAfterMs", RETRY_AFTER_MS)
+            .with_context_text("resource", self.resource)
+            .with_context_number("limit", self.limit)
+            .with_context_number("count", self.count)
+    }
+
+    /// The bytes of a request find no room.
+    pub fn of_request(self) -> WireError {
+        let Self { resource, limit, .. } = self;
+        self.overloaded(format!("the sidecar has all the bytes of requests that it takes: {resource} is {limit}"))
+    }
+}
+
 impl From<Full> for WireError {
     fn from(Full { resource, limit, count }: Full) -> Self {
         Self::resource_limit(resource, limit, count)
+    }
+}
+
+impl From<Full> for Halt {
+    fn from(full: Full) -> Self {
+        WireError::from(full).into()
     }
 }
 
@@ -56,7 +82,13 @@ impl Budget {
 
     /// Whether all of it is in use, or more: see [`Charge::set`].
     pub fn is_full(&self) -> bool {
-        self.used() >= self.limit
+        self.full().is_some()
+    }
+
+    /// Why there is no room, when it is full.
+    pub fn full(&self) -> Option<Full> {
+        let (resource, limit, count) = (self.resource, self.limit, self.used());
+        (count >= limit).then_some(Full { resource, limit, count: count.max(limit.saturating_add(1)) })
     }
 
     /// Counts bytes, or says which limit they would break.

@@ -6,7 +6,6 @@
 use nexus_protocol::WireError;
 use nexus_protocol::payload::{Pace, PayloadError};
 
-use crate::budget::Full;
 use crate::token::{StopCause, StopToken};
 
 /// See the module.
@@ -29,12 +28,6 @@ impl Halt {
 impl From<WireError> for Halt {
     fn from(error: WireError) -> Self {
         Self::Refused(error)
-    }
-}
-
-impl From<Full> for Halt {
-    fn from(full: Full) -> Self {
-        Self::Refused(full.into())
     }
 }
 

@@ -1,4 +1,35 @@
 //! nexus-sidecar: a sandbox for untrusted JavaScript handlers that a program can spawn.
+//!
+//! # The words of the house
+//! Each has one meaning everywhere in this crate.
+//!
+//! | word | |
+//! | --- | --- |
+//! | handler | the JavaScript of a client; *compiled*, it is bytecode and what is known of the text |
+//! | guest | QuickJS in WebAssembly; *direct* for handlers that await, *stack* for those that do not |
+//! | instance | one guest with its linear memory; pristine when it is leased, reset when it is given back |
+//! | image | the memory of a guest after its start, from which every instance is restored |
+//! | execution | a handler at work for one `execute`, over any number of suspensions |
+//! | segment | what an execution does between two suspensions; each has one answer |
+//! | suspension | one extension call that waits for its answer, known by a secret id |
+//! | parked | of a suspended execution: its memory is packed and its instance serves others |
+//! | session | one connection as the books know it; a *connection* is its socket |
+//! | request, job | what a client asks; as a job it waits for a worker |
+//! | run | one request in the hands of one worker, known by a number that is never used again |
+//! | worker, crew | a thread that runs jobs, or polls; all of them, and the run that each is at |
+//! | hub, books | who waits, who runs, who is suspended: all under one lock |
+//! | mailbox | resumes that wait for one execution |
+//! | holdings | which suspended executions keep their instance, and what all of them take |
+//! | poller | the reading half of all connections; whoever has nothing better to do polls |
+//! | watchdog | the thread on which all deadlines hang; it decides, and does nothing that takes long |
+//! | errand | what the watchdog leaves to the thread that has the poller: to say or to close something |
+//! | chore, housekeeper | what is left to a thread off the path of requests, and that thread |
+//! | keeper | a thread that stays inside a guest so that WasmEdge's fault handlers stay installed |
+//! | control, ticket | by which a guest is stopped, and the run on it that is meant |
+//! | token | by which host code learns that its request has to end |
+//! | budget, charge | bytes that may be used, and those that are, for as long as the charge lives |
+//! | retired | of a worker: its thread does not come back, others have answered for it |
+//! | arena, region | shared memory that a client has lent, and a part of it |
 
 /// Types out, capabilities inferred, suspend mode chosen: what is known of a handler without running it.
 pub mod analysis;
@@ -14,10 +45,12 @@ pub mod commands;
 pub mod config;
 /// QuickJS in WasmEdge: one instance, its pristine image, its limits.
 pub mod engine;
-/// Errors of starting, and exit codes.
+/// Errors of starting.
 pub mod error;
 /// One execution, from its first segment to its end.
 pub mod execution;
+/// The numbers that the process ends with.
+pub mod exit;
 /// Faults on purpose, for tests.
 pub mod faults;
 /// Refused, or out of time.

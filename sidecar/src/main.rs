@@ -3,7 +3,8 @@
 use std::process;
 
 use nexus_sidecar::cli::{self, Command};
-use nexus_sidecar::error::{ExitCode, StartError};
+use nexus_sidecar::error::StartError;
+use nexus_sidecar::exit::ExitCode;
 use nexus_sidecar::{commands, engine, serve};
 
 pub fn main() {

@@ -188,6 +188,15 @@ pub fn fill_random(out: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Gives memory back to the system that the allocator has free, wherever it lies.
+pub fn trim_heap() {
+    // SAFETY: has no precondition; the allocator takes its own locks.
+    #[cfg(target_env = "gnu")]
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 /// Ends the process at once: no destructor, no exit handler, no other thread is waited for.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: has no precondition and does not return.

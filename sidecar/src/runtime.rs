@@ -342,6 +342,7 @@ impl Runtime {
         let mut input = execution::prepare(request, &self.config, state, token)?;
         totals.timeout = input.timeout;
         totals.memory_limit_bytes = input.context.limits.memory_bytes.into();
+        totals.max_frame_bytes = self.config.max_frame_bytes as usize;
         let asker = Asker { client, memory_limit_bytes: totals.memory_limit_bytes, token };
         let found = self.find(request.code, request.suspend_mode, asker, overseer)?;
         totals.cache_hit = found.cache_hit;

@@ -17,8 +17,9 @@ use nix::sys::stat::{Mode as FileMode, umask};
 use nix::unistd::dup2_stdout;
 
 use crate::cli::Listen;
-use crate::config::{Config, ConfigArgs, Loaded};
-use crate::error::{ExitCode, StartError};
+use crate::config::{Config, ConfigArgs, ConfigErrors, Loaded};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 use crate::http::{Http, Status};
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::systemd::{self, Notifier};
@@ -144,15 +145,15 @@ fn settle_process() -> u64 {
 fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
     let loaded = match args.load(env::vars_os()) {
         Ok(loaded) => loaded,
-        Err(errors) => {
-            for error in errors.iter() {
-                log::error!("{error}");
-            }
-            log::error!("the configuration was not read again; the old one stays");
-            return;
-        }
+        Err(errors) => return refuse_reload(&errors),
     };
-    let (config, changes) = Config::reloaded(&runtime.config, loaded.config);
+    for warning in &loaded.warnings {
+        log::warn!("{warning}");
+    }
+    let (config, changes) = match loaded.over(&runtime.config) {
+        Ok(reloaded) => reloaded,
+        Err(errors) => return refuse_reload(&errors),
+    };
     for key in &changes.ignored {
         log::warn!("{key} has changed, which takes effect at the next start");
     }
@@ -163,6 +164,13 @@ fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
         [] => log::info!("configuration read again: nothing has changed"),
         keys => log::info!("configuration read again; changed: {}", keys.join(", ")),
     }
+}
+
+fn refuse_reload(errors: &ConfigErrors) {
+    for error in errors.iter() {
+        log::error!("{error}");
+    }
+    log::error!("the configuration was not read again; the old one stays");
 }
 
 /// Where the clients come from, found but not open yet.

@@ -269,8 +269,7 @@ impl Client {
     }
 
     pub fn hello(&mut self) -> Answer {
-        let VersionRange { min, max } = VersionRange::SUPPORTED;
-        self.hello_with(MAGIC, min.0, max.0)
+        self.request(&ClientMessage::Hello(good_hello()))
     }
 
     pub fn hello_with(&mut self, magic: &str, min: u16, max: u16) -> Answer {
@@ -280,7 +279,7 @@ impl Client {
     /// As `hello`, with a sidecar that may not have taken the connection.
     pub fn try_hello(&mut self) -> bool {
         let mut out = Vec::new();
-        let hello = ClientMessage::Hello(hello(MAGIC, 1, 1));
+        let hello = ClientMessage::Hello(good_hello());
         hello.encode(RequestId(0), MAX_FRAME_BYTES, &mut out).expect("the message can be encoded");
         self.write_raw(&out) && matches!(self.next_reply(), Some(Reply { answer: Answer::Hello { .. }, .. }))
     }
@@ -467,6 +466,11 @@ impl Client {
         let run = Run::source("return $args.a + 1").args(&serde_json::json!({"a": 41}));
         assert_eq!(self.run(run).value(), 42);
     }
+}
+
+fn good_hello() -> ClientHello<'static> {
+    let VersionRange { min, max } = VersionRange::SUPPORTED;
+    hello(MAGIC, min.0, max.0)
 }
 
 fn hello(magic: &str, min: u16, max: u16) -> ClientHello<'_> {

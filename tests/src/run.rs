@@ -85,6 +85,13 @@ pub fn unpack(bytes: &[u8]) -> Value {
 /// A builtin that looks at no clock, and is at it for minutes.
 pub const BUILTIN: &str = "return 'a'.repeat(4e6).indexOf('a'.repeat(2e6) + 'b')";
 
+/// QuickJS takes seconds to compile it, and 30 MiB of memory: so many variables, each used in a function of its own.
+pub fn slow_to_compile() -> String {
+    let names: Vec<String> = (0..48_000).map(|n| format!("v{n:X}")).collect();
+    let uses: String = names.iter().map(|name| format!("()=>{name};")).collect();
+    format!("let {};{uses}", names.join(","))
+}
+
 /// Behind a handler: a function that nobody calls, and that makes it one whose stack is captured when it suspends.
 pub const STACK_STYLE: &str = "\nfunction stackStyle() { return $ext.any.call().answer }\n";
 

@@ -144,16 +144,20 @@ fn a_run_that_hangs_is_given_up_though_the_sidecar_was_started_without_a_timeout
     let options = Options::new().faults(&format!("file={}", plan.display())).flag("config", file.display());
     let sidecar = options.listen();
     let mut client = sidecar.connect();
-    client.still_works();
+    let holds = client.start("for (;;);");
+    eventually("it runs", SOON, || client.stats().active_instances == 1);
     fs::write(&file, "timeoutMs = 1000\nmaxInstances = 2\n").unwrap();
     sidecar.signal(Signal::SIGHUP);
     eventually("it is read", SOON, || sidecar.stderr().contains("changed: timeoutMs"));
-    fs::write(dir.join("next"), "worker:hang@1").unwrap();
+    fs::write(dir.join("next"), "map:hang@1").unwrap();
     fs::rename(dir.join("next"), &plan).unwrap();
-    // its worker hangs before there is a guest
+    // its worker hangs in the host, where it makes a second instance
     let id = client.start("return 1");
     assert_eq!(client.segment(id).status, Status::Error);
     assert_eq!(metric(&mut client, "nexus_retired_threads_total"), 1);
+    // that one began without a timeout
+    assert!(client.cancel_request(holds));
+    assert_eq!(client.segment(holds).code(), ErrorCode::Cancelled);
     client.still_works();
 }
 
@@ -186,7 +190,7 @@ fn judge_waiting(segment: &Segment, since: Instant, timeout: Duration) {
 }
 
 /// Suspends `calls` calls at once, has all of their answers wait for the same instance, and takes every segment.
-fn fan_out(sidecar: &Sidecar, calls: usize, hold_up: impl FnOnce(&mut Client)) {
+fn fan_out(sidecar: &Sidecar, calls: usize, hold_up: impl FnOnce()) {
     const TIMEOUT: Duration = Duration::from_secs(5);
     let mut client = sidecar.connect();
     let since = Instant::now();
@@ -196,18 +200,19 @@ fn fan_out(sidecar: &Sidecar, calls: usize, hold_up: impl FnOnce(&mut Client)) {
     let first = client.run_suspended(run);
     assert_eq!(first.calls.len(), calls);
     let mut batch = Batch::default();
-    let mut held_up = sidecar.connect();
+    // two of them, since each has a share of what may run
+    let mut held_up = [(); 2].map(|()| sidecar.connect());
     let ids: Vec<u32> = (1_000..).take(calls).collect();
     for (id, call) in ids.iter().zip(&first.calls) {
         batch.resume(*id, &call.id, &[7]);
     }
-    let blockers = [(); 2].map(|()| held_up.start("for (;;);"));
-    eventually("nobody else has an instance", SOON, || held_up.stats().active_instances == 2);
+    let blockers = held_up.each_mut().map(|one| one.start(Run::source("for (;;);").timeout_ms(60_000)));
+    eventually("nobody else has an instance", SOON, || client.stats().active_instances == 2);
     batch.send(&mut client);
-    hold_up(&mut held_up);
-    for id in blockers {
-        held_up.cancel_request(id);
-        held_up.segment(id);
+    hold_up();
+    for (one, id) in held_up.iter_mut().zip(blockers) {
+        one.cancel_request(id);
+        one.segment(id);
     }
     let mut last = None;
     for id in ids {
@@ -227,9 +232,9 @@ fn fan_out(sidecar: &Sidecar, calls: usize, hold_up: impl FnOnce(&mut Client)) {
 fn answers_that_wait_together_wait_once() {
     let _w = Watchdog::seconds(120);
     // of two, so that both can be held up
-    let sidecar = Options::new().flag("max-instances", 2).listen();
-    fan_out(&sidecar, 300, |_| {});
-    fan_out(&sidecar, 20, |_| std::thread::sleep(Duration::from_millis(400)));
+    let sidecar = Options::new().patient().flag("max-instances", 2).listen();
+    fan_out(&sidecar, 300, || {});
+    fan_out(&sidecar, 20, || std::thread::sleep(Duration::from_millis(400)));
 }
 
 #[test]
@@ -364,7 +369,7 @@ fn largest_result(frame: u64, log: u64) -> u64 {
     let dir = TempDir::new();
     let fits = |bytes: u64| {
         let mut check = command(dir.path());
-        check.args(["serve", "--check-config"]);
+        check.args(["serve", "--check-config", "--max-source-bytes", "65536"]);
         for (flag, value) in [("--max-frame-bytes", frame), ("--max-log-bytes", log), ("--max-result-bytes", bytes)] {
             check.arg(flag).arg(value.to_string());
         }
@@ -388,6 +393,7 @@ fn a_segment_whose_answer_fits_no_frame_has_not_half_happened() {
     let result = largest_result(FRAME, LOG);
     println!("{result} of {FRAME}");
     let options = Options::new().patient().flag("max-frame-bytes", FRAME).flag("max-log-bytes", LOG);
+    let options = options.flag("max-source-bytes", 65_536);
     let sidecar = options.flag("max-result-bytes", result).flag("max-instances", 1).listen();
     let handlers = [
         "$state.n = 1; return 'x'.repeat($args)",

@@ -1,163 +1,266 @@
-//! What the host does before and behind a guest: it has a deadline, hears of a cancel, is told apart from a broken thread, and
-//! what it has begun to keep is kept.
+//! What the host itself does for a request has an end: reading a source, waiting for somebody else's compilation, finding the
+//! keys of a state. The shipped limits and times hold, unless a test names others.
 
-use std::collections::HashMap;
-use std::time::{Duration, Instant};
-
-use nexus_protocol::message::{Check, Precompile, Status};
-use nexus_protocol::{ClientMessage, ErrorCode};
+use nexus_protocol::limits::{DEFAULT_MAX_QUEUE_MS, DEFAULT_TIMEOUT_MS, MAX_STATE_KEYS};
+use nexus_protocol::message::{Check, Precompile};
+use nexus_protocol::{ClientMessage, ContextValue, ErrorCode};
+use nexus_tests::leaks::{forget_peak_rss, peak_rss_bytes};
 use nexus_tests::process::handlers_on_disk;
+use nexus_tests::run::slow_to_compile;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Answer, Client, Options, Reply, Run, SOON, Segment, Sidecar, Watchdog};
+use nexus_tests::{Answer, Client, Options, Run, SOON, Sidecar, Watchdog};
 use nix::sys::signal::Signal;
 
-/// Of a source, and below the default of `maxSourceBytes`.
-const SOURCE_BYTES: usize = 980_000;
-/// Exit code that a process has which gives up.
-const STUCK: i32 = 71;
+const MIB: usize = 1 << 20;
+/// What compiling may take beside the memory that it is allowed: the source, some copies of it, its tree.
+const BESIDE_THE_MEMORY: u64 = 24 << 20;
 
-/// Sources within every limit that take long to compile, since an engine looks each new name up among all before it.
-fn slow_sources() -> Vec<(&'static str, String)> {
-    let many = |bytes: usize, mut next: Box<dyn FnMut(usize) -> String>| {
-        let mut text = String::with_capacity(bytes + 64);
-        for number in 0.. {
-            if text.len() >= bytes {
-                break;
-            }
-            text.push_str(&next(number));
-        }
-        text
-    };
-    let names = many(SOURCE_BYTES, Box::new(|n| format!("v{n}=0,")));
-    let captured = many(SOURCE_BYTES / 2, Box::new(|n| format!("w{n}=0,")));
-    let uses = many(SOURCE_BYTES / 2, Box::new(|n| format!("w{n};")));
-    let private = many(SOURCE_BYTES, Box::new(|n| format!("#p{n};")));
-    vec![
-        ("variables", format!("let {names}last=1; return last")),
-        ("captured variables", format!("let {captured}last=1; const f = () => {{ {uses} }}; return last")),
-        ("private names", format!("class A {{ {private} }} return 1")),
-    ]
+/// As shipped: other tests have all the time that there is.
+fn shipped() -> Options {
+    Options::new().flag("timeout-ms", DEFAULT_TIMEOUT_MS).flag("max-queue-ms", DEFAULT_MAX_QUEUE_MS)
 }
 
-fn retired(client: &mut Client) -> u64 {
-    let text = client.metrics();
-    let value = text.lines().find_map(|line| line.strip_prefix("nexus_retired_threads_total "));
-    value.expect("it is counted").parse().expect("a number")
+fn precompile(source: &str) -> ClientMessage<'_> {
+    ClientMessage::Precompile(Precompile { source, handler_name: None, suspend_mode: None })
 }
 
-fn alive(sidecar: &mut Sidecar, after: &str) {
-    if !sidecar.is_running() {
-        let code = sidecar.exit_code(SOON);
-        assert_ne!(code, STUCK, "{after}: it has given up: {}", sidecar.stderr());
-        panic!("{after}: it has ended with {code}: {}", sidecar.stderr());
+/// The process is whole, and has given up no thread.
+fn is_well(sidecar: &mut Sidecar) {
+    let mut client = sidecar.connect();
+    client.still_works();
+    let metrics = client.metrics();
+    let retired = metrics.lines().find_map(|line| line.strip_prefix("nexus_retired_threads_total "));
+    assert_eq!(retired, Some("0"), "{}", sidecar.stderr());
+    assert!(sidecar.is_running());
+}
+
+fn code(answer: &Answer) -> Option<ErrorCode> {
+    match answer {
+        Answer::Result(segment) => segment.error.as_ref().map(|error| error.code),
+        Answer::Error(error) => Some(error.code),
+        _ => None,
     }
 }
 
-/// What a source that may be too much may come to: nobody's fault but its own, and not for ever.
-fn is_bounded(answer: &Answer) -> bool {
-    let code = match answer {
-        Answer::Result(segment) if segment.status == Status::Success => return true,
-        Answer::Compiled { .. } | Answer::Checked { .. } => return true,
-        Answer::Result(segment) => segment.code(),
-        Answer::Error(error) => error.code,
-        _ => return false,
-    };
-    [ErrorCode::Timeout, ErrorCode::CompilationError, ErrorCode::ResourceLimit, ErrorCode::MemoryLimit].contains(&code)
+#[test]
+fn all_that_want_a_source_that_compiles_slowly_are_answered_and_nobody_is_given_up() {
+    let _watchdog = Watchdog::seconds(240);
+    let mut sidecar = shipped().listen();
+    let mut clients: Vec<Client> = (0..4).map(|_| sidecar.connect()).collect();
+    let source = slow_to_compile();
+    let mut asked = Vec::new();
+    for n in 0..100 {
+        let client = &mut clients[n % 4];
+        asked.push(match n % 10 {
+            0 => client.send(&ClientMessage::Check(Check { source: &source })),
+            1 => client.send(&precompile(&source)),
+            2..6 => client.start(Run::source(&source).timeout_ms(300)),
+            _ => client.start(&*source),
+        });
+    }
+    for (n, id) in asked.into_iter().enumerate() {
+        let answer = clients[n % 4].wait(id);
+        let code = code(&answer);
+        // whoever had the time to see it compiled has its result; the others hear why not
+        assert!(
+            matches!(code, None | Some(ErrorCode::Timeout | ErrorCode::Overloaded)),
+            "request {n} was answered {answer:?}"
+        );
+    }
+    is_well(&mut sidecar);
 }
 
 #[test]
-fn the_same_slow_source_many_times_ends_nobody() {
-    let _w = Watchdog::seconds(300);
+fn a_waiter_is_answered_when_its_own_time_is_up_and_not_when_the_compilation_is() {
+    let _watchdog = Watchdog::seconds(240);
     let mut sidecar = Options::new().listen();
-    let mut other = sidecar.connect();
-    for (name, source) in slow_sources() {
-        let mut client = sidecar.connect();
-        client.set_patience(Duration::from_secs(120));
-        let ids: Vec<u32> = (0..10)
-            .map(|n| match n % 5 {
-                0..=2 => client.start(&*source),
-                3 => client.send(&ClientMessage::Check(Check { source: &source })),
-                _ => client.send(&ClientMessage::Precompile(Precompile {
-                    source: &source,
-                    handler_name: None,
-                    suspend_mode: None,
-                })),
-            })
-            .collect();
-        for _ in &ids {
-            let Some(Reply { id, answer }) = client.next_reply() else {
-                alive(&mut sidecar, name);
-                panic!("{name}: the connection ended");
-            };
-            assert!(ids.contains(&id) && is_bounded(&answer), "{name}: {answer:?}");
-            other.ping();
-        }
-        alive(&mut sidecar, name);
-        assert_eq!(retired(&mut other), 0, "{name}: a thread that compiles is not broken");
-        other.still_works();
+    let (mut patient, mut hasty) = (sidecar.connect(), sidecar.connect());
+    let source = slow_to_compile();
+    let first = patient.start(&*source);
+    // it compiles: it is in nobody's queue, and has an instance
+    let mut operator = sidecar.connect();
+    nexus_tests::eventually("it is under way", SOON, || operator.stats().active_instances == 1);
+    for _ in 0..8 {
+        assert_eq!(hasty.run(Run::source(&source).timeout_ms(50)).code(), ErrorCode::Timeout);
     }
-}
-
-/// Who waits while another compiles the same source has a time of its own and can be cancelled: both are answered while the
-/// other one still compiles.
-#[test]
-fn who_waits_for_anothers_compile_hears_its_own_deadline_and_its_cancel() {
-    let _w = Watchdog::seconds(300);
-    let sidecar = Options::new().listen();
-    let mut told = 0;
-    for (name, source) in slow_sources() {
-        // how long it takes where nobody waits, with words of its own so that the others find nothing compiled
-        let mut alone = sidecar.connect();
-        alone.set_patience(Duration::from_secs(120));
-        let started = Instant::now();
-        alone.run(format!("{source} // alone").as_str());
-        let takes = started.elapsed();
-        if takes < Duration::from_millis(1_500) {
-            println!("{name}: {takes:?}, which is too quick for anybody to wait");
-            continue;
-        }
-        told += 1;
-        let mut client = sidecar.connect();
-        client.set_patience(Duration::from_secs(120));
-        let compiles = client.start(&*source);
-        let hasty = client.start(Run::source(&*source).timeout_ms(150));
-        let cancelled = client.start(&*source);
-        assert!(client.cancel_request(cancelled), "{name}");
-        let mut answers: HashMap<u32, Segment> = HashMap::new();
-        let mut order = Vec::new();
-        while order.len() < 3 {
-            let Some(Reply { id, answer: Answer::Result(segment) }) = client.next_reply() else { panic!("{name}") };
-            order.push(id);
-            answers.insert(id, segment);
-        }
-        assert_eq!(answers[&hasty].code(), ErrorCode::Timeout, "{name}");
-        assert_eq!(answers[&cancelled].code(), ErrorCode::Cancelled, "{name}");
-        assert_eq!(order[2], compiles, "{name}: they were held up until the other one was done: {order:?}");
-    }
-    assert!(told > 0, "no source is slow enough to tell anything");
+    // the compilation has not ended meanwhile, or these would have been waiting for it
+    assert!(patient.early_replies().is_empty());
+    assert_eq!(operator.stats().active_instances, 1);
+    assert!(patient.cancel_request(first));
+    assert_eq!(patient.segment(first).code(), ErrorCode::Cancelled);
+    is_well(&mut sidecar);
 }
 
 #[test]
-fn what_was_compiled_is_on_disk_when_the_process_has_ended() {
-    let _w = Watchdog::seconds(120);
-    for trial in 0..3 {
-        let cache = TempDir::new();
-        let (mut sidecar, mut client) = Options::new().flag("cache-dir", cache.path().display()).child();
-        // fewer than may wait to be written, and all of them at once
-        const HANDLERS: usize = 900;
-        let sources = (0..HANDLERS).map(|number| format!("return [{trial}, {number}]")).collect::<Vec<_>>();
-        let ids: Vec<u32> = sources
-            .iter()
-            .map(|source| {
-                client.send(&ClientMessage::Precompile(Precompile { source, handler_name: None, suspend_mode: None }))
-            })
-            .collect();
-        for id in ids {
-            let answer = client.wait(id);
-            assert!(matches!(answer, Answer::Compiled { .. }), "{answer:?}");
-        }
-        sidecar.signal(Signal::SIGTERM);
-        assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
-        assert_eq!(handlers_on_disk(cache.path()), HANDLERS, "trial {trial}");
+fn sources_of_many_imports_of_types_are_read_in_time() {
+    let _watchdog = Watchdog::seconds(240);
+    let mut sidecar = shipped().listen();
+    let mut clients: Vec<Client> = (0..12).map(|_| sidecar.connect()).collect();
+    let lines = [
+        "import type A from 'a';\n".to_owned(),
+        "import type{A}from'a';".to_owned(),
+        format!("import type A from '{}';\n", "x".repeat(100)),
+    ];
+    let asked: Vec<(usize, u32)> = (0..clients.len())
+        .map(|n| {
+            // none is the other: nobody waits for somebody else's
+            let source = format!("{}return {n}", lines[n % 3].repeat((MIB - 100) / lines[n % 3].len()));
+            (n, clients[n].send(&ClientMessage::Check(Check { source: &source })))
+        })
+        .collect();
+    for (n, id) in asked {
+        let answer = clients[n].wait(id);
+        assert!(matches!(answer, Answer::Checked { .. }), "{n}: {answer:?}");
     }
+    is_well(&mut sidecar);
+}
+
+/// A map of so many keys that differ.
+fn keys(count: usize) -> Vec<u8> {
+    let mut out = vec![0xdf];
+    out.extend_from_slice(&(count as u32).to_be_bytes());
+    for n in 0..count {
+        let name = format!("{n:x}");
+        out.push(0xa0 | name.len() as u8);
+        out.extend_from_slice(name.as_bytes());
+        out.push(0xc0);
+    }
+    out
+}
+
+#[test]
+fn states_of_many_keys_end_nothing_but_their_own_requests() {
+    let _watchdog = Watchdog::seconds(240);
+    let mut sidecar = shipped().listen();
+    let source = "return [$state.a, $state.nothing, $state.keys().length, 'zz' in $state]";
+    let all = ["state:read:*"];
+    let mut clients: Vec<Client> = (0..6).map(|_| sidecar.connect()).collect();
+    // twenty million bytes of keys that are all alike
+    let mut most = vec![0xdf];
+    most.extend_from_slice(&10_000_000u32.to_be_bytes());
+    most.extend_from_slice(&[0xa0, 0xc0].repeat(10_000_000));
+    let too_many: Vec<u32> = clients
+        .iter_mut()
+        .map(|client| client.start(Run::source(source).state_bytes(most.clone()).grant(&all).timeout_ms(200)))
+        .collect();
+    for (client, id) in clients.iter_mut().zip(too_many) {
+        let error = client.segment(id).error().clone();
+        assert_eq!(error.code, ErrorCode::ResourceLimit, "{error:?}");
+        assert_eq!(error.context["resource"], ContextValue::Text("maxStateKeys".into()));
+        assert_eq!(error.context["limit"], ContextValue::Number(MAX_STATE_KEYS as u64));
+    }
+    // as many as there may be: answered in time, or told that there was none
+    let full = keys(MAX_STATE_KEYS);
+    let asked: Vec<u32> = clients
+        .iter_mut()
+        .map(|client| client.start(Run::source(source).state_bytes(full.clone()).grant(&all).timeout_ms(200)))
+        .collect();
+    for (client, id) in clients.iter_mut().zip(asked) {
+        let segment = client.segment(id);
+        let code = segment.error.as_ref().map(|error| error.code);
+        assert!(
+            matches!(code, None | Some(ErrorCode::Timeout | ErrorCode::MemoryLimit | ErrorCode::Overloaded)),
+            "{segment:?}"
+        );
+    }
+    let some = clients[0].run(Run::source(source).state_bytes(keys(50_000)).grant(&all));
+    assert_eq!(some.value(), serde_json::json!([null, null, 50_000, false]));
+    let states = [clients[0].try_create_state(&most), clients[0].try_create_state(&full)];
+    assert_eq!(states[0].as_ref().unwrap_err().context["resource"], ContextValue::Text("maxStateKeys".into()));
+    if let Err(error) = &states[1] {
+        assert!(matches!(error.code, ErrorCode::Timeout | ErrorCode::ResourceLimit), "{error:?}");
+    }
+    is_well(&mut sidecar);
+}
+
+#[test]
+fn compiling_is_bound_by_the_memory_of_a_handler() {
+    let _watchdog = Watchdog::seconds(120);
+    let mut sidecar = shipped().listen();
+    let mut client = sidecar.connect();
+    client.still_works();
+    // each name may be one of a thousand objects'
+    let names: String = (0..1000).map(|n| format!("n{n};")).collect();
+    let source = format!("{}{{{names}}}", "with(a)".repeat(1000));
+    forget_peak_rss(sidecar.pid());
+    let before = peak_rss_bytes(sidecar.pid());
+    let limit = |error: &nexus_protocol::WireError| {
+        assert_eq!(error.code, ErrorCode::MemoryLimit, "{error:?}");
+        assert!(!error.retryable);
+        assert_eq!(error.context["resource"], ContextValue::Text("memoryLimitBytes".into()));
+        error.context["limit"].clone()
+    };
+    let configured = ContextValue::Number(nexus_protocol::limits::DEFAULT_MEMORY_LIMIT_BYTES);
+    assert_eq!(limit(&client.check(&source).unwrap_err()), configured);
+    assert_eq!(limit(&client.precompile(&source).unwrap_err()), configured);
+    assert_eq!(limit(client.run(&*source).error()), configured);
+    let narrow = Run::source(&*source).limits(|limits| limits.memory_limit_bytes = Some(MIB as u64));
+    assert_eq!(limit(client.run(narrow).error()), ContextValue::Number(MIB as u64));
+    let taken = peak_rss_bytes(sidecar.pid()).saturating_sub(before);
+    let allowed = nexus_protocol::limits::DEFAULT_MEMORY_LIMIT_BYTES + BESIDE_THE_MEMORY;
+    assert!(taken < allowed, "compiling took {taken} bytes, {allowed} are allowed");
+    is_well(&mut sidecar);
+}
+
+#[test]
+fn a_connection_is_not_told_what_others_have_compiled() {
+    let _watchdog = Watchdog::seconds(120);
+    let sidecar = shipped().listen();
+    let (mut one, mut other) = (sidecar.connect(), sidecar.connect());
+    let told = |client: &mut Client| {
+        let segment = client.run("let n = 0; for (const x of [1, 2, 3]) n += x; return n");
+        assert_eq!(segment.value(), 6);
+        (
+            segment.cache_hit,
+            segment.compilation_time_us.is_some(),
+            segment.duration_us >= segment.compilation_time_us.unwrap_or(0),
+        )
+    };
+    let (new, known) = ((false, true, true), (true, false, true));
+    assert_eq!([told(&mut one), told(&mut one), told(&mut other), told(&mut other)], [new, known, new, known]);
+    let handle = |client: &mut Client| match client.request(&precompile("return 77")) {
+        Answer::Compiled { cache_hit, .. } => cache_hit,
+        answer => panic!("{answer:?}"),
+    };
+    assert_eq!(
+        [handle(&mut one), handle(&mut one), handle(&mut other), handle(&mut other)],
+        [false, true, false, true]
+    );
+    let stats = other.stats();
+    assert_eq!(stats.cache_entries, 2, "it was compiled once all the same");
+}
+
+#[test]
+fn one_connection_does_not_displace_the_handlers_of_another() {
+    let _watchdog = Watchdog::seconds(240);
+    let sidecar = shipped().flag("cache-dir", "none").flag("max-cache-size-bytes", 8 * MIB).listen();
+    let (mut quiet, mut greedy) = (sidecar.connect(), sidecar.connect());
+    let handles: Vec<Vec<u8>> = (0..20).map(|n| quiet.precompile(&format!("return {n}")).unwrap()).collect();
+    // each takes some hundred kilobytes, and all of them more than there is
+    for n in 0..40 {
+        greedy.precompile(&format!("return [{}{n}]", ",".repeat(300_000))).unwrap();
+    }
+    for (n, handle) in handles.iter().enumerate() {
+        assert_eq!(quiet.run(Run::handle(handle)).value(), n);
+    }
+    let stats = quiet.stats();
+    assert!(stats.cache_size_bytes <= 8 * MIB as u64 && stats.cache_entries < 60, "{stats:?}");
+}
+
+#[test]
+fn what_was_compiled_is_on_disk_at_the_end() {
+    const HANDLERS: usize = 400;
+    let _watchdog = Watchdog::seconds(120);
+    let dir = TempDir::new();
+    let cache = dir.join("cache");
+    let mut sidecar = Options::new().flag("cache-dir", cache.display()).listen();
+    let mut client = sidecar.connect();
+    let sources: Vec<String> = (0..HANDLERS).map(|n| format!("return {n} // {}", "x".repeat(2000))).collect();
+    let asked: Vec<u32> = sources.iter().map(|source| client.send(&precompile(source))).collect();
+    for id in asked {
+        assert!(matches!(client.wait(id), Answer::Compiled { .. }));
+    }
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 0);
+    assert_eq!(handlers_on_disk(&cache), HANDLERS);
 }

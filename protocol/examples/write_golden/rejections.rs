@@ -325,6 +325,8 @@ fn types() -> Vec<Vector> {
 /// Depth, number, UTF-8, truncation within the fields.
 fn rules() -> Vec<Vector> {
     let under = |value: Vec<u8>| body(PING, ID, &map(&[("later", value)]));
+    // no ping is that large
+    let under_work = |value: Vec<u8>| body(CHECK, ID, &map(&[("later", value)]));
     let many = [vec![0xdd, 0, 1, 0, 0], vec![0xc0; 65_536]].concat();
     let bad_text = |bytes: &[u8]| [&[0xa0 | bytes.len() as u8][..], bytes].concat();
     let check = |source: Vec<u8>| body(CHECK, ID, &map(&[("source", source)]));
@@ -338,7 +340,7 @@ fn rules() -> Vec<Vector> {
             "16 levels",
         ),
         malformed("depth-64", "64 levels", under(nested_arrays(63)), ID, "16 levels"),
-        malformed("depth-100000", "100,000 levels", under(nested_arrays(99_999)), ID, "16 levels"),
+        malformed("depth-100000", "100,000 levels", under_work(nested_arrays(99_999)), ID, "16 levels"),
         malformed(
             "depth-maps",
             "100 levels of maps",
@@ -346,7 +348,7 @@ fn rules() -> Vec<Vector> {
             ID,
             "16 levels",
         ),
-        malformed("too-many-values", "65,536 values in one array", under(many), ID, "65536"),
+        malformed("too-many-values", "65,536 values in one array", under_work(many), ID, "65536"),
         malformed(
             "claims-2-32-keys",
             "a map that claims 2^32-1 entries",

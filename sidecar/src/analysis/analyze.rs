@@ -1,14 +1,15 @@
 //! The analysis of one handler, step by step.
 
+use std::borrow::Cow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use nexus_protocol::message::SuspendMode;
+use oxc_allocator::Allocator;
+
 use super::erase::Findings;
 use super::nesting::Refusal;
 use super::parse::{Grammar, Mistake, Parsed};
 use super::{ambiguity, erase, fingerprint, imports, nesting, parse, place, walk};
-use nexus_protocol::message::SuspendMode;
-use oxc_allocator::Allocator;
-use std::borrow::Cow;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-
 use crate::token::{StopCause, StopToken};
 
 /// Stack for a handler of no height. Debug builds have frames several times as large.
@@ -16,7 +17,7 @@ const STACK_BASE_BYTES: usize = if cfg!(debug_assertions) { 1 << 20 } else { 128
 /// Stack per unit of height. Measured: at most 0.41 of this, over 130 kinds of nesting.
 const STACK_PER_UNIT_BYTES: usize = if cfg!(debug_assertions) { 4 << 10 } else { 512 };
 /// Stack per token, for what `nesting` may have missed: the largest recursion takes 1.8 KiB per token. Address space that
-/// nothing touches costs nothing.
+/// nothing touches costs nothing, and of tokens there is a bounded number: a gigabyte of it is the most.
 const STACK_PER_TOKEN_BYTES: usize = if cfg!(debug_assertions) { 8 << 10 } else { 2 << 10 };
 
 /// A need that was seen in the text.
@@ -108,6 +109,10 @@ fn refused(source: &str, refusal: Refusal) -> Result<Analysis<'_>, AnalysisError
         Refusal::TooManyGuesses(offset) => {
             let message = "too many arrow functions, comparisons or modifiers within one another".into();
             Err(error(source, Mistake { offset, message }).into())
+        }
+        Refusal::TooManyTokens(offset) => {
+            let message = format!("the handler is not analyzed: it has more than {} tokens", nesting::MAX_TOKENS);
+            Ok(unparsed(source, Mistake { offset, message }))
         }
         Refusal::Ambiguous(offset) => {
             let message = "whether this starts a regular expression cannot be told; put parentheses around it".into();

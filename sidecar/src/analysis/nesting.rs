@@ -34,6 +34,9 @@ const LINKS: u32 = 1;
 /// may read all that is nested in it again. About half a second.
 const MAX_GUESSES: u64 = 500_000;
 
+/// Tokens of a handler that is parsed: each may need stack. A text of a megabyte has a third of that, a minified one not all.
+pub(super) const MAX_TOKENS: u32 = 512 << 10;
+
 /// Lexemes between two looks at the token.
 const LEXEMES: u32 = 1024;
 
@@ -42,6 +45,7 @@ const LEXEMES: u32 = 1024;
 pub(super) enum Refusal {
     TooDeep(usize),
     TooManyGuesses(usize),
+    TooManyTokens(usize),
     /// A `/` that only a parser could read.
     Ambiguous(usize),
     /// Its time is over.
@@ -130,6 +134,9 @@ pub(super) fn extent(source: &str, token: &StopToken) -> Result<Extent, Refusal>
         let Some((lexeme, at)) = lexer.next_lexeme() else { break };
         steps.step().map_err(Refusal::Stopped)?;
         tokens += 1;
+        if tokens > MAX_TOKENS {
+            return Err(Refusal::TooManyTokens(at));
+        }
         let ends_loop = lexeme == Lexeme::Word(Word::While) && level.loops > 0;
         let starts_statement = lexeme.can_start_statement()
             && !ends_loop

@@ -2,7 +2,9 @@
 
 mod capabilities;
 mod hostile;
+mod linear;
 mod properties;
+mod sources;
 mod suspend;
 mod typescript;
 

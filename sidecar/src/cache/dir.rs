@@ -4,18 +4,19 @@
 //! to be whole or not at all: written under another name, then renamed. Names with the ending of such temporary files, and
 //! names that the caller gives, are all that is ever touched.
 
-use std::fs::{self, DirBuilder, File, Metadata};
+use std::fs::{self, File, Metadata};
 use std::io::{self, Read, Write};
-use std::os::fd::OwnedFd;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open, openat, renameat};
-use nix::sys::stat::Mode;
+use nix::fcntl::{AtFlags, OFlag, openat, renameat};
+use nix::sys::stat::{Mode, SFlag, fstatat};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 
+use super::way;
 use crate::faults::{self, Point};
 use crate::os;
 
@@ -31,6 +32,10 @@ pub(super) enum DirError {
     Owner { owner: u32, me: u32 },
     #[error("others may use it, its mode is {mode:04o}; make it private with chmod 700")]
     Mode { mode: u32 },
+    #[error("{} on the way there {why}", path.display())]
+    Way { path: PathBuf, why: &'static str },
+    #[error("its file {name:?} is none of a sidecar's ({why}); name another directory")]
+    Taken { name: &'static str, why: &'static str },
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -63,17 +68,10 @@ pub(super) struct Lock {
 }
 
 impl Dir {
-    /// Opens the directory, made if there is none. It may be a symbolic link, as systemd's cache directories are.
+    /// Opens the directory, made if there is none, see [`way`].
     pub fn open(path: &Path) -> Result<Self, DirError> {
-        match DirBuilder::new().recursive(true).mode(0o700).create(path) {
-            // the kernel's word for it would be that it exists
-            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(io::Error::from(io::ErrorKind::NotADirectory).into());
-            }
-            made => made?,
-        }
-        let fd = open(path, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(io)?;
-        let dir = Self { file: File::from(fd), path: path.to_owned(), me: geteuid().as_raw() };
+        let me = geteuid().as_raw();
+        let dir = Self { file: way::to(path, me)?, path: path.to_owned(), me };
         let found = dir.file.metadata()?;
         if found.uid() != dir.me {
             return Err(DirError::Owner { owner: found.uid(), me: dir.me });
@@ -127,6 +125,13 @@ impl Dir {
         Ok(PrivateFile { file, len: found.len() })
     }
 
+    /// The length of a regular file of ours, whatever else is to be said against it.
+    pub fn len_of_own(&self, name: &str) -> Option<u64> {
+        let found = fstatat(&self.file, name, AtFlags::AT_SYMLINK_NOFOLLOW).ok()?;
+        let is_file = SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT == SFlag::S_IFREG;
+        u64::try_from(found.st_size).ok().filter(|_| is_file && found.st_uid == self.me)
+    }
+
     /// Writes a file, in place of one that may be there. After a power failure it may be empty or damaged.
     pub fn write(&self, name: &str, bytes: &[u8]) -> io::Result<()> {
         self.replace(name, |file| write_all(file, bytes))
@@ -167,7 +172,8 @@ impl Dir {
 
     /// Tells of every file that is not temporary, and removes temporary ones that a dead sidecar left. `visit` ends it by false.
     pub fn sweep(&self, mut visit: impl FnMut(&str, &Metadata) -> bool) -> io::Result<()> {
-        for entry in fs::read_dir(&self.path)? {
+        // by descriptor: the name may have come to mean another directory
+        for entry in fs::read_dir(format!("/proc/self/fd/{}", self.file.as_raw_fd()))? {
             let entry = entry?;
             let name = entry.file_name();
             // gone by now, or a name that is none of ours

@@ -161,28 +161,29 @@ impl DiskTier {
 impl DiskTier {
     /// Has what is queued written, as far as the disk lets that be done in a short time. Nothing is taken in any more.
     pub fn flush(&self) {
-        self.shared.ending.store(true, Relaxed);
-        *lock(&self.queue) = None;
-        let Some(writer) = lock(&self.writer).take() else { return };
+        let Some(writer) = self.end() else { return };
         let until = Instant::now() + Duration::from_millis(CACHE_FLUSH_MS);
         while !writer.is_finished() {
             if Instant::now() >= until {
-                log::warn!(
-                    "the disk of the cache in {} is slow: some handlers are not kept",
-                    self.shared.dir.path().display()
-                );
-                return;
+                let dir = self.shared.dir.path().display();
+                return log::warn!("the disk of the cache in {dir} is slow: some handlers are not kept");
             }
             thread::sleep(FLUSH_SLICE);
         }
-        // a writer that panicked has said so
-        let _ = writer.join();
+    }
+
+    /// The writer, which ends when its queue is empty.
+    fn end(&self) -> Option<JoinHandle<()>> {
+        self.shared.ending.store(true, Relaxed);
+        *lock(&self.queue) = None;
+        lock(&self.writer).take()
     }
 }
 
 impl Drop for DiskTier {
     fn drop(&mut self) {
-        self.flush();
+        // a writer that panicked has said so
+        let _ = self.end().map(JoinHandle::join);
     }
 }
 

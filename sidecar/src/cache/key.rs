@@ -1,7 +1,8 @@
 //! The secret of a cache directory: 32 random bytes in its file `key`, made by the first sidecar that uses the directory.
 //!
 //! Whoever can read the key can make the sidecar run bytecode of theirs, so a key file that others could have read or
-//! written is not used: a new one takes its place, and what was made under the old one is void.
+//! written is not used: a new one takes its place, and what was made under the old one is void. A file of that name that is
+//! no key is somebody's who uses the directory for something else: it stays, and the directory is not used.
 
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
@@ -11,6 +12,7 @@ use crate::os;
 
 const FILE: &str = "key";
 const KEY_BYTES: usize = 32;
+const KEY_LEN: u64 = KEY_BYTES as u64;
 
 pub(super) type Signer = Hmac<Sha256>;
 
@@ -28,10 +30,14 @@ impl CacheKey {
         match Self::read(dir) {
             Ok(key) => return Ok(key),
             Err(OpenError::Missing) => {}
-            Err(OpenError::Foreign(why)) => {
-                log::warn!("the key of the cache in {} is replaced: {why}", dir.path().display());
-                dir.remove(FILE);
-            }
+            Err(OpenError::Foreign(why)) => match dir.len_of_own(FILE) {
+                // ours, but not as we have made it; or what a power failure has left of it
+                Some(0 | KEY_LEN) => {
+                    log::warn!("the key of the cache in {} is replaced: {why}", dir.path().display());
+                    dir.remove(FILE);
+                }
+                _ => return Err(DirError::Taken { name: FILE, why }),
+            },
             Err(OpenError::Io(error)) => return Err(error.into()),
         }
         let mut key = [0; KEY_BYTES];
@@ -42,7 +48,7 @@ impl CacheKey {
 
     fn read(dir: &Dir) -> Result<Self, OpenError> {
         let mut file = dir.open_file(FILE)?;
-        if file.len() != KEY_BYTES as u64 {
+        if file.len() != KEY_LEN {
             return Err(OpenError::Foreign("it has not the length of a key"));
         }
         let mut key = [0; KEY_BYTES];
@@ -67,7 +73,7 @@ pub(super) fn signer(key: &[u8; 32]) -> Signer {
 #[cfg(test)]
 mod tests {
     use std::fs::{self, Permissions};
-    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 
     use super::super::scratch::Scratch;
     use super::*;
@@ -109,19 +115,40 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_key_stays_and_the_directory_is_not_used() {
+        let scratch = Scratch::new();
+        let (file, elsewhere) = (scratch.path().join(FILE), scratch.path().join("elsewhere"));
+        let others: [&dyn Fn(); 5] = [
+            &|| fs::write(&file, [1; 31]).unwrap(),
+            &|| fs::write(&file, [1; 33]).unwrap(),
+            &|| fs::write(&file, "-----BEGIN PRIVATE KEY-----").unwrap(),
+            &|| {
+                fs::write(&elsewhere, [1; KEY_BYTES]).unwrap();
+                symlink(&elsewhere, &file).unwrap();
+            },
+            &|| fs::create_dir(&file).unwrap(),
+        ];
+        for put in others {
+            let _ = fs::remove_file(&file);
+            put();
+            fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+            let before = fs::symlink_metadata(&file).unwrap();
+            let key = CacheKey::of(&Dir::open(scratch.path()).unwrap()).map(|key| key.0);
+            assert!(matches!(key, Err(DirError::Taken { .. })), "{key:?}");
+            let after = fs::symlink_metadata(&file).unwrap();
+            assert_eq!((after.ino(), after.len()), (before.ino(), before.len()));
+        }
+    }
+
+    #[test]
     fn a_key_that_is_not_private_or_not_whole_is_replaced() {
         let scratch = Scratch::new();
         let file = scratch.path().join(FILE);
-        let spoils: [&dyn Fn(); 5] = [
+        let spoils: [&dyn Fn(); 4] = [
             &|| fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap(),
-            &|| fs::write(&file, [1; 31]).unwrap(),
-            &|| fs::write(&file, [1; 33]).unwrap(),
+            &|| fs::set_permissions(&file, Permissions::from_mode(0o400)).unwrap(),
+            &|| fs::hard_link(&file, scratch.path().join("second")).unwrap(),
             &|| fs::write(&file, []).unwrap(),
-            &|| {
-                let elsewhere = scratch.path().join("elsewhere");
-                fs::rename(&file, &elsewhere).unwrap();
-                symlink(&elsewhere, &file).unwrap();
-            },
         ];
         for spoil in spoils {
             let before = key(&scratch);

@@ -16,6 +16,7 @@ mod key;
 mod memory;
 #[cfg(test)]
 pub(crate) mod scratch;
+mod way;
 
 pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Origin};
 pub use flight::{Concerns, Failed};

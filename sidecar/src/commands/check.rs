@@ -6,7 +6,8 @@ use serde_json::json;
 
 use super::client::{ClientError, Sidecar};
 use super::diagnostic::diagnostic;
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 use crate::observe::logging::escape;
 
 /// The report, and how the command ends.

@@ -13,7 +13,8 @@ use nexus_protocol::{
     SidecarMessage, VersionRange, WireError, decode_sidecar,
 };
 
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 /// These requests are answered at once whatever else runs, so a longer silence means that nobody is there.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,14 +1,17 @@
 //! Each command, from what it was given to its exit code.
 
+use std::ffi::OsString;
+use std::io::Write;
+
+use log::LevelFilter;
+
 use super::local::with_sidecar;
 use super::{input, remote, report};
 use crate::cli::{Connect, Run, Script, Top};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 use crate::observe::logging::{self, Layout};
-use log::LevelFilter;
-use std::ffi::OsString;
-use std::io::Write;
 
 /// Runs one handler. `loaded` is the configuration that `run.config` gave; `err` gets what is wrong with the fixtures.
 pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write, err: &mut dyn Write) -> Result<ExitCode, StartError> {

@@ -8,7 +8,8 @@ use serde_json::Value as Json;
 
 use super::json;
 use crate::cli::{JsonSource, Script};
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 /// An input could not be read or makes no sense. `what` is the flag or argument.
 #[derive(Debug, thiserror::Error)]

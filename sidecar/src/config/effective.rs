@@ -11,9 +11,14 @@ use super::value::Kind;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     Default,
-    File { path: PathBuf, line: usize },
+    File {
+        path: PathBuf,
+        line: usize,
+    },
     Env(String),
     Flag(String),
+    /// Of a sidecar that serves: what it was started with, whatever the sources say now.
+    Start,
 }
 
 /// A whole configuration, and where each of its values came from.
@@ -55,6 +60,7 @@ impl fmt::Display for Origin {
             Self::File { path, line } => write!(f, "{}:{line}", path.display()),
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::Flag(name) => write!(f, "flag --{name}"),
+            Self::Start => f.write_str("until the next start"),
         }
     }
 }

@@ -95,18 +95,7 @@ pub(super) fn nearest(key: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::config::Config;
-
-    /// xorshift64: the same sequence in every run.
-    struct Random(u64);
-
-    impl Random {
-        fn below(&mut self, bound: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            (self.0 % bound as u64) as usize
-        }
-    }
+    use crate::random::Random;
 
     #[test]
     fn no_text_makes_the_reader_panic_and_none_gets_past_the_bounds() {

@@ -2,8 +2,10 @@
 
 use std::ops::Deref;
 
-use super::Config;
+use super::effective::{Loaded, Origin};
+use super::error::ConfigErrors;
 use super::table::SETTINGS;
+use super::{Config, order};
 use crate::os::Replaceable;
 
 /// Read like a `Config`, by any thread and without a lock. A replaced one stays in memory: some hundred bytes for each
@@ -37,23 +39,27 @@ pub struct Changes {
     pub ignored: Vec<&'static str>,
 }
 
-impl Config {
-    /// `old` with the settings of `new` that can change while the sidecar serves.
-    pub fn reloaded(old: &Self, mut new: Self) -> (Self, Changes) {
+impl Loaded {
+    /// `old`, which is in force, with the settings of this one that can change while the sidecar serves: all of them, or none
+    /// if what would come of it is wrong.
+    pub fn over(mut self, old: &Config) -> Result<(Config, Changes), ConfigErrors> {
         let (mut config, mut changes) = (old.clone(), Changes::default());
-        for setting in &SETTINGS {
-            let (mut to, mut from) = ((setting.place)(&mut config), (setting.place)(&mut new));
-            if to.to_toml(setting.kind) == from.to_toml(setting.kind) {
-                continue;
-            }
+        for (setting, origin) in SETTINGS.iter().zip(&mut self.origins) {
+            let (mut to, mut from) = ((setting.place)(&mut config), (setting.place)(&mut self.config));
+            let same = to.to_toml(setting.kind) == from.to_toml(setting.kind);
             if setting.live {
                 to.swap(&mut from);
-                changes.applied.push(setting.key);
             } else {
-                changes.ignored.push(setting.key);
+                *origin = Origin::Start;
+            }
+            match (same, setting.live) {
+                (true, _) => {}
+                (false, true) => changes.applied.push(setting.key),
+                (false, false) => changes.ignored.push(setting.key),
             }
         }
-        (config, changes)
+        let faults = order::faults(&config, &self.origins);
+        if faults.is_empty() { Ok((config, changes)) } else { Err(ConfigErrors(faults)) }
     }
 }
 
@@ -61,15 +67,32 @@ impl Config {
 mod tests {
     use super::*;
 
+    fn reloaded(old: &Config, new: Config) -> Result<(Config, Changes), String> {
+        let origins = vec![Origin::Env("NEW".to_owned()); SETTINGS.len()];
+        Loaded { config: new, origins, warnings: Vec::new() }.over(old).map_err(|errors| errors.to_string())
+    }
+
     #[test]
     fn a_reload_takes_what_can_change_and_names_the_rest() {
         let old = Config::default();
         let new = Config { timeout_ms: 7, debug: true, max_instances: 3, allow_uids: vec![5], ..old.clone() };
-        let (config, changes) = Config::reloaded(&old, new);
+        let (config, changes) = reloaded(&old, new).unwrap();
         assert_eq!(config, Config { timeout_ms: 7, debug: true, ..old.clone() });
         assert_eq!(changes.applied, ["timeoutMs", "debug"]);
         assert_eq!(changes.ignored, ["maxInstances", "allowUids"]);
-        assert_eq!(Config::reloaded(&old, old.clone()), (old, Changes::default()));
+        assert_eq!(reloaded(&old, old.clone()), Ok((old, Changes::default())));
+    }
+
+    #[test]
+    fn a_reload_that_would_break_an_order_changes_nothing() {
+        let old = Config::default();
+        let more = old.max_frame_bytes * 2;
+        // right by itself; but the larger frames would come with the next start only
+        let new = Config { max_frame_bytes: more, max_result_bytes: more, timeout_ms: 7, ..old.clone() };
+        let error = reloaded(&old, new).unwrap_err();
+        assert!(error.contains("maxResultBytes") && error.contains("until the next start"), "{error}");
+        let source = Config { max_source_bytes: old.max_frame_bytes + 1, ..old.clone() };
+        assert!(reloaded(&old, source).unwrap_err().contains("maxSourceBytes"));
     }
 
     #[test]

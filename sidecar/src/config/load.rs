@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use super::effective::{Loaded, Origin};
 use super::error::{ConfigError, ConfigErrors};
 use super::table::{SETTINGS, Setting};
-use super::value::{Kind, Place, Problem, mebibytes};
-use super::{Config, file};
+use super::value::{Problem, mebibytes};
+use super::{Config, file, order};
 
 const ENV_PREFIX: &str = "NEXUS_";
 /// Names the file where no flag does: a unit of systemd has one command line for everybody.
@@ -141,39 +141,12 @@ impl Loader {
     fn finish(mut self) -> Result<Loaded, ConfigErrors> {
         // Values that were refused still have their default here, so an order between them would mislead.
         if self.errors.is_empty() {
-            self.require_order("minInstances", "maxInstances");
-            self.require_order("maxSourceBytes", "maxFrameBytes");
-            self.require_order("maxResultBytes", "maxFrameBytes");
+            self.errors = order::faults(&self.config, &self.origins);
         }
         if !self.errors.is_empty() {
             return Err(ConfigErrors(self.errors));
         }
         Ok(Loaded { config: self.config, origins: self.origins, warnings: self.warnings })
-    }
-
-    fn require_order(&mut self, small_key: &'static str, large_key: &'static str) {
-        let (Some(small), Some(large)) = (self.number(small_key), self.number(large_key)) else {
-            return;
-        };
-        if small.0 > large.0 {
-            self.errors.push(ConfigError::Order {
-                small_key,
-                small: small.1.amount(small.0),
-                small_origin: Box::new(small.2),
-                large_key,
-                large: large.1.amount(large.0),
-                large_origin: Box::new(large.2),
-            });
-        }
-    }
-
-    fn number(&mut self, key: &str) -> Option<(u64, Kind, Origin)> {
-        let (index, setting) = SETTINGS.iter().enumerate().find(|(_, setting)| setting.key == key)?;
-        let origin = self.origins.get(index)?.clone();
-        match (setting.place)(&mut self.config) {
-            Place::Number(value) => Some((*value, setting.kind, origin)),
-            Place::Switch(_) | Place::Path(_) | Place::Uids(_) | Place::Endpoint(_) | Place::Level(_) => None,
-        }
     }
 }
 

@@ -14,6 +14,7 @@ mod error;
 mod file;
 mod live;
 mod load;
+mod order;
 mod settings;
 mod table;
 mod value;

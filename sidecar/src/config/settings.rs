@@ -1,9 +1,11 @@
 //! The configuration as the sidecar uses it.
 
-use super::endpoint::Endpoint;
+use std::path::PathBuf;
+
 use log::LevelFilter;
 use nexus_protocol::limits;
-use std::path::PathBuf;
+
+use super::endpoint::Endpoint;
 
 pub const DEFAULT_LOG: LevelFilter = LevelFilter::Info;
 

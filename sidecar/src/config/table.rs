@@ -101,7 +101,7 @@ pub static SETTINGS: [Setting; 34] = [
     }),
     live(
         "maxSuspendedBytes",
-        bytes(limits::MIN_MAX_FRAME_BYTES, 64 * GIB),
+        bytes(limits::MIN_MAX_SUSPENDED_BYTES, 64 * GIB),
         "Memory of suspended executions outside of instances: state, calls, parked images",
         |c| Place::Number(&mut c.max_suspended_bytes),
     ),

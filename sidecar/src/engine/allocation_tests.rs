@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::guest_error::GuestError;
 use super::instance_tests::{compile, engine, limits};
+use super::registry::Registry;
 use super::*;
 
 /// Passes through every part of the shim. Whatever is thrown is looked at: a property that was never made throws when it is
@@ -64,7 +65,7 @@ fn new_context() -> Box<Context> {
     let grants = grants.into_iter().chain(more).chain(rest);
     let state = StateView::new(rmp_serde::to_vec(&state).unwrap());
     let mut context = Context::new(CapabilitySet::parse(grants).unwrap(), state, limits());
-    context.extensions = Some([("a".to_owned(), ["ok", "fail"].map(str::to_owned).to_vec())].into());
+    context.extensions = Some(Registry::new([("a", &["ok", "fail"][..])]));
     context.args = rmp_serde::to_vec(&json!({"x": [1]})).unwrap();
     Box::new(context)
 }
@@ -137,9 +138,9 @@ fn whichever_allocation_of_a_compilation_fails_it_ends_with_bytecode_or_an_error
         let (mut compiled, mut refused) = (0, 0);
         for n in 1.. {
             instance.fail_allocation(n);
-            match instance.compile(&source, None) {
+            match instance.compile(&source, 32 << 20, None) {
                 Compiled::Bytecode(_) => compiled += 1,
-                Compiled::Refused(_) => refused += 1,
+                Compiled::Refused(_) | Compiled::OutOfMemory { .. } => refused += 1,
                 other => panic!("allocation {n}: {other:?}"),
             }
             let failed = instance.has_failed_allocation();

@@ -9,6 +9,7 @@ use super::context::{Context, Effects};
 use super::control::StopCause;
 use super::guest_error::GuestError;
 use super::instance_tests::{compile, context, engine, limits, on_engine_thread, value};
+use super::registry::Registry;
 use super::*;
 
 const ALL: &[&str] = &["state:read:*", "state:write:*", "events:emit:*", "view:update:*", "ext:*", "crypto:random"];
@@ -189,7 +190,7 @@ fn codes_that_the_host_alone_gives_cannot_be_thrown() {
         ];
         let granted = || {
             let mut context = context(json!({}), &["ext:a", "ext:none"]);
-            context.extensions = Some([("a".to_owned(), vec!["b".to_owned()])].into());
+            context.extensions = Some(Registry::new([("a", &["b"][..])]));
             context
         };
         for source in &forged {

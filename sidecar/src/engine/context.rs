@@ -3,7 +3,6 @@
 //! Lives beside the instance while the execution runs or is suspended. Effects are taken out at the end of each segment;
 //! counts go on over all segments.
 
-use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
@@ -11,6 +10,7 @@ use nexus_protocol::{CapabilitySet, EffectList, Shared, WireError};
 
 use super::host::HOST_CALLS;
 use super::refusals::{Refusal, Refusals};
+use super::registry::Registry;
 use super::state::{StateView, Value};
 
 /// Limits of one execution. The configured ones, or narrower ones that the request gave.
@@ -61,13 +61,11 @@ impl Effects {
     }
 }
 
-/// Extensions and their methods, when the client has named them.
-pub type Registry = BTreeMap<String, Vec<String>>;
-
 /// See the module.
 #[derive(Debug)]
 pub struct Context {
     pub capabilities: CapabilitySet,
+    /// Extensions and their methods, when the client has named them.
     pub extensions: Option<Registry>,
     pub state: StateView,
     pub args: Vec<u8>,
@@ -132,7 +130,10 @@ impl Context {
 
     /// Memory that this takes outside of the guest.
     pub fn held_bytes(&self) -> u64 {
-        size_of::<Self>() as u64 + self.request_bytes + self.state.held_bytes() + self.refusals.held_bytes()
+        let extensions = self.extensions.as_ref().map_or(0, Registry::held_bytes);
+        let given = (self.args.capacity() + self.scope.capacity()) as u64;
+        let kept = self.state.held_bytes() + self.refusals.held_bytes();
+        size_of::<Self>() as u64 + self.request_bytes + given + extensions + kept
     }
 
     /// A new segment: the clock moves on.

@@ -7,7 +7,8 @@ use nexus_protocol::message::SuspendMode;
 
 use super::load::built_in;
 use super::{Engine, EngineError, EngineOptions, abi};
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let engine = built_in(SuspendMode::Await).native_sha256;

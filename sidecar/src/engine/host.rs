@@ -210,10 +210,15 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_call(&extension, &method) {
         return call.context.deny(format!("ext:{extension}.{method}"));
     }
-    match call.context.extensions.as_ref().map(|registry| registry.get(&extension)) {
+    let methods = call
+        .context
+        .extensions
+        .as_ref()
+        .map(|registry| registry.methods(&extension).map(|mut methods| methods.any(|one| one == method)));
+    match methods {
         Some(None) => return call.context.no_extension(extension),
-        Some(Some(methods)) if !methods.contains(&method) => return call.context.no_method(extension),
-        _ => {}
+        Some(Some(false)) => return call.context.no_method(extension),
+        Some(Some(true)) | None => {}
     }
     let args = Shared::new(call.payload(4, 0)?);
     call.context.record_call(NewCall { extension, method, args, number: 0 })
@@ -224,12 +229,12 @@ fn ext_query(call: &mut Call<'_>) -> Answer {
     let what = call.guest.u32(0);
     let name = if what == 2 { String::new() } else { call.guest.name(1)? };
     let names = match (what, &call.context.extensions) {
-        (0, Some(registry)) => return Ok(i32::from(registry.contains_key(&name))),
+        (0, Some(registry)) => return Ok(i32::from(registry.methods(&name).is_some())),
         // without a list the client alone knows what there is, so nothing is said not to exist
         (0, None) => return Ok(1),
-        (1, Some(registry)) => registry.get(&name).cloned().unwrap_or_default(),
-        (2, Some(registry)) => registry.keys().cloned().collect(),
-        (_, None) => Vec::new(),
+        (1, Some(registry)) => registry.methods(&name).map(Iterator::collect).unwrap_or_default(),
+        (2, Some(registry)) => registry.names().collect(),
+        (_, None) => Vec::<&str>::new(),
         _ => return Err(result::INVALID),
     };
     let bytes = rmp_serde::to_vec(&names).map_err(|_| result::INTERNAL)?;

@@ -4,6 +4,7 @@
 
 use nexus_protocol::CapabilitySet;
 
+use super::super::registry::Registry;
 use super::*;
 use crate::engine::context::ExecutionLimits;
 use crate::engine::{Engine, EngineOptions, StateView};
@@ -113,7 +114,7 @@ fn context(random: &mut Random) -> Context {
     let capabilities = CapabilitySet::parse(random.pick(tokens).iter().copied()).unwrap();
     let mut context = Context::new(capabilities, StateView::new(state.to_vec()), limits);
     if random.next().is_multiple_of(2) {
-        context.extensions = Some([("k".to_owned(), vec!["user".to_owned()])].into());
+        context.extensions = Some(Registry::new([("k", &["user"][..])]));
     }
     context
 }

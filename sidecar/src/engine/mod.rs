@@ -16,6 +16,8 @@ mod allocation_tests;
 mod boundary_tests;
 pub mod context;
 pub mod control;
+#[cfg(all(test, feature = "model"))]
+mod control_model;
 mod dataless;
 pub mod describe;
 mod ffi;
@@ -37,6 +39,7 @@ pub mod park;
 #[cfg(test)]
 mod park_tests;
 pub mod refusals;
+pub mod registry;
 #[cfg(test)]
 mod shim_tests;
 mod start;

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::context::Context;
 use super::guest_error::GuestError;
 use super::instance_tests::{compile, engine, limits};
+use super::registry::Registry;
 use super::*;
 
 /// What the handler does, three times over. `V` is a value that encodes to {"a": 1}, `K` a key that reads "o". `WAIT` is
@@ -244,7 +245,7 @@ fn new_context(reads: Reads) -> Box<Context> {
         }
     }
     let mut context = Context::new(CapabilitySet::parse(grants).unwrap(), state, limits());
-    context.extensions = Some([("a".to_owned(), ["ok", "fail", "mischief"].map(str::to_owned).to_vec())].into());
+    context.extensions = Some(Registry::new([("a", &["ok", "fail", "mischief"][..])]));
     context.limits.events = 1000;
     context.args = rmp_serde::to_vec(&json!({"x": 1, "list": [1, 2]})).unwrap();
     context.scope = rmp_serde::to_vec(&json!({"y": 2})).unwrap();

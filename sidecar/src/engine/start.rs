@@ -1,5 +1,13 @@
 //! The engine: the guest module, loaded and checked once, from which instances are made.
 
+use std::path::PathBuf;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::message::SuspendMode;
+use wasmedge_sdk::config::Config;
+use wasmedge_sdk::{Module, WasmValue};
+
 use super::abi::{Shared, Status, export};
 use super::ffi::WasmInstance;
 use super::host::HostData;
@@ -9,12 +17,6 @@ use super::keeper::Keeper;
 use super::state::StateView;
 use super::watchdog::Watchdog;
 use super::{abi, context, ffi, host, keeper, load};
-use nexus_protocol::message::SuspendMode;
-use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
-use std::time::{Duration, Instant};
-use wasmedge_sdk::config::Config;
-use wasmedge_sdk::{Module, WasmValue};
 
 /// What the handlers may take that an engine tries itself with.
 const OWN_MEMORY_BYTES: u32 = 8 << 20;

@@ -213,7 +213,7 @@ impl StateView {
             }
             Base::Kept(Kept { snapshot, .. }) => {
                 let covered = written.keys().filter(|key| snapshot.get(key).is_some()).count();
-                keys_of(snapshot.keys(), snapshot.len() - covered, written, goes_on)
+                keys_of(snapshot.keys(), snapshot.key_count() - covered, written, goes_on)
             }
         }
     }
@@ -256,7 +256,7 @@ fn keys_of<'k>(
     let _ = rmp::encode::write_array_len(&mut out, (count + own.len()) as u32);
     let below = below.filter(|key| written.is_empty() || !written.contains_key(*key));
     for (n, key) in merged(below.peekable(), own.into_iter().peekable()).enumerate() {
-        if n % KEYS == 0 && !goes_on() {
+        if n.is_multiple_of(KEYS) && !goes_on() {
             return None;
         }
         let _ = rmp::encode::write_str(&mut out, key);

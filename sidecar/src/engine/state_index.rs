@@ -61,6 +61,10 @@ fn walk<T>(
     }
     let mut pace = PayloadPace::new(token);
     let mut entries = payload::map_entries_paced(bytes, &mut pace).map_err(not_a_state)?;
+    // each takes two bytes at least: a claim beyond that cannot be kept
+    if entries.claimed() as usize > bytes.len() / 2 {
+        return Err(not_a_state(PayloadError::Truncated).into());
+    }
     check_key_count(entries.claimed() as usize)?;
     let mut found = begin(entries.claimed() as usize);
     // entries stand one behind the other
@@ -106,10 +110,8 @@ impl Index {
     /// Of bytes that are checked on the way.
     pub fn new(bytes: &[u8], token: &StopToken) -> Result<Self, Halt> {
         let begin = |claimed: usize| {
-            // each takes two bytes at least: a claim beyond that cannot be kept
-            let most = claimed.min(bytes.len() / 2);
-            let secret = (most > FEW).then(RandomState::new);
-            let room = if secret.is_some() { most + most / 3 + 1 } else { most };
+            let secret = (claimed > FEW).then(RandomState::new);
+            let room = if secret.is_some() { claimed + claimed / 3 + 1 } else { claimed };
             Self { slots: vec![Slot::default(); room].into(), len: 0, secret }
         };
         walk(bytes, token, begin, |index, key, slot| index.add(bytes, key, slot))
@@ -182,7 +184,7 @@ fn sort(items: &mut Vec<u32>, compare: impl Fn(&u32, &u32) -> Ordering, goes_on:
         for pair in items.chunks(2 * width) {
             let (mut left, mut right) = pair.split_at(width.min(pair.len()));
             while let ([l, left_rest @ ..], [r, right_rest @ ..]) = (left, right) {
-                if merged.len() % RUN == 0 && !goes_on() {
+                if merged.len().is_multiple_of(RUN) && !goes_on() {
                     return false;
                 }
                 if compare(r, l) == Ordering::Less {
@@ -281,6 +283,7 @@ mod tests {
     fn more_keys_than_there_may_be_are_refused_before_they_are_read() {
         let mut bytes = vec![0xdf];
         bytes.extend_from_slice(&(MAX_STATE_KEYS as u32 + 1).to_be_bytes());
+        bytes.resize(bytes.len() + 2 * (MAX_STATE_KEYS + 1), 0xc1);
         for made in [check(&bytes, &StopToken::new()), Index::new(&bytes, &StopToken::new()).map(|_| ())] {
             let Err(Halt::Refused(error)) = made else { panic!("it was accepted") };
             assert_eq!(error.code, ErrorCode::ResourceLimit);

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::control::RunControl;
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 
 /// Time between two looks.

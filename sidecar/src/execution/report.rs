@@ -16,6 +16,12 @@ use crate::token::{StopCause, StopToken};
 /// several pieces.
 const LARGE_FROM_BYTES: usize = 16 << 10;
 
+/// What is told of a call beside its names and arguments: its id, the keys, lengths.
+const BESIDE_ARGUMENTS: usize = 96;
+/// What an answer has beside values, effects and arguments of calls, at the most: an error with all its details, the names
+/// of host calls, figures.
+const MOST_BESIDE_PAYLOADS: u64 = 1 << 20;
+
 /// About how many operations QuickJS does between two looks at the interrupt word.
 const OPERATIONS_PER_TICK: u64 = 10_000;
 
@@ -38,6 +44,8 @@ impl Arrival {
 pub struct Totals {
     pub timeout: Option<Duration>,
     pub memory_limit_bytes: u64,
+    /// Of the answer to each segment.
+    pub max_frame_bytes: usize,
     pub cache_hit: bool,
     /// What compiling took of its time.
     pub compilation: Option<Duration>,
@@ -221,9 +229,37 @@ impl Report {
     #[must_use]
     pub fn into_failure(mut self, error: WireError) -> Self {
         self.status = Status::Error;
+        self.value = None;
         self.new_calls.clear();
         self.error = Some(error);
         self
+    }
+
+    /// The same segment, none of whose effects have happened.
+    #[must_use]
+    pub(super) fn without_effects(mut self) -> Self {
+        self.effects = Effects::default();
+        self
+    }
+
+    /// Whether the answer fits a frame, whatever version the state gets; else the limit that it breaks.
+    pub(super) fn fits(&mut self) -> Result<(), WireError> {
+        let max = self.totals.max_frame_bytes;
+        if self.payload_bytes() + MOST_BESIDE_PAYLOADS <= max as u64 {
+            return Ok(());
+        }
+        // it is close: it has to be tried
+        let ids: Vec<String> = self.new_calls.iter().map(|s| s.id.to_string()).collect();
+        self.state_version = Some(u64::MAX);
+        let tried = self.encode_whole(RequestId(u32::MAX), &ids, max, &mut Pieces::new());
+        self.state_version = None;
+        tried.map_err(|e| self.too_large(&e, max))
+    }
+
+    fn too_large(&self, error: &EncodeError, max_frame_bytes: usize) -> WireError {
+        let (limit, count) = (max_frame_bytes as u64, self.payload_bytes());
+        WireError::resource_limit("maxFrameBytes", limit, count.max(limit + 1))
+            .with_context_text("reason", error.to_string())
     }
 
     /// Whether the segment did something that would be done twice if it ran again. To log twice does no harm.
@@ -260,8 +296,7 @@ impl Report {
     pub fn encode(&self, id: RequestId, max_frame_bytes: usize, out: &mut Pieces) {
         let ids: Vec<String> = self.new_calls.iter().map(|s| s.id.to_string()).collect();
         if let Err(e) = self.encode_whole(id, &ids, max_frame_bytes, out) {
-            let error = WireError::resource_limit("maxFrameBytes", max_frame_bytes as u64, self.payload_bytes())
-                .with_context_text("reason", e.to_string());
+            let error = self.too_large(&e, max_frame_bytes);
             let mut message = SegmentResult::new(Status::Error, self.totals.seq);
             message.error = Some(error);
             message.metrics = self.metrics();
@@ -297,7 +332,10 @@ impl Report {
     /// Bytes of the values that it carries.
     fn payload_bytes(&self) -> u64 {
         let effects = self.effects.lists().map(|(_, list)| list.len_bytes());
-        let calls = self.new_calls.iter().map(|s| s.call.args.len());
+        let calls = self
+            .new_calls
+            .iter()
+            .map(|MadeCall { call, .. }| call.args.len() + call.extension.len() + call.method.len() + BESIDE_ARGUMENTS);
         self.value.as_ref().map(Pieces::len).into_iter().chain(effects).chain(calls).map(|bytes| bytes as u64).sum()
     }
 

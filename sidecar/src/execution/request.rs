@@ -10,6 +10,7 @@ use nexus_protocol::{CapabilitySet, ErrorCode, WireError};
 use crate::config::Config;
 use crate::engine::StateView;
 use crate::engine::context::{Context, ExecutionLimits};
+use crate::engine::registry::Registry;
 use crate::halt::{Halt, PayloadPace};
 use crate::os;
 use crate::resident::ResidentState;
@@ -74,24 +75,17 @@ pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource, token
         Some(seed) => seed,
         None => random_seed()?,
     };
-    context.extensions = request.extensions.as_ref().map(|registry| {
-        registry
-            .iter()
-            .map(|(name, methods)| ((*name).to_owned(), methods.iter().map(|m| (*m).to_owned()).collect()))
-            .collect()
-    });
+    context.extensions =
+        request.extensions.as_ref().map(|named| Registry::new(named.iter().map(|(name, its)| (*name, &**its))));
     context.request_bytes = request_bytes(request);
     Ok(Input { context: Box::new(context), timeout, strict: config.strict_capabilities || request.strict_capabilities })
 }
 
-/// Of what stays outside of the guest for as long as the execution lasts, beside the state.
+/// Of the capabilities, which stay outside of the guest for as long as the execution lasts.
 fn request_bytes(request: &Execute<'_>) -> u64 {
     // a name is kept as a string of its own
     const NAME_BYTES: usize = 48;
-    let names = |names: &[&str]| names.iter().map(|name| name.len() + NAME_BYTES).sum::<usize>();
-    let registry = request.extensions.iter().flatten();
-    let extensions: usize = registry.map(|(name, methods)| name.len() + NAME_BYTES + names(methods)).sum();
-    (names(&request.capabilities) + extensions) as u64
+    request.capabilities.iter().map(|name| name.len() + NAME_BYTES).sum::<usize>() as u64
 }
 
 /// The smaller of the two; 0 means: none (configured), the configured one (asked for).

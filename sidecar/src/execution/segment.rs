@@ -1,5 +1,11 @@
 //! An execution, and what its segments come to.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexus_protocol::message::{Status, SuspendMode};
+use nexus_protocol::{ErrorCode, SuspensionId, WireError};
+
 use super::calls::{Calls, Outstanding};
 use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::Handler;
@@ -10,10 +16,6 @@ use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
 use crate::token::StopToken;
-use nexus_protocol::message::{Status, SuspendMode};
-use nexus_protocol::{ErrorCode, SuspensionId, WireError};
-use std::sync::Arc;
-use std::time::Duration;
 
 /// A suspended execution. It owns its instance, or the image that it was parked as.
 #[derive(Debug)]
@@ -227,14 +229,7 @@ impl Account {
     }
 
     fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
-        // before the report, which tells of the mutations, and before the answer, after which the client counts on them
-        let settled = match instance.control().claim() {
-            true => instance.context_mut().map_or(Ok(None), Context::settle_state),
-            false => Err(cancelled()),
-        };
         let mut report = self.totals.report(&mut instance);
-        self.totals.effects |= report.has_effects();
-        let was_refused = settled.is_err();
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
@@ -243,30 +238,38 @@ impl Account {
                 Err(error_of(end, &self.handler.source, &self.totals, &refusals))
             }
         };
-        let outcome = match settled {
-            Ok(version) => {
-                report.state_version = version;
-                outcome
-            }
-            // a handler that failed by itself tells more by its own error
-            Err(refused) => outcome.and(Err(refused)),
-        };
         match outcome {
             Ok(Some(value)) => {
                 report.status = Status::Success;
                 report.value = Some(value_in_pieces(value));
             }
-            Ok(None) => {
-                report.status = Status::Suspended;
-                let execution = Execution { account: self, guest: Guest::Live(instance) };
-                return (report, Progress::Suspended(Box::new(execution)));
-            }
-            Err(error) => {
-                report.status = Status::Error;
-                report.new_calls.clear();
-                let repeatable = self.totals.may_be_repeated(was_refused);
-                report.error = Some(if repeatable { error } else { error.not_retryable() });
-            }
+            Ok(None) => report.status = Status::Suspended,
+            Err(error) => report = report.into_failure(error),
+        }
+        // what cannot be told has not happened
+        if let Err(error) = report.fits() {
+            report = report.without_effects().into_failure(error);
+            return (report, Progress::Finished(Some(instance)));
+        }
+        self.totals.effects |= report.has_effects();
+        // before the answer, after which the client counts on it
+        let settled = match instance.control().claim() {
+            true => instance.context_mut().map_or(Ok(None), Context::settle_state),
+            false => Err(cancelled()),
+        };
+        let was_refused = settled.is_err();
+        match settled {
+            Ok(version) => report.state_version = version,
+            // a handler that failed by itself tells more by its own error
+            Err(refused) if report.error.is_none() => report = report.into_failure(refused),
+            Err(_) => {}
+        }
+        if report.status == Status::Suspended {
+            let execution = Execution { account: self, guest: Guest::Live(instance) };
+            return (report, Progress::Suspended(Box::new(execution)));
+        }
+        if !self.totals.may_be_repeated(was_refused) {
+            report.error = report.error.map(WireError::not_retryable);
         }
         (report, Progress::Finished(Some(instance)))
     }

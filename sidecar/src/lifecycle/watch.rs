@@ -1,16 +1,18 @@
 //! From the first request to the end of the process.
 
-use super::parent::Parent;
-use super::signals::Signals;
-use super::systemd::{Beat, Notifier};
-use crate::error::ExitCode;
-use crate::server::{Mode, Server};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::parent::Parent;
+use super::signals::Signals;
+use super::systemd::{Beat, Notifier};
+use crate::exit::ExitCode;
+use crate::server::{Mode, Server};
 
 /// Where the end of the process is announced, by any thread; the first word counts.
 #[derive(Debug)]

@@ -1,14 +1,16 @@
 //! What is counted, and who is told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::ErrorCode;
+use nexus_protocol::message::Stats;
+
 use super::histogram::LogLinear;
 use super::metrics::{self, Handles};
 use super::registry::Registry;
 use super::snapshot::Snapshot;
-use nexus_protocol::ErrorCode;
-use nexus_protocol::message::Stats;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant};
 
 /// How a segment ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,6 +10,7 @@
 
 mod state;
 mod states;
+mod versions;
 
 pub use state::{Changes, ResidentState, Snapshot, check_key_count};
 pub use states::{StateLimits, States};

@@ -1,7 +1,8 @@
 //! One resident state: its keys and values, and the change sets that have made it what it is.
 //!
 //! A snapshot is the root of a tree that nobody changes: taking one costs the same for any size. A change set copies the
-//! path to each key that it touches (about 1 us among 100,000 keys) and no value but its own.
+//! path to each key that it touches (about 1 us among 100,000 keys) and no value but its own; what it copies is kept by those who
+//! read an older version, see `versions`.
 //!
 //! Invariants: nothing that grows with a state or a change set goes on once the request's token says that it is over, and then
 //! nothing of it has happened; the state is held for a few changes at once, while a large change set is made aside.
@@ -12,9 +13,10 @@ use imbl::OrdMap;
 use nexus_protocol::limits::{MAX_STATE_KEY_BYTES, MAX_STATE_KEYS, STATE_BYTES, STATE_ENTRY_BYTES};
 use nexus_protocol::{ErrorCode, WireError, payload};
 
+use super::versions::{Key, Reader, Versions, copied_by};
 use crate::budget::{Budget, Charge};
 use crate::halt::{Halt, PayloadPace};
-use crate::token::StopToken;
+use crate::token::{StopCause, StopToken};
 
 /// Keys between two looks at the token: at most a millisecond.
 const ENTRIES: u32 = 256;
@@ -32,18 +34,20 @@ struct Value {
     _charge: Charge,
 }
 
-type Entries = OrdMap<Arc<str>, Arc<Value>>;
+type Entries = OrdMap<Key, Arc<Value>>;
 
-/// A state at one version. Never changes; cheap to clone.
-#[derive(Clone, Debug)]
+/// A state at one version. Never changes.
+#[derive(Debug)]
 pub struct Snapshot {
     version: u64,
     entries: Entries,
+    /// After the entries: what only this reader kept is gone then.
+    _reader: Reader,
 }
 
 /// Keys to set and to delete, paid for.
 #[derive(Debug, Default)]
-pub struct Changes(Vec<(Arc<str>, Option<Arc<Value>>)>);
+pub struct Changes(Vec<(Key, Option<Arc<Value>>)>);
 
 /// See the module. Shared by its connection and by the executions that run on it.
 #[derive(Debug)]
@@ -55,7 +59,9 @@ pub struct ResidentState {
 
 #[derive(Debug)]
 struct Current {
-    snapshot: Snapshot,
+    version: u64,
+    entries: Entries,
+    versions: Versions,
     /// What is applied from now on goes nowhere.
     disposed: bool,
 }
@@ -63,18 +69,19 @@ struct Current {
 impl Current {
     /// The version that stays if these changes make none.
     fn unchanged_by(&self, changes: &Changes, expected: Option<u64>) -> Result<Option<u64>, WireError> {
-        let version = self.snapshot.version;
+        let version = self.version;
         if let Some(expected) = expected.filter(|expected| *expected != version) {
             return Err(WireError::stale_version(version, expected));
         }
         Ok((changes.0.is_empty() || self.disposed).then_some(version))
     }
 
-    /// The version that these entries make, and those that were here.
-    fn replace(&mut self, entries: Entries) -> (u64, Entries) {
-        let old = std::mem::replace(&mut self.snapshot.entries, entries);
-        self.snapshot.version = self.snapshot.version.saturating_add(1);
-        (self.snapshot.version, old)
+    /// The version that these entries make, and those that were here. `copied`: keys that were copied for it, beside its own.
+    fn replace(&mut self, entries: Entries, copied: u64) -> (u64, Entries) {
+        let old = std::mem::replace(&mut self.entries, entries);
+        self.version = self.version.saturating_add(1);
+        self.versions.changed(copied);
+        (self.version, old)
     }
 }
 
@@ -87,7 +94,7 @@ impl Snapshot {
         self.entries.get(key).map(|value| &*value.bytes)
     }
 
-    pub fn len(&self) -> usize {
+    pub fn key_count(&self) -> usize {
         self.entries.len()
     }
 
@@ -171,18 +178,22 @@ impl Changes {
         Ok(changes)
     }
 
-    /// The entries with these changes, as long as the token allows.
-    fn made_in(&self, mut entries: Entries, token: &StopToken) -> Result<Entries, Halt> {
+    /// The entries with these changes, as long as the token allows; and how many keys were copied beside those of the changes.
+    fn made_in(&self, mut entries: Entries, token: &StopToken) -> Result<(Entries, u64), Halt> {
         let mut steps = token.every(ENTRIES);
-        for (key, value) in &self.0 {
-            steps.step()?;
-            match value {
-                Some(value) => entries.insert(key.clone(), value.clone()),
-                None => entries.remove(key),
-            };
-        }
+        let (made, copied) = copied_by(|| {
+            for (key, value) in &self.0 {
+                steps.step()?;
+                match value {
+                    Some(value) => entries.insert(key.share(), value.clone()),
+                    None => entries.remove(key),
+                };
+            }
+            Ok(entries)
+        });
+        let entries = made.map_err(|cause: StopCause| Halt::from(cause))?;
         check_key_count(entries.len())?;
-        Ok(entries)
+        Ok((entries, copied.saturating_sub(self.0.len() as u64)))
     }
 
     /// Adds a change. `value`: None deletes.
@@ -194,7 +205,7 @@ impl Changes {
                 Some(Arc::new(Value { bytes: bytes.into(), _charge: charge }))
             }
         };
-        self.0.push((key.into(), value));
+        self.0.push((Key::new(key), value));
         Ok(())
     }
 }
@@ -203,8 +214,9 @@ impl ResidentState {
     pub fn new(state: &[u8], budget: &Arc<Budget>, token: &StopToken) -> Result<Arc<Self>, Halt> {
         let charge = budget.charge(STATE_BYTES)?;
         let changes = Changes::of_client(state, &[], budget, token)?;
-        let snapshot = Snapshot { version: FIRST_VERSION, entries: changes.made_in(Entries::new(), token)? };
-        let current = Mutex::new(Current { snapshot, disposed: false });
+        let (entries, _) = changes.made_in(Entries::new(), token)?;
+        let versions = Versions::default();
+        let current = Mutex::new(Current { version: FIRST_VERSION, entries, versions, disposed: false });
         Ok(Arc::new(Self { current, budget: budget.clone(), _charge: charge }))
     }
 
@@ -217,8 +229,15 @@ impl ResidentState {
         &self.budget
     }
 
-    pub fn snapshot(&self) -> Snapshot {
-        self.lock().snapshot.clone()
+    pub fn snapshot(self: &Arc<Self>) -> Snapshot {
+        let mut current = self.lock();
+        let (version, entries) = (current.version, current.entries.clone());
+        current.versions.read(version, entries.len(), &self.budget);
+        Snapshot { version, entries, _reader: Reader::new(self.clone(), version) }
+    }
+
+    pub(super) fn with_versions(&self, f: impl FnOnce(&mut Versions)) {
+        f(&mut self.lock().versions);
     }
 
     /// Applies a change set as a whole and returns the version that it makes. `expected`: the version that it has to find.
@@ -229,15 +248,19 @@ impl ResidentState {
             if let Some(version) = current.unchanged_by(&changes, expected)? {
                 return Ok(version);
             }
-            if changes.0.len() <= AT_ONCE && current.snapshot.len() + changes.0.len() <= MAX_STATE_KEYS {
-                let mut replaced = Vec::with_capacity(changes.0.len());
-                let Snapshot { version, entries } = &mut current.snapshot;
-                for (key, value) in changes.0 {
-                    replaced.push(match value {
-                        Some(value) => entries.insert(key, value),
-                        None => entries.remove(&key),
-                    });
-                }
+            if changes.0.len() <= AT_ONCE && current.entries.len() + changes.0.len() <= MAX_STATE_KEYS {
+                let own = changes.0.len();
+                let mut replaced = Vec::with_capacity(own);
+                let Current { version, entries, versions, .. } = &mut *current;
+                let ((), copied) = copied_by(|| {
+                    for (key, value) in changes.0 {
+                        replaced.push(match value {
+                            Some(value) => entries.insert(key, value),
+                            None => entries.remove(&key),
+                        });
+                    }
+                });
+                versions.changed(copied.saturating_sub(own as u64));
                 *version = version.saturating_add(1);
                 let version = *version;
                 // what was replaced is freed when nobody waits for it any more
@@ -245,12 +268,12 @@ impl ResidentState {
                 return Ok(version);
             }
             // a large one is made aside: others that want the state do not wait for it
-            let before = current.snapshot.clone();
+            let (before, entries) = (current.version, current.entries.clone());
             drop(current);
-            let entries = changes.made_in(before.entries, token)?;
+            let (entries, copied) = changes.made_in(entries, token)?;
             let mut current = self.lock();
-            if current.snapshot.version == before.version && !current.disposed {
-                let (version, _old) = current.replace(entries);
+            if current.version == before && !current.disposed {
+                let (version, _old) = current.replace(entries, copied);
                 drop(current);
                 return Ok(version);
             }
@@ -260,8 +283,8 @@ impl ResidentState {
         if let Some(version) = current.unchanged_by(&changes, expected)? {
             return Ok(version);
         }
-        let entries = changes.made_in(current.snapshot.entries.clone(), token)?;
-        let (version, _old) = current.replace(entries);
+        let (entries, copied) = changes.made_in(current.entries.clone(), token)?;
+        let (version, _old) = current.replace(entries, copied);
         drop(current);
         Ok(version)
     }
@@ -270,7 +293,7 @@ impl ResidentState {
     pub fn dispose(&self) {
         let mut current = self.lock();
         current.disposed = true;
-        let entries = std::mem::take(&mut current.snapshot.entries);
+        let entries = std::mem::take(&mut current.entries);
         drop(current);
         drop(entries);
     }
@@ -281,7 +304,6 @@ mod tests {
     use nexus_protocol::ContextValue;
 
     use super::*;
-    use crate::token::StopCause;
 
     fn refused<T: std::fmt::Debug>(result: Result<T, Halt>) -> WireError {
         result.unwrap_err().into_error(|cause| panic!("nobody has stopped it: {cause:?}"))
@@ -316,7 +338,7 @@ mod tests {
         let changes = Changes::of_client(&[0x80], &deletes, &budget, &token).unwrap();
         assert_eq!(state.apply(changes, None, &stopped()), Err(STOPPED));
         assert_eq!(state.snapshot().encode(None, 1 << 30, &stopped()).unwrap_err(), STOPPED);
-        assert_eq!((state.snapshot().version(), state.snapshot().len(), budget.used()), (1, 2000, used));
+        assert_eq!((state.snapshot().version(), state.snapshot().key_count(), budget.used()), (1, 2000, used));
     }
 
     #[test]
@@ -327,12 +349,12 @@ mod tests {
             let state = ResidentState::new(&[0x81, 0xa1, b'x', 1], &budget, &token).unwrap();
             let changes = || Changes::of_client(&many(keys), &["x"], &budget, &token).unwrap();
             assert_eq!(state.apply(changes(), Some(1), &token), Ok(2));
-            assert_eq!(state.snapshot().len(), keys);
+            assert_eq!(state.snapshot().key_count(), keys);
             assert_eq!(state.snapshot().get("x"), None);
             assert!(state.apply(changes(), Some(1), &token).is_err());
             state.dispose();
             assert_eq!(state.apply(changes(), None, &token), Ok(2), "a disposed state takes nothing in");
-            assert_eq!(state.snapshot().len(), 0);
+            assert_eq!(state.snapshot().key_count(), 0);
         }
     }
 
@@ -357,7 +379,7 @@ mod tests {
             }
         });
         let end = state.snapshot();
-        assert_eq!((end.version(), end.len()), (201, 2 * AT_ONCE + 3));
+        assert_eq!((end.version(), end.key_count()), (201, 2 * AT_ONCE + 3));
         assert!(["0-0", "1-0", "2-0", "3-0"].iter().all(|key| end.get(key) == Some(&[49])));
     }
 

@@ -1,13 +1,15 @@
 //! The resident states of all connections.
 
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use nexus_protocol::{ErrorCode, StateId, WireError};
+
 use super::state::ResidentState;
 use crate::budget::Budget;
 use crate::halt::Halt;
 use crate::os;
 use crate::token::StopToken;
-use nexus_protocol::{ErrorCode, StateId, WireError};
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Bounds, as configured.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +98,11 @@ impl States {
             state.dispose();
         }
         state.is_some()
+    }
+
+    /// The bytes that states take. Waits for nobody.
+    pub fn bytes(&self) -> u64 {
+        self.total.used()
     }
 
     /// States, and the bytes that they take.

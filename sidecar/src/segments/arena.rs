@@ -40,6 +40,7 @@ impl Arena {
         segment.set_owner(false);
         let file =
             OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(name.path())?;
+        super::name::hold(&file)?;
         let found = file.metadata()?;
         if !found.is_file() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(io::Error::other("the segment is not the one that was made"));

@@ -1,14 +1,17 @@
 //! The arenas of all connections.
 
-use super::arena::{Arena, unknown_arena};
-use crate::budget::Budget;
-use nexus_protocol::limits::{ARENA_OPEN_TIMEOUT_MS, ARENA_THRESHOLD_BYTES, MIN_ARENA_BYTES};
-use nexus_protocol::message::{OpenArena, Region, Regions};
-use nexus_protocol::{ErrorCode, WireError};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::{ARENA_OPEN_TIMEOUT_MS, ARENA_THRESHOLD_BYTES, MIN_ARENA_BYTES};
+use nexus_protocol::message::{OpenArena, Region, Regions};
+use nexus_protocol::{ErrorCode, WireError};
+
+use super::arena::{Arena, unknown_arena};
+use crate::budget::{Budget, Charge, Full};
 
 /// Time that a client has to open a segment.
 const OPEN_TIMEOUT: Duration = Duration::from_millis(ARENA_OPEN_TIMEOUT_MS);
@@ -21,6 +24,35 @@ struct Held {
     since: Instant,
 }
 
+/// One connection.
+#[derive(Debug)]
+struct Owner {
+    received: Arc<Budget>,
+    held: Option<Held>,
+}
+
+/// A copy of what lay in shared memory.
+#[derive(Debug)]
+pub struct Copied {
+    bytes: Vec<u8>,
+    charge: Charge,
+}
+
+impl Copied {
+    /// The bytes, and what they count for as long as that is kept.
+    pub fn split(self) -> (Vec<u8>, Charge) {
+        (self.bytes, self.charge)
+    }
+}
+
+impl Deref for Copied {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
 /// The segments of all connections, each known by a number.
 #[derive(Debug)]
 pub struct Arenas {
@@ -31,7 +63,7 @@ pub struct Arenas {
     total: Arc<Budget>,
     last_generation: AtomicU64,
     /// Connections that are there, and the segment of each.
-    owners: Mutex<HashMap<u64, Option<Held>>>,
+    owners: Mutex<HashMap<u64, Owner>>,
 }
 
 /// What an openArena has come to.
@@ -48,13 +80,13 @@ impl Arenas {
         Self { max_bytes, max_region_bytes, total, last_generation: AtomicU64::new(0), owners: Mutex::default() }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Option<Held>>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Owner>> {
         self.owners.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A connection has come.
-    pub fn open(&self, owner: u64) {
-        self.lock().entry(owner).or_default();
+    /// A connection has come. `received`: by which copies of what it has put into its segment are counted.
+    pub fn open(&self, owner: u64, received: Arc<Budget>) {
+        self.lock().entry(owner).or_insert_with(|| Owner { received, held: None });
     }
 
     /// A connection has gone. What a worker still reads goes when that is done.
@@ -76,7 +108,7 @@ impl Arenas {
         }
         let bytes = bytes.clamp(MIN_ARENA_BYTES, self.max_bytes.max(MIN_ARENA_BYTES));
         // the one that there was makes room first
-        let before = self.lock().get_mut(&owner).and_then(Option::take);
+        let before = self.lock().get_mut(&owner).and_then(|owner| owner.held.take());
         drop(before);
         let charge = self.total.charge(bytes)?;
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
@@ -88,7 +120,7 @@ impl Arenas {
         let opened = Opened { generation, bytes, name: arena.name() };
         let held = Held { arena: Arc::new(arena), open: false, since: Instant::now() };
         match self.lock().get_mut(&owner) {
-            Some(place) => *place = Some(held),
+            Some(owner) => owner.held = Some(held),
             None => return Err(unknown_arena("arena")), // the connection has ended, and nobody hears this
         }
         Ok(opened)
@@ -96,31 +128,42 @@ impl Arenas {
 
     fn settle(&self, owner: u64, generation: u64, opened: bool) -> Result<Opened, WireError> {
         let mut owners = self.lock();
-        let place = owners.get_mut(&owner).filter(|p| p.as_ref().is_some_and(|h| h.arena.generation == generation));
-        let Some(Some(held)) = place else { return Err(unknown_arena("arena")) };
-        held.arena.remove_name();
-        if opened {
-            held.open = true;
-            return Ok(Opened { generation, bytes: held.arena.bytes(), name: None });
-        }
-        owners.insert(owner, None);
-        Ok(Opened { generation, bytes: 0, name: None })
+        let place = owners.get_mut(&owner).map(|owner| &mut owner.held);
+        let is_meant = |held: &Held| held.arena.generation == generation;
+        let Some(place) = place.filter(|held| held.as_ref().is_some_and(is_meant)) else {
+            return Err(unknown_arena("arena"));
+        };
+        let arena = place.as_ref().map(|held| held.arena.clone());
+        // what is not opened goes when nobody waits for it any more
+        let _gone = match (place, opened) {
+            (Some(held), true) => {
+                held.open = true;
+                None
+            }
+            (place, _) => place.take(),
+        };
+        drop(owners);
+        let Some(arena) = arena else { return Err(unknown_arena("arena")) };
+        arena.remove_name();
+        Ok(Opened { generation, bytes: if opened { arena.bytes() } else { 0 }, name: None })
     }
 
-    fn find(&self, owner: u64, field: &str) -> Result<Arc<Arena>, WireError> {
+    fn find(&self, owner: u64, field: &str) -> Result<(Arc<Arena>, Arc<Budget>), WireError> {
         let owners = self.lock();
-        let held = owners.get(&owner).and_then(Option::as_ref).filter(|held| held.open);
-        held.map(|held| held.arena.clone()).ok_or_else(|| unknown_arena(field))
+        let owner = owners.get(&owner);
+        let held = owner.and_then(|owner| Some((owner.held.as_ref().filter(|held| held.open)?, owner)));
+        held.map(|(held, owner)| (held.arena.clone(), owner.received.clone())).ok_or_else(|| unknown_arena(field))
     }
 
-    /// A private copy of a payload that lies in the segment. `inline`: whether it is in the message as well.
+    /// A private copy of a payload that lies in the segment. `inline`: whether it is in the message as well. It counts as if it
+    /// had come with the message.
     pub fn fetch(
         &self,
         owner: u64,
         field: &str,
         region: Option<&Region>,
         inline: bool,
-    ) -> Result<Option<Vec<u8>>, WireError> {
+    ) -> Result<Option<Copied>, WireError> {
         let Some(region) = region else { return Ok(None) };
         if inline {
             return Err(WireError::bad_region(field, "bad-region", "it is in the message and in shared memory"));
@@ -128,34 +171,36 @@ impl Arenas {
         if region.len > self.max_region_bytes {
             return Err(WireError::resource_limit("maxFrameBytes", self.max_region_bytes, region.len));
         }
-        self.find(owner, field)?.read(field, region).map(Some)
+        let (arena, received) = self.find(owner, field)?;
+        let charge = received.charge(region.len).map_err(Full::of_request)?;
+        Ok(Some(Copied { bytes: arena.read(field, region)?, charge }))
     }
 
     /// Where answers of a request may be put.
     pub fn lent(&self, owner: u64, regions: &Regions) -> Lent {
-        Lent(regions.reply.and_then(|region| Some((self.find(owner, "reply").ok()?, region))))
+        Lent(regions.reply.and_then(|region| Some((self.find(owner, "reply").ok()?.0, region))))
     }
 
-    /// Takes their names from segments that no client has opened in time.
+    /// Lets the segments go that no client has opened in time: others may have their bytes.
     pub fn expire(&self, now: Instant) {
-        for held in self.lock().values().flatten() {
-            if !held.open && now.saturating_duration_since(held.since) > OPEN_TIMEOUT {
-                held.arena.remove_name();
-            }
-        }
+        let is_over = |held: &mut Held| !held.open && now.saturating_duration_since(held.since) > OPEN_TIMEOUT;
+        let gone: Vec<Held> = self.lock().values_mut().filter_map(|owner| owner.held.take_if(is_over)).collect();
+        drop(gone);
     }
 
     /// Whether a segment still has its name. Waits for nobody: one that is made or settled at this moment counts as one.
     pub fn is_waiting(&self) -> bool {
         match self.owners.try_lock() {
-            Ok(owners) => owners.values().flatten().any(|held| held.arena.name().is_some()),
+            Ok(owners) => {
+                owners.values().filter_map(|owner| owner.held.as_ref()).any(|held| held.arena.name().is_some())
+            }
             Err(_) => true,
         }
     }
 
     /// The sidecar ends: no name stays behind.
     pub fn remove_names(&self) {
-        for held in self.lock().values().flatten() {
+        for held in self.lock().values().filter_map(|owner| owner.held.as_ref()) {
             held.arena.remove_name();
         }
     }
@@ -195,8 +240,8 @@ mod tests {
 
     fn arenas() -> Arenas {
         let arenas = Arenas::new(4 << 20, 6 << 20, 4 << 20);
-        arenas.open(1);
-        arenas.open(2);
+        arenas.open(1, Budget::new("received", 4 << 20));
+        arenas.open(2, Budget::new("received", 4 << 20));
         arenas
     }
 
@@ -218,10 +263,10 @@ mod tests {
         assert!(path(&first).exists());
         arenas.handle(1, OpenArena::Settle { generation: first.generation, opened: true }).unwrap();
         assert!(!path(&first).exists());
-        assert_eq!(arenas.fetch(1, "state", Some(&region), false).unwrap(), Some(vec![0]));
+        assert_eq!(arenas.fetch(1, "state", Some(&region), false).unwrap().as_deref(), Some(&[0][..]));
         assert!(arenas.fetch(1, "state", Some(&region), true).is_err());
         assert!(arenas.fetch(2, "state", Some(&region), false).is_err(), "another connection's");
-        assert_eq!(arenas.fetch(1, "state", None, true).unwrap(), None);
+        assert_eq!(arenas.fetch(1, "state", None, true).unwrap().map(Copied::split).is_none(), true);
         // the next one takes its place
         let second = make(&arenas, 1, 0).unwrap();
         assert_eq!((second.bytes, arenas.bytes()), (MIN_ARENA_BYTES, MIN_ARENA_BYTES));
@@ -244,6 +289,7 @@ mod tests {
         assert!(path(&second).exists());
         arenas.expire(Instant::now() + OPEN_TIMEOUT * 2);
         assert!(!path(&second).exists());
+        assert_eq!(arenas.bytes(), 0, "nor does it take the place of others");
         let third = make(&arenas, 2, 0).unwrap();
         let foreign = arenas.handle(1, OpenArena::Settle { generation: third.generation, opened: true });
         assert!(foreign.is_err());
@@ -258,7 +304,7 @@ mod tests {
         assert_eq!(make(&arenas, 2, 4 << 20).unwrap_err().code, ErrorCode::ResourceLimit);
         make(&arenas, 2, 2 << 20).unwrap();
         let off = Arenas::new(0, 1 << 30, 1);
-        off.open(1);
+        off.open(1, Budget::new("received", 4 << 20));
         assert_eq!(make(&off, 1, 1).unwrap_err().code, ErrorCode::ResourceLimit);
     }
 
@@ -277,7 +323,7 @@ mod tests {
         assert_eq!(lent.put(once(&half[..])), None, "no room");
         let next = lent.put(once(&half[..ARENA_THRESHOLD_BYTES])).unwrap();
         assert_eq!(next.offset, 100 + (600 << 10));
-        assert_eq!(arenas.fetch(1, "x", Some(&place), false).unwrap().unwrap(), half);
+        assert_eq!(&*arenas.fetch(1, "x", Some(&place), false).unwrap().unwrap(), half);
         assert!(arenas.lent(2, &Regions { reply, ..Regions::NONE }).put(once(&half[..])).is_none());
     }
 }

@@ -13,5 +13,5 @@ mod arenas;
 mod name;
 
 pub use arena::Arena;
-pub use arenas::{Arenas, Lent, Opened};
+pub use arenas::{Arenas, Copied, Lent, Opened};
 pub use name::sweep;

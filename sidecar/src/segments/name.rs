@@ -3,9 +3,9 @@
 //! `nexus-sidecar.PID.RANDOM`: 128 random bits, so that nobody else can know the name before it is told, and the process that
 //! has to remove it, so that the next sidecar can tell which names are left over.
 
-use std::fs;
+use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use nexus_protocol::message::{ARENA_PREFIX, arena_owner};
@@ -50,8 +50,8 @@ impl Drop for Name {
 }
 
 /// Removes what sidecars have left that died between making a segment and unlinking it: files with our kind of name, of our
-/// own user, whose process is no more. A name with this process's own number is left over too: in a container every sidecar
-/// may have the same. To be called before the first segment is made. How many.
+/// own user, whose process is no more, and which nobody holds: to a sidecar in another container the number may say nothing, or
+/// be its own. To be called before the first segment is made. How many.
 pub fn sweep() -> usize {
     sweep_in(&directory())
 }
@@ -64,11 +64,22 @@ fn sweep_in(directory: &Path) -> usize {
         let is_left = entry.file_name().to_str().and_then(arena_owner).map(Pid::from_raw).is_some_and(is_dead);
         // of the link itself, if it is one: nothing of ours is
         let is_ours = || fs::symlink_metadata(entry.path()).is_ok_and(|m| m.is_file() && m.uid() == ours);
-        if is_left && is_ours() && fs::remove_file(entry.path()).is_ok() {
+        if is_left && is_ours() && !is_held(&entry.path()) && fs::remove_file(entry.path()).is_ok() {
             removed += 1;
         }
     }
     removed
+}
+
+/// Takes a file for as long as it is open, so that no other sidecar removes its name.
+pub fn hold(file: &File) -> io::Result<()> {
+    file.try_lock().map_err(io::Error::from)
+}
+
+/// Whether a living process holds it. One that cannot be opened is left alone.
+fn is_held(path: &Path) -> bool {
+    let opened = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK).open(path);
+    !opened.is_ok_and(|file| hold(&file).is_ok())
 }
 
 fn is_dead(pid: Pid) -> bool {
@@ -99,9 +110,16 @@ mod tests {
         for name in kept.iter().chain(&left) {
             fs::write(scratch.path().join(name), "").unwrap();
         }
+        // as a sidecar in another container does, whose number means nothing here
+        let foreign = scratch.path().join(format!("{ARENA_PREFIX}{dead}.{}", random.replace('1', "e")));
+        let held = File::create(&foreign).unwrap();
+        hold(&held).unwrap();
         let link = scratch.path().join(format!("{ARENA_PREFIX}{dead}.{}", random.replace('0', "f")));
         std::os::unix::fs::symlink("/dev/null", &link).unwrap();
         assert_eq!(sweep_in(scratch.path()), 2);
+        assert!(foreign.exists());
+        drop(held);
+        assert_eq!((sweep_in(scratch.path()), foreign.exists()), (1, false));
         assert!(left.iter().all(|name| !scratch.path().join(name).exists()));
         assert!(kept.iter().all(|name| scratch.path().join(name).exists()));
         assert!(fs::symlink_metadata(&link).is_ok());

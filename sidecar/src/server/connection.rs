@@ -11,7 +11,7 @@ use std::io::{self, ErrorKind, IoSlice, Write};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use nexus_protocol::limits::{FREE_BUFFER_BYTES, MAX_PENDING_LISTS, MAX_UNREAD_BYTES};
@@ -78,6 +78,18 @@ pub struct Connection {
     place: Place,
     /// Lists that the housekeeper has to make for it.
     lists: AtomicUsize,
+    /// A large answer is being made.
+    building: AtomicBool,
+}
+
+/// A large answer that is being made.
+#[derive(Debug)]
+pub struct Building<'a>(&'a Connection);
+
+impl Drop for Building<'_> {
+    fn drop(&mut self) {
+        self.0.building.store(false, Ordering::Release);
+    }
 }
 
 impl Connection {
@@ -105,6 +117,7 @@ impl Connection {
             peer,
             place,
             lists: AtomicUsize::new(0),
+            building: AtomicBool::new(false),
         })
     }
 
@@ -201,10 +214,26 @@ impl Connection {
     }
 
     /// Whether so much is unread that nothing more may be begun for it: too much of its own, or, while all connections together
-    /// have too much, more than every one may have. Costs a load or two.
+    /// have too much, more than every one may have. A large answer that is being made is too much, too. Costs a load or two.
     pub fn is_over(&self) -> bool {
+        self.building.load(Ordering::Acquire) || self.has_unread()
+    }
+
+    fn has_unread(&self) -> bool {
         let pending = self.pending_bytes();
         pending > MAX_UNREAD_BYTES || pending > FREE_BUFFER_BYTES && self.unread.is_full()
+    }
+
+    /// A large answer is to be made. None: not now, since another one is being made, or not read.
+    pub fn begin_large(&self) -> Option<Building<'_>> {
+        let free = self.building.compare_exchange(false, true, Ordering::AcqRel, Ordering::Acquire).is_ok();
+        let building = free.then(|| Building(self))?;
+        (!self.has_unread()).then_some(building)
+    }
+
+    /// What all connections together may leave unread.
+    pub fn unread(&self) -> &Budget {
+        &self.unread
     }
 
     /// A list is to be made for it. False: enough of them are.
@@ -326,6 +355,20 @@ mod tests {
             assert!(total.used() <= (2 * unread + KEEP_BYTES) as u64, "{} for {unread}", total.used());
         }
         assert_eq!((total.used(), connection.is_over()), (0, false));
+    }
+
+    #[test]
+    fn one_large_answer_is_made_at_a_time_and_none_while_one_is_not_read() {
+        let (_ours, connection) = pair();
+        let building = connection.begin_large().unwrap();
+        assert!(connection.is_over() && connection.begin_large().is_none());
+        connection.append(|out, _| out.own().resize(MAX_UNREAD_BYTES + 1, 7));
+        drop(building);
+        assert!(connection.is_over() && connection.begin_large().is_none());
+        connection.flush();
+        let (_ours, other) = pair();
+        drop(other.begin_large().unwrap());
+        assert!(!other.is_over());
     }
 
     #[test]

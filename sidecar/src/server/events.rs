@@ -15,11 +15,11 @@ use super::housekeeper::{Chores, Gone};
 use super::hub::{Cancelled, Job, Refusal, SessionId};
 use super::operator::Text;
 use super::poller::{Event, Poller};
-use super::refusal::{no_place_for_work, no_room, refusal};
+use super::refusal::{no_place_for_work, refusal};
 use super::session::{self, Action};
 use super::{Mode, Server};
-use crate::error::ExitCode;
 use crate::execution::{self, Execution};
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
@@ -120,7 +120,7 @@ impl Server {
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
             Action::Shutdown(id) => return self.shutdown(connection, id),
             Action::Overloaded { id, kind, full } => {
-                self.fail_request(connection, id, kind, Instant::now(), no_room(&full))
+                self.fail_request(connection, id, kind, Instant::now(), full.of_request())
             }
             Action::Refuse(id, error) | Action::Close(id, error) => {
                 self.runtime.observer.record_error(error.code);
@@ -140,6 +140,9 @@ impl Server {
             Err((job, Refusal::DuplicateId)) => {
                 let message = format!("request {} is not answered yet, so its id cannot be used again", job.id.0);
                 connection.send(RequestId::CONNECTION, &SidecarMessage::Error(session::protocol_error(message)));
+                self.let_go(job);
+                // whoever counts its requests wrongly cannot tell its answers apart
+                self.dismiss(connection);
                 true
             }
             Err((job, refused)) => {

@@ -24,6 +24,7 @@ use super::state::broken;
 use crate::execution::{self, Execution};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
+use crate::os;
 
 /// Executions of a connection that has ended which are taken out of the books at once.
 const ENDED_AT_ONCE: usize = 64;
@@ -48,6 +49,8 @@ pub(super) struct Chores {
     pub wanted: VecDeque<Wanted>,
     /// Instances and names of segments may be there that nobody needs.
     pub tidy: bool,
+    /// Much was held, and is no more.
+    pub trim: bool,
 }
 
 /// A connection that has ended, and what it had.
@@ -59,9 +62,9 @@ pub(super) struct Gone {
 
 impl Chores {
     pub fn is_empty(&self) -> bool {
-        let Self { ended, gone, peers, dropped, unread, wanted, tidy } = self;
+        let Self { ended, gone, peers, dropped, unread, wanted, tidy, trim } = self;
         let nothing_to_free = ended.is_empty() && gone.is_empty() && peers.is_empty() && dropped.is_empty();
-        nothing_to_free && unread.is_empty() && wanted.is_empty() && !tidy
+        nothing_to_free && unread.is_empty() && wanted.is_empty() && !tidy && !trim
     }
 }
 
@@ -108,7 +111,7 @@ impl Server {
     }
 
     fn do_chores(&self, chores: Chores) {
-        let Chores { ended, gone, peers, dropped, unread, wanted, tidy } = chores;
+        let Chores { ended, gone, peers, dropped, unread, wanted, tidy, trim } = chores;
         // whose time hangs on it comes first
         let mut due = HashMap::new();
         for job in &unread {
@@ -142,6 +145,10 @@ impl Server {
             self.begin_chore();
             self.arenas.expire(Instant::now());
             self.runtime.pools().trim();
+        }
+        if trim {
+            self.begin_chore();
+            os::trim_heap();
         }
     }
 

@@ -17,6 +17,8 @@ mod cancel;
 mod expiry;
 mod listing;
 mod mailbox;
+#[cfg(all(test, feature = "model"))]
+mod model;
 mod parking;
 mod queue;
 #[cfg(test)]

@@ -16,7 +16,8 @@ use nix::fcntl::{Flock, FlockArg};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, getsockopt, socket, sockopt};
 use nix::unistd::geteuid;
 
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 /// Longest path that a Unix socket can have.
 const MAX_PATH_BYTES: usize = 107;

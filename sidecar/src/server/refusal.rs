@@ -9,7 +9,6 @@ use super::Server;
 use super::connection::Connection;
 use super::hub::{Job, Refusal, SessionId};
 use super::session;
-use crate::budget::Full;
 use crate::execution::{Arrival, Totals};
 
 impl Server {
@@ -65,12 +64,6 @@ pub(super) fn refusal(refused: &Refusal) -> WireError {
             overloaded("the sidecar is draining: it is about to end".into()).with_context_text("reason", "draining")
         }
     }
-}
-
-/// There is no room for the bytes of a request.
-pub(super) fn no_room(Full { resource, limit, count }: &Full) -> WireError {
-    let error = overloaded(format!("the sidecar has all the bytes of requests that it takes: {resource} is {limit}"));
-    of_resource(error, resource, *limit, *count)
 }
 
 /// The connection has a place for looking after the sidecar only.

@@ -1,10 +1,11 @@
 //! Requests about resident states: from the message to its answer.
 
+use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{
     CreateState, DisposeState, PatchState, Regions, SnapshotState, StateCreated, StateDisposed, StatePatched,
     StateSnapshot,
 };
-use nexus_protocol::{SidecarMessage, WireError, payload};
+use nexus_protocol::{Pieces, Shared, SidecarMessage, WireError, payload};
 
 use super::Server;
 use super::hub::Job;
@@ -13,6 +14,9 @@ use crate::execution;
 use crate::halt::Halt;
 use crate::resident::Changes;
 use crate::token::{StopCause, StopToken};
+
+/// Of a connection with states that take less than this no answer counts as large.
+const LARGE_ANSWER_BYTES: u64 = 1 << 20;
 
 /// What an answer needs beside its payload, generously.
 const ANSWER_OVERHEAD_BYTES: usize = 256;
@@ -64,7 +68,21 @@ impl Server {
         token: &StopToken,
     ) -> Outcome {
         let max_bytes = (self.runtime.config.max_frame_bytes as usize).saturating_sub(ANSWER_OVERHEAD_BYTES);
-        let taken = self.states.find(job.session.0, request.id).map_err(Halt::from).and_then(|state| {
+        let connection = answering.connection;
+        let found = self.states.find(job.session.0, request.id);
+        let mut building = None;
+        if found.as_ref().is_ok_and(|state| state.budget().used() >= LARGE_ANSWER_BYTES) {
+            building = connection.begin_large();
+            if building.is_none() && self.put_off(answering, job, token) {
+                return Outcome::Waits;
+            }
+            if let Some(full) = connection.unread().full() {
+                let error = full.overloaded("clients leave more answers unread than the sidecar keeps".into());
+                self.answer_failure(answering, error);
+                return Outcome::Answered(None);
+            }
+        }
+        let taken = found.map_err(Halt::from).and_then(|state| {
             let snapshot = state.snapshot();
             Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes, token)?))
         });
@@ -78,12 +96,30 @@ impl Server {
         // first: once somebody else has answered, the place that was lent is the client's again
         if self.finish(answering) {
             let state_region = self.arenas.lent(job.session.0, &request.regions).put(std::iter::once(&*state));
-            let regions = Regions { state: state_region, ..Regions::NONE };
-            let state = state_region.is_none().then_some(&*state);
-            let message = StateSnapshot { version, state, regions };
-            answering.connection.send(job.id, &SidecarMessage::StateSnapshot(message));
+            let message =
+                StateSnapshot { version, state: None, regions: Regions { state: state_region, ..Regions::NONE } };
+            let mut pieces = Pieces::new();
+            if state_region.is_none() {
+                pieces.push(Shared::new(state).into());
+            }
+            let large = [("state", LargeField::Bin(&pieces))];
+            let large = if state_region.is_none() { &large[..] } else { &[] };
+            connection.append(|out, max| {
+                if let Err(e) = message.encode_with(job.id, large, max, out) {
+                    log::error!("cannot encode a state: {e}");
+                }
+            });
         }
+        drop(building);
         Outcome::Answered(None)
+    }
+
+    /// Has a request wait until its connection has read more. False: it does not, and is to be answered now.
+    fn put_off(&self, answering: Answering<'_>, job: &Job, token: &StopToken) -> bool {
+        // one that has to end is told so when its answer would have been made
+        let Some(mut state) = self.books(answering.run).filter(|_| token.check().is_ok()) else { return false };
+        state.hub.put_off(job.clone(), answering.run);
+        true
     }
 
     pub(super) fn dispose_state(&self, answering: Answering<'_>, job: &Job, request: &DisposeState<'_>) -> Outcome {

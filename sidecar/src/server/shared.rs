@@ -6,13 +6,17 @@ use nexus_protocol::{SidecarMessage, WireError};
 use super::Server;
 use super::hub::{Job, SessionId};
 use super::work::{Answering, Outcome};
+use crate::budget::Charge;
 use crate::execution::StateSource;
+use crate::segments::Copied;
 
 /// Private copies of what an execute has in shared memory.
 pub(super) struct Shared {
     pub state: StateSource,
-    pub args: Option<Vec<u8>>,
-    pub scope: Option<Vec<u8>>,
+    /// Of the state, where that was copied: to be kept while the execution runs.
+    pub charge: Option<Charge>,
+    pub args: Option<Copied>,
+    pub scope: Option<Copied>,
 }
 
 impl Server {
@@ -29,13 +33,16 @@ impl Server {
         let owner = session.0;
         let inline_state = request.state.is_some() || request.resident.is_some();
         let state = self.arenas.fetch(owner, "state", request.regions.state.as_ref(), inline_state)?;
-        let state = match (state, request.resident) {
-            (Some(state), _) => StateSource::Read(state),
-            (None, Some(resident)) => StateSource::Resident(self.states.find(owner, resident.id)?),
-            (None, None) => StateSource::Request,
+        let (state, charge) = match (state, request.resident) {
+            (Some(state), _) => {
+                let (state, charge) = state.split();
+                (StateSource::Read(state), Some(charge))
+            }
+            (None, Some(resident)) => (StateSource::Resident(self.states.find(owner, resident.id)?), None),
+            (None, None) => (StateSource::Request, None),
         };
         let args = self.arenas.fetch(owner, "args", request.regions.args.as_ref(), request.args.is_some())?;
         let scope = self.arenas.fetch(owner, "scope", request.regions.scope.as_ref(), request.scope.is_some())?;
-        Ok(Shared { state, args, scope })
+        Ok(Shared { state, charge, args, scope })
     }
 }

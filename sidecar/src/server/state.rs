@@ -16,11 +16,11 @@ use super::errand::Errand;
 use super::hello::max_in_flight;
 use super::housekeeper::Chores;
 use super::hub::{Hub, HubLimits, SessionId};
-use super::memory::Memory;
+use super::memory::{Burst, Memory};
 use super::poller::{Poller, Rules};
 use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::lifecycle::Exit;
 use crate::os;
@@ -58,6 +58,7 @@ pub(super) struct State {
     /// It is about it.
     pub(super) on_errands: bool,
     pub(super) chores: Chores,
+    pub(super) burst: Burst,
     pub(super) drain: Option<Drain>,
     /// Connections of a service that asked for their end.
     pub(super) leaving: Vec<Leaving>,
@@ -77,6 +78,8 @@ pub struct Server {
     pub(super) exit: Arc<Exit>,
     /// The housekeeper.
     pub(super) keeping: Busy,
+    /// What peers have the process hold.
+    pub(super) memory: Memory,
     pub(super) engine_digest: String,
     pub(super) seen_epoch: AtomicU64,
     /// Looks of the watchdog.
@@ -106,7 +109,8 @@ impl Server {
         });
         let max_frame_bytes = config.max_frame_bytes as usize;
         let (allow_uids, memory) = (config.allow_uids.clone(), Memory::new(max_frame_bytes));
-        let poller = Poller::new(Rules { mode, max_frame_bytes, spin, allow_uids, memory }, wake_reader)?;
+        let rules = Rules { mode, max_frame_bytes, spin, allow_uids, memory: memory.clone() };
+        let poller = Poller::new(rules, wake_reader)?;
         let polling = poller.busy().clone();
         let hub = Hub::new(hub_limits(config));
         let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
@@ -128,6 +132,7 @@ impl Server {
             errands: Vec::new(),
             on_errands: false,
             chores: Chores::default(),
+            burst: Burst::default(),
             drain: None,
             leaving: Vec::new(),
         };
@@ -142,6 +147,7 @@ impl Server {
             wake,
             exit,
             keeping: Busy::new(),
+            memory,
             engine_digest,
             seen_epoch: AtomicU64::new(0),
             ticks: AtomicU64::new(0),
@@ -174,7 +180,7 @@ impl Server {
 
     pub(super) fn opened(&self, connection: Arc<Connection>) {
         self.states.open(connection.session.0);
-        self.arenas.open(connection.session.0);
+        self.arenas.open(connection.session.0, connection.received().clone());
         let mut state = self.lock();
         state.hub.open_session(connection.session);
         state.connections.insert(connection.session, connection);

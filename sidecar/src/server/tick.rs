@@ -18,7 +18,7 @@ use super::Server;
 use super::errand::Errand;
 use super::hub::Expired;
 use crate::engine::watchdog::Vigilance;
-use crate::error::ExitCode;
+use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
@@ -44,6 +44,8 @@ impl Server {
             state.chores.unread.extend(unread);
             state.errands.extend(overdue.into_iter().map(Errand::Overdue));
             state.chores.tidy = self.has_to_tidy();
+            let held = self.memory.held() + self.states.bytes();
+            state.chores.trim |= state.burst.is_over(held);
         }
         if state.hub.crew.holds_back(now) {
             let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);

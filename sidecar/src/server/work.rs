@@ -141,7 +141,7 @@ impl Server {
 
     /// The books, unless the worker was given up with its run: then others have answered in its place, and it must touch
     /// nothing.
-    fn books(&self, run: RunId) -> Option<MutexGuard<'_, State>> {
+    pub(super) fn books(&self, run: RunId) -> Option<MutexGuard<'_, State>> {
         let state = self.lock();
         (!state.hub.crew.is_retired(run)).then_some(state)
     }
@@ -287,7 +287,7 @@ impl Server {
 
     fn execute(&self, answering: Answering<'_>, job: &Job, request: Execute<'_>, oversight: &Oversight<'_>) -> Outcome {
         let session = job.session;
-        let Shared { state, args, scope } = match self.shared(session, &request) {
+        let Shared { state, charge: _charge, args, scope } = match self.shared(session, &request) {
             Ok(shared) => shared,
             Err(error) => {
                 self.answer_failure(answering, error);

@@ -15,6 +15,9 @@ use crate::{toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
+/// What a model checker tries in every order.
+const MODELS: &[&str] = &["test", "--release", "-p", "nexus-sidecar", "--features", "model", "--lib", "model"];
+
 /// Of each reader that is fuzzed from inside.
 const FUZZ_CASES: &str = "1000000";
 
@@ -57,10 +60,11 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     stages.run("build with faults", || workspace::build_with_faults(&places.root))?;
     stages.run("systemd-analyze", toolchain::ensure_systemd_analyze)?;
     let (root, sidecar) = (&places.root, workspace::sidecar(&places.root)?);
-    let checks: [(&str, Command); 6] = [
+    let checks: [(&str, Command); 7] = [
         ("formatting", cargo_with(root, &["fmt", "--all", "--check"])),
         ("lints", cargo_with(root, &["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"])),
         ("tests of the sidecar", cargo_with(root, &["test", "--release", "-p", "nexus-sidecar", "--no-fail-fast"])),
+        ("models of the sidecar", cargo_with(root, MODELS)),
         // not in release: they have most of the test programs, and optimizing all of each when it is linked takes minutes
         ("Rust tests", cargo_with(root, &["test", "--workspace", "--exclude", "nexus-sidecar", "--no-fail-fast"])),
         ("Node tests", workspace::npm(root, &["test"])),

@@ -1,6 +1,8 @@
 //! Text that is meant to bring the analysis down.
 
-use super::super::nesting::{MAX_HEIGHT, Refusal};
+use nexus_protocol::message::SuspendMode;
+
+use super::super::nesting::{MAX_HEIGHT, MAX_TOKENS, Refusal};
 use super::{analyze, extent, refused, understood};
 
 /// What nests, or chains: opening, middle, closing.
@@ -129,6 +131,16 @@ fn shapes() -> impl Iterator<Item = (&'static str, &'static str, &'static str, &
 fn nested(shape: (&str, &str, &str, &str), depth: usize) -> String {
     let (head, open, middle, close) = shape;
     format!("{head}{}{middle}{}", open.repeat(depth), close.repeat(depth))
+}
+
+#[test]
+fn what_has_more_tokens_than_there_is_stack_for_is_left_to_quickjs() {
+    let tokens = |count: u32| "a;".repeat(count as usize / 2);
+    assert_eq!(analyze(&tokens(MAX_TOKENS)).unwrap().unparsed, None);
+    let source = tokens(MAX_TOKENS) + "\n$ext.a.b()";
+    let unparsed = analyze(&source).unwrap();
+    assert_eq!(unparsed.unparsed.unwrap().line, 2);
+    assert_eq!((unparsed.suspend_mode, unparsed.extension_calls), (SuspendMode::Stack, true));
 }
 
 #[test]

@@ -1,16 +1,19 @@
 //! The command `top`.
 
+use std::io::{IsTerminal, Write};
+use std::thread;
+use std::time::Duration;
+
+use nexus_protocol::message::Kill;
+use nexus_protocol::{ClientMessage, SidecarMessage};
+use serde_json::json;
+
 use super::super::client::{Client, ClientError, Sidecar};
 use super::entry::Entries;
 use super::screen;
 use crate::cli::Top;
-use crate::error::{ExitCode, StartError};
-use nexus_protocol::message::Kill;
-use nexus_protocol::{ClientMessage, SidecarMessage};
-use serde_json::json;
-use std::io::{IsTerminal, Write};
-use std::thread;
-use std::time::Duration;
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 pub fn top(top: &Top, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let mut client = Client::connect(&top.connect.path)?;

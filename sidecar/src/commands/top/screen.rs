@@ -26,7 +26,8 @@ use super::super::client::{Client, ClientError};
 use super::entry::Entries;
 use super::view::{Key, Line, View, Wish};
 use super::{end, executions};
-use crate::error::{ExitCode, StartError};
+use crate::error::StartError;
+use crate::exit::ExitCode;
 
 /// How long a signal, or news of the sidecar, may wait for the next look.
 const TICK: Duration = Duration::from_millis(50);

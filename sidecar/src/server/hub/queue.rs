@@ -213,6 +213,20 @@ impl<E: Held, P: Peer> Hub<E, P> {
         Some(Next { job, run, token, arrival, resumed })
     }
 
+    /// A run ends without an answer: its job waits again, in front of the others of its session.
+    pub fn put_off(&mut self, job: Job<P>, run: RunId) {
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(run.session);
+        }
+        // whoever is gone waits for nothing
+        if self.is_open(job.session) {
+            self.queued += 1;
+            self.queued_bytes += job.bytes();
+            self.note(job.session, job.id, Request::Queued);
+            self.push_front(job.session, Item::Job(job));
+        }
+    }
+
     /// A job could have begun when it came; a resume, when its execution could go on as well.
     fn arrival(&self, key: Option<u64>, job: &Job<P>, now: Instant) -> Arrival {
         let entry = key.and_then(|key| self.entries.get(&key));

@@ -60,6 +60,15 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
     deaf.0.store(false, Ordering::Relaxed);
     assert!(hub.has_ready());
     assert_eq!(hub.next(worker, now).unwrap().job.session, SessionId(1));
+    // one that finds out too late waits again
+    let next = hub.next(worker, now);
+    assert!(next.is_none(), "it is alone in the queue");
+    hub.enqueue(job(2, 7, &other, now)).unwrap();
+    let next = hub.next(worker, now).unwrap();
+    hub.put_off(next.job, next.run);
+    assert_eq!((hub.queued(), hub.running(), hub.in_flight(SessionId(2))), (1, 1, 1));
+    let next = hub.next(worker, now).unwrap();
+    hub.end_run(next.run);
     // alone it is no other
     hub.close_session(SessionId(2));
     hub.enqueue(job(1, 2, &deaf, now)).unwrap();

@@ -1,5 +1,6 @@
 //! How far beyond its deadline a run is answered, for each step of the kill ladder: the interrupt word, the loss of the
-//! memory, the loss of the thread. The round trip is in it.
+//! memory, the loss of the thread; and for what comes before it runs: compiling, waiting for another's compilation, reading
+//! a source. The round trip is in it.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +8,8 @@ use nexus_protocol::ErrorCode;
 use nexus_protocol::message::SuspendMode;
 use nexus_tests::bench::Sample;
 use nexus_tests::process::has_faults;
-use nexus_tests::{Client, Options, Run};
+use nexus_tests::run::slow_to_compile;
+use nexus_tests::{Client, Options, Run, Sidecar};
 use serde_json::{Map, Value, json};
 
 use crate::Scale;
@@ -16,6 +18,7 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 /// Of each style.
 const RUNS: usize = 400;
 const RETIRED: usize = 3;
+const STAGES: usize = 40;
 
 /// JavaScript and regular expressions look at the interrupt word.
 const POLLING: [&str; 4] = [
@@ -54,6 +57,9 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
             figures.insert(format!("{name}{style}"), summary(taken.collect()));
         }
     }
+    for (name, taken) in stages(&sidecar, scale.of(STAGES)) {
+        figures.insert(name.into(), summary(taken));
+    }
     if has_faults() {
         let taken = (0..RETIRED).map(|_| {
             let (_sidecar, mut client) =
@@ -63,6 +69,25 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
         figures.insert("stuckThread".into(), summary(taken.collect()));
     }
     figures
+}
+
+/// What comes before a handler runs.
+fn stages(sidecar: &Sidecar, each: usize) -> [(&'static str, Vec<Duration>); 3] {
+    let (mut client, mut patient) = (sidecar.connect(), sidecar.connect());
+    let mut late = |run: &Run| (0..each).map(|_| overrun(&mut client, run)).collect();
+    let ms = TIMEOUT.as_millis() as u64;
+    let slow = slow_to_compile();
+    let compiling = late(&Run::source(&*slow).timeout_ms(ms));
+    let first = patient.start(&*slow);
+    let awaited = late(&Run::source(&*slow).timeout_ms(ms));
+    assert!(patient.cancel_request(first), "the compilation has ended too early");
+    patient.segment(first);
+    let typed = "let a:T=$state.b as U;f<T,U>(a);".repeat(32 << 10);
+    [
+        ("compiling", compiling),
+        ("awaitedCompilation", awaited),
+        ("readingASource", late(&Run::source(typed).timeout_ms(ms))),
+    ]
 }
 
 fn overrun(client: &mut Client, run: &Run) -> Duration {
