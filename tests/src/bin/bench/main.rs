@@ -1,8 +1,10 @@
-//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --state]`, built with `--release`.
+//! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --calls |
+//! --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
 
+mod calls;
 mod client;
 mod echo;
 mod fairness;
@@ -39,12 +41,11 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) = args
-        .iter()
-        .find(|a| !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers"].contains(&a.as_str()))
-    {
+    if let Some(unknown) = args.iter().find(|a| {
+        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls"].contains(&a.as_str())
+    }) {
         eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness and --peers"
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls"
         );
         std::process::exit(2);
     }
@@ -52,9 +53,12 @@ fn main() {
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
     type Part = fn(Scale) -> Map<String, Value>;
-    for (name, part) in
-        [("overrun", overrun::figures as Part), ("fairness", fairness::figures), ("peers", peers::figures)]
-    {
+    for (name, part) in [
+        ("overrun", overrun::figures as Part),
+        ("fairness", fairness::figures),
+        ("peers", peers::figures),
+        ("calls", calls::figures),
+    ] {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));
             figures.insert("machine".into(), machine());
@@ -70,6 +74,7 @@ fn main() {
     }
     figures.insert("engine".into(), engine(quick));
     figures.insert("rust".into(), Value::Object(socket::figures(scale)));
+    figures.insert("calls".into(), Value::Object(calls::figures(scale)));
     figures.insert("state".into(), Value::Object(state::figures(scale)));
     figures.insert("client".into(), Value::Object(client::figures(scale)));
     figures.insert("node".into(), node::figures(scale));
@@ -156,6 +161,7 @@ fn print(figures: &Map<String, Value>) {
     for (group, title) in [
         ("engine", "inside the sidecar"),
         ("rust", "over the socket, from Rust"),
+        ("calls", "2,000 calls with a kilobyte each, made together and in turn"),
         ("state", "large states, from a bare Rust test client"),
         ("client", "large payloads, from the Rust client"),
         ("node", "over the socket, from Node"),

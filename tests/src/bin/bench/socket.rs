@@ -17,33 +17,34 @@ const WIDTH: usize = 16;
 const TURNS: usize = 10;
 
 /// A connection that does as little as a client can: no table of requests, no owned copies.
-struct Lean {
+pub(super) struct Lean {
     stream: UnixStream,
     decoder: FrameDecoder,
     out: Vec<u8>,
+    pub(super) received_bytes: u64,
 }
 
 impl Lean {
-    fn over(stream: UnixStream) -> Self {
+    pub(super) fn over(stream: UnixStream) -> Self {
         let mut client = nexus_tests::Client::over(stream.try_clone().expect("a second handle"));
         client.hello();
-        Self { stream, decoder: FrameDecoder::new(MAX_FRAME), out: Vec::new() }
+        Self { stream, decoder: FrameDecoder::new(MAX_FRAME), out: Vec::new(), received_bytes: 0 }
     }
 
-    fn send(&mut self, id: u32, run: &Run) {
+    pub(super) fn send(&mut self, id: u32, run: &Run) {
         self.out.clear();
         run.message().encode(RequestId(id), MAX_FRAME, &mut self.out).expect("a good message");
         self.stream.write_all(&self.out).expect("the sidecar is there");
     }
 
-    fn resume(&mut self, id: u32, suspension: &str, value: &[u8]) {
+    pub(super) fn resume(&mut self, id: u32, suspension: &str, value: &[u8]) {
         self.out.clear();
         let message = ClientMessage::Resume(Resume::new(suspension, Resolution::Value(Some(value))));
         message.encode(RequestId(id), MAX_FRAME, &mut self.out).expect("a good message");
         self.stream.write_all(&self.out).expect("the sidecar is there");
     }
 
-    fn receive<T>(&mut self, f: impl FnOnce(u32, &SegmentResult<'_>) -> T) -> T {
+    pub(super) fn receive<T>(&mut self, f: impl FnOnce(u32, &SegmentResult<'_>) -> T) -> T {
         loop {
             if let Some(body) = self.decoder.next_frame().expect("a good frame") {
                 let envelope = decode_sidecar(body).expect("a good message");
@@ -53,6 +54,7 @@ impl Lean {
             let n = self.stream.read(self.decoder.spare()).expect("the sidecar is there");
             assert!(n > 0, "the sidecar has gone");
             self.decoder.advance(n);
+            self.received_bytes += n as u64;
         }
     }
 
