@@ -126,7 +126,7 @@ fn answers_of_calls_that_wait_for_their_execution_count_as_queued() {
         ids.push(number);
     }
     let held = peak(&sidecar).saturating_sub(before);
-    assert_held("waiting answers", held, MAX_QUEUED_BYTES as u64 + (INSTANCES + 1) * VALUE + BESIDE);
+    assert_held("waiting answers", held, MAX_QUEUED_BYTES + (INSTANCES + 1) * VALUE + BESIDE);
     watcher.still_works();
     // one that was not read to its end ends the connection, and else each is answered once
     if ids.len() as u64 == CALLS - 1 {
@@ -170,7 +170,7 @@ fn frames_that_are_not_finished_share_a_limit() {
     }
     println!("{} MiB were taken", written / MIB);
     // what may wait as whole frames may wait as parts of them, with one that grows into a larger buffer
-    assert_held("parts of frames", held, 2 * (MAX_QUEUED_BYTES as u64) + FRAME + BESIDE);
+    assert_held("parts of frames", held, 2 * MAX_QUEUED_BYTES + FRAME + BESIDE);
     healthy.still_works();
     assert_eq!(healthy.run(Run::source("return $args.length").args(&json!("x".repeat(1 << 20)))).value(), 1 << 20);
     drop(peers);

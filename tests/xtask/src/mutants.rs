@@ -226,8 +226,8 @@ fn run(tool: &Path, copy: &Path, group: &Group, files: &[&str]) -> Result<String
     for file in files {
         command.args(["--file", file]);
     }
-    // to cargo: only the library's tests; to these: which of them
-    command.args(["--", "--lib", "--"]).args(group.tests);
+    // to every cargo: only the library and its tests; to these: which of them
+    command.args(["--cargo-arg=--lib", "--", "--"]).args(group.tests);
     // as quick to compile as release can be, and nothing that a build beside this one would share
     command.env("CARGO_TARGET_DIR", copy.join("target")).env("CARGO_INCREMENTAL", "1");
     for (setting, value) in [("LTO", "off"), ("CODEGEN_UNITS", "16"), ("DEBUG", "0"), ("OPT_LEVEL", "1")] {

@@ -59,7 +59,7 @@ impl Served {
         let _ = peer.stream().shutdown(Shutdown::Write);
         while peer.next_reply().is_some() {}
         self.peers += 1;
-        if self.peers % EVERY == 0 {
+        if self.peers.is_multiple_of(EVERY) {
             self.healthy.still_works();
             self.sidecar.connect().still_works();
             assert!(self.sidecar.is_running());
