@@ -581,7 +581,8 @@ mod tests {
             b"\xc7\x04\xff\0\0\0\0",
         ];
         // bare; behind a map that has ended; inside of an array within a map; as the second key, and around a value alike
-        let around: [fn(&[u8]) -> Vec<u8>; 5] = [
+        type Wrap = fn(&[u8]) -> Vec<u8>;
+        let around: [Wrap; 5] = [
             |key| [b"\x81", key, b"\xc0"].concat(),
             |key| [b"\x92\x81\x01\x90\x81", key, b"\xc0"].concat(),
             |key| [b"\x81\xa1a\x92\xc0\x81", key, b"\xc0"].concat(),
