@@ -258,8 +258,9 @@ impl Runtime {
             Compiled::Stopped(cause) => return Err(stopped(cause)),
             Compiled::Broken(why) => {
                 log::warn!("compiling broke a guest: {why}");
+                // it would do so again
                 let error = WireError::new(ErrorCode::WasmError, "compiling the handler broke its instance");
-                return Err(Failed::for_all(error));
+                return Err(Failed::for_all(error.not_retryable()));
             }
         };
         Ok(Handler {

@@ -171,6 +171,11 @@ impl Instance {
         };
         let args = [at, source.len() as u32, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
         match self.call(export::COMPILE, &args, deadline) {
+            // QuickJS's parser does not always notice that it got no memory: what it made then is worth nothing
+            CallEnd::Returned(Status::Done | Status::Failed, shared) if shared.out_of_memory != 0 => {
+                self.sound = false;
+                Compiled::OutOfMemory { wanted: shared.memory_wanted.max(shared.memory_peak).into() }
+            }
             CallEnd::Returned(Status::Done, shared) => {
                 let (count, most) = (shared.out_len as usize, most_bytecode(source));
                 if count > most {
@@ -181,9 +186,6 @@ impl Instance {
                     Ok(bytecode) => Compiled::Bytecode(bytecode),
                     Err(e) => self.broken(e.to_string(), Compiled::Broken),
                 }
-            }
-            CallEnd::Returned(Status::Failed, shared) if shared.out_of_memory != 0 => {
-                Compiled::OutOfMemory { wanted: shared.memory_wanted.max(shared.memory_peak).into() }
             }
             CallEnd::Returned(Status::Failed, shared) => Compiled::Refused(self.description(&shared)),
             CallEnd::Returned(status, _) => self.broken(format!("compiling ended with {status:?}"), Compiled::Broken),
