@@ -387,8 +387,10 @@ impl GuestThread {
     fn prepare() -> io::Result<Self> {
         let signal_stack = SignalStack::install()?;
         let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+        // SAFETY: has no precondition.
+        let this_thread = unsafe { libc::pthread_self() };
         // SAFETY: fills `attributes` in for the calling thread.
-        let error = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) };
+        let error = unsafe { libc::pthread_getattr_np(this_thread, attributes.as_mut_ptr()) };
         if error != 0 {
             return Err(io::Error::from_raw_os_error(error));
         }
