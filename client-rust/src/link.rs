@@ -7,15 +7,14 @@
 //! Large payloads go through shared memory where there is some; a thread that is there only while it is set up opens it.
 //! Locks are taken in the order writer, requests, places of the arena.
 
+mod pending;
+
 use std::collections::HashMap;
-use std::future::Future;
 use std::io::Write;
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
-use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -30,10 +29,11 @@ use crate::executions::ExecutionInfo;
 use crate::listed::{Listed, Listing};
 use crate::options::ClientOptions;
 use crate::outbox::{Outbox, Ticket, Turn, Waiting};
-use crate::places::PlaceNumber;
 use crate::segment::Segment;
 use crate::sharing::{Sharing, largest_payload};
 use crate::slot::{Slot, block_on, lock};
+
+pub(crate) use pending::{Closed, Pending, PlaceHeld};
 
 /// What the sidecar said of itself.
 #[derive(Clone, Debug)]
@@ -529,96 +529,5 @@ impl Requests {
             }
         }
         Some(entry)
-    }
-}
-
-/// A request that was sent. An execution whose answer is dropped before it was taken is cancelled.
-pub(crate) struct Pending {
-    link: Arc<Link>,
-    id: u32,
-    /// Whether it runs a handler.
-    cancellable: bool,
-    /// `None` once the answer was taken or given up.
-    slot: Option<Arc<AnswerSlot>>,
-}
-
-impl Pending {
-    pub(crate) fn id(&self) -> u32 {
-        self.id
-    }
-
-    /// Gives the answer up without cancelling anything. The entry stays until the answer comes.
-    pub(crate) fn forget(mut self) {
-        if let Some(slot) = self.slot.take() {
-            slot.abandon();
-        }
-    }
-
-    /// Takes back a request that was not written: no answer will come.
-    fn withdraw(self) {
-        let link = &self.link;
-        let entry = lock(&link.requests).remove(self.id, None, &link.room);
-        drop(entry);
-        self.forget();
-    }
-}
-
-impl Future for Pending {
-    type Output = Result<Answer, Error>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let Some(slot) = &self.slot else { return Poll::Pending };
-        let answer = slot.poll(context);
-        if answer.is_ready() {
-            self.slot = None;
-        }
-        answer
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        let Some(slot) = self.slot.take() else { return };
-        match slot.abandon() {
-            Some(unheard) => self.link.dispose(unheard, None, false),
-            None if self.cancellable => self.link.cancel(Cancel::Request(self.id)),
-            None => {}
-        }
-    }
-}
-
-/// See [`Link::place`]. It is left when nobody holds it any more: no run, and no request that is unanswered.
-pub(crate) struct PlaceHeld {
-    link: Arc<Link>,
-    number: PlaceNumber,
-}
-
-impl Drop for PlaceHeld {
-    fn drop(&mut self) {
-        let left = lock(&self.link.requests).outbox.places.leave(self.number);
-        if left {
-            self.link.room.notify_one();
-        }
-    }
-}
-
-/// See [`Link::closed`].
-pub(crate) struct Closed {
-    link: Arc<Link>,
-    number: u64,
-    slot: Arc<Slot<Error>>,
-}
-
-impl Future for Closed {
-    type Output = Error;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Error> {
-        self.slot.poll(context)
-    }
-}
-
-impl Drop for Closed {
-    fn drop(&mut self) {
-        lock(&self.link.requests).watchers.remove(&self.number);
     }
 }

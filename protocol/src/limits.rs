@@ -81,7 +81,7 @@ pub const MAX_INNER_ERROR_BYTES: usize = 48 << 10;
 /// Containers around one another within a payload. The guest's decoder recurses, and its stack is bounded.
 pub const MAX_PAYLOAD_DEPTH: usize = 64;
 
-/// Keys of one state, wherever it is kept. Finding them takes up to 11 bytes of memory for each and about a tenth of a second
+/// Keys of one state, wherever it is kept. Finding them takes up to 11 bytes of memory for each and less than half a second
 /// for all, where a state of 64 MiB could have thirteen million.
 pub const MAX_STATE_KEYS: usize = 1_000_000;
 

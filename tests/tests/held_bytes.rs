@@ -158,8 +158,9 @@ fn frames_that_are_not_finished_share_a_limit() {
     let part = vec![0x93; MIB as usize];
     let (mut written, mut held) = (0, 0);
     for peer in &mut peers {
-        // one byte is left out
-        peer.write_raw(&(FRAME as u32 + 1).to_le_bytes());
+        // an execute of which one byte is left out
+        peer.write_raw(&(FRAME as u32 + 5).to_le_bytes());
+        peer.write_raw(&[0x93, 0x02, 5, 0x81]);
         for _ in 0..FRAME / MIB {
             if !write_what_is_taken(peer, &part) {
                 break;

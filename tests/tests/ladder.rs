@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use nexus_protocol::limits::{MAX_RETIRED_THREADS, PROCESS_GRACE_MS, RETIRE_STANDSTILL_MS};
+use nexus_protocol::limits::{MAX_RETIRED_PER_CONNECTION, MAX_RETIRED_THREADS, PROCESS_GRACE_MS};
 use nexus_protocol::{ContextValue, ErrorCode};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::run::BUILTIN;
-use nexus_tests::{Client, Options, Run, SOON, Segment, Sidecar, Watchdog, eventually};
+use nexus_tests::{Answer, Client, Options, Run, SOON, Segment, Sidecar, Watchdog, eventually};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -162,32 +162,50 @@ fn a_request_that_makes_a_worker_panic_is_answered() {
     assert!(sidecar.is_running());
 }
 
-/// Connections with one request each that hangs: a connection that loses more threads is closed before the process is in danger.
-fn hanging(sidecar: &Sidecar, count: usize, timeout_ms: u64) -> Vec<Client> {
-    let hangs = Run::source("$log('x')").timeout_ms(timeout_ms);
-    let mut clients: Vec<Client> = (0..count).map(|_| sidecar.connect()).collect();
-    for client in &mut clients {
-        client.start(hangs.clone());
-    }
-    clients
+/// A connection of its own whose one request hangs.
+fn hanging(sidecar: &Sidecar, timeout_ms: u64) -> Client {
+    let mut client = sidecar.connect();
+    client.start(Run::source("$log('x')").timeout_ms(timeout_ms));
+    client
 }
 
-/// Codes of the results that come until the connection ends.
-fn codes(client: &mut Client) -> Vec<ErrorCode> {
-    let mut codes = Vec::new();
-    while let Some(reply) = client.next_reply() {
-        let nexus_tests::Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
-        codes.push(segment.code());
+#[test]
+fn a_connection_that_costs_two_threads_is_closed_and_the_process_goes_on() {
+    let (_w, mut sidecar, mut client) = start("host-call:hang", 6);
+    let mut costly = sidecar.connect();
+    for _ in 0..MAX_RETIRED_THREADS + 2 {
+        costly.start(Run::source("$log('x')").timeout_ms(AT_ITS_FAULT_MS));
     }
-    codes
+    let (mut timeouts, mut told) = (0, None);
+    while let Some(reply) = costly.next_reply() {
+        match reply.answer {
+            Answer::Result(segment) => {
+                assert_eq!(segment.code(), ErrorCode::Timeout);
+                timeouts += 1;
+            }
+            Answer::Error(error) => told = Some(error),
+            other => panic!("{other:?}"),
+        }
+    }
+    let told = told.expect("why it is closed");
+    assert_eq!(told.context.get("resource"), Some(&ContextValue::Text("retiredThreads".into())), "{told:?}");
+    assert!(timeouts <= MAX_RETIRED_PER_CONNECTION as usize, "{timeouts}");
+    client.still_works();
+    assert!(sidecar.is_running());
 }
 
 #[test]
 fn too_many_stuck_threads_end_the_process() {
     let stuck = MAX_RETIRED_THREADS + 1;
-    let (_w, mut sidecar, _client) = start("host-call:hang", 2 * stuck);
-    let mut clients = hanging(&sidecar, stuck, AT_ITS_FAULT_MS);
-    let codes: Vec<ErrorCode> = clients.iter_mut().flat_map(codes).collect();
+    let (_w, mut sidecar, _client) = start("host-call:hang", stuck + 1);
+    let mut clients: Vec<Client> = (0..stuck).map(|_| hanging(&sidecar, AT_ITS_FAULT_MS)).collect();
+    let mut codes = Vec::new();
+    for client in &mut clients {
+        while let Some(reply) = client.next_reply() {
+            let Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
+            codes.push(segment.code());
+        }
+    }
     assert!(codes.len() >= MAX_RETIRED_THREADS && codes.iter().all(|code| *code == ErrorCode::Timeout), "{codes:?}");
     assert_eq!(sidecar.exit_code(SOON), STUCK);
     assert!(sidecar.stderr().contains("too many threads are stuck"), "{}", sidecar.stderr());
@@ -195,22 +213,34 @@ fn too_many_stuck_threads_end_the_process() {
 
 #[test]
 fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
-    let _w = Watchdog::seconds(90);
+    let _w = Watchdog::seconds(120);
     let options = Options::new().patient().faults("host-call:hang").flag("max-queue-ms", 0);
     let mut sidecar = options.flag("max-instances", MAX_RETIRED_THREADS).listen();
-    // the first ones take all threads that may be lost, the next ones one too many, the others are still queued then
-    let mut first = hanging(&sidecar, MAX_RETIRED_THREADS, 1_000);
-    // longer than the first ones hold all instances
-    let _next = hanging(&sidecar, MAX_RETIRED_THREADS, 1_000 + 2 * RETIRE_STANDSTILL_MS);
-    let mut last = sidecar.connect();
-    for _ in 0..MAX_RETIRED_THREADS + 2 {
-        last.start(Run::source("$log('x')").timeout_ms(60_000));
+    let mut watcher = sidecar.connect();
+    // all threads that may be lost
+    let lost: Vec<Client> = (0..MAX_RETIRED_THREADS).map(|_| hanging(&sidecar, 100)).collect();
+    eventually("they are given up", SOON, || {
+        metric(&mut watcher, "nexus_retired_threads") == MAX_RETIRED_THREADS as u64
+    });
+    // one more, beside others that take the other places
+    let one_too_many = hanging(&sidecar, AT_ITS_FAULT_MS);
+    let mut busy: Vec<Client> = (1..MAX_RETIRED_THREADS).map(|_| sidecar.connect()).collect();
+    for client in &mut busy {
+        client.start(Run::source("for (;;);").timeout_ms(600_000));
     }
-    let (told, queued) = (first.iter_mut().flat_map(codes).collect::<Vec<_>>(), codes(&mut last));
+    eventually("all places are taken", SOON, || watcher.stats().active_instances == MAX_RETIRED_THREADS as u64);
+    let mut queued = sidecar.connect();
+    let ids = [queued.start("return 1"), queued.start("return 2")];
+    let mut told = Vec::new();
+    while let Some(reply) = queued.next_reply() {
+        let Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
+        assert_eq!(segment.code(), ErrorCode::Overloaded);
+        told.push(reply.id);
+    }
+    told.sort_unstable();
+    assert_eq!(told, ids);
     assert_eq!(sidecar.exit_code(SOON), STUCK);
-    // some of them may have got the places of those that were given up
-    assert!(queued.contains(&ErrorCode::Overloaded), "{queued:?}");
-    assert!(told.contains(&ErrorCode::Timeout), "{told:?}");
+    drop((lost, one_too_many));
 }
 
 #[test]

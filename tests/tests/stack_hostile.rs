@@ -236,9 +236,11 @@ fn a_call_inside_prepare_stack_trace_works_in_both_styles() {
         ("const r = $ext.a.b(0); Error.prepareStackTrace = undefined; return [r, got]", SuspendMode::Stack),
     ] {
         let mut segment = client.run(calling(format!("{within} {then}")).suspend_mode(mode));
-        let mut answered = Vec::new();
+        let (mut answered, mut waiting) = (Vec::new(), Vec::new());
         while segment.status == Status::Suspended {
-            let call = segment.call().clone();
+            // what is new in a segment; in promise style all others wait still
+            waiting.append(&mut segment.calls);
+            let call = waiting.remove(0);
             answered.push(call.args[0].as_i64().unwrap());
             segment = client.resume(&call.id, &json!(call.args[0].as_i64().unwrap() * 10));
         }

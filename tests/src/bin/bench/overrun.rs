@@ -82,7 +82,7 @@ fn stages(sidecar: &Sidecar, each: usize) -> [(&'static str, Vec<Duration>); 3] 
     let awaited = late(&Run::source(&*slow).timeout_ms(ms));
     assert!(patient.cancel_request(first), "the compilation has ended too early");
     patient.segment(first);
-    let typed = "let a:T=$state.b as U;f<T,U>(a);".repeat(32 << 10);
+    let typed = "{ const value: Type = $state.property as Type; use<Type>(value) }\n".repeat(15 << 10);
     [
         ("compiling", compiling),
         ("awaitedCompilation", awaited),
