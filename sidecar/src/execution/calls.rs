@@ -35,7 +35,7 @@ impl Calls {
     }
 
     /// Those that the last segment made, in the order in which it did.
-    pub fn new(&self) -> &[Outstanding] {
+    pub fn made_last(&self) -> &[Outstanding] {
         self.waiting.get(self.new_from..).unwrap_or_default()
     }
 
@@ -87,7 +87,7 @@ mod tests {
                 last += 4;
                 made.iter().for_each(|&number| calls.add(call(number)));
                 waiting.extend(&made);
-                assert_eq!(calls.new().iter().map(|call| call.number).collect::<Vec<_>>(), made);
+                assert_eq!(calls.made_last().iter().map(|call| call.number).collect::<Vec<_>>(), made);
                 let mut all: Vec<u32> = calls.waiting().iter().map(|call| call.number).collect();
                 all.sort_unstable();
                 let mut wanted = waiting.clone();

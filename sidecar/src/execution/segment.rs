@@ -111,7 +111,7 @@ impl Execution {
 
     /// Those of them that its last segment made.
     pub fn new_calls(&self) -> &[Outstanding] {
-        self.account.calls.new()
+        self.account.calls.made_last()
     }
 
     /// The time that it has for all its segments, and what it used up of it.

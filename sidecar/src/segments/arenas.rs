@@ -266,7 +266,7 @@ mod tests {
         assert_eq!(arenas.fetch(1, "state", Some(&region), false).unwrap().as_deref(), Some(&[0][..]));
         assert!(arenas.fetch(1, "state", Some(&region), true).is_err());
         assert!(arenas.fetch(2, "state", Some(&region), false).is_err(), "another connection's");
-        assert_eq!(arenas.fetch(1, "state", None, true).unwrap().map(Copied::split).is_none(), true);
+        assert!(arenas.fetch(1, "state", None, true).unwrap().map(Copied::split).is_none());
         // the next one takes its place
         let second = make(&arenas, 1, 0).unwrap();
         assert_eq!((second.bytes, arenas.bytes()), (MIN_ARENA_BYTES, MIN_ARENA_BYTES));
