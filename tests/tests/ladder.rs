@@ -173,15 +173,20 @@ fn hanging(sidecar: &Sidecar, timeout_ms: u64) -> Client {
 fn a_connection_that_costs_two_threads_is_closed_and_the_process_goes_on() {
     let (_w, mut sidecar, mut client) = start("host-call:hang", 6);
     let mut costly = sidecar.connect();
-    for _ in 0..MAX_RETIRED_THREADS + 2 {
-        costly.start(Run::source("$log('x')").timeout_ms(AT_ITS_FAULT_MS));
+    let hangs = Run::source("$log('x')");
+    let first: Vec<u32> =
+        (0..MAX_RETIRED_PER_CONNECTION).map(|_| costly.start(hangs.clone().timeout_ms(AT_ITS_FAULT_MS))).collect();
+    eventually("they run", SOON, || client.stats().active_instances == first.len() as u64);
+    // these have the places of those that are given up, and would cost more threads
+    for _ in 0..MAX_RETIRED_THREADS {
+        costly.start(hangs.clone().timeout_ms(600_000));
     }
-    let (mut timeouts, mut told) = (0, None);
+    let (mut timeouts, mut told) = (Vec::new(), None);
     while let Some(reply) = costly.next_reply() {
         match reply.answer {
             Answer::Result(segment) => {
                 assert_eq!(segment.code(), ErrorCode::Timeout);
-                timeouts += 1;
+                timeouts.push(reply.id);
             }
             Answer::Error(error) => told = Some(error),
             other => panic!("{other:?}"),
@@ -189,7 +194,8 @@ fn a_connection_that_costs_two_threads_is_closed_and_the_process_goes_on() {
     }
     let told = told.expect("why it is closed");
     assert_eq!(told.context.get("resource"), Some(&ContextValue::Text("retiredThreads".into())), "{told:?}");
-    assert!(timeouts <= MAX_RETIRED_PER_CONNECTION as usize, "{timeouts}");
+    timeouts.sort_unstable();
+    assert_eq!(timeouts, first);
     client.still_works();
     assert!(sidecar.is_running());
 }
@@ -230,7 +236,7 @@ fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
     }
     eventually("all places are taken", SOON, || watcher.stats().active_instances == MAX_RETIRED_THREADS as u64);
     let mut queued = sidecar.connect();
-    let ids = [queued.start("return 1"), queued.start("return 2")];
+    let ids = [(); 3].map(|()| queued.start(Run::source("for (;;);").timeout_ms(600_000)));
     let mut told = Vec::new();
     while let Some(reply) = queued.next_reply() {
         let Answer::Result(segment) = reply.answer else { panic!("{reply:?}") };
@@ -238,7 +244,8 @@ fn what_was_queued_when_the_process_gives_up_is_told_to_come_again() {
         told.push(reply.id);
     }
     told.sort_unstable();
-    assert_eq!(told, ids);
+    // the first may have got the place of the one that was given up, and goes with the process
+    assert!(ids.ends_with(&told) && told.len() >= ids.len() - 1, "{told:?} of {ids:?}");
     assert_eq!(sidecar.exit_code(SOON), STUCK);
     drop((lost, one_too_many));
 }
