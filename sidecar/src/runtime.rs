@@ -191,8 +191,10 @@ impl Runtime {
         client: Client,
         overseer: &dyn Overseer,
     ) -> Result<Found, WireError> {
+        let started = Instant::now();
         let asker = Asker { client, memory_limit_bytes: self.config.memory_limit_bytes, token: overseer.token() };
-        self.compile_for(source, mode, asker, overseer).map_err(|halt| self.public(halt.into_error(compile_stopped)))
+        self.compile_for(source, mode, asker, overseer)
+            .map_err(|halt| self.public(halt.into_error(|cause| compile_stopped(cause, started.elapsed()))))
     }
 
     fn compile_for(
@@ -221,7 +223,7 @@ impl Runtime {
         overseer: &dyn Overseer,
     ) -> Result<Handler, Failed> {
         let started = Instant::now();
-        let stopped = |cause| Failed { error: compile_stopped(cause), concerns: Concerns::Nobody };
+        let stopped = |cause| Failed { error: compile_stopped(cause, started.elapsed()), concerns: Concerns::Nobody };
         let analysis = match analysis::analyze(source, asker.token) {
             Ok(analysis) => analysis,
             Err(AnalysisError::Stopped(cause)) => return Err(stopped(cause)),
@@ -485,10 +487,10 @@ impl Runtime {
 }
 
 /// What a compilation is told that was stopped.
-fn compile_stopped(cause: StopCause) -> WireError {
+fn compile_stopped(cause: StopCause, spent: Duration) -> WireError {
     match cause {
         StopCause::Cancelled => execution::cancelled(),
-        StopCause::Deadline => WireError::new(ErrorCode::Timeout, "compiling the handler took too long"),
+        StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), None, spent),
     }
 }
 

@@ -332,13 +332,9 @@ impl Context {
     }
 
     /// Brings the segment's mutations into the resident state, if that is what the handler has. When that fails they have
-    /// not happened, and nobody hears of them. See [`StateView::settle`].
+    /// not happened, and nobody is to hear of them. See [`StateView::settle`].
     pub fn settle_state(&mut self) -> Result<Option<u64>, WireError> {
-        let settled = self.state.settle();
-        if settled.is_err() {
-            self.effects.state_mutations.clear();
-        }
-        settled
+        self.state.settle()
     }
 
     pub fn take_effects(&mut self) -> Effects {

@@ -251,7 +251,6 @@ impl Account {
             report = report.without_effects().into_failure(error);
             return (report, Progress::Finished(Some(instance)));
         }
-        self.totals.effects |= report.has_effects();
         // before the answer, after which the client counts on it
         let settled = match instance.control().claim() {
             true => instance.context_mut().map_or(Ok(None), Context::settle_state),
@@ -260,10 +259,15 @@ impl Account {
         let was_refused = settled.is_err();
         match settled {
             Ok(version) => report.state_version = version,
-            // a handler that failed by itself tells more by its own error
-            Err(refused) if report.error.is_none() => report = report.into_failure(refused),
-            Err(_) => {}
+            Err(refused) => {
+                report.effects.state_mutations.clear();
+                // a handler that failed by itself tells more by its own error
+                if report.error.is_none() {
+                    report = report.into_failure(refused);
+                }
+            }
         }
+        self.totals.effects |= report.has_effects();
         if report.status == Status::Suspended {
             let execution = Execution { account: self, guest: Guest::Live(instance) };
             return (report, Progress::Suspended(Box::new(execution)));
