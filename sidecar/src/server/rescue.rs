@@ -86,10 +86,6 @@ impl Server {
             // it counted since it took its job; from now on whoever answers in its place counts
             state.holding -= 1;
             state.stand_ins += 1;
-            // before the process pays for what one client does, that client's connection goes
-            if self.mode == Mode::Service && retired.cost == MAX_RETIRED_PER_CONNECTION {
-                state.errands.push(Errand::Expel(retired.connection.clone()));
-            }
             let broken = state.hub.crew.is_broken();
             drop(state);
             self.replace(run, why, &retired);
@@ -139,10 +135,23 @@ impl Server {
                 connection.send(id, &SidecarMessage::Error(error));
             }
             server.flush(&connection);
-            server.lock().stand_ins -= 1;
+            server.is_told(&connection);
         };
         if std::thread::Builder::new().name("answer".into()).spawn(answer).is_err() {
             self.give_up("a stuck request could not be answered");
+        }
+    }
+
+    /// A request that cost a thread was answered. Before the process pays for what one client does, that client's connection
+    /// goes; it has been told what became of those requests by then.
+    fn is_told(&self, connection: &Arc<Connection>) {
+        let mut state = self.lock();
+        state.stand_ins -= 1;
+        let cost = state.hub.count_cost(connection.session);
+        if self.mode == Mode::Service && cost == MAX_RETIRED_PER_CONNECTION {
+            state.errands.push(Errand::Expel(connection.clone()));
+            drop(state);
+            self.wake_poller();
         }
     }
 

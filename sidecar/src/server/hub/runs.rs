@@ -17,8 +17,6 @@ pub struct Retired<P> {
     pub enqueued: Instant,
     pub connection: P,
     pub budget: Budget,
-    /// Threads that the session has cost so far.
-    pub cost: u32,
 }
 
 impl<E: Held, P: Peer> Hub<E, P> {
@@ -60,11 +58,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub fn retire(&mut self, run: RunId, why: Stuck) -> Option<Retired<P>> {
         let over = self.crew.retire(run, why)?;
         self.is_answered(&over, run);
-        let cost = self.sessions.get_mut(&over.session).map_or(0, |books| {
+        let Run { session, id, kind, enqueued, connection, budget, .. } = over;
+        Some(Retired { session, id, kind, enqueued, connection, budget })
+    }
+    /// A session has cost a thread, and its client was told. Returns how many by now.
+    pub fn count_cost(&mut self, session: SessionId) -> u32 {
+        self.sessions.get_mut(&session).map_or(0, |books| {
             books.cost += 1;
             books.cost
-        });
-        let Run { session, id, kind, enqueued, connection, budget, .. } = over;
-        Some(Retired { session, id, kind, enqueued, connection, budget, cost })
+        })
     }
 }
