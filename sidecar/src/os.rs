@@ -188,7 +188,23 @@ pub fn fill_random(out: &mut [u8]) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives memory back to the system that the allocator has free, wherever it lies.
+/// Blocks from this size on are the system's again as soon as they are freed, and no thread's part of the heap keeps more than
+/// this at its end. Left to itself, the allocator takes both up to 64 MiB after the first large block, for each thread, and
+/// what lies there [`trim_heap`] does not reach.
+const HEAP_KEEPS_BYTES: i32 = 8 << 20;
+
+/// Bounds what the allocator keeps of memory that was freed. For the whole process, before it has other threads.
+pub fn bound_heap() {
+    #[cfg(target_env = "gnu")]
+    for parameter in [libc::M_MMAP_THRESHOLD, libc::M_TRIM_THRESHOLD] {
+        // SAFETY: has no precondition; the allocator takes its own locks.
+        unsafe {
+            libc::mallopt(parameter, HEAP_KEEPS_BYTES);
+        }
+    }
+}
+
+/// Gives memory back to the system that the allocator has free, wherever it lies but at the end of a thread's part.
 pub fn trim_heap() {
     // SAFETY: has no precondition; the allocator takes its own locks.
     #[cfg(target_env = "gnu")]

@@ -123,6 +123,7 @@ fn introduction(place: &Place<'_>, config: &Config) -> String {
 
 /// What holds for the whole process from here on. Returns how many descriptors it may have.
 fn settle_process() -> u64 {
+    os::bound_heap();
     // files and sockets that we make are nobody else's
     umask(FileMode::from_bits_truncate(0o077));
     // a library that prints must not reach whoever reads our standard output

@@ -29,6 +29,8 @@ pub struct Burst {
     most: u64,
     turned_over: u64,
     last: Option<Instant>,
+    /// The last burst may have had a rest, which is too small to be one itself.
+    has_rest: bool,
 }
 
 impl Burst {
@@ -39,10 +41,13 @@ impl Burst {
         let was = self.most.max(turned_over.saturating_sub(self.turned_over));
         let paused = self.last.is_some_and(|last| now.saturating_duration_since(last) < PAUSE);
         let over = was >= BURST_BYTES && held <= was / 4 && !paused;
-        if over {
-            *self = Self { most: held, turned_over, last: Some(now) };
+        let rest_is_over = self.has_rest && held == 0 && !paused;
+        if over || rest_is_over {
+            let trims = over || was > 0;
+            *self = Self { most: held, turned_over, last: Some(now), has_rest: over };
+            return trims;
         }
-        over
+        false
     }
 }
 
@@ -85,11 +90,13 @@ mod tests {
         let mut look = |held, turned_over, ms| burst.is_over(held, turned_over, start + Duration::from_millis(ms));
         assert!(!look(BURST_BYTES, 0, 0), "it goes on");
         assert!(!look(BURST_BYTES / 2, 0, 1));
-        assert!(look(BURST_BYTES / 4, 0, 2) && !look(0, 0, 2_000));
+        assert!(look(BURST_BYTES / 4, 0, 2) && !look(1, 0, 2_000));
+        assert!(look(0, 0, 2_001), "the rest of it");
+        assert!(!look(0, 0, 4_000));
         // small ones, which no look has seen
-        assert!(!look(0, BURST_BYTES - 1, 3_000));
-        assert!(look(0, BURST_BYTES, 4_000) && !look(0, BURST_BYTES, 5_000));
-        assert!(!look(0, BURST_BYTES * 3, 4_500), "a moment ago");
-        assert!(look(0, BURST_BYTES * 3, 6_000));
+        assert!(!look(0, BURST_BYTES - 1, 6_000));
+        assert!(look(0, BURST_BYTES, 8_000) && !look(0, BURST_BYTES, 8_500) && !look(0, BURST_BYTES, 10_000));
+        assert!(look(0, BURST_BYTES * 3, 12_000) && !look(0, BURST_BYTES * 6, 12_001), "a moment ago");
+        assert!(look(0, BURST_BYTES * 6, 14_000));
     }
 }
