@@ -29,13 +29,13 @@ pub struct SealedFile {
 }
 
 impl SealedFile {
-    /// By which this process (and no other) can open it, while `self` lives. No two files of a process have the same path:
+    /// By which the calling thread can open it, while `self` lives. No two files of a process have the same path:
     /// to the dynamic linker, a library that is still loaded is what the next one of its name is, and the numbers of
     /// descriptors come again. So the number of the file is in the path, in binary, as `/` and `/.`, which mean nothing.
     pub fn path(&self) -> PathBuf {
         let bits = (0..u64::BITS - self.number.leading_zeros()).map(|bit| self.number >> bit & 1);
         let number: String = bits.map(|bit| if bit == 0 { "/" } else { "/." }).collect();
-        PathBuf::from(format!("/proc/self/fd{number}/{}", self.fd.as_raw_fd()))
+        PathBuf::from(format!("/proc/thread-self/fd{number}/{}", self.fd.as_raw_fd()))
     }
 
     pub fn as_fd(&self) -> BorrowedFd<'_> {
@@ -303,6 +303,23 @@ pub fn close_inherited(keep: &[RawFd]) {
         }
         first = kept.saturating_add(1);
     }
+}
+
+/// Does this on a thread that has a table of descriptors of its own, with nothing in it but the standard streams. Whatever this
+/// process has open, and whatever its other threads open meanwhile, there is room in that table. For code that does not survive
+/// a refusal to open a file.
+pub fn with_own_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
+    let inner = || {
+        // SAFETY: takes three numbers. The table of the other threads stays as it is; this thread, which has only just begun,
+        // owns none of the descriptors that its copy loses.
+        let ret = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
+        if ret == 0 { Ok(work()) } else { Err(io::Error::last_os_error()) }
+    };
+    let thread = std::thread::Builder::new().name("loader".into());
+    std::thread::scope(|scope| {
+        let handle = thread.spawn_scoped(scope, inner)?;
+        handle.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
 }
 
 /// A value that any thread reads without a lock and that is replaced now and then. What was replaced stays in memory for

@@ -169,15 +169,23 @@ fn shared_memory_is_refused_by_name_and_made_once_descriptors_are_back() {
     client.still_works();
 }
 
+/// Its code is loaded through a memory file, however few descriptors are left. What it needs for good is refused by name.
 #[test]
 fn the_stack_engine_starts_once_descriptors_are_back() {
-    let (_w, sidecar, mut client) = start();
-    let run = || calling("const r = $ext.a.b(); return r");
-    leave(&sidecar, 0);
-    let refused = client.run(run());
-    assert!(refused.error.is_none_or(|error| error.code == ErrorCode::InternalError || error.retryable));
-    client.still_works();
-    give_back(&sidecar);
-    let call = client.run_suspended(run()).call().id.clone();
-    assert_eq!(client.resume(&call, &json!(3)).value(), 3);
+    for spare in 0..6 {
+        let (_w, sidecar, mut client) = start();
+        let run = || calling("const r = $ext.a.b(); return r");
+        leave(&sidecar, spare);
+        let first = client.run(run());
+        let refused = first.error.as_ref().map(|error| (error.code, error.retryable));
+        // a file of the cache that is being written while they are counted leaves one more
+        match refused {
+            Some(refused) if spare < 2 => assert_eq!(refused, (ErrorCode::InternalError, true), "{first:?}"),
+            refused => assert_eq!(refused, None, "{spare} left: {first:?}"),
+        }
+        client.still_works();
+        give_back(&sidecar);
+        let call = client.run_suspended(run()).call().id.clone();
+        assert_eq!(client.resume(&call, &json!(3)).value(), 3, "{spare} left");
+    }
 }

@@ -1,7 +1,8 @@
 //! From bytes to a validated module.
 //!
 //! The native code is part of this binary, so it is exactly as trustworthy as the binary. It is loaded through a sealed
-//! memory file, since WasmEdge loads native code by path only: nothing on disk can be exchanged under it.
+//! memory file, since WasmEdge loads native code by path only: nothing on disk can be exchanged under it. WasmEdge's loader uses
+//! what it has not opened, which ends the process; so it works where opening cannot be refused for want of descriptors.
 
 use std::fs;
 
@@ -73,8 +74,7 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
     }
     let load = |bytes: &[u8]| {
         if native {
-            let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| e.to_string())?;
-            Module::from_file(Some(&config), sealed.path()).map_err(|e| e.to_string())
+            os::with_own_descriptors(|| native_module(&config, bytes)).map_err(|e| e.to_string())?
         } else {
             Module::from_bytes(Some(&config), bytes).map_err(|e| e.to_string())
         }
@@ -93,6 +93,13 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
         None => complete.clone(),
     };
     Ok(Loaded { complete, module, config, digest: Sha256::digest(bytes).into() })
+}
+
+fn native_module(config: &Config, bytes: &[u8]) -> Result<Module, String> {
+    let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| e.to_string())?;
+    // what it cannot open is told here
+    drop(fs::File::open(sealed.path()).map_err(|e| e.to_string())?);
+    Module::from_file(Some(config), sealed.path()).map_err(|e| e.to_string())
 }
 
 /// Only what the guest is compiled with; every proposal that is off is code that an attacker cannot reach.
