@@ -2,14 +2,16 @@
  * The whole loop of one handler: execute, deliver each segment, call extensions, resume, until it ends.
  *
  * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
- * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
- * end) is an unhandled rejection. A handler reaches own properties of the extensions only, never a prototype.
+ * extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; the promise settles once, and nothing
+ * that happens later (an extension that answers after the end) is an unhandled rejection. A handler reaches own properties of the
+ * extensions only, never a prototype.
  */
 import { checkSignal } from './abort.js';
 import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { midway, NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { Patience } from './patience.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
@@ -133,6 +135,10 @@ class Run {
   /** Results that came before one with a lower seq. */
   readonly #early = new Map<number, { result: ExecutionResult; answered: string | undefined }>();
   readonly #calls = new Calls<unknown[]>();
+  /** For extensions that are at work. */
+  #patience: Patience | undefined;
+  /** What the handler was told of the last call that was late. */
+  #late: ExtensionError | undefined;
   /** Ids of requests that are unanswered. */
   readonly #inFlight = new Set<number>();
   /** What `onSegment` returned, when that were promises. */
@@ -210,6 +216,10 @@ class Run {
     const { error } = result;
     // The execution ended before this resume got there. Its end is in another answer; without one, it expired.
     if (error?.code === 'SUSPENSION_ERROR' && this.#inFlight.size > 0) return;
+    if (error?.code === 'SUSPENSION_ERROR' && this.#late !== undefined) {
+      const message = `${this.#late.message}, and the sidecar has dropped the execution`;
+      return this.#fail(new NexusError('SUSPENSION_ERROR', message));
+    }
     const left = error?.code === 'SUSPENSION_ERROR' ? undefined : this.#calls.oldest;
     if (left !== undefined) cancelOn(this.#connection, { suspension: left.suspensionId }).catch(() => undefined);
     this.#fail(error ?? new NexusError('PROTOCOL_ERROR', 'a resume was answered with segment 0'));
@@ -248,12 +258,14 @@ class Run {
   }
 
   async #call(suspension: Suspension): Promise<void> {
+    this.#patient().begin(suspension);
     let outcome: Outcome;
     try {
       outcome = { value: plain(await this.#invoke(suspension)) };
     } catch (error) {
       outcome = { error: toExtensionError(error) };
     }
+    if (!this.#patient().end(suspension)) return;
     this.#resume(suspension.suspensionId, outcome);
   }
 
@@ -267,6 +279,15 @@ class Run {
       throw missing('METHOD_NOT_FOUND', `method '${method}' not found on extension '${extensionName}'`);
     }
     return Reflect.apply(call, extension, args) as unknown;
+  }
+
+  #patient(): Patience {
+    // the sidecar has said by now how long that is
+    const { suspensionTimeoutMs = 0 } = this.#connection.info?.limits ?? {};
+    return (this.#patience ??= new Patience(suspensionTimeoutMs, (call, ms) => {
+      this.#late = late(call, ms);
+      this.#resume(call.suspensionId, { error: this.#late });
+    }));
   }
 
   #resume(suspensionId: string, outcome: Outcome): void {
@@ -343,6 +364,7 @@ class Run {
 
   #finish(): void {
     this.#finished = true;
+    this.#patience?.stop();
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
@@ -360,6 +382,12 @@ function append<Item>(list: Item[], items: readonly Item[]): void {
 
 function own(target: object, key: string): unknown {
   return Object.hasOwn(target, key) ? (target as Record<string, unknown>)[key] : undefined;
+}
+
+/** What the handler gets for a call whose extension has taken too long. */
+function late({ extensionName, method }: Suspension, ms: number): ExtensionError {
+  const message = `$ext.${extensionName}.${method}() was not answered within suspensionTimeoutMs (${ms} ms)`;
+  return { message, name: 'Error', code: 'TIMEOUT' };
 }
 
 function missing(code: string, message: string): ExtensionError {

@@ -257,3 +257,35 @@ test('an answer that a handler has no room for ends its execution with MEMORY_LI
   assert.equal((await runtime.resumeHandler(ids[1], { success: true })).error?.code, 'SUSPENSION_ERROR');
   await runtime.shutdown();
 });
+
+test('a call that is not answered in time fails in the handler, which may go on', WATCHDOG, async (t) => {
+  const impatient = newRuntime({ suspensionTimeoutMs: 60 });
+  t.after(() => impatient.shutdown());
+  const silent = (): Promise<never> => new Promise(() => undefined);
+  const said = '$ext.x.silent() was not answered within suspensionTimeoutMs (60 ms)';
+  const caught = await impatient.run(
+    `$state.begun = true;
+     try { await $ext.x.silent() } catch (e) { return [e.message, e.code, e.extension, e.method, await $ext.x.quick(7)] }`,
+    { capabilities, extensions: { x: { silent, quick: (n: number) => n } } },
+  );
+  assert.deepEqual(caught.value, [said, 'TIMEOUT', 'x', 'silent', 7]);
+  assert.deepEqual(caught.stateMutations, [{ op: 'set', key: 'begun', value: true }]);
+  const error = await failure(impatient.run('return await $ext.x.silent()', { capabilities, extensions: { x: { silent } } }));
+  assert.deepEqual([error.code, error.message, error.location?.column], ['EXECUTION_ERROR', said, 21]);
+  const stack = await failure(impatient.run('const r = $ext.x.silent(); return r', { capabilities, extensions: { x: { silent } } }));
+  assert.deepEqual([stack.code, stack.message], ['EXECUTION_ERROR', said]);
+  assert.equal((await impatient.getStats()).suspendedInstances, 0);
+});
+
+test('of many calls each is late by itself, and a late answer changes nothing', WATCHDOG, async (t) => {
+  const impatient = newRuntime({ suspensionTimeoutMs: 300 });
+  t.after(() => impatient.shutdown());
+  const gates = Array.from({ length: 40 }, () => deferred<number>());
+  const slow = (n: number): Promise<number> | number => (n % 2 === 0 ? n : (gates[n]?.promise as Promise<number>));
+  const source = `return (await Promise.allSettled(Array.from({ length: 40 }, (_, n) => $ext.x.slow(n))))
+    .map((r) => r.value ?? r.reason.code)`;
+  const { value } = await impatient.run(source, { capabilities, extensions: { x: { slow } } });
+  assert.deepEqual(value, gates.map((_, n) => (n % 2 === 0 ? n : 'TIMEOUT')));
+  for (const [n, gate] of gates.entries()) gate.resolve(n);
+  assert.equal((await impatient.run('return 1')).value, 1);
+});

@@ -64,6 +64,7 @@
 #[doc = include_str!("../README.md")]
 struct Readme;
 
+mod alarm;
 mod arena;
 mod attempt;
 mod call;
@@ -81,6 +82,7 @@ mod link;
 mod listed;
 mod options;
 mod outbox;
+mod patience;
 mod payload;
 mod places;
 mod reader;

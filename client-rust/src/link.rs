@@ -131,7 +131,7 @@ impl Link {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
         let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
         let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
-        let listed = Listed::new(greeting.limits.suspension_timeout_ms);
+        let listed = Listed::new(greeting.limits.suspension_kept_ms());
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
         let requests = Requests {
             last_id: 0,

@@ -72,8 +72,8 @@ pub(crate) struct Listing {
 }
 
 impl Listed {
-    pub(crate) fn new(suspension_timeout_ms: u64) -> Arc<Self> {
-        let kept = (suspension_timeout_ms > 0).then(|| Duration::from_millis(suspension_timeout_ms) * 3 / 2);
+    pub(crate) fn new(suspension_kept_ms: u64) -> Arc<Self> {
+        let kept = (suspension_kept_ms > 0).then(|| Duration::from_millis(suspension_kept_ms) * 3 / 2);
         Arc::new(Self { book: Mutex::default(), kept })
     }
 

@@ -92,7 +92,7 @@ impl Outbox {
     pub(crate) fn new(limits: &HelloLimits, bounds: Bounds) -> Self {
         Self {
             window: Window::new(limits.max_in_flight, limits.timeout_ms),
-            places: Places::new(limits.max_suspended, limits.suspension_timeout_ms),
+            places: Places::new(limits.max_suspended, limits.suspension_kept_ms()),
             sent: 0,
             bounds,
             lines: Default::default(),

@@ -1,7 +1,8 @@
 //! The whole loop of one execution: execute, deliver each segment, call extensions, resume, until it ends.
 //!
 //! Invariants: segments are delivered in the order of their `seq`, whatever order the answers arrive in; each
-//! suspension's extension is called once; a run that is dropped or cancelled leaves no execution behind.
+//! suspension's extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; a run that is dropped
+//! or cancelled leaves no execution behind.
 //! Several resumes may be under way; the sidecar takes them one after another.
 
 use std::collections::BTreeMap;
@@ -10,8 +11,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
-use nexus_protocol::ErrorCode;
 use nexus_protocol::message::{Cancel, Status};
+use nexus_protocol::{ErrorCode, WireError};
 use serde::de::DeserializeOwned;
 
 use crate::calls::Calls;
@@ -22,6 +23,7 @@ use crate::error::Error;
 use crate::extensions::{Args, CallError, CallResult};
 use crate::gather::Gathered;
 use crate::link::{Closed, Link, PlaceHeld};
+use crate::patience::{Begun, Patience};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment, Suspension};
@@ -57,7 +59,11 @@ pub(crate) struct Run {
     /// Executes and resumes that are not answered.
     requests: Gathered<Request, AnswerFuture>,
     /// Extension calls that are not answered, by their suspensions.
-    calls: Gathered<String, dyn Future<Output = CallResult> + Send>,
+    calls: Gathered<Call, dyn Future<Output = CallResult> + Send>,
+    /// For those.
+    patience: Patience,
+    /// What the handler was told of the last call that was late.
+    late: Option<String>,
     /// Which of its calls are outstanding.
     outstanding: Calls,
     /// Segments that came before one with a lower `seq`, and what they go on with.
@@ -73,6 +79,12 @@ pub(crate) struct Run {
 }
 
 type AnswerFuture = dyn Future<Output = Result<Segment, Error>> + Send;
+
+struct Call {
+    suspension: String,
+    /// Of [`Patience`].
+    number: u64,
+}
 
 struct Request {
     /// Its id, which changes when an execute is sent again.
@@ -100,6 +112,8 @@ impl Run {
         let mut requests: Gathered<Request, AnswerFuture> = Gathered::new();
         requests.add(Request { id, resumes: None }, answer);
         Ok(Self {
+            patience: Patience::new(link.greeting.limits.suspension_timeout_ms),
+            late: None,
             closed: link.closed(),
             link,
             workers,
@@ -136,8 +150,27 @@ impl Run {
     fn poll_calls(&mut self, context: &mut TaskContext<'_>) -> bool {
         let answers = self.calls.poll(context);
         let any = !answers.is_empty();
-        for (suspension, answer) in answers {
+        for (Call { suspension, .. }, answer) in answers {
             self.resume(suspension, answer.map_or_else(Resolution::Failure, Resolution::Value));
+        }
+        any
+    }
+
+    /// Fails calls in the handler that take too long, and gives their futures up. Whether there were any.
+    fn poll_patience(&mut self, context: &mut TaskContext<'_>) -> bool {
+        let Self { patience, calls, .. } = self;
+        let late =
+            patience.poll(context, |begun| calls.at(begun.place).is_some_and(|call| call.number == begun.number));
+        let any = !late.is_empty();
+        for begun in late {
+            let Some(call) = self.calls.remove(begun.place) else { continue };
+            let message = self.outstanding.get(&call.suspension).map(|Suspension { extension, method, .. }| {
+                let ms = self.link.greeting.limits.suspension_timeout_ms;
+                format!("$ext.{extension}.{method}() was not answered within suspensionTimeoutMs ({ms} ms)")
+            });
+            let Some(message) = message else { continue };
+            self.late = Some(message.clone());
+            self.resume(call.suspension, Resolution::Failure(CallError::new(message).with_code("TIMEOUT")));
         }
         any
     }
@@ -182,6 +215,10 @@ impl Run {
         match error.code {
             // The execution ended before this resume got there. Another answer tells how; without one, it expired.
             ErrorCode::SuspensionError if !self.requests.is_empty() || !self.early.is_empty() => {}
+            ErrorCode::SuspensionError if let Some(late) = &self.late => {
+                let message = format!("{late}, and the sidecar has dropped the execution");
+                self.end(Err(WireError { message, ..error }.into()));
+            }
             // What the extension gave is no value for a handler, which is its fault too.
             ErrorCode::SerializationError | ErrorCode::InvalidArgument if is_value => {
                 let failure = CallError::new(error.message).with_code("SERIALIZATION_ERROR");
@@ -229,7 +266,9 @@ impl Run {
             for Suspension { id, extension, method, args } in made {
                 let args = Args::new(args, self.link.max_body_bytes());
                 let call = self.options.extensions.call(&self.workers, &extension, &method, args);
-                self.calls.add(id, call);
+                let number = self.patience.next();
+                let place = self.calls.add(Call { suspension: id, number }, call);
+                self.patience.begin(Begun { number, place });
             }
         }
         self.segments.push(segment);
@@ -285,6 +324,7 @@ impl Future for Run {
                 return Poll::Ready(result);
             }
             progress |= run.poll_calls(context);
+            progress |= run.poll_patience(context);
             if !progress {
                 return Poll::Pending;
             }

@@ -260,3 +260,56 @@ fn an_answer_that_no_frame_holds_fails_its_call() {
         assert_eq!(outcome.value::<String>().unwrap(), "SERIALIZATION_ERROR");
     });
 }
+
+#[test]
+fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
+    watched(|| {
+        let client = Client::spawn(options().suspension_timeout_ms(60)).unwrap();
+        let dropped = Arc::new(());
+        let in_call = Arc::clone(&dropped);
+        let extensions = Extensions::new()
+            .async_method("x", "silent", move |_| {
+                let held = Arc::clone(&in_call);
+                async move {
+                    std::future::pending::<()>().await;
+                    drop(held);
+                    Ok(())
+                }
+            })
+            .method("x", "quick", |args| args.get::<i32>(0));
+        let said = "$ext.x.silent() was not answered within suspensionTimeoutMs (60 ms)";
+        let code = "
+            try { await $ext.x.silent() } catch (e) { return [e.message, e.code, e.extension, e.method, await $ext.x.quick(7)] }";
+        let context = Context::new().grant("ext:x");
+        let outcome = client.run(code, &context, with(extensions.clone())).wait().unwrap();
+        assert_eq!(outcome.value::<Value>().unwrap(), json!([said, "TIMEOUT", "x", "silent", 7]));
+        for code in ["return await $ext.x.silent()", "const r = $ext.x.silent(); return r"] {
+            let error = client.run(code, &context, with(extensions.clone())).wait().unwrap_err();
+            assert_eq!((error.code(), error.to_string().contains(said)), (ErrorCode::ExecutionError, true), "{error}");
+        }
+        drop(extensions);
+        // nobody waits for what is late
+        eventually("its future is dropped", || Arc::strong_count(&dropped) == 1);
+        assert_eq!(client.stats().wait().unwrap().suspended_instances, 0);
+    });
+}
+
+#[test]
+fn of_many_calls_each_is_late_by_itself() {
+    watched(|| {
+        let client = Client::spawn(options().suspension_timeout_ms(300)).unwrap();
+        let extensions = Extensions::new().async_method("x", "slow", |args| async move {
+            let n = args.get::<i32>(0)?;
+            if n % 2 == 1 {
+                std::future::pending::<()>().await;
+            }
+            Ok(n)
+        });
+        let code = "
+            return (await Promise.allSettled(Array.from({ length: 40 }, (_, n) => $ext.x.slow(n))))
+                .map((r) => r.value ?? r.reason.code)";
+        let outcome = client.run(code, &Context::new().grant("ext:x"), with(extensions)).wait().unwrap();
+        let expected: Vec<Value> = (0..40).map(|n| if n % 2 == 1 { json!("TIMEOUT") } else { json!(n) }).collect();
+        assert_eq!(outcome.value::<Vec<Value>>().unwrap(), expected);
+    });
+}

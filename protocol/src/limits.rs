@@ -113,6 +113,9 @@ pub const MIN_STACK_SIZE_BYTES: u64 = 64 << 10;
 pub const DEFAULT_TIMEOUT_MS: u64 = 5_000;
 /// Time one suspension may wait for its resume.
 pub const DEFAULT_SUSPENSION_TIMEOUT_MS: u64 = 30_000;
+/// For so long after `suspensionTimeoutMs` an execution is kept: who makes its calls can tell its handler that one took too long.
+/// Longer than an answer is under way on a busy machine.
+pub const SUSPENSION_GRACE_MS: u64 = 2_000;
 /// Suspended executions held at once.
 pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 

@@ -270,6 +270,7 @@ fn hub_limits(config: &Config) -> HubLimits {
         max_suspended_bytes: config.max_suspended_bytes,
         max_in_flight: max_in_flight(config) as usize,
         max_queue_time: millis(config.max_queue_ms),
-        suspension_timeout: millis(config.suspension_timeout_ms),
+        suspension_timeout: millis(config.suspension_timeout_ms)
+            .map(|timeout| timeout.saturating_add(Duration::from_millis(limits::SUSPENSION_GRACE_MS))),
     }
 }
