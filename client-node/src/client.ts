@@ -3,10 +3,11 @@
  *
  * Faults of the caller and of the connection reject; what a handler does wrong is a result with `status: 'error'`.
  */
-import { checkSignal } from './abort.js';
+import { signalOf } from './abort.js';
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './executions.js';
+import { withCaller } from './failures.js';
 import type { HelloInfo } from './messages.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
@@ -21,7 +22,7 @@ import type {
   PrecompileOptions,
   RuntimeStats,
 } from './types.js';
-import { checkAsyncResult, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
+import { checkAsyncResult, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
 /** Of a call that runs one segment. */
 export interface CallOptions {
@@ -57,9 +58,9 @@ export class NexusRuntime {
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     try {
-      const request = contextFields(context, checkTimeout(timeoutMs));
+      const request = contextFields(checkContext(context), checkTimeout(timeoutMs));
       request.source = checkSource(code);
-      const signal = checkSignal(options);
+      const signal = signalOf(options);
       if (!inBuffers(context)) return this.#core.execute(request, readPlainResult, signal);
       return this.#core.execute(request, readBufferResult, signal);
     } catch (error) {
@@ -84,8 +85,8 @@ export class NexusRuntime {
     timeoutMs?: number,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
-    const request = contextFields(context, checkTimeout(timeoutMs));
-    const signal = checkSignal(options);
+    const request = contextFields(checkContext(context), checkTimeout(timeoutMs));
+    const signal = signalOf(options);
     if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
     return this.#core.executeCompiled(compiled, request, readBufferResult, signal);
   }
@@ -105,7 +106,7 @@ export class NexusRuntime {
     result: AsyncResult | Buffer,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
-    const signal = checkSignal(options);
+    const signal = signalOf(options);
     const outcome = checkAsyncResult(result);
     if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
     return this.#core.resume(suspensionId, outcome, readBufferResult, signal);
@@ -139,7 +140,11 @@ export class NexusRuntime {
     options: RunOptions<State, Exts> & { state?: State | OnResident<State> | OnResident | Buffer },
   ): Promise<RunResult<State, Result>>;
   async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
-    return runHandler(this.#core, code, options);
+    try {
+      return await runHandler(this.#core, code, options);
+    } catch (error) {
+      throw withCaller(error);
+    }
   }
 
   /** The tokens that a handler needs, from its source. */

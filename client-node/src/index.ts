@@ -1,7 +1,9 @@
 /** Public API of @nexus/sidecar. What is not exported here may change in any release. */
 export { NexusRuntime, type CallOptions } from './client.js';
 export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
+export { currentCall, type CurrentCall } from './current.js';
 export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
+export { formatError, type FormatOptions } from './format.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
 export { decodePayload, encodePayload } from './payload.js';

@@ -5,6 +5,7 @@
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
+import { checkNames } from './names.js';
 import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
@@ -34,6 +35,25 @@ export function checkTimeout(timeoutMs: unknown): number | undefined {
   return Math.ceil(timeoutMs);
 }
 
+/** What a context may have. */
+export const CONTEXT_NAMES = [
+  'panelId', 'handlerName', 'state', 'args', 'scope', 'capabilities', 'extensionRegistry', 'limits', 'strictCapabilities', 'suspendMode', 'seed',
+] as const satisfies readonly (keyof HandlerContext)[];
+
+/** What a context may narrow. */
+const LIMIT_NAMES = ['memoryLimitBytes', 'maxHostCalls', 'maxStateMutations', 'maxEvents', 'maxResultBytes', 'maxLogBytes'];
+
+const CONTEXT = new Set<string>(CONTEXT_NAMES);
+const LIMITS = new Set(LIMIT_NAMES);
+const PRECOMPILE = new Set(['suspendMode']);
+
+/** A context with nothing in it that would be ignored. */
+export function checkContext(context: HandlerContext): HandlerContext {
+  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
+  checkNames('field of the context', context, CONTEXT);
+  return context;
+}
+
 /** The fields of an execute request that come from the context. */
 export function contextFields(
   context: HandlerContext,
@@ -52,6 +72,7 @@ export function contextFields(
   if (names > MAX_LISTED_NAMES) throw invalid(`capabilities and extensions list more than ${MAX_LISTED_NAMES} names`);
   if (limits !== undefined) {
     checkMap('limits', limits);
+    checkNames('limit', limits, LIMITS);
     for (const [name, limit] of Object.entries(limits)) {
       if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
     }
@@ -82,6 +103,7 @@ export function contextFields(
 export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
   if (options === undefined) return undefined;
   if (typeof options !== 'object' || options === null) throw invalid('the options are not an object');
+  checkNames('option', options, PRECOMPILE);
   checkSuspendMode(options.suspendMode);
   return options.suspendMode;
 }

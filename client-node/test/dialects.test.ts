@@ -111,7 +111,7 @@ test('kernel: getStats and getMetrics answer at once and follow soon', WATCHDOG,
 
 test('kernel: a missing sidecar is a rejection of the first call, not a throw of createRuntime', WATCHDOG, async () => {
   const runtime = createRuntime({ ...KERNEL_CONFIG, binaryPath: '/nonexistent' });
-  await assert.rejects(runtime.execute('return 1', kernelContext({}), 5000), { code: 'SIDECAR_GONE' });
+  await assert.rejects(runtime.execute('return 1', kernelContext({}), 5000), { code: 'SIDECAR_NOT_FOUND' });
   await runtime.shutdown();
 });
 

@@ -1,8 +1,9 @@
 /** The run loop against the real sidecar. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { inspect } from 'node:util';
 
-import { NexusError, type Segment } from '@nexus/sidecar';
+import { currentCall, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
 
 import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
@@ -100,7 +101,7 @@ test('what an extension throws can be caught in the handler', WATCHDOG, async ()
 test('a handler reaches own properties of the extensions only', WATCHDOG, async () => {
   const reached: string[] = [];
   class Service {
-    inherited = undefined;
+    own = (): number => 1;
     method(): void {
       reached.push('prototype method');
     }
@@ -288,4 +289,151 @@ test('of many calls each is late by itself, and a late answer changes nothing', 
   assert.deepEqual(value, gates.map((_, n) => (n % 2 === 0 ? n : 'TIMEOUT')));
   for (const [n, gate] of gates.entries()) gate.resolve(n);
   assert.equal((await impatient.run('return 1')).value, 1);
+});
+
+test('an extension that is handed over is granted, a list of capabilities is exact', WATCHDOG, async () => {
+  const extensions = { http: { get: () => 1 }, mail: { send: () => 2 } };
+  const source = 'return [await $ext.http.get(), await $ext.mail.send()]';
+  assert.deepEqual((await runtime.run(source, { extensions })).value, [1, 2]);
+  const stack = 'const a = $ext.http.get(); return a';
+  assert.equal((await runtime.run(stack, { extensions })).value, 1);
+  for (const capabilities of [[], ['ext:http']]) {
+    const error = await failure(runtime.run(source, { extensions, capabilities }));
+    assert.deepEqual([error.code, error.capability], ['PERMISSION_DENIED', capabilities.length === 0 ? 'ext:http.get' : 'ext:mail.send']);
+  }
+  // nothing else is
+  const denied = await failure(runtime.run('$state.a = 1', { extensions }));
+  assert.deepEqual([denied.code, denied.capability], ['PERMISSION_DENIED', 'state:write:a']);
+});
+
+test('what run cannot use is refused by name, with what was probably meant', WATCHDOG, async () => {
+  class Mail {
+    send(): void {}
+  }
+  const get = (): number => 1;
+  const refused: [object, RegExp][] = [
+    [{ capabilites: [] }, /unknown option of `run` `capabilites`; did you mean `capabilities`\?/],
+    [{ onsegment: get }, /`onsegment`; did you mean `onSegment`\?/],
+    [{ extensionRegistry: {} }, /unknown option of `run` `extensionRegistry`/],
+    [{ foo: 1 }, /unknown option of `run` `foo`$/],
+    [{ limits: { maxHostCall: 1 } }, /unknown limit `maxHostCall`; did you mean `maxHostCalls`\?/],
+    [{ extensions: { get } }, /extension `get` is a function; an extension is an object of methods: \{ get: \{ get: /],
+    [{ extensions: { mail: new Mail() } }, /extension `mail` has no methods of its own .*wrap them/],
+    [{ extensions: { mail: {} } }, /extension `mail` has no methods of its own/],
+    [{ extensions: { mail: 'x' } }, /extension `mail` is not an object of methods/],
+    [{ onExtensionError: 1 }, /`onExtensionError` is not a function/],
+    [{ labels: 'x' }, /`labels` is not an object/],
+  ];
+  for (const [options, message] of refused) {
+    const error = await failure(runtime.run('return 1', options as object));
+    assert.equal(error.code, 'INVALID_ARGUMENT', String(message));
+    assert.match(error.message, message);
+  }
+  assert.equal((await runtime.run('return 1', { foo: undefined } as object)).value, 1);
+  await assert.rejects(async () => runtime.executeHandler('return 1', { statee: {} } as object), /field of the context `statee`; did you mean `state`\?/);
+  await assert.rejects(async () => runtime.executeHandler('return 1', {}, 100, { singal: undefined, sig: 1 } as object), /unknown option `sig`/);
+  await assert.rejects(async () => runtime.precompileHandler('return 1', { mode: 'await' } as object), /unknown option `mode`/);
+  assert.throws(() => newRuntime({ maxInstance: 1 } as object), /unknown configuration key `maxInstance`; did you mean `maxInstances`\?/);
+});
+
+test('a failed run tells what had happened, what the extension threw and who awaited it', WATCHDOG, async () => {
+  const own = new RangeError('row 7 is locked');
+  const extensions = { db: { ok: () => 1, write: () => Promise.reject(own) } };
+  async function caller(): Promise<unknown> {
+    return await runtime.run(
+      `$log('begun'); $state.a = 1; $emit('e', 2); $view.focus('v'); await $ext.db.ok(); $state.b = 2; await $ext.db.write(); return 1`,
+      { extensions, capabilities },
+    );
+  }
+  const error = await failure(caller());
+  assert.deepEqual([error.code, error.message, error.cause], ['EXECUTION_ERROR', 'row 7 is locked', own]);
+  assert.deepEqual(error.segments?.map(({ seq, status }) => [seq, status]), [[0, 'suspended'], [1, 'suspended'], [2, 'error']]);
+  assert.deepEqual(error.stateMutations?.map(({ key }) => key), ['a', 'b']);
+  assert.deepEqual([error.events?.length, error.viewCommands?.length, error.logs?.length], [1, 1, 1]);
+  assert.equal(error.metrics?.hostCalls['state.set'] ?? error.metrics?.hostCalls['stateSet'], error.segments?.at(-1)?.metrics.hostCalls['state.set']);
+  assert.match(error.stack ?? '', /at async caller .*run\.test/);
+  assert.doesNotMatch(inspect(error), /stateMutations|segments/);
+
+  // a handler's own error is its own, and one that it catches is over
+  const caught = await failure(runtime.run(`try { await $ext.db.write() } catch {} throw new Error('row 7 is locked')`, { extensions }));
+  assert.equal('cause' in caught, false);
+  const wrapped = await failure(runtime.run(`try { await $ext.db.write() } catch (e) { throw new Error('no', { cause: e }) }`, { extensions }));
+  assert.deepEqual([wrapped.message, (wrapped.cause as Error).message], ['no', 'row 7 is locked']);
+  const atOnce = await failure(runtime.run('let a = ;'));
+  assert.deepEqual([atOnce.code, atOnce.segments?.length ?? 0, atOnce.stateMutations], ['COMPILATION_ERROR', atOnce.segments?.length ?? 0, []]);
+});
+
+test('onExtensionError decides what the handler sees of an error', WATCHDOG, async () => {
+  const own = Object.assign(new Error('password=hunter2 in 10.0.0.7'), { code: 'E_SECRET' });
+  const extensions = { db: { read: () => Promise.reject(own) } };
+  const source = 'try { await $ext.db.read() } catch (e) { return [e.name, e.message, e.code ?? null] }';
+  const seen: unknown[] = [];
+  const chosen: [(() => unknown) | undefined, unknown[]][] = [
+    [undefined, ['Error', 'password=hunter2 in 10.0.0.7', 'E_SECRET']],
+    [() => undefined, ['Error', 'password=hunter2 in 10.0.0.7', 'E_SECRET']],
+    [() => new TypeError('the database said no'), ['TypeError', 'the database said no', null]],
+    [async () => ({ message: 'no', code: 'E_DB' }), ['Error', 'no', 'E_DB']],
+    [() => { throw new Error('not even that'); }, ['Error', 'not even that', null]],
+  ];
+  for (const [choose, expected] of chosen) {
+    const options = choose === undefined ? {} : { onExtensionError: (error: unknown, call: CurrentCall) => (seen.push(error, call.method), choose()) };
+    assert.deepEqual((await runtime.run(source, { extensions, ...options })).value, expected);
+  }
+  assert.deepEqual(seen.slice(0, 2), [own, 'read']);
+  const error = await failure(runtime.run('await $ext.db.read()', { extensions, onExtensionError: () => new Error('no') }));
+  assert.deepEqual([error.message, error.cause], ['no', own]);
+});
+
+test('an extension can ask about its call, and its signal aborts when nobody waits any more', WATCHDOG, async () => {
+  assert.throws(currentCall, { code: 'INVALID_ARGUMENT' });
+  const labels = { tenant: 't1' };
+  const asked: CurrentCall[] = [];
+  const ask = async (): Promise<unknown> => {
+    const at = currentCall();
+    await new Promise(setImmediate);
+    asked.push(currentCall());
+    return at === currentCall();
+  };
+  const before = Date.now();
+  const result = await runtime.run('return await Promise.all([$ext.x.ask(), $ext.x.ask()])', {
+    extensions: { x: { ask } }, handlerName: 'h', panelId: 'p', labels,
+  });
+  assert.deepEqual(result.value, [true, true]);
+  const [first, second] = asked as [CurrentCall, CurrentCall];
+  assert.deepEqual([first.extensionName, first.method, first.handlerName, first.panelId, first.labels], ['x', 'ask', 'h', 'p', labels]);
+  assert.ok(first.suspensionId !== second.suspensionId && first.deadline >= before + 30_000);
+  assert.equal(first.signal.aborted, false);
+
+  // over although it is not answered: the race is won, the run is aborted, the handler fails
+  const reasons: unknown[] = [];
+  const wait = (): Promise<never> => new Promise((_, reject) => {
+    const { signal } = currentCall();
+    signal.addEventListener('abort', () => (reasons.push((signal.reason as NexusError).code), reject(signal.reason as Error)));
+  });
+  const extensions = { x: { wait, quick: () => 1 } };
+  await runtime.run('return await Promise.race([$ext.x.wait(), $ext.x.quick()])', { extensions });
+  await failure(runtime.run('await Promise.race([$ext.x.wait(), $ext.x.quick()]); throw new Error("no")', { extensions }));
+  const controller = new AbortController();
+  const aborted = failure(runtime.run('return await $ext.x.wait()', {
+    extensions: { x: { wait: () => (setImmediate(() => controller.abort()), wait()) } }, signal: controller.signal,
+  }));
+  assert.deepEqual([(await aborted).name, (await aborted).code], ['AbortError', 'CANCELLED']);
+  assert.deepEqual(reasons, ['CANCELLED', 'EXECUTION_ERROR', 'CANCELLED']);
+});
+
+test('an error can be drawn with its lines, and steers no terminal', WATCHDOG, async () => {
+  const source = `const a = 1;\n\tthrow new RangeError('no \\x1b[2J way')\nlater();`;
+  const error = await failure(runtime.run(source));
+  assert.equal(formatError(error, { source, handlerName: 'rule.js' }), [
+    'EXECUTION_ERROR: RangeError: no \ufffd[2J way',
+    '  at rule.js:2:12',
+    '  1 | const a = 1;',
+    `> 2 | \tthrow new RangeError('no \\x1b[2J way')`,
+    '    | \t          ^',
+    '  3 | later();',
+  ].join('\n'));
+  assert.match(formatError(error, { source, color: true }), /\u001b\[31mEXECUTION_ERROR/);
+  assert.equal(formatError(new NexusError('OVERLOADED', 'busy')), 'OVERLOADED: busy');
+  const long = await failure(runtime.run(`${'x;'.repeat(500).replaceAll('x', '0')}null.x`));
+  assert.ok(formatError(long, { source: `${'0;'.repeat(500)}null.x` }).length < 500);
 });

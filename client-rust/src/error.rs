@@ -77,6 +77,7 @@ impl Error {
                 StartError::Refused(_) | StartError::Version(_) | StartError::Frame(_) | StartError::NotHello => {
                     ErrorCode::ProtocolError
                 }
+                StartError::NotFound { .. } | StartError::NotAProgram { .. } => ErrorCode::SidecarNotFound,
                 _ => ErrorCode::SidecarGone,
             },
             Self::Gone(gone) | Self::Interrupted(gone) => match gone.reason {
@@ -98,10 +99,7 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Sidecar(error) => error.retryable,
-            Self::Start(error) => {
-                !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. } | StartError::Ended)
-                    && self.code().retryable()
-            }
+            Self::Start(error) => !matches!(**error, StartError::Ended) && self.code().retryable(),
             Self::Interrupted(_) => false,
             _ => self.code().retryable(),
         }
@@ -158,7 +156,10 @@ impl From<EncodeError> for Error {
 #[non_exhaustive]
 pub enum StartError {
     /// The program is nowhere.
-    #[error("nexus-sidecar was not found; looked at: {}", looked_at.join("; "))]
+    #[error(
+        "nexus-sidecar was not found; install it, or set NEXUS_SIDECAR_BIN or `SpawnOptions::binary` to the program. Looked at: {}",
+        looked_at.join("; ")
+    )]
     NotFound {
         /// Each place, in words.
         looked_at: Vec<String>,
@@ -290,7 +291,7 @@ mod tests {
         let unknown_handler = Error::from(WireError::unknown_handler("x"));
         assert_eq!((unknown_handler.code(), unknown_handler.retryable()), (ErrorCode::InvalidHandler, true));
         let missing = Error::from(StartError::NotFound { looked_at: vec![] });
-        assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarGone, false));
+        assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarNotFound, false));
         assert_eq!(Error::Cancelled.code(), ErrorCode::Cancelled);
     }
 }
