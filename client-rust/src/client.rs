@@ -139,7 +139,8 @@ impl Client {
     }
 
     /// Runs a handler to its end, extension calls included. A failed handler is an error; the segments before it were given
-    /// to [`RunOptions::on_segment`]. An extension call that takes longer than `suspensionTimeoutMs` fails in the handler, which
+    /// to [`RunOptions::on_segment`]. Where the context names no capability the extensions that are handed over are granted, and
+    /// nothing else. An extension call that takes longer than `suspensionTimeoutMs` fails in the handler, which
     /// may catch it (code `TIMEOUT`); its future is dropped. Dropping the call, or cancelling its token, ends the execution. For an example see
     /// [the crate](crate).
     pub fn run(&self, handler: impl Into<Handler>, context: &Context, options: RunOptions) -> Call<Outcome> {

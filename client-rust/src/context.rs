@@ -29,7 +29,8 @@ pub struct Context {
     resident: Option<ResidentUse>,
     args: Option<Payload>,
     scope: Option<Payload>,
-    capabilities: Vec<String>,
+    /// None: none was named.
+    capabilities: Option<Vec<String>>,
     extensions: Option<Vec<(String, Vec<String>)>>,
     timeout: Option<Duration>,
     limits: Limits,
@@ -148,14 +149,14 @@ impl Context {
     /// Adds a capability token, `state:read:count` for example.
     #[must_use]
     pub fn grant(mut self, token: impl Into<String>) -> Self {
-        self.capabilities.push(token.into());
+        self.capabilities.get_or_insert_default().push(token.into());
         self
     }
 
-    /// Adds capability tokens.
+    /// Adds capability tokens. With none of them nothing is granted, whatever [`run`](crate::Client::run) is handed.
     #[must_use]
     pub fn grants<T: Into<String>>(mut self, tokens: impl IntoIterator<Item = T>) -> Self {
-        self.capabilities.extend(tokens.into_iter().map(Into::into));
+        self.capabilities.get_or_insert_default().extend(tokens.into_iter().map(Into::into));
         self
     }
 
@@ -164,6 +165,13 @@ impl Context {
     pub fn extension_registry(mut self, extensions: Vec<(String, Vec<String>)>) -> Self {
         self.extensions = Some(extensions);
         self
+    }
+
+    /// Of a run: where no capability was named, the extensions that it is handed are granted.
+    #[must_use]
+    pub(crate) fn with_extensions(mut self, registry: Vec<(String, Vec<String>)>) -> Self {
+        self.capabilities.get_or_insert_with(|| registry.iter().map(|(name, _)| format!("ext:{name}")).collect());
+        self.extension_registry(registry)
     }
 
     /// Running and queueing time of the whole execution; counted in whole milliseconds, at least one.
@@ -217,7 +225,7 @@ impl Context {
         execute.state = self.state.as_ref().map(Payload::as_bytes);
         execute.args = self.args.as_ref().map(Payload::as_bytes);
         execute.scope = self.scope.as_ref().map(Payload::as_bytes);
-        execute.capabilities = self.capabilities.iter().map(String::as_str).collect();
+        execute.capabilities = self.capabilities.iter().flatten().map(String::as_str).collect();
         execute.extensions = self.extensions.as_ref().map(|extensions| {
             let methods = |methods: &'a [String]| methods.iter().map(String::as_str).collect();
             extensions.iter().map(|(name, of)| (name.as_str(), methods(of))).collect()

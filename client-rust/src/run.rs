@@ -104,7 +104,7 @@ impl Run {
         if options.cancel.as_ref().is_some_and(|token| token.is_cancelled()) {
             return Err(Error::Cancelled);
         }
-        let context = context.extension_registry(options.extensions.registry());
+        let context = context.with_extensions(options.extensions.registry());
         let id = Arc::<Mutex<u32>>::default();
         let place = (!options.extensions.is_empty()).then(|| link.place());
         let sending = Sending::At(place.clone());

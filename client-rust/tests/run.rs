@@ -313,3 +313,20 @@ fn of_many_calls_each_is_late_by_itself() {
         assert_eq!(outcome.value::<Vec<Value>>().unwrap(), expected);
     });
 }
+
+#[test]
+fn an_extension_that_is_handed_over_is_granted_and_a_list_of_capabilities_is_exact() {
+    watched(|| {
+        let client = client();
+        let code = "return await $ext.math.double(4)";
+        let outcome = client.run(code, &Context::new(), with(math())).wait().unwrap();
+        assert_eq!(outcome.value::<f64>().unwrap(), 8.0);
+        let none: [&str; 0] = [];
+        for context in [Context::new().grants(none), Context::new().grant("state:read:*")] {
+            let error = client.run(code, &context, with(math())).wait().unwrap_err();
+            assert_eq!(error.code(), ErrorCode::PermissionDenied, "{error}");
+        }
+        let error = client.run("$state.a = 1", &Context::new(), with(math())).wait().unwrap_err();
+        assert_eq!(error.code(), ErrorCode::PermissionDenied, "{error}");
+    });
+}
