@@ -31,7 +31,7 @@ fn main() -> ExitCode {
 fn tour() -> Result<(), Box<dyn std::error::Error>> {
     let server = start_server()?;
     let started = Instant::now();
-    let client = Client::spawn(SpawnOptions::new().max_instances(4).debug(true))?;
+    let client = Client::spawn(SpawnOptions::new().max_instances(4).debug(true)).wait()?;
     println!("nexus-sidecar {} (pid {}) ready after {:.0?}", client.build(), client.pid(), started.elapsed());
 
     counter(&client)?;

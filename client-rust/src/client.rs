@@ -2,17 +2,21 @@
 
 use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
+use std::thread;
 
 use nexus_protocol::message::{self, CallFailure, HelloLimits, Precompile, Resume, Stats, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use serde::Serialize;
 
+use crate::attempt::Attempt;
 use crate::call::Call;
 use crate::compiled::{Checked, Compiled, CompiledParts, Handler};
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
@@ -24,7 +28,7 @@ use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
 use crate::session::{Found, Origin, Sessions};
-use crate::slot::lock;
+use crate::slot::{Slot, lock};
 use crate::spawn::SpawnOptions;
 use crate::workers::Workers;
 
@@ -32,7 +36,8 @@ use crate::workers::Workers;
 ///
 /// A sidecar that has gone is started again by the next call, see [`RestartPolicy`](crate::RestartPolicy); calls never
 /// move from one sidecar to another. When the last clone is dropped the connection ends, calls that are still under way
-/// fail with `SIDECAR_GONE`, and a sidecar that was spawned ends and is reaped before the drop returns.
+/// fail with `SIDECAR_GONE`, and a sidecar that was spawned ends, or is killed where it does not; a thread of the client's reaps
+/// it. The drop waits for none of that; [`shutdown`](Self::shutdown) does.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -60,26 +65,39 @@ pub enum Resolution {
 }
 
 impl Client {
-    /// Starts a sidecar as a child of this process and waits until it is ready.
-    pub fn spawn(options: SpawnOptions) -> Result<Self, Error> {
+    /// Starts a sidecar as a child of this process. Done when it is ready; the start begins now, polled or not, on a thread of its
+    /// own, and ends when the call is dropped.
+    pub fn spawn(options: SpawnOptions) -> Call<Self> {
         let client = options.client_options();
         Self::start(Origin::Spawn(Box::new(options)), client)
     }
 
-    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended.
-    pub fn connect(path: impl AsRef<Path>) -> Result<Self, Error> {
+    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended. As [`spawn`](Self::spawn) it
+    /// begins now.
+    pub fn connect(path: impl AsRef<Path>) -> Call<Self> {
         Self::connect_with(path, ClientOptions::default())
     }
 
     /// [`connect`](Self::connect) with options, or only a [`RestartPolicy`](crate::RestartPolicy).
-    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Result<Self, Error> {
+    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Call<Self> {
         Self::start(Origin::Connect(path.as_ref().to_owned()), options.into())
     }
 
-    fn start(origin: Origin, options: ClientOptions) -> Result<Self, Error> {
-        let sessions = Sessions::start(origin, options)?;
-        let workers = Arc::new(Workers::new(options.max_blocking_calls));
-        Ok(Self(Arc::new(Inner { sessions, workers, held: Arc::default() })))
+    fn start(origin: Origin, options: ClientOptions) -> Call<Self> {
+        let starting = Starting { attempt: Arc::default(), slot: Slot::new() };
+        let (attempt, slot) = (Arc::clone(&starting.attempt), Arc::clone(&starting.slot));
+        let start = move || {
+            let started = Sessions::start(origin, options, &attempt).map(|sessions| {
+                let workers = Arc::new(Workers::new(options.max_blocking_calls));
+                Self(Arc::new(Inner { sessions, workers, held: Arc::default() }))
+            });
+            // One that nobody waits for any more ends again.
+            drop(slot.fill(started));
+        };
+        match thread::Builder::new().name("nexus-start".to_owned()).spawn(start) {
+            Ok(_) => Call::new(starting),
+            Err(source) => Call::failed(StartError::Spawn { path: "a thread".into(), source }.into()),
+        }
     }
 
     /// Begins a call on the sidecar that there is, now; or on the next one, once it has started.
@@ -106,7 +124,7 @@ impl Client {
     /// ```no_run
     /// # use nexus_client::{Client, Context, ErrorCode, SpawnOptions, StateMutation};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let context = Context::new().state(&serde_json::json!({ "n": 1 })).grants(["state:read:n", "state:write:n"]);
     /// let segment = client.execute("$state.n += 1; return $state.n", &context).wait()?;
     /// assert_eq!(segment.value::<u32>()?, 2);
@@ -160,7 +178,7 @@ impl Client {
     /// ```no_run
     /// # use nexus_client::{Client, Context, RunOptions, SpawnOptions};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let double = client.precompile("return $args * 2").wait()?;
     /// let outcome = client.run(&double, &Context::new().args(&21), RunOptions::new()).wait()?;
     /// assert_eq!(outcome.value::<u32>()?, 42);
@@ -194,7 +212,7 @@ impl Client {
     /// ```no_run
     /// # use nexus_client::{Client, Context, Payload, Resolution, SpawnOptions};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let context = Context::new().grant("ext:http.get");
     /// let mut segment = client.execute("return (await $ext.http.get('/a')).length", &context).wait()?;
     /// while let Some(call) = segment.suspension() {
@@ -380,6 +398,27 @@ impl Client {
             let pending = link.send(message)?;
             Ok(async move { read(pending.await?) })
         })
+    }
+}
+
+/// The first start, until somebody has taken what came of it.
+struct Starting {
+    attempt: Arc<Attempt>,
+    slot: Arc<Slot<Result<Client, Error>>>,
+}
+
+impl Future for Starting {
+    type Output = Result<Client, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        self.slot.poll(context)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.attempt.end();
+        drop(self.slot.abandon());
     }
 }
 

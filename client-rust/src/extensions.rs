@@ -106,12 +106,15 @@ impl Extensions {
             Some(Method::Blocking(function)) => {
                 let slot = Slot::new();
                 let filled = Arc::clone(&slot);
-                workers.run(move || {
+                let begun = workers.run(move || {
                     let result = catch_unwind(AssertUnwindSafe(|| function(args))).unwrap_or_else(|_| Err(panicked()));
                     // Nobody may be waiting any more; then the answer is of no use.
                     filled.fill(result);
                 });
-                Box::pin(std::future::poll_fn(move |context| slot.poll(context)))
+                match begun {
+                    Ok(()) => Box::pin(std::future::poll_fn(move |context| slot.poll(context))),
+                    Err(error) => failed(CallError::from(error).with_code("INTERNAL_ERROR")),
+                }
             }
             Some(Method::Async(function)) => match catch_unwind(AssertUnwindSafe(|| function(args))) {
                 Ok(mut future) => Box::pin(std::future::poll_fn(move |context| {

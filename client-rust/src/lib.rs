@@ -4,7 +4,7 @@
 //! use nexus_client::{Client, Context, Extensions, RunOptions, SpawnOptions};
 //!
 //! # fn main() -> Result<(), nexus_client::Error> {
-//! let client = Client::spawn(SpawnOptions::new())?;
+//! let client = Client::spawn(SpawnOptions::new()).wait()?;
 //! let context = Context::new().args(&["Ada"]).grant("ext:greeter.greet");
 //! let extensions = Extensions::new().method("greeter", "greet", |args| {
 //!     let name: String = args.get(0)?;
@@ -52,9 +52,12 @@
 //! a handler's own error has its place in the handler's source ([`Error::as_wire`]). What the client does by itself, from
 //! queueing to shared memory, is in [`ClientOptions`].
 //!
-//! Invariants: every call ends, with [`ErrorCode::SidecarGone`] when the sidecar vanished; the child is reaped when the
-//! last [`Client`] is dropped; the reader thread never writes, so that a slow sidecar cannot lock up both ends.
-//! What it does not do: repeat a call, or sandbox anything itself.
+//! Nothing here blocks the thread that asks for it, but [`Call::wait`]: not a start, not a request to a sidecar that does not read,
+//! not a drop.
+//!
+//! Invariants: every call ends, with [`ErrorCode::SidecarGone`] when the sidecar vanished; the child is reaped after the
+//! last [`Client`] was dropped; nobody waits for the sidecar to read but the thread that is there for it, so that a slow one
+//! cannot lock up both ends. What it does not do: repeat a call, or sandbox anything itself.
 
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -96,6 +99,7 @@ mod sharing;
 mod slot;
 mod spawn;
 mod window;
+mod wire;
 mod workers;
 
 pub use call::Call;

@@ -22,7 +22,7 @@ use crate::payload::{Payload, PayloadError};
 /// ```no_run
 /// # use nexus_client::{Client, Context, RunOptions, SpawnOptions, StatePatch};
 /// # fn main() -> Result<(), nexus_client::Error> {
-/// let client = Client::spawn(SpawnOptions::new())?;
+/// let client = Client::spawn(SpawnOptions::new()).wait()?;
 /// let state = client.create_state(&serde_json::json!({ "n": 1 })).wait()?;
 /// let context = Context::new().resident(&state).grants(["state:read:n", "state:write:n"]);
 /// client.run("$state.n += 1", &context, RunOptions::new()).wait()?;

@@ -26,7 +26,7 @@ fn every_case_of_the_table_holds() {
         let names: HashSet<_> = cases.iter().map(name).collect();
         assert_eq!(names.len(), cases.len(), "two cases of one name");
         assert!(cases.len() >= 80);
-        let client = Client::spawn(options().debug(true)).unwrap();
+        let client = Client::spawn(options().debug(true)).wait().unwrap();
         let (mut ran, mut failed) = (0, Vec::new());
         for case in &cases {
             ran += 1;

@@ -74,7 +74,7 @@ fn a_wrong_value_fails_its_request_and_nothing_else() {
 #[test]
 fn a_request_that_no_frame_holds_is_refused_here_and_the_connection_goes_on() {
     watched(|| {
-        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).unwrap();
+        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).wait().unwrap();
         assert_eq!(client.limits().max_frame_bytes, 1 << 20);
         let context = Context::new().args(&"x".repeat(2 << 20));
         assert_eq!(client.execute("return 1", &context).wait().unwrap_err().code(), ErrorCode::InvalidArgument);
@@ -110,7 +110,7 @@ fn a_handler_is_compiled_for_the_style_asked_for_and_again_for_the_same_one() {
             assert_eq!(value, 7);
             is_promise
         };
-        let first = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let first = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
         let compiled = [SuspendMode::Await, SuspendMode::Stack].map(|mode| {
             let compiled = first.precompile_as(mode, source, None).wait().unwrap();
             assert_eq!(compiled.suspend_mode(), mode);
@@ -126,7 +126,7 @@ fn a_handler_is_compiled_for_the_style_asked_for_and_again_for_the_same_one() {
                 std::fs::remove_file(entry.path()).unwrap();
             }
         }
-        let second = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let second = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
         assert_eq!([is_promise(&second, &compiled[0]), is_promise(&second, &compiled[1])], [true, false]);
     });
 }
@@ -135,7 +135,7 @@ fn a_handler_is_compiled_for_the_style_asked_for_and_again_for_the_same_one() {
 fn a_compiled_handler_runs_and_outlives_the_sidecar_that_made_it() {
     watched(|| {
         let cache = scratch("shared-cache");
-        let first = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let first = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
         let compiled = first.precompile_named("return $args + 1", Some("inc".into())).wait().unwrap();
         assert_eq!(compiled.suspend_mode(), SuspendMode::Await);
         let context = Context::new().args(&1);
@@ -149,7 +149,7 @@ fn a_compiled_handler_runs_and_outlives_the_sidecar_that_made_it() {
                 std::fs::remove_file(entry.path()).unwrap();
             }
         }
-        let second = Client::spawn(options().cache_dir(&cache)).unwrap();
+        let second = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
         let segment = second.execute_compiled(&compiled, &context).wait().unwrap().into_result().unwrap();
         assert_eq!(segment.value::<i32>().unwrap(), 2);
     });
@@ -209,7 +209,7 @@ fn a_suspended_execution_can_be_cancelled_once() {
 #[test]
 fn a_dropped_call_stops_its_handler() {
     watched(|| {
-        let client = Client::spawn(options().max_instances(1).timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().max_instances(1).timeout_ms(50_000)).wait().unwrap();
         let endless = client.execute("for (;;);", &Context::new());
         eventually("the handler runs", || client.stats().wait().unwrap().active_instances == 1);
         let started = Instant::now();
@@ -280,7 +280,7 @@ fn a_timeout_is_an_error_of_its_own() {
 #[test]
 fn a_token_ends_a_call_of_one_segment_at_once_and_its_execution_soon() {
     watched(|| {
-        let client = Client::spawn(support::options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(support::options().timeout_ms(50_000)).wait().unwrap();
         let token = nexus_client::CancelToken::new();
         let endless = client.execute("for (;;);", &Context::new()).cancel_on(&token);
         let quick = client.execute("return 1", &Context::new()).cancel_on(&token);

@@ -10,7 +10,7 @@ use nexus_client::{Client, ClientOptions, Context, Error, ErrorCode, Extensions,
 use support::{eventually, options, watched};
 
 fn pressed() -> Client {
-    Client::spawn(options().max_instances(2).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000)).unwrap()
+    Client::spawn(options().max_instances(2).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000)).wait().unwrap()
 }
 
 fn threads_named(name: &str) -> usize {
@@ -100,7 +100,7 @@ fn echoes() -> (Context, Extensions) {
 #[test]
 fn ten_thousand_runs_with_a_call_each_at_once_all_come_back_by_default_settings() {
     watched(|| {
-        let client = Client::spawn(options()).unwrap();
+        let client = Client::spawn(options()).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |n: u32| {
             let options = RunOptions::new().extensions(extensions.clone());
@@ -116,7 +116,7 @@ fn ten_thousand_runs_with_a_call_each_at_once_all_come_back_by_default_settings(
 #[test]
 fn runs_that_are_waited_for_in_another_order_end_when_the_suspensions_before_them_have() {
     watched(|| {
-        let client = Client::spawn(options().max_suspended(2).suspension_timeout_ms(300)).unwrap();
+        let client = Client::spawn(options().max_suspended(2).suspension_timeout_ms(300)).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |n: u32| {
             let options = RunOptions::new().extensions(extensions.clone());
@@ -133,7 +133,7 @@ fn runs_that_are_waited_for_in_another_order_end_when_the_suspensions_before_the
 #[test]
 fn runs_that_are_dropped_while_they_wait_for_a_place_or_hold_one_leave_it() {
     watched(|| {
-        let client = Client::spawn(options().max_suspended(2)).unwrap();
+        let client = Client::spawn(options().max_suspended(2)).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |extensions: &Extensions| {
             let options = RunOptions::new().extensions(extensions.clone());
@@ -154,7 +154,7 @@ const FIRST: usize = 32;
 /// A client, and calls that take all that it has with its sidecar at once.
 fn full(options: ClientOptions) -> (Client, Vec<nexus_client::Call<nexus_client::Segment>>) {
     let spawn = support::options().max_instances(1).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000);
-    let client = Client::spawn(spawn.client(options)).unwrap();
+    let client = Client::spawn(spawn.client(options)).wait().unwrap();
     let busy = (0..FIRST).map(|_| client.execute("for (;;);", &Context::new())).collect();
     (client, busy)
 }
@@ -200,7 +200,7 @@ fn as_many_bytes_wait_in_the_client_as_the_option_says_and_one_call_always_may()
 #[test]
 fn as_many_functions_block_at_the_same_time_as_the_option_says() {
     watched(|| {
-        let client = Client::spawn(options().client(ClientOptions::new().max_blocking_calls(2))).unwrap();
+        let client = Client::spawn(options().client(ClientOptions::new().max_blocking_calls(2))).wait().unwrap();
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let seen = Arc::clone(&most);
         let extensions = Extensions::new().method("a", "b", move |args| {

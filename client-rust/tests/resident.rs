@@ -94,7 +94,7 @@ fn a_handle_of_a_sidecar_that_has_gone_is_a_clear_error() {
     watched(|| {
         let client = client();
         let state = client.create_state(&json!({"n": 1})).wait().unwrap();
-        let other = Client::spawn(options()).unwrap();
+        let other = Client::spawn(options()).wait().unwrap();
         let foreign = other.execute("return 1", &on(&state)).wait().unwrap_err();
         assert_eq!((foreign.code(), foreign.retryable()), (ErrorCode::InvalidArgument, false));
         let pid = client.child_pid().unwrap().to_string();

@@ -23,7 +23,7 @@ fn quick() -> RestartPolicy {
 #[test]
 fn the_next_call_starts_another_and_compiled_handlers_live_on() {
     watched(|| {
-        let client = Client::spawn(options()).unwrap();
+        let client = Client::spawn(options()).wait().unwrap();
         let compiled = client.precompile("return $args * 2").wait().unwrap();
         let first = client.child_pid();
         kill(&client);
@@ -41,7 +41,7 @@ fn the_next_call_starts_another_and_compiled_handlers_live_on() {
 #[test]
 fn a_suspension_of_a_sidecar_that_has_gone_is_never_sent_to_the_next() {
     watched(|| {
-        let client = Client::spawn(options().restart(quick())).unwrap();
+        let client = Client::spawn(options().restart(quick())).wait().unwrap();
         let context = Context::new().grant("ext:a");
         let suspended = client.execute("return await $ext.a.b()", &context).wait().unwrap();
         kill(&client);
@@ -67,7 +67,7 @@ fn a_program_that_keeps_dying_is_a_crash_loop_that_says_how_it_ended() {
         std::fs::write(&program, script).unwrap();
         assert!(Command::new("chmod").arg("755").arg(&program).status().unwrap().success());
         let policy = RestartPolicy { max_crashes: 3, cool_down: Duration::from_secs(4), ..quick() };
-        let client = Client::spawn(SpawnOptions::new().binary(&program).restart(policy)).unwrap();
+        let client = Client::spawn(SpawnOptions::new().binary(&program).restart(policy)).wait().unwrap();
         std::fs::remove_file(&alive).unwrap();
         kill(&client);
         let refused = loop {
@@ -91,7 +91,7 @@ fn a_program_that_keeps_dying_is_a_crash_loop_that_says_how_it_ended() {
 #[test]
 fn a_policy_of_never_leaves_it_gone() {
     watched(|| {
-        let client = Client::spawn(options().restart(RestartPolicy::never())).unwrap();
+        let client = Client::spawn(options().restart(RestartPolicy::never())).wait().unwrap();
         let pid = client.child_pid();
         kill(&client);
         while client.ping().wait().is_ok() {}
@@ -111,7 +111,7 @@ fn a_token_cancels_a_run_that_waits_for_a_start_and_a_dropped_client_starts_noth
 /// Whether a call that waits for a start, which never comes, is told so.
 fn is_told_of_the_drop() -> bool {
     let slow = RestartPolicy { max_crashes: 1_000_000, ..RestartPolicy::default() };
-    let client = Client::spawn(options().restart(slow)).unwrap();
+    let client = Client::spawn(options().restart(slow)).wait().unwrap();
     // Each dies young, so the waits double.
     let mut last = client.child_pid();
     for _ in 0..3 {
@@ -142,7 +142,7 @@ fn kill_storm_leaves_no_call_process_or_descriptor() {
     let cycles = std::env::var("NEXUS_KILLS").map_or(50, |n| n.parse().unwrap());
     watched_for(Duration::from_secs(60 + cycles), move || {
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        let client = Client::spawn(options().restart(quick())).unwrap();
+        let client = Client::spawn(options().restart(quick())).wait().unwrap();
         let compiled = client.precompile("return $args").wait().unwrap();
         let (mut gone, mut answered) = (0, 0);
         let mut slowest = Duration::ZERO;

@@ -158,7 +158,7 @@ fn a_failed_run_has_delivered_its_last_segment() {
 #[test]
 fn a_token_ends_a_handler_that_runs() {
     watched(|| {
-        let client = Client::spawn(options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let token = CancelToken::new();
         let call = client.run("for (;;);", &Context::new(), RunOptions::new().cancel(&token));
         let canceller = {
@@ -253,7 +253,7 @@ fn a_compiled_handler_can_be_run() {
 #[test]
 fn an_answer_that_no_frame_holds_fails_its_call() {
     watched(|| {
-        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).unwrap();
+        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).wait().unwrap();
         let extensions = Extensions::new().method("x", "huge", |_| Ok("x".repeat(2 << 20)));
         let code = "try { await $ext.x.huge() } catch (e) { return e.code }";
         let outcome = client.run(code, &Context::new().grant("ext:x"), with(extensions)).wait().unwrap();
@@ -264,7 +264,7 @@ fn an_answer_that_no_frame_holds_fails_its_call() {
 #[test]
 fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
     watched(|| {
-        let client = Client::spawn(options().suspension_timeout_ms(60)).unwrap();
+        let client = Client::spawn(options().suspension_timeout_ms(60)).wait().unwrap();
         let dropped = Arc::new(());
         let in_call = Arc::clone(&dropped);
         let extensions = Extensions::new()
@@ -297,7 +297,7 @@ fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
 #[test]
 fn of_many_calls_each_is_late_by_itself() {
     watched(|| {
-        let client = Client::spawn(options().suspension_timeout_ms(300)).unwrap();
+        let client = Client::spawn(options().suspension_timeout_ms(300)).wait().unwrap();
         let extensions = Extensions::new().async_method("x", "slow", |args| async move {
             let n = args.get::<i32>(0)?;
             if n % 2 == 1 {

@@ -32,7 +32,7 @@ fn every_transcript_is_understood() {
 }
 
 fn call(socket: &Path, call: &str) -> Result<Json, Error> {
-    let client = Client::connect(socket)?;
+    let client = Client::connect(socket).wait()?;
     if call == "ping" {
         client.ping().wait()?;
         return Ok(json!({ "ok": true }));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Wake, Waker};
 
 use nexus_client::{Call, CallError, CancelToken, Client, Context, ErrorCode, Extensions, RestartPolicy, RunOptions};
-use support::{options, watched};
+use support::{eventually, options, watched};
 
 struct Bomb;
 
@@ -28,7 +28,7 @@ fn arm<T>(call: &mut Call<T>) {
 #[test]
 fn a_waker_that_panics_ends_neither_other_calls_nor_its_own_answer() {
     watched(|| {
-        let client = Client::spawn(options().max_instances(1)).unwrap();
+        let client = Client::spawn(options().max_instances(1)).wait().unwrap();
         for n in 0..20 {
             // takes the only instance, so that nothing is answered before somebody waits for it
             let before = client.execute("for (;;);", &Context::new());
@@ -47,7 +47,7 @@ fn a_waker_that_panics_ends_neither_other_calls_nor_its_own_answer() {
 #[test]
 fn wakers_that_panic_at_the_end_of_a_connection_keep_nobody_from_hearing_of_it() {
     watched(|| {
-        let client = Client::spawn(options().restart(RestartPolicy::never()).timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().restart(RestartPolicy::never()).timeout_ms(50_000)).wait().unwrap();
         let pid = client.child_pid().unwrap();
         let context = Context::new().grant("ext:x");
         let never = || {
@@ -69,14 +69,14 @@ fn wakers_that_panic_at_the_end_of_a_connection_keep_nobody_from_hearing_of_it()
         }
         assert_eq!(run.wait().unwrap_err().code(), ErrorCode::SidecarGone);
         drop(client);
-        assert!(!std::path::Path::new(&format!("/proc/{pid}")).exists(), "the child was reaped");
+        eventually("the child is reaped", || !std::path::Path::new(&format!("/proc/{pid}")).exists());
     });
 }
 
 #[test]
 fn a_waker_that_panics_does_not_keep_a_token_from_the_others() {
     watched(|| {
-        let client = Client::spawn(options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let token = CancelToken::new();
         let run = || client.run("for (;;);", &Context::new(), RunOptions::new().cancel(&token));
         let mut armed = run();

@@ -73,6 +73,7 @@ fn lean(source: &str) -> (f64, u64) {
 fn client(source: &str) -> f64 {
     let dir = TempDir::new();
     let client = Client::spawn(SpawnOptions::new().binary(binary()).cache_dir(dir.path()).timeout_ms(60_000))
+        .wait()
         .expect("a sidecar");
     let extensions = Extensions::new().async_method("a", "b", |_| async { Ok(()) });
     let once = || {
