@@ -249,7 +249,7 @@ impl Link {
     /// Leaves a request in the outbox, encoded as it is now.
     fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32, turn: Turn) -> Result<(), Error> {
         let mut frame = Vec::new();
-        message.encode(RequestId(id), self.max_body_bytes, &mut frame)?;
+        message.encode(RequestId(id), self.max_body_bytes, &mut frame).map_err(Error::request)?;
         let suspension = match message {
             ClientMessage::Resume(resume) => Some(resume.suspension.to_owned()),
             _ => None,
@@ -446,7 +446,7 @@ impl Link {
     }
 
     fn write(&self, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
-        self.wire.write(|buffer| Ok(message.encode(RequestId(id), self.max_body_bytes, buffer)?))
+        self.wire.write(|buffer| message.encode(RequestId(id), self.max_body_bytes, buffer).map_err(Error::request))
     }
 }
 

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nexus_client::{Call, Client, ClientOptions, Context, Error, ErrorCode, RestartPolicy, SpawnOptions, StartError};
+use nexus_client::{Call, Client, ClientOptions, Error, ErrorCode, RestartPolicy, SpawnOptions, StartError};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket};
 use support::{eventually, options, scratch, sidecar_binary, watched};
 
 fn patient() -> ClientOptions {
-    let policy = RestartPolicy { max_crashes: 1_000, ..RestartPolicy::default() };
+    let policy = RestartPolicy::default().max_crashes(1_000);
     ClientOptions::from(policy).start_timeout(Duration::from_secs(600))
 }
 
@@ -32,7 +32,7 @@ fn is_ended(call: Call<()>) {
 
 /// Ends the sidecar, and waits until the client knows: the next call begins the next start.
 fn hear_of(client: &Client, end: impl FnOnce()) {
-    let last = client.execute("for (;;);", &Context::new());
+    let last = client.execute("for (;;);").start();
     end();
     assert_eq!(last.wait().unwrap_err().code(), ErrorCode::SidecarGone);
 }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_client::{CancelToken, Client, Context, ErrorCode, Extensions, Payload, RunOptions, SpawnOptions};
+use nexus_client::{CancelToken, Client, Context, ErrorCode, Extensions, Payload, SpawnOptions};
 use support::{eventually, options, scratch, watched_for};
 use tokio::time::{sleep, timeout};
 
@@ -114,11 +114,11 @@ fn requests_that_are_made_awaited_dropped_and_cancelled_block_nobody() {
             let frozen = Frozen::new(&client);
             let mut kept = Vec::new();
             for _ in 0..3 {
-                assert!(timeout(SHORT, client.execute("return 1", &context)).await.is_err());
-                drop(client.execute("return 2", &context));
-                kept.push(client.execute("return $args.length", &context));
+                assert!(timeout(SHORT, client.execute("return 1").context(&context).start()).await.is_err());
+                drop(client.execute("return 2").context(&context).start());
+                kept.push(client.execute("return $args.length").context(&context).start());
                 let token = CancelToken::new();
-                let run = client.run("return 4", &context, RunOptions::new().cancel(&token));
+                let run = client.run("return 4").context(&context).cancel(&token).start();
                 token.cancel();
                 let _ = timeout(SHORT, run).await;
                 let state = client.create_state(&serde_json::json!({ "text": "x".repeat(LARGE) }));
@@ -145,11 +145,7 @@ fn runs_that_are_suspended_and_states_that_are_let_go_block_nobody() {
                 sleep(SHORT).await;
                 Ok("x".repeat(LARGE))
             });
-            let run = client.run(
-                "return (await $ext.x.big()).length",
-                &Context::new(),
-                RunOptions::new().extensions(extensions),
-            );
+            let run = client.run("return (await $ext.x.big()).length").extensions(extensions).start();
             let mut run = tokio::spawn(run);
             while client.stats().await.unwrap().suspended_instances == 0 {
                 sleep(TURN).await;
@@ -179,7 +175,7 @@ fn a_client_that_starts_ends_or_is_dropped_blocks_nobody() {
                 pids.push(client.child_pid().unwrap());
                 // It stays frozen: the client has to end it.
                 std::mem::forget(Frozen::new(&client));
-                let call = large.then(|| client.execute("return 1", &self::large()));
+                let call = large.then(|| client.execute("return 1").context(&self::large()).start());
                 assert!(timeout(SHORT, client.shutdown()).await.is_err());
                 drop(client);
                 if let Some(call) = call {

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use nexus_client::{Client, Context, Error, ErrorCode, GoneReason, StartError};
+use nexus_client::{Client, Error, ErrorCode, GoneReason, StartError};
 use support::{scratch, watched};
 
 fn golden(name: &str) -> Vec<u8> {
@@ -155,7 +155,7 @@ fn regions_that_were_never_lent_fail_their_call_alone() {
         for fields in [alone, twice] {
             let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
             let client = Client::connect(path).wait().unwrap();
-            let error = client.execute("return 1", &Context::new()).wait().unwrap_err();
+            let error = client.execute("return 1").wait().unwrap_err();
             assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
             drop(client);
             thread.join().unwrap();
@@ -169,7 +169,7 @@ fn segments_with_a_gap_end_the_run() {
         let fields = [&b"\x83\xa6status\xa7success\xa3seq\x01"[..], METRICS].concat();
         let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
         let client = Client::connect(path).wait().unwrap();
-        let error = client.run("return 1", &Context::new(), nexus_client::RunOptions::new()).wait().unwrap_err();
+        let error = client.run("return 1").wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::ProtocolError);
         drop(client);
         thread.join().unwrap();

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nexus_client::{Client, Context, Error, ErrorCode, Extensions, RunOptions, SpawnOptions, StartError};
+use nexus_client::{Client, Context, Error, ErrorCode, Extensions, SpawnOptions, StartError};
 use support::{client, eventually, options, scratch, sidecar_binary, watched};
 
 fn is_process(pid: u32) -> bool {
@@ -22,10 +22,10 @@ fn every_call_under_way_fails_when_the_sidecar_is_killed() {
     watched(|| {
         let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let context = Context::new().grant("ext:x");
-        let endless = client.execute("for (;;);", &context);
+        let endless = client.execute("for (;;);").context(&context).start();
         let extensions = Extensions::new()
             .async_method("x", "never", |_| std::future::pending::<Result<(), nexus_client::CallError>>());
-        let waiting = client.run("await $ext.x.never()", &context, RunOptions::new().extensions(extensions));
+        let waiting = client.run("await $ext.x.never()").context(&context).extensions(extensions).start();
         let waiting = std::thread::spawn(move || waiting.wait());
         eventually("both are under way", || {
             let stats = client.stats().wait().unwrap();
@@ -59,7 +59,7 @@ fn a_dropped_client_does_not_wait_for_an_endless_handler() {
     watched(|| {
         let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let pid = client.child_pid().unwrap();
-        let call = client.execute("for (;;);", &Context::new());
+        let call = client.execute("for (;;);").start();
         eventually("the handler runs", || client.stats().wait().unwrap().active_instances == 1);
         drop(client);
         eventually("the child is reaped", || !is_process(pid));
@@ -72,7 +72,7 @@ fn shutdown_lets_what_runs_finish_and_ends_the_sidecar() {
     watched(|| {
         let client = client();
         let pid = client.child_pid().unwrap();
-        let last = client.execute("let n = 0; for (let i = 0; i < 1e6; i++) n += i; return n", &Context::new());
+        let last = client.execute("let n = 0; for (let i = 0; i < 1e6; i++) n += i; return n").start();
         client.shutdown().wait().unwrap();
         assert_eq!(last.wait().unwrap().into_result().unwrap().value::<f64>().unwrap(), 499_999_500_000.0);
         assert!(!is_process(pid));
@@ -123,7 +123,7 @@ fn a_sidecar_that_listens_can_be_connected_to() {
         let clients: Vec<_> = (0..3).map(|_| Client::connect(&socket).wait().unwrap()).collect();
         for (n, client) in clients.iter().enumerate() {
             assert_eq!(client.child_pid(), None);
-            let segment = client.execute("return $args", &Context::new().args(&n)).wait().unwrap();
+            let segment = client.execute("return $args").args(&n).wait().unwrap();
             assert_eq!(segment.value::<usize>().unwrap(), n);
         }
         // A connection ends; the sidecar and the others go on.

@@ -36,7 +36,7 @@ impl Way {
     }
 
     fn request(&self, context: &Context) {
-        let segment = self.client.execute("return $state.r000000.n", context).wait().expect("an answer");
+        let segment = self.client.execute("return $state.r000000.n").context(context).wait().expect("an answer");
         assert_eq!(segment.value::<u32>().expect("a number"), 0);
     }
 
