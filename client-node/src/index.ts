@@ -6,7 +6,7 @@ export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type Sou
 export { formatError, type FormatOptions } from './format.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
-export { decodePayload, encodePayload } from './payload.js';
+export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';
 export type { ExtensionMethod, Extensions, ExtensionsOf, RunOptions, RunResult, Segment } from './run.js';
 export type {

@@ -15,6 +15,7 @@ import { abortError, NexusError, toExtensionError, type ExtensionError } from '.
 import { failure, happened, type Thrown } from './failures.js';
 import { checkNames } from './names.js';
 import { Patience } from './patience.js';
+import { asPayload } from './payload.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
@@ -309,7 +310,7 @@ class Run {
     this.#patience.begin(call);
     let outcome: Outcome;
     try {
-      outcome = { value: plain(await answering(call, () => this.#invoke(suspension))) };
+      outcome = { value: asPayload(await answering(call, () => this.#invoke(suspension))) };
     } catch (error) {
       outcome = { error: await this.#seenByHandler(error, call) };
     }
@@ -418,11 +419,6 @@ class Run {
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
-}
-
-/** A Buffer that an extension returns (of a file, say) is bytes; only a context's is MessagePack. */
-function plain(value: unknown): unknown {
-  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
 }
 
 function own(target: object, key: string): unknown {

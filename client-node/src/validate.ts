@@ -6,6 +6,7 @@ import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
 import { checkNames } from './names.js';
+import { asPayload } from './payload.js';
 import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
@@ -54,11 +55,12 @@ export function checkContext(context: HandlerContext): HandlerContext {
   return context;
 }
 
-/** The fields of an execute request that come from the context. */
+/** The fields of an execute request that come from the context. `buffers`: what a Buffer in `state`, `args` and `scope` is. */
 export function contextFields(
   context: HandlerContext,
   timeoutMs: number | undefined,
   extensionRegistry = context?.extensionRegistry,
+  buffers: 'messagepack' | 'bytes' = 'bytes',
 ): ExecuteRequest {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
   const { panelId, handlerName, capabilities, limits, strictCapabilities, suspendMode, seed } = context;
@@ -83,13 +85,17 @@ export function contextFields(
   checkSuspendMode(suspendMode);
   if (seed !== undefined) checkSeed(seed);
   const resident = ResidentState.use(context.state);
+  if (buffers === 'bytes' && Buffer.isBuffer(context.state)) {
+    throw invalid('`state` is a Buffer, which is bytes here, and a state is an object; `encoded(buffer)` says that it is MessagePack');
+  }
+  const payload = buffers === 'bytes' ? asPayload : (value: unknown): unknown => value;
   return {
     panelId,
     handlerName,
-    state: resident === undefined ? context.state : undefined,
+    state: resident === undefined ? payload(context.state) : undefined,
     resident,
-    args: context.args,
-    scope: context.scope,
+    args: payload(context.args),
+    scope: payload(context.scope),
     capabilities,
     extensions: extensionRegistry,
     timeoutMs,

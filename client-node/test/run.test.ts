@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
 
-import { currentCall, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
+import { currentCall, encoded, encodePayload, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
 
 import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
@@ -436,4 +436,23 @@ test('an error can be drawn with its lines, and steers no terminal', WATCHDOG, a
   assert.equal(formatError(new NexusError('OVERLOADED', 'busy')), 'OVERLOADED: busy');
   const long = await failure(runtime.run(`${'x;'.repeat(500).replaceAll('x', '0')}null.x`));
   assert.ok(formatError(long, { source: `${'0;'.repeat(500)}null.x` }).length < 500);
+});
+
+test('a Buffer is bytes wherever a value is, and MessagePack where that is said', WATCHDOG, async () => {
+  const bytes = Buffer.from([0x93, 1, 2, 3]);
+  const kind = (name: string): string => `${name} instanceof Uint8Array ? [...${name}] : ${name}`;
+  const source = `return [${kind('$args')}, ${kind('$scope')}, ${kind('$state.s')}, ${kind('await $ext.x.get()')}]`;
+  const values = await runtime.run(source, { args: bytes, scope: encoded(encodePayload({ a: 1 })), state: { s: bytes }, capabilities, extensions: { x: { get: () => bytes } } });
+  assert.deepEqual(values.value, [[0x93, 1, 2, 3], { a: 1 }, [0x93, 1, 2, 3], [0x93, 1, 2, 3]]);
+  const said = await runtime.run(source, { args: encoded(bytes), state: encoded(encodePayload({ s: 's' })), capabilities, extensions: { x: { get: () => encoded(bytes) } } });
+  assert.deepEqual(said.value, [[1, 2, 3], {}, 's', [1, 2, 3]]);
+  const error = await failure(runtime.run('return 1', { state: bytes }));
+  assert.deepEqual([error.code, /`encoded\(buffer\)`/.test(error.message)], ['INVALID_ARGUMENT', true]);
+  // one segment: a state in a Buffer decides
+  const one = await runtime.executeHandler('return $args instanceof Uint8Array', { args: bytes });
+  assert.equal(one.returnValue, true);
+  const first = await runtime.executeHandler('return await $ext.x.get()', { capabilities });
+  const resumed = await runtime.resumeHandler(first.suspension?.suspensionId as string, { success: true, value: bytes });
+  assert.deepEqual(resumed.returnValue, new Uint8Array(bytes));
+  await assert.rejects(async () => encoded('x' as never), { code: 'INVALID_ARGUMENT' });
 });

@@ -92,7 +92,7 @@ export function createRuntime(config: RuntimeConfig = {}): KernelRuntime {
 }
 
 function kernelRequest(context: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
-  return contextFields(context, checkTimeout(timeoutMs));
+  return contextFields(context, checkTimeout(timeoutMs), context?.extensionRegistry, 'messagepack');
 }
 
 function kernelResult(result: BufferResult): KernelResult {
