@@ -98,6 +98,9 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (value instanceof Map) return writeMapObject(writer, value, depth);
   if (value instanceof Set) return writeArray(writer, itemsOf(value), depth);
   if (value instanceof Error) return writeMap(writer, { name: value.name, message: value.message }, depth);
+  // An instance of a class is what its class says. One that returns itself ends at the depth that is allowed.
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function') return write(writer, Reflect.apply(toJSON, value, ['']), depth);
   return writeMap(writer, value, depth);
 }
 

@@ -13,6 +13,7 @@ import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { answering, CurrentCall, type CallOrigin } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { failure, happened, type Thrown } from './failures.js';
+import { checkLossless } from './lossless.js';
 import { checkNames } from './names.js';
 import { Patience } from './patience.js';
 import { asPayload } from './payload.js';
@@ -28,7 +29,7 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, type Outcome } from './validate.js';
+import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
 
 /** Errors of extensions that a run remembers, to be the cause of its own. */
 const MAX_REMEMBERED_ERRORS = 100;
@@ -170,6 +171,7 @@ class Run {
   readonly #onSegment: RunOptions['onSegment'];
   readonly #onExtensionError: RunOptions['onExtensionError'];
   readonly #origin: CallOrigin;
+  readonly #isLossless: boolean;
   readonly #promise: Settle;
 
   readonly #segments: Segment[] = [];
@@ -200,6 +202,7 @@ class Run {
     this.#onSegment = onSegment;
     this.#onExtensionError = onExtensionError;
     this.#origin = { handlerName, panelId, labels };
+    this.#isLossless = isLossless(options);
     this.#promise = promise;
   }
 
@@ -310,7 +313,9 @@ class Run {
     this.#patience.begin(call);
     let outcome: Outcome;
     try {
-      outcome = { value: asPayload(await answering(call, () => this.#invoke(suspension))) };
+      const value = await answering(call, () => this.#invoke(suspension));
+      if (this.#isLossless) checkLossless(`${call.extensionName}.${call.method}()`, value);
+      outcome = { value: asPayload(value) };
     } catch (error) {
       outcome = { error: await this.#seenByHandler(error, call) };
     }

@@ -30,6 +30,8 @@ interface ContextBase {
   suspendMode?: SuspendMode;
   /** For `Math.random` in the handler. */
   seed?: number | bigint;
+  /** `'throw'`: a value that would not arrive as what it is (a function, an instance of a class ...) is SERIALIZATION_ERROR that names its path. Default `'drop'`. */
+  lossy?: 'drop' | 'throw';
 }
 
 /** Plain values (a Buffer is bytes, what `encoded` gives is MessagePack), and for `state` a ResidentState as well. */

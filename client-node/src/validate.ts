@@ -3,6 +3,7 @@
  * sidecar closes a connection for that, with everybody else's requests on it.
  */
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { checkLossless } from './lossless.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
 import { checkNames } from './names.js';
@@ -38,7 +39,7 @@ export function checkTimeout(timeoutMs: unknown): number | undefined {
 
 /** What a context may have. */
 export const CONTEXT_NAMES = [
-  'panelId', 'handlerName', 'state', 'args', 'scope', 'capabilities', 'extensionRegistry', 'limits', 'strictCapabilities', 'suspendMode', 'seed',
+  'panelId', 'handlerName', 'state', 'args', 'scope', 'capabilities', 'extensionRegistry', 'limits', 'strictCapabilities', 'suspendMode', 'seed', 'lossy',
 ] as const satisfies readonly (keyof HandlerContext)[];
 
 /** What a context may narrow. */
@@ -84,6 +85,7 @@ export function contextFields(
   }
   checkSuspendMode(suspendMode);
   if (seed !== undefined) checkSeed(seed);
+  if (isLossless(context)) for (const name of ['state', 'args', 'scope'] as const) checkLossless(name, context[name]);
   const resident = ResidentState.use(context.state);
   if (buffers === 'bytes' && Buffer.isBuffer(context.state)) {
     throw invalid('`state` is a Buffer, which is bytes here, and a state is an object; `encoded(buffer)` says that it is MessagePack');
@@ -104,6 +106,12 @@ export function contextFields(
     suspendMode,
     seed,
   };
+}
+
+/** Whether the caller wants to be told of what would be lost. */
+export function isLossless({ lossy }: HandlerContext): boolean {
+  if (lossy !== undefined && lossy !== 'drop' && lossy !== 'throw') throw invalid("`lossy` is neither 'drop' nor 'throw'");
+  return lossy === 'throw';
 }
 
 export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
