@@ -27,6 +27,7 @@ export type {
   ViewCommand,
 } from './types.js';
 export type { ExecutionInfo, ExecutionList } from './executions.js';
+export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {
   KernelAsyncResult,
