@@ -15,8 +15,7 @@
 
 use std::fmt::{self, Display, Formatter};
 
-/// The reserve is this part of its limit.
-const RESERVED_PART: u64 = 8;
+use nexus_protocol::limits::RESERVED_PART;
 
 /// A limit that connections share, and the reserve beyond it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::SuspensionId;
+use nexus_protocol::limits::{LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
 
 use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
@@ -15,13 +16,9 @@ use crate::token::StopToken;
 
 /// From so many instances on the last one is kept for sessions that run nothing.
 const KEEPS_ONE_FROM: usize = 3;
-/// A run that takes more processor time than this is no brief one.
-pub(super) const LONG_RUN: Duration = Duration::from_millis(10);
-/// It keeps its session from the last free instance for so many times as long. So whoever has more than a hundredth of a
-/// processor with such runs never has that instance: of those that do nothing else, a hundred for each processor.
-const BUSY_FOR: u32 = 100;
-/// But for no longer than this.
-const BUSY_AT_MOST: Duration = Duration::from_secs(600);
+/// What is no brief run any more.
+pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
 #[derive(Debug)]
@@ -175,8 +172,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let now = now();
         let Some(books) = self.crew.get(run).and_then(|run| self.sessions.get_mut(&run.session)) else { return };
         let since = books.busy_until.map_or(now, |until| until.max(now));
-        let until = since.checked_add(cpu.saturating_mul(BUSY_FOR));
-        books.busy_until = until.into_iter().chain(now.checked_add(BUSY_AT_MOST)).min();
+        let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
+        books.busy_until = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min();
     }
 
     fn is_over(&self, books: &Books<P>) -> bool {
