@@ -188,6 +188,16 @@ impl Runtime {
         self.cache.flush();
     }
 
+    /// A client is there from now on: what it compiles is its own.
+    pub fn join(&self, client: Client) {
+        self.cache.join(client);
+    }
+
+    /// And is no more.
+    pub fn leave(&self, client: Client) {
+        self.cache.leave(client);
+    }
+
     /// Whether compiled handlers outlive the process: what `cacheDir` asked for may not have been possible.
     pub fn keeps_handlers(&self) -> bool {
         self.cache.is_on_disk()

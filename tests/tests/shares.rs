@@ -277,3 +277,21 @@ fn a_parent_has_all_instances() {
     }
     eventually("it runs as much as there may be", SOON, || parent.stats().active_instances == 4);
 }
+
+#[test]
+fn handlers_in_the_compile_cache() {
+    let _w = Watchdog::seconds(240);
+    let sidecar = Options::new().flag("cache-dir", "none").flag("max-cache-size-bytes", 4 * MIB).listen();
+    let (mut quiet, mut crowd) = (sidecar.connect(), (0..8).map(|_| sidecar.connect()).collect::<Vec<Client>>());
+    let handles: Vec<Vec<u8>> = (0..20).map(|n| quiet.precompile(&format!("return {n}")).unwrap()).collect();
+    // each of them stays below a quarter, and all together compile more than twice of what there is
+    for n in 0..4 {
+        for (number, client) in crowd.iter_mut().enumerate() {
+            client.precompile(&format!("return [{}{n}, {number}]", ",".repeat(300_000))).unwrap();
+        }
+    }
+    for (n, handle) in handles.iter().enumerate() {
+        assert_eq!(quiet.run(Run::handle(handle)).value(), n);
+    }
+    assert!(sidecar.connect().stats().cache_size_bytes <= 4 * MIB as u64);
+}

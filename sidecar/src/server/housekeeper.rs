@@ -175,6 +175,7 @@ impl Server {
             drop(state);
         }
         self.begin_chore();
+        self.runtime.leave(self.client_of(session));
         self.arenas.close(session.0);
         drop(connection);
     }

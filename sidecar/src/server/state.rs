@@ -177,6 +177,7 @@ impl Server {
     }
 
     pub(super) fn opened(&self, connection: Arc<Connection>) {
+        self.runtime.join(self.client_of(connection.session));
         self.states.open(connection.session.0);
         self.arenas.open(connection.session.0, connection.received().clone());
         let mut state = self.lock();

@@ -292,7 +292,7 @@ impl Server {
     }
 
     /// Who a session is to the compile cache: the parent that a sidecar was spawned by has it alone.
-    fn client_of(&self, session: SessionId) -> Client {
+    pub(super) fn client_of(&self, session: SessionId) -> Client {
         match self.mode {
             Mode::Child => Client::ALONE,
             Mode::Service => Client(session.0),
