@@ -16,6 +16,7 @@ export type {
   ExecutionResult,
   HandlerCheck,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   PrecompileOptions,
   RuntimeStats,
