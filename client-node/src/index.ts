@@ -18,6 +18,7 @@ export type {
   ExecutionResult,
   HandlerCheck,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   PrecompileOptions,
   RuntimeStats,

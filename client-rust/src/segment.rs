@@ -9,6 +9,7 @@ use nexus_protocol::{WireError, payload};
 use serde::de::DeserializeOwned;
 
 use crate::calls::Suspensions;
+use crate::compiled::Note;
 use crate::error::Error;
 use crate::payload::{Payload, PayloadError};
 
@@ -28,6 +29,8 @@ pub struct Segment {
     pub suspensions: Suspensions,
     /// Why it failed, when `status` is `Error`.
     pub error: Option<WireError>,
+    /// What the handler's author should know of its text: in the first segment, and mostly nothing.
+    pub warnings: Vec<Note>,
     /// Figures of the whole execution so far.
     pub metrics: Metrics,
     effects: EffectPayloads,
@@ -209,6 +212,7 @@ impl From<SegmentResult<'_>> for Segment {
             value: Payload::from_bytes(result.value.unwrap_or(payload::NIL).to_vec()),
             suspensions: result.suspensions.iter().map(Suspension::from).collect::<Vec<_>>().into(),
             error: result.error,
+            warnings: result.warnings.iter().map(Note::from).collect(),
             metrics: result.metrics.into(),
             effects: EffectPayloads {
                 state_mutations: owned(result.state_mutations),

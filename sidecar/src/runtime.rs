@@ -12,7 +12,9 @@ use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireErr
 use crate::analysis::{self, AnalysisError};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
-use crate::cache::{Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Origin};
+use crate::cache::{
+    Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Note, Origin, Warning,
+};
 use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
@@ -248,7 +250,7 @@ impl Runtime {
     ) -> Result<Handler, Failed> {
         let started = Instant::now();
         let stopped = |cause| Failed { error: compile_stopped(cause, overseer), concerns: Concerns::Nobody };
-        let analysis = match analysis::analyze(source, asker.token) {
+        let analysis = match analysis::analyze(source, mode, asker.token) {
             Ok(analysis) => analysis,
             Err(AnalysisError::Stopped(cause)) => return Err(stopped(cause)),
             Err(AnalysisError::Syntax(e)) => return Err(Failed::for_all(guest_error::syntax_error(&e, source))),
@@ -298,7 +300,17 @@ impl Runtime {
                 .into_iter()
                 .map(|c| Need { token: c.token.into(), line: c.line, column: c.column, certain: c.certain })
                 .collect(),
-            suspend_mode: mode.unwrap_or(analysis.suspend_mode),
+            suspend_mode: analysis.suspend_mode,
+            why: analysis.why.text().into(),
+            warnings: analysis
+                .warnings
+                .into_iter()
+                .map(|w| Warning {
+                    note: Note { message: w.message.into(), line: w.line, column: w.column },
+                    explains_until: w.explains_until,
+                })
+                .collect(),
+            unparsed: analysis.unparsed.map(|e| Note { message: e.message.into(), line: e.line, column: e.column }),
             took: started.elapsed(),
         })
     }

@@ -7,6 +7,7 @@ use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentRes
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, SuspensionId, WireError};
 
 use super::stopped;
+use crate::cache::Note;
 use crate::engine::context::{Effects, NewCall};
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
@@ -142,6 +143,10 @@ impl Totals {
         !self.effects && (was_refused || self.seq == 0)
     }
 
+    pub(super) fn is_first(&self) -> bool {
+        self.seq == 0
+    }
+
     pub(super) fn next_segment(&mut self) {
         self.seq += 1;
     }
@@ -206,6 +211,8 @@ pub struct Report {
     /// Calls that the segment made. Others may wait too, of which the client knows.
     pub new_calls: Vec<MadeCall>,
     pub error: Option<WireError>,
+    /// Of the handler's text, where the execution begins.
+    pub warnings: Vec<Note>,
     pub totals: Totals,
     pub host_calls: Vec<(&'static str, u64)>,
     /// Of this segment: place in the table of host calls, and count.
@@ -226,6 +233,7 @@ impl Report {
             regions: Regions::NONE,
             new_calls: Vec::new(),
             error: None,
+            warnings: Vec::new(),
             totals,
             host_calls: Vec::new(),
             new_host_calls: Vec::new(),
@@ -364,6 +372,7 @@ impl Report {
             .map(|(s, id)| PendingCall { id, extension: &s.call.extension, method: &s.call.method, args: &s.call.args })
             .collect();
         message.error.clone_from(&self.error);
+        message.warnings = self.warnings.iter().map(Note::told).collect();
         message.metrics = self.metrics();
         message
     }

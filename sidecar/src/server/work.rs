@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
+use nexus_protocol::message::{ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
 use serde::Serialize;
 
@@ -260,6 +260,7 @@ impl Server {
                             suspend_mode: found.handler.suspend_mode,
                             cache_hit: found.cache_hit,
                             compilation_time_us: found.told.unwrap_or_else(|| started.elapsed()).as_micros() as u64,
+                            warnings: found.handler.warnings.iter().map(|warning| warning.note.told()).collect(),
                         };
                         self.reply(answering, &SidecarMessage::Compiled(message));
                     }
@@ -269,11 +270,7 @@ impl Server {
             }
             ClientMessage::Check(request) => {
                 match self.runtime.compile(request.source, None, client, oversight) {
-                    Ok(found) => {
-                        let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
-                        let suspend_mode = found.handler.suspend_mode;
-                        self.reply(answering, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
-                    }
+                    Ok(found) => self.reply(answering, &SidecarMessage::Checked(found.handler.checked())),
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
