@@ -70,6 +70,13 @@ export function checkSignal(options: { signal?: AbortSignal } | undefined): Abor
     throw new NexusError('INVALID_ARGUMENT', 'the options are not an object');
   }
   const signal: unknown = options?.signal;
-  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  if (signal === undefined || isSignal(signal)) return signal;
   throw new NexusError('INVALID_ARGUMENT', '`signal` is not an AbortSignal');
+}
+
+/** Also one of a polyfill, or of another realm. */
+function isSignal(signal: unknown): signal is AbortSignal {
+  if (typeof signal !== 'object' || signal === null) return false;
+  const { aborted, addEventListener, removeEventListener } = signal as Partial<AbortSignal>;
+  return typeof aborted === 'boolean' && typeof addEventListener === 'function' && typeof removeEventListener === 'function';
 }

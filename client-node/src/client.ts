@@ -8,7 +8,8 @@ import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './executions.js';
 import { withCaller } from './failures.js';
-import type { HelloInfo } from './messages.js';
+import type { ExecuteRequest, HelloInfo } from './messages.js';
+import { asPayload } from './payload.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
 import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
@@ -58,7 +59,7 @@ export class NexusRuntime {
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     try {
-      const request = contextFields(checkContext(context), checkTimeout(timeoutMs));
+      const request = requestOf(context, timeoutMs);
       request.source = checkSource(code);
       const signal = signalOf(options);
       if (!inBuffers(context)) return this.#core.execute(request, readPlainResult, signal);
@@ -85,7 +86,7 @@ export class NexusRuntime {
     timeoutMs?: number,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
-    const request = contextFields(checkContext(context), checkTimeout(timeoutMs));
+    const request = requestOf(context, timeoutMs);
     const signal = signalOf(options);
     if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
     return this.#core.executeCompiled(compiled, request, readBufferResult, signal);
@@ -108,7 +109,10 @@ export class NexusRuntime {
   ): Promise<ExecutionResult | BufferResult> {
     const signal = signalOf(options);
     const outcome = checkAsyncResult(result);
-    if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
+    if (!this.#core.resumesInBuffers(suspensionId)) {
+      if ('value' in outcome && !Buffer.isBuffer(result)) outcome.value = asPayload(outcome.value);
+      return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
+    }
     return this.#core.resume(suspensionId, outcome, readBufferResult, signal);
   }
 
@@ -131,11 +135,11 @@ export class NexusRuntime {
   /**
    * The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError.
    *
-   * `code` may be a handle of `precompileHandler`. The type parameters describe the handler: `run<State, Exts, Result>(...)` has `state`, `extensions` and the mutations
+   * `code` may be a handle of `precompileHandler`. The type parameters describe the handler: `run<Result, State, Exts>(...)` has `state`, `extensions` and the mutations
    * checked against them, and says what `value` is. Without them everything is as unknown as it is.
    */
   run(code: string | Uint8Array, options?: RunOptions): Promise<RunResult>;
-  run<State extends object, Exts extends ExtensionsOf<Exts> = Extensions, Result = unknown>(
+  run<Result = unknown, State extends object = Record<string, unknown>, Exts extends ExtensionsOf<Exts> = Extensions>(
     code: string | Uint8Array,
     options: RunOptions<State, Exts> & { state?: State | OnResident<State> | OnResident | Buffer },
   ): Promise<RunResult<State, Result>>;
@@ -189,6 +193,12 @@ export class NexusRuntime {
   }
 }
 
+/** A context whose state is a Buffer is MessagePack throughout, and so is what comes of it. */
 function inBuffers(context: HandlerContext): boolean {
-  return Buffer.isBuffer(context.state) || Buffer.isBuffer(context.args) || Buffer.isBuffer(context.scope);
+  return Buffer.isBuffer(context.state);
+}
+
+function requestOf(context: HandlerContext, timeoutMs: number | undefined): ExecuteRequest {
+  const checked = checkContext(context);
+  return contextFields(checked, checkTimeout(timeoutMs), checked.extensionRegistry, inBuffers(checked) ? 'messagepack' : 'bytes');
 }

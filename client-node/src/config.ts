@@ -39,6 +39,12 @@ export interface SidecarConfig {
   quickjsModulePath?: string;
   debug?: boolean;
   strictCapabilities?: boolean;
+  /** Least severe record that it writes to stderr (`onLog`): off, error, warn, info, debug, trace. */
+  log?: string;
+  /** How long it lets executions finish when it ends. */
+  drainTimeoutMs?: number;
+  /** Address for `/metrics`, `/healthz` and `/readyz`. */
+  httpListen?: string;
 }
 
 export interface ClientConfig {
@@ -107,6 +113,9 @@ const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
   quickjsModulePath: 'string',
   debug: 'boolean',
   strictCapabilities: 'boolean',
+  log: 'string',
+  drainTimeoutMs: 'count',
+  httpListen: 'string',
 };
 
 const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {

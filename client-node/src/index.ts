@@ -6,7 +6,7 @@ export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type Sou
 export { formatError, type FormatOptions } from './format.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
-export { decodePayload, encodePayload } from './payload.js';
+export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';
 export type { ExtensionMethod, Extensions, ExtensionsOf, RunOptions, RunResult, Segment } from './run.js';
 export type {
@@ -18,6 +18,7 @@ export type {
   ExecutionResult,
   HandlerCheck,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   PrecompileOptions,
   RuntimeStats,
@@ -27,6 +28,7 @@ export type {
   ViewCommand,
 } from './types.js';
 export type { ExecutionInfo, ExecutionList } from './executions.js';
+export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {
   KernelAsyncResult,

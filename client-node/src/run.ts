@@ -13,8 +13,10 @@ import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { answering, CurrentCall, type CallOrigin } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { failure, happened, type Thrown } from './failures.js';
+import { checkLossless } from './lossless.js';
 import { checkNames } from './names.js';
 import { Patience } from './patience.js';
+import { asPayload } from './payload.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
@@ -22,12 +24,13 @@ import type {
   ExecutionMetrics,
   ExecutionResult,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   StateMutation,
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, type Outcome } from './validate.js';
+import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
 
 /** Errors of extensions that a run remembers, to be the cause of its own. */
 const MAX_REMEMBERED_ERRORS = 100;
@@ -52,6 +55,8 @@ export interface Segment<State extends object = Record<string, unknown>> {
   logs: LogRecord[];
   /** Calls that are outstanding after this segment, in the order in which they were made. */
   suspensions: Suspension[];
+  /** What the handler's author should know of its text: in the first segment, if there is something. */
+  warnings?: HandlerNote[];
   metrics: ExecutionMetrics;
 }
 
@@ -169,6 +174,7 @@ class Run {
   readonly #onSegment: RunOptions['onSegment'];
   readonly #onExtensionError: RunOptions['onExtensionError'];
   readonly #origin: CallOrigin;
+  readonly #isLossless: boolean;
   readonly #promise: Settle;
 
   readonly #segments: Segment[] = [];
@@ -199,6 +205,7 @@ class Run {
     this.#onSegment = onSegment;
     this.#onExtensionError = onExtensionError;
     this.#origin = { handlerName, panelId, labels };
+    this.#isLossless = isLossless(options);
     this.#promise = promise;
   }
 
@@ -280,6 +287,7 @@ class Run {
     const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
     const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
     if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
+    if (result.warnings !== undefined) segment.warnings = result.warnings;
     if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);
@@ -309,7 +317,9 @@ class Run {
     this.#patience.begin(call);
     let outcome: Outcome;
     try {
-      outcome = { value: plain(await answering(call, () => this.#invoke(suspension))) };
+      const value = await answering(call, () => this.#invoke(suspension));
+      if (this.#isLossless) checkLossless(`${call.extensionName}.${call.method}()`, value);
+      outcome = { value: asPayload(value) };
     } catch (error) {
       outcome = { error: await this.#seenByHandler(error, call) };
     }
@@ -418,11 +428,6 @@ class Run {
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
-}
-
-/** A Buffer that an extension returns (of a file, say) is bytes; only a context's is MessagePack. */
-function plain(value: unknown): unknown {
-  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
 }
 
 function own(target: object, key: string): unknown {

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
 import { inspect } from 'node:util';
 
-import { currentCall, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
+import { currentCall, encoded, encodePayload, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
 
 import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
@@ -436,4 +436,68 @@ test('an error can be drawn with its lines, and steers no terminal', WATCHDOG, a
   assert.equal(formatError(new NexusError('OVERLOADED', 'busy')), 'OVERLOADED: busy');
   const long = await failure(runtime.run(`${'x;'.repeat(500).replaceAll('x', '0')}null.x`));
   assert.ok(formatError(long, { source: `${'0;'.repeat(500)}null.x` }).length < 500);
+});
+
+test('a Buffer is bytes wherever a value is, and MessagePack where that is said', WATCHDOG, async () => {
+  const bytes = Buffer.from([0x93, 1, 2, 3]);
+  const kind = (name: string): string => `${name} instanceof Uint8Array ? [...${name}] : ${name}`;
+  const source = `return [${kind('$args')}, ${kind('$scope')}, ${kind('$state.s')}, ${kind('await $ext.x.get()')}]`;
+  const values = await runtime.run(source, { args: bytes, scope: encoded(encodePayload({ a: 1 })), state: { s: bytes }, capabilities, extensions: { x: { get: () => bytes } } });
+  assert.deepEqual(values.value, [[0x93, 1, 2, 3], { a: 1 }, [0x93, 1, 2, 3], [0x93, 1, 2, 3]]);
+  const said = await runtime.run(source, { args: encoded(bytes), state: encoded(encodePayload({ s: 's' })), capabilities, extensions: { x: { get: () => encoded(bytes) } } });
+  assert.deepEqual(said.value, [[1, 2, 3], {}, 's', [1, 2, 3]]);
+  const error = await failure(runtime.run('return 1', { state: bytes }));
+  assert.deepEqual([error.code, /`encoded\(buffer\)`/.test(error.message)], ['INVALID_ARGUMENT', true]);
+  // one segment: a state in a Buffer decides
+  const one = await runtime.executeHandler('return $args instanceof Uint8Array', { args: bytes });
+  assert.equal(one.returnValue, true);
+  const first = await runtime.executeHandler('return await $ext.x.get()', { capabilities });
+  const resumed = await runtime.resumeHandler(first.suspension?.suspensionId as string, { success: true, value: bytes });
+  assert.deepEqual(resumed.returnValue, new Uint8Array(bytes));
+  await assert.rejects(async () => encoded('x' as never), { code: 'INVALID_ARGUMENT' });
+});
+
+test('an instance of a class travels by its toJSON, and what would be lost is named where that is asked for', WATCHDOG, async () => {
+  class Money {
+    constructor(readonly cents: number) {}
+    toJSON(): string {
+      return `${this.cents / 100} EUR`;
+    }
+  }
+  class Point {
+    x = 1;
+  }
+  const sent = await runtime.run('return [$args, $state.url, await $ext.x.get()]', {
+    args: [new Money(150), new Point()], state: { url: new URL('http://a/b') }, capabilities, extensions: { x: { get: () => new Money(5) } },
+  });
+  assert.deepEqual(sent.value, [['1.5 EUR', { x: 1 }], 'http://a/b', '0.05 EUR']);
+  const cycle = await failure(runtime.run('return 1', { args: Object.create({ toJSON() { return this; } }) as object }));
+  assert.equal(cycle.code, 'SERIALIZATION_ERROR');
+
+  const lost: [object, RegExp][] = [
+    [{ args: { a: [1, { b: undefined }] } }, /^`args\.a\[1\]\.b` is undefined, and would become null$/],
+    [{ args: { 'a-b': () => 1 } }, /^`args\["a-b"\]` is a function, and would be left out$/],
+    [{ args: Symbol('x') }, /^`args` is a symbol/],
+    [{ scope: { p: new Point() } }, /^`scope\.p` is a Point, and would become a plain object$/],
+    [{ state: { m: new Map() } }, /^`state\.m` is a Map, and would become a plain object$/],
+    [{ args: new Set() }, /^`args` is a Set, and would become a plain array$/],
+    [{ args: [new Float64Array(1)] }, /^`args\[0\]` is a Float64Array, and would become a plain Uint8Array$/],
+    [{ args: new Date(NaN) }, /^`args` is an invalid Date$/],
+    [{ args: 'a\ud800' }, /^`args` has an unpaired surrogate/],
+    [{ args: { [Symbol.iterator]: 1 } }, /^`args` has keys that are symbols/],
+  ];
+  for (const [context, message] of lost) {
+    const error = await failure(runtime.run('return 1', { ...context, lossy: 'throw' }));
+    assert.equal(error.code, 'SERIALIZATION_ERROR');
+    assert.match(error.message, message);
+    await assert.rejects(async () => runtime.executeHandler('return 1', { ...context, lossy: 'throw' }), { message: error.message });
+    // an invalid Date is refused in any case
+    await runtime.run('return 1', context).catch((error: NexusError) => assert.equal(error.message, 'an invalid Date cannot be sent'));
+  }
+  const kept = { a: [1, -0, 2n ** 63n, 'ü', null, true, new Date(0), Buffer.from('x'), new Money(1), Object.create(null) as object] };
+  assert.equal((await runtime.run('return 1', { args: kept, lossy: 'throw' })).value, 1);
+  const called = await failure(runtime.run('await $ext.x.get()', { lossy: 'throw', extensions: { x: { get: () => ({ f: get }) } } }));
+  function get(): void {}
+  assert.deepEqual([called.message, called.code], ['`x.get().f` is a function, and would be left out', 'SERIALIZATION_ERROR']);
+  assert.equal((await failure(runtime.run('return 1', { lossy: 'maybe' as 'drop' }))).code, 'INVALID_ARGUMENT');
 });

@@ -116,7 +116,7 @@ mod workers;
 pub use call::Call;
 pub use calls::Suspensions;
 pub use client::{CancelTarget, Client, Resolution};
-pub use compiled::{Checked, Compiled, Handler};
+pub use compiled::{Checked, Compiled, Handler, Note};
 pub use context::{Context, Limits};
 pub use current::CurrentCall;
 pub use date::{Date, DateOutOfRange};

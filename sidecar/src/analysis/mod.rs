@@ -21,14 +21,18 @@
 //! parser is the exception: it reads a text of a bounded height to its end.
 //!
 //! Invariant: `code` has each line and each column (in UTF-16 units, and in bytes) where `source` has it.
-//! What it does not do: enforce anything. A handler can hide a need (`globalThis[name]`, an alias); the host side of the
-//! guest boundary is where capabilities count.
+//! Two promises: who grants all that is listed has granted enough (what cannot be followed is listed as `*`), and what is
+//! `certain` is needed whenever the handler runs. What it does not do: enforce anything. The host side of the guest boundary is
+//! where capabilities count.
 
 mod ambiguity;
 mod analyze;
 mod calls;
 mod erase;
 mod fingerprint;
+mod flow;
+mod fresh;
+mod functions;
 mod imports;
 mod lexeme;
 mod needs;
@@ -37,11 +41,14 @@ mod pace;
 mod parse;
 mod path;
 mod place;
+mod plain;
 mod scope;
-mod suspend;
+mod statements;
+mod style;
 #[cfg(test)]
 mod tests;
 mod uses;
 mod walk;
 
-pub use analyze::{Analysis, AnalysisError, InferredCapability, SyntaxError, analyze};
+pub use analyze::{Analysis, AnalysisError, InferredCapability, SyntaxError, Warning, analyze};
+pub use style::Why;
