@@ -7,6 +7,8 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::SUSPENSION_GRACE_MS;
+
 use super::busy::Busy;
 use super::connection::Connection;
 use super::drain::{Drain, Leaving};
@@ -271,6 +273,6 @@ fn hub_limits(config: &Config, mode: Mode) -> HubLimits {
         max_in_flight: max_in_flight(config) as usize,
         max_queue_time: millis(config.max_queue_ms),
         suspension_timeout: millis(config.suspension_timeout_ms)
-            .map(|timeout| timeout.saturating_add(Duration::from_millis(limits::SUSPENSION_GRACE_MS))),
+            .map(|timeout| timeout.saturating_add(Duration::from_millis(SUSPENSION_GRACE_MS))),
     }
 }
