@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::run_options::CancelToken;
 use crate::segment::Suspension;
+use crate::token::CancelToken;
 
 /// Of which run calls are.
 #[derive(Debug, Default)]

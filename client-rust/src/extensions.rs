@@ -180,10 +180,9 @@ impl Args {
 
     /// Argument `position`, from 0, as a type. One that is missing is nil.
     pub fn get<T: DeserializeOwned>(&self, position: usize) -> Result<T, CallError> {
-        self.payload(position).decode().map_err(|error| {
-            let detail = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            CallError::new(format!("argument {position}: {error}{detail}")).with_name("TypeError")
-        })
+        self.payload(position)
+            .decode()
+            .map_err(|error| CallError::new(format!("argument {position}: {error}")).with_name("TypeError"))
     }
 
     /// Argument `position`, from 0, as MessagePack. One that is missing is nil.

@@ -107,6 +107,7 @@ mod session;
 mod sharing;
 mod slot;
 mod spawn;
+mod token;
 mod told;
 mod value;
 mod window;
@@ -131,10 +132,10 @@ pub use request::{ExecuteRequest, RunRequest};
 pub use resident::{ResidentState, StatePatch, StateSnapshot};
 pub use restart::RestartPolicy;
 pub use run::Outcome;
-pub use run_options::CancelToken;
 pub use running::{Progress, Running};
 pub use segment::{Event, Log, Metrics, Segment, StateMutation, Suspension, ViewCommand};
 pub use spawn::SpawnOptions;
+pub use token::{CancelToken, Cancelled};
 pub use told::{
     Cause, ContextValue, ErrorCode, ExecutionState, Fault, Location, SidecarError, SidecarLimits, Snippet, Stats,
     Status, SuspendMode, Violation,

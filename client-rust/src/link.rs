@@ -63,6 +63,19 @@ pub(crate) enum Answer {
     Arena { generation: u64, bytes: u64, name: Option<String> },
 }
 
+pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
+
+/// What an answer of one kind holds. Any other is the sidecar's fault.
+macro_rules! answered {
+    ($answer:expr, $kind:pat => $value:expr) => {
+        match $answer {
+            $kind => Ok($value),
+            _ => Err($crate::link::UNEXPECTED),
+        }
+    };
+}
+pub(crate) use answered;
+
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) type AnswerSlot = Slot<Result<Answer, Error>>;

@@ -17,9 +17,10 @@ use crate::extensions::{CallError, Extensions};
 use crate::payload::Payload;
 use crate::resident::ResidentState;
 use crate::run::Outcome;
-use crate::run_options::{CancelToken, RunOptions};
+use crate::run_options::RunOptions;
 use crate::running::Running;
 use crate::segment::Segment;
+use crate::token::CancelToken;
 use crate::{CurrentCall, SuspendMode};
 
 /// A handler to be run to its end, from [`Client::run`]: `.await` it, or [`wait`](Self::wait), [`start`](Self::start),
