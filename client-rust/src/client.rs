@@ -23,7 +23,7 @@ use crate::held::Held;
 use crate::link::{Answer, Link, Pending, PlaceHeld, UNEXPECTED, answered};
 use crate::options::ClientOptions;
 use crate::payload::Payload;
-use crate::request::{ExecuteRequest, RunRequest};
+use crate::request::{ExecuteRequest, PrecompileRequest, RunRequest};
 use crate::resident::ResidentState;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
@@ -190,22 +190,16 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn precompile(&self, source: impl Into<String>) -> Call<Compiled> {
-        self.precompile_named(source, None)
+    pub fn precompile(&self, source: impl Into<String>) -> PrecompileRequest {
+        PrecompileRequest::new(self.clone(), source.into())
     }
 
-    /// [`precompile`](Self::precompile) with a name for logs and metrics.
-    pub fn precompile_named(&self, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        self.precompile_with(source.into(), name, None)
-    }
-
-    /// [`precompile_named`](Self::precompile_named) for a given way to suspend, whatever the handler's text says. The handler
-    /// keeps it: an execution that asks for the other one is `INVALID_ARGUMENT`.
-    pub fn precompile_as(&self, mode: SuspendMode, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        self.precompile_with(source.into(), name, Some(mode))
-    }
-
-    fn precompile_with(&self, source: String, name: Option<String>, asked: Option<SuspendMode>) -> Call<Compiled> {
+    pub(crate) fn start_precompile(
+        &self,
+        source: String,
+        name: Option<String>,
+        asked: Option<SuspendMode>,
+    ) -> Call<Compiled> {
         self.begin(move |link| {
             let pending = send_precompile(&link, &source, name.as_deref(), asked)?;
             Ok(async move { Ok(Compiled::new(source, name, asked, compiled(pending.await?)?)) })

@@ -273,8 +273,8 @@ mod tests {
     fn call(extensions: &Extensions, extension: &str, method: &str, args: &impl Serialize) -> CallResult {
         let args = Payload::encode(args).unwrap();
         let (id, extension, method) = (String::new(), extension.to_owned(), method.to_owned());
-        let suspension = Suspension { id, extension, method, args: args.clone() };
-        let args = Args::new(args, 1 << 20, CurrentCall::new(&suspension, &Arc::default(), None));
+        let (call, args) = CurrentCall::new(Suspension { id, extension, method, args }, &Arc::default(), None);
+        let args = Args::new(args, 1 << 20, call);
         block_on(extensions.call(&Arc::new(Workers::new(1)), args))
     }
 

@@ -295,8 +295,8 @@ impl Run {
             self.cancel_suspended();
         } else {
             for suspension in made {
-                let call = CurrentCall::new(&suspension, &self.origin, self.patience.deadline());
-                let args = Args::new(suspension.args, self.link.max_body_bytes(), call.clone());
+                let (call, args) = CurrentCall::new(suspension, &self.origin, self.patience.deadline());
+                let args = Args::new(args, self.link.max_body_bytes(), call.clone());
                 let answer = self.options.extensions.call(&self.workers, args);
                 let number = self.patience.next();
                 let place = self.calls.add(Call { awaited: Awaited::new(call), number }, answer);
