@@ -6,8 +6,11 @@
  */
 import type { Connection, RequestOptions } from './connection.js';
 import type { CancelTarget } from './core.js';
-import { NexusError } from './errors.js';
+import { abortError, NexusError } from './errors.js';
+import { checkNames } from './names.js';
 import type { Suspension } from './types.js';
+
+const SIGNAL = new Set(['signal']);
 
 export function abortable<Result extends { suspension?: Suspension<unknown> }>(
   connection: Connection,
@@ -52,11 +55,28 @@ export function abortable<Result extends { suspension?: Suspension<unknown> }>(
 }
 
 function aborted(signal: AbortSignal): NexusError {
-  return new NexusError('CANCELLED', 'the call was aborted', { cause: signal.reason });
+  return abortError('the call was aborted', signal);
+}
+
+/** Of the options of a call that runs one segment. */
+export function signalOf(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
+  const signal = checkSignal(options);
+  if (options !== undefined) checkNames('option', options, SIGNAL);
+  return signal;
 }
 
 export function checkSignal(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
+  if (options !== undefined && (typeof options !== 'object' || options === null)) {
+    throw new NexusError('INVALID_ARGUMENT', 'the options are not an object');
+  }
   const signal: unknown = options?.signal;
-  if (signal === undefined || signal instanceof AbortSignal) return signal;
+  if (signal === undefined || isSignal(signal)) return signal;
   throw new NexusError('INVALID_ARGUMENT', '`signal` is not an AbortSignal');
+}
+
+/** Also one of a polyfill, or of another realm. */
+function isSignal(signal: unknown): signal is AbortSignal {
+  if (typeof signal !== 'object' || signal === null) return false;
+  const { aborted, addEventListener, removeEventListener } = signal as Partial<AbortSignal>;
+  return typeof aborted === 'boolean' && typeof addEventListener === 'function' && typeof removeEventListener === 'function';
 }

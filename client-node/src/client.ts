@@ -3,11 +3,13 @@
  *
  * Faults of the caller and of the connection reject; what a handler does wrong is a result with `status: 'error'`.
  */
-import { checkSignal } from './abort.js';
+import { signalOf } from './abort.js';
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './executions.js';
-import type { HelloInfo } from './messages.js';
+import { withCaller } from './failures.js';
+import type { ExecuteRequest, HelloInfo } from './messages.js';
+import { asPayload } from './payload.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
 import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
@@ -21,7 +23,7 @@ import type {
   PrecompileOptions,
   RuntimeStats,
 } from './types.js';
-import { checkAsyncResult, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
+import { checkAsyncResult, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
 /** Of a call that runs one segment. */
 export interface CallOptions {
@@ -57,9 +59,9 @@ export class NexusRuntime {
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     try {
-      const request = contextFields(context, checkTimeout(timeoutMs));
+      const request = requestOf(context, timeoutMs);
       request.source = checkSource(code);
-      const signal = checkSignal(options);
+      const signal = signalOf(options);
       if (!inBuffers(context)) return this.#core.execute(request, readPlainResult, signal);
       return this.#core.execute(request, readBufferResult, signal);
     } catch (error) {
@@ -84,8 +86,8 @@ export class NexusRuntime {
     timeoutMs?: number,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
-    const request = contextFields(context, checkTimeout(timeoutMs));
-    const signal = checkSignal(options);
+    const request = requestOf(context, timeoutMs);
+    const signal = signalOf(options);
     if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
     return this.#core.executeCompiled(compiled, request, readBufferResult, signal);
   }
@@ -105,9 +107,12 @@ export class NexusRuntime {
     result: AsyncResult | Buffer,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
-    const signal = checkSignal(options);
+    const signal = signalOf(options);
     const outcome = checkAsyncResult(result);
-    if (!this.#core.resumesInBuffers(suspensionId)) return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
+    if (!this.#core.resumesInBuffers(suspensionId)) {
+      if ('value' in outcome && !Buffer.isBuffer(result)) outcome.value = asPayload(outcome.value);
+      return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
+    }
     return this.#core.resume(suspensionId, outcome, readBufferResult, signal);
   }
 
@@ -130,16 +135,20 @@ export class NexusRuntime {
   /**
    * The whole loop: executes, delivers effects, calls extensions, resumes; returns the value or throws NexusError.
    *
-   * `code` may be a handle of `precompileHandler`. The type parameters describe the handler: `run<State, Exts, Result>(...)` has `state`, `extensions` and the mutations
+   * `code` may be a handle of `precompileHandler`. The type parameters describe the handler: `run<Result, State, Exts>(...)` has `state`, `extensions` and the mutations
    * checked against them, and says what `value` is. Without them everything is as unknown as it is.
    */
   run(code: string | Uint8Array, options?: RunOptions): Promise<RunResult>;
-  run<State extends object, Exts extends ExtensionsOf<Exts> = Extensions, Result = unknown>(
+  run<Result = unknown, State extends object = Record<string, unknown>, Exts extends ExtensionsOf<Exts> = Extensions>(
     code: string | Uint8Array,
     options: RunOptions<State, Exts> & { state?: State | OnResident<State> | OnResident | Buffer },
   ): Promise<RunResult<State, Result>>;
   async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
-    return runHandler(this.#core, code, options);
+    try {
+      return await runHandler(this.#core, code, options);
+    } catch (error) {
+      throw withCaller(error);
+    }
   }
 
   /** The tokens that a handler needs, from its source. */
@@ -184,6 +193,12 @@ export class NexusRuntime {
   }
 }
 
+/** A context whose state is a Buffer is MessagePack throughout, and so is what comes of it. */
 function inBuffers(context: HandlerContext): boolean {
-  return Buffer.isBuffer(context.state) || Buffer.isBuffer(context.args) || Buffer.isBuffer(context.scope);
+  return Buffer.isBuffer(context.state);
+}
+
+function requestOf(context: HandlerContext, timeoutMs: number | undefined): ExecuteRequest {
+  const checked = checkContext(context);
+  return contextFields(checked, checkTimeout(timeoutMs), checked.extensionRegistry, inBuffers(checked) ? 'messagepack' : 'bytes');
 }

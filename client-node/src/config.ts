@@ -5,6 +5,7 @@
 import { inspect } from 'node:util';
 
 import { NexusError } from './errors.js';
+import { didYouMean } from './names.js';
 
 /** Passed on as flags. Absent: the sidecar's own environment, file and defaults decide. */
 export interface SidecarConfig {
@@ -38,6 +39,12 @@ export interface SidecarConfig {
   quickjsModulePath?: string;
   debug?: boolean;
   strictCapabilities?: boolean;
+  /** Least severe record that it writes to stderr (`onLog`): off, error, warn, info, debug, trace. */
+  log?: string;
+  /** How long it lets executions finish when it ends. */
+  drainTimeoutMs?: number;
+  /** Address for `/metrics`, `/healthz` and `/readyz`. */
+  httpListen?: string;
 }
 
 export interface ClientConfig {
@@ -51,6 +58,8 @@ export interface ClientConfig {
   env?: Record<string, string>;
   /** Large payloads through shared memory, where that is possible. Default true; what is visible is the time that they take. */
   sharedMemory?: boolean;
+  /** Whether the event loop may look for an answer for up to 0.15 ms instead of sleeping, where that is faster. Default true. */
+  spin?: boolean;
   /** How long a start may take until the sidecar has said hello. Default 10000. */
   startTimeoutMs?: number;
   /** How long `shutdown` waits before it kills. Default 5000. */
@@ -104,6 +113,9 @@ const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
   quickjsModulePath: 'string',
   debug: 'boolean',
   strictCapabilities: 'boolean',
+  log: 'string',
+  drainTimeoutMs: 'count',
+  httpListen: 'string',
 };
 
 const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
@@ -112,6 +124,7 @@ const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
   onLog: 'function',
   env: 'object',
   sharedMemory: 'boolean',
+  spin: 'boolean',
   startTimeoutMs: 'count',
   shutdownTimeoutMs: 'count',
   maxWaitingRequests: 'count',
@@ -140,7 +153,7 @@ export function checkConfig(config: RuntimeConfig): CheckedConfig {
       check(key, value, CLIENT_KEYS[key as keyof ClientConfig]);
       client[key] = value;
     } else {
-      throw invalid(`unknown configuration key \`${key}\``);
+      throw invalid(`unknown configuration key \`${key}\`${didYouMean(key, [...Object.keys(SIDECAR_KEYS), ...Object.keys(CLIENT_KEYS)])}`);
     }
   }
   if (client['connect'] !== undefined && flags.length > 0) {

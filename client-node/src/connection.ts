@@ -84,6 +84,8 @@ export interface WaitingBounds {
   bytes: number;
   /** Large payloads may go through shared memory. */
   sharedMemory?: boolean;
+  /** The event loop may look for an answer (vigil.ts). */
+  spin?: boolean;
 }
 
 export class Connection {
@@ -119,11 +121,12 @@ export class Connection {
   #arenaState: 'none' | 'opening' | 'open' | 'never';
   #flushQueued = false;
   #idleQueued = false;
-  readonly #vigil = new Vigil();
+  readonly #vigil: Vigil;
   readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
 
   constructor(bounds: WaitingBounds = { requests: MAX_WAITING_REQUESTS, bytes: MAX_WAITING_BYTES }) {
     this.#bounds = bounds;
+    this.#vigil = new Vigil(bounds.spin === true);
     this.#arenaState = bounds.sharedMemory === true ? 'none' : 'never';
     this.hello = new Promise((resolve, reject) => {
       this.#helloSettle = { resolve, reject };

@@ -5,6 +5,9 @@
  * of a result (`status: 'error'`), the same type, so that `throw result.error` works. `run` always throws.
  */
 
+import type { Segment } from './run.js';
+import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
+
 /** code -> whether the same request may succeed later. INVALID_HANDLER is decided case by case (SPEC 4). */
 const RETRYABLE_BY_CODE = {
   PROTOCOL_ERROR: false,
@@ -25,6 +28,7 @@ const RETRYABLE_BY_CODE = {
   WASM_ERROR: true,
   INTERNAL_ERROR: true,
   SIDECAR_GONE: true,
+  SIDECAR_NOT_FOUND: false,
 } as const;
 
 export type ErrorCode = keyof typeof RETRYABLE_BY_CODE;
@@ -62,7 +66,7 @@ export interface ErrorDetails {
 }
 
 /** Whether there is a cause at all: `undefined` can be one. */
-function causeOf(details: { cause?: unknown }): ErrorOptions | undefined {
+export function causeOf(details: { cause?: unknown }): ErrorOptions | undefined {
   return Object.hasOwn(details, 'cause') ? { cause: details.cause } : undefined;
 }
 
@@ -120,6 +124,13 @@ export class NexusError extends Error {
   declare readonly context?: Record<string, string | number>;
   declare readonly properties?: Record<string, unknown>;
   declare readonly errors?: unknown[];
+  /** What had happened when a `run` failed: its segments and their effects. Not enumerable. */
+  declare readonly segments?: Segment[];
+  declare readonly stateMutations?: StateMutation[];
+  declare readonly events?: EmittedEvent[];
+  declare readonly viewCommands?: ViewCommand[];
+  declare readonly logs?: LogRecord[];
+  declare readonly metrics?: ExecutionMetrics;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, causeOf(details));
@@ -145,6 +156,13 @@ export class NexusError extends Error {
       ...{ properties, cause, errors },
     };
   }
+}
+
+/** What a call rejects with that its own signal ended: `name` is `AbortError`, as everywhere, `code` CANCELLED, `cause` the reason. */
+export function abortError(message: string, signal: AbortSignal): NexusError {
+  const error = new NexusError('CANCELLED', message, { cause: signal.reason });
+  Object.defineProperty(error, 'name', { value: 'AbortError', configurable: true, writable: true });
+  return error;
 }
 
 /** A client treats a code that it does not know as INTERNAL_ERROR (SPEC 4). */

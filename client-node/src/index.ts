@@ -1,10 +1,12 @@
 /** Public API of @nexus/sidecar. What is not exported here may change in any release. */
 export { NexusRuntime, type CallOptions } from './client.js';
 export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
+export { currentCall, type CurrentCall } from './current.js';
 export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
+export { formatError, type FormatOptions } from './format.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
-export { decodePayload, encodePayload } from './payload.js';
+export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';
 export type { ExtensionMethod, Extensions, ExtensionsOf, RunOptions, RunResult, Segment } from './run.js';
 export type {
@@ -26,6 +28,7 @@ export type {
   ViewCommand,
 } from './types.js';
 export type { ExecutionInfo, ExecutionList } from './executions.js';
+export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {
   KernelAsyncResult,

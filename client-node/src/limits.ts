@@ -46,5 +46,7 @@ export const MAX_LISTED_NAMES = 60_000;
 export const UNANSWERED_BEFORE_HELLO = 8;
 /** Of the sidecar's `maxInFlight`, what is kept free for cancels and pings (but at most a quarter). */
 export const RESERVED_IN_FLIGHT = 32;
+/** For so long after `suspensionTimeoutMs` the sidecar keeps an execution, so that its handler can be told. */
+export const SUSPENSION_GRACE_MS = 2_000;
 /** Until the sidecar says how long a suspension lasts. */
 export const PLACES_EXPIRE_MS = 30_000;

@@ -80,6 +80,7 @@ export class Link {
       requests: maxWaitingRequests ?? MAX_WAITING_REQUESTS,
       bytes: maxWaitingBytes ?? MAX_WAITING_BYTES,
       sharedMemory: this.#config.sharedMemory !== false,
+      spin: this.#config.spin !== false,
     });
     const life: Life = { connection, startedAt: performance.now(), ended, end };
     this.#life = life;

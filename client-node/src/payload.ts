@@ -39,6 +39,28 @@ function decodeRange(bytes: Buffer, start: number, end: number): unknown {
   }
 }
 
+/** MessagePack that stands for the value that it encodes. */
+export class Encoded {
+  readonly bytes: Buffer;
+
+  /** @internal */
+  constructor(bytes: Uint8Array) {
+    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  }
+}
+
+/** Says that bytes are MessagePack (of `encodePayload`, say) where they would be a value of bytes. They are read as they are when they are sent. */
+export function encoded(bytes: Uint8Array): Encoded {
+  if (!(bytes instanceof Uint8Array)) throw new NexusError('INVALID_ARGUMENT', '`encoded` takes a Buffer or Uint8Array of MessagePack');
+  return new Encoded(bytes);
+}
+
+/** A payload as the writers of messages take it: a Buffer is MessagePack there, a Uint8Array is bytes. */
+export function asPayload(value: unknown): unknown {
+  if (value instanceof Encoded) return value.bytes;
+  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
+}
+
 export function writeValue(writer: Writer, value: unknown): void {
   write(writer, value, 0);
 }
@@ -76,6 +98,9 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (value instanceof Map) return writeMapObject(writer, value, depth);
   if (value instanceof Set) return writeArray(writer, itemsOf(value), depth);
   if (value instanceof Error) return writeMap(writer, { name: value.name, message: value.message }, depth);
+  // An instance of a class is what its class says. One that returns itself ends at the depth that is allowed.
+  const { toJSON } = value as { toJSON?: unknown };
+  if (typeof toJSON === 'function') return write(writer, Reflect.apply(toJSON, value, ['']), depth);
   return writeMap(writer, value, depth);
 }
 

@@ -2,14 +2,21 @@
  * The whole loop of one handler: execute, deliver each segment, call extensions, resume, until it ends.
  *
  * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
- * extension is called once; the promise settles once, and nothing that happens later (an extension that answers after the
- * end) is an unhandled rejection. A handler reaches own properties of the extensions only, never a prototype.
+ * extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; the promise settles once, and nothing
+ * that happens later (an extension that answers after the end) is an unhandled rejection. A handler reaches own properties of the
+ * extensions only, never a prototype.
  */
 import { checkSignal } from './abort.js';
 import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
-import { midway, NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { answering, CurrentCall, type CallOrigin } from './current.js';
+import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { failure, happened, type Thrown } from './failures.js';
+import { checkLossless } from './lossless.js';
+import { checkNames } from './names.js';
+import { Patience } from './patience.js';
+import { asPayload } from './payload.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
 import type {
@@ -23,7 +30,10 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkMap, checkSource, checkTimeout, contextFields, type Outcome } from './validate.js';
+import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
+
+/** Errors of extensions that a run remembers, to be the cause of its own. */
+const MAX_REMEMBERED_ERRORS = 100;
 
 /** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
 export type ExtensionMethod = (...args: any[]) => unknown;
@@ -54,6 +64,13 @@ export interface RunOptions<State extends object = Record<string, unknown>, Exts
   extends Omit<HandlerContext, 'extensionRegistry'> {
   /** Own properties only: `{ http: { get: async (url) => ... } }`. */
   extensions?: Exts;
+  /**
+   * What the handler gets of an error that an extension has thrown: an Error, or `{message, name?, code?}`; undefined: its message, name
+   * and code. The run's own error, where the handler lets it through, has what was thrown as `cause` in any case.
+   */
+  onExtensionError?: (error: unknown, call: CurrentCall) => unknown;
+  /** Of the caller's own, for `currentCall()` in its extensions. */
+  labels?: Readonly<Record<string, string>>;
   /** Called at once for every segment, the last one included. What it throws ends the run and is thrown by it. */
   onSegment?: (segment: Segment<State>) => unknown;
   /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
@@ -76,21 +93,33 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
   metrics: ExecutionMetrics;
 }
 
+const OPTIONS = new Set<string>([
+  ...CONTEXT_NAMES.filter((name) => name !== 'extensionRegistry'),
+  ...['extensions', 'onExtensionError', 'labels', 'onSegment', 'signal', 'timeoutMs'],
+]);
+
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
   checkMap('options', options);
-  const { extensions = {}, onSegment } = options;
+  checkNames('option of `run`', options, OPTIONS);
+  const { extensions = {}, labels = {} } = options;
   checkMap('extensions', extensions);
-  if (onSegment !== undefined && typeof onSegment !== 'function') {
-    throw new NexusError('INVALID_ARGUMENT', '`onSegment` is not a function');
+  checkMap('labels', labels);
+  for (const name of ['onSegment', 'onExtensionError'] as const) {
+    if (options[name] !== undefined && typeof options[name] !== 'function') {
+      throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a function`);
+    }
   }
   const signal = checkSignal(options);
-  const request = contextFields(options, checkTimeout(options.timeoutMs), registryOf(extensions));
+  const registry = registryOf(extensions);
+  const request = contextFields(options, checkTimeout(options.timeoutMs), registry);
+  // Who hands over an extension means it to be called. A list, and be it empty, says exactly what is granted.
+  request.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
   if (code instanceof Uint8Array) checkHandle(code);
   else request.source = checkSource(code);
   if (signal?.aborted === true) throw cancelled(signal);
   const connection = core.connection();
   return new Promise<RunResult>((resolve, reject) => {
-    const run = new Run(connection, extensions, onSegment, { resolve, reject });
+    const run = new Run(connection, options, { resolve, reject });
     if (Object.keys(extensions).length > 0) run.needsPlace();
     run.watch(signal);
     const { place } = run;
@@ -108,10 +137,23 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
 function registryOf(extensions: Extensions): Record<string, string[]> {
   const registry: Record<string, string[]> = Object.create(null) as Record<string, string[]>;
   for (const [name, extension] of Object.entries(extensions)) {
-    if (typeof extension !== 'object' || extension === null) continue;
-    registry[name] = Object.keys(extension).filter((method) => typeof extension[method] === 'function');
+    const isObject = typeof extension === 'object' && extension !== null;
+    const methods = isObject ? Object.keys(extension).filter((method) => typeof extension[method] === 'function') : [];
+    if (methods.length === 0) throw noExtension(name, extension);
+    registry[name] = methods;
   }
   return registry;
+}
+
+function noExtension(name: string, extension: unknown): NexusError {
+  const example = `{ ${name}: { get: async (...args) => ... } }`;
+  const is =
+    typeof extension === 'function'
+      ? 'is a function; an extension is an object of methods'
+      : typeof extension === 'object' && extension !== null
+        ? 'has no methods of its own (those of a class are its prototype\'s, which no handler reaches); wrap them'
+        : 'is not an object of methods';
+  return new NexusError('INVALID_ARGUMENT', `extension \`${name}\` ${is}: ${example}`);
 }
 
 /** What a resume is for. */
@@ -130,27 +172,40 @@ class Run {
   readonly #connection: Connection;
   readonly #extensions: Extensions;
   readonly #onSegment: RunOptions['onSegment'];
+  readonly #onExtensionError: RunOptions['onExtensionError'];
+  readonly #origin: CallOrigin;
+  readonly #isLossless: boolean;
   readonly #promise: Settle;
 
   readonly #segments: Segment[] = [];
   /** Results that came before one with a lower seq. */
   readonly #early = new Map<number, { result: ExecutionResult; answered: string | undefined }>();
   readonly #calls = new Calls<unknown[]>();
+  /** For extensions that are at work. */
+  #patience: Patience | undefined;
+  /** What the handler was told of the last call that was late. */
+  #late: ExtensionError | undefined;
+  /** What extensions have thrown, the latest last. */
+  readonly #thrown: Thrown[] = [];
   /** Ids of requests that are unanswered. */
   readonly #inFlight = new Set<number>();
   /** What `onSegment` returned, when that were promises. */
   readonly #deliveries: PromiseLike<unknown>[] = [];
   /** Why the run is being ended from outside, once it is. */
-  #stopped: { error: unknown } | undefined;
+  #stopped: { error: unknown; isOurs: boolean } | undefined;
   #finished = false;
   readonly #unwatch: (() => void)[] = [];
   /** Where it may be suspended. */
   place: Place | undefined;
 
-  constructor(connection: Connection, extensions: Extensions, onSegment: RunOptions['onSegment'], promise: Settle) {
+  constructor(connection: Connection, options: RunOptions, promise: Settle) {
+    const { extensions = {}, onSegment, onExtensionError, handlerName, panelId, labels = {} } = options;
     this.#connection = connection;
     this.#extensions = extensions;
     this.#onSegment = onSegment;
+    this.#onExtensionError = onExtensionError;
+    this.#origin = { handlerName, panelId, labels };
+    this.#isLossless = isLossless(options);
     this.#promise = promise;
   }
 
@@ -169,7 +224,7 @@ class Run {
     this.#unwatch.push(this.#connection.hold());
     this.#unwatch.push(this.#connection.onFailure((error) => this.#fail(error)));
     if (signal === undefined) return;
-    const onAbort = (): void => this.#stop(cancelled(signal));
+    const onAbort = (): void => this.#stop(cancelled(signal), true);
     signal.addEventListener('abort', onAbort, { once: true });
     this.#unwatch.push(() => signal.removeEventListener('abort', onAbort));
   }
@@ -213,6 +268,10 @@ class Run {
     const { error } = result;
     // The execution ended before this resume got there. Its end is in another answer; without one, it expired.
     if (error?.code === 'SUSPENSION_ERROR' && this.#inFlight.size > 0) return;
+    if (error?.code === 'SUSPENSION_ERROR' && this.#late !== undefined) {
+      const message = `${this.#late.message}, and the sidecar has dropped the execution`;
+      return this.#fail(new NexusError('SUSPENSION_ERROR', message));
+    }
     const left = error?.code === 'SUSPENSION_ERROR' ? undefined : this.#calls.oldest;
     if (left !== undefined) cancelOn(this.#connection, { suspension: left.suspensionId }).catch(() => undefined);
     this.#fail(error ?? new NexusError('PROTOCOL_ERROR', 'a resume was answered with segment 0'));
@@ -245,20 +304,49 @@ class Run {
       const delivery = this.#onSegment(segment);
       if (!isThenable(delivery)) return;
       this.#deliveries.push(delivery);
-      delivery.then(undefined, (error: unknown) => this.#stop(error));
+      delivery.then(undefined, (error: unknown) => this.#stop(error, false));
     } catch (error) {
-      this.#stop(error);
+      this.#stop(error, false);
     }
   }
 
   async #call(suspension: Suspension): Promise<void> {
+    const { suspensionTimeoutMs = 0 } = this.#connection.info?.limits ?? {};
+    const call = new CurrentCall(suspension, this.#origin, suspensionTimeoutMs);
+    this.#patience ??= new Patience(suspensionTimeoutMs, (late) => this.#isLate(late, suspensionTimeoutMs));
+    this.#patience.begin(call);
     let outcome: Outcome;
     try {
-      outcome = { value: plain(await this.#invoke(suspension)) };
+      const value = await answering(call, () => this.#invoke(suspension));
+      if (this.#isLossless) checkLossless(`${call.extensionName}.${call.method}()`, value);
+      outcome = { value: asPayload(value) };
     } catch (error) {
-      outcome = { error: toExtensionError(error) };
+      outcome = { error: await this.#seenByHandler(error, call) };
     }
+    if (!this.#patience.end(call)) return;
     this.#resume(suspension.suspensionId, outcome);
+  }
+
+  #isLate(call: CurrentCall, ms: number): void {
+    const message = `$ext.${call.extensionName}.${call.method}() was not answered within suspensionTimeoutMs (${ms} ms)`;
+    this.#late = { message, name: 'Error', code: 'TIMEOUT' };
+    call.end(new NexusError('TIMEOUT', message));
+    this.#resume(call.suspensionId, { error: this.#late });
+  }
+
+  /** What was thrown in an extension stays here, as the cause of what the handler gets. */
+  async #seenByHandler(thrown: unknown, call: CurrentCall): Promise<ExtensionError> {
+    let error = toExtensionError(thrown);
+    try {
+      const chosen = await this.#onExtensionError?.(thrown, call);
+      if (chosen !== undefined) error = toExtensionError(chosen);
+    } catch (failed) {
+      error = toExtensionError(failed);
+    }
+    const { extensionName, method } = call;
+    if (this.#thrown.length === MAX_REMEMBERED_ERRORS) this.#thrown.shift();
+    this.#thrown.push({ extensionName, method, message: error.message, error: thrown });
+    return error;
   }
 
   #invoke({ extensionName, method, args }: Suspension): unknown {
@@ -290,9 +378,10 @@ class Run {
   }
 
   /** Ends the execution from outside. The run settles when the sidecar has said what became of it, effects included. */
-  #stop(error: unknown): void {
+  #stop(error: unknown, isOurs: boolean): void {
     if (this.#finished || this.#stopped !== undefined) return;
-    this.#stopped = { error };
+    this.#stopped = { error, isOurs };
+    for (const call of this.#patience?.stop() ?? []) call.end(error);
     const withdrawn = new NexusError('CANCELLED', 'the run was aborted');
     for (const request of [...this.#inFlight]) {
       if (this.#connection.withdraw(request, withdrawn)) continue;
@@ -313,23 +402,9 @@ class Run {
 
   #succeed(result: ExecutionResult): void {
     if (this.#stopped !== undefined) return this.#fail(this.#stopped.error);
-    this.#finish();
-    const run: RunResult = {
-      value: result.returnValue,
-      stateMutations: [],
-      events: [],
-      viewCommands: [],
-      logs: [],
-      segments: this.#segments,
-      metrics: result.metrics,
-    };
+    this.#finish(undefined);
+    const run: RunResult = { ...happened(this.#segments), value: result.returnValue, metrics: result.metrics };
     if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
-    for (const segment of this.#segments) {
-      append(run.stateMutations, segment.stateMutations);
-      append(run.events, segment.events);
-      append(run.viewCommands, segment.viewCommands);
-      append(run.logs, segment.logs);
-    }
     if (this.#deliveries.length === 0) return this.#promise.resolve(run);
     Promise.all(this.#deliveries).then(
       () => this.#promise.resolve(run),
@@ -339,27 +414,20 @@ class Run {
 
   #fail(error: unknown): void {
     if (this.#finished) return;
-    this.#finish();
-    if (this.#stopped !== undefined) return this.#promise.reject(this.#stopped.error);
-    // Who repeats the run would have its effects, and its calls, twice.
-    this.#promise.reject(this.#segments.length > 0 && error instanceof NexusError ? midway(error) : error);
+    const { error: why, isOurs } = this.#stopped ?? { error, isOurs: true };
+    // What the caller's own function threw is thrown by `run` as it is.
+    const reason = isOurs ? failure(why, this.#segments, this.#thrown) : why;
+    this.#finish(reason);
+    this.#promise.reject(reason);
   }
 
-  #finish(): void {
+  /** `reason`: of the end; undefined: the handler has returned. */
+  #finish(reason: unknown): void {
     this.#finished = true;
+    for (const call of this.#patience?.stop() ?? []) call.end(reason ?? new NexusError('CANCELLED', 'the run is over'));
     for (const unwatch of this.#unwatch) unwatch();
     this.#early.clear();
   }
-}
-
-/** A Buffer that an extension returns (of a file, say) is bytes; only a context's is MessagePack. */
-function plain(value: unknown): unknown {
-  return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
-}
-
-/** Not `push(...items)`: that puts them all on the stack. */
-function append<Item>(list: Item[], items: readonly Item[]): void {
-  for (const item of items) list.push(item);
 }
 
 function own(target: object, key: string): unknown {
@@ -375,5 +443,5 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 }
 
 function cancelled(signal: AbortSignal): NexusError {
-  return new NexusError('CANCELLED', 'the run was aborted', { cause: signal.reason });
+  return abortError('the run was aborted', signal);
 }

@@ -44,7 +44,8 @@ export function findBinary({ binaryPath, env }: Lookup): string {
     if (isProgram(candidate)) return candidate;
   }
   looked.push(`PATH: ${env['PATH'] ?? '(empty)'}`);
-  throw notFound(`${PROGRAM} was not found. Looked at:\n  ${looked.join('\n  ')}`);
+  const remedy = `Install ${platformPackage}, or set NEXUS_SIDECAR_BIN or the option \`binaryPath\` to the program`;
+  throw notFound(`${PROGRAM} was not found. ${remedy}. Looked at:\n  ${looked.join('\n  ')}`);
 }
 
 function namedBinary(path: string, where: string): string {
@@ -63,7 +64,7 @@ function isProgram(path: string): boolean {
 }
 
 function notFound(message: string): NexusError {
-  return new NexusError('SIDECAR_GONE', message, { retryable: false, context: { reason: 'not-found' } });
+  return new NexusError('SIDECAR_NOT_FOUND', message);
 }
 
 /** What a sidecar that runs untrusted code gets of this process's environment: nothing that may hold a secret. */

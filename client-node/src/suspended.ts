@@ -10,7 +10,7 @@
 import { Calls } from './calls.js';
 import { Held, type Connection } from './connection.js';
 import { NexusError } from './errors.js';
-import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS } from './limits.js';
+import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS, SUSPENSION_GRACE_MS } from './limits.js';
 import { Bin, MalformedError } from './reader.js';
 import type { Suspension } from './types.js';
 
@@ -80,7 +80,7 @@ export class Suspended {
     if (result.status !== 'suspended') return result;
     this.#watch(connection);
     const { suspensionTimeoutMs = PLACES_EXPIRE_MS } = connection.info?.limits ?? {};
-    const keptMs = suspensionTimeoutMs > 0 ? suspensionTimeoutMs * LONGER : Infinity;
+    const keptMs = suspensionTimeoutMs > 0 ? (suspensionTimeoutMs + SUSPENSION_GRACE_MS) * LONGER : Infinity;
     const execution = new Execution(connection.serial, Buffer.isBuffer(result.suspensions[0]?.args), keptMs);
     this.#segment(execution, undefined, result, callBytes(fields));
     this.#bound();

@@ -31,15 +31,18 @@ interface ContextBase {
   suspendMode?: SuspendMode;
   /** For `Math.random` in the handler. */
   seed?: number | bigint;
+  /** `'throw'`: a value that would not arrive as what it is (a function, an instance of a class ...) is SERIALIZATION_ERROR that names its path. Default `'drop'`. */
+  lossy?: 'drop' | 'throw';
 }
 
-/** Plain values, and a ResidentState for `state` as well; or a Buffer of MessagePack in any of the three, and then the result comes in Buffers. */
+/** Plain values (a Buffer is bytes, what `encoded` gives is MessagePack), and for `state` a ResidentState as well. */
 export interface HandlerContext extends ContextBase {
   state?: unknown;
   args?: unknown;
   scope?: unknown;
 }
 
+/** A `state` that is a Buffer is MessagePack. So are Buffers in the other two then, and all values of the result. */
 export interface BufferContext extends ContextBase {
   state: Buffer;
   args?: Buffer;

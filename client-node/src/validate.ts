@@ -3,8 +3,11 @@
  * sidecar closes a connection for that, with everybody else's requests on it.
  */
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { checkLossless } from './lossless.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
+import { checkNames } from './names.js';
+import { asPayload } from './payload.js';
 import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
@@ -34,11 +37,31 @@ export function checkTimeout(timeoutMs: unknown): number | undefined {
   return Math.ceil(timeoutMs);
 }
 
-/** The fields of an execute request that come from the context. */
+/** What a context may have. */
+export const CONTEXT_NAMES = [
+  'panelId', 'handlerName', 'state', 'args', 'scope', 'capabilities', 'extensionRegistry', 'limits', 'strictCapabilities', 'suspendMode', 'seed', 'lossy',
+] as const satisfies readonly (keyof HandlerContext)[];
+
+/** What a context may narrow. */
+const LIMIT_NAMES = ['memoryLimitBytes', 'maxHostCalls', 'maxStateMutations', 'maxEvents', 'maxResultBytes', 'maxLogBytes'];
+
+const CONTEXT = new Set<string>(CONTEXT_NAMES);
+const LIMITS = new Set(LIMIT_NAMES);
+const PRECOMPILE = new Set(['suspendMode']);
+
+/** A context with nothing in it that would be ignored. */
+export function checkContext(context: HandlerContext): HandlerContext {
+  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
+  checkNames('field of the context', context, CONTEXT);
+  return context;
+}
+
+/** The fields of an execute request that come from the context. `buffers`: what a Buffer in `state`, `args` and `scope` is. */
 export function contextFields(
   context: HandlerContext,
   timeoutMs: number | undefined,
   extensionRegistry = context?.extensionRegistry,
+  buffers: 'messagepack' | 'bytes' = 'bytes',
 ): ExecuteRequest {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
   const { panelId, handlerName, capabilities, limits, strictCapabilities, suspendMode, seed } = context;
@@ -52,6 +75,7 @@ export function contextFields(
   if (names > MAX_LISTED_NAMES) throw invalid(`capabilities and extensions list more than ${MAX_LISTED_NAMES} names`);
   if (limits !== undefined) {
     checkMap('limits', limits);
+    checkNames('limit', limits, LIMITS);
     for (const [name, limit] of Object.entries(limits)) {
       if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
     }
@@ -61,14 +85,19 @@ export function contextFields(
   }
   checkSuspendMode(suspendMode);
   if (seed !== undefined) checkSeed(seed);
+  if (isLossless(context)) for (const name of ['state', 'args', 'scope'] as const) checkLossless(name, context[name]);
   const resident = ResidentState.use(context.state);
+  if (buffers === 'bytes' && Buffer.isBuffer(context.state)) {
+    throw invalid('`state` is a Buffer, which is bytes here, and a state is an object; `encoded(buffer)` says that it is MessagePack');
+  }
+  const payload = buffers === 'bytes' ? asPayload : (value: unknown): unknown => value;
   return {
     panelId,
     handlerName,
-    state: resident === undefined ? context.state : undefined,
+    state: resident === undefined ? payload(context.state) : undefined,
     resident,
-    args: context.args,
-    scope: context.scope,
+    args: payload(context.args),
+    scope: payload(context.scope),
     capabilities,
     extensions: extensionRegistry,
     timeoutMs,
@@ -79,9 +108,16 @@ export function contextFields(
   };
 }
 
+/** Whether the caller wants to be told of what would be lost. */
+export function isLossless({ lossy }: HandlerContext): boolean {
+  if (lossy !== undefined && lossy !== 'drop' && lossy !== 'throw') throw invalid("`lossy` is neither 'drop' nor 'throw'");
+  return lossy === 'throw';
+}
+
 export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
   if (options === undefined) return undefined;
   if (typeof options !== 'object' || options === null) throw invalid('the options are not an object');
+  checkNames('option', options, PRECOMPILE);
   checkSuspendMode(options.suspendMode);
   return options.suspendMode;
 }

@@ -64,9 +64,10 @@ export class Vigil {
     else this.#looking = false;
   };
 
-  constructor(clock: Clock = realClock, enabled = spareCore) {
+  /** `allowed`: by the caller. On one core it never pays. */
+  constructor(allowed: boolean, clock: Clock = realClock, hasSpareCore = spareCore) {
     this.#clock = clock;
-    this.#enabled = enabled;
+    this.#enabled = allowed && hasSpareCore;
   }
 
   /** A request has been written, and it is the only one. */

@@ -221,7 +221,7 @@ test('a list that the sidecar has given up is given up here too', async () => {
   const bench = new Bench(['a', 'b'], { suspensionTimeoutMs: 20 });
   const deadline = performance.now() + 60_000;
   for (let seq = 1; ; seq++) {
-    await new Promise((resolve) => setTimeout(resolve, 100));
+    await new Promise((resolve) => setTimeout(resolve, 100 * 2 ** seq));
     const resumed = bench.resume(seq === 1 ? 'b' : `x${seq - 1}`);
     resumed.answer(result(seq, [`x${seq}`]));
     const { suspensions } = await resumed.answered;

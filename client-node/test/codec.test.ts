@@ -122,7 +122,9 @@ test('Map, Set, Error and class instances have the forms of SPEC 5', () => {
   assert.deepEqual(roundTrip(new Map<unknown, unknown>([['a', 1], [2, true], [false, () => 0]])), { a: 1, 2: true });
   assert.deepEqual(roundTrip(new Set([1, 'x'])), [1, 'x']);
   assert.deepEqual(roundTrip(new TypeError('no')), { name: 'TypeError', message: 'no' });
-  assert.deepEqual(roundTrip(new Point()), { x: 1 });
+  assert.equal(roundTrip(new Point()), 7);
+  assert.deepEqual(roundTrip(new (class { x = 1; })()), { x: 1 });
+  assert.deepEqual(roundTrip({ x: 1, toJSON: () => 7 }), { x: 1 });
   assert.deepEqual(roundTrip({ toJSON: 5 }), { toJSON: 5 });
   assert.deepEqual(roundTrip(Object.assign(Object.create(null) as object, { a: 1 })), { a: 1 });
   fails(() => encodePayload(new Map([[{}, 1]])));

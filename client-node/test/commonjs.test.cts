@@ -10,5 +10,5 @@ test('everything is there by require, with types', async () => {
   }
   assert.match(require.resolve('@nexus/sidecar'), /dist\/cjs\/index\.js$/);
   const run: Promise<RunResult> = new NexusRuntime({ binaryPath: '/nonexistent' }).run('return 1');
-  await assert.rejects(run, (error) => error instanceof NexusError && error.code === 'SIDECAR_GONE');
+  await assert.rejects(run, (error) => error instanceof NexusError && error.code === 'SIDECAR_NOT_FOUND');
 });

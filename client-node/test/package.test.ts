@@ -75,6 +75,21 @@ test('the examples of the README run', WATCHDOG, () => {
   }
 });
 
+test('the example programs print what they say, and are short', WATCHDOG, () => {
+  const folder = join(packageRoot, 'examples');
+  const programs = readdirSync(folder).filter((name) => name.endsWith('.mjs') && name !== 'demo.mjs');
+  assert.ok(programs.length >= 9);
+  const readme = readFileSync(join(packageRoot, 'README.md'), 'utf8');
+  for (const name of programs) {
+    const lines = readFileSync(join(folder, name), 'utf8').trimEnd().split('\n');
+    const said = lines.filter((line) => line.startsWith('// prints ')).map((line) => line.slice('// prints '.length).trimEnd());
+    assert.ok(said.length > 0 && lines.length - said.length <= 22, `${name} is long`);
+    assert.ok(readme.includes(`examples/${name}`), `the README does not name ${name}`);
+    const printed = runNode(packageRoot, join(folder, name)).split('\n').map((line) => line.trimEnd());
+    assert.deepEqual(printed, said, name);
+  }
+});
+
 test('a process with a suspended execution and an idle runtime ends by itself', WATCHDOG, () => {
   const file = join(packageRoot, 'test-dist', 'suspended-exit.mjs');
   writeFileSync(

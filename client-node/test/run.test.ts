@@ -1,8 +1,9 @@
 /** The run loop against the real sidecar. */
 import assert from 'node:assert/strict';
 import { after, test } from 'node:test';
+import { inspect } from 'node:util';
 
-import { NexusError, type Segment } from '@nexus/sidecar';
+import { currentCall, encoded, encodePayload, formatError, NexusError, type CurrentCall, type Segment } from '@nexus/sidecar';
 
 import { ALL, deferred, ended, failure, newRuntime, WATCHDOG } from './sidecar.js';
 
@@ -100,7 +101,7 @@ test('what an extension throws can be caught in the handler', WATCHDOG, async ()
 test('a handler reaches own properties of the extensions only', WATCHDOG, async () => {
   const reached: string[] = [];
   class Service {
-    inherited = undefined;
+    own = (): number => 1;
     method(): void {
       reached.push('prototype method');
     }
@@ -256,4 +257,247 @@ test('an answer that a handler has no room for ends its execution with MEMORY_LI
   assert.deepEqual([ended.status, ended.seq, ended.error?.code, ended.error?.retryable], ['error', 1, 'MEMORY_LIMIT', false]);
   assert.equal((await runtime.resumeHandler(ids[1], { success: true })).error?.code, 'SUSPENSION_ERROR');
   await runtime.shutdown();
+});
+
+test('a call that is not answered in time fails in the handler, which may go on', WATCHDOG, async (t) => {
+  const impatient = newRuntime({ suspensionTimeoutMs: 60 });
+  t.after(() => impatient.shutdown());
+  const silent = (): Promise<never> => new Promise(() => undefined);
+  const said = '$ext.x.silent() was not answered within suspensionTimeoutMs (60 ms)';
+  const caught = await impatient.run(
+    `$state.begun = true;
+     try { await $ext.x.silent() } catch (e) { return [e.message, e.code, e.extension, e.method, await $ext.x.quick(7)] }`,
+    { capabilities, extensions: { x: { silent, quick: (n: number) => n } } },
+  );
+  assert.deepEqual(caught.value, [said, 'TIMEOUT', 'x', 'silent', 7]);
+  assert.deepEqual(caught.stateMutations, [{ op: 'set', key: 'begun', value: true }]);
+  const error = await failure(impatient.run('return await $ext.x.silent()', { capabilities, extensions: { x: { silent } } }));
+  assert.deepEqual([error.code, error.message, error.location?.column], ['EXECUTION_ERROR', said, 21]);
+  const stack = await failure(impatient.run('const r = $ext.x.silent(); return r', { capabilities, extensions: { x: { silent } } }));
+  assert.deepEqual([stack.code, stack.message], ['EXECUTION_ERROR', said]);
+  assert.equal((await impatient.getStats()).suspendedInstances, 0);
+});
+
+test('of many calls each is late by itself, and a late answer changes nothing', WATCHDOG, async (t) => {
+  const impatient = newRuntime({ suspensionTimeoutMs: 300 });
+  t.after(() => impatient.shutdown());
+  const gates = Array.from({ length: 40 }, () => deferred<number>());
+  const slow = (n: number): Promise<number> | number => (n % 2 === 0 ? n : (gates[n]?.promise as Promise<number>));
+  const source = `return (await Promise.allSettled(Array.from({ length: 40 }, (_, n) => $ext.x.slow(n))))
+    .map((r) => r.value ?? r.reason.code)`;
+  const { value } = await impatient.run(source, { capabilities, extensions: { x: { slow } } });
+  assert.deepEqual(value, gates.map((_, n) => (n % 2 === 0 ? n : 'TIMEOUT')));
+  for (const [n, gate] of gates.entries()) gate.resolve(n);
+  assert.equal((await impatient.run('return 1')).value, 1);
+});
+
+test('an extension that is handed over is granted, a list of capabilities is exact', WATCHDOG, async () => {
+  const extensions = { http: { get: () => 1 }, mail: { send: () => 2 } };
+  const source = 'return [await $ext.http.get(), await $ext.mail.send()]';
+  assert.deepEqual((await runtime.run(source, { extensions })).value, [1, 2]);
+  const stack = 'const a = $ext.http.get(); return a';
+  assert.equal((await runtime.run(stack, { extensions })).value, 1);
+  for (const capabilities of [[], ['ext:http']]) {
+    const error = await failure(runtime.run(source, { extensions, capabilities }));
+    assert.deepEqual([error.code, error.capability], ['PERMISSION_DENIED', capabilities.length === 0 ? 'ext:http.get' : 'ext:mail.send']);
+  }
+  // nothing else is
+  const denied = await failure(runtime.run('$state.a = 1', { extensions }));
+  assert.deepEqual([denied.code, denied.capability], ['PERMISSION_DENIED', 'state:write:a']);
+});
+
+test('what run cannot use is refused by name, with what was probably meant', WATCHDOG, async () => {
+  class Mail {
+    send(): void {}
+  }
+  const get = (): number => 1;
+  const refused: [object, RegExp][] = [
+    [{ capabilites: [] }, /unknown option of `run` `capabilites`; did you mean `capabilities`\?/],
+    [{ onsegment: get }, /`onsegment`; did you mean `onSegment`\?/],
+    [{ extensionRegistry: {} }, /unknown option of `run` `extensionRegistry`/],
+    [{ foo: 1 }, /unknown option of `run` `foo`$/],
+    [{ limits: { maxHostCall: 1 } }, /unknown limit `maxHostCall`; did you mean `maxHostCalls`\?/],
+    [{ extensions: { get } }, /extension `get` is a function; an extension is an object of methods: \{ get: \{ get: /],
+    [{ extensions: { mail: new Mail() } }, /extension `mail` has no methods of its own .*wrap them/],
+    [{ extensions: { mail: {} } }, /extension `mail` has no methods of its own/],
+    [{ extensions: { mail: 'x' } }, /extension `mail` is not an object of methods/],
+    [{ onExtensionError: 1 }, /`onExtensionError` is not a function/],
+    [{ labels: 'x' }, /`labels` is not an object/],
+  ];
+  for (const [options, message] of refused) {
+    const error = await failure(runtime.run('return 1', options as object));
+    assert.equal(error.code, 'INVALID_ARGUMENT', String(message));
+    assert.match(error.message, message);
+  }
+  assert.equal((await runtime.run('return 1', { foo: undefined } as object)).value, 1);
+  await assert.rejects(async () => runtime.executeHandler('return 1', { statee: {} } as object), /field of the context `statee`; did you mean `state`\?/);
+  await assert.rejects(async () => runtime.executeHandler('return 1', {}, 100, { singal: undefined, sig: 1 } as object), /unknown option `sig`/);
+  await assert.rejects(async () => runtime.precompileHandler('return 1', { mode: 'await' } as object), /unknown option `mode`/);
+  assert.throws(() => newRuntime({ maxInstance: 1 } as object), /unknown configuration key `maxInstance`; did you mean `maxInstances`\?/);
+});
+
+test('a failed run tells what had happened, what the extension threw and who awaited it', WATCHDOG, async () => {
+  const own = new RangeError('row 7 is locked');
+  const extensions = { db: { ok: () => 1, write: () => Promise.reject(own) } };
+  async function caller(): Promise<unknown> {
+    return await runtime.run(
+      `$log('begun'); $state.a = 1; $emit('e', 2); $view.focus('v'); await $ext.db.ok(); $state.b = 2; await $ext.db.write(); return 1`,
+      { extensions, capabilities },
+    );
+  }
+  const error = await failure(caller());
+  assert.deepEqual([error.code, error.message, error.cause], ['EXECUTION_ERROR', 'row 7 is locked', own]);
+  assert.deepEqual(error.segments?.map(({ seq, status }) => [seq, status]), [[0, 'suspended'], [1, 'suspended'], [2, 'error']]);
+  assert.deepEqual(error.stateMutations?.map(({ key }) => key), ['a', 'b']);
+  assert.deepEqual([error.events?.length, error.viewCommands?.length, error.logs?.length], [1, 1, 1]);
+  assert.equal(error.metrics?.hostCalls['state.set'] ?? error.metrics?.hostCalls['stateSet'], error.segments?.at(-1)?.metrics.hostCalls['state.set']);
+  assert.match(error.stack ?? '', /at async caller .*run\.test/);
+  assert.doesNotMatch(inspect(error), /stateMutations|segments/);
+
+  // a handler's own error is its own, and one that it catches is over
+  const caught = await failure(runtime.run(`try { await $ext.db.write() } catch {} throw new Error('row 7 is locked')`, { extensions }));
+  assert.equal('cause' in caught, false);
+  const wrapped = await failure(runtime.run(`try { await $ext.db.write() } catch (e) { throw new Error('no', { cause: e }) }`, { extensions }));
+  assert.deepEqual([wrapped.message, (wrapped.cause as Error).message], ['no', 'row 7 is locked']);
+  const atOnce = await failure(runtime.run('let a = ;'));
+  assert.deepEqual([atOnce.code, atOnce.segments?.length ?? 0, atOnce.stateMutations], ['COMPILATION_ERROR', atOnce.segments?.length ?? 0, []]);
+});
+
+test('onExtensionError decides what the handler sees of an error', WATCHDOG, async () => {
+  const own = Object.assign(new Error('password=hunter2 in 10.0.0.7'), { code: 'E_SECRET' });
+  const extensions = { db: { read: () => Promise.reject(own) } };
+  const source = 'try { await $ext.db.read() } catch (e) { return [e.name, e.message, e.code ?? null] }';
+  const seen: unknown[] = [];
+  const chosen: [(() => unknown) | undefined, unknown[]][] = [
+    [undefined, ['Error', 'password=hunter2 in 10.0.0.7', 'E_SECRET']],
+    [() => undefined, ['Error', 'password=hunter2 in 10.0.0.7', 'E_SECRET']],
+    [() => new TypeError('the database said no'), ['TypeError', 'the database said no', null]],
+    [async () => ({ message: 'no', code: 'E_DB' }), ['Error', 'no', 'E_DB']],
+    [() => { throw new Error('not even that'); }, ['Error', 'not even that', null]],
+  ];
+  for (const [choose, expected] of chosen) {
+    const options = choose === undefined ? {} : { onExtensionError: (error: unknown, call: CurrentCall) => (seen.push(error, call.method), choose()) };
+    assert.deepEqual((await runtime.run(source, { extensions, ...options })).value, expected);
+  }
+  assert.deepEqual(seen.slice(0, 2), [own, 'read']);
+  const error = await failure(runtime.run('await $ext.db.read()', { extensions, onExtensionError: () => new Error('no') }));
+  assert.deepEqual([error.message, error.cause], ['no', own]);
+});
+
+test('an extension can ask about its call, and its signal aborts when nobody waits any more', WATCHDOG, async () => {
+  assert.throws(currentCall, { code: 'INVALID_ARGUMENT' });
+  const labels = { tenant: 't1' };
+  const asked: CurrentCall[] = [];
+  const ask = async (): Promise<unknown> => {
+    const at = currentCall();
+    await new Promise(setImmediate);
+    asked.push(currentCall());
+    return at === currentCall();
+  };
+  const before = Date.now();
+  const result = await runtime.run('return await Promise.all([$ext.x.ask(), $ext.x.ask()])', {
+    extensions: { x: { ask } }, handlerName: 'h', panelId: 'p', labels,
+  });
+  assert.deepEqual(result.value, [true, true]);
+  const [first, second] = asked as [CurrentCall, CurrentCall];
+  assert.deepEqual([first.extensionName, first.method, first.handlerName, first.panelId, first.labels], ['x', 'ask', 'h', 'p', labels]);
+  assert.ok(first.suspensionId !== second.suspensionId && first.deadline >= before + 30_000);
+  assert.equal(first.signal.aborted, false);
+
+  // over although it is not answered: the race is won, the run is aborted, the handler fails
+  const reasons: unknown[] = [];
+  const wait = (): Promise<never> => new Promise((_, reject) => {
+    const { signal } = currentCall();
+    signal.addEventListener('abort', () => (reasons.push((signal.reason as NexusError).code), reject(signal.reason as Error)));
+  });
+  const extensions = { x: { wait, quick: () => 1 } };
+  await runtime.run('return await Promise.race([$ext.x.wait(), $ext.x.quick()])', { extensions });
+  await failure(runtime.run('await Promise.race([$ext.x.wait(), $ext.x.quick()]); throw new Error("no")', { extensions }));
+  const controller = new AbortController();
+  const aborted = failure(runtime.run('return await $ext.x.wait()', {
+    extensions: { x: { wait: () => (setImmediate(() => controller.abort()), wait()) } }, signal: controller.signal,
+  }));
+  assert.deepEqual([(await aborted).name, (await aborted).code], ['AbortError', 'CANCELLED']);
+  assert.deepEqual(reasons, ['CANCELLED', 'EXECUTION_ERROR', 'CANCELLED']);
+});
+
+test('an error can be drawn with its lines, and steers no terminal', WATCHDOG, async () => {
+  const source = `const a = 1;\n\tthrow new RangeError('no \\x1b[2J way')\nlater();`;
+  const error = await failure(runtime.run(source));
+  assert.equal(formatError(error, { source, handlerName: 'rule.js' }), [
+    'EXECUTION_ERROR: RangeError: no \ufffd[2J way',
+    '  at rule.js:2:12',
+    '  1 | const a = 1;',
+    `> 2 | \tthrow new RangeError('no \\x1b[2J way')`,
+    '    | \t          ^',
+    '  3 | later();',
+  ].join('\n'));
+  assert.match(formatError(error, { source, color: true }), /\u001b\[31mEXECUTION_ERROR/);
+  assert.equal(formatError(new NexusError('OVERLOADED', 'busy')), 'OVERLOADED: busy');
+  const long = await failure(runtime.run(`${'x;'.repeat(500).replaceAll('x', '0')}null.x`));
+  assert.ok(formatError(long, { source: `${'0;'.repeat(500)}null.x` }).length < 500);
+});
+
+test('a Buffer is bytes wherever a value is, and MessagePack where that is said', WATCHDOG, async () => {
+  const bytes = Buffer.from([0x93, 1, 2, 3]);
+  const kind = (name: string): string => `${name} instanceof Uint8Array ? [...${name}] : ${name}`;
+  const source = `return [${kind('$args')}, ${kind('$scope')}, ${kind('$state.s')}, ${kind('await $ext.x.get()')}]`;
+  const values = await runtime.run(source, { args: bytes, scope: encoded(encodePayload({ a: 1 })), state: { s: bytes }, capabilities, extensions: { x: { get: () => bytes } } });
+  assert.deepEqual(values.value, [[0x93, 1, 2, 3], { a: 1 }, [0x93, 1, 2, 3], [0x93, 1, 2, 3]]);
+  const said = await runtime.run(source, { args: encoded(bytes), state: encoded(encodePayload({ s: 's' })), capabilities, extensions: { x: { get: () => encoded(bytes) } } });
+  assert.deepEqual(said.value, [[1, 2, 3], {}, 's', [1, 2, 3]]);
+  const error = await failure(runtime.run('return 1', { state: bytes }));
+  assert.deepEqual([error.code, /`encoded\(buffer\)`/.test(error.message)], ['INVALID_ARGUMENT', true]);
+  // one segment: a state in a Buffer decides
+  const one = await runtime.executeHandler('return $args instanceof Uint8Array', { args: bytes });
+  assert.equal(one.returnValue, true);
+  const first = await runtime.executeHandler('return await $ext.x.get()', { capabilities });
+  const resumed = await runtime.resumeHandler(first.suspension?.suspensionId as string, { success: true, value: bytes });
+  assert.deepEqual(resumed.returnValue, new Uint8Array(bytes));
+  await assert.rejects(async () => encoded('x' as never), { code: 'INVALID_ARGUMENT' });
+});
+
+test('an instance of a class travels by its toJSON, and what would be lost is named where that is asked for', WATCHDOG, async () => {
+  class Money {
+    constructor(readonly cents: number) {}
+    toJSON(): string {
+      return `${this.cents / 100} EUR`;
+    }
+  }
+  class Point {
+    x = 1;
+  }
+  const sent = await runtime.run('return [$args, $state.url, await $ext.x.get()]', {
+    args: [new Money(150), new Point()], state: { url: new URL('http://a/b') }, capabilities, extensions: { x: { get: () => new Money(5) } },
+  });
+  assert.deepEqual(sent.value, [['1.5 EUR', { x: 1 }], 'http://a/b', '0.05 EUR']);
+  const cycle = await failure(runtime.run('return 1', { args: Object.create({ toJSON() { return this; } }) as object }));
+  assert.equal(cycle.code, 'SERIALIZATION_ERROR');
+
+  const lost: [object, RegExp][] = [
+    [{ args: { a: [1, { b: undefined }] } }, /^`args\.a\[1\]\.b` is undefined, and would become null$/],
+    [{ args: { 'a-b': () => 1 } }, /^`args\["a-b"\]` is a function, and would be left out$/],
+    [{ args: Symbol('x') }, /^`args` is a symbol/],
+    [{ scope: { p: new Point() } }, /^`scope\.p` is a Point, and would become a plain object$/],
+    [{ state: { m: new Map() } }, /^`state\.m` is a Map, and would become a plain object$/],
+    [{ args: new Set() }, /^`args` is a Set, and would become a plain array$/],
+    [{ args: [new Float64Array(1)] }, /^`args\[0\]` is a Float64Array, and would become a plain Uint8Array$/],
+    [{ args: new Date(NaN) }, /^`args` is an invalid Date$/],
+    [{ args: 'a\ud800' }, /^`args` has an unpaired surrogate/],
+    [{ args: { [Symbol.iterator]: 1 } }, /^`args` has keys that are symbols/],
+  ];
+  for (const [context, message] of lost) {
+    const error = await failure(runtime.run('return 1', { ...context, lossy: 'throw' }));
+    assert.equal(error.code, 'SERIALIZATION_ERROR');
+    assert.match(error.message, message);
+    await assert.rejects(async () => runtime.executeHandler('return 1', { ...context, lossy: 'throw' }), { message: error.message });
+    // an invalid Date is refused in any case
+    await runtime.run('return 1', context).catch((error: NexusError) => assert.equal(error.message, 'an invalid Date cannot be sent'));
+  }
+  const kept = { a: [1, -0, 2n ** 63n, 'ü', null, true, new Date(0), Buffer.from('x'), new Money(1), Object.create(null) as object] };
+  assert.equal((await runtime.run('return 1', { args: kept, lossy: 'throw' })).value, 1);
+  const called = await failure(runtime.run('await $ext.x.get()', { lossy: 'throw', extensions: { x: { get: () => ({ f: get }) } } }));
+  function get(): void {}
+  assert.deepEqual([called.message, called.code], ['`x.get().f` is a function, and would be left out', 'SERIALIZATION_ERROR']);
+  assert.equal((await failure(runtime.run('return 1', { lossy: 'maybe' as 'drop' }))).code, 'INVALID_ARGUMENT');
 });

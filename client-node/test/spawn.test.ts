@@ -46,7 +46,7 @@ test('a binary that is nowhere is an error that says where it was looked for', a
   assert.throws(
     () => findBinary({ env: { PATH: '/nonexistent:/also' } }),
     (error) => {
-      assert.ok(error instanceof NexusError && error.code === 'SIDECAR_GONE' && !error.retryable);
+      assert.ok(error instanceof NexusError && error.code === 'SIDECAR_NOT_FOUND' && !error.retryable);
       for (const place of ['binaryPath', 'NEXUS_SIDECAR_BIN', `@nexus/sidecar-${process.platform}-${process.arch}`, '/nonexistent:/also']) {
         assert.ok(error.message.includes(place), place);
       }
@@ -58,7 +58,7 @@ test('a binary that is nowhere is an error that says where it was looked for', a
   writeFileSync(plain, '');
   for (const binaryPath of ['/nonexistent', folder, plain]) {
     const error = await failure(new NexusRuntime({ binaryPath }).ping());
-    assert.ok(error.message.includes(binaryPath) && error.context?.['reason'] === 'not-found');
+    assert.ok(error.message.includes(binaryPath) && error.code === 'SIDECAR_NOT_FOUND');
   }
 });
 

@@ -12,7 +12,7 @@ interface Exts {
 
 export async function checked(runtime: NexusRuntime): Promise<number> {
   const http = { get: async (url: string) => url };
-  const result = await runtime.run<State, Exts, number>('return $state.count', { state: { count: 1 }, extensions: { http } });
+  const result = await runtime.run<number, State, Exts>('return $state.count', { state: { count: 1 }, extensions: { http } });
   const value: number = result.value;
   for (const mutation of result.stateMutations) {
     if (mutation.op === 'set' && mutation.key === 'count') mutation.value.toFixed();
@@ -22,25 +22,27 @@ export async function checked(runtime: NexusRuntime): Promise<number> {
   // @ts-expect-error the value is a number
   const text: string = result.value;
   // @ts-expect-error a state of another type
-  await runtime.run<State, Exts>('', { state: { count: 'x' } });
+  await runtime.run<unknown, State, Exts>('', { state: { count: 'x' } });
   // @ts-expect-error a method is missing
-  await runtime.run<State, Exts>('', { extensions: { http: {} } });
+  await runtime.run<unknown, State, Exts>('', { extensions: { http: {} } });
   // @ts-expect-error an extension with another signature
-  await runtime.run<State, Exts>('', { extensions: { http: { get: (url: number) => Promise.resolve(`${url}`) } } });
+  await runtime.run<unknown, State, Exts>('', { extensions: { http: { get: (url: number) => Promise.resolve(`${url}`) } } });
   // @ts-expect-error an extension holds methods
-  await runtime.run<State, { http: { get: string } }>('', {});
-  await runtime.run<State>('', { onSegment: (segment: Segment<State>) => segment.stateMutations[0]?.key });
+  await runtime.run<unknown, State, { http: { get: string } }>('', {});
+  await runtime.run<unknown, State>('', { onSegment: (segment: Segment<State>) => segment.stateMutations[0]?.key });
   return value + text.length;
 }
 
 export async function resident(runtime: NexusRuntime): Promise<unknown> {
   const state = await runtime.createState<State>({ count: 1 });
-  const { value } = await runtime.run<State, Exts, number>('return $state.count', { state: state.exclusive() });
-  await runtime.run<State>('return 1', { state });
+  const plain = await runtime.run<number>('return 1', { args: 1 });
+  plain.value.toFixed();
+  const { value } = await runtime.run<number, State, Exts>('return $state.count', { state: state.exclusive() });
+  await runtime.run<unknown, State>('return 1', { state });
   // @ts-expect-error a state of another type
-  await runtime.run<{ count: string }>('', { state });
+  await runtime.run<unknown, { count: string }>('', { state });
   // @ts-expect-error and so is what an execution demands of it
-  await runtime.run<{ count: number; more: string }>('', { state: state.expect(1) });
+  await runtime.run<unknown, { count: number; more: string }>('', { state: state.expect(1) });
   await state.patch({ set: { count: 2 }, delete: ['user'] });
   // @ts-expect-error a value of another type
   await state.patch({ set: { count: 'x' } });
@@ -55,7 +57,7 @@ export async function resident(runtime: NexusRuntime): Promise<unknown> {
   await runtime.createState<State>(Buffer.of(0x80));
   const untyped = await runtime.createState({ name: 'x', n: whole + value + (part ?? 0) });
   await untyped.patch({ set: { anything: 1 }, delete: ['else'] });
-  await runtime.run<State>('', { state: untyped });
+  await runtime.run<unknown, State>('', { state: untyped });
   return (await untyped.snapshot(['name'])).state['name'];
 }
 

@@ -19,7 +19,7 @@ class World {
 
   constructor(enabled = true) {
     const clock = { now: () => this.now, nextTurn: (callback: () => void) => void this.#queue.push(callback) };
-    this.vigil = new Vigil(clock, enabled);
+    this.vigil = new Vigil(true, clock, enabled);
   }
 
   /** Whether it was awaited by looking. */

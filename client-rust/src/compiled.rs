@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use nexus_protocol::message::{self, Code, SuspendMode};
+use nexus_protocol::message::{self, Code};
 
 use crate::slot::lock;
+use crate::told::SuspendMode;
 
 /// What to run: text, or what precompiling it gave.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Handler {
     /// Text.
     Source(String),
@@ -69,7 +71,7 @@ impl From<&message::Compiled<'_>> for CompiledParts {
         Self {
             handle: compiled.handler.to_vec(),
             capabilities: compiled.capabilities.iter().map(|token| (*token).to_owned()).collect(),
-            suspend_mode: compiled.suspend_mode,
+            suspend_mode: SuspendMode::of(compiled.suspend_mode),
             cache_hit: compiled.cache_hit,
             compilation_time_us: compiled.compilation_time_us,
             warnings: compiled.warnings.iter().map(Note::from).collect(),
@@ -175,7 +177,7 @@ impl From<&message::Checked<'_>> for Checked {
         Self {
             capabilities: checked.capabilities.iter().map(|token| (*token).to_owned()).collect(),
             certain: checked.certain.iter().map(|token| (*token).to_owned()).collect(),
-            suspend_mode: checked.suspend_mode,
+            suspend_mode: SuspendMode::of(checked.suspend_mode),
             suspend_reason: checked.suspend_reason.map(str::to_owned),
             warnings: checked.warnings.iter().map(Note::from).collect(),
             unparsed: checked.unparsed.as_ref().map(Note::from),

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::message::{CallLimits, Code, Execute, Resident, SuspendMode};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::payload::Payload;
 use crate::resident::{ResidentState, ResidentUse};
+use crate::told::SuspendMode;
 
 /// What a handler is given. Cheap to clone: the values are shared.
 ///
@@ -29,7 +30,8 @@ pub struct Context {
     resident: Option<ResidentUse>,
     args: Option<Payload>,
     scope: Option<Payload>,
-    capabilities: Vec<String>,
+    /// None: none was named.
+    capabilities: Option<Vec<String>>,
     extensions: Option<Vec<(String, Vec<String>)>>,
     timeout: Option<Duration>,
     limits: Limits,
@@ -42,6 +44,7 @@ pub struct Context {
 
 /// Limits of one execution; each can only be narrower than the sidecar's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Memory.
     pub memory_limit_bytes: Option<u64>,
@@ -55,6 +58,55 @@ pub struct Limits {
     pub max_result_bytes: Option<u64>,
     /// Log records.
     pub max_log_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Memory.
+    #[must_use]
+    pub fn memory_limit_bytes(mut self, limit: u64) -> Self {
+        self.memory_limit_bytes = Some(limit);
+        self
+    }
+
+    /// Host calls.
+    #[must_use]
+    pub fn max_host_calls(mut self, limit: u64) -> Self {
+        self.max_host_calls = Some(limit);
+        self
+    }
+
+    /// State mutations.
+    #[must_use]
+    pub fn max_state_mutations(mut self, limit: u64) -> Self {
+        self.max_state_mutations = Some(limit);
+        self
+    }
+
+    /// Events.
+    #[must_use]
+    pub fn max_events(mut self, limit: u64) -> Self {
+        self.max_events = Some(limit);
+        self
+    }
+
+    /// Value and effects of a segment.
+    #[must_use]
+    pub fn max_result_bytes(mut self, limit: u64) -> Self {
+        self.max_result_bytes = Some(limit);
+        self
+    }
+
+    /// Log records.
+    #[must_use]
+    pub fn max_log_bytes(mut self, limit: u64) -> Self {
+        self.max_log_bytes = Some(limit);
+        self
+    }
 }
 
 impl Context {
@@ -148,14 +200,14 @@ impl Context {
     /// Adds a capability token, `state:read:count` for example.
     #[must_use]
     pub fn grant(mut self, token: impl Into<String>) -> Self {
-        self.capabilities.push(token.into());
+        self.capabilities.get_or_insert_default().push(token.into());
         self
     }
 
-    /// Adds capability tokens.
+    /// Adds capability tokens. With none of them nothing is granted, whatever [`run`](crate::Client::run) is handed.
     #[must_use]
     pub fn grants<T: Into<String>>(mut self, tokens: impl IntoIterator<Item = T>) -> Self {
-        self.capabilities.extend(tokens.into_iter().map(Into::into));
+        self.capabilities.get_or_insert_default().extend(tokens.into_iter().map(Into::into));
         self
     }
 
@@ -164,6 +216,13 @@ impl Context {
     pub fn extension_registry(mut self, extensions: Vec<(String, Vec<String>)>) -> Self {
         self.extensions = Some(extensions);
         self
+    }
+
+    /// Of a run: where no capability was named, the extensions that it is handed are granted.
+    #[must_use]
+    pub(crate) fn with_extensions(mut self, registry: Vec<(String, Vec<String>)>) -> Self {
+        self.capabilities.get_or_insert_with(|| registry.iter().map(|(name, _)| format!("ext:{name}")).collect());
+        self.extension_registry(registry)
     }
 
     /// Running and queueing time of the whole execution; counted in whole milliseconds, at least one.
@@ -217,7 +276,7 @@ impl Context {
         execute.state = self.state.as_ref().map(Payload::as_bytes);
         execute.args = self.args.as_ref().map(Payload::as_bytes);
         execute.scope = self.scope.as_ref().map(Payload::as_bytes);
-        execute.capabilities = self.capabilities.iter().map(String::as_str).collect();
+        execute.capabilities = self.capabilities.iter().flatten().map(String::as_str).collect();
         execute.extensions = self.extensions.as_ref().map(|extensions| {
             let methods = |methods: &'a [String]| methods.iter().map(String::as_str).collect();
             extensions.iter().map(|(name, of)| (name.as_str(), methods(of))).collect()
@@ -234,9 +293,14 @@ impl Context {
             unknown: None,
         };
         execute.strict_capabilities = self.strict_capabilities;
-        execute.suspend_mode = self.suspend_mode;
+        execute.suspend_mode = self.suspend_mode.map(SuspendMode::wire);
         execute.seed = self.seed;
         Ok(execute)
+    }
+
+    /// Of the handler and of the panel.
+    pub(crate) fn names(&self) -> (Option<String>, Option<String>) {
+        (self.handler_name.clone(), self.panel_id.clone())
     }
 
     pub(crate) fn label(&self) -> Option<&str> {
@@ -257,7 +321,7 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nexus_protocol::ErrorCode;
+    use crate::ErrorCode;
 
     #[test]
     fn a_value_that_cannot_be_encoded_is_told_when_the_context_is_used() {

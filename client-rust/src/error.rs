@@ -9,9 +9,11 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::{DecodeError, EncodeError, ErrorCode, FrameError, VersionMismatch, WireError};
+use nexus_protocol::{EncodeError, WireError};
 
+use crate::failed_run::FailedRun;
 use crate::payload::{Payload, PayloadError};
+use crate::told::{ErrorCode, SidecarError, Violation};
 
 /// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,7 +21,7 @@ use crate::payload::{Payload, PayloadError};
 pub enum Error {
     /// The sidecar answered with an error; where it is the handler's, it has a location in the handler's source.
     #[error(transparent)]
-    Sidecar(Box<WireError>),
+    Sidecar(Box<SidecarError>),
     /// The sidecar could not be started or reached.
     #[error(transparent)]
     Start(Arc<StartError>),
@@ -38,7 +40,7 @@ pub enum Error {
     Payload(#[from] PayloadError),
     /// A request that cannot be sent, for its size mostly.
     #[error(transparent)]
-    Request(Arc<EncodeError>),
+    Request(Violation),
     /// The sidecar that kept a resident state has gone, and the state with it.
     #[error("the sidecar that kept this state has gone, and the state with it: create it again")]
     StateGone,
@@ -57,6 +59,9 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A run that had begun failed: what had happened by then, and why.
+    #[error(transparent)]
+    Run(Arc<FailedRun>),
     /// The run was cancelled by its token.
     #[error("the run was cancelled")]
     Cancelled,
@@ -77,6 +82,7 @@ impl Error {
                 StartError::Refused(_) | StartError::Version(_) | StartError::Frame(_) | StartError::NotHello => {
                     ErrorCode::ProtocolError
                 }
+                StartError::NotFound { .. } | StartError::NotAProgram { .. } => ErrorCode::SidecarNotFound,
                 _ => ErrorCode::SidecarGone,
             },
             Self::Gone(gone) | Self::Interrupted(gone) => match gone.reason {
@@ -89,6 +95,7 @@ impl Error {
             Self::Request(_) | Self::ForeignState => ErrorCode::InvalidArgument,
             Self::StateGone => ErrorCode::SidecarGone,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Run(run) => run.error().code(),
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Protocol { .. } => ErrorCode::ProtocolError,
         }
@@ -98,36 +105,51 @@ impl Error {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Sidecar(error) => error.retryable,
-            Self::Start(error) => {
-                !matches!(**error, StartError::NotFound { .. } | StartError::NotAProgram { .. } | StartError::Ended)
-                    && self.code().retryable()
-            }
+            Self::Start(error) => !matches!(**error, StartError::Ended) && self.code().retryable(),
             Self::Interrupted(_) => false,
+            Self::Run(run) => run.error().retryable(),
             _ => self.code().retryable(),
         }
     }
 
     /// The sidecar's own words, where it is its answer.
-    pub fn as_wire(&self) -> Option<&WireError> {
+    pub fn as_sidecar(&self) -> Option<&SidecarError> {
         match self {
             Self::Sidecar(error) => Some(error),
+            Self::Run(run) => run.error().as_sidecar(),
             _ => None,
         }
     }
 
+    /// Of a run that had begun: what had happened by then, and what an extension threw.
+    pub fn as_run(&self) -> Option<&FailedRun> {
+        if let Self::Run(run) = self { Some(run) } else { None }
+    }
+
     /// The own fields of the handler's error object, a map: `throw Object.assign(new Error('no'), { status: 404 })`.
     pub fn properties(&self) -> Option<Payload> {
-        self.as_wire()?.properties.as_deref().map(|bytes| Payload::from_bytes(bytes.to_vec()))
+        self.as_sidecar()?.properties.clone()
     }
 
     /// The same, of an execution of which something has happened already (SPEC 4, retryable).
     #[must_use]
     pub(crate) fn midway(self) -> Self {
         match self {
-            Self::Sidecar(error) => Self::Sidecar(Box::new(error.not_retryable())),
+            Self::Sidecar(mut error) => {
+                error.retryable = false;
+                Self::Sidecar(error)
+            }
             Self::Gone(gone) => Self::Interrupted(gone),
             other => other,
         }
+    }
+
+    pub(crate) fn sidecar(error: WireError) -> Self {
+        SidecarError::of(error).into()
+    }
+
+    pub(crate) fn request(error: EncodeError) -> Self {
+        Self::Request(Violation::new(error))
     }
 
     pub(crate) const fn protocol(what: &'static str) -> Self {
@@ -135,8 +157,8 @@ impl Error {
     }
 }
 
-impl From<WireError> for Error {
-    fn from(error: WireError) -> Self {
+impl From<SidecarError> for Error {
+    fn from(error: SidecarError) -> Self {
         Self::Sidecar(Box::new(error))
     }
 }
@@ -147,18 +169,15 @@ impl From<StartError> for Error {
     }
 }
 
-impl From<EncodeError> for Error {
-    fn from(error: EncodeError) -> Self {
-        Self::Request(Arc::new(error))
-    }
-}
-
 /// Why there is no sidecar to talk to.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
     /// The program is nowhere.
-    #[error("nexus-sidecar was not found; looked at: {}", looked_at.join("; "))]
+    #[error(
+        "nexus-sidecar was not found; install it, or set NEXUS_SIDECAR_BIN or `SpawnOptions::binary` to the program. Looked at: {}",
+        looked_at.join("; ")
+    )]
     NotFound {
         /// Each place, in words.
         looked_at: Vec<String>,
@@ -197,10 +216,10 @@ pub enum StartError {
     NotHello,
     /// The stream is not one of frames.
     #[error("the first bytes were not a frame")]
-    Frame(#[source] FrameError),
+    Frame(#[source] Violation),
     /// The sidecar refused the hello.
     #[error("the sidecar refused the connection")]
-    Refused(#[source] Box<WireError>),
+    Refused(#[source] Box<SidecarError>),
     /// The client was dropped or shut down while the next sidecar was to start.
     #[error("the client has ended")]
     Ended,
@@ -209,7 +228,7 @@ pub enum StartError {
     Panicked,
     /// The sidecar chose a version that was not offered.
     #[error(transparent)]
-    Version(#[from] VersionMismatch),
+    Version(Violation),
 }
 
 /// A sidecar that ended too often in too short a time.
@@ -227,6 +246,7 @@ pub struct CrashLoop {
 
 /// The end of a connection.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Gone {
     /// What ended it.
     pub reason: GoneReason,
@@ -245,11 +265,11 @@ pub enum GoneReason {
     /// Reading failed.
     Io(Arc<io::Error>),
     /// A frame that is no message.
-    Malformed(DecodeError),
+    Malformed(Violation),
     /// Bytes that are no frame.
-    Framing(FrameError),
+    Framing(Violation),
     /// The sidecar said why it closes the connection.
-    Refused(Box<WireError>),
+    Refused(Box<SidecarError>),
     /// The thread that reads the connection panicked: a fault of this crate, or of the program's logger.
     Panicked,
 }
@@ -287,10 +307,10 @@ mod tests {
         assert_eq!(gone.to_string(), "the sidecar is gone: the connection was closed; its last words:\n  one\n  two");
         let error = Error::Gone(Arc::new(gone));
         assert_eq!((error.code(), error.retryable()), (ErrorCode::SidecarGone, true));
-        let unknown_handler = Error::from(WireError::unknown_handler("x"));
+        let unknown_handler = Error::sidecar(WireError::unknown_handler("x"));
         assert_eq!((unknown_handler.code(), unknown_handler.retryable()), (ErrorCode::InvalidHandler, true));
         let missing = Error::from(StartError::NotFound { looked_at: vec![] });
-        assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarGone, false));
+        assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarNotFound, false));
         assert_eq!(Error::Cancelled.code(), ErrorCode::Cancelled);
     }
 }

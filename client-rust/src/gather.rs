@@ -64,7 +64,8 @@ impl<T, F: Future + ?Sized> Gathered<T, F> {
         *self = Self::new();
     }
 
-    pub(crate) fn add(&mut self, about: T, future: Pin<Box<F>>) {
+    /// Its place, which is another's once it is done.
+    pub(crate) fn add(&mut self, about: T, future: Pin<Box<F>>) -> usize {
         let place = self.free.pop().unwrap_or(self.places.len());
         let signal = Arc::new(Signal { place, is_woken: AtomicBool::new(false), woken: Arc::clone(&self.woken) });
         Arc::clone(&signal).wake();
@@ -73,6 +74,19 @@ impl<T, F: Future + ?Sized> Gathered<T, F> {
             Some(free) => *free = member,
             None => self.places.push(member),
         }
+        place
+    }
+
+    /// What stands at a place.
+    pub(crate) fn at(&self, place: usize) -> Option<&T> {
+        self.places.get(place)?.as_ref().map(|member| &member.about)
+    }
+
+    /// Gives up what stands at a place.
+    pub(crate) fn remove(&mut self, place: usize) -> Option<T> {
+        let member = self.places.get_mut(place)?.take()?;
+        self.free.push(place);
+        Some(member.about)
     }
 
     /// What those are for that are not done.

@@ -92,7 +92,7 @@ impl Outbox {
     pub(crate) fn new(limits: &HelloLimits, bounds: Bounds) -> Self {
         Self {
             window: Window::new(limits.max_in_flight, limits.timeout_ms),
-            places: Places::new(limits.max_suspended, limits.suspension_timeout_ms),
+            places: Places::new(limits.max_suspended, limits.suspension_kept_ms()),
             sent: 0,
             bounds,
             lines: Default::default(),
@@ -213,7 +213,7 @@ pub(crate) fn overloaded(resource: &'static str, limit: usize, count: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::ErrorCode;
+    use crate::ErrorCode;
 
     use super::*;
 

@@ -27,10 +27,10 @@ pub(crate) struct Places {
 
 impl Places {
     /// Of what the sidecar says in its hello. No limit: it is an older one, and says how many are too many when they are.
-    pub(crate) fn new(limit: Option<u64>, suspension_timeout_ms: u64) -> Self {
+    pub(crate) fn new(limit: Option<u64>, suspension_kept_ms: u64) -> Self {
         let limit = limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX).max(1));
         // Half as long again: by then the sidecar has noticed.
-        let expiry = Some(Duration::from_millis(suspension_timeout_ms) * 3 / 2).filter(|expiry| !expiry.is_zero());
+        let expiry = Some(Duration::from_millis(suspension_kept_ms) * 3 / 2).filter(|expiry| !expiry.is_zero());
         Self { limit, expiry, taken: HashSet::new(), last: 0, wanted_since: None }
     }
 

@@ -1,7 +1,8 @@
 //! The whole loop of one execution: execute, deliver each segment, call extensions, resume, until it ends.
 //!
 //! Invariants: segments are delivered in the order of their `seq`, whatever order the answers arrive in; each
-//! suspension's extension is called once; a run that is dropped or cancelled leaves no execution behind.
+//! suspension's extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; a run that is dropped
+//! or cancelled leaves no execution behind.
 //! Several resumes may be under way; the sidecar takes them one after another.
 
 use std::collections::BTreeMap;
@@ -10,22 +11,25 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
-use nexus_protocol::ErrorCode;
-use nexus_protocol::message::{Cancel, Status};
+use nexus_protocol::message::Cancel;
 use serde::de::DeserializeOwned;
 
 use crate::calls::Calls;
 use crate::client::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::compiled::Handler;
 use crate::context::Context;
+use crate::current::{Awaited, CurrentCall, Origin};
 use crate::error::Error;
 use crate::extensions::{Args, CallError, CallResult};
+use crate::failed_run::{AllThrown, ExtensionError, FailedRun};
 use crate::gather::Gathered;
 use crate::link::{Closed, Link, PlaceHeld};
+use crate::patience::{Begun, Patience};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment, Suspension};
 use crate::slot::lock;
+use crate::told::{ErrorCode, SidecarError, Status};
 use crate::workers::Workers;
 
 /// What a run that succeeded leaves.
@@ -54,10 +58,18 @@ pub(crate) struct Run {
     closed: Closed,
     workers: Arc<Workers>,
     options: RunOptions,
+    /// Told to extensions.
+    origin: Arc<Origin>,
     /// Executes and resumes that are not answered.
     requests: Gathered<Request, AnswerFuture>,
     /// Extension calls that are not answered, by their suspensions.
-    calls: Gathered<String, dyn Future<Output = CallResult> + Send>,
+    calls: Gathered<Call, dyn Future<Output = CallResult> + Send>,
+    /// For those.
+    patience: Patience,
+    /// What the handler was told of the last call that was late.
+    late: Option<String>,
+    /// What extensions threw.
+    thrown: AllThrown,
     /// Which of its calls are outstanding.
     outstanding: Calls,
     /// Segments that came before one with a lower `seq`, and what they go on with.
@@ -74,6 +86,12 @@ pub(crate) struct Run {
 
 type AnswerFuture = dyn Future<Output = Result<Segment, Error>> + Send;
 
+struct Call {
+    awaited: Awaited,
+    /// Of [`Patience`].
+    number: u64,
+}
+
 struct Request {
     /// Its id, which changes when an execute is sent again.
     id: Arc<Mutex<u32>>,
@@ -87,12 +105,14 @@ impl Run {
         workers: Arc<Workers>,
         handler: Handler,
         context: Context,
-        options: RunOptions,
+        mut options: RunOptions,
     ) -> Result<Self, Error> {
         if options.cancel.as_ref().is_some_and(|token| token.is_cancelled()) {
             return Err(Error::Cancelled);
         }
-        let context = context.extension_registry(options.extensions.registry());
+        let context = context.with_extensions(options.extensions.registry());
+        let (handler_name, panel_id) = context.names();
+        let origin = Arc::new(Origin { handler_name, panel_id, labels: std::mem::take(&mut options.labels) });
         let id = Arc::<Mutex<u32>>::default();
         let place = (!options.extensions.is_empty()).then(|| link.place());
         let sending = Sending::At(place.clone());
@@ -100,12 +120,16 @@ impl Run {
         let mut requests: Gathered<Request, AnswerFuture> = Gathered::new();
         requests.add(Request { id, resumes: None }, answer);
         Ok(Self {
+            patience: Patience::new(link.greeting.limits.suspension_timeout_ms),
+            late: None,
             closed: link.closed(),
             link,
             workers,
             options,
+            origin,
             requests,
             calls: Gathered::new(),
+            thrown: AllThrown::default(),
             outstanding: Calls::default(),
             early: BTreeMap::new(),
             segments: Vec::new(),
@@ -136,8 +160,42 @@ impl Run {
     fn poll_calls(&mut self, context: &mut TaskContext<'_>) -> bool {
         let answers = self.calls.poll(context);
         let any = !answers.is_empty();
-        for (suspension, answer) in answers {
-            self.resume(suspension, answer.map_or_else(Resolution::Failure, Resolution::Value));
+        for (Call { awaited, .. }, answer) in answers {
+            let Some(call) = awaited.answered() else { continue };
+            let resolution = match answer {
+                Ok(value) => Resolution::Value(value),
+                Err(error) => Resolution::Failure(self.seen_by_handler(error, &call)),
+            };
+            self.resume(call.suspension_id().to_owned(), resolution);
+        }
+        any
+    }
+
+    /// What an extension's error is in the handler. The extension's own is remembered: the handler may let it through.
+    fn seen_by_handler(&mut self, error: CallError, call: &CurrentCall) -> CallError {
+        let seen = match &mut self.options.on_extension_error {
+            Some(callback) => callback(error.clone(), call),
+            None => error.clone(),
+        };
+        self.thrown.add(ExtensionError::new(call, error), seen.message());
+        seen
+    }
+
+    /// Fails calls in the handler that take too long, and gives their futures up. Whether there were any.
+    fn poll_patience(&mut self, context: &mut TaskContext<'_>) -> bool {
+        let Self { patience, calls, .. } = self;
+        let late =
+            patience.poll(context, |begun| calls.at(begun.place).is_some_and(|call| call.number == begun.number));
+        let any = !late.is_empty();
+        for begun in late {
+            let Some(Call { awaited, .. }) = self.calls.remove(begun.place) else { continue };
+            let Some(call) = awaited.given_up() else { continue };
+            let (extension, method) = (call.extension(), call.method());
+            let ms = self.link.greeting.limits.suspension_timeout_ms;
+            let message = format!("$ext.{extension}.{method}() was not answered within suspensionTimeoutMs ({ms} ms)");
+            self.late = Some(message.clone());
+            let failure = CallError::new(message).with_code("TIMEOUT");
+            self.resume(call.suspension_id().to_owned(), Resolution::Failure(failure));
         }
         any
     }
@@ -182,6 +240,10 @@ impl Run {
         match error.code {
             // The execution ended before this resume got there. Another answer tells how; without one, it expired.
             ErrorCode::SuspensionError if !self.requests.is_empty() || !self.early.is_empty() => {}
+            ErrorCode::SuspensionError if let Some(late) = &self.late => {
+                let message = format!("{late}, and the sidecar has dropped the execution");
+                self.end(Err(SidecarError { message, ..error }.into()));
+            }
             // What the extension gave is no value for a handler, which is its fault too.
             ErrorCode::SerializationError | ErrorCode::InvalidArgument if is_value => {
                 let failure = CallError::new(error.message).with_code("SERIALIZATION_ERROR");
@@ -201,7 +263,10 @@ impl Run {
             callback(&segment);
         }
         if let Some(error) = &segment.error {
-            self.end(Err(error.clone().into()));
+            let error = self.midway(error.clone().into());
+            // What happened in it belongs to what the error tells.
+            self.segments.push(segment);
+            self.end(Err(error));
         } else {
             match segment.status {
                 Status::Success => self.succeed(segment),
@@ -226,10 +291,13 @@ impl Run {
         } else if self.cancelled {
             self.cancel_suspended();
         } else {
-            for Suspension { id, extension, method, args } in made {
-                let args = Args::new(args, self.link.max_body_bytes());
-                let call = self.options.extensions.call(&self.workers, &extension, &method, args);
-                self.calls.add(id, call);
+            for suspension in made {
+                let call = CurrentCall::new(&suspension, &self.origin, self.patience.deadline());
+                let args = Args::new(suspension.args, self.link.max_body_bytes(), call.clone());
+                let answer = self.options.extensions.call(&self.workers, args);
+                let number = self.patience.next();
+                let place = self.calls.add(Call { awaited: Awaited::new(call), number }, answer);
+                self.patience.begin(Begun { number, place });
             }
         }
         self.segments.push(segment);
@@ -255,11 +323,21 @@ impl Run {
         }
     }
 
+    /// Of an execution that has begun: whoever repeats it has its effects twice.
+    fn midway(&self, error: Error) -> Error {
+        if self.segments.is_empty() { error } else { error.midway() }
+    }
+
     fn end(&mut self, result: Result<Outcome, Error>) {
-        let by_token = self.cancelled && result.as_ref().is_err_and(|error| error.code() == ErrorCode::Cancelled);
-        let begun = !self.segments.is_empty();
-        let result = result.map_err(|error| if begun { error.midway() } else { error });
-        self.result.get_or_insert(if by_token { Err(Error::Cancelled) } else { result });
+        if self.result.is_some() {
+            return;
+        }
+        self.result = Some(result.map_err(|error| {
+            let by_token = self.cancelled && error.code() == ErrorCode::Cancelled;
+            let error = if by_token { Error::Cancelled } else { self.midway(error) };
+            let thrown = self.thrown.let_through(&error);
+            FailedRun::of(error, std::mem::take(&mut self.segments), thrown)
+        }));
     }
 }
 
@@ -282,9 +360,12 @@ impl Future for Run {
             }
             if let Some(result) = run.result.take() {
                 run.place = None;
+                // Nobody waits for their answers.
+                run.calls.clear();
                 return Poll::Ready(result);
             }
             progress |= run.poll_calls(context);
+            progress |= run.poll_patience(context);
             if !progress {
                 return Poll::Pending;
             }

@@ -58,18 +58,31 @@ pub enum Capability<'a> {
     CryptoRandom,
 }
 
+/// What a token may be, for people who wrote another one.
+const FORMS: &str = "state:read:KEY, state:write:KEY, events:emit:NAME, view:update:ID, ext:NAME, ext:NAME.METHOD and crypto:random; \
+                     with * for the name, all of them";
+
+/// The token that was probably meant, where that is plain: the name of an extension or of its method alone.
+fn hint(token: &str) -> String {
+    let is_name = !token.is_empty() && token.chars().all(|c| c.is_alphanumeric() || c == '_' || c == '$' || c == '.');
+    match Capability::parse(&format!("ext:{token}")) {
+        Ok(_) if is_name => format!(" (an extension of that name: `ext:{token}`)"),
+        _ => String::new(),
+    }
+}
+
 /// Why a token, or a list of them, is refused.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CapabilityError {
     /// No such capability.
-    #[error("unknown capability `{token}`")]
+    #[error("unknown capability `{token}`{}; there are {FORMS}", hint(token))]
     Unknown {
         /// The token.
         token: String,
     },
     /// A known prefix with nothing behind it.
-    #[error("capability `{token}` names nothing")]
+    #[error("capability `{token}` names nothing; there are {FORMS}")]
     EmptyName {
         /// The token.
         token: String,
@@ -325,11 +338,26 @@ mod tests {
         ] {
             let error = Capability::parse(token).unwrap_err();
             assert_eq!(error, CapabilityError::Unknown { token: token.to_owned() });
+            assert!(error.to_string().contains(FORMS), "{error}");
         }
         for token in ["state:read:", "events:emit:", "ext:", "ext:.get", "ext:http."] {
             assert_eq!(Capability::parse(token), Err(CapabilityError::EmptyName { token: token.to_owned() }));
         }
         assert!(CapabilitySet::parse(["state:read:a", "bad"]).is_err());
+    }
+
+    #[test]
+    fn the_name_of_an_extension_alone_is_told_how_to_be_granted() {
+        for (token, meant) in [("http", "`ext:http`"), ("http.get", "`ext:http.get`"), ("$a_1", "`ext:$a_1`")] {
+            let message = Capability::parse(token).unwrap_err().to_string();
+            assert!(
+                message.starts_with(&format!("unknown capability `{token}` (")) && message.contains(meant),
+                "{message}"
+            );
+        }
+        for token in ["", "*", "fs:read:/etc", "http.", "a b", "ext:http.*"] {
+            assert!(!Capability::parse(token).unwrap_err().to_string().contains("of that name"), "{token}");
+        }
     }
 
     #[test]

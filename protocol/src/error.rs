@@ -88,6 +88,8 @@ error_codes! {
     InternalError = 501, "INTERNAL_ERROR";
     /// Made by clients: the connection ended with the request unanswered.
     SidecarGone = 502, "SIDECAR_GONE";
+    /// Made by clients: there is no program to start.
+    SidecarNotFound = 503, "SIDECAR_NOT_FOUND";
 }
 
 impl ErrorCode {
@@ -99,6 +101,11 @@ impl ErrorCode {
     /// Whether the same request may succeed later, as far as the code alone can tell (see [`WireError::retryable`]).
     pub const fn retryable(self) -> bool {
         matches!(self, Self::Overloaded | Self::WasmError | Self::InternalError | Self::SidecarGone)
+    }
+
+    /// Whether clients alone make it: it is never on the wire.
+    pub const fn is_of_clients(self) -> bool {
+        matches!(self, Self::SidecarGone | Self::SidecarNotFound)
     }
 
     /// Who has to act.

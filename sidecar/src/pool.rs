@@ -144,3 +144,112 @@ impl Pool {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::OnceLock;
+
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    fn pool(min: usize, max: usize) -> Pool {
+        static ENGINE: OnceLock<Arc<Engine>> = OnceLock::new();
+        let engine = ENGINE.get_or_init(|| Engine::start(EngineOptions::default()).unwrap());
+        Pool::new(engine.clone(), min, max).unwrap()
+    }
+
+    /// Available, created, reused, terminated.
+    fn counts(pool: &Pool) -> [u64; 4] {
+        let counts = pool.counts();
+        [counts.available, counts.created, counts.reused, counts.terminated]
+    }
+
+    fn lease(pool: &Pool, count: usize) -> Vec<Instance> {
+        (0..count).map(|_| pool.lease().unwrap()).collect()
+    }
+
+    #[test]
+    fn an_instance_comes_back_and_counts_as_reused_once_it_has_run() {
+        let pool = pool(2, 2);
+        assert_eq!((counts(&pool), pool.out()), ([2, 2, 0, 0], 0));
+        let mut instance = pool.lease().unwrap();
+        assert_eq!((counts(&pool), pool.out()), ([1, 2, 0, 0], 1));
+        instance.uses += 1;
+        assert!(pool.give_back(instance).is_some());
+        assert_eq!((counts(&pool), pool.out()), ([2, 2, 0, 0], 0));
+        // the one that was used last
+        let both = lease(&pool, 2);
+        assert_eq!(both.iter().map(|instance| instance.uses).collect::<Vec<_>>(), [1, 0]);
+        assert_eq!((counts(&pool), pool.out()), ([0, 2, 1, 0], 2));
+        drop(both);
+        assert_eq!((counts(&pool), pool.out()), ([0, 2, 1, 2], 0));
+    }
+
+    #[test]
+    fn without_a_peak_no_more_are_kept_than_may_run() {
+        let pool = pool(0, 1);
+        for _ in 0..3 {
+            let instance = pool.lease().unwrap();
+            assert!(pool.give_back(instance).is_some());
+        }
+        assert_eq!((counts(&pool), pool.has_surplus()), ([1, 1, 0, 0], false));
+        pool.trim();
+        assert_eq!((counts(&pool), pool.has_surplus()), ([1, 1, 0, 0], false));
+        // one that was never out
+        assert!(pool.give_back(pool.engine.instantiate().unwrap()).is_none());
+        assert_eq!(counts(&pool), [1, 1, 0, 1]);
+    }
+
+    #[test]
+    fn as_many_are_kept_as_were_out_at_once_until_that_is_long_ago() {
+        const PEAK: usize = 4;
+        let pool = pool(0, 1);
+        for instance in lease(&pool, PEAK) {
+            assert!(pool.give_back(instance).is_some());
+        }
+        assert_eq!((counts(&pool), pool.has_surplus()), ([4, 4, 0, 0], true));
+        // each trim lowers the peak by one, as long as it is below PEAK_DECAY
+        for left in [3, 2, 1, 1] {
+            pool.trim();
+            assert_eq!((counts(&pool), pool.has_surplus()), ([left, 4, 0, 4 - left], left > 1));
+        }
+    }
+
+    #[test]
+    fn a_peak_that_is_not_over_stays() {
+        let pool = pool(0, 1);
+        let mut out = lease(&pool, 4);
+        for _ in 0..2 {
+            assert!(pool.give_back(out.pop().unwrap()).is_some());
+        }
+        for _ in 0..8 {
+            pool.trim();
+        }
+        // two are out and may come back, and one may run
+        assert_eq!((counts(&pool), pool.has_surplus(), pool.out()), ([1, 4, 0, 1], true, 2));
+        for instance in out {
+            pool.give_back(instance);
+        }
+        assert_eq!(counts(&pool), [2, 4, 0, 2]);
+    }
+
+    #[test]
+    fn a_high_peak_falls_by_a_part_of_itself() {
+        const PEAK: usize = PEAK_DECAY + 1;
+        let pool = pool(0, 1);
+        for instance in lease(&pool, PEAK) {
+            pool.give_back(instance);
+        }
+        pool.trim();
+        assert_eq!(counts(&pool), [PEAK as u64 - 2, PEAK as u64, 0, 2]);
+    }
+
+    #[test]
+    fn one_that_is_not_sound_does_not_come_back() {
+        let pool = pool(0, 1);
+        let mut instance = pool.lease().unwrap();
+        instance.distrust();
+        assert!(pool.give_back(instance).is_none());
+        assert_eq!(counts(&pool), [0, 1, 0, 1]);
+    }
+}

@@ -52,6 +52,10 @@ pub trait Overseer {
     fn arm(&self, control: &Arc<RunControl>, purpose: Purpose);
     /// The guest is done: `control` is somebody else's.
     fn disarm(&self);
+    /// The time that the request has in all, where that is known, and what of it is used up by now.
+    fn time(&self) -> (Option<Duration>, Duration);
+    /// Compiling has taken so much of a processor.
+    fn compiled_in(&self, cpu: Duration);
 }
 
 /// Nobody but the clock.
@@ -65,6 +69,12 @@ impl Overseer for StopToken {
     }
 
     fn disarm(&self) {}
+
+    fn time(&self) -> (Option<Duration>, Duration) {
+        (None, Duration::ZERO)
+    }
+
+    fn compiled_in(&self, _: Duration) {}
 }
 
 /// The control of an instance is with the request's overseer for as long as this lives.
@@ -180,6 +190,16 @@ impl Runtime {
         self.cache.flush();
     }
 
+    /// A client is there from now on: what it compiles is its own.
+    pub fn join(&self, client: Client) {
+        self.cache.join(client);
+    }
+
+    /// And is no more.
+    pub fn leave(&self, client: Client) {
+        self.cache.leave(client);
+    }
+
     /// Whether compiled handlers outlive the process: what `cacheDir` asked for may not have been possible.
     pub fn keeps_handlers(&self) -> bool {
         self.cache.is_on_disk()
@@ -193,10 +213,9 @@ impl Runtime {
         client: Client,
         overseer: &dyn Overseer,
     ) -> Result<Found, WireError> {
-        let started = Instant::now();
         let asker = Asker { client, memory_limit_bytes: self.config.memory_limit_bytes, token: overseer.token() };
         self.compile_for(source, mode, asker, overseer)
-            .map_err(|halt| self.public(halt.into_error(|cause| compile_stopped(cause, started.elapsed()))))
+            .map_err(|halt| self.public(halt.into_error(|cause| compile_stopped(cause, overseer))))
     }
 
     fn compile_for(
@@ -212,7 +231,12 @@ impl Runtime {
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let started = Instant::now();
-        let compile = || self.compile_now(digest, source, mode, asker, overseer);
+        let compile = || {
+            let cpu = crate::os::thread_cpu_time();
+            let compiled = self.compile_now(digest, source, mode, asker, overseer);
+            overseer.compiled_in(crate::os::thread_cpu_time().saturating_sub(cpu));
+            compiled
+        };
         Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?, started.elapsed()))
     }
 
@@ -225,7 +249,7 @@ impl Runtime {
         overseer: &dyn Overseer,
     ) -> Result<Handler, Failed> {
         let started = Instant::now();
-        let stopped = |cause| Failed { error: compile_stopped(cause, started.elapsed()), concerns: Concerns::Nobody };
+        let stopped = |cause| Failed { error: compile_stopped(cause, overseer), concerns: Concerns::Nobody };
         let analysis = match analysis::analyze(source, mode, asker.token) {
             Ok(analysis) => analysis,
             Err(AnalysisError::Stopped(cause)) => return Err(stopped(cause)),
@@ -499,10 +523,11 @@ impl Runtime {
 }
 
 /// What a compilation is told that was stopped.
-fn compile_stopped(cause: StopCause, spent: Duration) -> WireError {
+fn compile_stopped(cause: StopCause, overseer: &dyn Overseer) -> WireError {
+    let (limit, spent) = overseer.time();
     match cause {
         StopCause::Cancelled => execution::cancelled(),
-        StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), None, spent),
+        StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), limit, spent),
     }
 }
 

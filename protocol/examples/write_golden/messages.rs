@@ -440,7 +440,7 @@ fn errors() -> Vec<Vector> {
     };
     let mut vectors: Vec<_> = ErrorCode::ALL
         .iter()
-        .filter(|code| **code != ErrorCode::SidecarGone)
+        .filter(|code| !code.is_of_clients())
         .map(|code| {
             let name = code.as_str().to_lowercase().replace('_', "-");
             error(&name, &format!("{code} ({})", code.number()), WireError::new(*code, "what happened"))

@@ -4,6 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WireError;
+use crate::limits;
 use crate::message::region::{self, Regions};
 use crate::strict::{self, bins};
 use crate::version::ProtocolVersion;
@@ -48,6 +49,16 @@ pub struct HelloLimits {
     /// None: an older sidecar, which does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_suspended: Option<u64>,
+}
+
+impl HelloLimits {
+    /// How long the sidecar keeps an execution that nobody resumes; 0: for ever.
+    pub fn suspension_kept_ms(&self) -> u64 {
+        match self.suspension_timeout_ms {
+            0 => 0,
+            ms => ms.saturating_add(limits::SUSPENSION_GRACE_MS),
+        }
+    }
 }
 
 macro_rules! named {

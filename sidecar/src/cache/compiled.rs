@@ -307,6 +307,15 @@ impl CompileCache {
         self.disk.iter().for_each(DiskTier::flush);
     }
 
+    /// A client has come: see `memory`.
+    pub fn join(&self, client: Client) {
+        self.lock().memory.join(client);
+    }
+
+    pub fn leave(&self, client: Client) {
+        self.lock().memory.leave(client);
+    }
+
     pub fn counts(&self) -> CacheCounts {
         let inner = self.lock();
         CacheCounts {

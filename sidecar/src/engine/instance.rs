@@ -330,6 +330,12 @@ impl Instance {
         left == [0; 4]
     }
 
+    /// As after something that a reset is not trusted with.
+    #[cfg(test)]
+    pub(crate) fn distrust(&mut self) {
+        self.sound = false;
+    }
+
     #[cfg(test)]
     pub(super) fn keep_context(&mut self, context: Box<Context>) {
         self.wasm.data_mut().context = Some(context);

@@ -61,6 +61,8 @@ pub struct Totals {
     /// Whether its segments had effects.
     pub(super) effects: bool,
     cpu: Duration,
+    /// Of the last segment.
+    segment_cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
     ticks: u64,
@@ -78,6 +80,7 @@ impl Totals {
     pub(super) fn goes_on(&mut self, arrival: Arrival) {
         self.since = Some(arrival.since);
         self.queued += arrival.waited;
+        self.segment_cpu = Duration::ZERO;
     }
 
     /// A segment has ended.
@@ -114,6 +117,7 @@ impl Totals {
     pub(super) fn add(&mut self, segment: &Segment) {
         self.pause();
         self.cpu += segment.cpu;
+        self.segment_cpu = segment.cpu;
         self.memory_used = segment.memory_used;
         self.memory_peak = self.memory_peak.max(segment.memory_peak);
         self.ticks = self.ticks.max(segment.ticks);
@@ -121,6 +125,11 @@ impl Totals {
 
     pub(super) fn cpu(&self) -> Duration {
         self.cpu
+    }
+
+    /// What its guest has taken since it last went on.
+    pub fn segment_cpu(&self) -> Duration {
+        self.segment_cpu
     }
 
     pub(super) fn memory_used_bytes(&self) -> u64 {

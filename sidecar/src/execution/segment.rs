@@ -322,6 +322,12 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
     error.with_context_number("count", spent.as_millis() as u64)
 }
 
+/// What a request is told whose time was over before it had an instance.
+pub fn waited_too_long(limit: Duration, waited: Duration) -> WireError {
+    let message = format!("the {} ms of the request were over while it waited for an instance", limit.as_millis());
+    of_time(message, Some(limit), waited)
+}
+
 /// The error of an execution that needs `count` bytes of memory.
 pub fn memory_error(limit: u64, count: u64) -> WireError {
     WireError::new(ErrorCode::MemoryLimit, format!("the handler needs more than its {limit} bytes of memory"))

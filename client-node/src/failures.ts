@@ -1,0 +1,84 @@
+/**
+ * What a run that failed tells beside the error itself: what had happened by then, what the extension threw that the handler let
+ * through, and where the caller's `run` stands.
+ */
+import { causeOf, NexusError } from './errors.js';
+import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
+import type { Segment } from './run.js';
+
+/** What an extension threw, and as which error the handler got it. */
+export interface Thrown {
+  readonly extensionName: string;
+  readonly method: string;
+  readonly message: string;
+  readonly error: unknown;
+}
+
+/** The effects of all segments so far, in order. */
+export interface Happened {
+  segments: Segment[];
+  stateMutations: StateMutation[];
+  events: EmittedEvent[];
+  viewCommands: ViewCommand[];
+  logs: LogRecord[];
+  /** Of the whole execution, as far as it is known. */
+  metrics?: ExecutionMetrics;
+}
+
+export function happened(segments: Segment[]): Happened {
+  const all: Happened = { segments, stateMutations: [], events: [], viewCommands: [], logs: [] };
+  for (const segment of segments) {
+    append(all.stateMutations, segment.stateMutations);
+    append(all.events, segment.events);
+    append(all.viewCommands, segment.viewCommands);
+    append(all.logs, segment.logs);
+  }
+  const last = segments.at(-1);
+  if (last !== undefined) all.metrics = last.metrics;
+  return all;
+}
+
+/** Not `push(...items)`: that puts them all on the stack. */
+function append<Item>(list: Item[], items: readonly Item[]): void {
+  for (const item of items) list.push(item);
+}
+
+/**
+ * A copy of the error that a run ends with: many runs may end with the same one. What has happened stands in properties that are not
+ * enumerable, so that printing the error shows the error. Who repeats a run that had begun has its effects twice: not retryable.
+ */
+export function failure(error: unknown, segments: Segment[], thrown: readonly Thrown[]): unknown {
+  if (!(error instanceof NexusError)) return error;
+  const { code, message, stack, name } = error;
+  const source = thrown.findLast((one) => isIt(error, one));
+  const cause = causeOf(error) ?? (source === undefined ? undefined : { cause: source.error });
+  const copy = new NexusError(code, message, { ...error, ...cause, retryable: error.retryable && segments.length === 0 });
+  if (name !== copy.name) define(copy, 'name', name);
+  if (stack !== undefined) define(copy, 'stack', stack);
+  for (const [key, value] of Object.entries(happened(segments))) define(copy, key, value);
+  return copy;
+}
+
+/** Whether a handler's error is what an extension threw, thrown on. */
+function isIt({ code, properties, message }: NexusError, thrown: Thrown): boolean {
+  if (code !== 'EXECUTION_ERROR' || properties === undefined || message !== thrown.message) return false;
+  return properties['extension'] === thrown.extensionName && properties['method'] === thrown.method;
+}
+
+function define(error: NexusError, key: string, value: unknown): void {
+  Object.defineProperty(error, key, { value, configurable: true, writable: true });
+}
+
+/**
+ * Adds to the stack of an error who awaited what failed. Called in the catch of an async function: V8 then knows the chain of awaits
+ * above it, at no cost for those that succeed.
+ */
+export function withCaller(error: unknown): unknown {
+  if (!(error instanceof NexusError) || error.stack === undefined) return error;
+  const here: { stack?: string } = {};
+  Error.captureStackTrace(here);
+  const awaiting = here.stack?.split('\n').filter((line) => line.startsWith('    at async ')) ?? [];
+  const missing = awaiting.filter((line) => error.stack?.includes(line) !== true);
+  if (missing.length > 0) define(error, 'stack', [error.stack, ...missing].join('\n'));
+  return error;
+}
