@@ -291,8 +291,9 @@ fn keys_of<'k, I: Iterator<Item = &'k str>>(
     goes_on: &mut dyn FnMut() -> bool,
 ) -> Option<Vec<u8>> {
     let stays = |key: &str| written.get(key).is_none_or(|own| own.value.is_some() && !own.anew);
-    let is_new = |(key, own): &(&'k Box<str>, &Written)| own.value.is_some() && (own.anew || !is_below(key));
-    let mut new: Vec<(u32, &str)> = written.iter().filter(is_new).map(|(key, own)| (own.born, &**key)).collect();
+    let is_new = |(key, own): &(&str, &Written)| own.value.is_some() && (own.anew || !is_below(key));
+    let mut new: Vec<(u32, &str)> =
+        written.iter().map(|(key, own)| (&**key, own)).filter(is_new).map(|(key, own)| (own.born, key)).collect();
     new.sort_unstable();
     let all = || below().filter(|key| written.is_empty() || stays(key)).chain(new.iter().map(|(_, key)| *key));
     let (mut indices, mut count) = (Vec::new(), 0u32);
