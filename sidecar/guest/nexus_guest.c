@@ -31,10 +31,14 @@
 
 /* QuickJS-ng turns its stack guard off when it sees WASI; the guard works here, so it must not see it. */
 #undef __wasi__
+#include "nx_hooks.h"
 #include "quickjs.c"
 
 #include "nx_state.h"
 #include "nx_throw.c"
+#include "nx_names.c"
+#include "nx_look.c"
+#include "nx_write.c"
 #include "nx_encode.c"
 #include "nx_decode.c"
 #include "nx_same.c"
@@ -44,4 +48,5 @@
 #include "nx_effects.c"
 #include "nx_stack.c"
 #include "nx_extensions.c"
+#include "nx_result.c"
 #include "nx_run.c"

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define NX_ABI_VERSION 4u
+#define NX_ABI_VERSION 5u
 
 #define NX_IMPORT(name) __attribute__((import_module("nexus"), import_name(#name))) name
 #define NX_EXPORT(name) __attribute__((export_name(#name))) name

@@ -197,7 +197,7 @@ static JSValue nx_random_values(JSContext *ctx, JSValueConst this_val, int argc,
     if (nx_bytes_of(JS_VALUE_GET_OBJ(argv[0]), &data, &len) != NX_WITHIN)
         return nx_throw(ctx, JS_TYPE_ERROR, "the typed array is out of the bounds of its buffer");
     if (typed_array_is_immutable(JS_VALUE_GET_OBJ(argv[0])))
-        return nx_throw(ctx, JS_TYPE_ERROR, "the buffer of the typed array cannot be changed");
+        return JS_ThrowTypeErrorImmutableArrayBuffer(ctx);
     if (len > 65536)
         return nx_throw(ctx, JS_RANGE_ERROR, "crypto.getRandomValues gives at most 65536 bytes at a time");
     result = __nexus_random_bytes(data, len);

@@ -2,17 +2,27 @@
  * segment ends when nothing more can happen without an answer; in stack style the segment ends in the call, which returns the
  * answer itself. Nothing of a call lives outside of linear memory. */
 
-/* An Error of this place. Neither Error.prepareStackTrace nor Error.stackTraceLimit has a part in it: nobody has seen an error
- * yet, and making a call runs no code but what its arguments run. */
-static JSValue nx_new_error_here(JSContext *ctx)
+/* Gives an error this place: that of the frame which has called the shim. Neither Error.prepareStackTrace nor
+ * Error.stackTraceLimit has a part in it: nobody has seen the error yet, and making a call runs no code but what its arguments
+ * run. */
+static void nx_place_here(JSContext *ctx, JSValueConst error)
 {
-    JSValue prepare = ctx->error_prepare_stack, limit = ctx->error_stack_trace_limit, error;
+    JSValue prepare = ctx->error_prepare_stack, limit = ctx->error_stack_trace_limit;
 
     ctx->error_prepare_stack = JS_UNDEFINED;
     ctx->error_stack_trace_limit = JS_NewInt32(ctx, 10);
-    error = JS_NewError(ctx);
+    build_backtrace(ctx, error, JS_UNDEFINED, NULL, 0, 0, JS_BACKTRACE_FLAG_SKIP_FIRST_LEVEL);
     ctx->error_prepare_stack = prepare;
     ctx->error_stack_trace_limit = limit;
+}
+
+/* An Error of this place. */
+static JSValue nx_new_error_here(JSContext *ctx)
+{
+    JSValue error = JS_NewObjectClass(ctx, JS_CLASS_ERROR);
+
+    if (!JS_IsException(error))
+        nx_place_here(ctx, error);
     return error;
 }
 
@@ -201,17 +211,40 @@ static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSVa
 
 #else
 
+/* A call that was refused is a rejected promise, whatever it was refused for; only the end of the execution is not. -1: that is
+ * pending. */
+static int nx_reject_refused(JSContext *ctx, JSValueConst reject)
+{
+    JSValue reason, ret;
+
+    if (nx_ended || JS_IsUncatchableError(ctx->rt->current_exception))
+        return -1;
+    reason = JS_GetException(ctx);
+    if (needs_backtrace(reason))
+        nx_place_here(ctx, reason);
+    ret = JS_Call(ctx, reject, JS_UNDEFINED, 1, vc(&reason));
+    JS_FreeValue(ctx, reason);
+    if (JS_IsException(ret))
+        return -1;
+    JS_FreeValue(ctx, ret);
+    return 0;
+}
+
 static JSValue nx_ext_call(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
 {
-    JSValue resolvers[2], promise = JS_NewPromiseCapability(ctx, resolvers);
+    JSValue resolvers[2], reject, promise = JS_NewPromiseCapability(ctx, resolvers);
     NxCall call = nx_no_call;
+    bool failed;
 
     (void)this_val, (void)magic;
     if (JS_IsException(promise))
         return promise;
     call.resolve = resolvers[0];
     call.reject = resolvers[1];
-    if (nx_issue_call(ctx, argc, argv, data, call)) {
+    reject = js_dup(call.reject);
+    failed = nx_issue_call(ctx, argc, argv, data, call) && nx_reject_refused(ctx, reject);
+    JS_FreeValue(ctx, reject);
+    if (failed) {
         JS_FreeValue(ctx, promise);
         return JS_EXCEPTION;
     }
@@ -252,7 +285,7 @@ static JSValue nx_ext_name_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JS
 
     (void)receiver;
     if (nx_is_never_extension(ctx, atom))
-        return JS_UNDEFINED;
+        return atom == JS_ATOM_Symbol_toPrimitive ? js_dup(nx.ext_text) : JS_UNDEFINED;
     data[0] = js_dup(*(JSValue *)JS_GetOpaque(obj, nx.ext_name_class));
     data[1] = JS_AtomToString(ctx, atom);
     if (JS_IsException(data[1])) {
@@ -272,7 +305,7 @@ static JSValue nx_ext_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValue
 
     (void)obj, (void)receiver;
     if (nx_is_never_extension(ctx, atom))
-        return JS_UNDEFINED;
+        return atom == JS_ATOM_Symbol_toPrimitive ? js_dup(nx.ext_text) : JS_UNDEFINED;
     if (find_own_property(&pr, JS_VALUE_GET_OBJ(nx.ext_methods), atom) || find_own_property(&pr, JS_VALUE_GET_OBJ(nx.ext_names), atom))
         return js_dup(pr->u.value);
     v = JS_NewObjectProtoClass(ctx, JS_NULL, nx.ext_name_class);
@@ -293,6 +326,15 @@ static JSValue nx_ext_get(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValue
 fail:
     JS_FreeValue(ctx, v);
     return JS_EXCEPTION;
+}
+
+/* As text: what was written. Without this the language would ask for `toString`, which is the name of an extension. */
+static JSValue nx_ext_as_text(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv)
+{
+    JSValue *name = JS_GetOpaque(this_val, nx.ext_name_class);
+
+    (void)argc, (void)argv;
+    return name ? JS_ConcatString(ctx, JS_NewString(ctx, "$ext."), js_dup(*name)) : JS_NewString(ctx, "$ext");
 }
 
 static int nx_ext_refuse_set(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst receiver, int flags)
@@ -387,7 +429,8 @@ static int nx_init_extensions(JSContext *ctx)
         return -1;
     nx.ext_methods = JS_NewObjectProto(ctx, JS_NULL);
     nx.ext_names = JS_NewObjectProto(ctx, JS_NULL);
-    if (JS_IsException(nx.ext_methods) || JS_IsException(nx.ext_names) ||
+    nx.ext_text = JS_NewCFunction(ctx, nx_ext_as_text, "[Symbol.toPrimitive]", 1);
+    if (JS_IsException(nx.ext_methods) || JS_IsException(nx.ext_names) || JS_IsException(nx.ext_text) ||
         nx_define_methods(ctx, nx.ext_methods, methods, countof(methods)))
         return -1;
     return nx_define_global(ctx, "$ext", JS_NewObjectProtoClass(ctx, JS_NULL, nx.ext_class));

@@ -43,7 +43,21 @@ static bool nx_ended;
 static uint32_t nx_out_of_memory; /* refused allocations: the host learns of them even if the handler catches the error */
 static size_t nx_memory_limit;    /* 0: none. What QuickJS has for its limit is the same, but while an allocation is to fail */
 static size_t nx_memory_wanted;   /* all the bytes that there would be with the allocation that was refused last */
+static size_t nx_memory_baseline; /* what the pristine guest takes */
 static bool nx_error_has_room;
+static bool nx_compiling;
+
+/* An allocation is refused. QuickJS's parser does not survive that everywhere: it says so, and ends there. */
+static void nx_note_refusal(size_t wanted)
+{
+    nx_out_of_memory++;
+    nx_memory_wanted = wanted;
+    if (!nx_compiling)
+        return;
+    nx_shared_block.out_of_memory = nx_out_of_memory;
+    nx_shared_block.memory_wanted = wanted > nx_memory_baseline ? (uint32_t)(wanted - nx_memory_baseline) : 0;
+    __builtin_trap();
+}
 
 /* limit: QuickJS's own. While an allocation is to fail it stands so low that each one is asked about; at other times that
  * costs nothing. */
@@ -61,15 +75,14 @@ static bool nx_refuses(size_t *limit, size_t wanted)
             return false;
         *limit = nx_memory_limit;
     }
-    nx_out_of_memory++;
-    nx_memory_wanted = wanted;
+    nx_note_refusal(wanted);
     return true;
 }
 
 /* Called (by a build-time patch) where QuickJS is about to throw for want of memory: there is room for the error itself, once. */
 static void nx_on_out_of_memory(size_t *limit)
 {
-    nx_out_of_memory++;
+    nx_note_refusal(nx_memory_wanted);
     if (nx_error_has_room || !nx_memory_limit)
         return;
     nx_error_has_room = true;

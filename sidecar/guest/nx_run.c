@@ -14,24 +14,24 @@ static void nx_note_memory(size_t more)
         nx.memory_peak = now;
 }
 
-/* The whole memory of the guest is used up, whatever the limit is. */
-static void *nx_note_refusal(void *p)
+/* No memory: that of the whole guest is used up, whatever the limit is. */
+static void *nx_or_refusal(void *p, size_t more)
 {
     if (!p)
-        nx_out_of_memory++;
+        nx_note_refusal(nx.rt ? nx.rt->malloc_state.malloc_size + more : more);
     return p;
 }
 static void *nx_calloc(void *opaque, size_t count, size_t size)
 {
     (void)opaque;
     nx_note_memory(count * size);
-    return nx_note_refusal(calloc(count, size));
+    return nx_or_refusal(calloc(count, size), count * size);
 }
 static void *nx_malloc(void *opaque, size_t size)
 {
     (void)opaque;
     nx_note_memory(size);
-    return nx_note_refusal(malloc(size));
+    return nx_or_refusal(malloc(size), size);
 }
 static void nx_free(void *opaque, void *p)
 {
@@ -42,7 +42,7 @@ static void *nx_realloc(void *opaque, void *p, size_t size)
 {
     (void)opaque;
     nx_note_memory(size);
-    return nx_note_refusal(realloc(p, size));
+    return nx_or_refusal(realloc(p, size), size);
 }
 static size_t nx_usable_size(const void *p) { return malloc_usable_size((void *)p); }
 
@@ -91,20 +91,18 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
     (void)this_val, (void)argc, (void)argv;
     v = len ? nx_decode_payload(ctx, bytes, len) : is_scope ? JS_NewObject(ctx) : JS_NULL;
     /* decoded once: from now on it is a plain property */
-    if (!JS_IsException(v) && nx_define_str(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(v), JS_PROP_C_W_E) < 0) {
+    if (!JS_IsException(v) &&
+        nx_define_str(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(v), JS_PROP_CONFIGURABLE | JS_PROP_ENUMERABLE) < 0) {
         JS_FreeValue(ctx, v);
         return JS_EXCEPTION;
     }
     return v;
 }
 
-/* A handler may give the name another value before it has read it. */
 static JSValue nx_set_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
 {
-    (void)this_val, (void)argc;
-    if (nx_define_str(ctx, ctx->global_obj, is_scope ? "$scope" : "$args", js_dup(argv[0]), JS_PROP_C_W_E) < 0)
-        return JS_EXCEPTION;
-    return JS_UNDEFINED;
+    (void)this_val, (void)argc, (void)argv;
+    return nx_throw_replaced(ctx, is_scope ? "$scope" : "$args");
 }
 
 static int nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
@@ -174,7 +172,7 @@ int32_t NX_EXPORT(nx_init)(uint32_t stack_size)
         nx_define_lazy(ctx, "$scope", 1))
         return NX_FAILED;
     JS_RunGC(nx.rt);
-    nx.memory_baseline = nx.memory_peak = nx.rt->malloc_state.malloc_size;
+    nx_memory_baseline = nx.memory_peak = nx.rt->malloc_state.malloc_size;
     nx_segment_time = -1;
     return NX_DONE;
 }
@@ -195,9 +193,9 @@ static int32_t nx_leave(int32_t status, const NxBuf *out)
     nx_shared_block.out = out ? (uint32_t)(uintptr_t)out->p : 0;
     nx_shared_block.out_len = out ? out->len : 0;
     nx_shared_block.out_of_memory = nx_out_of_memory;
-    nx_shared_block.memory_wanted = nx_memory_wanted > nx.memory_baseline ? (uint32_t)(nx_memory_wanted - nx.memory_baseline) : 0;
-    nx_shared_block.memory_used = used > nx.memory_baseline ? (uint32_t)(used - nx.memory_baseline) : 0;
-    nx_shared_block.memory_peak = (uint32_t)(nx.memory_peak - nx.memory_baseline);
+    nx_shared_block.memory_wanted = nx_memory_wanted > nx_memory_baseline ? (uint32_t)(nx_memory_wanted - nx_memory_baseline) : 0;
+    nx_shared_block.memory_used = used > nx_memory_baseline ? (uint32_t)(used - nx_memory_baseline) : 0;
+    nx_shared_block.memory_peak = (uint32_t)(nx.memory_peak - nx_memory_baseline);
     return status;
 }
 
@@ -264,40 +262,30 @@ static int nx_run_jobs(JSContext *ctx)
     return nx_has_ended(ctx) ? -1 : 0;
 }
 
-/* Encodes the handler's value, once: that may run code, which may make calls and jobs. */
-static int nx_encode_result(JSContext *ctx)
+/* Nothing more can happen without an answer. */
+static int32_t nx_leave_pending(JSContext *ctx)
 {
-    NxBuf out = { 0 };
-    JSValue result = JS_PromiseResult(ctx, nx.handler_promise);
-    int failed = nx_encode(ctx, &out, result, 0);
-
-    JS_FreeValue(ctx, result);
-    if (failed) {
-        nx_buf_free(ctx, &out);
-        return -1;
-    }
-    nx.result = out.p;
-    nx.result_len = out.len;
-    nx.has_result = true;
-    return nx_run_jobs(ctx);
+    if (nx_flush_nested_writes(ctx) || nx_has_ended(ctx))
+        return nx_fail_with_exception(ctx);
+    return nx_leave(nx.outstanding ? NX_SUSPENDED : NX_STUCK, NULL);
 }
 
 static int32_t nx_settle_segment(JSContext *ctx)
 {
     NxBuf out = { 0 };
     uint32_t i;
+    int whole;
 
     if (nx_run_jobs(ctx))
         return nx_fail_with_exception(ctx);
     switch (JS_PromiseState(ctx, nx.handler_promise)) {
     case JS_PROMISE_PENDING:
-        if (nx_flush_nested_writes(ctx) || nx_has_ended(ctx))
-            return nx_fail_with_exception(ctx);
-        return nx_leave(nx.outstanding ? NX_SUSPENDED : NX_STUCK, NULL);
+        return nx_leave_pending(ctx);
     case JS_PROMISE_REJECTED:
         return nx_fail(ctx, JS_PromiseResult(ctx, nx.handler_promise));
     default:
-        if (!nx.has_result && nx_encode_result(ctx))
+        whole = nx_complete_result(ctx);
+        if (whole < 0)
             return nx_fail_with_exception(ctx);
         /* calls that nobody waited for are still delivered before the handler counts as done */
         if (nx.new_calls && nx.outstanding) {
@@ -305,6 +293,8 @@ static int32_t nx_settle_segment(JSContext *ctx)
                 return nx_fail_with_exception(ctx);
             return nx_leave(NX_SUSPENDED, NULL);
         }
+        if (!whole)
+            return nx_leave_pending(ctx);
         for (i = 0; i < nx.unhandled_count; i++) {
             /* telling of it may run code, which may handle the rejection and so take it from the table */
             JSValue reason = js_dup(nx.unhandled[i].reason);
@@ -324,7 +314,27 @@ static int32_t nx_settle_segment(JSContext *ctx)
 
 /* ---- compiling and running ---- */
 
-/* source: UTF-8, with a NUL behind its len bytes. out: bytecode. */
+/* Bytecode, then the source, then the length of the source in four bytes, the least first. */
+static int nx_put_source(JSContext *ctx, NxBuf *out, const char *source, uint32_t len)
+{
+    uint8_t tail[4] = { (uint8_t)len, (uint8_t)(len >> 8), (uint8_t)(len >> 16), (uint8_t)(len >> 24) };
+    return nx_put(ctx, out, source, len) || nx_put(ctx, out, tail, sizeof(tail)) ? -1 : 0;
+}
+
+/* What nx_put_source has put together. */
+static void nx_take_code(const uint8_t *code, uint32_t len)
+{
+    uint32_t source_len = 0;
+
+    if (len >= 4)
+        source_len = code[len - 4] | code[len - 3] << 8 | code[len - 2] << 16 | (uint32_t)code[len - 1] << 24;
+    if (len < 4 || source_len > len - 4)
+        source_len = 0, len = 4; /* nothing of it is code */
+    nx.code = code, nx.code_len = len - 4 - source_len;
+    nx.source = code + nx.code_len, nx.source_len = source_len;
+}
+
+/* source: UTF-8, with a NUL behind its len bytes. out: what nx_run takes as its code. */
 int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len, uint32_t memory_limit)
 {
     JSContext *ctx = nx.ctx;
@@ -333,7 +343,8 @@ int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len, uint32_t memory_
     size_t size;
 
     nx_enter();
-    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx.memory_baseline + memory_limit);
+    nx_compiling = true;
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx_memory_baseline + memory_limit);
     f = nx_compile_handler(ctx, source, len);
     if (JS_IsException(f))
         return nx_fail_with_exception(ctx);
@@ -341,7 +352,9 @@ int32_t NX_EXPORT(nx_compile)(const char *source, uint32_t len, uint32_t memory_
     JS_FreeValue(ctx, f);
     if (!out.p)
         return nx_fail_with_exception(ctx);
-    out.len = (uint32_t)size;
+    out.len = out.capacity = (uint32_t)size;
+    if (nx_put_source(ctx, &out, source, len))
+        return nx_fail_with_exception(ctx);
     return nx_leave(NX_DONE, &out);
 }
 
@@ -383,14 +396,15 @@ static int32_t nx_resume_body(uint32_t call)
 #endif
 
 int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t *args, uint32_t args_len, const uint8_t *scope,
-                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit)
+                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit, uint32_t hidden_methods)
 {
     nx_enter();
-    nx.code = code, nx.code_len = code_len;
+    nx_take_code(code, code_len);
+    nx.hidden_methods = hidden_methods;
     nx.args = args, nx.args_len = args_len;
     nx.scope = scope, nx.scope_len = scope_len;
     nx.ctx->random_state = seed ? seed : 1;
-    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx.memory_baseline + memory_limit);
+    nx_limit_memory(&nx.rt->malloc_state.malloc_limit, nx_memory_baseline + memory_limit);
     return nx_start_body();
 }
 

@@ -256,7 +256,7 @@ static int nx_state_contains(JSContext *ctx, JSAtom name)
     return ret < 0 ? -1 : ret;
 }
 
-/* All keys as an array of strings. */
+/* All keys as an array of strings, in the order of an object's properties, which the host gives them. */
 static JSValue nx_state_keys(JSContext *ctx)
 {
     uint8_t *bytes = NULL;
@@ -351,17 +351,28 @@ static bool nx_is_language_name(JSAtom atom)
     return find_own_property(&pr, JS_VALUE_GET_OBJ(nx.language_names), atom) != NULL;
 }
 
+/* Whether there is a key of a method's name: then the key is what is read, as with any object that has a property of its own.
+ * The handler's writes are known here; of what was there before, the host has said it. */
+static bool nx_hides_method(JSAtom name, const JSProperty *method)
+{
+    int32_t at = nx_find_key(name);
+
+    if (at >= 0)
+        return JS_VALUE_GET_TAG(nx.keys[at].value) != JS_TAG_UNINITIALIZED;
+    return nx.hidden_methods >> (method - JS_VALUE_GET_OBJ(nx.state_methods)->prop) & 1;
+}
+
 static JSValue nx_state_get_property(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst receiver)
 {
-    JSProperty *pr;
+    JSProperty *method;
     int32_t at;
     int found;
 
     (void)obj, (void)receiver;
     if (nx_atom_is_symbol(ctx, atom))
         return JS_UNDEFINED;
-    if (find_own_property(&pr, JS_VALUE_GET_OBJ(nx.state_methods), atom))
-        return js_dup(pr->u.value);
+    if (find_own_property(&method, JS_VALUE_GET_OBJ(nx.state_methods), atom) && !nx_hides_method(atom, method))
+        return js_dup(method->u.value);
     if (!nx_is_language_name(atom))
         return nx_state_read(ctx, atom);
     found = nx_fetch_key(ctx, atom, true, &at);
@@ -380,26 +391,9 @@ static int nx_refuse_symbol(JSContext *ctx)
 
 static int nx_state_set_property(JSContext *ctx, JSValueConst obj, JSAtom atom, JSValueConst value, JSValueConst receiver, int flags)
 {
-    JSProperty *pr;
-
     (void)obj, (void)receiver, (void)flags;
     if (nx_atom_is_symbol(ctx, atom))
         return nx_refuse_symbol(ctx);
-    if (find_own_property(&pr, JS_VALUE_GET_OBJ(nx.state_methods), atom)) {
-        NxMessage m = { .len = 0 };
-        size_t len;
-        const char *name = JS_AtomToCStringLen(ctx, &len, atom);
-        if (!name)
-            return -1;
-        nx_say(&m, "'");
-        nx_say_name(&m, name, len);
-        nx_say(&m, "' is a method of $state; write the key with $state.set('");
-        nx_say_name(&m, name, len);
-        nx_say(&m, "', value)");
-        JS_FreeCString(ctx, name);
-        nx_throw_message(ctx, JS_TYPE_ERROR, &m);
-        return -1;
-    }
     return nx_state_write(ctx, atom, value) ? -1 : 1;
 }
 

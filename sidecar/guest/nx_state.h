@@ -43,26 +43,38 @@ typedef struct NxCall {
     bool settled;
 } NxCall;
 
+/* A promise inside of the handler's value: what it comes to belongs into the result at this place. */
+typedef struct NxHole {
+    JSValue promise;
+    uint32_t at;
+    int depth;
+} NxHole;
+
 typedef struct NxGuest {
     JSRuntime *rt;
     JSContext *ctx;
 
     /* made once, part of the pristine image */
     JSClassID state_class, ext_class, ext_name_class;
-    JSValue state_object, state_methods, language_names, ext_methods, ext_names, read_only_handler, read_only_views;
+    JSValue state_object, state_methods, language_names, ext_methods, ext_names, ext_text, read_only_handler, read_only_views;
     JSAtom atom_code, atom_capability, atom_extension, atom_method, atom_key;
-    size_t memory_baseline;
 
     /* of the execution */
     JSValue handler_promise;
     const uint8_t *code, *args, *scope, *answer;
     uint32_t code_len, args_len, scope_len, answer_len;
     bool answer_ok;
+    const uint8_t *source; /* the handler's text, behind its bytecode */
+    uint32_t source_len;
+    bool has_read_only_leaves;
+    uint32_t hidden_methods; /* bits: methods of $state whose name is a key that may be read, in the order of nx_state_methods */
     uint32_t no_calls; /* not 0: extension calls are refused */
     bool leaving;      /* the handler has failed: what it has changed is handed over */
     bool has_result;   /* the handler's value is encoded, in result */
     uint8_t *result;
     uint32_t result_len;
+    NxHole *holes; /* promises in the result that are not settled yet */
+    uint32_t hole_count, hole_capacity;
     NxKey *keys;
     uint32_t key_count, key_capacity;
     JSValue key_index; /* object: key -> place in keys */

@@ -105,6 +105,37 @@ static int nx_define_global_of(JSContext *ctx, const char *name, JSValue obj, co
     return nx_define_global(ctx, name, obj);
 }
 
+/* ---- the names of ours, which keep their values ---- */
+
+/* What is thrown at whoever assigns to such a name. */
+static JSValue nx_throw_replaced(JSContext *ctx, const char *name)
+{
+    NxMessage m = { .len = 0 };
+
+    nx_say(&m, name);
+    nx_say(&m, " cannot be assigned to; ");
+    if (!strcmp(name, "$state"))
+        nx_say(&m, "write its keys, as in $state.name = value");
+    else
+        nx_say(&m, "declare a variable of another name for the value");
+    return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
+}
+
+static bool nx_refuses_assignment(JSContext *ctx, JSAtom name)
+{
+    static const char *const names[] = { "$state", "$args", "$scope", "$emit", "$view", "$ext", "$log", "$time" };
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    const char *text = JS_AtomGetStr(ctx, buf, sizeof(buf), name);
+    size_t i;
+
+    for (i = 0; i < countof(names); i++)
+        if (!strcmp(text, names[i])) {
+            nx_throw_replaced(ctx, names[i]);
+            return true;
+        }
+    return false;
+}
+
 /* ---- errors with a code ---- */
 
 /* Adds a code, and a field more (which it takes), to the error that is pending. */

@@ -1,5 +1,7 @@
-/* Read-only views: what $state hands out for keys that may not be written. A view is a Proxy of the value, and so is every
- * object that is read through it; a write throws where it happens. */
+/* Read-only views: what $state hands out for keys that may not be written. A view of an object or an array is a Proxy of it, and
+ * so is every object that is read through it. Dates and bytes, whose methods work on nothing but the thing itself, are handed out
+ * as they are: a date is asked for by its setters (a build-time patch), bytes lie in a buffer that cannot be changed. Either way
+ * a write throws where it happens. */
 
 static JSValue nx_read_only_view(JSContext *ctx, JSValueConst target, JSValueConst handler);
 
@@ -18,19 +20,73 @@ static bool nx_is_plain_container(JSValueConst v)
 
 /* Each key has a handler object of its own: it inherits the traps, and holds the name of the key. It is the host that refuses
  * the write: an attempt to set the key, which it finds forbidden before it looks at the value. */
-static JSValue nx_refuse_write(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+static JSValue nx_throw_read_only(JSContext *ctx, JSValueConst handler)
 {
     size_t len;
-    const char *key = JS_ToCStringLen(ctx, &len, nx_own_value(this_val, nx.atom_key));
+    const char *key = JS_ToCStringLen(ctx, &len, nx_own_value(handler, nx.atom_key));
     int32_t result;
 
-    (void)argc, (void)argv, (void)magic, (void)data;
     if (key && !nx_has_ended(ctx)) {
         result = __nexus_state_set((const uint8_t *)key, (uint32_t)len, NULL, 0);
         nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL, "state:write:", key, len);
     }
     JS_FreeCString(ctx, key);
     return JS_EXCEPTION;
+}
+
+static JSValue nx_refuse_trap(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+{
+    (void)argc, (void)argv, (void)magic, (void)data;
+    return nx_throw_read_only(ctx, this_val);
+}
+
+static bool nx_refuses_write(JSContext *ctx, JSValueConst leaf)
+{
+    JSValue handler;
+
+    if (!nx.has_read_only_leaves)
+        return false;
+    handler = js_map_get(ctx, nx.read_only_views, 1, &leaf, MAGIC_WEAK);
+    if (!JS_IsObject(handler)) {
+        JS_FreeValue(ctx, handler);
+        return false;
+    }
+    nx_throw_read_only(ctx, handler);
+    JS_FreeValue(ctx, handler);
+    return true;
+}
+
+/* Notes what belongs to an object, in place of the one before. -1: exception. */
+static int nx_note_view(JSContext *ctx, JSValueConst of, JSValueConst view)
+{
+    JSValueConst pair[2] = { of, view };
+    JSValue ret = js_map_set(ctx, nx.read_only_views, 2, pair, MAGIC_WEAK);
+
+    if (JS_IsException(ret))
+        return -1;
+    JS_FreeValue(ctx, ret);
+    return 0;
+}
+
+/* A Date or bytes of a key that may not be written: the handler object of the key is noted for what would be changed. */
+static JSValue nx_read_only_leaf(JSContext *ctx, JSValueConst leaf, JSValueConst handler)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(leaf);
+    JSValueConst changed = leaf;
+
+    if (p->class_id == JS_CLASS_UINT8_ARRAY) {
+        p->u.typed_array->buffer->u.array_buffer->immutable = true;
+        changed = JS_MKPTR(JS_TAG_OBJECT, p->u.typed_array->buffer);
+    }
+    if (nx_note_view(ctx, changed, handler))
+        return JS_EXCEPTION;
+    nx.has_read_only_leaves = true;
+    return js_dup(leaf);
+}
+
+static bool nx_is_leaf(JSValueConst v)
+{
+    return JS_IsObject(v) && (JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_DATE || JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_UINT8_ARRAY);
 }
 
 /* What the value has itself comes behind a view. What it inherits is not of the state, and is read as the language says: a
@@ -96,27 +152,23 @@ static JSValue nx_view_descriptor(JSContext *ctx, JSValueConst this_val, int arg
     return JS_EXCEPTION;
 }
 
-/* A view of target in which writes throw; the same one each time. Values that are not plain containers are their own view:
- * what the handler does to its copy of a Date or a Uint8Array goes nowhere, since the key is not compared at the end. */
+/* A view of target in which writes throw; the same one each time. */
 static JSValue nx_read_only_view(JSContext *ctx, JSValueConst target, JSValueConst handler)
 {
-    JSValue view, ret;
+    JSValue view;
 
+    if (nx_is_leaf(target))
+        return nx_read_only_leaf(ctx, target, handler);
     if (!nx_is_plain_container(target))
         return js_dup(target);
     view = js_map_get(ctx, nx.read_only_views, 1, &target, MAGIC_WEAK);
     if (!JS_IsUndefined(view))
         return view;
     view = JS_NewProxy(ctx, target, handler);
-    if (JS_IsException(view))
-        return view;
-    JSValueConst pair[2] = { target, view };
-    ret = js_map_set(ctx, nx.read_only_views, 2, pair, MAGIC_WEAK);
-    if (JS_IsException(ret)) {
+    if (!JS_IsException(view) && nx_note_view(ctx, target, view)) {
         JS_FreeValue(ctx, view);
-        return ret;
+        return JS_EXCEPTION;
     }
-    JS_FreeValue(ctx, ret);
     return view;
 }
 
@@ -124,7 +176,7 @@ static JSValue nx_read_only_root(JSContext *ctx, JSValueConst target, JSAtom key
 {
     JSValue handler, view;
 
-    if (!nx_is_plain_container(target))
+    if (!nx_is_plain_container(target) && !nx_is_leaf(target))
         return js_dup(target);
     handler = JS_NewObjectProto(ctx, nx.read_only_handler);
     if (JS_IsException(handler))
@@ -146,7 +198,7 @@ static int nx_init_read_only_views(JSContext *ctx)
 
     nx.read_only_handler = JS_NewObjectProto(ctx, JS_NULL);
     for (i = 0; i < countof(writes); i++)
-        if (nx_define_str(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_write, 0, 0, 0, NULL), JS_PROP_C_W_E) < 0)
+        if (nx_define_str(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_trap, 0, 0, 0, NULL), JS_PROP_C_W_E) < 0)
             return -1;
     if (nx_define_str(ctx, nx.read_only_handler, "get", JS_NewCFunctionData(ctx, nx_view_get, 3, 0, 0, NULL), JS_PROP_C_W_E) < 0 ||
         nx_define_str(ctx, nx.read_only_handler, "getOwnPropertyDescriptor", JS_NewCFunctionData(ctx, nx_view_descriptor, 2, 0, 0, NULL),

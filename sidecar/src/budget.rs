@@ -109,8 +109,11 @@ impl Budget {
     /// Why not one byte more may be taken of it, when that is so.
     pub fn full(&self) -> Option<Full> {
         let own = self.used().saturating_add(1);
-        let refused = self.refuses(own, own);
-        refused.or_else(|| self.within.as_ref()?.refuses(own, self.within.as_ref()?.used().saturating_add(1)))
+        let of_all = || {
+            let whole = self.within.as_ref()?;
+            whole.refuses(own, whole.used().saturating_add(1))
+        };
+        self.refuses(own, own).or_else(of_all)
     }
 
     /// Counts bytes, or says which limit they would break.
@@ -266,6 +269,7 @@ mod tests {
         drop(all);
         assert_eq!((part.used(), whole.used()), (0, 0));
     }
+
     #[test]
     fn beyond_the_limit_of_all_there_is_room_for_those_who_hold_little() {
         let whole = Budget::new("whole", 8_000);

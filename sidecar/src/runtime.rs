@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
-use crate::analysis::{self, AnalysisError};
+use crate::analysis::{self, Analysis, AnalysisError};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{
@@ -276,7 +276,7 @@ impl Runtime {
             Compiled::Refused(described) => {
                 let error =
                     GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source, &Refusals::default());
-                return Err(Failed::for_all(error));
+                return Err(Failed::for_all(refused_source(error, &analysis, source)));
             }
             Compiled::OutOfMemory { wanted } => {
                 let mut error = execution::memory_error(limit, wanted.max(limit + 1));
@@ -549,4 +549,20 @@ fn refuse_uncovered(handler: &Handler, granted: &CapabilitySet) -> Result<(), Wi
         Some(need) => Err(WireError::permission_denied(&*need.token).with_location(need.line, need.column)),
         None => Ok(()),
     }
+}
+
+/// What is told of a source that QuickJS refuses: the parser's words are better, where it has some.
+fn refused_source(error: WireError, analysis: &Analysis<'_>, source: &str) -> WireError {
+    if let Some(limit) = analysis.beyond_limit {
+        let limit = u64::from(limit);
+        let mut told = WireError::resource_limit("maxSourceTokens", limit, limit + 1);
+        told.message = format!("{}, and is no plain JavaScript either: {}", told.message, error.message);
+        return told;
+    }
+    if let Some(mistake) = &analysis.mistake {
+        return guest_error::syntax_error(mistake, source);
+    }
+    let told =
+        error.location.as_ref().and_then(|at| analysis::beyond_parser(source, &error.message, at.line, at.column));
+    told.map_or(error, |told| guest_error::syntax_error(&told, source))
 }

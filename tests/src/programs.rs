@@ -19,9 +19,9 @@ function modelOf(data) {
     delete: k => Object.hasOwn(data, k) && delete data[k], update: (k, f) => { const v = f(data[String(k)]); return data[String(k)] = v },
   };
   return new Proxy(data, {
-    get: (t, k) => typeof k === 'symbol' ? undefined : Object.hasOwn(methods, k) ? methods[k] : Object.hasOwn(t, k) ? t[k] : Object.prototype[k],
-    set: (t, k, v) => { if (typeof k === 'symbol' || Object.hasOwn(methods, k)) throw new TypeError(k); t[k] = v; return true },
-    defineProperty: (t, k, d) => { if (Object.hasOwn(methods, k) || !('value' in d)) throw new TypeError(k); t[k] = d.value; return true },
+    get: (t, k) => typeof k === 'symbol' ? undefined : Object.hasOwn(t, k) ? t[k] : Object.hasOwn(methods, k) ? methods[k] : Object.prototype[k],
+    set: (t, k, v) => { if (typeof k === 'symbol') throw new TypeError(k); t[k] = v; return true },
+    defineProperty: (t, k, d) => { if (!('value' in d)) throw new TypeError(k); t[k] = d.value; return true },
     deleteProperty: (t, k) => delete t[k],
   });
 }
@@ -231,17 +231,17 @@ fn operation(rng: &mut Rng) -> String {
         20 => format!("s.set({key}, {value})"),
         21 => format!("s.delete({key})"),
         22 => format!("s.has({key})"),
-        23 => "s.keys().sort()".to_owned(),
+        23 => "s.keys()".to_owned(),
         24 => format!("s.update({key}, v => [v, {value}].at({}))", rng.below(2)),
         25 => format!("s.update({key}, v => {{ v.x = {value}; return v }})"),
-        26 => "Object.keys(s).sort()".to_owned(),
+        26 => "Object.keys(s)".to_owned(),
         27 => "({ ...s })".to_owned(),
         28 => "Object.fromEntries(Object.entries(s))".to_owned(),
         29 => "JSON.parse(JSON.stringify(s))".to_owned(),
         30 => format!(
             "{{ const {{ a, user: {{ name, ...more }} = {{}}, [{key}]: z, ...rest }} = s; return [a, name, more, z, rest] }}"
         ),
-        31 => "{ const seen = []; for (const k in s) seen.push(k); return seen.sort() }".to_owned(),
+        31 => "{ const seen = []; for (const k in s) seen.push(k); return seen }".to_owned(),
         32 => format!("Object.hasOwn(s, {key}) + ' ' + Object.prototype.propertyIsEnumerable.call(s, {key})"),
         33 => format!("Object.assign(s, {{ [{key}]: {value}, b: {value} }}).b"),
         34 => format!("{at} ??= {value}"),

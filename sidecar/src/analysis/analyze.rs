@@ -12,7 +12,7 @@ use super::nesting::Refusal;
 use super::parse::{Grammar, Mistake, Parsed};
 use super::plain::PlainUse;
 use super::style::{self, Why};
-use super::{ambiguity, erase, fingerprint, imports, nesting, parse, place, walk};
+use super::{advice, erase, fingerprint, imports, nesting, parse, place, walk};
 use crate::token::{StopCause, StopToken};
 
 /// Stack for a handler of no height. Debug builds have frames several times as large.
@@ -55,6 +55,10 @@ pub struct Analysis<'s> {
     /// Why the handler was not understood, if it was not: then QuickJS decides what it is, no capabilities are known,
     /// and the mode is stack, in which both styles work.
     pub unparsed: Option<SyntaxError>,
+    /// What is wrong with it, if QuickJS does not take it either.
+    pub mistake: Option<SyntaxError>,
+    /// The number of tokens that it has more of than are analyzed. QuickJS takes it if it is plain JavaScript.
+    pub beyond_limit: Option<u32>,
 }
 
 /// Something in a handler that can't be meant.
@@ -134,7 +138,8 @@ fn refused(source: &str, asked: Option<SuspendMode>, refusal: Refusal) -> Result
         }
         Refusal::TooManyTokens(offset) => {
             let message = format!("the handler is not analyzed: it has more than {} tokens", nesting::MAX_TOKENS);
-            Ok(unparsed(source, asked, Mistake { offset, message }))
+            let analysis = unparsed(source, asked, Mistake { offset, message });
+            Ok(Analysis { mistake: None, beyond_limit: Some(nesting::MAX_TOKENS), ..analysis })
         }
         Refusal::Ambiguous(offset) => {
             let message = "whether this starts a regular expression cannot be told; put parentheses around it".into();
@@ -165,34 +170,50 @@ fn analyze_here<'s>(
     let read = Read { source, text, asked, token };
     let text = &read.text;
     token.check()?;
-    let typed = match parse::parse(&allocator, text, Grammar::TypeScript) {
-        Ok(typed) => typed,
-        Err(mistake) => {
-            token.check()?;
-            return match parse::parse(&allocator, text, Grammar::JavaScript) {
-                Ok(plain) => Ok(understood(&read, code_of(source, without_imports), &plain)?),
-                Err(plain) if mistake.offset > plain.offset => Err(error(source, mistake).into()),
-                Err(plain) => Ok(unparsed(source, asked, plain)),
-            };
-        }
+    // what is JavaScript means what it means there
+    let plain = parse::parse(&allocator, text, Grammar::JavaScript);
+    let plain_mistake = match &plain {
+        Ok(plain) => match plain.mistakes.first() {
+            // the parser lets some types pass here
+            None if erase::find(plain.body, text, token)?.is_empty() => {
+                return Ok(understood(&read, code_of(source, without_imports), plain, None)?);
+            }
+            None => Mistake { offset: 0, message: "this is no JavaScript".into() },
+            Some(mistake) => mistake.clone(),
+        },
+        Err(mistake) => mistake.clone(),
     };
     token.check()?;
-    let found = erase::find(typed.body, text, token)?;
-    if found.is_empty() {
-        return Ok(understood(&read, code_of(source, without_imports), &typed)?);
-    }
-    if found.only_type_arguments()
-        && ambiguity::means_comparisons(typed.body, token)?
-        && let Ok(plain) = parse::parse(&allocator, text, Grammar::JavaScript)
-        && plain.mistakes.is_empty()
-    {
-        return Ok(understood(&read, code_of(source, without_imports), &plain)?);
-    }
-    let code = match without_types(&allocator, text, &typed, found, token)? {
-        Ok(code) => code,
-        Err(mistake) => return Err(error(source, mistake).into()),
+    let typed = parse::parse(&allocator, text, Grammar::TypeScript);
+    token.check()?;
+    let typed_mistake = match &typed {
+        Ok(typed) => {
+            let found = erase::find(typed.body, text, token)?;
+            match typed.mistakes.first() {
+                None if found.is_empty() => {
+                    let code = code_of(source, without_imports);
+                    return Ok(understood(&read, code, typed, Some(plain_mistake))?);
+                }
+                None => {
+                    let code = match without_types(&allocator, text, typed, found, token)? {
+                        Ok(code) => code,
+                        Err(mistake) => return Err(error(source, mistake).into()),
+                    };
+                    return Ok(understood(&read, Cow::Owned(code), typed, None)?);
+                }
+                Some(mistake) => mistake.clone(),
+            }
+        }
+        Err(mistake) => mistake.clone(),
     };
-    Ok(understood(&read, Cow::Owned(code), &typed)?)
+    // the reading that got further is the one that was meant
+    if typed_mistake.offset > plain_mistake.offset {
+        return Err(error(source, typed_mistake).into());
+    }
+    match plain {
+        Ok(plain) => Ok(understood(&read, code_of(source, without_imports), &plain, Some(plain_mistake))?),
+        Err(_) => Ok(unparsed(source, asked, plain_mistake)),
+    }
 }
 
 fn code_of(source: &str, without_imports: Option<String>) -> Cow<'_, str> {
@@ -207,9 +228,6 @@ fn without_types(
     found: Findings,
     token: &StopToken,
 ) -> Result<Result<String, Mistake>, StopCause> {
-    if let Some(mistake) = typed.mistakes.first() {
-        return Ok(Err(mistake.clone()));
-    }
     if let Some(mistake) = found.unsupported {
         return Ok(Err(mistake));
     }
@@ -228,7 +246,13 @@ fn without_types(
     Ok(Ok(parse::unwrap(&erased).map_or_else(String::new, str::to_owned)))
 }
 
-fn understood<'s>(read: &Read<'_, 's>, code: Cow<'s, str>, parsed: &Parsed<'_>) -> Result<Analysis<'s>, StopCause> {
+/// `mistake`: what is wrong with it, if QuickJS thinks so too.
+fn understood<'s>(
+    read: &Read<'_, 's>,
+    code: Cow<'s, str>,
+    parsed: &Parsed<'_>,
+    mistake: Option<Mistake>,
+) -> Result<Analysis<'s>, StopCause> {
     let (source, token) = (read.source, read.token);
     let mention = match read.asked {
         Some(_) => None,
@@ -244,6 +268,7 @@ fn understood<'s>(read: &Read<'_, 's>, code: Cow<'s, str>, parsed: &Parsed<'_>) 
     let needs: Vec<_> = found.needs.into_tokens().collect();
     let mut offsets: Vec<usize> = needs.iter().map(|(_, need)| parse::offset(need.position)).collect();
     offsets.extend(found.plain.iter().flat_map(|used| [parse::offset(used.position), parse::offset(used.end)]));
+    offsets.extend(found.odd.iter().map(|odd| parse::offset(odd.position)));
     offsets.extend(mention.map(|mention| parse::offset(mention.position)));
     let places = place::places(source, &offsets);
     let (of_needs, rest) = places.split_at_checked(needs.len()).unwrap_or_default();
@@ -264,11 +289,20 @@ fn understood<'s>(read: &Read<'_, 's>, code: Cow<'s, str>, parsed: &Parsed<'_>) 
         _ => Why::CallsNone,
     };
     let suspend_mode = read.asked.unwrap_or(why.mode());
-    let warnings = match suspend_mode {
+    let mut warnings: Vec<Warning> = match suspend_mode {
         SuspendMode::Await => found.plain.iter().zip(rest.chunks_exact(2)).filter_map(|it| promise(it, why)).collect(),
         SuspendMode::Stack => Vec::new(),
     };
-    Ok(Analysis { code, capabilities, suspend_mode, why, warnings, unparsed: None })
+    let of_odd = rest.get(2 * found.plain.len()..).unwrap_or_default();
+    warnings.extend(found.odd.iter().zip(of_odd).map(|(odd, (line, column))| Warning {
+        message: odd.kind.message(),
+        line: *line,
+        column: *column,
+        explains_until: None,
+    }));
+    warnings.sort_by_key(|warning| (warning.line, warning.column));
+    let mistake = mistake.map(|mistake| error(source, mistake));
+    Ok(Analysis { code, capabilities, suspend_mode, why, warnings, unparsed: None, mistake, beyond_limit: None })
 }
 
 /// A call whose promise is used as a plain value, and its place: begin and end.
@@ -294,11 +328,14 @@ fn unparsed(source: &str, asked: Option<SuspendMode>, mistake: Mistake) -> Analy
         suspend_mode: asked.unwrap_or(why.mode()),
         why,
         warnings: Vec::new(),
-        unparsed: Some(error(source, mistake)),
+        unparsed: Some(error(source, mistake.clone())),
+        mistake: Some(error(source, mistake)),
+        beyond_limit: None,
     }
 }
 
 fn error(source: &str, mistake: Mistake) -> SyntaxError {
+    let mistake = advice::advised(source, mistake);
     let (line, column) = place::place(source, mistake.offset);
     SyntaxError { message: mistake.message, line, column }
 }

@@ -116,6 +116,7 @@ impl<'a> Walker<'a, '_> {
         if consumes(name, None) {
             return Want::Plain;
         }
+        self.odd_call(name, it.span.start);
         if !is_builtin(name) {
             self.flow.join(place, self.flow.undeclared);
         }

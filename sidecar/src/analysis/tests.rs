@@ -3,6 +3,7 @@
 mod capabilities;
 mod hostile;
 mod linear;
+mod mistakes;
 mod properties;
 mod sources;
 mod style;

@@ -23,7 +23,7 @@ use super::fresh::{Fresh, fresh, is_builtin, is_global_object};
 use super::needs::{Kind, Need, Needs};
 use super::pace::Pace;
 use super::path::{Link, Path, Step, key_of, link, path_of, peel, property_key};
-use super::plain::PlainUse;
+use super::plain::{Odd, PlainUse};
 use super::scope::Scopes;
 use crate::token::{StopCause, StopToken};
 
@@ -47,6 +47,8 @@ pub(super) struct Walker<'a, 't> {
     pub(super) flow: Flow<'a>,
     /// Calls whose promise would be used as a plain value.
     pub(super) plain: Vec<PlainUse>,
+    /// What is not what it looks like.
+    pub(super) odd: Vec<Odd>,
     /// The chain of properties and calls that is being looked at.
     pub(super) chain: Span,
     /// The call whose promise the handler itself waits for.
@@ -75,6 +77,7 @@ pub(super) struct Walker<'a, 't> {
 pub(super) struct Found {
     pub(super) needs: Needs,
     pub(super) plain: Vec<PlainUse>,
+    pub(super) odd: Vec<Odd>,
 }
 
 /// What a handler needs whose calls suspend in this way.
@@ -84,6 +87,7 @@ pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken
         scopes: Scopes::default(),
         flow: Flow::new(),
         plain: Vec::new(),
+        odd: Vec::new(),
         chain: Span::new(0, 0),
         awaited: None,
         mode,
@@ -103,11 +107,11 @@ pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken
     walker.scopes.enter(names);
     walker.declare_aliases(&body.statements);
     walker.visit_statements(&body.statements);
-    let Walker { mut needs, flow, pace, plain, .. } = walker;
+    let Walker { mut needs, flow, pace, plain, odd, .. } = walker;
     for (key, position) in flow.written_keys() {
         needs.key(Kind::StateWrite, &key, Need { position, certain: false });
     }
-    pace.finish(Found { needs, plain })
+    pace.finish(Found { needs, plain, odd })
 }
 
 pub(super) fn is_strict(body: &FunctionBody<'_>) -> bool {
@@ -430,6 +434,7 @@ impl<'a> Walker<'a, '_> {
 
     fn binary(&mut self, it: &BinaryExpression<'a>) {
         use BinaryOperator::{Equality, In, Inequality, Instanceof, StrictEquality, StrictInequality};
+        self.like_type_arguments(it);
         if it.operator != Instanceof {
             self.plain_use(&it.left, it.span);
             self.plain_use(&it.right, it.span);

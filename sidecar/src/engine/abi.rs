@@ -3,7 +3,7 @@
 //! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
 
 /// Version of the boundary; the guest states its own in the first word of the shared block.
-pub const ABI_VERSION: u32 = 4;
+pub const ABI_VERSION: u32 = 5;
 
 /// Name of the module that all imports come from.
 pub const IMPORT_MODULE: &str = "nexus";
@@ -23,6 +23,10 @@ pub const READ_ONLY_FLAG: i32 = 0x4000_0000;
 pub const QUIET_FLAG: u32 = 0x8000_0000;
 /// Longest value that fits beside the flag.
 pub const MAX_VALUE_BYTES: usize = 0x3fff_ffff;
+
+/// Methods of `$state`, in the order of the bits by which `nx_run` is told which of them are hidden by a key
+/// (`nx_state_method_names`).
+pub const STATE_METHODS: [&str; 6] = ["get", "set", "delete", "has", "keys", "update"];
 
 /// Containers around what an effect holds: the list of effects and the map of the one (`NX_EFFECT_DEPTH`).
 pub const EFFECT_DEPTH: usize = 2;

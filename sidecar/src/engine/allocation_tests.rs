@@ -1,6 +1,5 @@
 //! Memory may run out at any allocation: each of them is refused once, and the handler then either gets through or ends with
-//! MEMORY_LIMIT. The guest is deterministic, so the n-th allocation of a run is that of every run. This is of running: QuickJS's
-//! parser does not survive every one of its allocations, and who runs out of memory there may lose the instance.
+//! MEMORY_LIMIT; so does who compiles it. The guest is deterministic, so the n-th allocation of a run is that of every run.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::context::Context;
 use super::guest_error::GuestError;
-use super::instance_tests::{compile, engine, limits};
+use super::instance_tests::{compile, engine, limits, on_engine_thread};
 use super::registry::Registry;
 use super::*;
 
@@ -31,6 +30,10 @@ const HANDLER: &str = "
     attempt(() => $state.update('count', n => n + 1));
     attempt(() => [delete $state.gone, 'o' in $state, Object.keys($state)]);
     attempt(() => { $state.keys = 1; });
+    attempt(() => { $state = 1; });
+    attempt(() => { $state.when.setTime(1); });
+    attempt(() => [`${$ext.a}`, $scope.nothing()]);
+    attempt(() => { const {x} = null; });
     attempt(() => $emit('e', {text: 'x'.repeat(300)}));
     attempt(() => $emit.toast('t'));
     attempt(() => $emit('denied'));
@@ -44,7 +47,7 @@ const HANDLER: &str = "
     try { got = [WAIT $ext.a.ok({x: 1}, 'text')]; } catch (e) { look(e); }
     try { WAIT $ext.a.fail(); } catch (e) { look(e); }
     try { WAIT $ext.a.none(); } catch (e) { look(e); }
-    return {leaks, got: got ?? null, text: 'x'.repeat(100)};";
+    return {leaks, got: got ?? null, text: 'x'.repeat(100), later: [Promise.resolve({p: (async () => { await null; return 'x' })()})]};";
 
 const FAILS: &str = "
     class Odd extends Error { constructor() { super('odd', {cause: new TypeError('inner')}); this.code = 'ODD'; this.list = [1, {a: 1}]; } }
@@ -52,8 +55,15 @@ const FAILS: &str = "
     throw new AggregateError([new Odd(), 'text'], 'all');";
 
 fn new_context() -> Box<Context> {
+    let when = rmpv::Value::Ext(-1, vec![0, 0, 0, 1]);
     let state = json!({"o": {"a": 1}, "ro": {"list": [[1]]}, "gone": 1, "count": 1, "secret": 1});
-    let grants = ["state:read:o", "state:read:ro", "state:read:count", "state:read:gone", "state:read:n"];
+    let state = rmpv::decode::read_value(&mut &rmp_serde::to_vec(&state).unwrap()[..]).unwrap();
+    let rmpv::Value::Map(mut state) = state else { panic!("a map") };
+    state.push(("when".into(), when));
+    let mut bytes = Vec::new();
+    rmpv::encode::write_value(&mut bytes, &rmpv::Value::Map(state)).unwrap();
+    let grants =
+        ["state:read:when", "state:read:o", "state:read:ro", "state:read:count", "state:read:gone", "state:read:n"];
     let more = [
         "state:write:o",
         "state:write:n",
@@ -64,7 +74,7 @@ fn new_context() -> Box<Context> {
     ];
     let rest = ["view:update:v", "ext:a"];
     let grants = grants.into_iter().chain(more).chain(rest);
-    let state = StateView::new(rmp_serde::to_vec(&state).unwrap());
+    let state = StateView::new(bytes);
     let mut context = Context::new(CapabilitySet::parse(grants).unwrap(), state, limits());
     context.extensions = Some(Registry::new([("a", &["ok", "fail"][..])]));
     context.args = rmp_serde::to_vec(&json!({"x": [1]})).unwrap();
@@ -119,6 +129,61 @@ fn each_allocation(engine: &Arc<Engine>, wait: &'static str) {
         }
     };
     std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
+}
+
+/// Every part of the language that the parser has a case of its own for.
+const COMPILED: &[&str] = &[
+    HANDLER,
+    FAILS,
+    "label: for (const [a, {b = 1, ...c}] of [[1, {}]]) { if (a) continue label; switch (b) { case 1: break label; default: } }
+     class A extends Object { static #p = 1; static { this.q = A.#p } get x() { return super.x } async *g() { yield* [await 1] } }
+     const f = (x, ...y) => `${x}${y}`, o = {[f]: 1, f, get g() { return 1 }, async h() {}, *i() { yield 1 }}, n = 2n ** 70n;
+     try { throw /(?<year>\\d{4})[\\p{L}]+|a{2,3}/vu } catch ({message}) { using d = null } finally { with (o) f`t${n}` }
+     var v = new.target?.x ?? this; do { v ||= 1 } while (false); for (const k in o) delete o[k]; for await (const k of []) void k; return v",
+    "return {",
+    "const a = 1; const a = 2",
+    "/(/",
+];
+
+#[test]
+fn whichever_allocation_fails_a_compilation_gets_through_or_ends_with_its_limit() {
+    let all = || {
+        let mut instance = engine().instantiate().unwrap();
+        for source in COMPILED {
+            let source = source.replace("WAIT", "await");
+            let mut ended = 0;
+            for n in 1.. {
+                instance.fail_allocation(n);
+                let compiled = instance.compile(&source, 8 << 20, None);
+                let refused = instance.has_failed_allocation();
+                match compiled {
+                    Compiled::OutOfMemory { wanted } if refused && wanted > 0 => {
+                        assert!(!instance.is_sound());
+                        ended += 1;
+                    }
+                    Compiled::Bytecode(_) | Compiled::Refused(_) if !refused => {}
+                    other => panic!("allocation {n} of {source}: {other:?}"),
+                }
+                // as above
+                instance.reset().unwrap();
+                assert_eq!(instance.first_difference(), None, "allocation {n} of {source}");
+                if !refused {
+                    break;
+                }
+            }
+            assert!(ended > 10, "{ended} ended: {source}");
+        }
+    };
+    std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_source_that_needs_too_much_memory_is_told_how_much() {
+    on_engine_thread(|i| {
+        let source = format!("return [{}]", "[1,2],".repeat(100_000));
+        let compiled = i.compile(&source, 4 << 20, None);
+        assert!(matches!(compiled, Compiled::OutOfMemory { wanted } if wanted > 4 << 20), "{compiled:?}");
+    });
 }
 
 #[test]

@@ -23,7 +23,7 @@ fn effects(instance: &mut Instance) -> Effects {
     instance.context_mut().expect("a context").take_effects()
 }
 
-fn on_stack_style<T: Send + 'static>(f: impl FnOnce(&mut Instance) -> T + Send + 'static) -> T {
+pub(super) fn on_stack_style<T: Send + 'static>(f: impl FnOnce(&mut Instance) -> T + Send + 'static) -> T {
     let engine = engine().start_stack_style().expect("the engine starts");
     let run = move || f(&mut engine.instantiate().expect("an instance"));
     std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(run).unwrap().join().unwrap()
@@ -186,7 +186,7 @@ fn codes_that_the_host_alone_gives_cannot_be_thrown() {
             ),
             forge("EXTENSION_NOT_FOUND", "extension: 'x'"),
             forge("METHOD_NOT_FOUND", "extension: 'a'"),
-            "try { $ext.a.none() } catch (e) { e.code = 'EXTENSION_NOT_FOUND'; throw e }".to_owned(),
+            "try { await $ext.a.none() } catch (e) { e.code = 'EXTENSION_NOT_FOUND'; throw e }".to_owned(),
         ];
         let granted = || {
             let mut context = context(json!({}), &["ext:a", "ext:none"]);
@@ -207,9 +207,9 @@ fn codes_that_the_host_alone_gives_cannot_be_thrown() {
                 ErrorCode::PermissionDenied,
                 Some("state:read:other"),
             ),
-            ("$ext.b.c()", ErrorCode::PermissionDenied, Some("ext:b.c")),
-            ("$ext.none.c()", ErrorCode::ExtensionNotFound, None),
-            ("$ext.a.none()", ErrorCode::MethodNotFound, None),
+            ("await $ext.b.c()", ErrorCode::PermissionDenied, Some("ext:b.c")),
+            ("await $ext.none.c()", ErrorCode::ExtensionNotFound, None),
+            ("await $ext.a.none()", ErrorCode::MethodNotFound, None),
         ] {
             let end = run(i, source, granted());
             let wire = error(i, end, source);
@@ -225,11 +225,11 @@ fn a_message_repeats_a_name_as_it_is_and_not_what_lies_behind_it() {
         let long = "ä".repeat(300);
         let cases = [
             (
-                "$ext.mail.send('x')".to_owned(),
+                "await $ext.mail.send('x')".to_owned(),
                 "this needs the capability 'ext:mail.send', which was not granted".to_owned(),
             ),
             (
-                "$ext['a\\0b'].c()".to_owned(),
+                "await $ext['a\\0b'].c()".to_owned(),
                 "this needs the capability 'ext:a\u{fffd}b.c', which was not granted".to_owned(),
             ),
             (

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
 use nexus_protocol::{CapabilitySet, EffectList, Shared, WireError};
 
+use super::abi::STATE_METHODS;
 use super::host::HOST_CALLS;
 use super::refusals::{Refusal, Refusals};
 use super::registry::Registry;
@@ -70,6 +71,8 @@ pub struct Context {
     pub state: StateView,
     pub args: Vec<u8>,
     pub scope: Vec<u8>,
+    /// What the client calls the handler; empty: nothing.
+    pub handler_name: Box<str>,
     /// What the request brought beside the state that is kept while the execution lasts: capabilities, extensions.
     pub request_bytes: u64,
     pub seed: u64,
@@ -105,6 +108,7 @@ impl Context {
             state,
             args: Vec::new(),
             scope: Vec::new(),
+            handler_name: Box::default(),
             request_bytes: 0,
             seed: 0,
             limits,
@@ -132,7 +136,7 @@ impl Context {
     pub fn held_bytes(&self) -> u64 {
         let extensions = self.extensions.as_ref().map_or(0, Registry::held_bytes);
         let given = (self.args.capacity() + self.scope.capacity()) as u64;
-        let kept = self.state.held_bytes() + self.refusals.held_bytes();
+        let kept = self.state.held_bytes() + self.refusals.held_bytes() + self.handler_name.len() as u64;
         size_of::<Self>() as u64 + self.request_bytes + given + extensions + kept
     }
 
@@ -188,6 +192,13 @@ impl Context {
         self.copied_bytes += value.len() as u64;
         Self::check(&mut self.breach, "maxCopiedBytes", MAX_COPIED_BYTES, self.copied_bytes)?;
         Ok(Some(value))
+    }
+
+    /// Bits of the methods of `$state` that a key hides which may be read.
+    pub fn hidden_methods(&mut self) -> u32 {
+        let keys = self.state.keys_like_methods();
+        let readable = |(bit, name): (usize, &&str)| u32::from(self.capabilities.can_read_state(name)) << bit;
+        if keys == 0 { 0 } else { keys & STATE_METHODS.iter().enumerate().map(readable).sum::<u32>() }
     }
 
     /// Host calls so far: name and count, those that happened.

@@ -20,6 +20,31 @@ const MAX_SNIPPET_LINE: usize = 200;
 /// Containers around one another in a description: an error, and twice as many as causes may nest.
 const MAX_DEPTH: usize = 2 * nexus_protocol::limits::MAX_CAUSE_DEPTH + 4;
 
+/// A handler's text, and what its frames call it.
+#[derive(Clone, Copy, Debug)]
+pub struct Source<'a> {
+    pub text: &'a str,
+    pub name: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// `name`: what the client calls the handler; none, or one that would break a frame, and it is called as the guest calls it.
+    pub fn named(text: &'a str, name: &'a str) -> Self {
+        let fits = !name.is_empty() && !name.contains(char::is_control);
+        Self { text, name: if fits { name } else { FILE } }
+    }
+
+    fn has_line(&self, line: u32) -> bool {
+        line > 0 && lines_of(self.text).nth(line as usize - 1).is_some()
+    }
+}
+
+impl<'a> From<&'a str> for Source<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::named(text, "")
+    }
+}
+
 /// What `nx_describe_error` wrote.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
@@ -41,16 +66,18 @@ impl GuestError {
         Self::deserialize(&mut decoder).unwrap_or_default()
     }
 
-    /// Line and byte column of the first frame that lies in the handler.
-    fn place(&self) -> Option<(u32, u32)> {
-        self.stack.as_deref()?.lines().find_map(place_in_frame)
+    /// Line and byte column of the first frame that lies in the handler. A stack is a text that the handler may have written.
+    fn place(&self, source: Source<'_>) -> Option<(u32, u32)> {
+        let inside = |frame| place_in_frame(frame).filter(|(line, _)| source.has_line(*line));
+        self.stack.as_deref()?.lines().find_map(inside)
     }
 
     /// The error with its place, snippet and stack. `source`: what the handler's owner wrote.
-    pub fn located(&self, mut error: WireError, source: &str) -> WireError {
-        if let Some((line, byte_column)) = self.place() {
-            error = error.with_location(line, utf16_column(source, line, byte_column));
-            if let Some((code, highlight)) = snippet(source, line) {
+    pub fn located<'a>(&self, mut error: WireError, source: impl Into<Source<'a>>) -> WireError {
+        let source = source.into();
+        if let Some((line, byte_column)) = self.place(source) {
+            error = error.with_location(line, utf16_column(source.text, line, byte_column));
+            if let Some((code, highlight)) = snippet(source.text, line) {
                 error = error.with_snippet(code, highlight);
             }
         }
@@ -61,7 +88,7 @@ impl GuestError {
     }
 
     /// As an error that the handler caused, who was refused these things.
-    pub fn to_wire(self, fallback: ErrorCode, source: &str, refusals: &Refusals) -> WireError {
+    pub fn to_wire<'a>(self, fallback: ErrorCode, source: impl Into<Source<'a>>, refusals: &Refusals) -> WireError {
         let code = self.code.as_deref().and_then(|code| match code {
             "SERIALIZATION_ERROR" => Some(ErrorCode::SerializationError),
             _ => refusals.confirm(code, self.capability.as_deref(), self.extension.as_deref()),
@@ -107,12 +134,13 @@ fn place_in_frame(frame: &str) -> Option<(u32, u32)> {
 }
 
 /// The stack without frames that are not the handler's, its columns counted as [`utf16_column`] does.
-fn own_frames(stack: &str, source: &str) -> String {
+fn own_frames(stack: &str, source: Source<'_>) -> String {
     let frame = |line: &str| {
-        let (row, byte_column) = place_in_frame(line)?;
+        let (row, byte_column) = place_in_frame(line).filter(|(row, _)| source.has_line(*row))?;
         let (before, _) = line.rsplit_once(FILE)?;
         let end = if line.ends_with(')') { ")" } else { "" };
-        Some(format!("{}{FILE}:{row}:{}{end}", before.trim_start(), utf16_column(source, row, byte_column)))
+        let column = utf16_column(source.text, row, byte_column);
+        Some(format!("{}{}:{row}:{column}{end}", before.trim_start(), source.name))
     };
     // what is beyond the limit of a stack is not worth counting
     stack.lines().filter_map(frame).take(MAX_FRAMES).collect::<Vec<_>>().join("\n")
@@ -150,11 +178,11 @@ mod tests {
 
     #[test]
     fn the_first_frame_of_the_handler_is_the_place() {
-        let e = error("    at <anonymous> (native)\n    at f (handler.js:2:3)\n    at handler (handler.js:9:1)\n");
+        let e = error("    at <anonymous> (native)\n    at f (handler.js:2:3)\n    at handler (handler.js:4:1)\n");
         let wire = e.to_wire(ErrorCode::ExecutionError, "a\nbbb\nc\nd", &Refusals::default());
         let location = wire.location.unwrap();
         assert_eq!((location.line, location.column), (2, 3));
-        assert_eq!(&*wire.stack.unwrap(), "at f (handler.js:2:3)\nat handler (handler.js:9:1)");
+        assert_eq!(&*wire.stack.unwrap(), "at f (handler.js:2:3)\nat handler (handler.js:4:1)");
         let snippet = wire.snippet.unwrap();
         assert_eq!((snippet.code.as_str(), snippet.highlight_line), ("a\nbbb\nc\nd", 2));
     }
@@ -183,8 +211,31 @@ mod tests {
                 "{stack}"
             );
         }
-        let far = error("at handler.js:77:88").to_wire(ErrorCode::ExecutionError, "x", &Refusals::default());
-        assert_eq!((far.location.unwrap().line, far.snippet), (77, None));
+    }
+
+    #[test]
+    fn places_lie_inside_of_the_source() {
+        let claimed =
+            "at f (handler.js:77:88)\nat g (handler.js:0:1)\nat h (handler.js:2:99)\nat handler (handler.js:1:1)";
+        let wire = error(claimed).to_wire(ErrorCode::ExecutionError, "first\nlast", &Refusals::default());
+        let location = wire.location.unwrap();
+        assert_eq!((location.line, location.column), (2, 5));
+        assert_eq!(&*wire.stack.unwrap(), "at h (handler.js:2:5)\nat handler (handler.js:1:1)");
+        let wire = error("at f (handler.js:77:88)").to_wire(ErrorCode::ExecutionError, "x", &Refusals::default());
+        assert_eq!((wire.location, wire.snippet, wire.stack), (None, None, None));
+    }
+
+    #[test]
+    fn frames_name_the_handler_as_the_client_does() {
+        let frames = |name| {
+            let told = error("    at f (handler.js:1:2)\n    at handler.js:1:1");
+            let wire = told.to_wire(ErrorCode::ExecutionError, Source::named("text", name), &Refusals::default());
+            wire.stack.unwrap().to_string()
+        };
+        assert_eq!(frames("orders/save"), "at f (orders/save:1:2)\nat orders/save:1:1");
+        for none in ["", "two\nlines", "nul\0"] {
+            assert_eq!(frames(none), "at f (handler.js:1:2)\nat handler.js:1:1", "{none:?}");
+        }
     }
 
     #[test]

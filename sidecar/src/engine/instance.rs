@@ -117,6 +117,8 @@ enum NotPlaced {
 enum CallEnd {
     Returned(Status, Shared),
     Stopped(StopCause, Option<Shared>),
+    /// It went no further; what its memory says is worth little.
+    Trapped(String),
     Broken(String),
 }
 
@@ -161,21 +163,24 @@ impl Instance {
 
     /// Compiles source to bytecode, in as much memory as a handler may take. The instance needs a reset afterwards.
     pub fn compile(&mut self, source: &str, memory_bytes: u32, deadline: Option<Instant>) -> Compiled {
-        let mut text = Vec::with_capacity(source.len() + 1);
+        // behind a `return` QuickJS wants the line to end, or more to follow
+        let mut text = Vec::with_capacity(source.len() + 2);
         text.extend_from_slice(source.as_bytes());
-        text.push(0);
+        text.extend_from_slice(b"\n\0");
         let at = match self.place(&text, deadline) {
             Ok(at) => at,
             Err(NotPlaced::Stopped(cause)) => return Compiled::Stopped(cause),
             Err(NotPlaced::Broken(e)) => return Compiled::Broken(e),
         };
-        let args = [at, source.len() as u32, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
+        let args = [at, source.len() as u32 + 1, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
         match self.call(export::COMPILE, &args, deadline) {
-            // QuickJS's parser does not always notice that it got no memory: what it made then is worth nothing
-            CallEnd::Returned(Status::Done | Status::Failed, shared) if shared.out_of_memory != 0 => {
-                self.sound = false;
-                Compiled::OutOfMemory { wanted: shared.memory_wanted.max(shared.memory_peak).into() }
-            }
+            // QuickJS's parser does not always notice that it got no memory: the guest ends there and then, and has said so
+            CallEnd::Trapped(e) => match self.shared() {
+                Ok(shared) if shared.out_of_memory != 0 => {
+                    Compiled::OutOfMemory { wanted: shared.memory_wanted.into() }
+                }
+                _ => Compiled::Broken(e),
+            },
             CallEnd::Returned(Status::Done, shared) => {
                 let (count, most) = (shared.out_len as usize, most_bytecode(source));
                 if count > most {
@@ -216,6 +221,7 @@ impl Instance {
             WasmValue::from_i32(context.scope.len() as i32),
             WasmValue::from_i64(context.seed as i64),
             WasmValue::from_i32(context.limits.memory_bytes as i32),
+            WasmValue::from_i32(context.hidden_methods() as i32),
         ];
         // the guest has them now
         (context.args, context.scope) = (Vec::new(), Vec::new());
@@ -441,14 +447,12 @@ impl Instance {
             Called::Returned(returned, stopped) => (returned, stopped),
             Called::Killed(cause) => return CallEnd::Stopped(cause, None),
         };
-        // after a trap nothing of the memory is looked at
         let status = match returned {
             Ok(status) => status,
-            Err(Trap(e)) => return self.broken(e, CallEnd::Broken),
+            Err(Trap(e)) => return self.broken(e, CallEnd::Trapped),
         };
-        let mut block = [0; abi::SHARED_BYTES];
-        let shared = match self.memory().read(self.engine.shared_at, &mut block) {
-            Ok(()) => Shared::from_bytes(&block),
+        let shared = match self.shared() {
+            Ok(shared) => shared,
             Err(e) => return self.broken(e.to_string(), CallEnd::Broken),
         };
         if shared.out_of_memory != 0 {
@@ -468,6 +472,13 @@ impl Instance {
         }
     }
 
+    /// The block that both sides share, as it is now.
+    fn shared(&self) -> Result<Shared, OutOfBounds> {
+        let mut block = [0; abi::SHARED_BYTES];
+        self.memory().read(self.engine.shared_at, &mut block)?;
+        Ok(Shared::from_bytes(&block))
+    }
+
     fn output(&self, shared: &Shared) -> Result<Vec<u8>, OutOfBounds> {
         self.memory().read_vec(shared.out, shared.out_len as usize)
     }
@@ -481,7 +492,7 @@ impl Instance {
         let shared = match &end {
             CallEnd::Returned(_, shared) => *shared,
             CallEnd::Stopped(_, shared) => shared.unwrap_or_default(),
-            CallEnd::Broken(_) => Shared::default(),
+            CallEnd::Trapped(_) | CallEnd::Broken(_) => Shared::default(),
         };
         let end = self.interpret(end, &shared);
         let memory_peak = u64::from(shared.memory_peak.max(shared.memory_used));
@@ -495,7 +506,7 @@ impl Instance {
                 let description = described.map(|shared| self.description(&shared)).unwrap_or_default();
                 return SegmentEnd::Stopped(cause, description);
             }
-            CallEnd::Broken(why) => return SegmentEnd::Broken(why),
+            CallEnd::Trapped(why) | CallEnd::Broken(why) => return SegmentEnd::Broken(why),
         };
         if status == Status::TooDeep {
             let (limit, count) = (abi::MAX_SUSPENDED_STACK_BYTES, shared.out_len.into());

@@ -23,6 +23,8 @@ pub mod describe;
 mod ffi;
 pub mod guest_error;
 mod guest_inner;
+#[cfg(test)]
+mod handler_tests;
 pub mod host;
 pub mod image;
 pub mod instance;

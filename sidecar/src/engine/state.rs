@@ -6,20 +6,20 @@
 //! the execution began, and pays for the key alone; what the handler writes is brought into it at the end of each segment.
 
 use std::collections::HashMap;
-use std::iter::Peekable;
 use std::ops::Deref;
 use std::sync::Arc;
 
 use nexus_protocol::pieces::SHARED_FROM_BYTES;
 use nexus_protocol::{Part, Shared, WireError};
 
-use super::state_index::{Index, check};
+use super::abi::STATE_METHODS;
+use super::state_index::{Index, check, key_at, sort};
 use crate::halt::Halt;
 use crate::resident::{Changes, ResidentState, Snapshot};
 use crate::token::StopToken;
 
 /// Of a write, beside its key and value: a slot of the table and two allocations.
-const WRITTEN_ENTRY_BYTES: u64 = 96;
+const WRITTEN_ENTRY_BYTES: u64 = 104;
 
 /// A state from this size on is indexed before the guest is entered. A smaller one is walked in less than a millisecond.
 const INDEXED_FROM_BYTES: usize = 64 << 10;
@@ -32,6 +32,8 @@ const KEYS: usize = 4096;
 struct Given {
     bytes: Vec<u8>,
     index: Option<Index>,
+    /// Which keys are called like methods of `$state`; None: nobody has looked yet.
+    methods: Option<u32>,
 }
 
 /// A state that outlives the execution.
@@ -93,9 +95,21 @@ impl Deref for Value {
 #[derive(Debug)]
 pub struct StateView {
     base: Base,
-    /// What the handler wrote; None: deleted.
-    written: HashMap<Box<str>, Option<Value>>,
+    written: HashMap<Box<str>, Written>,
     written_bytes: u64,
+    /// By which the next key is told that is made.
+    births: u32,
+}
+
+/// What the handler has made of a key.
+#[derive(Debug)]
+struct Written {
+    /// None: deleted.
+    value: Option<Value>,
+    /// How many keys were made before this one.
+    born: u32,
+    /// Whether it was deleted once: then it stands where it was made again, not where it stood.
+    anew: bool,
 }
 
 impl Given {
@@ -116,22 +130,23 @@ impl Given {
 impl StateView {
     /// A state that a client sent: a MessagePack map, or what is wrong with it. Strings within values are not looked at.
     pub fn given(state: Vec<u8>, token: &StopToken) -> Result<Self, Halt> {
-        let index = if state.len() < INDEXED_FROM_BYTES {
-            check(&state, token)?;
-            None
+        let (index, methods) = if state.len() < INDEXED_FROM_BYTES {
+            (None, check(&state, token)?)
         } else {
-            Some(Index::new(&state, token)?)
+            let index = Index::new(&state, token)?;
+            let methods = index.methods;
+            (Some(index), methods)
         };
-        Ok(Self::of(Given { bytes: state, index }))
+        Ok(Self::of(Given { bytes: state, index, methods: Some(methods) }))
     }
 
     /// A small state of our own making.
     pub fn new(state: Vec<u8>) -> Self {
-        Self::of(Given { bytes: state, index: None })
+        Self::of(Given { bytes: state, index: None, methods: None })
     }
 
     fn of(given: Given) -> Self {
-        Self { base: Base::Given(given), written: HashMap::new(), written_bytes: 0 }
+        Self { base: Base::Given(given), written: HashMap::new(), written_bytes: 0, births: 0 }
     }
 
     /// A resident state, as it is now. `expected`: the version that it has to have; nobody else may change it then.
@@ -140,7 +155,7 @@ impl StateView {
         let version = snapshot.version();
         let exclusive = exclusive || expected.is_some();
         let kept = Kept { state, snapshot, version, expected, exclusive, unsettled: Vec::new() };
-        let mut view = Self { base: Base::Kept(kept), written: HashMap::new(), written_bytes: 0 };
+        let mut view = Self { base: Base::Kept(kept), written: HashMap::new(), written_bytes: 0, births: 0 };
         view.renew()?;
         Ok(view)
     }
@@ -156,10 +171,24 @@ impl StateView {
         }
     }
 
+    /// Bits of the keys that are called like methods, in the order of [`STATE_METHODS`]. What the handler writes does not count.
+    pub fn keys_like_methods(&mut self) -> u32 {
+        match &mut self.base {
+            Base::Given(given) => match given.methods {
+                Some(methods) => methods,
+                None => given.index().map_or(0, |index| index.methods),
+            },
+            Base::Kept(kept) => {
+                let bit = |(bit, name): (usize, &&str)| u32::from(kept.snapshot.get(name).is_some()) << bit;
+                STATE_METHODS.iter().enumerate().map(bit).sum()
+            }
+        }
+    }
+
     /// The encoded value of a key.
     pub fn get(&mut self, key: &str) -> Option<&[u8]> {
         if self.written.contains_key(key) {
-            return self.written.get(key)?.as_deref();
+            return self.written.get(key)?.value.as_deref();
         }
         match &mut self.base {
             Base::Given(given) => given.get(key),
@@ -184,9 +213,20 @@ impl StateView {
         }
         let len = |value: &Option<Value>| value.as_ref().map_or(0, |v| v.len() as u64);
         self.written_bytes += len(&value);
-        match self.written.insert(key.into(), value) {
-            Some(old) => self.written_bytes -= len(&old),
-            None => self.written_bytes += key.len() as u64 + WRITTEN_ENTRY_BYTES,
+        match self.written.get_mut(key) {
+            Some(written) => {
+                self.written_bytes -= len(&written.value);
+                if written.value.is_none() && value.is_some() {
+                    (written.born, written.anew) = (self.births, true);
+                    self.births += 1;
+                }
+                written.value = value;
+            }
+            None => {
+                self.written_bytes += key.len() as u64 + WRITTEN_ENTRY_BYTES;
+                self.written.insert(key.into(), Written { value, born: self.births, anew: false });
+                self.births += 1;
+            }
         }
     }
 
@@ -200,20 +240,20 @@ impl StateView {
         self.written_bytes + given as u64
     }
 
-    /// All keys as a MessagePack array of strings, sorted. None: it may not go on.
+    /// All keys as a MessagePack array of strings, in the order of an object's properties: those that are array indices by their
+    /// number, then the others as the client's map has them, or a resident state, then what the handler has made. None: it may
+    /// not go on.
     pub fn keys(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Option<Vec<u8>> {
         let Self { base, written, .. } = self;
         match base {
             Base::Given(given) => {
-                given.index()?;
+                let places = given.index()?.places(goes_on)?;
                 let index = given.index.as_ref()?;
-                let covered = written.keys().filter(|key| index.get(&given.bytes, key).is_some()).count();
-                let below = index.sorted(&given.bytes, goes_on)?;
-                keys_of(below, index.len() - covered, written, goes_on)
+                let is_below = |key: &str| index.get(&given.bytes, key).is_some();
+                keys_of(|| places.iter().map(|place| key_at(&given.bytes, *place)), is_below, written, goes_on)
             }
             Base::Kept(Kept { snapshot, .. }) => {
-                let covered = written.keys().filter(|key| snapshot.get(key).is_some()).count();
-                keys_of(snapshot.keys(), snapshot.key_count() - covered, written, goes_on)
+                keys_of(|| snapshot.keys(), |key| snapshot.get(key).is_some(), written, goes_on)
             }
         }
     }
@@ -232,7 +272,7 @@ impl StateView {
         keys.dedup();
         let mut changes = Changes::default();
         for key in keys {
-            let value = self.written.get(&key).and_then(Option::as_deref);
+            let value = self.written.get(&key).and_then(|written| written.value.as_deref());
             changes.push(&key, value, kept.state.budget())?;
         }
         // what has happened in the guest happens here: there is no time for which this would come too late
@@ -243,19 +283,36 @@ impl StateView {
     }
 }
 
-/// The keys `below` that are not written, of which there are `count`, and the written ones that are there.
-fn keys_of<'k>(
-    below: impl Iterator<Item = &'k str>,
-    count: usize,
-    written: &'k HashMap<Box<str>, Option<Value>>,
+/// The keys `below`, those of them that are there still and at their place, and the written ones behind them.
+fn keys_of<'k, I: Iterator<Item = &'k str>>(
+    below: impl Fn() -> I,
+    is_below: impl Fn(&str) -> bool,
+    written: &'k HashMap<Box<str>, Written>,
     goes_on: &mut dyn FnMut() -> bool,
 ) -> Option<Vec<u8>> {
-    let mut own: Vec<&str> = written.iter().filter(|(_, value)| value.is_some()).map(|(key, _)| &**key).collect();
-    own.sort_unstable();
+    let stays = |key: &str| written.get(key).is_none_or(|own| own.value.is_some() && !own.anew);
+    let is_new = |(key, own): &(&str, &Written)| own.value.is_some() && (own.anew || !is_below(key));
+    let mut new: Vec<(u32, &str)> =
+        written.iter().map(|(key, own)| (&**key, own)).filter(is_new).map(|(key, own)| (own.born, key)).collect();
+    new.sort_unstable();
+    let all = || below().filter(|key| written.is_empty() || stays(key)).chain(new.iter().map(|(_, key)| *key));
+    let (mut indices, mut count) = (Vec::new(), 0u32);
+    for (n, key) in all().enumerate() {
+        if n.is_multiple_of(KEYS) && !goes_on() {
+            return None;
+        }
+        count += 1;
+        indices.extend(array_index(key));
+    }
+    if !sort(&mut indices, goes_on) {
+        return None;
+    }
     let mut out = Vec::new();
-    let _ = rmp::encode::write_array_len(&mut out, (count + own.len()) as u32);
-    let below = below.filter(|key| written.is_empty() || !written.contains_key(*key));
-    for (n, key) in merged(below.peekable(), own.into_iter().peekable()).enumerate() {
+    let _ = rmp::encode::write_array_len(&mut out, count);
+    for index in &indices {
+        let _ = rmp::encode::write_str(&mut out, &index.to_string());
+    }
+    for (n, key) in all().filter(|key| indices.is_empty() || array_index(key).is_none()).enumerate() {
         if n.is_multiple_of(KEYS) && !goes_on() {
             return None;
         }
@@ -264,16 +321,12 @@ fn keys_of<'k>(
     Some(out)
 }
 
-/// Two sorted sequences as one.
-fn merged<'k>(
-    mut a: Peekable<impl Iterator<Item = &'k str>>,
-    mut b: Peekable<impl Iterator<Item = &'k str>>,
-) -> impl Iterator<Item = &'k str> {
-    std::iter::from_fn(move || match (a.peek(), b.peek()) {
-        (Some(x), Some(y)) if y < x => b.next(),
-        (Some(_), _) => a.next(),
-        (None, _) => b.next(),
-    })
+/// The number that a key is, if JavaScript takes it for the index of an array: such properties come first.
+fn array_index(key: &str) -> Option<u32> {
+    let digits = key.as_bytes();
+    let canonical = digits.first().is_some_and(|first| *first != b'0' || digits.len() == 1);
+    // no sign: `parse` would take one
+    (canonical && digits.iter().all(u8::is_ascii_digit)).then(|| key.parse().ok())?.filter(|n| *n != u32::MAX)
 }
 
 #[cfg(test)]
@@ -359,12 +412,52 @@ mod tests {
             s.delete("nothing");
             s.set("x", own(1.into()));
             s.set("", own(1.into()));
+            s.set("01", own(1.into()));
+            s.set("4294967295", own(1.into()));
+            s.delete("x");
+            s.set("x", own(1.into()));
             let mut expected: Vec<String> = (0..count).filter(|n| *n != 2).map(|n| n.to_string()).collect();
-            expected.extend(["x".into(), String::new()]);
-            expected.sort_unstable();
+            expected.extend(["", "01", "4294967295", "x"].map(String::from));
             assert_eq!(keys(&mut s), expected);
             assert_eq!(s.keys(&mut || false), None);
         }
+    }
+
+    #[test]
+    fn keys_stay_where_they_are_until_they_are_deleted() {
+        let mut s = StateView::new(vec![0x83, 0xa1, b'c', 1, 0xa1, b'7', 1, 0xa1, b'a', 1]);
+        s.set("n", own(1.into()));
+        s.set("a", own(2.into()));
+        s.set("c", own(2.into()));
+        assert_eq!(keys(&mut s), ["7", "c", "a", "n"]);
+        s.delete("c");
+        s.set("c", own(3.into()));
+        assert_eq!(keys(&mut s), ["7", "a", "n", "c"]);
+    }
+
+    #[test]
+    fn keys_that_are_called_like_methods_are_known() {
+        let methods = bits_of_two();
+        for count in [0, 2000] {
+            let mut map = serde_json::json!({"has": 1, "update": 2, "has ": 3, "GET": 4});
+            for n in 0..count {
+                map[format!("a key of so many bytes, number {n}")] = n.into();
+            }
+            assert_eq!(StateView::given(value(map.clone()), &StopToken::new()).unwrap().keys_like_methods(), methods);
+            assert_eq!(state(map.clone()).keys_like_methods(), methods);
+        }
+        let kept = resident(serde_json::json!({"has": 1, "update": 2}));
+        assert_eq!(StateView::resident(kept, None, false).unwrap().keys_like_methods(), methods);
+    }
+
+    /// The bits of `has` and `update`.
+    fn bits_of_two() -> u32 {
+        STATE_METHODS
+            .iter()
+            .zip(0..)
+            .filter(|(name, _)| ["has", "update"].contains(name))
+            .map(|(_, bit)| 1 << bit)
+            .sum()
     }
 
     fn resident(json: serde_json::Value) -> Arc<ResidentState> {

@@ -3,15 +3,16 @@
 //! A few keys are compared one by one; more of them are looked up in a table of open addressing, by a hash under a secret of
 //! this process, since the keys are the client's. Slots hold positions, no copies.
 //!
-//! Invariants: of equal keys the last one counts, as in JavaScript; the table is never full. What a look through all keys
+//! Invariants: of equal keys the last one counts, at the place of the first, as in JavaScript; the table is never full. What a look through all keys
 //! takes is bounded by `MAX_STATE_KEYS`, and it asks whether it may go on.
 
-use std::cmp::Ordering;
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use nexus_protocol::payload::{self, PayloadError};
 use nexus_protocol::{ErrorCode, WireError};
 
+use super::abi::STATE_METHODS;
 use crate::halt::{Halt, PayloadPace};
 use crate::resident::check_key_count;
 use crate::token::StopToken;
@@ -20,6 +21,9 @@ use crate::token::StopToken;
 const FEW: usize = 8;
 /// Keys that are sorted in one go, or merged between two questions whether to go on.
 const RUN: usize = 4096;
+
+/// Memory of an entry of `firsts`.
+const FIRST_BYTES: usize = 17;
 
 /// One entry of the map: its key starts at `key`, its value ends before `end`. The map's own header stands at 0, so a `key` of 0
 /// is a free slot.
@@ -37,6 +41,10 @@ pub(super) struct Index {
     len: usize,
     /// None: the slots are in the order of the map.
     secret: Option<RandomState>,
+    /// Which keys are called like methods, see [`check`].
+    pub methods: u32,
+    /// Where the first of equal keys stood, by the slot that the last one has.
+    firsts: HashMap<usize, u32>,
 }
 
 /// What is wrong with bytes that a client sent as a state.
@@ -44,9 +52,15 @@ fn not_a_state(error: PayloadError) -> WireError {
     WireError::new(error.code(), format!("state: {error}"))
 }
 
-/// Whether bytes that a client sent can be a state. Strings within values are not looked at.
-pub(super) fn check(bytes: &[u8], token: &StopToken) -> Result<(), Halt> {
-    walk(bytes, token, |_| (), |(), _, _| ())
+/// Whether bytes that a client sent can be a state, and which of its keys are called like methods. Strings within values are not
+/// looked at.
+pub(super) fn check(bytes: &[u8], token: &StopToken) -> Result<u32, Halt> {
+    walk(bytes, token, |_| 0, |methods, key, _| *methods |= method_bit(key))
+}
+
+/// The bit of the method of `$state` that has this name; none.
+fn method_bit(key: &str) -> u32 {
+    STATE_METHODS.iter().position(|method| *method == key).map_or(0, |bit| 1 << bit)
 }
 
 /// Tells first how many keys the map says to have, then of every entry.
@@ -112,15 +126,20 @@ impl Index {
         let begin = |claimed: usize| {
             let secret = (claimed > FEW).then(RandomState::new);
             let room = if secret.is_some() { claimed + claimed / 3 + 1 } else { claimed };
-            Self { slots: vec![Slot::default(); room].into(), len: 0, secret }
+            Self { slots: vec![Slot::default(); room].into(), len: 0, secret, methods: 0, firsts: HashMap::new() }
         };
         walk(bytes, token, begin, |index, key, slot| index.add(bytes, key, slot))
     }
 
     fn add(&mut self, bytes: &[u8], key: &str, slot: Slot) {
+        self.methods |= method_bit(key);
         let at = self.find(bytes, key);
         if let Some(place) = self.slots.get_mut(at) {
-            self.len += usize::from(place.is_free());
+            if place.is_free() {
+                self.len += 1;
+            } else {
+                self.firsts.entry(at).or_insert(place.key);
+            }
             *place = slot;
         }
     }
@@ -146,36 +165,32 @@ impl Index {
         slot.entry(bytes).filter(|_| !slot.is_free()).map(|(_, value)| value)
     }
 
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
     /// Memory that it takes.
     pub fn bytes(&self) -> usize {
-        self.slots.len() * size_of::<Slot>()
+        self.slots.len() * size_of::<Slot>() + self.firsts.capacity() * FIRST_BYTES
     }
 
-    /// All keys, sorted; None: it may not go on.
-    pub fn sorted<'b>(
-        &self,
-        bytes: &'b [u8],
-        goes_on: &mut dyn FnMut() -> bool,
-    ) -> Option<impl Iterator<Item = &'b str> + use<'b>> {
-        let key =
-            |at: u32| payload::leading_str(bytes.get(at as usize..).unwrap_or_default()).map_or("", |(key, _)| key);
-        let mut keys = Vec::with_capacity(self.len);
-        keys.extend(self.slots.iter().filter(|slot| !slot.is_free()).map(|slot| slot.key));
-        sort(&mut keys, |a, b| key(*a).cmp(key(*b)), goes_on).then(|| keys.into_iter().map(key))
+    /// Where the keys stand, in the order of the map; None: it may not go on. For [`key_at`].
+    pub fn places(&self, goes_on: &mut dyn FnMut() -> bool) -> Option<Vec<u32>> {
+        let mut places = Vec::with_capacity(self.len);
+        let taken = self.slots.iter().enumerate().filter(|(_, slot)| !slot.is_free());
+        places.extend(taken.map(|(at, slot)| self.firsts.get(&at).copied().unwrap_or(slot.key)));
+        sort(&mut places, goes_on).then_some(places)
     }
 }
 
+/// The key that stands there.
+pub(super) fn key_at(bytes: &[u8], place: u32) -> &str {
+    payload::leading_str(bytes.get(place as usize..).unwrap_or_default()).map_or("", |(key, _)| key)
+}
+
 /// Sorts, in pieces, as long as it may go on: a sort of the library could not be left.
-fn sort(items: &mut Vec<u32>, compare: impl Fn(&u32, &u32) -> Ordering, goes_on: &mut dyn FnMut() -> bool) -> bool {
+pub(super) fn sort(items: &mut Vec<u32>, goes_on: &mut dyn FnMut() -> bool) -> bool {
     for run in items.chunks_mut(RUN) {
         if !goes_on() {
             return false;
         }
-        run.sort_unstable_by(&compare);
+        run.sort_unstable();
     }
     let mut merged: Vec<u32> = Vec::with_capacity(if items.len() > RUN { items.len() } else { 0 });
     let mut width = RUN;
@@ -187,7 +202,7 @@ fn sort(items: &mut Vec<u32>, compare: impl Fn(&u32, &u32) -> Ordering, goes_on:
                 if merged.len().is_multiple_of(RUN) && !goes_on() {
                     return false;
                 }
-                if compare(r, l) == Ordering::Less {
+                if r < l {
                     merged.push(*r);
                     right = right_rest;
                 } else {
@@ -231,8 +246,8 @@ mod tests {
         Index::new(bytes, &StopToken::new()).unwrap()
     }
 
-    fn sorted<'b>(index: &Index, bytes: &'b [u8]) -> Vec<&'b str> {
-        index.sorted(bytes, &mut || true).unwrap().collect()
+    fn in_order<'b>(index: &Index, bytes: &'b [u8]) -> Vec<&'b str> {
+        index.places(&mut || true).unwrap().into_iter().map(|place| key_at(bytes, place)).collect()
     }
 
     #[test]
@@ -244,13 +259,16 @@ mod tests {
             let bytes = map(names.iter().map(String::as_str));
             let index = index(&bytes);
             let last: std::collections::BTreeMap<&str, usize> = names.iter().map(String::as_str).zip(0..).collect();
-            assert_eq!(index.len(), last.len());
+            assert_eq!(index.len, last.len());
             for (name, n) in &last {
                 assert_eq!(index.get(&bytes, name).map(number), Some(*n as u64), "{name} of {count}");
             }
             assert_eq!(index.get(&bytes, "nothing"), None);
             assert_eq!(index.get(&bytes, ""), None);
-            assert_eq!(sorted(&index, &bytes), last.keys().copied().collect::<Vec<_>>(), "{count}");
+            let mut in_map: Vec<&str> = Vec::new();
+            let mut seen = std::collections::HashSet::new();
+            in_map.extend(names.iter().map(String::as_str).filter(|name| seen.insert(*name)));
+            assert_eq!(in_order(&index, &bytes), in_map, "{count}");
         }
     }
 
@@ -265,7 +283,7 @@ mod tests {
         let index = index(&bytes);
         let values = ["a", "b", "c", ""].map(|key| index.get(&bytes, key));
         assert_eq!(values, [Some(&[1][..]), Some(&[0xc4, 2, 9, 9]), Some(&[0x91, 7]), Some(&[0xc0])]);
-        assert_eq!(sorted(&index, &bytes), ["", "a", "b", "c"]);
+        assert_eq!(in_order(&index, &bytes), ["a", "b", "c", ""]);
     }
 
     #[test]
@@ -274,7 +292,7 @@ mod tests {
         assert!(matches!(Index::new(&claims, &StopToken::new()), Err(Halt::Refused(_))));
         let most = map((0..MAX_STATE_KEYS).map(|n| n.to_string()).collect::<Vec<_>>().iter().map(String::as_str));
         let index = index(&most);
-        assert_eq!(index.len(), MAX_STATE_KEYS);
+        assert_eq!(index.len, MAX_STATE_KEYS);
         assert!(index.bytes() < 11 * MAX_STATE_KEYS, "{} bytes", index.bytes());
         assert!(index.bytes() < 2 * most.len());
     }
@@ -284,7 +302,8 @@ mod tests {
         let mut bytes = vec![0xdf];
         bytes.extend_from_slice(&(MAX_STATE_KEYS as u32 + 1).to_be_bytes());
         bytes.resize(bytes.len() + 2 * (MAX_STATE_KEYS + 1), 0xc1);
-        for made in [check(&bytes, &StopToken::new()), Index::new(&bytes, &StopToken::new()).map(|_| ())] {
+        for made in [check(&bytes, &StopToken::new()), Index::new(&bytes, &StopToken::new()).map(|index| index.methods)]
+        {
             let Err(Halt::Refused(error)) = made else { panic!("it was accepted") };
             assert_eq!(error.code, ErrorCode::ResourceLimit);
             assert_eq!(error.context["resource"], nexus_protocol::ContextValue::Text("maxStateKeys".into()));
@@ -301,21 +320,21 @@ mod tests {
         assert_eq!(check(&bytes, &token), Err(Halt::Stopped(StopCause::Cancelled)));
         assert!(matches!(Index::new(&bytes, &token), Err(Halt::Stopped(StopCause::Cancelled))));
         let mut asked = 0;
-        sorted_for(&index, &bytes, &mut asked, usize::MAX).unwrap();
+        places_for(&index, &mut asked, usize::MAX).unwrap();
         assert!(asked > 200_000 / RUN, "asked {asked} times");
         let whole = asked;
         for most in [0, 1, whole / 2, whole - 1] {
             asked = 0;
-            assert!(sorted_for(&index, &bytes, &mut asked, most).is_none(), "{most} of {whole}");
+            assert!(places_for(&index, &mut asked, most).is_none(), "{most} of {whole}");
             assert_eq!(asked, most + 1);
         }
     }
 
-    fn sorted_for(index: &Index, bytes: &[u8], asked: &mut usize, most: usize) -> Option<usize> {
+    fn places_for(index: &Index, asked: &mut usize, most: usize) -> Option<usize> {
         let mut goes_on = || {
             *asked += 1;
             *asked <= most
         };
-        index.sorted(bytes, &mut goes_on).map(Iterator::count)
+        index.places(&mut goes_on).map(|places| places.len())
     }
 }

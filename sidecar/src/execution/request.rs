@@ -71,6 +71,7 @@ pub fn prepare(request: &Execute<'_>, config: &Config, state: StateSource, token
     let mut context = Context::new(capabilities, state, limits);
     context.args = request.args.unwrap_or_default().to_vec();
     context.scope = request.scope.unwrap_or_default().to_vec();
+    context.handler_name = request.handler_name.map(Into::into).unwrap_or_default();
     context.seed = match request.seed {
         Some(seed) => seed,
         None => random_seed()?,

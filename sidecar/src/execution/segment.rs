@@ -11,7 +11,7 @@ use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
 use crate::cache::{Handler, Note};
 use crate::engine::context::Context;
 use crate::engine::control::StopCause;
-use crate::engine::guest_error::GuestError;
+use crate::engine::guest_error::{GuestError, Source};
 use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
@@ -243,8 +243,10 @@ impl Account {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
             end => {
-                let refusals = instance.context_mut().map(|context| context.refusals().clone()).unwrap_or_default();
-                Err(self.handler.explained(error_of(end, &self.handler.source, &self.totals, &refusals)))
+                let known = |context: &mut Context| (context.refusals().clone(), context.handler_name.clone());
+                let (refusals, name) = instance.context_mut().map(known).unwrap_or_default();
+                let source = Source::named(&self.handler.source, &name);
+                Err(self.handler.explained(error_of(end, source, &self.totals, &refusals)))
             }
         };
         match outcome {
@@ -336,7 +338,7 @@ pub fn memory_error(limit: u64, count: u64) -> WireError {
         .with_context_number("count", count)
 }
 
-fn error_of(end: SegmentEnd, source: &str, totals: &Totals, refusals: &Refusals) -> WireError {
+fn error_of(end: SegmentEnd, source: Source<'_>, totals: &Totals, refusals: &Refusals) -> WireError {
     let located = |error: WireError, described: &[u8]| GuestError::decode(described).located(error, source);
     match end {
         SegmentEnd::Failed(described) => {

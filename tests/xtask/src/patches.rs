@@ -1,10 +1,12 @@
-//! Build-time patches of QuickJS-ng: files of `sidecar/guest/patches`, applied in the order of their names.
+//! Build-time patches of QuickJS-ng: files of `sidecar/guest/patches`, applied in the order of their names. One file is one concern.
 //!
-//! A patch replaces one piece of text, the anchor, that must occur exactly once; so it does not silently miss its place when
-//! QuickJS changes. Its form:
+//! A patch replaces pieces of text, the anchors, each of which must occur exactly once; so it does not silently miss its place
+//! when QuickJS changes. Its form, where the part from `---- anchor` on may be repeated:
 //! ```text
 //! file: quickjs.c
 //! why: any text, over as many lines as it takes
+//! test: what fails without it
+//! upstream: whether QuickJS-ng has it
 //! ---- anchor
 //! text to find
 //! ---- replacement
@@ -19,6 +21,8 @@ use anyhow::{Context, Result, bail};
 
 const ANCHOR: &str = "---- anchor\n";
 const REPLACEMENT: &str = "---- replacement\n";
+/// What the head of a patch tells.
+const TOLD: [&str; 3] = ["why: ", "test: ", "upstream: "];
 
 /// One patch.
 #[derive(Debug)]
@@ -28,6 +32,11 @@ pub struct Patch {
     /// The text of the patch file, for the digest.
     pub text: String,
     file: String,
+    changes: Vec<Change>,
+}
+
+#[derive(Debug)]
+struct Change {
     anchor: String,
     replacement: String,
 }
@@ -53,32 +62,43 @@ pub fn read(directory: &Path) -> Result<Vec<Patch>> {
 impl Patch {
     fn parse(name: &str, text: String) -> Result<Self> {
         let (head, rest) = text.split_once(ANCHOR).context("it has no line `---- anchor`")?;
-        let (anchor, replacement) = rest.split_once(REPLACEMENT).context("it has no line `---- replacement`")?;
         let file = head.lines().find_map(|line| line.strip_prefix("file: ")).context("it has no line `file: `")?;
-        if !head.lines().any(|line| line.starts_with("why: ")) {
-            bail!("it has no line `why: `");
+        if let Some(missing) = TOLD.iter().find(|told| !head.lines().any(|line| line.starts_with(**told))) {
+            bail!("it has no line `{missing}`");
         }
+        let changes: Result<Vec<Change>> = rest.split(ANCHOR).map(Change::parse).collect();
+        let (file, changes) = (file.to_owned(), changes?);
+        Ok(Self { name: name.to_owned(), text, file, changes })
+    }
+
+    /// Applies it to the source's files, or changes nothing.
+    pub fn apply(&self, files: &mut BTreeMap<String, String>) -> Result<()> {
+        let text = files.get_mut(&self.file).with_context(|| format!("QuickJS-ng has no file {}", self.file))?;
+        let mut patched = text.clone();
+        for Change { anchor, replacement } in &self.changes {
+            let found = patched.matches(anchor).count();
+            if found != 1 {
+                bail!(
+                    "the patch {} does not fit: an anchor occurs {found} times in {}, not once. \
+                     QuickJS-ng has changed there; read its new code and renew the anchor:\n{anchor}",
+                    self.name,
+                    self.file
+                );
+            }
+            patched = patched.replace(anchor, replacement);
+        }
+        *text = patched;
+        Ok(())
+    }
+}
+
+impl Change {
+    fn parse(text: &str) -> Result<Self> {
+        let (anchor, replacement) = text.split_once(REPLACEMENT).context("it has no line `---- replacement`")?;
         if anchor.trim().is_empty() {
             bail!("its anchor is empty");
         }
-        let (file, anchor, replacement) = (file.to_owned(), anchor.to_owned(), replacement.to_owned());
-        Ok(Self { name: name.to_owned(), text, file, anchor, replacement })
-    }
-
-    /// Applies it to the source's files.
-    pub fn apply(&self, files: &mut BTreeMap<String, String>) -> Result<()> {
-        let text = files.get_mut(&self.file).with_context(|| format!("QuickJS-ng has no file {}", self.file))?;
-        let found = text.matches(&self.anchor).count();
-        if found != 1 {
-            bail!(
-                "the patch {} does not fit: its anchor occurs {found} times in {}, not once. \
-                 QuickJS-ng has changed there; read its new code and renew the anchor",
-                self.name,
-                self.file
-            );
-        }
-        *text = text.replace(&self.anchor, &self.replacement);
-        Ok(())
+        Ok(Self { anchor: anchor.to_owned(), replacement: replacement.to_owned() })
     }
 }
 
@@ -86,8 +106,12 @@ impl Patch {
 mod tests {
     use super::*;
 
-    const TEXT: &str =
-        "file: a.c\nwhy: a test\n---- anchor\nint f(void)\n{\n---- replacement\nint f(void)\n{\n    g();\n";
+    const HEAD: &str = "file: a.c\nwhy: a test\ntest: this one\nupstream: no\n";
+    const CHANGE: &str = "---- anchor\nint f(void)\n{\n---- replacement\nint f(void)\n{\n    g();\n";
+
+    fn parsed(changes: &str) -> Patch {
+        Patch::parse("p", format!("{HEAD}{changes}")).unwrap()
+    }
 
     fn source(text: &str) -> BTreeMap<String, String> {
         BTreeMap::from([("a.c".to_owned(), text.to_owned())])
@@ -95,7 +119,7 @@ mod tests {
 
     #[test]
     fn an_anchor_that_occurs_once_is_replaced() {
-        let patch = Patch::parse("p", TEXT.to_owned()).unwrap();
+        let patch = parsed(CHANGE);
         let mut files = source("int f(void)\n{\n    return 1;\n}\n");
         patch.apply(&mut files).unwrap();
         assert_eq!(files["a.c"], "int f(void)\n{\n    g();\n    return 1;\n}\n");
@@ -103,7 +127,7 @@ mod tests {
 
     #[test]
     fn an_anchor_that_is_gone_or_ambiguous_is_an_error() {
-        let patch = Patch::parse("p", TEXT.to_owned()).unwrap();
+        let patch = parsed(CHANGE);
         for text in ["int h(void)\n{\n}\n", "int f(void)\n{\n}\nint f(void)\n{\n}\n"] {
             let mut files = source(text);
             assert!(patch.apply(&mut files).is_err());
@@ -112,7 +136,21 @@ mod tests {
     }
 
     #[test]
-    fn a_patch_without_a_reason_is_refused() {
-        assert!(Patch::parse("p", TEXT.replace("why: ", "")).is_err());
+    fn all_anchors_of_a_patch_are_replaced_or_none() {
+        let patch = parsed(&format!("{CHANGE}---- anchor\nreturn 1;\n---- replacement\nreturn 2;\n"));
+        let mut files = source("int f(void)\n{\n    return 1;\n}\n");
+        patch.apply(&mut files).unwrap();
+        assert_eq!(files["a.c"], "int f(void)\n{\n    g();\n    return 2;\n}\n");
+        let text = "int f(void)\n{\n    return 3;\n}\n";
+        let mut files = source(text);
+        assert!(patch.apply(&mut files).is_err());
+        assert_eq!(files["a.c"], text);
+    }
+
+    #[test]
+    fn a_patch_that_does_not_say_why_is_refused() {
+        for told in TOLD {
+            assert!(Patch::parse("p", format!("{HEAD}{CHANGE}").replace(told, "")).is_err(), "{told}");
+        }
     }
 }

@@ -77,7 +77,7 @@ fn writes_to_the_state() {
 fn methods_of_the_state() {
     check(&[
         ("return $state.get('a')", "state:read:a"),
-        ("return $state.get<User>('a')", "state:read:a"),
+        ("return $state.get<User>('a') as User", "state:read:a"),
         ("return $state.has('a')", "state:read:a"),
         ("return 'a' in $state", "state:read:a"),
         ("return $args in $state", "state:read:*?"),

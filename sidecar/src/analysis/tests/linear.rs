@@ -11,7 +11,7 @@ use oxc_allocator::Allocator;
 use super::super::nesting::Refusal;
 use super::super::pace::Pace;
 use super::super::parse::Grammar;
-use super::super::{AnalysisError, ambiguity, analyze, erase, fingerprint, nesting, parse, scope, style, walk};
+use super::super::{AnalysisError, analyze, erase, fingerprint, nesting, parse, scope, style, walk};
 use super::sources;
 use crate::os::thread_cpu_time;
 use crate::token::{StopCause, StopToken};
@@ -86,7 +86,6 @@ fn every_step_looks_for_itself() {
     assert_eq!(nesting::extent(&source, &over), Err(Refusal::Stopped(STOPPED)));
     assert_eq!(erase::find(tree, &text, &over).err(), Some(STOPPED));
     assert_eq!(erase::erase(&text, &tokens, &found, &over), Err(STOPPED));
-    assert_eq!(ambiguity::means_comparisons(tree, &over), Err(STOPPED));
     assert_eq!(fingerprint::same_program(tree, tree, &over), Err(STOPPED));
     assert_eq!(style::mention(tree, &text, &over).err(), Some(STOPPED));
     assert_eq!(walk::walk(tree, SuspendMode::Await, &over).err(), Some(STOPPED));
