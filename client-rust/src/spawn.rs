@@ -163,6 +163,12 @@ impl SpawnOptions {
         self.flag("--quickjs-module-path", path.into())
     }
 
+    /// Where metrics and probes are served by HTTP: an address of this machine, or the path of a socket.
+    #[must_use]
+    pub fn http_listen(self, endpoint: impl Into<OsString>) -> Self {
+        self.flag("--http-listen", endpoint)
+    }
+
     /// A configuration file.
     #[must_use]
     pub fn config_file(self, path: impl Into<PathBuf>) -> Self {
