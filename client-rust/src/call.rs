@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use crate::error::Error;
-use crate::run_options::CancelToken;
 use crate::slot::block_on;
+use crate::token::CancelToken;
 
 /// A request that is under way: a future for any executor, or [`wait`](Self::wait). Dropping it cancels what it started.
 ///
@@ -47,12 +47,12 @@ impl<T> Call<T> {
     where
         T: Send + 'static,
     {
-        let token = token.clone();
+        let mut cancelled = token.cancelled();
         let mut call = Some(self);
         Self::new(poll_fn(move |context| {
             let Some(under_way) = &mut call else { return Poll::Pending };
             let polled = Pin::new(under_way).poll(context);
-            if polled.is_pending() && token.poll(context) {
+            if polled.is_pending() && Pin::new(&mut cancelled).poll(context).is_ready() {
                 // Dropped now, not when the caller gets round to it.
                 call = None;
                 return Poll::Ready(Err(Error::Cancelled));

@@ -176,7 +176,7 @@ pub(crate) mod tests {
         let mut result = SegmentResult::new(Status::Suspended, seq);
         result.suspensions =
             made.iter().map(|id| PendingCall { id, extension: "e", method: "m", args: &[0x90] }).collect();
-        result.into()
+        Segment::of(result)
     }
 
     fn ids(suspensions: &[Suspension]) -> Vec<&str> {

@@ -20,10 +20,10 @@ use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
-use crate::link::{Answer, Link, Pending, PlaceHeld};
+use crate::link::{Answer, Link, Pending, PlaceHeld, UNEXPECTED, answered};
 use crate::options::ClientOptions;
 use crate::payload::Payload;
-use crate::request::{ExecuteRequest, RunRequest};
+use crate::request::{ExecuteRequest, PrecompileRequest, RunRequest};
 use crate::resident::ResidentState;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
@@ -190,22 +190,16 @@ impl Client {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn precompile(&self, source: impl Into<String>) -> Call<Compiled> {
-        self.precompile_named(source, None)
+    pub fn precompile(&self, source: impl Into<String>) -> PrecompileRequest {
+        PrecompileRequest::new(self.clone(), source.into())
     }
 
-    /// [`precompile`](Self::precompile) with a name for logs and metrics.
-    pub fn precompile_named(&self, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        self.precompile_with(source.into(), name, None)
-    }
-
-    /// [`precompile_named`](Self::precompile_named) for a given way to suspend, whatever the handler's text says. The handler
-    /// keeps it: an execution that asks for the other one is `INVALID_ARGUMENT`.
-    pub fn precompile_as(&self, mode: SuspendMode, source: impl Into<String>, name: Option<String>) -> Call<Compiled> {
-        self.precompile_with(source.into(), name, Some(mode))
-    }
-
-    fn precompile_with(&self, source: String, name: Option<String>, asked: Option<SuspendMode>) -> Call<Compiled> {
+    pub(crate) fn start_precompile(
+        &self,
+        source: String,
+        name: Option<String>,
+        asked: Option<SuspendMode>,
+    ) -> Call<Compiled> {
         self.begin(move |link| {
             let pending = send_precompile(&link, &source, name.as_deref(), asked)?;
             Ok(async move { Ok(Compiled::new(source, name, asked, compiled(pending.await?)?)) })
@@ -253,12 +247,7 @@ impl Client {
         self.begin(move |link| {
             held.check(&suspension, &link)?;
             let pending = link.send_cancel(&suspension)?;
-            Ok(async move {
-                match pending.await? {
-                    Answer::Done(cancelled) => Ok(cancelled),
-                    _ => Err(UNEXPECTED),
-                }
-            })
+            Ok(async move { answered!(pending.await?, Answer::Done(cancelled) => cancelled) })
         })
     }
 
@@ -267,12 +256,7 @@ impl Client {
         let source = source.to_owned();
         self.begin(move |link| {
             let pending = link.send(ClientMessage::Check(message::Check { source: &source }))?;
-            Ok(async move {
-                match pending.await? {
-                    Answer::Checked(checked) => Ok(checked),
-                    _ => Err(UNEXPECTED),
-                }
-            })
+            Ok(async move { answered!(pending.await?, Answer::Checked(checked) => checked) })
         })
     }
 
@@ -298,42 +282,33 @@ impl Client {
 
     /// The sidecar's figures.
     pub fn stats(&self) -> Call<Stats> {
-        self.request(ClientMessage::Stats, |answer| match answer {
-            Answer::Stats(stats) => Ok(Stats::of(&stats)),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(ClientMessage::Stats, |answer| answered!(answer, Answer::Stats(stats) => Stats::of(&stats)))
     }
 
     /// The executions that the sidecar holds, also those of other clients: at most 1,000 of them, and how many there are.
     pub fn executions(&self) -> Call<(Vec<ExecutionInfo>, u64)> {
-        self.request(ClientMessage::Executions, |answer| match answer {
-            Answer::Executions(executions, total) => Ok((executions, total)),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(
+            ClientMessage::Executions,
+            |answer| answered!(answer, Answer::Executions(executions, total) => (executions, total)),
+        )
     }
 
     /// Ends an execution of any client by its id in that list. False: there was none.
     pub fn kill_execution(&self, execution: u64) -> Call<bool> {
-        self.request(ClientMessage::Kill(message::Kill { execution }), |answer| match answer {
-            Answer::Done(killed) => Ok(killed),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(
+            ClientMessage::Kill(message::Kill { execution }),
+            |answer| answered!(answer, Answer::Done(killed) => killed),
+        )
     }
 
     /// The sidecar's metrics in the text format of Prometheus, as `/metrics` of its HTTP endpoint has them.
     pub fn metrics(&self) -> Call<String> {
-        self.request(ClientMessage::Metrics, |answer| match answer {
-            Answer::Metrics(text) => Ok(text),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(ClientMessage::Metrics, |answer| answered!(answer, Answer::Metrics(text) => text))
     }
 
     /// Whether the sidecar answers.
     pub fn ping(&self) -> Call<()> {
-        self.request(ClientMessage::Ping, |answer| match answer {
-            Answer::Pong => Ok(()),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(ClientMessage::Ping, |answer| answered!(answer, Answer::Pong => ()))
     }
 
     /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened, also
@@ -439,20 +414,12 @@ impl Drop for Inner {
     }
 }
 
-pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
-
 pub(crate) fn segment(answer: Answer) -> Result<Segment, Error> {
-    match answer {
-        Answer::Segment(segment) => Ok(*segment),
-        _ => Err(UNEXPECTED),
-    }
+    answered!(answer, Answer::Segment(segment) => *segment)
 }
 
 fn compiled(answer: Answer) -> Result<CompiledParts, Error> {
-    match answer {
-        Answer::Compiled(parts) => Ok(*parts),
-        _ => Err(UNEXPECTED),
-    }
+    answered!(answer, Answer::Compiled(parts) => *parts)
 }
 
 pub(crate) fn resume_message<'a>(suspension: &'a str, resolution: &'a Resolution) -> ClientMessage<'a> {

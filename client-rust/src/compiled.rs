@@ -66,15 +66,15 @@ pub(crate) struct CompiledParts {
     warnings: Vec<Note>,
 }
 
-impl From<&message::Compiled<'_>> for CompiledParts {
-    fn from(compiled: &message::Compiled<'_>) -> Self {
+impl CompiledParts {
+    pub(crate) fn of(compiled: &message::Compiled<'_>) -> Self {
         Self {
             handle: compiled.handler.to_vec(),
             capabilities: compiled.capabilities.iter().map(|token| (*token).to_owned()).collect(),
             suspend_mode: SuspendMode::of(compiled.suspend_mode),
             cache_hit: compiled.cache_hit,
             compilation_time_us: compiled.compilation_time_us,
-            warnings: compiled.warnings.iter().map(Note::from).collect(),
+            warnings: compiled.warnings.iter().map(Note::of).collect(),
         }
     }
 }
@@ -166,21 +166,21 @@ pub struct Note {
     pub column: u32,
 }
 
-impl From<&message::Note<'_>> for Note {
-    fn from(note: &message::Note<'_>) -> Self {
+impl Note {
+    pub(crate) fn of(note: &message::Note<'_>) -> Self {
         Self { message: note.message.to_owned(), line: note.line, column: note.column }
     }
 }
 
-impl From<&message::Checked<'_>> for Checked {
-    fn from(checked: &message::Checked<'_>) -> Self {
+impl Checked {
+    pub(crate) fn of(checked: &message::Checked<'_>) -> Self {
         Self {
             capabilities: checked.capabilities.iter().map(|token| (*token).to_owned()).collect(),
             certain: checked.certain.iter().map(|token| (*token).to_owned()).collect(),
             suspend_mode: SuspendMode::of(checked.suspend_mode),
             suspend_reason: checked.suspend_reason.map(str::to_owned),
-            warnings: checked.warnings.iter().map(Note::from).collect(),
-            unparsed: checked.unparsed.as_ref().map(Note::from),
+            warnings: checked.warnings.iter().map(Note::of).collect(),
+            unparsed: checked.unparsed.as_ref().map(Note::of),
         }
     }
 }

@@ -7,8 +7,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::run_options::CancelToken;
+use crate::payload::Payload;
 use crate::segment::Suspension;
+use crate::token::CancelToken;
 
 /// Of which run calls are.
 #[derive(Debug, Default)]
@@ -44,11 +45,11 @@ struct Inner {
 }
 
 impl CurrentCall {
-    pub(crate) fn new(suspension: &Suspension, origin: &Arc<Origin>, deadline: Option<Instant>) -> Self {
-        let Suspension { id, extension, method, .. } = suspension;
-        let (suspension_id, extension, method) = (id.clone(), extension.clone(), method.clone());
+    /// With its arguments.
+    pub(crate) fn new(made: Suspension, origin: &Arc<Origin>, deadline: Option<Instant>) -> (Self, Payload) {
+        let Suspension { id: suspension_id, extension, method, args } = made;
         let (origin, token) = (Arc::clone(origin), CancelToken::new());
-        Self(Arc::new(Inner { suspension_id, extension, method, origin, deadline, token }))
+        (Self(Arc::new(Inner { suspension_id, extension, method, origin, deadline, token })), args)
     }
 
     /// The suspension that the answer ends. Whoever knows it can end it; so it does not belong into logs.

@@ -34,8 +34,8 @@ pub struct ExecutionInfo {
     pub pending_calls: u32,
 }
 
-impl From<&message::ExecutionEntry<'_>> for ExecutionInfo {
-    fn from(entry: &message::ExecutionEntry<'_>) -> Self {
+impl ExecutionInfo {
+    pub(crate) fn of(entry: &message::ExecutionEntry<'_>) -> Self {
         Self {
             id: entry.id,
             session: entry.session,

@@ -180,10 +180,9 @@ impl Args {
 
     /// Argument `position`, from 0, as a type. One that is missing is nil.
     pub fn get<T: DeserializeOwned>(&self, position: usize) -> Result<T, CallError> {
-        self.payload(position).decode().map_err(|error| {
-            let detail = error.source().map(|source| format!(": {source}")).unwrap_or_default();
-            CallError::new(format!("argument {position}: {error}{detail}")).with_name("TypeError")
-        })
+        self.payload(position)
+            .decode()
+            .map_err(|error| CallError::new(format!("argument {position}: {error}")).with_name("TypeError"))
     }
 
     /// Argument `position`, from 0, as MessagePack. One that is missing is nil.
@@ -274,8 +273,8 @@ mod tests {
     fn call(extensions: &Extensions, extension: &str, method: &str, args: &impl Serialize) -> CallResult {
         let args = Payload::encode(args).unwrap();
         let (id, extension, method) = (String::new(), extension.to_owned(), method.to_owned());
-        let suspension = Suspension { id, extension, method, args: args.clone() };
-        let args = Args::new(args, 1 << 20, CurrentCall::new(&suspension, &Arc::default(), None));
+        let (call, args) = CurrentCall::new(Suspension { id, extension, method, args }, &Arc::default(), None);
+        let args = Args::new(args, 1 << 20, call);
         block_on(extensions.call(&Arc::new(Workers::new(1)), args))
     }
 

@@ -107,6 +107,7 @@ mod session;
 mod sharing;
 mod slot;
 mod spawn;
+mod token;
 mod told;
 mod value;
 mod window;
@@ -127,14 +128,14 @@ pub use failed_run::{ExtensionError, FailedRun};
 pub use options::ClientOptions;
 pub use payload::{Payload, PayloadError};
 pub use report::Report;
-pub use request::{ExecuteRequest, RunRequest};
+pub use request::{ExecuteRequest, PrecompileRequest, RunRequest};
 pub use resident::{ResidentState, StatePatch, StateSnapshot};
 pub use restart::RestartPolicy;
 pub use run::Outcome;
-pub use run_options::CancelToken;
 pub use running::{Progress, Running};
 pub use segment::{Event, Log, Metrics, Segment, StateMutation, Suspension, ViewCommand};
-pub use spawn::SpawnOptions;
+pub use spawn::{LogLevel, SpawnOptions};
+pub use token::{CancelToken, Cancelled};
 pub use told::{
     Cause, ContextValue, ErrorCode, ExecutionState, Fault, Location, SidecarError, SidecarLimits, Snippet, Stats,
     Status, SuspendMode, Violation,

@@ -63,6 +63,19 @@ pub(crate) enum Answer {
     Arena { generation: u64, bytes: u64, name: Option<String> },
 }
 
+pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
+
+/// What an answer of one kind holds. Any other is the sidecar's fault.
+macro_rules! answered {
+    ($answer:expr, $kind:pat => $value:expr) => {
+        match $answer {
+            $kind => Ok($value),
+            _ => Err($crate::link::UNEXPECTED),
+        }
+    };
+}
+pub(crate) use answered;
+
 static LINKS: AtomicU64 = AtomicU64::new(1);
 
 pub(crate) type AnswerSlot = Slot<Result<Answer, Error>>;
@@ -89,7 +102,7 @@ struct Requests {
     outbox: Outbox,
     /// Whether there is a thread that empties the outbox.
     pumping: bool,
-    /// More requests than these may not be unanswered.
+    /// So many requests may be unanswered when one comes that takes no turn while the sidecar does not read.
     bound: usize,
     /// Filled at the end of the connection; by a number of their own.
     watchers: HashMap<u64, Arc<Slot<Error>>>,
@@ -126,12 +139,13 @@ impl Link {
         let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
         let listed = Listed::new(greeting.limits.suspension_kept_ms());
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
+        let max_in_flight = usize::try_from(greeting.limits.max_in_flight).unwrap_or(usize::MAX);
         let requests = Requests {
             last_id: 0,
             waiting: HashMap::new(),
             outbox: Outbox::new(&greeting.limits, options.waiting()),
             pumping: false,
-            bound: options.waiting().requests.saturating_mul(2),
+            bound: options.waiting().requests.saturating_add(max_in_flight),
             watchers: HashMap::new(),
             last_watcher: 0,
             closed: None,
@@ -198,9 +212,9 @@ impl Link {
         let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing };
         // What was not taken is dropped outside of the lock.
         let busy = self.wire.is_busy();
-        // The cancel of a request is one of as many as may be with the sidecar.
-        let is_bounded = busy && !matches!(message, ClientMessage::Cancel(Cancel::Request(_)));
-        let registered = lock(&self.requests).register(entry, turn, busy, is_bounded);
+        // What waits for a turn is bounded by the outbox, and cancels of requests by those.
+        let is_bounded = turn == Turn::Urgent && !matches!(message, ClientMessage::Cancel(Cancel::Request(_)));
+        let registered = lock(&self.requests).register(entry, turn, busy, busy && is_bounded);
         let (id, waits) = registered.map_err(|(error, _)| error)?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };

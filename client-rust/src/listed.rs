@@ -298,7 +298,7 @@ mod tests {
     fn failed(seq: u32, code: ErrorCode) -> Segment {
         let mut result = SegmentResult::new(Status::Error.wire(), seq);
         result.error = Some(WireError::new(code.wire(), "expected by the test"));
-        result.into()
+        Segment::of(result)
     }
 
     fn listed_with(calls: &[&str]) -> Arc<Listed> {

@@ -186,8 +186,8 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         }
         SidecarMessage::Error(error) => Err(Error::sidecar(error)),
         SidecarMessage::Result(result) => segment(link, envelope.id, result),
-        SidecarMessage::Compiled(compiled) => Ok(Answer::Compiled(Box::new(CompiledParts::from(&compiled)))),
-        SidecarMessage::Checked(checked) => Ok(Answer::Checked(Checked::from(&checked))),
+        SidecarMessage::Compiled(compiled) => Ok(Answer::Compiled(Box::new(CompiledParts::of(&compiled)))),
+        SidecarMessage::Checked(checked) => Ok(Answer::Checked(Checked::of(&checked))),
         SidecarMessage::Done(done) => Ok(Answer::Done(done.cancelled)),
         SidecarMessage::Stats(stats) => Ok(Answer::Stats(Box::new(stats))),
         SidecarMessage::Metrics(metrics) => Ok(Answer::Metrics(metrics.text.to_owned())),
@@ -197,7 +197,7 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         SidecarMessage::StateSnapshot(snapshot) => state(link, envelope.id, &snapshot),
         SidecarMessage::StateDisposed(done) => Ok(Answer::StateDisposed(done.disposed)),
         SidecarMessage::Executions(all) => {
-            Ok(Answer::Executions(all.executions.iter().map(ExecutionInfo::from).collect(), all.total))
+            Ok(Answer::Executions(all.executions.iter().map(ExecutionInfo::of).collect(), all.total))
         }
         SidecarMessage::Arena(Arena { generation, bytes, name }) => {
             Ok(Answer::Arena { generation, bytes, name: name.map(str::to_owned) })
@@ -214,7 +214,7 @@ fn segment(link: &Arc<Link>, id: RequestId, result: SegmentResult<'_>) -> Result
     let is_twice = value.is_some() && result.value.is_some();
     let is_twice = is_twice || state_mutations.is_some() && result.state_mutations.is_some();
     let is_shared = !result.regions.is_empty();
-    let mut segment = Segment::from(result);
+    let mut segment = Segment::of(result);
     if is_shared {
         segment.put_shared(shared(link, id, value, is_twice)?, shared(link, id, state_mutations, is_twice)?);
     }

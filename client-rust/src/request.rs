@@ -10,16 +10,17 @@ use serde::Serialize;
 
 use crate::call::Call;
 use crate::client::Client;
-use crate::compiled::Handler;
+use crate::compiled::{Compiled, Handler};
 use crate::context::{Context, Limits};
 use crate::error::Error;
 use crate::extensions::{CallError, Extensions};
 use crate::payload::Payload;
 use crate::resident::ResidentState;
 use crate::run::Outcome;
-use crate::run_options::{CancelToken, RunOptions};
+use crate::run_options::RunOptions;
 use crate::running::Running;
 use crate::segment::Segment;
+use crate::token::CancelToken;
 use crate::{CurrentCall, SuspendMode};
 
 /// A handler to be run to its end, from [`Client::run`]: `.await` it, or [`wait`](Self::wait), [`start`](Self::start),
@@ -51,6 +52,17 @@ pub struct ExecuteRequest {
     client: Client,
     handler: Handler,
     context: Context,
+}
+
+/// A handler to be compiled ahead of its first execution, from [`Client::precompile`]: `.await` it, or [`wait`](Self::wait),
+/// [`start`](Self::start).
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited, waited for or started"]
+pub struct PrecompileRequest {
+    client: Client,
+    source: String,
+    name: Option<String>,
+    suspend_mode: Option<SuspendMode>,
 }
 
 /// What a context says, said of a request.
@@ -219,6 +231,44 @@ impl IntoFuture for ExecuteRequest {
     type IntoFuture = Call<Segment>;
 
     fn into_future(self) -> Call<Segment> {
+        self.start()
+    }
+}
+
+impl PrecompileRequest {
+    pub(crate) fn new(client: Client, source: String) -> Self {
+        Self { client, source, name: None, suspend_mode: None }
+    }
+
+    /// For logs and metrics.
+    pub fn handler_name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// How its extension calls suspend, whatever the handler's text says. The handler keeps it: an execution that asks for the other
+    /// way is `INVALID_ARGUMENT`.
+    pub fn suspend_mode(mut self, mode: SuspendMode) -> Self {
+        self.suspend_mode = Some(mode);
+        self
+    }
+
+    /// Sends it now.
+    pub fn start(self) -> Call<Compiled> {
+        self.client.start_precompile(self.source, self.name, self.suspend_mode)
+    }
+
+    /// Sends it, and blocks this thread until the answer is there. Not for use within an executor's thread.
+    pub fn wait(self) -> Result<Compiled, Error> {
+        self.start().wait()
+    }
+}
+
+impl IntoFuture for PrecompileRequest {
+    type Output = Result<Compiled, Error>;
+    type IntoFuture = Call<Compiled>;
+
+    fn into_future(self) -> Call<Compiled> {
         self.start()
     }
 }

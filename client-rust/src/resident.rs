@@ -12,9 +12,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::call::Call;
-use crate::client::UNEXPECTED;
 use crate::error::Error;
-use crate::link::{Answer, Link, Pending};
+use crate::link::{Answer, Link, Pending, answered};
 use crate::payload::{Payload, PayloadError};
 
 /// A resident state. Clones are handles of the same one.
@@ -75,10 +74,7 @@ impl ResidentState {
             Ok(pending) => {
                 let link = Arc::clone(link);
                 Call::new(async move {
-                    match pending.await? {
-                        Answer::StateCreated(id) => Ok(Self(Arc::new(Inner { link, id }))),
-                        _ => Err(UNEXPECTED),
-                    }
+                    answered!(pending.await?, Answer::StateCreated(id) => Self(Arc::new(Inner { link, id })))
                 })
             }
             Err(error) => Call::failed(error),
@@ -97,10 +93,7 @@ impl ResidentState {
             expect_version: patch.expect_version,
             regions: Regions::NONE,
         });
-        self.request(message, |answer| match answer {
-            Answer::StatePatched(version) => Ok(version),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(message, |answer| answered!(answer, Answer::StatePatched(version) => version))
     }
 
     /// All that it holds.
@@ -115,18 +108,19 @@ impl ResidentState {
 
     fn read(&self, keys: Option<Vec<&str>>) -> Call<StateSnapshot> {
         let message = ClientMessage::SnapshotState(SnapshotState { id: &self.0.id, keys, regions: Regions::NONE });
-        self.request(message, |answer| match answer {
-            Answer::StateSnapshot(version, state) => Ok(StateSnapshot { version, state: Payload::from_bytes(state) }),
-            _ => Err(UNEXPECTED),
+        self.request(message, |answer| {
+            answered!(answer, Answer::StateSnapshot(version, state) => {
+                StateSnapshot { version, state: Payload::from_bytes(state) }
+            })
         })
     }
 
     /// Lets the state go now. Whether there was one still. Executions that run on it go on with what they see.
     pub fn dispose(&self) -> Call<bool> {
-        self.request(ClientMessage::DisposeState(DisposeState { id: &self.0.id }), |answer| match answer {
-            Answer::StateDisposed(disposed) => Ok(disposed),
-            _ => Err(UNEXPECTED),
-        })
+        self.request(
+            ClientMessage::DisposeState(DisposeState { id: &self.0.id }),
+            |answer| answered!(answer, Answer::StateDisposed(disposed) => disposed),
+        )
     }
 
     fn request<T: Send + 'static>(

@@ -29,6 +29,7 @@ use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment, Suspension};
 use crate::slot::lock;
+use crate::token::{CancelToken, Cancelled};
 use crate::told::{ErrorCode, SidecarError, Status};
 use crate::workers::Workers;
 
@@ -77,6 +78,7 @@ pub(crate) struct Run {
     segments: Vec<Segment>,
     /// A suspension of the execution while it is suspended, to cancel it by.
     suspended_by: Option<String>,
+    cancelled_by: Option<Cancelled>,
     /// Whether the token was seen cancelled.
     cancelled: bool,
     result: Option<Result<Outcome, Error>>,
@@ -125,6 +127,7 @@ impl Run {
             closed: link.closed(),
             link,
             workers,
+            cancelled_by: options.cancel.as_ref().map(CancelToken::cancelled),
             options,
             origin,
             requests,
@@ -292,8 +295,8 @@ impl Run {
             self.cancel_suspended();
         } else {
             for suspension in made {
-                let call = CurrentCall::new(&suspension, &self.origin, self.patience.deadline());
-                let args = Args::new(suspension.args, self.link.max_body_bytes(), call.clone());
+                let (call, args) = CurrentCall::new(suspension, &self.origin, self.patience.deadline());
+                let args = Args::new(args, self.link.max_body_bytes(), call.clone());
                 let answer = self.options.extensions.call(&self.workers, args);
                 let number = self.patience.next();
                 let place = self.calls.add(Call { awaited: Awaited::new(call), number }, answer);
@@ -347,7 +350,10 @@ impl Future for Run {
     fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
         let run = self.get_mut();
         loop {
-            if !run.cancelled && run.options.cancel.as_ref().is_some_and(|token| token.poll(context)) {
+            if !run.cancelled
+                && let Some(cancelled) = &mut run.cancelled_by
+                && Pin::new(cancelled).poll(context).is_ready()
+            {
                 run.cancel();
             }
             let mut progress = run.poll_requests(context);

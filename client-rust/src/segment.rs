@@ -210,18 +210,18 @@ impl Segment {
     }
 }
 
-impl From<SegmentResult<'_>> for Segment {
-    fn from(result: SegmentResult<'_>) -> Self {
+impl Segment {
+    pub(crate) fn of(result: SegmentResult<'_>) -> Self {
         let owned = |payload: Option<&[u8]>| payload.unwrap_or_default().to_vec();
         Self {
             status: Status::of(result.status),
             seq: result.seq,
             state_version: result.state_version,
             value: Payload::from_bytes(result.value.unwrap_or(payload::NIL).to_vec()),
-            suspensions: result.suspensions.iter().map(Suspension::from).collect::<Vec<_>>().into(),
+            suspensions: result.suspensions.iter().map(Suspension::of).collect::<Vec<_>>().into(),
             error: result.error.map(SidecarError::of),
-            warnings: result.warnings.iter().map(Note::from).collect(),
-            metrics: result.metrics.into(),
+            warnings: result.warnings.iter().map(Note::of).collect(),
+            metrics: Metrics::of(&result.metrics),
             effects: Arc::new(EffectPayloads {
                 state_mutations: owned(result.state_mutations),
                 events: owned(result.events),
@@ -232,8 +232,8 @@ impl From<SegmentResult<'_>> for Segment {
     }
 }
 
-impl From<&PendingCall<'_>> for Suspension {
-    fn from(call: &PendingCall<'_>) -> Self {
+impl Suspension {
+    fn of(call: &PendingCall<'_>) -> Self {
         Self {
             id: call.id.to_owned(),
             extension: call.extension.to_owned(),
@@ -243,8 +243,8 @@ impl From<&PendingCall<'_>> for Suspension {
     }
 }
 
-impl From<ExecutionMetrics<'_>> for Metrics {
-    fn from(metrics: ExecutionMetrics<'_>) -> Self {
+impl Metrics {
+    fn of(metrics: &ExecutionMetrics<'_>) -> Self {
         Self {
             duration_us: metrics.duration_us,
             cpu_us: metrics.cpu_us,
@@ -296,7 +296,7 @@ mod tests {
         let mut result = SegmentResult::new(Status::Success, 0);
         result.state_mutations = mutations.payload();
         result.logs = logs.payload();
-        let segment = Segment::from(result);
+        let segment = Segment::of(result);
         assert_eq!(
             segment.state_mutations().unwrap(),
             [

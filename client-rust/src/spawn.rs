@@ -1,6 +1,7 @@
 //! How a sidecar is found and started.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -28,6 +29,31 @@ pub struct SpawnOptions {
     env: Vec<(OsString, OsString)>,
     flags: Vec<(&'static str, OsString)>,
     client: ClientOptions,
+}
+
+/// How much a sidecar logs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LogLevel {
+    /// Faults.
+    Error,
+    /// What an operator should know as well.
+    Warn,
+    /// What it does at large.
+    Info,
+    /// What it does.
+    Debug,
+}
+
+impl fmt::Display for LogLevel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+        })
+    }
 }
 
 macro_rules! flags {
@@ -97,8 +123,8 @@ flags! {
     enable_bulk_memory(bool) = "--enable-bulk-memory";
     /// Time that what runs may take to finish once the sidecar is to end.
     drain_timeout_ms(u64) = "--drain-timeout-ms";
-    /// Level of the sidecar's log: `error`, `warn`, `info` or `debug`.
-    log_level(&str) = "--log";
+    /// Level of the sidecar's log.
+    log_level(LogLevel) = "--log";
     /// Stacks and source snippets in errors.
     debug(bool) = "--debug";
     /// Refuse handlers whose grants cannot suffice.
@@ -135,6 +161,12 @@ impl SpawnOptions {
     #[must_use]
     pub fn quickjs_module_path(self, path: impl Into<PathBuf>) -> Self {
         self.flag("--quickjs-module-path", path.into())
+    }
+
+    /// Where metrics and probes are served by HTTP: an address of this machine, or the path of a socket.
+    #[must_use]
+    pub fn http_listen(self, endpoint: impl Into<OsString>) -> Self {
+        self.flag("--http-listen", endpoint)
     }
 
     /// A configuration file.
@@ -240,11 +272,14 @@ mod tests {
 
     #[test]
     fn options_become_kebab_case_flags() {
-        let options =
-            SpawnOptions::new().binary("/bin/sh").max_instances(9).max_instances(4).debug(true).cache_dir("/c");
+        let options = SpawnOptions::new().binary("/bin/sh").max_instances(9).max_instances(4).debug(true);
+        let options = options.cache_dir("/c").log_level(LogLevel::Warn);
         let (command, _) = options.command(3).unwrap();
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
-        assert_eq!(args, ["serve", "--fd", "3", "--max-instances", "4", "--debug", "true", "--cache-dir", "/c"]);
+        assert_eq!(
+            args,
+            ["serve", "--fd", "3", "--max-instances", "4", "--debug", "true", "--cache-dir", "/c", "--log", "warn"]
+        );
     }
 
     #[test]

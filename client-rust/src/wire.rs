@@ -14,9 +14,10 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use nexus_protocol::limits::{CLIENT_IDLE_THREAD_MS, FRAME_BUFFER_KEEP_BYTES};
+use nexus_protocol::limits::{ARENA_THRESHOLD_BYTES, CLIENT_IDLE_THREAD_MS, FRAME_BUFFER_KEEP_BYTES};
 use nix::errno::Errno;
-use nix::sys::socket::{MsgFlags, send};
+use nix::sys::socket::sockopt::SndBuf;
+use nix::sys::socket::{MsgFlags, send, setsockopt};
 
 use crate::slot::lock;
 
@@ -58,6 +59,9 @@ enum Writer {
 
 impl Wire {
     pub(crate) fn new(stream: UnixStream) -> Arc<Self> {
+        // What is too small for shared memory is to fit: to wake the thread for it costs more than to send it. The kernel gives what
+        // it allows, and with less of it the thread is woken.
+        let _ = setsockopt(&stream, SndBuf, &(2 * ARENA_THRESHOLD_BYTES));
         Arc::new(Self {
             stream,
             state: Mutex::default(),

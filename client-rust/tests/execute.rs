@@ -113,7 +113,7 @@ fn a_handler_is_compiled_for_the_style_asked_for_and_again_for_the_same_one() {
         };
         let first = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
         let compiled = [SuspendMode::Await, SuspendMode::Stack].map(|mode| {
-            let compiled = first.precompile_as(mode, source, None).wait().unwrap();
+            let compiled = first.precompile(source).suspend_mode(mode).wait().unwrap();
             assert_eq!(compiled.suspend_mode(), mode);
             compiled
         });
@@ -137,7 +137,7 @@ fn a_compiled_handler_runs_and_outlives_the_sidecar_that_made_it() {
     watched(|| {
         let cache = scratch("shared-cache");
         let first = Client::spawn(options().cache_dir(&cache)).wait().unwrap();
-        let compiled = first.precompile_named("return $args + 1", Some("inc".into())).wait().unwrap();
+        let compiled = first.precompile("return $args + 1").handler_name("inc").wait().unwrap();
         assert_eq!(compiled.suspend_mode(), SuspendMode::Await);
         let context = Context::new().args(&1);
         for _ in 0..2 {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_client::{CancelToken, Client, Context, ErrorCode, Extensions, Payload, SpawnOptions};
+use nexus_client::{
+    Call, CancelToken, Client, ClientOptions, Context, Error, ErrorCode, Extensions, Payload, SpawnOptions,
+};
 use support::{eventually, options, scratch, watched_for};
 use tokio::time::{sleep, timeout};
 
@@ -132,6 +134,28 @@ fn requests_that_are_made_awaited_dropped_and_cancelled_block_nobody() {
             }
             client.ping().await.unwrap();
         });
+    });
+}
+
+#[test]
+fn what_waits_for_a_sidecar_that_does_not_read_is_bounded() {
+    watched_for(LIMIT, || {
+        let bounds = ClientOptions::new().max_waiting_requests(100).max_waiting_bytes(3 * LARGE);
+        let client = Client::spawn(options().client(bounds)).wait().unwrap();
+        let most = 100 + client.limits().max_in_flight as usize;
+        let context = large();
+        let frozen = Frozen::new(&client);
+        let refused = |error: Error| matches!(error, Error::Overloaded { .. });
+        let calls: Vec<_> = (0..10).map(|_| client.execute("return $args.length").context(&context).start()).collect();
+        let pings: Vec<_> = (0..2 * most).map(|_| client.ping()).collect();
+        drop(frozen);
+        let sent = calls.into_iter().map(Call::wait).filter_map(Result::ok).count();
+        assert!((1..=4).contains(&sent), "{sent}");
+        let answers: Vec<_> = pings.into_iter().map(Call::wait).collect();
+        let answered = answers.iter().filter(|answer| answer.is_ok()).count();
+        assert!((1..=most).contains(&answered), "{answered}");
+        assert!(answers.into_iter().filter_map(Result::err).all(refused));
+        client.ping().wait().unwrap();
     });
 }
 
