@@ -121,7 +121,7 @@ const CASES: &[Case] = &[
     case("loop after an await", "await 0;\n\nfor (;;);", Timeout, (3, 1), &[(3, 1)]),
     case("regular expression", "const s = 'a'.repeat(60);\n  /(a+)+b/.test(s)", Timeout, (2, 12), &[(2, 12)]),
     case("syntax", "let a‹: number› = 1;\n  let a = 2", CompilationError, (2, 7), &[]),
-    case("a regular expression", "const a‹: number› = 1;\n  const r = /a(/g", CompilationError, (2, 13), &[]),
+    case("a regular expression", "const a‹: number› = 1;\n  const r = /a(/g", CompilationError, (2, 13), &[(2, 13)]),
     case("import", "const a‹: number› = 1;\n await import('x')", ExecutionError, (2, 2), &[(2, 2)]),
     case(
         "lines that end with neither LF nor CRLF",
