@@ -85,17 +85,17 @@ fn statement(rng: &mut Rng, at: usize) -> String {
         9 => format!("try {{ throw {object} }} catch (e) {{ {} }}", write(rng, "e")),
         10 => format!("const all{at} = []; all{at}.push({object}); {}", write(rng, &format!("all{at}[0]"))),
         11 => format!("$state.n = $state.n + {at}"),
-        12 => format!("$state['n'] += 1; 'text' in $state"),
+        12 => "$state['n'] += 1; 'text' in $state".to_owned(),
         13 => format!("$emit('e{at}', {object})"),
-        14 => format!("$emit.toast($state.text)"),
+        14 => "$emit.toast($state.text)".to_owned(),
         15 => format!("const e{at} = $emit; e{at}('x')"),
         16 => format!("$view.focus('v{at}'); this['$view'].focus('w{at}')"),
         17 => format!("let g{at}; ({{ $emit: g{at} }} = this); g{at}('y')"),
-        18 => format!("(g => g['$em' + 'it']('z'))(globalThis)"),
+        18 => "(g => g['$em' + 'it']('z'))(globalThis)".to_owned(),
         19 => format!("noted.push(JSON.stringify({object}))"),
         20 => format!("const c{at} = {{ ...$state }}; {}", write(rng, &format!("c{at}.{key}"))),
-        21 => format!("for (const k in $state) noted.push(k); noted.push(Object.keys($state).length)"),
-        22 => format!("crypto.getRandomValues(new Uint8Array(1))"),
+        21 => "for (const k in $state) noted.push(k); noted.push(Object.keys($state).length)".to_owned(),
+        22 => "crypto.getRandomValues(new Uint8Array(1))".to_owned(),
         23 => format!("$state.update('n', n => n + $state.{key}.n)"),
         24 => format!("{{ async function $emit() {{}} }} $emit('b{at}', 1)"),
         25 => format!("function d{at}(x = $state.{key}) {{ var $state = 1; {} }} d{at}()", write(rng, "x")),
@@ -113,7 +113,7 @@ pub fn handler(rng: &mut Rng) -> String {
          const setX = (o, x) => { o.x = x };\n",
     );
     for at in 0..1 + rng.below(5) {
-        let statement = statement(rng, at as usize);
+        let statement = statement(rng, at);
         // what an earlier statement has made of the state may not suit a later one: that is not what is looked for
         let _ = writeln!(body, "try {{ {statement} }} catch (e) {{ if (e.code === 'PERMISSION_DENIED') throw e }}");
     }

@@ -47,13 +47,13 @@ fn statement(rng: &mut Rng, style: Style, depth: u32) -> String {
         (_, 7) => format!("for (let i = 0; i < {call}.list[0] && i < 3; i++) log.push(i, {other}.n)"),
         (_, 8) => format!("switch ({call}.n) {{ case 10: log.push('ten'); default: log.push({other}.n) }}"),
         (_, 9) => format!("log.push([...{call}.list, ...{other}.list].length)"),
-        (Style::Stack, 10) => format!("log.push([1, 2, 3].map(x => $ext.s.f(x + n).n).join())"),
-        (Style::Stack, 11) => format!("log.push([3, 1, 2].sort((a, b) => $ext.s.f(a).n - $ext.s.f(b).n).join())"),
+        (Style::Stack, 10) => "log.push([1, 2, 3].map(x => $ext.s.f(x + n).n).join())".to_owned(),
+        (Style::Stack, 11) => "log.push([3, 1, 2].sort((a, b) => $ext.s.f(a).n - $ext.s.f(b).n).join())".to_owned(),
         (Style::Stack, 12) => {
             format!("const o = {{ get x() {{ return $ext.s.f({argument}).n }} }}; log.push(o.x + get(1).n)")
         }
         (Style::Stack, 13) => {
-            format!("log.push([1, 2].filter(x => get(x).n > n).length, [1].reduce((sum, x) => sum + get(x).n, 0))")
+            "log.push([1, 2].filter(x => get(x).n > n).length, [1].reduce((sum, x) => sum + get(x).n, 0))".to_owned()
         }
         (Style::Stack, 14) => format!("const kept = $ext.s.f({argument}); {{ {} }} log.push(kept.n)", inner(rng)),
         (Style::Stack, _) => {

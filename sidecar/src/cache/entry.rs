@@ -57,6 +57,9 @@ pub(super) struct Sealer {
     engine: [u8; 32],
 }
 
+/// Message, line, column, and where what it explains ends.
+type SealedWarning<'a> = (&'a str, u32, u32, Option<(u32, u32)>);
+
 #[derive(Serialize, Deserialize)]
 struct Body<'a> {
     #[serde(borrow)]
@@ -71,7 +74,7 @@ struct Body<'a> {
     #[serde(borrow)]
     why: &'a str,
     #[serde(borrow)]
-    warnings: Vec<(&'a str, u32, u32, Option<(u32, u32)>)>,
+    warnings: Vec<SealedWarning<'a>>,
     #[serde(borrow)]
     unparsed: Option<(&'a str, u32, u32)>,
 }
