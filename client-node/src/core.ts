@@ -163,8 +163,8 @@ export class Core {
     return this.#ask(Kind.metrics, {}, Kind.metricsAnswer, read, { urgent: true, ...options });
   }
 
-  ping(): Promise<void> {
-    return this.#ask(Kind.ping, {}, Kind.pong, () => undefined, { urgent: true });
+  ping(options?: RequestOptions): Promise<void> {
+    return this.#ask(Kind.ping, {}, Kind.pong, () => undefined, { urgent: true, ...options });
   }
 
   shutdown(): Promise<void> {

@@ -18,6 +18,7 @@ export type {
   ExecutionResult,
   HandlerCheck,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   PrecompileOptions,
   RuntimeStats,
@@ -27,6 +28,7 @@ export type {
   ViewCommand,
 } from './types.js';
 export type { ExecutionInfo, ExecutionList } from './executions.js';
+export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {
   KernelAsyncResult,

@@ -10,6 +10,7 @@ import type {
   ExecutionMetrics,
   ExecutionResult,
   HandlerCheck,
+  HandlerNote,
   RuntimeStats,
   Suspension,
 } from './types.js';
@@ -62,6 +63,7 @@ function readRest<Args>(fields: Fields, result: { suspensions: Suspension<Args>[
   const [suspension] = result.suspensions;
   if (suspension !== undefined) result.suspension = suspension;
   if (fields['stateVersion'] !== undefined) result.stateVersion = uint(fields, 'stateVersion');
+  if (fields['warnings'] !== undefined) result.warnings = readNotes(fields);
   if (fields['error'] !== undefined) result.error = readError(fields['error']);
   else if (result.status === 'error') throw new MalformedError('status error without an error');
 }
@@ -70,6 +72,7 @@ interface RestOf<Args> {
   status: ExecutionResult['status'];
   suspension?: Suspension<Args>;
   stateVersion?: number;
+  warnings?: HandlerNote[];
   error?: ExecutionResult['error'];
 }
 
@@ -122,7 +125,26 @@ function bufferList(fields: Fields, key: string): Buffer {
 export function readCheck(fields: Fields): HandlerCheck {
   const suspendMode = string(fields, 'suspendMode');
   if (suspendMode !== 'await' && suspendMode !== 'stack') throw new MalformedError('`suspendMode` is none of those known');
-  return { capabilities: strings(fields, 'capabilities'), suspendMode };
+  const check: HandlerCheck = {
+    capabilities: strings(fields, 'capabilities'),
+    certain: fields['certain'] === undefined ? [] : strings(fields, 'certain'),
+    suspendMode,
+    warnings: fields['warnings'] === undefined ? [] : readNotes(fields),
+  };
+  if (fields['suspendReason'] !== undefined) check.suspendReason = string(fields, 'suspendReason');
+  if (fields['unparsed'] !== undefined) check.unparsed = readNote(fields['unparsed'], 'unparsed');
+  return check;
+}
+
+function readNotes(fields: Fields): HandlerNote[] {
+  const { warnings } = fields;
+  if (!Array.isArray(warnings)) throw new MalformedError('`warnings` is not an array');
+  return warnings.map((item: unknown) => readNote(item, 'warnings'));
+}
+
+function readNote(value: unknown, key: string): HandlerNote {
+  const fields = map(value, key);
+  return { message: string(fields, 'message'), line: uint(fields, 'line'), column: uint(fields, 'column') };
 }
 
 export function readHandle(fields: Fields): Buffer {

@@ -24,6 +24,7 @@ import type {
   ExecutionMetrics,
   ExecutionResult,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   StateMutation,
   Suspension,
@@ -54,6 +55,8 @@ export interface Segment<State extends object = Record<string, unknown>> {
   logs: LogRecord[];
   /** Calls that are outstanding after this segment, in the order in which they were made. */
   suspensions: Suspension[];
+  /** What the handler's author should know of its text: in the first segment, if there is something. */
+  warnings?: HandlerNote[];
   metrics: ExecutionMetrics;
 }
 
@@ -284,6 +287,7 @@ class Run {
     const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
     const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
     if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
+    if (result.warnings !== undefined) segment.warnings = result.warnings;
     if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);

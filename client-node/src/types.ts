@@ -24,8 +24,9 @@ interface ContextBase {
   /** Refuse before running what the static check shows to lack a capability. */
   strictCapabilities?: boolean;
   /**
-   * Absent: the handler's text decides; stack style when a call stands where no promise is expected. A call that is returned
-   * from a function counts as promise style. A compiled handler has a mode of its own.
+   * Absent: the handler's text decides. One that has the keyword `await` or `async`, the name `Promise`, or a member `then`,
+   * `catch` or `finally` is promise style; one that calls extensions and has none of these is stack style. A compiled handler
+   * has a mode of its own.
    */
   suspendMode?: SuspendMode;
   /** For `Math.random` in the handler. */
@@ -105,6 +106,8 @@ interface ResultBase<Args> {
   /** Every outstanding call, oldest first. */
   suspensions: Suspension<Args>[];
   error?: NexusError;
+  /** What the handler's author should know of its text: in the first segment, if there is something. */
+  warnings?: HandlerNote[];
   metrics: ExecutionMetrics;
 }
 
@@ -132,8 +135,26 @@ export type AsyncResult =
   | { success: false; error?: string | { message: string; name?: string; code?: string } };
 
 export interface HandlerCheck {
+  /** Who grants all of these has granted enough. */
   capabilities: string[];
+  /** Those of them without which it fails whenever it runs, as far as its text tells. */
+  certain: string[];
   suspendMode: SuspendMode;
+  /** Why it is that one, in words. Absent: the sidecar does not say. */
+  suspendReason?: string;
+  /** What its author should know of its text, such as a promise that is used as a value. */
+  warnings: HandlerNote[];
+  /** Why its text could not be analyzed, if it could not: then it may need anything. */
+  unparsed?: HandlerNote;
+}
+
+/** Something about a handler's text. */
+export interface HandlerNote {
+  message: string;
+  /** 1-based. */
+  line: number;
+  /** 1-based, in UTF-16 units. */
+  column: number;
 }
 
 export interface RuntimeStats {

@@ -216,3 +216,89 @@ test('reactor: view commands, metrics, errors and compiled handlers have its sha
   assert.equal((await runtime.getStats()).totalExecutions, 3);
   await runtime.shutdown();
 });
+
+test('either door: a configuration that is wrong is what each call rejects with', WATCHDOG, async () => {
+  for (const config of [{ maxHostCalls: NaN }, { timeoutMs: 'abc' }, { nothing: 1 }, { inferCapabilities: 'yes' }, null]) {
+    const kernel = createRuntime(config as object);
+    const reactor = new WasmRuntime(config as object);
+    if (config === null) {
+      await Promise.all([kernel.shutdown(), reactor.shutdown()]);
+      continue;
+    }
+    const calls = [kernel.execute('return 1', kernelContext({})), kernel.precompile('return 1'), reactor.executeHandler('return 1', {}), reactor.precompileHandler('return 1')];
+    for (const call of calls) await assert.rejects(call, { code: 'INVALID_ARGUMENT' });
+    assert.deepEqual([kernel.getStats().totalExecutions, kernel.getMetrics(), reactor.getStats().totalExecutions], [0, '', 0]);
+    await Promise.all([kernel.shutdown(), reactor.shutdown()]);
+  }
+});
+
+test('either door: the sidecar starts before the first call, and is seen at work', WATCHDOG, async (t) => {
+  const kernel = createRuntime({ ...KERNEL_CONFIG });
+  const reactor = new WasmRuntime({ binaryPath });
+  t.after(() => Promise.all([kernel.shutdown(), reactor.shutdown()]));
+  const until = async (holds: () => boolean): Promise<void> => {
+    while (!holds()) await new Promise((resolve) => setTimeout(resolve, 10));
+  };
+  await until(() => /nexus_/.test(kernel.getMetrics()) && reactor.getStats().uptimeMs > 0);
+  const busy = [kernel.execute('for (;;);', kernelContext({}), 3000), reactor.executeHandler('for (;;);', {}, 3000)];
+  await until(() => kernel.getStats().activeInstances === 1 && reactor.getStats().activeInstances === 1);
+  for (const { error } of await Promise.all(busy)) assert.equal(error?.code, 'TIMEOUT');
+  await until(() => kernel.getStats().activeInstances === 0 && reactor.getStats().activeInstances === 0);
+});
+
+test('either door: a sidecar that is missing is a warning, and no unhandled rejection', WATCHDOG, async () => {
+  const warned = new Promise<Error>((resolve) => process.once('warning', resolve));
+  const runtime = new WasmRuntime({ binaryPath: '/nonexistent' });
+  const warning = await warned;
+  assert.match(warning.message, /nexus-sidecar did not start: .*\/nonexistent/);
+  assert.equal((warning as { code?: string }).code, 'SIDECAR_NOT_FOUND');
+  await runtime.shutdown();
+});
+
+test('either door: an empty list means what the handler needs, where that is asked for', WATCHDOG, async (t) => {
+  const infers = { binaryPath, inferCapabilities: true };
+  const [kernel, reactor, exact] = [createRuntime(infers), new WasmRuntime(infers), createRuntime({ binaryPath })];
+  t.after(() => Promise.all([kernel.shutdown(), reactor.shutdown(), exact.shutdown()]));
+  const source = '$state.n = ($state.n ?? 0) + 1; return $state.n';
+  const context = { ...kernelContext({ n: 1 }), capabilities: [] };
+  assert.equal((await exact.execute(source, context)).error?.code, 'PERMISSION_DENIED');
+  const handle = await kernel.precompile(source);
+  for (const call of [kernel.execute(source, context), kernel.execute(source, context), kernel.executeCompiled(handle, context)]) {
+    assert.equal(decodeKernel(await call).returnValue, 2);
+  }
+  assert.equal((await kernel.execute(source, { ...context, capabilities: ['state:read:n'] })).error?.code, 'PERMISSION_DENIED');
+  assert.equal((await kernel.execute('let a = ;', context)).error?.code, 'COMPILATION_ERROR');
+  const compiled = await reactor.precompileHandler(source);
+  assert.equal((await reactor.executeHandler(source, { stateSnapshot: { n: 4 } })).returnValue, 5);
+  assert.equal((await reactor.executeCompiledHandler(compiled, { stateSnapshot: { n: 4 }, capabilities: [] })).returnValue, 5);
+});
+
+test('either door: names of any length, values of their own kind, and a value that cannot be sent fails its call', WATCHDOG, async (t) => {
+  const [kernel, reactor] = [createRuntime({ ...KERNEL_CONFIG }), new WasmRuntime({ binaryPath })];
+  t.after(() => Promise.all([kernel.shutdown(), reactor.shutdown()]));
+  const long = 'ü'.repeat(300);
+  const plainBytes = { ...kernelContext({}), state: encode({ a: 1 }), args: encode([2]), panelId: long, handlerName: long };
+  const native = await kernel.execute('return [$state.a, $args, await $ext.x.get()]', plainBytes as unknown as KernelContext);
+  const resumed = await kernel.resume(native.suspension!.suspensionId, { success: true, value: encode({ b: 3 }) as Buffer });
+  assert.deepEqual(decodeKernel(resumed).returnValue, [1, [2], { b: 3 }]);
+
+  const context = { panelId: long, handlerName: long, capabilities: ALL, args: Buffer.from([5]) };
+  const source = 'try { return [$args, await $ext.x.get()] } catch (e) { return [e.code, e.message] }';
+  const first = await reactor.executeHandler(source, context);
+  const bytes = await reactor.resumeHandler(first.suspension!.suspensionId, { success: true, value: Buffer.from([0x93, 1, 2, 3]) });
+  assert.deepEqual(bytes.returnValue, [new Uint8Array([5]), new Uint8Array([0x93, 1, 2, 3])]);
+  const cycle: unknown[] = [];
+  cycle.push(cycle);
+  const second = await reactor.executeHandler(source, context);
+  const caught = await reactor.resumeHandler(second.suspension!.suspensionId, { success: true, value: cycle });
+  assert.equal((caught.returnValue as string[])[0], 'SERIALIZATION_ERROR');
+});
+
+test("reactor: a handler's deadline is what the reactor says", WATCHDOG, async (t) => {
+  const runtime = new WasmRuntime({ binaryPath });
+  t.after(() => runtime.shutdown());
+  // longer than the sidecar's own default, and none at all
+  const wait = 'const end = $args; const from = performance_(); while (performance_() < end); function performance_() { return n++ } var n = 0';
+  assert.equal((await runtime.executeHandler('for (;;);', {}, 5500)).error?.message.includes('5500'), true);
+  assert.equal((await runtime.executeHandler(wait, { args: 1e5 }, 0)).status, 'success');
+});

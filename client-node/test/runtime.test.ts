@@ -165,6 +165,25 @@ test('capabilities and the suspend mode come from the source', WATCHDOG, async (
   assert.equal((await runtime.checkHandler('const r = $ext.http.get("x"); return r')).suspendMode, 'stack');
 });
 
+test('a check says why, what is certain, what looks wrong and what could not be read', WATCHDOG, async () => {
+  const code = 'async function f() {}\nif ($args) $state.n = 1;\nreturn $ext.a.b().c + $state.m';
+  const message = '`$ext.a.b()` at 3:8 is a promise here, since the handler mentions `async` at 1:1; await it';
+  const warnings = [{ message, line: 3, column: 8 }];
+  assert.deepStrictEqual(await runtime.checkHandler(code), {
+    capabilities: ['ext:a.b', 'state:read:m', 'state:write:n'],
+    certain: ['state:read:m'],
+    suspendMode: 'await',
+    suspendReason: '`async` at 1:1',
+    warnings,
+  });
+  const result = await runtime.executeHandler(code, { capabilities: ['state:read:m', 'ext:a.b'] });
+  assert.deepStrictEqual(result.warnings, warnings);
+  assert.ok(!('warnings' in (await runtime.executeHandler('return 1'))));
+  const { unparsed, capabilities } = await runtime.checkHandler("<!-- it's\nreturn 1");
+  assert.equal(typeof unparsed?.message, 'string');
+  assert.ok(capabilities.includes('state:read:*') && capabilities.includes('ext:*'));
+});
+
 test('one call at a time through `suspension` works with several outstanding', WATCHDOG, async () => {
   const code = `
     $state.loading = true;

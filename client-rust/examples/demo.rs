@@ -10,8 +10,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus_client::{
-    CallError, Client, Context, Error, ErrorCode, Extensions, Outcome, Payload, RunOptions, Segment, SpawnOptions,
-    StateMutation,
+    CallError, Client, Context, Error, ErrorCode, Extensions, Outcome, Payload, Segment, SpawnOptions, StateMutation,
 };
 use serde_json::{Value, json};
 
@@ -31,7 +30,7 @@ fn main() -> ExitCode {
 fn tour() -> Result<(), Box<dyn std::error::Error>> {
     let server = start_server()?;
     let started = Instant::now();
-    let client = Client::spawn(SpawnOptions::new().max_instances(4).debug(true))?;
+    let client = Client::spawn(SpawnOptions::new().max_instances(4).debug(true)).wait()?;
     println!("nexus-sidecar {} (pid {}) ready after {:.0?}", client.build(), client.pid(), started.elapsed());
 
     counter(&client)?;
@@ -68,7 +67,7 @@ fn counter(client: &Client) -> Result<(), Error> {
             .args(&json!({ "step": step }))
             .grants(["state:read:count", "state:write:count", "events:emit:counted"]);
         let started = Instant::now();
-        let segment = client.execute_compiled(&handler, &context).wait()?.into_result()?;
+        let segment = client.execute(&handler).context(&context).wait()?.into_result()?;
         let elapsed = started.elapsed();
         for mutation in segment.state_mutations()? {
             if let StateMutation::Set { value, .. } = mutation {
@@ -118,9 +117,9 @@ fn endless(client: &Client) -> Result<(), Error> {
     title("a handler that never ends: stopped at its deadline");
     let context = Context::new().timeout(Duration::from_millis(100));
     let started = Instant::now();
-    expect(client.run("let n = 0\nwhile (true) n++", &context, RunOptions::new()).wait(), ErrorCode::Timeout)?;
+    expect(client.run("let n = 0\nwhile (true) n++").context(&context).wait(), ErrorCode::Timeout)?;
     println!("  after {:.1?}, of 100 ms granted", started.elapsed());
-    let answer: i32 = client.run("return 6 * 7", &Context::new(), RunOptions::new()).wait()?.value()?;
+    let answer: i32 = client.run("return 6 * 7").wait()?.value()?;
     println!("  the next one runs: {answer}");
     Ok(())
 }
@@ -129,28 +128,32 @@ fn not_allowed(client: &Client) -> Result<(), Error> {
     title("a handler that wants more than it was granted");
     let context = Context::new().state(&json!({ "name": "Ada", "salary": 1 })).grant("state:read:name");
     let code = "const name = $state.name\n\n$state.salary = 1_000_000\nreturn name";
-    expect(client.run(code, &context, RunOptions::new()).wait(), ErrorCode::PermissionDenied)
+    expect(client.run(code).context(&context).wait(), ErrorCode::PermissionDenied)
 }
 
 fn broken(client: &Client) -> Result<(), Error> {
     title("a handler with a syntax error on line 3");
     let code = "const a = 1\nconst b = 2\nreturn a +* b";
-    expect(client.run(code, &Context::new(), RunOptions::new()).wait(), ErrorCode::CompilationError)
+    expect(client.run(code).wait(), ErrorCode::CompilationError)
 }
 
 fn run(client: &Client, code: &str, context: &Context, server: SocketAddr) -> Result<(), Error> {
     let started = Instant::now();
     let extensions = Extensions::new().method("http", "get", move |args| fetch(server, &args.get::<String>(0)?));
-    let options = RunOptions::new().extensions(extensions).on_segment(move |segment| {
-        println!("  segment {} after {:.0?}: {}", segment.seq, started.elapsed(), segment.status.as_str());
-        if let Err(error) = print_effects(segment) {
-            println!("    effects that cannot be read: {error}");
-        }
-        for call in &segment.suspensions {
-            println!("    waits for $ext.{}.{}({})", call.extension, call.method, compact(&call.args));
-        }
-    });
-    let outcome = client.run(code, context, options).wait()?;
+    let outcome = client
+        .run(code)
+        .context(context)
+        .extensions(extensions)
+        .on_segment(move |segment| {
+            println!("  segment {} after {:.0?}: {}", segment.seq, started.elapsed(), segment.status.as_str());
+            if let Err(error) = print_effects(segment) {
+                println!("    effects that cannot be read: {error}");
+            }
+            for call in &segment.suspensions {
+                println!("    waits for $ext.{}.{}({})", call.extension, call.method, compact(&call.args));
+            }
+        })
+        .wait()?;
     println!("  returned {} after {:.0?}", compact(&outcome.value), started.elapsed());
     println!("  {} us running, {} KB at most", outcome.metrics.duration_us, outcome.metrics.memory_peak_bytes / 1024);
     Ok(())
@@ -167,7 +170,7 @@ fn expect(result: Result<Outcome, Error>, code: ErrorCode) -> Result<(), Error> 
         }
     };
     println!("  {error}");
-    let Some(error) = error.as_wire() else { return Ok(()) };
+    let Some(error) = error.as_sidecar() else { return Ok(()) };
     if let Some(location) = error.location {
         println!("  at line {}, column {}", location.line, location.column);
     }
@@ -187,6 +190,7 @@ fn print_effects(segment: &Segment) -> Result<(), Error> {
         match mutation {
             StateMutation::Set { key, value } => println!("    state.{key} = {}", compact(&value)),
             StateMutation::Delete { key } => println!("    delete state.{key}"),
+            _ => {}
         }
     }
     for event in segment.events()? {

@@ -11,12 +11,12 @@ use crate::slot::block_on;
 /// A request that is under way: a future for any executor, or [`wait`](Self::wait). Dropping it cancels what it started.
 ///
 /// ```no_run
-/// # use nexus_client::{CancelToken, Client, Context, Error, SpawnOptions};
+/// # use nexus_client::{CancelToken, Client, Error};
 /// # async fn example(client: Client) -> Result<(), Error> {
-/// let first = client.execute("return 1", &Context::new()); // sent now
-/// let second = client.execute("return 2", &Context::new()); // and so is this one
+/// let first = client.execute("return 1").start(); // sent now
+/// let second = client.execute("return 2").start(); // and so is this one
 /// let token = CancelToken::new(); // some other part of the program has a clone of it
-/// let third = client.execute("for (;;);", &Context::new()).cancel_on(&token);
+/// let third = client.execute("for (;;);").start().cancel_on(&token);
 /// assert_eq!(second.await?.value::<u32>()?, 2);
 /// assert_eq!(first.await?.value::<u32>()?, 1);
 /// token.cancel();
@@ -41,7 +41,7 @@ impl<T> Call<T> {
     }
 
     /// Ends the call when the token is cancelled: it then fails with [`Error::Cancelled`], at once, and what it started is
-    /// cancelled. (A run takes its token by [`RunOptions::cancel`](crate::RunOptions::cancel), and waits until it has
+    /// cancelled. (A run takes its token by [`RunRequest::cancel`](crate::RunRequest::cancel), and waits until it has
     /// ended.)
     pub fn cancel_on(self, token: &CancelToken) -> Self
     where

@@ -45,12 +45,6 @@ impl Calls {
         self.waiting.keys().map(String::as_str)
     }
 
-    /// A call that waits.
-    pub(crate) fn get(&self, suspension: &str) -> Option<Suspension> {
-        let place = *self.waiting.get(suspension)?;
-        lock(&self.history).get(place).map(|call| call.suspension.clone())
-    }
-
     /// The first call that waits.
     pub(crate) fn oldest(&mut self) -> Option<Suspension> {
         let history = lock(&self.history);

@@ -2,37 +2,44 @@
 
 use std::future::poll_fn;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
+use std::task::{Context as TaskContext, Poll};
+use std::thread;
 
-use nexus_protocol::message::{self, CallFailure, HelloLimits, Precompile, Resume, Stats, SuspendMode};
-use nexus_protocol::{ClientMessage, ErrorCode};
+use nexus_protocol::ClientMessage;
+use nexus_protocol::message::{self, CallFailure, Precompile, Resume};
 use serde::Serialize;
 
+use crate::attempt::Attempt;
 use crate::call::Call;
 use crate::compiled::{Checked, Compiled, CompiledParts, Handler};
 use crate::context::Context;
-use crate::error::Error;
+use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
 use crate::link::{Answer, Link, Pending, PlaceHeld};
 use crate::options::ClientOptions;
 use crate::payload::Payload;
+use crate::request::{ExecuteRequest, RunRequest};
 use crate::resident::ResidentState;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
 use crate::session::{Found, Origin, Sessions};
-use crate::slot::lock;
+use crate::slot::{Slot, lock};
 use crate::spawn::SpawnOptions;
+use crate::told::{ErrorCode, SidecarLimits, Stats, SuspendMode};
 use crate::workers::Workers;
 
 /// A connection to a sidecar. Clones share it, and any thread may use it.
 ///
 /// A sidecar that has gone is started again by the next call, see [`RestartPolicy`](crate::RestartPolicy); calls never
 /// move from one sidecar to another. When the last clone is dropped the connection ends, calls that are still under way
-/// fail with `SIDECAR_GONE`, and a sidecar that was spawned ends and is reaped before the drop returns.
+/// fail with `SIDECAR_GONE`, and a sidecar that was spawned ends, or is killed where it does not; a thread of the client's reaps
+/// it. The drop waits for none of that; [`shutdown`](Self::shutdown) does.
 #[derive(Clone)]
 pub struct Client(Arc<Inner>);
 
@@ -52,6 +59,7 @@ pub enum CancelTarget {
 
 /// How an extension call ended.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Resolution {
     /// With a value.
     Value(Payload),
@@ -60,26 +68,39 @@ pub enum Resolution {
 }
 
 impl Client {
-    /// Starts a sidecar as a child of this process and waits until it is ready.
-    pub fn spawn(options: SpawnOptions) -> Result<Self, Error> {
+    /// Starts a sidecar as a child of this process. Done when it is ready; the start begins now, polled or not, on a thread of its
+    /// own, and ends when the call is dropped.
+    pub fn spawn(options: SpawnOptions) -> Call<Self> {
         let client = options.client_options();
         Self::start(Origin::Spawn(Box::new(options)), client)
     }
 
-    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended.
-    pub fn connect(path: impl AsRef<Path>) -> Result<Self, Error> {
+    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended. As [`spawn`](Self::spawn) it
+    /// begins now.
+    pub fn connect(path: impl AsRef<Path>) -> Call<Self> {
         Self::connect_with(path, ClientOptions::default())
     }
 
     /// [`connect`](Self::connect) with options, or only a [`RestartPolicy`](crate::RestartPolicy).
-    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Result<Self, Error> {
+    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Call<Self> {
         Self::start(Origin::Connect(path.as_ref().to_owned()), options.into())
     }
 
-    fn start(origin: Origin, options: ClientOptions) -> Result<Self, Error> {
-        let sessions = Sessions::start(origin, options)?;
-        let workers = Arc::new(Workers::new(options.max_blocking_calls));
-        Ok(Self(Arc::new(Inner { sessions, workers, held: Arc::default() })))
+    fn start(origin: Origin, options: ClientOptions) -> Call<Self> {
+        let starting = Starting { attempt: Arc::default(), slot: Slot::new() };
+        let (attempt, slot) = (Arc::clone(&starting.attempt), Arc::clone(&starting.slot));
+        let start = move || {
+            let started = Sessions::start(origin, options, &attempt).map(|sessions| {
+                let workers = Arc::new(Workers::new(options.max_blocking_calls));
+                Self(Arc::new(Inner { sessions, workers, held: Arc::default() }))
+            });
+            // One that nobody waits for any more ends again.
+            drop(slot.fill(started));
+        };
+        match thread::Builder::new().name("nexus-start".to_owned()).spawn(start) {
+            Ok(_) => Call::new(starting),
+            Err(source) => Call::failed(StartError::Spawn { path: "a thread".into(), source }.into()),
+        }
     }
 
     /// Begins a call on the sidecar that there is, now; or on the next one, once it has started.
@@ -104,25 +125,29 @@ impl Client {
     /// Runs a handler to its first suspension or its end. A failed handler is a segment with an `error`.
     ///
     /// ```no_run
-    /// # use nexus_client::{Client, Context, ErrorCode, SpawnOptions, StateMutation};
+    /// # use nexus_client::{Client, ErrorCode, SpawnOptions, StateMutation};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
-    /// let context = Context::new().state(&serde_json::json!({ "n": 1 })).grants(["state:read:n", "state:write:n"]);
-    /// let segment = client.execute("$state.n += 1; return $state.n", &context).wait()?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
+    /// let request = client.execute("$state.n += 1; return $state.n").state(&serde_json::json!({ "n": 1 }));
+    /// let segment = request.grants(["state:read:n", "state:write:n"]).wait()?;
     /// assert_eq!(segment.value::<u32>()?, 2);
     /// for mutation in segment.state_mutations()? {
     ///     if let StateMutation::Set { key, value } = mutation {
     ///         println!("{key} = {}", value.decode::<u32>()?);
     ///     }
     /// }
-    /// let failed = client.execute("null.x", &context).wait()?.error.expect("it throws");
+    /// let failed = client.execute("null.x").wait()?.error.expect("it throws");
     /// assert_eq!(failed.code, ErrorCode::ExecutionError);
     /// println!("{} at {:?}", failed.message, failed.location);
     /// # Ok(())
     /// # }
     /// ```
-    pub fn execute(&self, handler: impl Into<Handler>, context: &Context) -> Call<Segment> {
-        let (handler, context, held) = (handler.into(), context.clone(), Arc::clone(&self.0.held));
+    pub fn execute(&self, handler: impl Into<Handler>) -> ExecuteRequest {
+        ExecuteRequest::new(self.clone(), handler.into())
+    }
+
+    pub(crate) fn start_execute(&self, handler: Handler, context: Context) -> Call<Segment> {
+        let held = Arc::clone(&self.0.held);
         self.begin(move |link| {
             let execution = start_execution(&link, handler, context, Arc::default(), Sending::Listed)?;
             Ok(async move {
@@ -133,18 +158,16 @@ impl Client {
         })
     }
 
-    /// [`execute`](Self::execute) of a compiled handler, by its name in other clients.
-    pub fn execute_compiled(&self, compiled: &Compiled, context: &Context) -> Call<Segment> {
-        self.execute(compiled, context)
+    /// Runs a handler to its end, extension calls included. A failed handler is an error, which [tells](crate::FailedRun) what had
+    /// happened. Where no capability is named the extensions that are handed over are granted, and nothing else. An extension
+    /// call that takes longer than `suspensionTimeoutMs` fails in the handler, which may catch it (code `TIMEOUT`); its future is
+    /// dropped. Dropping the call, or cancelling its token, ends the execution. For an example see [`RunRequest`].
+    pub fn run(&self, handler: impl Into<Handler>) -> RunRequest {
+        RunRequest::new(self.clone(), handler.into())
     }
 
-    /// Runs a handler to its end, extension calls included. A failed handler is an error; the segments before it were given
-    /// to [`RunOptions::on_segment`]. Where the context names no capability the extensions that are handed over are granted, and
-    /// nothing else. An extension call that takes longer than `suspensionTimeoutMs` fails in the handler, which
-    /// may catch it (code `TIMEOUT`); its future is dropped. Dropping the call, or cancelling its token, ends the execution. For an example see
-    /// [the crate](crate).
-    pub fn run(&self, handler: impl Into<Handler>, context: &Context, options: RunOptions) -> Call<Outcome> {
-        let (handler, context, workers) = (handler.into(), context.clone(), Arc::clone(&self.0.workers));
+    pub(crate) fn start_run(&self, handler: Handler, context: Context, options: RunOptions) -> Call<Outcome> {
+        let workers = Arc::clone(&self.0.workers);
         // While a sidecar starts nothing polls the run, and with it the token.
         let token = options.cancel.clone();
         let call = self.begin(move |link| Run::start(link, workers, handler, context, options));
@@ -158,11 +181,11 @@ impl Client {
     /// beside it: a sidecar that does not know it (any more) compiles it again.
     ///
     /// ```no_run
-    /// # use nexus_client::{Client, Context, RunOptions, SpawnOptions};
+    /// # use nexus_client::{Client, SpawnOptions};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let double = client.precompile("return $args * 2").wait()?;
-    /// let outcome = client.run(&double, &Context::new().args(&21), RunOptions::new()).wait()?;
+    /// let outcome = client.run(&double).args(&21).wait()?;
     /// assert_eq!(outcome.value::<u32>()?, 42);
     /// # Ok(())
     /// # }
@@ -194,9 +217,9 @@ impl Client {
     /// ```no_run
     /// # use nexus_client::{Client, Context, Payload, Resolution, SpawnOptions};
     /// # fn main() -> Result<(), nexus_client::Error> {
-    /// # let client = Client::spawn(SpawnOptions::new())?;
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let context = Context::new().grant("ext:http.get");
-    /// let mut segment = client.execute("return (await $ext.http.get('/a')).length", &context).wait()?;
+    /// let mut segment = client.execute("return (await $ext.http.get('/a')).length").context(&context).wait()?;
     /// while let Some(call) = segment.suspension() {
     ///     let (url,): (String,) = call.args.decode()?;
     ///     let body = Payload::encode(&format!("what is at {url}"))?;
@@ -276,7 +299,7 @@ impl Client {
     /// The sidecar's figures.
     pub fn stats(&self) -> Call<Stats> {
         self.request(ClientMessage::Stats, |answer| match answer {
-            Answer::Stats(stats) => Ok(*stats),
+            Answer::Stats(stats) => Ok(Stats::of(&stats)),
             _ => Err(UNEXPECTED),
         })
     }
@@ -367,8 +390,8 @@ impl Client {
     }
 
     /// The limits in force.
-    pub fn limits(&self) -> HelloLimits {
-        self.0.sessions.last().greeting.limits
+    pub fn limits(&self) -> SidecarLimits {
+        SidecarLimits::of(&self.0.sessions.last().greeting.limits)
     }
 
     fn request<T: Send + 'static>(
@@ -380,6 +403,27 @@ impl Client {
             let pending = link.send(message)?;
             Ok(async move { read(pending.await?) })
         })
+    }
+}
+
+/// The first start, until somebody has taken what came of it.
+struct Starting {
+    attempt: Arc<Attempt>,
+    slot: Arc<Slot<Result<Client, Error>>>,
+}
+
+impl Future for Starting {
+    type Output = Result<Client, Error>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
+        self.slot.poll(context)
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        self.attempt.end();
+        drop(self.slot.abandon());
     }
 }
 
@@ -429,7 +473,11 @@ fn send_precompile(
     handler_name: Option<&str>,
     suspend_mode: Option<SuspendMode>,
 ) -> Result<Pending, Error> {
-    link.send(ClientMessage::Precompile(Precompile { source, handler_name, suspend_mode }))
+    link.send(ClientMessage::Precompile(Precompile {
+        source,
+        handler_name,
+        suspend_mode: suspend_mode.map(SuspendMode::wire),
+    }))
 }
 
 fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context, sending: &Sending) -> Result<Pending, Error> {
@@ -482,7 +530,7 @@ pub(crate) fn start_execution(
 fn says_unknown_handler(answer: &Result<Segment, Error>) -> bool {
     let error = match answer {
         Ok(segment) => segment.error.as_ref(),
-        Err(error) => error.as_wire(),
+        Err(error) => error.as_sidecar(),
     };
     error.is_some_and(|error| error.code == ErrorCode::InvalidHandler && error.retryable)
 }

@@ -2,12 +2,14 @@
 
 use std::sync::{Arc, Mutex};
 
-use nexus_protocol::message::{self, Code, SuspendMode};
+use nexus_protocol::message::{self, Code};
 
 use crate::slot::lock;
+use crate::told::SuspendMode;
 
 /// What to run: text, or what precompiling it gave.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub enum Handler {
     /// Text.
     Source(String),
@@ -61,6 +63,7 @@ pub(crate) struct CompiledParts {
     suspend_mode: SuspendMode,
     cache_hit: bool,
     compilation_time_us: u64,
+    warnings: Vec<Note>,
 }
 
 impl From<&message::Compiled<'_>> for CompiledParts {
@@ -68,9 +71,10 @@ impl From<&message::Compiled<'_>> for CompiledParts {
         Self {
             handle: compiled.handler.to_vec(),
             capabilities: compiled.capabilities.iter().map(|token| (*token).to_owned()).collect(),
-            suspend_mode: compiled.suspend_mode,
+            suspend_mode: SuspendMode::of(compiled.suspend_mode),
             cache_hit: compiled.cache_hit,
             compilation_time_us: compiled.compilation_time_us,
+            warnings: compiled.warnings.iter().map(Note::from).collect(),
         }
     }
 }
@@ -98,6 +102,11 @@ impl Compiled {
     /// How its extension calls suspend.
     pub fn suspend_mode(&self) -> SuspendMode {
         self.parts().suspend_mode
+    }
+
+    /// What its author should know of its text.
+    pub fn warnings(&self) -> Vec<Note> {
+        self.parts().warnings.clone()
     }
 
     /// Whether the sidecar had it compiled before.
@@ -131,17 +140,47 @@ impl Compiled {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Checked {
-    /// The capabilities that it needs, as far as its text tells.
+    /// Who grants all of these has granted enough.
     pub capabilities: Vec<String>,
+    /// Those of them without which it fails whenever it runs, as far as its text tells. Of the others it may need some, or none.
+    pub certain: Vec<String>,
     /// How its extension calls suspend.
     pub suspend_mode: SuspendMode,
+    /// Why they suspend in that way, in words; `None` from a sidecar that does not say.
+    pub suspend_reason: Option<String>,
+    /// What its author should know of its text, such as a promise that is used as a value.
+    pub warnings: Vec<Note>,
+    /// Why its text could not be analyzed, if it could not: then it may need anything.
+    pub unparsed: Option<Note>,
+}
+
+/// Something about a handler's text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Note {
+    /// What is wrong, and what to do.
+    pub message: String,
+    /// 1-based.
+    pub line: u32,
+    /// 1-based, in UTF-16 units.
+    pub column: u32,
+}
+
+impl From<&message::Note<'_>> for Note {
+    fn from(note: &message::Note<'_>) -> Self {
+        Self { message: note.message.to_owned(), line: note.line, column: note.column }
+    }
 }
 
 impl From<&message::Checked<'_>> for Checked {
     fn from(checked: &message::Checked<'_>) -> Self {
         Self {
             capabilities: checked.capabilities.iter().map(|token| (*token).to_owned()).collect(),
-            suspend_mode: checked.suspend_mode,
+            certain: checked.certain.iter().map(|token| (*token).to_owned()).collect(),
+            suspend_mode: SuspendMode::of(checked.suspend_mode),
+            suspend_reason: checked.suspend_reason.map(str::to_owned),
+            warnings: checked.warnings.iter().map(Note::from).collect(),
+            unparsed: checked.unparsed.as_ref().map(Note::from),
         }
     }
 }

@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::message::{CallLimits, Code, Execute, Resident, SuspendMode};
+use nexus_protocol::message::{CallLimits, Code, Execute, Resident};
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::link::Link;
 use crate::payload::Payload;
 use crate::resident::{ResidentState, ResidentUse};
+use crate::told::SuspendMode;
 
 /// What a handler is given. Cheap to clone: the values are shared.
 ///
@@ -43,6 +44,7 @@ pub struct Context {
 
 /// Limits of one execution; each can only be narrower than the sidecar's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Limits {
     /// Memory.
     pub memory_limit_bytes: Option<u64>,
@@ -56,6 +58,55 @@ pub struct Limits {
     pub max_result_bytes: Option<u64>,
     /// Log records.
     pub max_log_bytes: Option<u64>,
+}
+
+impl Limits {
+    /// As configured.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Memory.
+    #[must_use]
+    pub fn memory_limit_bytes(mut self, limit: u64) -> Self {
+        self.memory_limit_bytes = Some(limit);
+        self
+    }
+
+    /// Host calls.
+    #[must_use]
+    pub fn max_host_calls(mut self, limit: u64) -> Self {
+        self.max_host_calls = Some(limit);
+        self
+    }
+
+    /// State mutations.
+    #[must_use]
+    pub fn max_state_mutations(mut self, limit: u64) -> Self {
+        self.max_state_mutations = Some(limit);
+        self
+    }
+
+    /// Events.
+    #[must_use]
+    pub fn max_events(mut self, limit: u64) -> Self {
+        self.max_events = Some(limit);
+        self
+    }
+
+    /// Value and effects of a segment.
+    #[must_use]
+    pub fn max_result_bytes(mut self, limit: u64) -> Self {
+        self.max_result_bytes = Some(limit);
+        self
+    }
+
+    /// Log records.
+    #[must_use]
+    pub fn max_log_bytes(mut self, limit: u64) -> Self {
+        self.max_log_bytes = Some(limit);
+        self
+    }
 }
 
 impl Context {
@@ -242,9 +293,14 @@ impl Context {
             unknown: None,
         };
         execute.strict_capabilities = self.strict_capabilities;
-        execute.suspend_mode = self.suspend_mode;
+        execute.suspend_mode = self.suspend_mode.map(SuspendMode::wire);
         execute.seed = self.seed;
         Ok(execute)
+    }
+
+    /// Of the handler and of the panel.
+    pub(crate) fn names(&self) -> (Option<String>, Option<String>) {
+        (self.handler_name.clone(), self.panel_id.clone())
     }
 
     pub(crate) fn label(&self) -> Option<&str> {
@@ -265,7 +321,7 @@ impl Context {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use nexus_protocol::ErrorCode;
+    use crate::ErrorCode;
 
     #[test]
     fn a_value_that_cannot_be_encoded_is_told_when_the_context_is_used() {

@@ -9,9 +9,11 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexus_protocol::{DecodeError, EncodeError, ErrorCode, FrameError, VersionMismatch, WireError};
+use nexus_protocol::{EncodeError, WireError};
 
+use crate::failed_run::FailedRun;
 use crate::payload::{Payload, PayloadError};
+use crate::told::{ErrorCode, SidecarError, Violation};
 
 /// Why a call failed.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,7 +21,7 @@ use crate::payload::{Payload, PayloadError};
 pub enum Error {
     /// The sidecar answered with an error; where it is the handler's, it has a location in the handler's source.
     #[error(transparent)]
-    Sidecar(Box<WireError>),
+    Sidecar(Box<SidecarError>),
     /// The sidecar could not be started or reached.
     #[error(transparent)]
     Start(Arc<StartError>),
@@ -38,7 +40,7 @@ pub enum Error {
     Payload(#[from] PayloadError),
     /// A request that cannot be sent, for its size mostly.
     #[error(transparent)]
-    Request(Arc<EncodeError>),
+    Request(Violation),
     /// The sidecar that kept a resident state has gone, and the state with it.
     #[error("the sidecar that kept this state has gone, and the state with it: create it again")]
     StateGone,
@@ -57,6 +59,9 @@ pub enum Error {
         /// When to try again.
         retry_after: Duration,
     },
+    /// A run that had begun failed: what had happened by then, and why.
+    #[error(transparent)]
+    Run(Arc<FailedRun>),
     /// The run was cancelled by its token.
     #[error("the run was cancelled")]
     Cancelled,
@@ -90,6 +95,7 @@ impl Error {
             Self::Request(_) | Self::ForeignState => ErrorCode::InvalidArgument,
             Self::StateGone => ErrorCode::SidecarGone,
             Self::Overloaded { .. } => ErrorCode::Overloaded,
+            Self::Run(run) => run.error().code(),
             Self::Cancelled => ErrorCode::Cancelled,
             Self::Protocol { .. } => ErrorCode::ProtocolError,
         }
@@ -101,31 +107,49 @@ impl Error {
             Self::Sidecar(error) => error.retryable,
             Self::Start(error) => !matches!(**error, StartError::Ended) && self.code().retryable(),
             Self::Interrupted(_) => false,
+            Self::Run(run) => run.error().retryable(),
             _ => self.code().retryable(),
         }
     }
 
     /// The sidecar's own words, where it is its answer.
-    pub fn as_wire(&self) -> Option<&WireError> {
+    pub fn as_sidecar(&self) -> Option<&SidecarError> {
         match self {
             Self::Sidecar(error) => Some(error),
+            Self::Run(run) => run.error().as_sidecar(),
             _ => None,
         }
     }
 
+    /// Of a run that had begun: what had happened by then, and what an extension threw.
+    pub fn as_run(&self) -> Option<&FailedRun> {
+        if let Self::Run(run) = self { Some(run) } else { None }
+    }
+
     /// The own fields of the handler's error object, a map: `throw Object.assign(new Error('no'), { status: 404 })`.
     pub fn properties(&self) -> Option<Payload> {
-        self.as_wire()?.properties.as_deref().map(|bytes| Payload::from_bytes(bytes.to_vec()))
+        self.as_sidecar()?.properties.clone()
     }
 
     /// The same, of an execution of which something has happened already (SPEC 4, retryable).
     #[must_use]
     pub(crate) fn midway(self) -> Self {
         match self {
-            Self::Sidecar(error) => Self::Sidecar(Box::new(error.not_retryable())),
+            Self::Sidecar(mut error) => {
+                error.retryable = false;
+                Self::Sidecar(error)
+            }
             Self::Gone(gone) => Self::Interrupted(gone),
             other => other,
         }
+    }
+
+    pub(crate) fn sidecar(error: WireError) -> Self {
+        SidecarError::of(error).into()
+    }
+
+    pub(crate) fn request(error: EncodeError) -> Self {
+        Self::Request(Violation::new(error))
     }
 
     pub(crate) const fn protocol(what: &'static str) -> Self {
@@ -133,8 +157,8 @@ impl Error {
     }
 }
 
-impl From<WireError> for Error {
-    fn from(error: WireError) -> Self {
+impl From<SidecarError> for Error {
+    fn from(error: SidecarError) -> Self {
         Self::Sidecar(Box::new(error))
     }
 }
@@ -142,12 +166,6 @@ impl From<WireError> for Error {
 impl From<StartError> for Error {
     fn from(error: StartError) -> Self {
         Self::Start(Arc::new(error))
-    }
-}
-
-impl From<EncodeError> for Error {
-    fn from(error: EncodeError) -> Self {
-        Self::Request(Arc::new(error))
     }
 }
 
@@ -198,10 +216,10 @@ pub enum StartError {
     NotHello,
     /// The stream is not one of frames.
     #[error("the first bytes were not a frame")]
-    Frame(#[source] FrameError),
+    Frame(#[source] Violation),
     /// The sidecar refused the hello.
     #[error("the sidecar refused the connection")]
-    Refused(#[source] Box<WireError>),
+    Refused(#[source] Box<SidecarError>),
     /// The client was dropped or shut down while the next sidecar was to start.
     #[error("the client has ended")]
     Ended,
@@ -210,7 +228,7 @@ pub enum StartError {
     Panicked,
     /// The sidecar chose a version that was not offered.
     #[error(transparent)]
-    Version(#[from] VersionMismatch),
+    Version(Violation),
 }
 
 /// A sidecar that ended too often in too short a time.
@@ -228,6 +246,7 @@ pub struct CrashLoop {
 
 /// The end of a connection.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Gone {
     /// What ended it.
     pub reason: GoneReason,
@@ -246,11 +265,11 @@ pub enum GoneReason {
     /// Reading failed.
     Io(Arc<io::Error>),
     /// A frame that is no message.
-    Malformed(DecodeError),
+    Malformed(Violation),
     /// Bytes that are no frame.
-    Framing(FrameError),
+    Framing(Violation),
     /// The sidecar said why it closes the connection.
-    Refused(Box<WireError>),
+    Refused(Box<SidecarError>),
     /// The thread that reads the connection panicked: a fault of this crate, or of the program's logger.
     Panicked,
 }
@@ -288,7 +307,7 @@ mod tests {
         assert_eq!(gone.to_string(), "the sidecar is gone: the connection was closed; its last words:\n  one\n  two");
         let error = Error::Gone(Arc::new(gone));
         assert_eq!((error.code(), error.retryable()), (ErrorCode::SidecarGone, true));
-        let unknown_handler = Error::from(WireError::unknown_handler("x"));
+        let unknown_handler = Error::sidecar(WireError::unknown_handler("x"));
         assert_eq!((unknown_handler.code(), unknown_handler.retryable()), (ErrorCode::InvalidHandler, true));
         let missing = Error::from(StartError::NotFound { looked_at: vec![] });
         assert_eq!((missing.code(), missing.retryable()), (ErrorCode::SidecarNotFound, false));

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nexus_protocol::message;
 
-pub use nexus_protocol::message::ExecutionState;
+use crate::told::ExecutionState;
 
 /// One execution. No source, state or value is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl From<&message::ExecutionEntry<'_>> for ExecutionInfo {
             pid: entry.pid,
             panel_id: entry.panel_id.map(str::to_owned),
             handler_name: entry.handler_name.map(str::to_owned),
-            state: entry.state,
+            state: ExecutionState::of(entry.state),
             age: Duration::from_millis(entry.age_ms),
             cpu: Duration::from_micros(entry.cpu_us),
             memory_bytes: entry.memory_bytes,

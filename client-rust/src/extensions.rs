@@ -12,6 +12,7 @@ use std::task::Poll;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::current::CurrentCall;
 use crate::payload::Payload;
 use crate::slot::Slot;
 use crate::workers::Workers;
@@ -92,7 +93,8 @@ impl Extensions {
     }
 
     /// Starts a call.
-    pub(crate) fn call(&self, workers: &Arc<Workers>, extension: &str, method: &str, args: Args) -> CallFuture {
+    pub(crate) fn call(&self, workers: &Arc<Workers>, args: Args) -> CallFuture {
+        let (extension, method) = (args.call.extension(), args.call.method());
         let Some(methods) = self.0.get(extension) else {
             return failed(
                 CallError::new(format!("there is no extension `{extension}`")).with_code("EXTENSION_NOT_FOUND"),
@@ -106,12 +108,15 @@ impl Extensions {
             Some(Method::Blocking(function)) => {
                 let slot = Slot::new();
                 let filled = Arc::clone(&slot);
-                workers.run(move || {
+                let begun = workers.run(move || {
                     let result = catch_unwind(AssertUnwindSafe(|| function(args))).unwrap_or_else(|_| Err(panicked()));
                     // Nobody may be waiting any more; then the answer is of no use.
                     filled.fill(result);
                 });
-                Box::pin(std::future::poll_fn(move |context| slot.poll(context)))
+                match begun {
+                    Ok(()) => Box::pin(std::future::poll_fn(move |context| slot.poll(context))),
+                    Err(error) => failed(CallError::from(error).with_code("INTERNAL_ERROR")),
+                }
             }
             Some(Method::Async(function)) => match catch_unwind(AssertUnwindSafe(|| function(args))) {
                 Ok(mut future) => Box::pin(std::future::poll_fn(move |context| {
@@ -150,11 +155,17 @@ pub struct Args {
     payload: Payload,
     /// What the answer may take.
     max_bytes: usize,
+    call: CurrentCall,
 }
 
 impl Args {
-    pub(crate) fn new(payload: Payload, max_bytes: usize) -> Self {
-        Self { payload, max_bytes }
+    pub(crate) fn new(payload: Payload, max_bytes: usize, call: CurrentCall) -> Self {
+        Self { payload, max_bytes, call }
+    }
+
+    /// The call that is being answered: whose it is, by when it has to be answered, and whether anybody still waits for it.
+    pub fn call(&self) -> &CurrentCall {
+        &self.call
     }
 
     /// How many there are.
@@ -191,18 +202,20 @@ impl Args {
 }
 
 /// Why an extension call failed. The handler sees an `Error` with that message, which it may catch. Any error becomes
-/// one with `?`: its text, and those of its sources, become the message.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// one with `?`: its text, and those of its sources, become the message. The error itself stays on this side: where the handler
+/// lets it through, it is the source of the run's (see [`ExtensionError`](crate::ExtensionError)).
+#[derive(Clone, Debug)]
 pub struct CallError {
     message: String,
     name: Option<String>,
     code: Option<String>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
 impl CallError {
     /// An error with that message.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), name: None, code: None }
+        Self { message: message.into(), name: None, code: None, source: None }
     }
 
     /// Name of the error that the handler sees.
@@ -233,9 +246,14 @@ impl CallError {
     pub fn code(&self) -> Option<&str> {
         self.code.as_deref()
     }
+
+    /// The error that it was made of.
+    pub fn source(&self) -> Option<&(dyn StdError + Send + Sync + 'static)> {
+        self.source.as_deref()
+    }
 }
 
-impl<E: StdError> From<E> for CallError {
+impl<E: StdError + Send + Sync + 'static> From<E> for CallError {
     fn from(error: E) -> Self {
         let mut message = error.to_string();
         let mut source = error.source();
@@ -243,18 +261,22 @@ impl<E: StdError> From<E> for CallError {
             message = format!("{message}: {error}");
             source = error.source();
         }
-        Self::new(message)
+        Self { source: Some(Arc::new(error)), ..Self::new(message) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Suspension;
     use crate::slot::block_on;
 
     fn call(extensions: &Extensions, extension: &str, method: &str, args: &impl Serialize) -> CallResult {
-        let args = Args::new(Payload::encode(args).unwrap(), 1 << 20);
-        block_on(extensions.call(&Arc::new(Workers::new(1)), extension, method, args))
+        let args = Payload::encode(args).unwrap();
+        let (id, extension, method) = (String::new(), extension.to_owned(), method.to_owned());
+        let suspension = Suspension { id, extension, method, args: args.clone() };
+        let args = Args::new(args, 1 << 20, CurrentCall::new(&suspension, &Arc::default(), None));
+        block_on(extensions.call(&Arc::new(Workers::new(1)), args))
     }
 
     #[test]

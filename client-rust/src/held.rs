@@ -47,7 +47,8 @@ impl Held {
     pub(crate) fn check(&self, suspension: &str, present: &Arc<Link>) -> Result<(), Error> {
         match lock(&self.0).by_id.get(suspension) {
             Some(serial) if *serial != present.serial => {
-                Err(WireError::new(ErrorCode::SuspensionError, "the sidecar that held this execution has gone").into())
+                let gone = "the sidecar that held this execution has gone";
+                Err(Error::sidecar(WireError::new(ErrorCode::SuspensionError, gone)))
             }
             _ => Ok(()),
         }

@@ -2,20 +2,19 @@
 //!
 //! Invariants: every [`Pending`] that was sent is filled exactly once, by its answer or by the end of the connection; a
 //! request that nobody waits for any more is cancelled, and a suspension that nobody heard of too. A frame is written
-//! whole, under one lock. The reader thread calls [`Link::complete`] and [`Link::close`], which never write. Requests that
-//! the sidecar has no room for wait in the [`Outbox`]; a thread that is there only while some wait writes them.
-//! Large payloads go through shared memory where there is some; a thread that is there only while it is set up opens it.
-//! Locks are taken in the order writer, requests, places of the arena.
+//! whole, and nobody waits for that (see [`Wire`]). Requests that the sidecar has no room for, or that come while it does not read,
+//! wait in the [`Outbox`]; a thread that is there only while some wait writes them. Large payloads go through shared memory where
+//! there is some; a thread that is there only while it is set up opens it. All threads end with the connection, and nobody waits
+//! for their end. Locks are taken in the order wire, requests, places of the arena.
 
 mod pending;
 
 use std::collections::HashMap;
-use std::io::Write;
-use std::net::Shutdown;
+use std::convert::Infallible;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
@@ -28,10 +27,11 @@ use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::listed::{Listed, Listing};
 use crate::options::ClientOptions;
-use crate::outbox::{Outbox, Ticket, Turn, Waiting};
+use crate::outbox::{Outbox, Ticket, Turn, Waiting, overloaded};
 use crate::segment::Segment;
 use crate::sharing::{Sharing, largest_payload};
 use crate::slot::{Slot, block_on, lock};
+use crate::wire::Wire;
 
 pub(crate) use pending::{Closed, Pending, PlaceHeld};
 
@@ -76,15 +76,10 @@ pub(crate) struct Link {
     pub(crate) sharing: Sharing,
     listed: Arc<Listed>,
     max_body_bytes: usize,
-    writer: Mutex<Writer>,
+    wire: Arc<Wire>,
     requests: Mutex<Requests>,
     /// Something was answered, or the end has come: the pump looks again.
     room: Condvar,
-}
-
-struct Writer {
-    stream: UnixStream,
-    buffer: Vec<u8>,
 }
 
 struct Requests {
@@ -92,11 +87,10 @@ struct Requests {
     /// Requests without an answer.
     waiting: HashMap<u32, Entry>,
     outbox: Outbox,
-    /// The thread that empties the outbox, or the last one.
-    pump: Option<JoinHandle<()>>,
+    /// Whether there is a thread that empties the outbox.
     pumping: bool,
-    /// The thread that opens the arena, or did.
-    opener: Option<JoinHandle<()>>,
+    /// More requests than these may not be unanswered.
+    bound: usize,
     /// Filled at the end of the connection; by a number of their own.
     watchers: HashMap<u64, Arc<Slot<Error>>>,
     last_watcher: u64,
@@ -130,16 +124,14 @@ impl Link {
     pub(crate) fn new(stream: UnixStream, greeting: Greeting, options: &ClientOptions) -> Arc<Self> {
         let max_body_bytes = usize::try_from(greeting.limits.max_frame_bytes).unwrap_or(usize::MAX);
         let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
-        let writer = Mutex::new(Writer { stream, buffer: Vec::new() });
         let listed = Listed::new(greeting.limits.suspension_kept_ms());
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
         let requests = Requests {
             last_id: 0,
             waiting: HashMap::new(),
             outbox: Outbox::new(&greeting.limits, options.waiting()),
-            pump: None,
             pumping: false,
-            opener: None,
+            bound: options.waiting().requests.saturating_mul(2),
             watchers: HashMap::new(),
             last_watcher: 0,
             closed: None,
@@ -151,7 +143,7 @@ impl Link {
             sharing,
             listed,
             max_body_bytes,
-            writer,
+            wire: Wire::new(stream),
             requests: Mutex::new(requests),
             room: Condvar::new(),
         })
@@ -205,7 +197,10 @@ impl Link {
         };
         let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing };
         // What was not taken is dropped outside of the lock.
-        let registered = lock(&self.requests).register(entry, turn);
+        let busy = self.wire.is_busy();
+        // The cancel of a request is one of as many as may be with the sidecar.
+        let is_bounded = busy && !matches!(message, ClientMessage::Cancel(Cancel::Request(_)));
+        let registered = lock(&self.requests).register(entry, turn, busy, is_bounded);
         let (id, waits) = registered.map_err(|(error, _)| error)?;
         let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
@@ -223,13 +218,9 @@ impl Link {
         if !self.sharing.wants_arena(bytes) {
             return;
         }
-        let mut requests = lock(&self.requests);
-        if requests.closed.is_none() {
-            let link = Arc::clone(self);
-            let opener = thread::Builder::new().name("nexus-arena".to_owned()).spawn(move || link.open_arena());
-            // Without a thread there is no arena, and nobody misses it.
-            requests.opener = opener.ok();
-        }
+        let link = Arc::clone(self);
+        // Without a thread there is no arena, and nobody misses it.
+        let _ = thread::Builder::new().name("nexus-arena".to_owned()).spawn(move || link.open_arena());
     }
 
     /// On a thread of its own: two requests, one after the other.
@@ -258,7 +249,7 @@ impl Link {
     /// Leaves a request in the outbox, encoded as it is now.
     fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32, turn: Turn) -> Result<(), Error> {
         let mut frame = Vec::new();
-        message.encode(RequestId(id), self.max_body_bytes, &mut frame)?;
+        message.encode(RequestId(id), self.max_body_bytes, &mut frame).map_err(Error::request)?;
         let suspension = match message {
             ClientMessage::Resume(resume) => Some(resume.suspension.to_owned()),
             _ => None,
@@ -271,11 +262,8 @@ impl Link {
         let ticket = requests.outbox.push(Waiting { id, frame, turn, suspension }, always)?;
         if !requests.pumping {
             let link = Arc::clone(self);
-            match thread::Builder::new().name("nexus-writer".to_owned()).spawn(move || link.pump()) {
-                Ok(pump) => {
-                    requests.pump = Some(pump);
-                    requests.pumping = true;
-                }
+            match thread::Builder::new().name("nexus-outbox".to_owned()).spawn(move || link.pump()) {
+                Ok(_) => requests.pumping = true,
                 Err(source) => {
                     requests.outbox.remove(ticket);
                     return Err(StartError::Spawn { path: "a thread".into(), source }.into());
@@ -310,35 +298,22 @@ impl Link {
                 return;
             }
             drop(requests);
-            // A request leaves the outbox under the writer's lock only: its cancel is written behind it.
-            let mut writer = lock(&self.writer);
-            let Writer { stream, buffer } = &mut *writer;
-            buffer.clear();
-            let mut requests = lock(&self.requests);
-            let now = Instant::now();
-            while buffer.len() < FRAME_BUFFER_KEEP_BYTES
-                && let Some(Waiting { id, frame, .. }) = requests.outbox.take(now)
-            {
-                if let Some(entry) = requests.waiting.get_mut(&id) {
-                    entry.place = Place::Sent;
+            self.wire.wait_until_free();
+            // A request leaves the outbox under the wire's lock only: its cancel is written behind it.
+            let filled: Result<(), Infallible> = self.wire.write(|buffer| {
+                let mut requests = lock(&self.requests);
+                let now = Instant::now();
+                while buffer.len() < FRAME_BUFFER_KEEP_BYTES
+                    && let Some(Waiting { id, frame, .. }) = requests.outbox.take(now)
+                {
+                    if let Some(entry) = requests.waiting.get_mut(&id) {
+                        entry.place = Place::Sent;
+                    }
+                    buffer.extend_from_slice(&frame);
                 }
-                buffer.extend_from_slice(&frame);
-            }
-            drop(requests);
-            flush(stream, buffer);
-        }
-    }
-
-    /// Waits for the end of the threads of this connection. Called when that has ended.
-    pub(crate) fn end_threads(&self) {
-        let mut requests = lock(&self.requests);
-        requests.outbox.clear();
-        let threads = [requests.pump.take(), requests.opener.take()];
-        drop(requests);
-        self.room.notify_one();
-        for thread in threads.into_iter().flatten() {
-            // One that panicked has ended as well.
-            let _ = thread.join();
+                Ok(())
+            });
+            let Ok(()) = filled;
         }
     }
 
@@ -416,13 +391,13 @@ impl Link {
                 drop(lease);
                 let Some(listing) = listing else {
                     if let Some(unheard) = slot.fill(result) {
-                        self.dispose(unheard, at, true);
+                        self.dispose(unheard, at);
                     }
                     return;
                 };
                 for (slot, result) in listing.answered(slot, result) {
                     if let Some(unheard) = slot.fill(result) {
-                        self.dispose(unheard, None, true);
+                        self.dispose(unheard, None);
                     }
                 }
             }
@@ -439,6 +414,7 @@ impl Link {
         requests.outbox.clear();
         drop(requests);
         self.room.notify_one();
+        self.wire.close();
         self.sharing.close();
         self.listed.close();
         // With the last lease the arena goes, before anybody is told.
@@ -453,62 +429,48 @@ impl Link {
 
     /// An answer that nobody heard: a suspended execution would wait for nothing, a state be kept for nobody.
     /// `at`: its place, which is left when the execution has been cancelled.
-    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, at: Option<Arc<PlaceHeld>>, on_reader_thread: bool) {
-        let link = Arc::clone(self);
-        let cancel: Box<dyn FnOnce() + Send> = match unheard {
+    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, at: Option<Arc<PlaceHeld>>) {
+        match unheard {
             Ok(Answer::Segment(segment)) => {
-                let Some(suspension) = segment.suspensions.first().cloned() else { return };
-                Box::new(move || {
-                    link.cancel(Cancel::Suspension(&suspension.id));
-                    drop(at);
-                })
+                if let Some(suspension) = segment.suspensions.first() {
+                    self.cancel(Cancel::Suspension(&suspension.id));
+                }
             }
-            Ok(Answer::StateCreated(id)) => Box::new(move || {
-                let sent = link.send(ClientMessage::DisposeState(DisposeState { id: &id }));
+            Ok(Answer::StateCreated(id)) => {
+                let sent = self.send(ClientMessage::DisposeState(DisposeState { id: &id }));
                 sent.map(Pending::forget).unwrap_or_default();
-            }),
-            _ => return,
-        };
-        if on_reader_thread {
-            // The reader must not wait for a write: the sidecar may wait for it to read. Rare enough for a thread.
-            std::thread::spawn(cancel);
-        } else {
-            cancel();
+            }
+            _ => {}
         }
+        drop(at);
     }
 
     fn write(&self, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
-        let mut writer = lock(&self.writer);
-        let Writer { stream, buffer } = &mut *writer;
-        buffer.clear();
-        message.encode(RequestId(id), self.max_body_bytes, buffer)?;
-        flush(stream, buffer);
-        Ok(())
-    }
-}
-
-fn flush(stream: &mut UnixStream, buffer: &mut Vec<u8>) {
-    if stream.write_all(buffer).is_err() {
-        // The reader thread finds the connection at its end, and tells everybody how it came to that.
-        let _ = stream.shutdown(Shutdown::Both);
-    }
-    if buffer.capacity() > FRAME_BUFFER_KEEP_BYTES {
-        *buffer = Vec::new();
+        self.wire.write(|buffer| message.encode(RequestId(id), self.max_body_bytes, buffer).map_err(Error::request))
     }
 }
 
 impl Requests {
-    /// Its id, and whether it must wait.
-    fn register(&mut self, mut entry: Entry, turn: Turn) -> Result<(u32, bool), (Error, Entry)> {
+    /// Its id, and whether it must wait. `busy`: the sidecar has not read yet what was written.
+    fn register(
+        &mut self,
+        mut entry: Entry,
+        turn: Turn,
+        busy: bool,
+        is_bounded: bool,
+    ) -> Result<(u32, bool), (Error, Entry)> {
         if let Some((error, _)) = &self.closed {
             return Err((error.clone(), entry));
+        }
+        if is_bounded && self.waiting.len() >= self.bound {
+            return Err((overloaded("waitingRequests", self.bound, self.waiting.len()), entry));
         }
         loop {
             self.last_id = self.last_id.wrapping_add(1);
             if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
                 entry.place = match turn {
                     Turn::Urgent => Place::Urgent,
-                    turn if self.outbox.pass(turn, Instant::now()) => Place::Sent,
+                    turn if !busy && self.outbox.pass(turn, Instant::now()) => Place::Sent,
                     _ => Place::Coming,
                 };
                 let waits = matches!(entry.place, Place::Coming);

@@ -11,15 +11,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{CLIENT_LISTED_BYTES, CLIENT_LISTED_CALLS};
-use nexus_protocol::message::Status;
 
 use crate::calls::Calls;
 use crate::error::Error;
 use crate::link::{Answer, AnswerSlot};
 use crate::segment::Segment;
 use crate::slot::lock;
+use crate::told::{ErrorCode, Status};
 
 /// See the module.
 pub(crate) struct Listed {
@@ -297,8 +296,8 @@ mod tests {
     }
 
     fn failed(seq: u32, code: ErrorCode) -> Segment {
-        let mut result = SegmentResult::new(Status::Error, seq);
-        result.error = Some(WireError::new(code, "expected by the test"));
+        let mut result = SegmentResult::new(Status::Error.wire(), seq);
+        result.error = Some(WireError::new(code.wire(), "expected by the test"));
         result.into()
     }
 

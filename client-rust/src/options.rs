@@ -18,8 +18,8 @@ use crate::restart::RestartPolicy;
 ///
 /// # fn main() -> Result<(), nexus_client::Error> {
 /// let options = ClientOptions::new().max_waiting_requests(1_000).shared_memory(false).restart(RestartPolicy::never());
-/// let spawned = Client::spawn(SpawnOptions::new().client(options))?;
-/// let connected = Client::connect_with("/run/nexus/nexus.sock", options)?;
+/// let spawned = Client::spawn(SpawnOptions::new().client(options)).wait()?;
+/// let connected = Client::connect_with("/run/nexus/nexus.sock", options).wait()?;
 /// # Ok(())
 /// # }
 /// ```

@@ -213,7 +213,7 @@ pub(crate) fn overloaded(resource: &'static str, limit: usize, count: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::ErrorCode;
+    use crate::ErrorCode;
 
     use super::*;
 

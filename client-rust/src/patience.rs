@@ -41,8 +41,13 @@ impl Patience {
         self.last
     }
 
+    /// When a call that begins now is late.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.each.and_then(|each| Instant::now().checked_add(each))
+    }
+
     pub(crate) fn begin(&mut self, call: Begun) {
-        if let Some(late) = self.each.and_then(|each| Instant::now().checked_add(each)) {
+        if let Some(late) = self.deadline() {
             self.begun.push_back((late, call));
         }
     }

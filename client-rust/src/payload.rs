@@ -10,6 +10,8 @@ use nexus_protocol::limits::{MAX_FRAME_BYTES_CEILING, MAX_PAYLOAD_DEPTH};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::told::Violation;
+
 /// A value that a handler gets or gave: any type that serde knows, or bytes of MessagePack.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Payload(Arc<Vec<u8>>);
@@ -38,7 +40,13 @@ pub enum PayloadError {
     },
     /// The bytes are no payload.
     #[error(transparent)]
-    Malformed(#[from] nexus_protocol::PayloadError),
+    Malformed(Violation),
+}
+
+impl PayloadError {
+    pub(crate) fn malformed(error: nexus_protocol::PayloadError) -> Self {
+        Self::Malformed(Violation::new(error))
+    }
 }
 
 impl Payload {

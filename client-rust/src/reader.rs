@@ -24,6 +24,7 @@ use crate::error::{Error, Gone, GoneReason, StartError};
 use crate::executions::ExecutionInfo;
 use crate::link::{Answer, Greeting, Link};
 use crate::segment::Segment;
+use crate::told::{SidecarError, Violation};
 
 const CLIENT_NAME: &str = concat!("nexus-client/", env!("CARGO_PKG_VERSION"));
 const DEATH_DETAIL: Duration = Duration::from_millis(CLIENT_DEATH_DETAIL_MS);
@@ -79,7 +80,9 @@ fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder, deadline: Insta
         .map_err(io::Error::other)?;
     stream.write_all(&frame)?;
     loop {
-        if let Some(body) = decoder.next_frame().map_err(|error| Failure::Start(StartError::Frame(error)))? {
+        if let Some(body) =
+            decoder.next_frame().map_err(|error| Failure::Start(StartError::Frame(Violation::new(error))))?
+        {
             let greeting = greeting(body).map_err(Failure::Start)?;
             stream.set_read_timeout(None)?;
             return Ok(greeting);
@@ -96,13 +99,14 @@ fn exchange(stream: &mut UnixStream, decoder: &mut FrameDecoder, deadline: Insta
 fn greeting(body: &[u8]) -> Result<Greeting, StartError> {
     let hello = match decode_sidecar(body).map_err(|_| StartError::NotHello)?.message {
         SidecarMessage::Hello(hello) => hello,
-        SidecarMessage::Error(error) => return Err(StartError::Refused(Box::new(error))),
+        SidecarMessage::Error(error) => return Err(StartError::Refused(Box::new(SidecarError::of(error)))),
         _ => return Err(StartError::NotHello),
     };
     let chosen = VersionRange { min: hello.version, max: hello.version };
     VersionRange::SUPPORTED
         .negotiate(chosen)
-        .map_err(|_| VersionMismatch { ours: VersionRange::SUPPORTED, theirs: chosen })?;
+        .map_err(|_| VersionMismatch { ours: VersionRange::SUPPORTED, theirs: chosen })
+        .map_err(|mismatch| StartError::Version(Violation::new(mismatch)))?;
     Ok(Greeting {
         build: hello.build.to_owned(),
         engine: hello.engine.to_owned(),
@@ -148,7 +152,7 @@ fn read_answers(stream: &mut UnixStream, decoder: &mut FrameDecoder, link: &Arc<
                     }
                 }
                 Ok(None) => break,
-                Err(error) => return GoneReason::Framing(error),
+                Err(error) => return GoneReason::Framing(Violation::new(error)),
             }
         }
         if let Err(error) = read_more(stream, decoder) {
@@ -175,12 +179,12 @@ fn read_more(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> io::Result<
 }
 
 fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
-    let envelope = decode_sidecar(body).map_err(GoneReason::Malformed)?;
+    let envelope = decode_sidecar(body).map_err(|error| GoneReason::Malformed(Violation::new(error)))?;
     let answer = match envelope.message {
         SidecarMessage::Error(error) if envelope.id == RequestId::CONNECTION => {
-            return Err(GoneReason::Refused(Box::new(error)));
+            return Err(GoneReason::Refused(Box::new(SidecarError::of(error))));
         }
-        SidecarMessage::Error(error) => Err(error.into()),
+        SidecarMessage::Error(error) => Err(Error::sidecar(error)),
         SidecarMessage::Result(result) => segment(link, envelope.id, result),
         SidecarMessage::Compiled(compiled) => Ok(Answer::Compiled(Box::new(CompiledParts::from(&compiled)))),
         SidecarMessage::Checked(checked) => Ok(Answer::Checked(Checked::from(&checked))),

@@ -20,12 +20,12 @@ use crate::payload::{Payload, PayloadError};
 /// A resident state. Clones are handles of the same one.
 ///
 /// ```no_run
-/// # use nexus_client::{Client, Context, RunOptions, SpawnOptions, StatePatch};
+/// # use nexus_client::{Client, Context, SpawnOptions, StatePatch};
 /// # fn main() -> Result<(), nexus_client::Error> {
-/// let client = Client::spawn(SpawnOptions::new())?;
+/// let client = Client::spawn(SpawnOptions::new()).wait()?;
 /// let state = client.create_state(&serde_json::json!({ "n": 1 })).wait()?;
 /// let context = Context::new().resident(&state).grants(["state:read:n", "state:write:n"]);
-/// client.run("$state.n += 1", &context, RunOptions::new()).wait()?;
+/// client.run("$state.n += 1").context(&context).wait()?;
 /// assert_eq!(state.snapshot().wait()?.decode::<serde_json::Value>()?, serde_json::json!({ "n": 2 }));
 /// # Ok(())
 /// # }

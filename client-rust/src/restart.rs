@@ -15,6 +15,7 @@ use nexus_protocol::limits::{
 
 /// When a sidecar that has ended is started, or connected to, again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct RestartPolicy {
     /// So many deaths within [`window`](Self::window) are a crash loop: calls fail at once. 0: never start again.
     pub max_crashes: usize,
@@ -43,7 +44,35 @@ impl Default for RestartPolicy {
 impl RestartPolicy {
     /// A sidecar that has gone stays gone.
     pub fn never() -> Self {
-        Self { max_crashes: 0, ..Self::default() }
+        Self::default().max_crashes(0)
+    }
+
+    /// So many deaths within [`window`](Self::window) are a crash loop; 0: never start again.
+    #[must_use]
+    pub fn max_crashes(mut self, crashes: usize) -> Self {
+        self.max_crashes = crashes;
+        self
+    }
+
+    /// See there.
+    #[must_use]
+    pub fn window(mut self, time: Duration) -> Self {
+        self.window = time;
+        self
+    }
+
+    /// How long calls fail in a crash loop before one start is tried.
+    #[must_use]
+    pub fn cool_down(mut self, time: Duration) -> Self {
+        self.cool_down = time;
+        self
+    }
+
+    /// The longest wait before the next start of a sidecar that died young.
+    #[must_use]
+    pub fn max_delay(mut self, time: Duration) -> Self {
+        self.max_delay = time;
+        self
     }
 }
 

@@ -11,16 +11,17 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 
-use nexus_protocol::message::{Cancel, Status};
-use nexus_protocol::{ErrorCode, WireError};
+use nexus_protocol::message::Cancel;
 use serde::de::DeserializeOwned;
 
 use crate::calls::Calls;
 use crate::client::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::compiled::Handler;
 use crate::context::Context;
+use crate::current::{Awaited, CurrentCall, Origin};
 use crate::error::Error;
 use crate::extensions::{Args, CallError, CallResult};
+use crate::failed_run::{AllThrown, ExtensionError, FailedRun};
 use crate::gather::Gathered;
 use crate::link::{Closed, Link, PlaceHeld};
 use crate::patience::{Begun, Patience};
@@ -28,6 +29,7 @@ use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
 use crate::segment::{Metrics, Segment, Suspension};
 use crate::slot::lock;
+use crate::told::{ErrorCode, SidecarError, Status};
 use crate::workers::Workers;
 
 /// What a run that succeeded leaves.
@@ -56,6 +58,8 @@ pub(crate) struct Run {
     closed: Closed,
     workers: Arc<Workers>,
     options: RunOptions,
+    /// Told to extensions.
+    origin: Arc<Origin>,
     /// Executes and resumes that are not answered.
     requests: Gathered<Request, AnswerFuture>,
     /// Extension calls that are not answered, by their suspensions.
@@ -64,6 +68,8 @@ pub(crate) struct Run {
     patience: Patience,
     /// What the handler was told of the last call that was late.
     late: Option<String>,
+    /// What extensions threw.
+    thrown: AllThrown,
     /// Which of its calls are outstanding.
     outstanding: Calls,
     /// Segments that came before one with a lower `seq`, and what they go on with.
@@ -81,7 +87,7 @@ pub(crate) struct Run {
 type AnswerFuture = dyn Future<Output = Result<Segment, Error>> + Send;
 
 struct Call {
-    suspension: String,
+    awaited: Awaited,
     /// Of [`Patience`].
     number: u64,
 }
@@ -99,12 +105,14 @@ impl Run {
         workers: Arc<Workers>,
         handler: Handler,
         context: Context,
-        options: RunOptions,
+        mut options: RunOptions,
     ) -> Result<Self, Error> {
         if options.cancel.as_ref().is_some_and(|token| token.is_cancelled()) {
             return Err(Error::Cancelled);
         }
         let context = context.with_extensions(options.extensions.registry());
+        let (handler_name, panel_id) = context.names();
+        let origin = Arc::new(Origin { handler_name, panel_id, labels: std::mem::take(&mut options.labels) });
         let id = Arc::<Mutex<u32>>::default();
         let place = (!options.extensions.is_empty()).then(|| link.place());
         let sending = Sending::At(place.clone());
@@ -118,8 +126,10 @@ impl Run {
             link,
             workers,
             options,
+            origin,
             requests,
             calls: Gathered::new(),
+            thrown: AllThrown::default(),
             outstanding: Calls::default(),
             early: BTreeMap::new(),
             segments: Vec::new(),
@@ -150,10 +160,25 @@ impl Run {
     fn poll_calls(&mut self, context: &mut TaskContext<'_>) -> bool {
         let answers = self.calls.poll(context);
         let any = !answers.is_empty();
-        for (Call { suspension, .. }, answer) in answers {
-            self.resume(suspension, answer.map_or_else(Resolution::Failure, Resolution::Value));
+        for (Call { awaited, .. }, answer) in answers {
+            let Some(call) = awaited.answered() else { continue };
+            let resolution = match answer {
+                Ok(value) => Resolution::Value(value),
+                Err(error) => Resolution::Failure(self.seen_by_handler(error, &call)),
+            };
+            self.resume(call.suspension_id().to_owned(), resolution);
         }
         any
+    }
+
+    /// What an extension's error is in the handler. The extension's own is remembered: the handler may let it through.
+    fn seen_by_handler(&mut self, error: CallError, call: &CurrentCall) -> CallError {
+        let seen = match &mut self.options.on_extension_error {
+            Some(callback) => callback(error.clone(), call),
+            None => error.clone(),
+        };
+        self.thrown.add(ExtensionError::new(call, error), seen.message());
+        seen
     }
 
     /// Fails calls in the handler that take too long, and gives their futures up. Whether there were any.
@@ -163,14 +188,14 @@ impl Run {
             patience.poll(context, |begun| calls.at(begun.place).is_some_and(|call| call.number == begun.number));
         let any = !late.is_empty();
         for begun in late {
-            let Some(call) = self.calls.remove(begun.place) else { continue };
-            let message = self.outstanding.get(&call.suspension).map(|Suspension { extension, method, .. }| {
-                let ms = self.link.greeting.limits.suspension_timeout_ms;
-                format!("$ext.{extension}.{method}() was not answered within suspensionTimeoutMs ({ms} ms)")
-            });
-            let Some(message) = message else { continue };
+            let Some(Call { awaited, .. }) = self.calls.remove(begun.place) else { continue };
+            let Some(call) = awaited.given_up() else { continue };
+            let (extension, method) = (call.extension(), call.method());
+            let ms = self.link.greeting.limits.suspension_timeout_ms;
+            let message = format!("$ext.{extension}.{method}() was not answered within suspensionTimeoutMs ({ms} ms)");
             self.late = Some(message.clone());
-            self.resume(call.suspension, Resolution::Failure(CallError::new(message).with_code("TIMEOUT")));
+            let failure = CallError::new(message).with_code("TIMEOUT");
+            self.resume(call.suspension_id().to_owned(), Resolution::Failure(failure));
         }
         any
     }
@@ -217,7 +242,7 @@ impl Run {
             ErrorCode::SuspensionError if !self.requests.is_empty() || !self.early.is_empty() => {}
             ErrorCode::SuspensionError if let Some(late) = &self.late => {
                 let message = format!("{late}, and the sidecar has dropped the execution");
-                self.end(Err(WireError { message, ..error }.into()));
+                self.end(Err(SidecarError { message, ..error }.into()));
             }
             // What the extension gave is no value for a handler, which is its fault too.
             ErrorCode::SerializationError | ErrorCode::InvalidArgument if is_value => {
@@ -238,7 +263,10 @@ impl Run {
             callback(&segment);
         }
         if let Some(error) = &segment.error {
-            self.end(Err(error.clone().into()));
+            let error = self.midway(error.clone().into());
+            // What happened in it belongs to what the error tells.
+            self.segments.push(segment);
+            self.end(Err(error));
         } else {
             match segment.status {
                 Status::Success => self.succeed(segment),
@@ -263,11 +291,12 @@ impl Run {
         } else if self.cancelled {
             self.cancel_suspended();
         } else {
-            for Suspension { id, extension, method, args } in made {
-                let args = Args::new(args, self.link.max_body_bytes());
-                let call = self.options.extensions.call(&self.workers, &extension, &method, args);
+            for suspension in made {
+                let call = CurrentCall::new(&suspension, &self.origin, self.patience.deadline());
+                let args = Args::new(suspension.args, self.link.max_body_bytes(), call.clone());
+                let answer = self.options.extensions.call(&self.workers, args);
                 let number = self.patience.next();
-                let place = self.calls.add(Call { suspension: id, number }, call);
+                let place = self.calls.add(Call { awaited: Awaited::new(call), number }, answer);
                 self.patience.begin(Begun { number, place });
             }
         }
@@ -294,11 +323,21 @@ impl Run {
         }
     }
 
+    /// Of an execution that has begun: whoever repeats it has its effects twice.
+    fn midway(&self, error: Error) -> Error {
+        if self.segments.is_empty() { error } else { error.midway() }
+    }
+
     fn end(&mut self, result: Result<Outcome, Error>) {
-        let by_token = self.cancelled && result.as_ref().is_err_and(|error| error.code() == ErrorCode::Cancelled);
-        let begun = !self.segments.is_empty();
-        let result = result.map_err(|error| if begun { error.midway() } else { error });
-        self.result.get_or_insert(if by_token { Err(Error::Cancelled) } else { result });
+        if self.result.is_some() {
+            return;
+        }
+        self.result = Some(result.map_err(|error| {
+            let by_token = self.cancelled && error.code() == ErrorCode::Cancelled;
+            let error = if by_token { Error::Cancelled } else { self.midway(error) };
+            let thrown = self.thrown.let_through(&error);
+            FailedRun::of(error, std::mem::take(&mut self.segments), thrown)
+        }));
     }
 }
 
@@ -321,6 +360,8 @@ impl Future for Run {
             }
             if let Some(result) = run.result.take() {
                 run.place = None;
+                // Nobody waits for their answers.
+                run.calls.clear();
                 return Poll::Ready(result);
             }
             progress |= run.poll_calls(context);

@@ -1,52 +1,30 @@
 //! What a run does besides running.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::future::{Future, poll_fn};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 
-use crate::extensions::Extensions;
+use crate::current::CurrentCall;
+use crate::extensions::{CallError, Extensions};
 use crate::segment::Segment;
 use crate::slot::{lock, wake};
 
 /// Called for each segment.
 pub(crate) type OnSegment = Box<dyn FnMut(&Segment) + Send>;
+/// Called for each error of an extension.
+pub(crate) type OnExtensionError = Box<dyn FnMut(CallError, &CurrentCall) -> CallError + Send>;
 
 /// How to run.
 #[derive(Default)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     pub(crate) extensions: Extensions,
     pub(crate) on_segment: Option<OnSegment>,
+    pub(crate) on_extension_error: Option<OnExtensionError>,
+    pub(crate) labels: BTreeMap<String, String>,
     pub(crate) cancel: Option<CancelToken>,
-}
-
-impl RunOptions {
-    /// No extensions, nothing else.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The functions that the handler may call.
-    #[must_use]
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.extensions = extensions;
-        self
-    }
-
-    /// Called at once for each segment, in order, the last one included, also when the run fails. It runs where the
-    /// run is polled or waited for, and must not block long.
-    #[must_use]
-    pub fn on_segment(mut self, callback: impl FnMut(&Segment) + Send + 'static) -> Self {
-        self.on_segment = Some(Box::new(callback));
-        self
-    }
-
-    /// Lets another part of the program end the run.
-    #[must_use]
-    pub fn cancel(mut self, token: &CancelToken) -> Self {
-        self.cancel = Some(token.clone());
-        self
-    }
 }
 
 impl fmt::Debug for RunOptions {
@@ -55,7 +33,7 @@ impl fmt::Debug for RunOptions {
     }
 }
 
-/// Ends runs. Clones share it; it can be used for several runs, and stays cancelled.
+/// Ends runs, or says that one has ended. Clones share it; it can be used for several runs, and stays cancelled.
 #[derive(Clone, Debug, Default)]
 pub struct CancelToken(Arc<Shared>);
 
@@ -81,6 +59,12 @@ impl CancelToken {
     /// Whether it was.
     pub fn is_cancelled(&self) -> bool {
         self.0.cancelled.load(Ordering::SeqCst)
+    }
+
+    /// Done when it is cancelled.
+    pub fn cancelled(&self) -> impl Future<Output = ()> + Send + Sync + use<> {
+        let token = self.clone();
+        poll_fn(move |context| if token.poll(context) { Poll::Ready(()) } else { Poll::Pending })
     }
 
     /// Whether it was; if not, the task is woken when it is.

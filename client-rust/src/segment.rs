@@ -1,16 +1,19 @@
 //! What comes back from an execution, owned.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use nexus_protocol::effects::{Effect, effects};
-use nexus_protocol::message::{ExecutionMetrics, PendingCall, SegmentResult, Status};
+use nexus_protocol::message::{ExecutionMetrics, PendingCall, SegmentResult};
+use nexus_protocol::payload;
 use nexus_protocol::payload::PayloadError as Malformed;
-use nexus_protocol::{WireError, payload};
 use serde::de::DeserializeOwned;
 
 use crate::calls::Suspensions;
+use crate::compiled::Note;
 use crate::error::Error;
 use crate::payload::{Payload, PayloadError};
+use crate::told::{SidecarError, Status};
 
 /// What happened from the start of an execution, or a resume, to its next suspension or its end. Effects are deltas.
 #[derive(Clone, Debug)]
@@ -27,10 +30,13 @@ pub struct Segment {
     /// Every call that is outstanding after it, in the order in which the handler made them.
     pub suspensions: Suspensions,
     /// Why it failed, when `status` is `Error`.
-    pub error: Option<WireError>,
+    pub error: Option<SidecarError>,
+    /// What the handler's author should know of its text: in the first segment, and mostly nothing.
+    pub warnings: Vec<Note>,
     /// Figures of the whole execution so far.
     pub metrics: Metrics,
-    effects: EffectPayloads,
+    /// Shared by clones.
+    effects: Arc<EffectPayloads>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -43,6 +49,7 @@ struct EffectPayloads {
 
 /// An extension call that waits for its answer.
 #[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Suspension {
     /// To resume or cancel it with. Whoever knows it can; so it does not belong into logs.
     pub id: String,
@@ -56,6 +63,7 @@ pub struct Suspension {
 
 /// A change of state.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub enum StateMutation {
     /// The key now has that value.
     Set {
@@ -73,6 +81,7 @@ pub enum StateMutation {
 
 /// An event that the handler emitted.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Event {
     /// Name.
     pub name: String,
@@ -84,6 +93,7 @@ pub struct Event {
 
 /// A command to a view.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct ViewCommand {
     /// View.
     pub view_id: String,
@@ -95,6 +105,7 @@ pub struct ViewCommand {
 
 /// A log record of the handler.
 #[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
 pub struct Log {
     /// `debug`, `info`, `warn`, `error`.
     pub level: String,
@@ -145,7 +156,7 @@ impl Segment {
             self.value = Payload::from_bytes(value);
         }
         if let Some(mutations) = state_mutations {
-            self.effects.state_mutations = mutations;
+            Arc::make_mut(&mut self.effects).state_mutations = mutations;
         }
     }
 
@@ -203,19 +214,20 @@ impl From<SegmentResult<'_>> for Segment {
     fn from(result: SegmentResult<'_>) -> Self {
         let owned = |payload: Option<&[u8]>| payload.unwrap_or_default().to_vec();
         Self {
-            status: result.status,
+            status: Status::of(result.status),
             seq: result.seq,
             state_version: result.state_version,
             value: Payload::from_bytes(result.value.unwrap_or(payload::NIL).to_vec()),
             suspensions: result.suspensions.iter().map(Suspension::from).collect::<Vec<_>>().into(),
-            error: result.error,
+            error: result.error.map(SidecarError::of),
+            warnings: result.warnings.iter().map(Note::from).collect(),
             metrics: result.metrics.into(),
-            effects: EffectPayloads {
+            effects: Arc::new(EffectPayloads {
                 state_mutations: owned(result.state_mutations),
                 events: owned(result.events),
                 view_commands: owned(result.view_commands),
                 logs: owned(result.logs),
-            },
+            }),
         }
     }
 }
@@ -252,7 +264,8 @@ fn each<T>(list: &[u8], read: impl Fn(Effect<'_>) -> Result<T, Malformed>) -> Re
     if list.is_empty() {
         return Ok(Vec::new());
     }
-    effects(list)?.map(|effect| Ok(read(effect?)?)).collect()
+    let read_all = || effects(list)?.map(|effect| read(effect?)).collect::<Result<_, Malformed>>();
+    read_all().map_err(PayloadError::malformed)
 }
 
 fn text(effect: Effect<'_>, key: &str) -> Result<String, Malformed> {
@@ -271,6 +284,7 @@ fn timestamp(effect: Effect<'_>) -> f64 {
 mod tests {
     use super::*;
     use nexus_protocol::EffectList;
+    use nexus_protocol::message::Status;
 
     #[test]
     fn effects_are_read_in_order() {

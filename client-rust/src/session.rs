@@ -1,8 +1,8 @@
 //! The sidecar behind a client: the present one, and the start of the next when it has gone.
 //!
 //! Invariants: at most one sidecar runs or starts; a call that comes while one starts waits for it without blocking its
-//! thread, and is told how it ended, also by a panic; after [`Sessions::end`] nothing is started, and no thread or process
-//! is left when it returns. That waits for no start: one that is under way is ended.
+//! thread, and is told how it ended, also by a panic; after [`Sessions::end`] nothing is started, what is under way ends, and
+//! the threads of that reap the process. Nobody waits for it but who asks by `Client::shutdown`.
 
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -51,8 +51,6 @@ struct State {
     counted: bool,
     /// The start that is under way.
     starting: Option<Starting>,
-    /// Its thread, or that of the last one.
-    starter: Option<JoinHandle<()>>,
     restarts: Restarts,
     last_failure: Option<Error>,
     /// Nobody wants another one.
@@ -76,9 +74,10 @@ struct Session {
 }
 
 impl Sessions {
-    /// Starts, or connects to, the first one.
-    pub(crate) fn start(origin: Origin, options: ClientOptions) -> Result<Arc<Self>, Error> {
-        let session = Session::start(&origin, &options, &Attempt::default())?;
+    /// Starts, or connects to, the first one. For a thread of its own.
+    pub(crate) fn start(origin: Origin, options: ClientOptions, attempt: &Attempt) -> Result<Arc<Self>, Error> {
+        let started = catch_unwind(AssertUnwindSafe(|| Session::start(&origin, &options, attempt)));
+        let session = started.unwrap_or_else(|_| Err(StartError::Panicked.into()))?;
         Ok(Self::with(origin, options, session))
     }
 
@@ -87,7 +86,6 @@ impl Sessions {
             session,
             counted: false,
             starting: None,
-            starter: None,
             restarts: Restarts::new(options.restart),
             last_failure: None,
             retired: false,
@@ -153,8 +151,7 @@ impl Sessions {
                 let (sessions, starters) = (Arc::clone(self), Arc::clone(&attempt));
                 let restart = move || sessions.restart(wait, &starters, start);
                 match thread::Builder::new().name("nexus-start".to_owned()).spawn(restart) {
-                    Ok(starter) => {
-                        state.starter = Some(starter);
+                    Ok(_) => {
                         state.starting = Some(Starting { attempt, waiting: vec![Arc::clone(&slot)] });
                         Found::Starting(slot)
                     }
@@ -196,22 +193,18 @@ impl Sessions {
         };
         drop(state);
         // A session is not ended under the lock, and one that came too late before anybody is told that all has ended.
-        drop(unused);
+        if let Some(mut session) = unused {
+            session.end();
+            session.wait();
+        }
         for slot in waiting {
             slot.fill(answer.clone());
         }
     }
 
-    /// Ends everything, and waits for that.
+    /// Ends everything, and does not wait for that.
     pub(crate) fn end(&self) {
         self.retire();
-        let starter = lock(&self.state).starter.take();
-        if let Some(starter) = starter
-            && starter.thread().id() != thread::current().id()
-        {
-            // One that panicked has dropped what it had started.
-            let _ = starter.join();
-        }
         lock(&self.state).session.end();
     }
 }
@@ -259,17 +252,18 @@ impl Session {
         Ok(Self { link, stream, reader: Some(reader), child_pid, ready_since: Instant::now() })
     }
 
-    /// Ends the connection; a child is reaped when this returns.
+    /// Ends the connection. The reader thread reaps a child.
     fn end(&mut self) {
         // Fails only where the connection has ended by itself.
         let _ = self.stream.shutdown(Shutdown::Both);
-        if let Some(reader) = self.reader.take()
-            && reader.thread().id() != thread::current().id()
-        {
-            // A reader that panicked has dropped, and so reaped, the child.
+    }
+
+    /// Waits for what [`end`](Self::end) brings about.
+    fn wait(&mut self) {
+        if let Some(reader) = self.reader.take() {
+            // One that panicked has dropped, and so reaped, the child.
             let _ = reader.join();
         }
-        self.link.end_threads();
     }
 }
 

@@ -4,6 +4,7 @@
 //! others wait for. A function that itself waits for other functions of the same client holds a thread meanwhile.
 
 use std::collections::VecDeque;
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -34,28 +35,30 @@ impl Workers {
         Self { state: Mutex::default(), more: Condvar::new(), max_threads }
     }
 
-    /// Runs `work` on one of the threads, as soon as one is free.
-    pub(crate) fn run(self: &Arc<Self>, work: impl FnOnce() + Send + 'static) {
+    /// Runs `work` on one of the threads, as soon as one is free. Fails where there is none and none is to be had: the caller's own
+    /// is not for work that may block.
+    pub(crate) fn run(self: &Arc<Self>, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
         let mut state = lock(&self.state);
         state.queue.push_back(Box::new(work));
         if state.idle < state.queue.len() && state.threads < self.max_threads {
             state.threads += 1;
             let workers = Arc::clone(self);
             let spawned = thread::Builder::new().name("nexus-extension".to_owned()).spawn(move || workers.work());
-            if spawned.is_err() {
-                // No thread to be had: those that are there take it. With none at all, this one does.
+            if let Err(error) = spawned {
+                // Those that are there take it.
                 state.threads -= 1;
-                if state.threads == 0
-                    && let Some(work) = state.queue.pop_back()
-                {
-                    drop(state);
-                    let _ = catch_unwind(AssertUnwindSafe(work));
+                if state.threads > 0 {
+                    return Ok(());
                 }
-                return;
+                let refused = state.queue.pop_back();
+                drop(state);
+                drop(refused);
+                return Err(error);
             }
         }
         drop(state);
         self.more.notify_one();
+        Ok(())
     }
 
     fn work(&self) {
@@ -92,14 +95,14 @@ mod tests {
         let workers = Arc::new(Workers::new(5));
         let (to_first, first) = mpsc::channel();
         let (to_test, test) = mpsc::channel();
-        workers.run(|| panic!("expected by the test"));
+        workers.run(|| panic!("expected by the test")).unwrap();
         let answer = to_test.clone();
-        workers.run(move || answer.send(first.recv().unwrap()).unwrap());
-        workers.run(move || to_first.send(7).unwrap());
+        workers.run(move || answer.send(first.recv().unwrap()).unwrap()).unwrap();
+        workers.run(move || to_first.send(7).unwrap()).unwrap();
         assert_eq!(test.recv_timeout(Duration::from_secs(60)), Ok(7));
         for number in 0..100 {
             let answer = to_test.clone();
-            workers.run(move || answer.send(number).unwrap());
+            workers.run(move || answer.send(number).unwrap()).unwrap();
         }
         let mut all: Vec<_> = (0..100).map(|_| test.recv_timeout(Duration::from_secs(60)).unwrap()).collect();
         all.sort_unstable();

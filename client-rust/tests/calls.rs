@@ -4,9 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use nexus_client::{
-    CancelTarget, Client, Context, ErrorCode, Extensions, Payload, Resolution, RunOptions, Segment, Status,
-};
+use nexus_client::{CancelTarget, Client, Context, ErrorCode, Extensions, Payload, Resolution, Segment, Status};
 use support::{client, watched};
 
 fn context() -> Context {
@@ -18,7 +16,7 @@ fn value(n: u32) -> Resolution {
 }
 
 fn start(client: &Client, source: &str) -> Segment {
-    let segment = client.execute(source, &context()).wait().unwrap();
+    let segment = client.execute(source).context(&context()).wait().unwrap();
     assert_eq!(segment.status, Status::Suspended, "{segment:?}");
     segment
 }
@@ -114,7 +112,7 @@ fn segments_of_a_run_list_what_is_outstanding_too_and_values_that_are_none_fail_
             try { await $ext.a.bad() } catch (e) { failed = e.code }
             const all = await Promise.all(Array.from({ length: 200 }, (_, i) => $ext.a.b(i)));
             return [failed, all.reduce((a, b) => a + b)]";
-        let outcome = client.run(source, &context(), RunOptions::new().extensions(extensions)).wait().unwrap();
+        let outcome = client.run(source).context(&context()).extensions(extensions).wait().unwrap();
         let (failed, sum) = outcome.value::<(String, u32)>().unwrap();
         assert_eq!((&*failed, sum), ("SERIALIZATION_ERROR", 199 * 100));
         let sizes: Vec<usize> = outcome.segments.iter().map(|segment| segment.suspensions.len()).collect();
@@ -133,8 +131,7 @@ fn an_answer_that_is_too_large_for_the_handler_ends_it_and_one_that_is_too_large
             .method("a", "large", |_| Ok("x".repeat(40 << 20)))
             .method("a", "larger", |_| Ok("x".repeat(65 << 20)))
             .method("a", "error", |_| Err::<(), _>(nexus_client::CallError::new("x".repeat(40 << 20))));
-        let run =
-            |source: &str| client.run(source, &context(), RunOptions::new().extensions(extensions.clone())).wait();
+        let run = |source: &str| client.run(source).context(&context()).extensions(extensions.clone()).wait();
         for source in [
             "return await $ext.a.large()",
             "await $ext.a.error()",
@@ -158,13 +155,13 @@ fn the_end_of_a_sidecar_in_the_midst_of_an_execution_is_not_retryable() {
         let client = client();
         let pid = client.child_pid().unwrap().to_string();
         let first = start(&client, "await $ext.a.b(1); for (;;);");
-        let fresh = client.execute("for (;;);", &context());
+        let fresh = client.execute("for (;;);").context(&context()).start();
         let resumed = client.resume(&first.suspensions[0].id, value(1));
         let extensions = Extensions::new().method("a", "end", move |_| {
             assert!(std::process::Command::new("kill").args(["-9", &pid]).status()?.success());
             Ok(())
         });
-        let run = client.run("await $ext.a.end()", &context(), RunOptions::new().extensions(extensions));
+        let run = client.run("await $ext.a.end()").context(&context()).extensions(extensions).start();
         let ends = [run.wait().unwrap_err(), resumed.wait().unwrap_err(), fresh.wait().unwrap_err()];
         assert_eq!(ends.each_ref().map(|error| error.code()), [ErrorCode::SidecarGone; 3]);
         assert_eq!(ends.each_ref().map(|error| error.retryable()), [false, false, true], "{ends:?}");

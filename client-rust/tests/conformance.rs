@@ -10,7 +10,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use nexus_client::{
-    CallError, Client, Context, ContextValue, Error, Extensions, Limits, Payload, RunOptions, Segment, StateMutation,
+    CallError, Client, Context, ContextValue, Error, Extensions, Limits, Payload, Segment, StateMutation,
 };
 use rmpv::Value;
 use serde_json::{Map, Value as Json};
@@ -26,7 +26,7 @@ fn every_case_of_the_table_holds() {
         let names: HashSet<_> = cases.iter().map(name).collect();
         assert_eq!(names.len(), cases.len(), "two cases of one name");
         assert!(cases.len() >= 80);
-        let client = Client::spawn(options().debug(true)).unwrap();
+        let client = Client::spawn(options().debug(true)).wait().unwrap();
         let (mut ran, mut failed) = (0, Vec::new());
         for case in &cases {
             ran += 1;
@@ -64,9 +64,12 @@ fn check(client: &Client, case: &Json) {
 fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
     let script = Arc::new(Script::new(case));
     let heard = Arc::clone(&script);
-    let options =
-        RunOptions::new().extensions(extensions(&script, case)).on_segment(move |segment| heard.hear(segment));
-    let outcome = client.run(source, &context(case), options).wait();
+    let outcome = client
+        .run(source)
+        .context(&context(case))
+        .extensions(extensions(&script, case))
+        .on_segment(move |segment| heard.hear(segment))
+        .wait();
     match (&outcome, expect.get("error")) {
         (Err(error), Some(expect)) => check_error(expect, error),
         (Ok(_), Some(_)) => panic!("it did not fail"),
@@ -213,7 +216,7 @@ fn check_error(expect: &Json, error: &Error) {
     if let Some(retryable) = expect["retryable"].as_bool() {
         assert_eq!(error.retryable(), retryable);
     }
-    let Some(wire) = error.as_wire() else { panic!("{error:?} is not the sidecar's") };
+    let Some(wire) = error.as_sidecar() else { panic!("{error:?} is not the sidecar's") };
     for (key, told) in [
         ("name", wire.name.as_deref()),
         ("message", Some(wire.message.as_str())),
@@ -248,6 +251,7 @@ fn check_effects(expect: &Json, state: &State) {
             let (op, key, value) = match mutation {
                 StateMutation::Set { key, value } => ("set", key, Some(value)),
                 StateMutation::Delete { key } => ("delete", key, None),
+                other => panic!("{other:?}"),
             };
             own.push(key.clone());
             let mut fields = vec![("op", Value::from(op)), ("key", Value::from(key))];

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use nexus_client::{Call, Client, ClientOptions, Context, Error, ErrorCode, RestartPolicy, SpawnOptions, StartError};
+use nexus_client::{Call, Client, ClientOptions, Error, ErrorCode, RestartPolicy, SpawnOptions, StartError};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket};
 use support::{eventually, options, scratch, sidecar_binary, watched};
 
 fn patient() -> ClientOptions {
-    let policy = RestartPolicy { max_crashes: 1_000, ..RestartPolicy::default() };
+    let policy = RestartPolicy::default().max_crashes(1_000);
     ClientOptions::from(policy).start_timeout(Duration::from_secs(600))
 }
 
@@ -32,7 +32,7 @@ fn is_ended(call: Call<()>) {
 
 /// Ends the sidecar, and waits until the client knows: the next call begins the next start.
 fn hear_of(client: &Client, end: impl FnOnce()) {
-    let last = client.execute("for (;;);", &Context::new());
+    let last = client.execute("for (;;);").start();
     end();
     assert_eq!(last.wait().unwrap_err().code(), ErrorCode::SidecarGone);
 }
@@ -48,7 +48,7 @@ fn orphaned(name: &str) -> (Client, UnixListener, PathBuf) {
         .spawn()
         .unwrap();
     eventually("it listens", || UnixStream::connect(&path).is_ok());
-    let client = Client::connect_with(&path, patient()).unwrap();
+    let client = Client::connect_with(&path, patient()).wait().unwrap();
     hear_of(&client, || sidecar.kill().unwrap());
     sidecar.wait().unwrap();
     let _ = fs::remove_file(&path);
@@ -121,7 +121,7 @@ fn a_program_that_says_nothing_is_killed_by_a_drop_and_by_a_shutdown() {
             fs::write(&program, script).unwrap();
             fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
             let options = options().client(patient());
-            let client = Client::spawn(options.binary(&program)).unwrap();
+            let client = Client::spawn(options.binary(&program)).wait().unwrap();
             fs::write(&mute, "").unwrap();
             hear_of(&client, || kill(client.child_pid().unwrap()));
             let call = client.ping();
@@ -144,13 +144,13 @@ fn a_start_may_take_as_long_as_the_option_says() {
         let path = scratch("slow").join("s");
         let listener = UnixListener::bind(&path).unwrap();
         let short = ClientOptions::new().start_timeout(Duration::from_millis(50));
-        let silent = Client::connect_with(&path, short).unwrap_err();
+        let silent = Client::connect_with(&path, short).wait().unwrap_err();
         let Error::Start(start) = &silent else { panic!("{silent:?}") };
         assert!(matches!(**start, StartError::NoHello(_)), "{silent:?}");
         let _queued = fill(&listener, &path);
-        let full = Client::connect_with(&path, short).unwrap_err();
+        let full = Client::connect_with(&path, short).wait().unwrap_err();
         assert!(full.to_string().contains("cannot connect"), "{full}");
         let mute = SpawnOptions::new().binary("/bin/sleep").client(short);
-        assert_eq!(Client::spawn(mute).unwrap_err().code(), ErrorCode::SidecarGone);
+        assert_eq!(Client::spawn(mute).wait().unwrap_err().code(), ErrorCode::SidecarGone);
     });
 }

@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::thread::JoinHandle;
 
-use nexus_client::{Client, Context, Error, ErrorCode, GoneReason, StartError};
+use nexus_client::{Client, Error, ErrorCode, GoneReason, StartError};
 use support::{scratch, watched};
 
 fn golden(name: &str) -> Vec<u8> {
@@ -50,7 +50,7 @@ fn until_end(mut stream: UnixStream) {
 
 fn ping(then: Vec<u8>, ends: bool) -> Error {
     let (path, thread) = peer(golden("message-answer-hello"), then, ends);
-    let client = Client::connect(path).unwrap();
+    let client = Client::connect(path).wait().unwrap();
     let error = client.ping().wait().unwrap_err();
     drop(client);
     thread.join().unwrap();
@@ -70,7 +70,7 @@ fn a_first_frame_that_is_no_hello_is_refused() {
         ];
         for (bytes, is_expected) in cases {
             let (path, thread) = peer(bytes, Vec::new(), true);
-            let error = Client::connect(path).unwrap_err();
+            let error = Client::connect(path).wait().unwrap_err();
             let Error::Start(start) = &error else { panic!("{error:?}") };
             assert!(is_expected(start), "{error:?}");
             assert_eq!(error.code(), ErrorCode::ProtocolError, "{error:?}");
@@ -86,7 +86,7 @@ fn a_version_that_was_not_offered_is_refused() {
         let at = hello.windows(8).position(|bytes| bytes == b"\xa7version").unwrap() + 8;
         hello[at] = 3;
         let (path, thread) = peer(hello, Vec::new(), true);
-        let error = Client::connect(path).unwrap_err();
+        let error = Client::connect(path).wait().unwrap_err();
         assert_eq!(error.to_string(), "no common protocol version: this side speaks 2 to 2, the peer 3 to 3");
         thread.join().unwrap();
     });
@@ -154,8 +154,8 @@ fn regions_that_were_never_lent_fail_their_call_alone() {
         let twice = [&b"\x85"[..], status, b"\xa5value\xc4\x01\xc0", &regions, METRICS].concat();
         for fields in [alone, twice] {
             let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
-            let client = Client::connect(path).unwrap();
-            let error = client.execute("return 1", &Context::new()).wait().unwrap_err();
+            let client = Client::connect(path).wait().unwrap();
+            let error = client.execute("return 1").wait().unwrap_err();
             assert!(matches!(error, Error::Protocol { .. }), "{error:?}");
             drop(client);
             thread.join().unwrap();
@@ -168,8 +168,8 @@ fn segments_with_a_gap_end_the_run() {
     watched(|| {
         let fields = [&b"\x83\xa6status\xa7success\xa3seq\x01"[..], METRICS].concat();
         let (path, thread) = peer(golden("message-answer-hello"), answer(0x82, &fields), false);
-        let client = Client::connect(path).unwrap();
-        let error = client.run("return 1", &Context::new(), nexus_client::RunOptions::new()).wait().unwrap_err();
+        let client = Client::connect(path).wait().unwrap();
+        let error = client.run("return 1").wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::ProtocolError);
         drop(client);
         thread.join().unwrap();

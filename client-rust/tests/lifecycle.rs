@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use nexus_client::{Client, Context, Error, ErrorCode, Extensions, RunOptions, SpawnOptions, StartError};
+use nexus_client::{Client, Context, Error, ErrorCode, Extensions, SpawnOptions, StartError};
 use support::{client, eventually, options, scratch, sidecar_binary, watched};
 
 fn is_process(pid: u32) -> bool {
@@ -20,12 +20,12 @@ fn kill(pid: u32) {
 #[test]
 fn every_call_under_way_fails_when_the_sidecar_is_killed() {
     watched(|| {
-        let client = Client::spawn(options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let context = Context::new().grant("ext:x");
-        let endless = client.execute("for (;;);", &context);
+        let endless = client.execute("for (;;);").context(&context).start();
         let extensions = Extensions::new()
             .async_method("x", "never", |_| std::future::pending::<Result<(), nexus_client::CallError>>());
-        let waiting = client.run("await $ext.x.never()", &context, RunOptions::new().extensions(extensions));
+        let waiting = client.run("await $ext.x.never()").context(&context).extensions(extensions).start();
         let waiting = std::thread::spawn(move || waiting.wait());
         eventually("both are under way", || {
             let stats = client.stats().wait().unwrap();
@@ -50,19 +50,19 @@ fn a_dropped_client_leaves_no_process() {
         clone.ping().wait().unwrap();
         assert!(is_process(pid));
         drop(clone);
-        assert!(!is_process(pid), "the child was not reaped");
+        eventually("the child is reaped", || !is_process(pid));
     });
 }
 
 #[test]
 fn a_dropped_client_does_not_wait_for_an_endless_handler() {
     watched(|| {
-        let client = Client::spawn(options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let pid = client.child_pid().unwrap();
-        let call = client.execute("for (;;);", &Context::new());
+        let call = client.execute("for (;;);").start();
         eventually("the handler runs", || client.stats().wait().unwrap().active_instances == 1);
         drop(client);
-        assert!(!is_process(pid));
+        eventually("the child is reaped", || !is_process(pid));
         assert_eq!(call.wait().unwrap_err().code(), ErrorCode::SidecarGone);
     });
 }
@@ -72,7 +72,7 @@ fn shutdown_lets_what_runs_finish_and_ends_the_sidecar() {
     watched(|| {
         let client = client();
         let pid = client.child_pid().unwrap();
-        let last = client.execute("let n = 0; for (let i = 0; i < 1e6; i++) n += i; return n", &Context::new());
+        let last = client.execute("let n = 0; for (let i = 0; i < 1e6; i++) n += i; return n").start();
         client.shutdown().wait().unwrap();
         assert_eq!(last.wait().unwrap().into_result().unwrap().value::<f64>().unwrap(), 499_999_500_000.0);
         assert!(!is_process(pid));
@@ -83,7 +83,7 @@ fn shutdown_lets_what_runs_finish_and_ends_the_sidecar() {
 #[test]
 fn a_program_that_is_no_sidecar_is_told_from_one() {
     watched(|| {
-        let spawn = |binary: &str| Client::spawn(SpawnOptions::new().binary(binary)).unwrap_err();
+        let spawn = |binary: &str| Client::spawn(SpawnOptions::new().binary(binary)).wait().unwrap_err();
         let error = spawn("/nowhere/nexus-sidecar");
         assert!(error.to_string().contains("/nowhere/nexus-sidecar"), "{error}");
         assert!(!error.retryable());
@@ -97,7 +97,7 @@ fn a_program_that_is_no_sidecar_is_told_from_one() {
 #[test]
 fn a_sidecar_that_refuses_its_configuration_says_why() {
     watched(|| {
-        let error = Client::spawn(options().max_instances(0)).unwrap_err();
+        let error = Client::spawn(options().max_instances(0)).wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::SidecarGone);
         assert!(error.to_string().contains("max"), "{error}");
     });
@@ -119,11 +119,11 @@ fn a_sidecar_that_listens_can_be_connected_to() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        eventually("it listens", || Client::connect(&socket).is_ok());
-        let clients: Vec<_> = (0..3).map(|_| Client::connect(&socket).unwrap()).collect();
+        eventually("it listens", || Client::connect(&socket).wait().is_ok());
+        let clients: Vec<_> = (0..3).map(|_| Client::connect(&socket).wait().unwrap()).collect();
         for (n, client) in clients.iter().enumerate() {
             assert_eq!(client.child_pid(), None);
-            let segment = client.execute("return $args", &Context::new().args(&n)).wait().unwrap();
+            let segment = client.execute("return $args").args(&n).wait().unwrap();
             assert_eq!(segment.value::<usize>().unwrap(), n);
         }
         // A connection ends; the sidecar and the others go on.
@@ -137,7 +137,7 @@ fn a_sidecar_that_listens_can_be_connected_to() {
 
 #[test]
 fn a_socket_that_is_not_there_is_named() {
-    let error = Client::connect("/nowhere/nexus.sock").unwrap_err();
+    let error = Client::connect("/nowhere/nexus.sock").wait().unwrap_err();
     assert!(error.to_string().contains("/nowhere/nexus.sock"), "{error}");
     assert_eq!((error.code(), error.retryable()), (ErrorCode::SidecarGone, true));
 }
@@ -155,9 +155,9 @@ fn a_hundred_clients_come_and_go_without_leaving_descriptors() {
             .stderr(Stdio::null())
             .spawn()
             .unwrap();
-        eventually("it listens", || Client::connect(&socket).is_ok());
+        eventually("it listens", || Client::connect(&socket).wait().is_ok());
         for _ in 0..100 {
-            Client::connect(&socket).unwrap().ping().wait().unwrap();
+            Client::connect(&socket).wait().unwrap().ping().wait().unwrap();
         }
         // Other tests of this process open some of their own meanwhile; a leak would be hundreds.
         let leaked = descriptors();

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use nexus_client::{Client, ClientOptions, Context, Error, ErrorCode, Extensions, RunOptions};
+use nexus_client::{Client, ClientOptions, Context, Error, ErrorCode, Extensions};
 use support::{eventually, options, watched};
 
 fn pressed() -> Client {
-    Client::spawn(options().max_instances(2).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000)).unwrap()
+    Client::spawn(options().max_instances(2).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000)).wait().unwrap()
 }
 
 fn threads_named(name: &str) -> usize {
@@ -22,8 +22,7 @@ fn threads_named(name: &str) -> usize {
 fn ten_thousand_calls_at_once_all_come_back_and_figures_do_not_wait_behind_them() {
     watched(|| {
         let client = pressed();
-        let calls: Vec<_> =
-            (0..10_000u32).map(|n| client.execute("return $args + 1", &Context::new().args(&n))).collect();
+        let calls: Vec<_> = (0..10_000u32).map(|n| client.execute("return $args + 1").args(&n).start()).collect();
         client.ping().wait().unwrap();
         let stats = client.stats().wait().unwrap();
         assert!(stats.queued < 1024, "{} are queued", stats.queued);
@@ -40,14 +39,14 @@ fn ten_thousand_calls_at_once_all_come_back_and_figures_do_not_wait_behind_them(
 fn calls_that_wait_in_the_client_are_never_sent_once_they_are_dropped() {
     watched(|| {
         let client = pressed();
-        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);").start()).collect();
         eventually("some run", || client.stats().wait().unwrap().active_instances == 2);
         drop(calls);
         eventually("nothing is left", || {
             let stats = client.stats().wait().unwrap();
             stats.active_instances + stats.queued + stats.suspended_instances == 0
         });
-        let segment = client.execute("return 7", &Context::new()).wait().unwrap();
+        let segment = client.execute("return 7").wait().unwrap();
         assert_eq!(segment.value::<u32>().unwrap(), 7);
     });
 }
@@ -56,8 +55,8 @@ fn calls_that_wait_in_the_client_are_never_sent_once_they_are_dropped() {
 fn a_resume_that_waits_in_the_client_ends_its_execution_when_it_is_dropped() {
     watched(|| {
         let client = pressed();
-        let suspended = client.execute("await $ext.x.y()", &Context::new().grant("ext:x")).wait().unwrap();
-        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let suspended = client.execute("await $ext.x.y()").grant("ext:x").wait().unwrap();
+        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);").start()).collect();
         let failure = nexus_client::Resolution::Failure(nexus_client::CallError::new("late"));
         drop(client.resume(&suspended.suspensions[0].id, failure));
         eventually("it has ended", || client.stats().wait().unwrap().suspended_instances == 0);
@@ -69,7 +68,7 @@ fn a_resume_that_waits_in_the_client_ends_its_execution_when_it_is_dropped() {
 fn calls_that_wait_in_the_client_fail_with_the_sidecar() {
     watched(|| {
         let client = pressed();
-        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let calls: Vec<_> = (0..3000).map(|_| client.execute("for (;;);").start()).collect();
         eventually("some run", || client.stats().wait().unwrap().active_instances == 2);
         drop(client);
         for call in calls {
@@ -82,10 +81,9 @@ fn calls_that_wait_in_the_client_fail_with_the_sidecar() {
 fn a_run_that_waits_in_the_client_is_cancelled_by_its_token_alone() {
     watched(|| {
         let client = pressed();
-        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);", &Context::new())).collect();
+        let busy: Vec<_> = (0..1500).map(|_| client.execute("for (;;);").start()).collect();
         let token = nexus_client::CancelToken::new();
-        let options = RunOptions::new().extensions(Extensions::new()).cancel(&token);
-        let run = client.run("return 1", &Context::new(), options);
+        let run = client.run("return 1").extensions(Extensions::new()).cancel(&token).start();
         token.cancel();
         assert!(matches!(run.wait().unwrap_err(), Error::Cancelled));
         drop(busy);
@@ -100,11 +98,14 @@ fn echoes() -> (Context, Extensions) {
 #[test]
 fn ten_thousand_runs_with_a_call_each_at_once_all_come_back_by_default_settings() {
     watched(|| {
-        let client = Client::spawn(options()).unwrap();
+        let client = Client::spawn(options()).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |n: u32| {
-            let options = RunOptions::new().extensions(extensions.clone());
-            client.run("return 1 + await $ext.a.b($args)", &context.clone().args(&n), options)
+            client
+                .run("return 1 + await $ext.a.b($args)")
+                .context(&context.clone().args(&n))
+                .extensions(extensions.clone())
+                .start()
         };
         let runs: Vec<_> = (0..10_000).map(run).collect();
         for (n, run) in runs.into_iter().enumerate() {
@@ -116,11 +117,14 @@ fn ten_thousand_runs_with_a_call_each_at_once_all_come_back_by_default_settings(
 #[test]
 fn runs_that_are_waited_for_in_another_order_end_when_the_suspensions_before_them_have() {
     watched(|| {
-        let client = Client::spawn(options().max_suspended(2).suspension_timeout_ms(300)).unwrap();
+        let client = Client::spawn(options().max_suspended(2).suspension_timeout_ms(300)).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |n: u32| {
-            let options = RunOptions::new().extensions(extensions.clone());
-            client.run("return await $ext.a.b($args)", &context.clone().args(&n), options)
+            client
+                .run("return await $ext.a.b($args)")
+                .context(&context.clone().args(&n))
+                .extensions(extensions.clone())
+                .start()
         };
         let mut runs: Vec<_> = (0..4).map(run).collect();
         let last = runs.pop().unwrap();
@@ -133,11 +137,10 @@ fn runs_that_are_waited_for_in_another_order_end_when_the_suspensions_before_the
 #[test]
 fn runs_that_are_dropped_while_they_wait_for_a_place_or_hold_one_leave_it() {
     watched(|| {
-        let client = Client::spawn(options().max_suspended(2)).unwrap();
+        let client = Client::spawn(options().max_suspended(2)).wait().unwrap();
         let (context, extensions) = echoes();
         let run = |extensions: &Extensions| {
-            let options = RunOptions::new().extensions(extensions.clone());
-            client.run("return await $ext.a.b(7)", &context, options)
+            client.run("return await $ext.a.b(7)").context(&context).extensions(extensions.clone()).start()
         };
         for _ in 0..200 {
             let runs: Vec<_> = (0..8).map(|_| run(&extensions)).collect();
@@ -154,8 +157,8 @@ const FIRST: usize = 32;
 /// A client, and calls that take all that it has with its sidecar at once.
 fn full(options: ClientOptions) -> (Client, Vec<nexus_client::Call<nexus_client::Segment>>) {
     let spawn = support::options().max_instances(1).max_queued(2000).max_queue_ms(50_000).timeout_ms(50_000);
-    let client = Client::spawn(spawn.client(options)).unwrap();
-    let busy = (0..FIRST).map(|_| client.execute("for (;;);", &Context::new())).collect();
+    let client = Client::spawn(spawn.client(options)).wait().unwrap();
+    let busy = (0..FIRST).map(|_| client.execute("for (;;);").start()).collect();
     (client, busy)
 }
 
@@ -173,7 +176,7 @@ fn refused(call: nexus_client::Call<nexus_client::Segment>) -> (&'static str, us
 fn as_many_calls_wait_in_the_client_as_the_option_says() {
     watched(|| {
         let (client, busy) = full(ClientOptions::new().max_waiting_requests(3));
-        let one = || client.execute("return 1", &Context::new());
+        let one = || client.execute("return 1").start();
         let waiting: Vec<_> = (0..3).map(|_| one()).collect();
         assert_eq!(refused(one()), ("waitingRequests", 3));
         client.ping().wait().unwrap();
@@ -189,7 +192,7 @@ fn as_many_calls_wait_in_the_client_as_the_option_says() {
 fn as_many_bytes_wait_in_the_client_as_the_option_says_and_one_call_always_may() {
     watched(|| {
         let (client, busy) = full(ClientOptions::new().max_waiting_bytes(10_000).shared_memory(false));
-        let with = |bytes| client.execute("return $args.length", &Context::new().args(&"x".repeat(bytes)));
+        let with = |bytes| client.execute("return $args.length").args(&"x".repeat(bytes)).start();
         let large = with(1 << 20);
         assert_eq!(refused(with(10)), ("waitingBytes", 10_000));
         drop(busy);
@@ -200,7 +203,7 @@ fn as_many_bytes_wait_in_the_client_as_the_option_says_and_one_call_always_may()
 #[test]
 fn as_many_functions_block_at_the_same_time_as_the_option_says() {
     watched(|| {
-        let client = Client::spawn(options().client(ClientOptions::new().max_blocking_calls(2))).unwrap();
+        let client = Client::spawn(options().client(ClientOptions::new().max_blocking_calls(2))).wait().unwrap();
         let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         let seen = Arc::clone(&most);
         let extensions = Extensions::new().method("a", "b", move |args| {
@@ -210,7 +213,7 @@ fn as_many_functions_block_at_the_same_time_as_the_option_says() {
             args.get::<u32>(0)
         });
         let source = "return await Promise.all(Array.from({length: 20}, (_, i) => $ext.a.b(i)))";
-        let run = client.run(source, &Context::new().grant("ext:a"), RunOptions::new().extensions(extensions));
+        let run = client.run(source).grant("ext:a").extensions(extensions).start();
         assert_eq!(run.wait().unwrap().value::<Vec<u32>>().unwrap(), (0..20).collect::<Vec<_>>());
         assert_eq!(most.load(Ordering::SeqCst), 2);
     });

@@ -6,8 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nexus_client::{
-    CancelToken, Client, Context, Error, ErrorCode, Extensions, Payload, Resolution, RestartPolicy, RunOptions,
-    SpawnOptions,
+    CancelToken, Client, Context, Error, ErrorCode, Extensions, Payload, Resolution, RestartPolicy, SpawnOptions,
 };
 use support::{options, scratch, watched, watched_for};
 
@@ -17,18 +16,18 @@ fn kill(client: &Client) {
 }
 
 fn quick() -> RestartPolicy {
-    RestartPolicy { max_crashes: 1_000_000, max_delay: Duration::from_millis(20), ..RestartPolicy::default() }
+    RestartPolicy::default().max_crashes(1_000_000).max_delay(Duration::from_millis(20))
 }
 
 #[test]
 fn the_next_call_starts_another_and_compiled_handlers_live_on() {
     watched(|| {
-        let client = Client::spawn(options()).unwrap();
+        let client = Client::spawn(options()).wait().unwrap();
         let compiled = client.precompile("return $args * 2").wait().unwrap();
         let first = client.child_pid();
         kill(&client);
         let value = loop {
-            match client.execute(&compiled, &Context::new().args(&21)).wait() {
+            match client.execute(&compiled).args(&21).wait() {
                 Ok(segment) => break segment.into_result().unwrap().value::<u32>().unwrap(),
                 Err(error) => assert_eq!((error.code(), error.retryable()), (ErrorCode::SidecarGone, true)),
             }
@@ -41,9 +40,9 @@ fn the_next_call_starts_another_and_compiled_handlers_live_on() {
 #[test]
 fn a_suspension_of_a_sidecar_that_has_gone_is_never_sent_to_the_next() {
     watched(|| {
-        let client = Client::spawn(options().restart(quick())).unwrap();
+        let client = Client::spawn(options().restart(quick())).wait().unwrap();
         let context = Context::new().grant("ext:a");
-        let suspended = client.execute("return await $ext.a.b()", &context).wait().unwrap();
+        let suspended = client.execute("return await $ext.a.b()").context(&context).wait().unwrap();
         kill(&client);
         while client.ping().wait().is_err() {}
         let resolution = Resolution::Value(Payload::nil());
@@ -66,8 +65,8 @@ fn a_program_that_keeps_dying_is_a_crash_loop_that_says_how_it_ended() {
         );
         std::fs::write(&program, script).unwrap();
         assert!(Command::new("chmod").arg("755").arg(&program).status().unwrap().success());
-        let policy = RestartPolicy { max_crashes: 3, cool_down: Duration::from_secs(4), ..quick() };
-        let client = Client::spawn(SpawnOptions::new().binary(&program).restart(policy)).unwrap();
+        let policy = quick().max_crashes(3).cool_down(Duration::from_secs(4));
+        let client = Client::spawn(SpawnOptions::new().binary(&program).restart(policy)).wait().unwrap();
         std::fs::remove_file(&alive).unwrap();
         kill(&client);
         let refused = loop {
@@ -91,7 +90,7 @@ fn a_program_that_keeps_dying_is_a_crash_loop_that_says_how_it_ended() {
 #[test]
 fn a_policy_of_never_leaves_it_gone() {
     watched(|| {
-        let client = Client::spawn(options().restart(RestartPolicy::never())).unwrap();
+        let client = Client::spawn(options().restart(RestartPolicy::never())).wait().unwrap();
         let pid = client.child_pid();
         kill(&client);
         while client.ping().wait().is_ok() {}
@@ -110,8 +109,8 @@ fn a_token_cancels_a_run_that_waits_for_a_start_and_a_dropped_client_starts_noth
 
 /// Whether a call that waits for a start, which never comes, is told so.
 fn is_told_of_the_drop() -> bool {
-    let slow = RestartPolicy { max_crashes: 1_000_000, ..RestartPolicy::default() };
-    let client = Client::spawn(options().restart(slow)).unwrap();
+    let slow = RestartPolicy::default().max_crashes(1_000_000);
+    let client = Client::spawn(options().restart(slow)).wait().unwrap();
     // Each dies young, so the waits double.
     let mut last = client.child_pid();
     for _ in 0..3 {
@@ -122,11 +121,11 @@ fn is_told_of_the_drop() -> bool {
         last = client.child_pid();
     }
     // only who was under way hears of the end without beginning the next start
-    let endless = client.execute("for (;;);", &Context::new());
+    let endless = client.execute("for (;;);").start();
     kill(&client);
     assert_eq!(endless.wait().unwrap_err().code(), ErrorCode::SidecarGone);
     let token = CancelToken::new();
-    let run = client.run("return 1", &Context::new(), RunOptions::new().cancel(&token));
+    let run = client.run("return 1").cancel(&token).start();
     token.cancel();
     assert_eq!(run.wait().unwrap_err().code(), ErrorCode::Cancelled);
     let pending = client.ping();
@@ -142,7 +141,7 @@ fn kill_storm_leaves_no_call_process_or_descriptor() {
     let cycles = std::env::var("NEXUS_KILLS").map_or(50, |n| n.parse().unwrap());
     watched_for(Duration::from_secs(60 + cycles), move || {
         let descriptors = || std::fs::read_dir("/proc/self/fd").unwrap().count();
-        let client = Client::spawn(options().restart(quick())).unwrap();
+        let client = Client::spawn(options().restart(quick())).wait().unwrap();
         let compiled = client.precompile("return $args").wait().unwrap();
         let (mut gone, mut answered) = (0, 0);
         let mut slowest = Duration::ZERO;
@@ -158,8 +157,11 @@ fn kill_storm_leaves_no_call_process_or_descriptor() {
                 "for (let i = 0; i < 100; i++) await $ext.a.b(i)",
                 "$state.x = 'x'.repeat(1e6); return await Promise.all([$ext.a.b(1), $ext.a.b(2)])",
             ]
-            .map(|code| client.run(code, &context, RunOptions::new().extensions(extensions())));
-            let executions = [client.execute("for (;;);", &context), client.execute(&compiled, &context)];
+            .map(|code| client.run(code).context(&context).extensions(extensions()).start());
+            let executions = [
+                client.execute("for (;;);").context(&context).start(),
+                client.execute(&compiled).context(&context).start(),
+            ];
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
             std::thread::sleep(Duration::from_micros(seed >> 49));
             kill(&client);

@@ -9,13 +9,9 @@ use std::sync::{Arc, Barrier, Mutex};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use nexus_client::{CallError, CancelToken, Client, Context, ErrorCode, Extensions, RunOptions, Status};
+use nexus_client::{CallError, CancelToken, Client, Context, ErrorCode, Extensions, Status};
 use serde_json::{Value, json};
 use support::{client, eventually, options, watched};
-
-fn with(extensions: Extensions) -> RunOptions {
-    RunOptions::new().extensions(extensions)
-}
 
 fn math() -> Extensions {
     Extensions::new()
@@ -34,7 +30,7 @@ fn extensions_are_called_until_the_handler_returns() {
             for (const n of $args) sum = await $ext.math.add(sum, await $ext.math.double(n))
             return sum";
         let context = Context::new().args(&[1, 2, 3]).grant("ext:math");
-        let outcome = client().run(code, &context, with(math())).wait().unwrap();
+        let outcome = client().run(code).context(&context).extensions(math()).wait().unwrap();
         assert_eq!(outcome.value::<f64>().unwrap(), 12.0);
         let seqs: Vec<_> = outcome.segments.iter().map(|segment| segment.seq).collect();
         assert_eq!(seqs, [0, 1, 2, 3, 4, 5, 6]);
@@ -51,7 +47,7 @@ fn functions_that_block_run_at_the_same_time() {
             args.get::<i32>(0)
         });
         let code = "return await Promise.all([1, 2, 3].map((n) => $ext.x.meet(n)))";
-        let outcome = client().run(code, &Context::new().grant("ext:x.meet"), with(extensions)).wait().unwrap();
+        let outcome = client().run(code).grant("ext:x.meet").extensions(extensions).wait().unwrap();
         assert_eq!(outcome.value::<Vec<i32>>().unwrap(), [1, 2, 3]);
     });
 }
@@ -65,12 +61,17 @@ fn segments_are_delivered_in_order_before_the_next_answer() {
             // The loading flag was delivered although the handler waits for this very call.
             Ok(in_call.lock().unwrap().contains(&(0, 1)))
         });
-        let options = with(extensions).on_segment(move |segment| {
-            in_segment.lock().unwrap().push((segment.seq, segment.state_mutations().unwrap().len()));
-        });
         let code = "$state.loading = true; const seen = await $ext.x.load(); $state.loading = false; $state.done = 1; return seen";
         let context = Context::new().state(&json!({})).grants(["state:write:*", "ext:x"]);
-        let outcome = client().run(code, &context, options).wait().unwrap();
+        let outcome = client()
+            .run(code)
+            .context(&context)
+            .extensions(extensions)
+            .on_segment(move |segment| {
+                in_segment.lock().unwrap().push((segment.seq, segment.state_mutations().unwrap().len()));
+            })
+            .wait()
+            .unwrap();
         assert!(outcome.value::<bool>().unwrap());
         assert_eq!(*seen.lock().unwrap(), [(0, 1), (1, 2)]);
     });
@@ -86,11 +87,16 @@ fn answers_of_many_calls_in_any_order_end_in_ordered_segments() {
             std::thread::sleep(Duration::from_micros((n * 7919) % 3000));
             Ok(n)
         });
-        let options = with(extensions).on_segment(move |segment| delivered.lock().unwrap().push(segment.seq));
         let code = "
             const all = await Promise.all(Array.from({ length: 40 }, (_, n) => $ext.x.wait(n)))
             return all.reduce((a, b) => a + b)";
-        let outcome = client().run(code, &Context::new().grant("ext:x"), options).wait().unwrap();
+        let outcome = client()
+            .run(code)
+            .grant("ext:x")
+            .extensions(extensions)
+            .on_segment(move |segment| delivered.lock().unwrap().push(segment.seq))
+            .wait()
+            .unwrap();
         assert_eq!(outcome.value::<u32>().unwrap(), 780);
         assert_eq!(*seqs.lock().unwrap(), (0..=40).collect::<Vec<_>>());
     });
@@ -102,13 +108,14 @@ fn a_failed_call_is_an_error_in_the_handler() {
         let client = client();
         let context = Context::new().grant("ext:*");
         let caught = "try { await $ext.math.fail() } catch (e) { return [e.message, e.code, e.extension, e.method] }";
-        let outcome = client.run(caught, &context, with(math())).wait().unwrap();
+        let outcome = client.run(caught).context(&context).extensions(math()).wait().unwrap();
         assert_eq!(outcome.value::<Value>().unwrap(), json!(["out of numbers", "E_NUM", "math", "fail"]));
-        let error = client.run("\n\nawait $ext.math.fail()", &context, with(math())).wait().unwrap_err();
+        let error = client.run("\n\nawait $ext.math.fail()").context(&context).extensions(math()).wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::ExecutionError);
         assert!(error.to_string().contains("out of numbers"));
         let wrong_type = "try { await $ext.math.double('x') } catch (e) { return e.message }";
-        let message: String = client.run(wrong_type, &context, with(math())).wait().unwrap().value().unwrap();
+        let message: String =
+            client.run(wrong_type).context(&context).extensions(math()).wait().unwrap().value().unwrap();
         assert!(message.starts_with("argument 0: "), "{message}");
     });
 }
@@ -118,10 +125,15 @@ fn names_that_there_are_not_are_refused() {
     watched(|| {
         let client = client();
         let context = Context::new().grant("ext:*");
-        let run = |code: &str| client.run(code, &context, with(math())).wait().unwrap_err().code();
+        let run = |code: &str| client.run(code).context(&context).extensions(math()).wait().unwrap_err().code();
         assert_eq!(run("await $ext.nope.x()"), ErrorCode::ExtensionNotFound);
         assert_eq!(run("await $ext.math.nope()"), ErrorCode::MethodNotFound);
-        let listed = client.run("return [$ext.list(), $ext.exists('math')]", &context, with(math())).wait().unwrap();
+        let listed = client
+            .run("return [$ext.list(), $ext.exists('math')]")
+            .context(&context)
+            .extensions(math())
+            .wait()
+            .unwrap();
         assert_eq!(listed.value::<Value>().unwrap(), json!([["math"], true]));
     });
 }
@@ -132,10 +144,9 @@ fn a_call_without_its_capability_never_reaches_the_function() {
         let called = Arc::new(AtomicUsize::new(0));
         let count = Arc::clone(&called);
         let extensions = Extensions::new().method("x", "y", move |_| Ok(count.fetch_add(1, Ordering::SeqCst)));
-        let error =
-            client().run("await $ext.x.y()", &Context::new().grant("ext:x.z"), with(extensions)).wait().unwrap_err();
+        let error = client().run("await $ext.x.y()").grant("ext:x.z").extensions(extensions).wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::PermissionDenied);
-        assert_eq!(error.as_wire().unwrap().capability.as_deref(), Some("ext:x.y"));
+        assert_eq!(error.as_sidecar().unwrap().capability.as_deref(), Some("ext:x.y"));
         assert_eq!(called.load(Ordering::SeqCst), 0);
     });
 }
@@ -145,11 +156,15 @@ fn a_failed_run_has_delivered_its_last_segment() {
     watched(|| {
         let last = Arc::new(Mutex::new(None));
         let seen = Arc::clone(&last);
-        let options = RunOptions::new().on_segment(move |segment| {
-            *seen.lock().unwrap() = Some((segment.status, segment.events().unwrap().len()));
-        });
         let context = Context::new().grant("events:emit:*");
-        let error = client().run("$emit('before', 1); null.x", &context, options).wait().unwrap_err();
+        let error = client()
+            .run("$emit('before', 1); null.x")
+            .context(&context)
+            .on_segment(move |segment| {
+                *seen.lock().unwrap() = Some((segment.status, segment.events().unwrap().len()));
+            })
+            .wait()
+            .unwrap_err();
         assert_eq!(error.code(), ErrorCode::ExecutionError);
         assert_eq!(*last.lock().unwrap(), Some((Status::Error, 1)));
     });
@@ -158,9 +173,9 @@ fn a_failed_run_has_delivered_its_last_segment() {
 #[test]
 fn a_token_ends_a_handler_that_runs() {
     watched(|| {
-        let client = Client::spawn(options().timeout_ms(50_000)).unwrap();
+        let client = Client::spawn(options().timeout_ms(50_000)).wait().unwrap();
         let token = CancelToken::new();
-        let call = client.run("for (;;);", &Context::new(), RunOptions::new().cancel(&token));
+        let call = client.run("for (;;);").cancel(&token).start();
         let canceller = {
             let (client, token) = (client.clone(), token.clone());
             std::thread::spawn(move || {
@@ -170,7 +185,7 @@ fn a_token_ends_a_handler_that_runs() {
         };
         assert_eq!(call.wait().unwrap_err().code(), ErrorCode::Cancelled);
         canceller.join().unwrap();
-        let later = client.run("return 1", &Context::new(), RunOptions::new().cancel(&token)).wait();
+        let later = client.run("return 1").cancel(&token).wait();
         assert_eq!(later.unwrap_err().code(), ErrorCode::Cancelled);
     });
 }
@@ -185,8 +200,8 @@ fn a_token_ends_a_handler_that_waits() {
             stop.cancel();
             std::future::pending::<Result<(), CallError>>()
         });
-        let options = with(extensions).cancel(&token);
-        let error = client.run("await $ext.x.never()", &Context::new().grant("ext:x"), options).wait().unwrap_err();
+        let error =
+            client.run("await $ext.x.never()").grant("ext:x").extensions(extensions).cancel(&token).wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::Cancelled);
         eventually("no suspended instance", || client.stats().wait().unwrap().suspended_instances == 0);
     });
@@ -199,7 +214,7 @@ fn a_dropped_run_leaves_no_execution_behind() {
         let extensions =
             Extensions::new().async_method("x", "never", |_| std::future::pending::<Result<(), CallError>>());
         let context = Context::new().grant("ext:x");
-        let mut call = pin!(client.run("await $ext.x.never()", &context, with(extensions)));
+        let mut call = pin!(client.run("await $ext.x.never()").context(&context).extensions(extensions).start());
         let mut poll = || call.as_mut().poll(&mut std::task::Context::from_waker(Waker::noop()));
         eventually("suspended", || {
             assert!(poll().is_pending());
@@ -207,7 +222,7 @@ fn a_dropped_run_leaves_no_execution_behind() {
         });
         // One more look, so that the run knows of its suspension.
         assert_eq!(poll().map(|_| ()), Poll::Pending);
-        call.set(client.run("return 1", &Context::new(), RunOptions::new()));
+        call.set(client.run("return 1").start());
         eventually("no suspended instance", || client.stats().wait().unwrap().suspended_instances == 0);
     });
 }
@@ -220,7 +235,9 @@ fn runs_are_futures_for_any_executor() {
         let mut runs: Vec<_> = (0..20)
             .map(|n| {
                 let context = context.clone().args(&n);
-                Box::pin(client.run("return await $ext.math.double($args)", &context, with(math())))
+                Box::pin(
+                    client.run("return await $ext.math.double($args)").context(&context).extensions(math()).start(),
+                )
             })
             .collect();
         let mut results = vec![None; runs.len()];
@@ -244,7 +261,7 @@ fn a_compiled_handler_can_be_run() {
         let client = client();
         let compiled = client.precompile("return await $ext.math.add(1, 2)").wait().unwrap();
         for _ in 0..3 {
-            let outcome = client.run(&compiled, &Context::new().grant("ext:math"), with(math())).wait().unwrap();
+            let outcome = client.run(&compiled).grant("ext:math").extensions(math()).wait().unwrap();
             assert_eq!(outcome.value::<f64>().unwrap(), 3.0);
         }
     });
@@ -253,10 +270,10 @@ fn a_compiled_handler_can_be_run() {
 #[test]
 fn an_answer_that_no_frame_holds_fails_its_call() {
     watched(|| {
-        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).unwrap();
+        let client = Client::spawn(options().max_frame_bytes(1 << 20).max_result_bytes(1 << 19)).wait().unwrap();
         let extensions = Extensions::new().method("x", "huge", |_| Ok("x".repeat(2 << 20)));
         let code = "try { await $ext.x.huge() } catch (e) { return e.code }";
-        let outcome = client.run(code, &Context::new().grant("ext:x"), with(extensions)).wait().unwrap();
+        let outcome = client.run(code).grant("ext:x").extensions(extensions).wait().unwrap();
         assert_eq!(outcome.value::<String>().unwrap(), "SERIALIZATION_ERROR");
     });
 }
@@ -264,7 +281,7 @@ fn an_answer_that_no_frame_holds_fails_its_call() {
 #[test]
 fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
     watched(|| {
-        let client = Client::spawn(options().suspension_timeout_ms(60)).unwrap();
+        let client = Client::spawn(options().suspension_timeout_ms(60)).wait().unwrap();
         let dropped = Arc::new(());
         let in_call = Arc::clone(&dropped);
         let extensions = Extensions::new()
@@ -281,10 +298,10 @@ fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
         let code = "
             try { await $ext.x.silent() } catch (e) { return [e.message, e.code, e.extension, e.method, await $ext.x.quick(7)] }";
         let context = Context::new().grant("ext:x");
-        let outcome = client.run(code, &context, with(extensions.clone())).wait().unwrap();
+        let outcome = client.run(code).context(&context).extensions(extensions.clone()).wait().unwrap();
         assert_eq!(outcome.value::<Value>().unwrap(), json!([said, "TIMEOUT", "x", "silent", 7]));
         for code in ["return await $ext.x.silent()", "const r = $ext.x.silent(); return r"] {
-            let error = client.run(code, &context, with(extensions.clone())).wait().unwrap_err();
+            let error = client.run(code).context(&context).extensions(extensions.clone()).wait().unwrap_err();
             assert_eq!((error.code(), error.to_string().contains(said)), (ErrorCode::ExecutionError, true), "{error}");
         }
         drop(extensions);
@@ -297,7 +314,7 @@ fn a_call_that_is_not_answered_in_time_fails_in_the_handler_which_may_go_on() {
 #[test]
 fn of_many_calls_each_is_late_by_itself() {
     watched(|| {
-        let client = Client::spawn(options().suspension_timeout_ms(300)).unwrap();
+        let client = Client::spawn(options().suspension_timeout_ms(300)).wait().unwrap();
         let extensions = Extensions::new().async_method("x", "slow", |args| async move {
             let n = args.get::<i32>(0)?;
             if n % 2 == 1 {
@@ -308,7 +325,7 @@ fn of_many_calls_each_is_late_by_itself() {
         let code = "
             return (await Promise.allSettled(Array.from({ length: 40 }, (_, n) => $ext.x.slow(n))))
                 .map((r) => r.value ?? r.reason.code)";
-        let outcome = client.run(code, &Context::new().grant("ext:x"), with(extensions)).wait().unwrap();
+        let outcome = client.run(code).grant("ext:x").extensions(extensions).wait().unwrap();
         let expected: Vec<Value> = (0..40).map(|n| if n % 2 == 1 { json!("TIMEOUT") } else { json!(n) }).collect();
         assert_eq!(outcome.value::<Vec<Value>>().unwrap(), expected);
     });
@@ -319,14 +336,14 @@ fn an_extension_that_is_handed_over_is_granted_and_a_list_of_capabilities_is_exa
     watched(|| {
         let client = client();
         let code = "return await $ext.math.double(4)";
-        let outcome = client.run(code, &Context::new(), with(math())).wait().unwrap();
+        let outcome = client.run(code).extensions(math()).wait().unwrap();
         assert_eq!(outcome.value::<f64>().unwrap(), 8.0);
         let none: [&str; 0] = [];
         for context in [Context::new().grants(none), Context::new().grant("state:read:*")] {
-            let error = client.run(code, &context, with(math())).wait().unwrap_err();
+            let error = client.run(code).context(&context).extensions(math()).wait().unwrap_err();
             assert_eq!(error.code(), ErrorCode::PermissionDenied, "{error}");
         }
-        let error = client.run("$state.a = 1", &Context::new(), with(math())).wait().unwrap_err();
+        let error = client.run("$state.a = 1").extensions(math()).wait().unwrap_err();
         assert_eq!(error.code(), ErrorCode::PermissionDenied, "{error}");
     });
 }

@@ -6,7 +6,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use nexus_client::{Client, Context, Error};
+use nexus_client::{Client, Error};
 use serde_json::{Value as Json, json};
 use support::{scratch, watched};
 
@@ -32,12 +32,12 @@ fn every_transcript_is_understood() {
 }
 
 fn call(socket: &Path, call: &str) -> Result<Json, Error> {
-    let client = Client::connect(socket)?;
+    let client = Client::connect(socket).wait()?;
     if call == "ping" {
         client.ping().wait()?;
         return Ok(json!({ "ok": true }));
     }
-    let segment = client.execute("return 0", &Context::new()).wait()?.into_result()?;
+    let segment = client.execute("return 0").wait()?.into_result()?;
     Ok(json!({ "value": segment.value::<u32>()? }))
 }
 

@@ -92,6 +92,10 @@ pub const SUSPENSION_ID_BYTES: usize = 16;
 
 // ---- Configuration: defaults and bounds -------------------------------------------------------------------------
 
+/// Beyond each limit that connections share there is a reserve of this part of it, for those who hold little: SPEC 2. Small, since
+/// the limit says what the machine can take; large enough that many find something in it.
+pub const RESERVED_PART: u64 = 8;
+
 /// Instances at most.
 pub const DEFAULT_MAX_INSTANCES: u32 = 10;
 /// Instances made before the first request.
@@ -148,6 +152,13 @@ pub const DEFAULT_MAX_FRAME_BYTES: u64 = 64 << 20;
 pub const DEFAULT_MAX_IN_FLIGHT: u64 = 1_024;
 /// Executions that wait for an instance.
 pub const DEFAULT_MAX_QUEUED: u64 = 1_000;
+/// A run that takes more processor time than this is no brief one: many of these in turn are what people notice as a delay.
+pub const LONG_RUN_MS: u64 = 10;
+/// It keeps its connection from the last free instance for so many times as long. So whoever has more than a hundredth of a
+/// processor with such runs never has that instance: of those that do nothing else, a hundred for each processor.
+pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
+/// But for no longer than this.
+pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
 /// Time an execution may wait for an instance.
 pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 
@@ -193,7 +204,8 @@ pub const ACCEPT_PAUSE_MS: u64 = 100;
 pub const FRAME_READ_TIMEOUT_MS: u64 = 10_000;
 /// A connection that leaves this much unread is not read from, and nothing more is begun for it.
 pub const MAX_UNREAD_BYTES: usize = 8 << 20;
-/// What all connections together may leave unread before those with more than their free part count as ones with too much.
+/// What all connections together may leave unread before those count as ones with too much that have more than their free part,
+/// and more than is theirs of the reserve. Twice the largest frame, where that is more.
 pub const MAX_TOTAL_UNREAD_BYTES: u64 = 256 << 20;
 /// A connection with too much unread that reads nothing of it for this long is closed, unless it is a parent's.
 pub const UNREAD_TIMEOUT_MS: u64 = 30_000;

@@ -18,8 +18,8 @@ mod request;
 mod resident;
 
 pub use answer::{
-    Checked, Compiled, Done, ExecutionMetrics, ExecutionState, HelloLimits, MetricsText, PendingCall, SegmentResult,
-    SidecarHello, Stats, Status, SuspendMode,
+    Checked, Compiled, Done, ExecutionMetrics, ExecutionState, HelloLimits, MetricsText, Note, PendingCall,
+    SegmentResult, SidecarHello, Stats, Status, SuspendMode,
 };
 pub use operator::{ExecutionEntry, Executions, Kill};
 pub use region::{ARENA_PREFIX, Arena, OpenArena, Region, Regions, arena_owner};

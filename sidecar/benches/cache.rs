@@ -46,6 +46,9 @@ fn handler_of(source: &str, bytecode_bytes: usize) -> Handler {
         bytecode: vec![7; bytecode_bytes].into(),
         capabilities: Vec::new(),
         suspend_mode: SuspendMode::Await,
+        why: "".into(),
+        warnings: [].into(),
+        unparsed: None,
         took: Duration::from_millis(1),
     }
 }

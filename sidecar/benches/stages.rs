@@ -73,7 +73,7 @@ fn taken(source: &str) -> (Duration, &'static str) {
     let mut outcome = "";
     for _ in 0..TURNS {
         let started = thread_cpu_time();
-        let analyzed = analyze(source, &token);
+        let analyzed = analyze(source, None, &token);
         least = least.min(thread_cpu_time() - started);
         outcome = match analyzed {
             Ok(analysis) if analysis.unparsed.is_some() => "unparsed",
@@ -93,11 +93,11 @@ fn lateness(name: &str, bytes: usize) -> Duration {
     let Some((_, make)) = sources::all().into_iter().find(|(other, _)| other == name) else { return Duration::ZERO };
     let source = make(bytes);
     let started = Instant::now();
-    let _ = analyze(&source, &StopToken::new());
+    let _ = analyze(&source, None, &StopToken::new());
     let whole = started.elapsed();
     let late = |part| {
         let deadline = Instant::now() + whole * part / 20;
-        let _ = analyze(&source, &StopToken::until(Some(deadline)));
+        let _ = analyze(&source, None, &StopToken::until(Some(deadline)));
         Instant::now().saturating_duration_since(deadline)
     };
     // the least of some tries: a machine that is busy makes everything late

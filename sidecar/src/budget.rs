@@ -1,8 +1,12 @@
 //! Bytes that are counted for as long as they are there: the one way to count what peers make the process hold.
 //!
+//! A budget may be a part of another one, as each connection's is of that of all. The part has a limit of its own, and what is
+//! used of it decides how much of the whole it may take: see [`crate::share`].
+//!
 //! Invariant: what is charged is given back by the drop of its [`Charge`], and by nothing else. So a value counts until the
 //! last reader of it is gone, however many versions of its state have come since.
 
+use std::fmt::{self, Display, Formatter};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -10,12 +14,14 @@ use nexus_protocol::limits::RETRY_AFTER_MS;
 use nexus_protocol::{ErrorCode, WireError};
 
 use crate::halt::Halt;
+use crate::share::{Share, Whose};
 
 /// A bound on bytes, and how many of them are in use. May be part of a larger one.
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
-    limit: u64,
+    /// Of those who have a part of it; nobody else has anything of the reserve.
+    share: Share,
     /// Named in errors.
     resource: &'static str,
     within: Option<Arc<Self>>,
@@ -40,6 +46,7 @@ pub struct Full {
     pub limit: u64,
     /// With what there was no room for.
     pub count: u64,
+    pub whose: Whose,
 }
 
 impl Full {
@@ -54,14 +61,23 @@ impl Full {
 
     /// The bytes of a request find no room.
     pub fn of_request(self) -> WireError {
-        let Self { resource, limit, .. } = self;
-        self.overloaded(format!("the sidecar has all the bytes of requests that it takes: {resource} is {limit}"))
+        self.overloaded(format!("the sidecar has all the bytes of requests that it takes: {self}"))
+    }
+}
+
+impl Display for Full {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Self { resource, limit, whose, .. } = self;
+        write!(f, "{resource} is {limit}{whose}")
     }
 }
 
 impl From<Full> for WireError {
-    fn from(Full { resource, limit, count }: Full) -> Self {
-        Self::resource_limit(resource, limit, count)
+    fn from(full: Full) -> Self {
+        let Full { resource, limit, count, .. } = full;
+        let mut error = Self::resource_limit(resource, limit, count);
+        error.message = format!("{resource}: {count} is too much: {full}");
+        error
     }
 }
 
@@ -73,28 +89,31 @@ impl From<Full> for Halt {
 
 impl Budget {
     pub fn new(resource: &'static str, limit: u64) -> Arc<Self> {
-        Arc::new(Self { used: AtomicU64::new(0), limit, resource, within: None, turned_over: AtomicU64::new(0) })
+        Arc::new(Self::with(resource, limit, None))
     }
 
     /// A budget whose charges count here as well.
     pub fn part(self: &Arc<Self>, resource: &'static str, limit: u64) -> Arc<Self> {
+        Arc::new(Self::with(resource, limit, Some(self.clone())))
+    }
+
+    fn with(resource: &'static str, limit: u64, within: Option<Arc<Self>>) -> Self {
         let (used, turned_over) = (AtomicU64::new(0), AtomicU64::new(0));
-        Arc::new(Self { used, limit, resource, within: Some(self.clone()), turned_over })
+        Self { used, share: Share::of(limit), resource, within, turned_over }
     }
 
     pub fn used(&self) -> u64 {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Whether all of it is in use, or more: see [`Charge::set`].
-    pub fn is_full(&self) -> bool {
-        self.full().is_some()
-    }
-
-    /// Why there is no room, when it is full.
+    /// Why not one byte more may be taken of it, when that is so.
     pub fn full(&self) -> Option<Full> {
-        let (resource, limit, count) = (self.resource, self.limit, self.used());
-        (count >= limit).then_some(Full { resource, limit, count: count.max(limit.saturating_add(1)) })
+        let own = self.used().saturating_add(1);
+        let of_all = || {
+            let whole = self.within.as_ref()?;
+            whole.refuses(own, whole.used().saturating_add(1))
+        };
+        self.refuses(own, own).or_else(of_all)
     }
 
     /// Counts bytes, or says which limit they would break.
@@ -109,26 +128,33 @@ impl Budget {
     }
 
     fn take(&self, bytes: u64) -> Result<(), Full> {
-        self.add(bytes)?;
-        if let Some(whole) = &self.within
-            && let Err(full) = whole.add(bytes)
-        {
+        // two that race may both see the other's bytes and fail; neither can get over the limit, nor at what is kept for others
+        let own = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if let Some(full) = self.refuses(own, own) {
+            self.used.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(full);
+        }
+        let Some(whole) = &self.within else { return Ok(()) };
+        let total = whole.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if let Some(full) = whole.refuses(own, total) {
+            whole.used.fetch_sub(bytes, Ordering::Relaxed);
             self.used.fetch_sub(bytes, Ordering::Relaxed);
             return Err(full);
         }
         Ok(())
     }
 
-    fn add(&self, bytes: u64) -> Result<(), Full> {
-        // two that race may both see the other's bytes and fail; neither can get over the limit
-        let used = self.used.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
-        if used <= self.limit {
-            return Ok(());
-        }
-        self.used.fetch_sub(bytes, Ordering::Relaxed);
-        Err(Full { resource: self.resource, limit: self.limit, count: used })
+    /// Why a part that has `own` may not be one of those that have `total`. Of a part itself all is its own.
+    fn refuses(&self, own: u64, total: u64) -> Option<Full> {
+        let (resource, limit) = (self.resource, self.share.limit());
+        let (allowed, whose) = match self.within {
+            Some(_) => (total <= limit, Whose::Own),
+            None => (self.share.allows(own, total), Whose::All),
+        };
+        (!allowed).then_some(Full { resource, limit, count: total, whose })
     }
 
+    /// For what is there already. It uses up the reserve like anything else: so whoever can says before how much it will be.
     fn add_anyway(&self, bytes: u64) {
         self.used.fetch_add(bytes, Ordering::Relaxed);
         if let Some(whole) = &self.within {
@@ -207,8 +233,8 @@ mod tests {
         let whole = Budget::new("whole", 100);
         let (a, b) = (whole.part("part", 80), whole.part("part", 80));
         let first = a.charge(70).unwrap();
-        assert_eq!(a.charge(11).unwrap_err(), Full { resource: "part", limit: 80, count: 81 });
-        assert_eq!(b.charge(31).unwrap_err(), Full { resource: "whole", limit: 100, count: 101 });
+        assert_eq!(a.charge(11).unwrap_err(), Full { resource: "part", limit: 80, count: 81, whose: Whose::Own });
+        assert_eq!(b.charge(31).unwrap_err(), Full { resource: "whole", limit: 100, count: 101, whose: Whose::All });
         assert_eq!((a.used(), b.used(), whole.used()), (70, 0, 70));
         let second = b.charge(30).unwrap();
         drop((first, second));
@@ -232,7 +258,7 @@ mod tests {
         assert!(charge.resize(51).is_err());
         assert_eq!((charge.bytes(), whole.used()), (40, 40));
         charge.set(60);
-        assert_eq!((part.is_full(), whole.used()), (true, 60));
+        assert_eq!((part.full().map(|full| full.resource), whole.used()), (Some("part"), 60));
         charge.resize(10).unwrap();
         let moved = charge.take();
         drop(charge);
@@ -242,5 +268,53 @@ mod tests {
         assert_eq!((all.bytes(), part.used()), (15, 15));
         drop(all);
         assert_eq!((part.used(), whole.used()), (0, 0));
+    }
+
+    #[test]
+    fn beyond_the_limit_of_all_there_is_room_for_those_who_hold_little() {
+        let whole = Budget::new("whole", 8_000);
+        let parts: Vec<Arc<Budget>> = (0..4).map(|_| whole.part("part", 8_000)).collect();
+        let greedy = parts[0].charge(8_000).unwrap();
+        let refused = parts[0].charge(1).unwrap_err();
+        assert_eq!(refused, Full { resource: "part", limit: 8_000, count: 8_001, whose: Whose::Own });
+        assert_eq!(parts[1].charge(500).unwrap_err().whose, Whose::All);
+        let some = parts[1].charge(300).unwrap();
+        assert!(parts[1].charge(200).is_err() && parts[1].full().is_none());
+        let less = parts[2].charge(100).unwrap();
+        assert!(parts[3].charge(1).is_ok());
+        // what is there whatever the rule says leaves nothing
+        let mut forced = parts[3].nothing();
+        forced.set(600);
+        assert_eq!(parts.iter().filter(|part| part.full().is_none()).count(), 0);
+        drop((greedy, some, less, forced));
+        assert_eq!(whole.used(), 0);
+    }
+
+    #[test]
+    fn those_who_race_get_at_no_more_than_there_is() {
+        const LIMIT: u64 = 1 << 20;
+        let whole = Budget::new("whole", LIMIT);
+        let race = |seed: u64| {
+            let part = whole.part("part", LIMIT);
+            let mut random = crate::random::Random(seed);
+            let mut held = Vec::new();
+            for _ in 0..5_000 {
+                held.extend(part.charge(1 + random.next() % (LIMIT >> 6)));
+                assert!(held.iter().map(Charge::bytes).sum::<u64>() == part.used());
+                if random.chance(10) {
+                    held.truncate(held.len() / 2);
+                }
+            }
+            held
+        };
+        let held: Vec<Vec<Charge>> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|seed| scope.spawn(move || race(seed))).collect();
+            threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+        });
+        let sum = held.iter().flatten().map(Charge::bytes).sum::<u64>();
+        assert!(sum == whole.used() && sum <= LIMIT + LIMIT / 8, "{sum}");
+        assert!(whole.part("part", LIMIT).charge(64).is_ok(), "a newcomer finds something");
+        drop(held);
+        assert_eq!(whole.used(), 0);
     }
 }

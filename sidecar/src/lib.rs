@@ -28,6 +28,7 @@
 //! | control, ticket | by which a guest is stopped, and the run on it that is meant |
 //! | token | by which host code learns that its request has to end |
 //! | budget, charge | bytes that may be used, and those that are, for as long as the charge lives |
+//! | share, reserve | a limit that connections have in common, and what is kept beyond it for those who hold little |
 //! | retired | of a worker: its thread does not come back, others have answered for it |
 //! | arena, region | shared memory that a client has lent, and a part of it |
 
@@ -79,5 +80,7 @@ pub mod segments;
 pub mod serve;
 /// Connections in, answers out.
 pub mod server;
+/// What is kept for those who hold little of what all share.
+pub mod share;
 /// Whether a request still has time.
 pub mod token;

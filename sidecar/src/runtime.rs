@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Code, Execute, Stats, Status, SuspendMode};
 use nexus_protocol::{Capability, CapabilitySet, ErrorCode, SuspensionId, WireError};
 
-use crate::analysis::{self, AnalysisError};
+use crate::analysis::{self, Analysis, AnalysisError};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
-use crate::cache::{Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Origin};
+use crate::cache::{
+    Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Note, Origin, Warning,
+};
 use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
@@ -50,6 +52,10 @@ pub trait Overseer {
     fn arm(&self, control: &Arc<RunControl>, purpose: Purpose);
     /// The guest is done: `control` is somebody else's.
     fn disarm(&self);
+    /// The time that the request has in all, where that is known, and what of it is used up by now.
+    fn time(&self) -> (Option<Duration>, Duration);
+    /// Compiling has taken so much of a processor.
+    fn compiled_in(&self, cpu: Duration);
 }
 
 /// Nobody but the clock.
@@ -63,6 +69,12 @@ impl Overseer for StopToken {
     }
 
     fn disarm(&self) {}
+
+    fn time(&self) -> (Option<Duration>, Duration) {
+        (None, Duration::ZERO)
+    }
+
+    fn compiled_in(&self, _: Duration) {}
 }
 
 /// The control of an instance is with the request's overseer for as long as this lives.
@@ -178,6 +190,16 @@ impl Runtime {
         self.cache.flush();
     }
 
+    /// A client is there from now on: what it compiles is its own.
+    pub fn join(&self, client: Client) {
+        self.cache.join(client);
+    }
+
+    /// And is no more.
+    pub fn leave(&self, client: Client) {
+        self.cache.leave(client);
+    }
+
     /// Whether compiled handlers outlive the process: what `cacheDir` asked for may not have been possible.
     pub fn keeps_handlers(&self) -> bool {
         self.cache.is_on_disk()
@@ -191,10 +213,9 @@ impl Runtime {
         client: Client,
         overseer: &dyn Overseer,
     ) -> Result<Found, WireError> {
-        let started = Instant::now();
         let asker = Asker { client, memory_limit_bytes: self.config.memory_limit_bytes, token: overseer.token() };
         self.compile_for(source, mode, asker, overseer)
-            .map_err(|halt| self.public(halt.into_error(|cause| compile_stopped(cause, started.elapsed()))))
+            .map_err(|halt| self.public(halt.into_error(|cause| compile_stopped(cause, overseer))))
     }
 
     fn compile_for(
@@ -210,7 +231,12 @@ impl Runtime {
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let started = Instant::now();
-        let compile = || self.compile_now(digest, source, mode, asker, overseer);
+        let compile = || {
+            let cpu = crate::os::thread_cpu_time();
+            let compiled = self.compile_now(digest, source, mode, asker, overseer);
+            overseer.compiled_in(crate::os::thread_cpu_time().saturating_sub(cpu));
+            compiled
+        };
         Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?, started.elapsed()))
     }
 
@@ -223,8 +249,8 @@ impl Runtime {
         overseer: &dyn Overseer,
     ) -> Result<Handler, Failed> {
         let started = Instant::now();
-        let stopped = |cause| Failed { error: compile_stopped(cause, started.elapsed()), concerns: Concerns::Nobody };
-        let analysis = match analysis::analyze(source, asker.token) {
+        let stopped = |cause| Failed { error: compile_stopped(cause, overseer), concerns: Concerns::Nobody };
+        let analysis = match analysis::analyze(source, mode, asker.token) {
             Ok(analysis) => analysis,
             Err(AnalysisError::Stopped(cause)) => return Err(stopped(cause)),
             Err(AnalysisError::Syntax(e)) => return Err(Failed::for_all(guest_error::syntax_error(&e, source))),
@@ -250,7 +276,7 @@ impl Runtime {
             Compiled::Refused(described) => {
                 let error =
                     GuestError::decode(&described).to_wire(ErrorCode::CompilationError, source, &Refusals::default());
-                return Err(Failed::for_all(error));
+                return Err(Failed::for_all(refused_source(error, &analysis, source)));
             }
             Compiled::OutOfMemory { wanted } => {
                 let mut error = execution::memory_error(limit, wanted.max(limit + 1));
@@ -274,7 +300,17 @@ impl Runtime {
                 .into_iter()
                 .map(|c| Need { token: c.token.into(), line: c.line, column: c.column, certain: c.certain })
                 .collect(),
-            suspend_mode: mode.unwrap_or(analysis.suspend_mode),
+            suspend_mode: analysis.suspend_mode,
+            why: analysis.why.text().into(),
+            warnings: analysis
+                .warnings
+                .into_iter()
+                .map(|w| Warning {
+                    note: Note { message: w.message.into(), line: w.line, column: w.column },
+                    explains_until: w.explains_until,
+                })
+                .collect(),
+            unparsed: analysis.unparsed.map(|e| Note { message: e.message.into(), line: e.line, column: e.column }),
             took: started.elapsed(),
         })
     }
@@ -487,10 +523,11 @@ impl Runtime {
 }
 
 /// What a compilation is told that was stopped.
-fn compile_stopped(cause: StopCause, spent: Duration) -> WireError {
+fn compile_stopped(cause: StopCause, overseer: &dyn Overseer) -> WireError {
+    let (limit, spent) = overseer.time();
     match cause {
         StopCause::Cancelled => execution::cancelled(),
-        StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), None, spent),
+        StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), limit, spent),
     }
 }
 
@@ -512,4 +549,20 @@ fn refuse_uncovered(handler: &Handler, granted: &CapabilitySet) -> Result<(), Wi
         Some(need) => Err(WireError::permission_denied(&*need.token).with_location(need.line, need.column)),
         None => Ok(()),
     }
+}
+
+/// What is told of a source that QuickJS refuses: the parser's words are better, where it has some.
+fn refused_source(error: WireError, analysis: &Analysis<'_>, source: &str) -> WireError {
+    if let Some(limit) = analysis.beyond_limit {
+        let limit = u64::from(limit);
+        let mut told = WireError::resource_limit("maxSourceTokens", limit, limit + 1);
+        told.message = format!("{}, and is no plain JavaScript either: {}", told.message, error.message);
+        return told;
+    }
+    if let Some(mistake) = &analysis.mistake {
+        return guest_error::syntax_error(mistake, source);
+    }
+    let told =
+        error.location.as_ref().and_then(|at| analysis::beyond_parser(source, &error.message, at.line, at.column));
+    told.map_or(error, |told| guest_error::syntax_error(&told, source))
 }

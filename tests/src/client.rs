@@ -6,8 +6,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nexus_protocol::message::{
-    CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, Kill, PatchState, Precompile,
-    Regions, Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
+    self, CallFailure, Cancel, Check, ClientHello, CreateState, DisposeState, HelloLimits, Kill, PatchState,
+    Precompile, Regions, Resolution, Resume, SnapshotState, Stats, Status, SuspendMode,
 };
 use nexus_protocol::{
     ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, VersionRange, WireError,
@@ -69,6 +69,22 @@ pub struct Segment {
     pub host_calls: Vec<(String, u64)>,
     pub cache_hit: bool,
     pub compilation_time_us: Option<u64>,
+    /// Message, line, column.
+    pub warnings: Vec<Note>,
+}
+
+/// Message, line, column.
+pub type Note = (String, u32, u32);
+
+/// What check found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Checked {
+    pub capabilities: Vec<String>,
+    pub certain: Vec<String>,
+    pub mode: SuspendMode,
+    pub reason: String,
+    pub warnings: Vec<Note>,
+    pub unparsed: Option<Note>,
 }
 
 impl Segment {
@@ -113,7 +129,7 @@ pub enum Answer {
     Result(Segment),
     Compiled { handle: Vec<u8>, capabilities: Vec<String>, mode: SuspendMode, cache_hit: bool },
     Done { cancelled: bool },
-    Checked { capabilities: Vec<String>, mode: SuspendMode },
+    Checked(Checked),
     Stats(Stats),
     Metrics(String),
     Pong,
@@ -349,9 +365,9 @@ impl Client {
     }
 
     #[track_caller]
-    pub fn check(&mut self, source: &str) -> Result<(Vec<String>, SuspendMode), WireError> {
+    pub fn check(&mut self, source: &str) -> Result<Checked, WireError> {
         match self.request(&ClientMessage::Check(Check { source })) {
-            Answer::Checked { capabilities, mode } => Ok((capabilities, mode)),
+            Answer::Checked(checked) => Ok(checked),
             Answer::Error(error) => Err(error),
             other => panic!("{other:?}"),
         }
@@ -519,6 +535,7 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
             host_calls: r.metrics.host_calls.iter().map(|(name, n)| ((*name).to_owned(), *n)).collect(),
             cache_hit: r.metrics.cache_hit,
             compilation_time_us: r.metrics.compilation_time_us,
+            warnings: notes(r.warnings),
         }),
         SidecarMessage::Compiled(c) => Answer::Compiled {
             handle: c.handler.to_vec(),
@@ -527,7 +544,14 @@ fn owned(message: SidecarMessage<'_>) -> Answer {
             cache_hit: c.cache_hit,
         },
         SidecarMessage::Done(done) => Answer::Done { cancelled: done.cancelled },
-        SidecarMessage::Checked(c) => Answer::Checked { capabilities: texts(c.capabilities), mode: c.suspend_mode },
+        SidecarMessage::Checked(c) => Answer::Checked(Checked {
+            capabilities: texts(c.capabilities),
+            certain: texts(c.certain),
+            mode: c.suspend_mode,
+            reason: c.suspend_reason.unwrap_or_default().to_owned(),
+            warnings: notes(c.warnings),
+            unparsed: notes(c.unparsed).pop(),
+        }),
         SidecarMessage::Stats(stats) => Answer::Stats(stats),
         SidecarMessage::Metrics(text) => Answer::Metrics(text.text.to_owned()),
         SidecarMessage::Pong => Answer::Pong,
@@ -554,4 +578,8 @@ fn loose(bytes: &[u8]) -> Value {
         let mut rest = bytes;
         Value::String(rmpv::decode::read_value(&mut rest).map_or_else(|e| e.to_string(), |v| v.to_string()))
     })
+}
+
+fn notes<'a>(notes: impl IntoIterator<Item = message::Note<'a>>) -> Vec<Note> {
+    notes.into_iter().map(|note| (note.message.to_owned(), note.line, note.column)).collect()
 }

@@ -23,6 +23,7 @@ pub mod javascript;
 pub mod leaks;
 /// A machine with a systemd of its own.
 pub mod machine;
+pub mod needs;
 /// Sidecars as child processes.
 pub mod process;
 /// Limits that sidecars of tests have.
@@ -35,6 +36,7 @@ pub mod rng;
 pub mod run;
 /// A long, mixed load and what it leaves.
 pub mod soak;
+pub mod styles;
 /// Directories that go when the test goes.
 pub mod temp;
 /// Programs on a terminal of their own.

@@ -5,10 +5,10 @@
 
 use std::fmt::Write as _;
 
+use nexus_protocol::message::SuspendMode;
 use rmpv::Value;
 
 use crate::rng::Rng;
-use crate::run::STACK_STYLE;
 use crate::values;
 
 /// Runs `program` on both and returns what each noted, and what the plain object holds at the end.
@@ -90,6 +90,7 @@ const KEYS: [&str; 26] = [
 pub struct Program {
     pub source: String,
     pub state: Value,
+    pub mode: SuspendMode,
 }
 
 impl Program {
@@ -100,9 +101,9 @@ impl Program {
         }
         // a handler reads what it does as text; sloppy and strict code write differently to what is frozen
         let strict = if rng.below(2) == 0 { "'use strict'; " } else { "" };
-        let style = if rng.below(2) == 0 { STACK_STYLE } else { "" };
-        let source = format!("async function program(s, r, pause) {{ {strict}let kept = null;\n{body}}}{FRAME}{style}");
-        Self { source, state: initial(rng) }
+        let mode = if rng.below(2) == 0 { SuspendMode::Stack } else { SuspendMode::Await };
+        let source = format!("async function program(s, r, pause) {{ {strict}let kept = null;\n{body}}}{FRAME}");
+        Self { source, state: initial(rng), mode }
     }
 }
 

@@ -92,9 +92,6 @@ pub fn slow_to_compile() -> String {
     format!("let {};{uses}", names.join(","))
 }
 
-/// Behind a handler: a function that nobody calls, and that makes it one whose stack is captured when it suspends.
-pub const STACK_STYLE: &str = "\nfunction stackStyle() { return $ext.any.call().answer }\n";
-
 /// One request to run a handler.
 #[derive(Clone, Debug, Default)]
 pub struct Run {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Resolution, Resume, Status};
+use nexus_protocol::message::{Check, CreateState, Precompile, Regions, Resolution, Resume, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, RequestId};
 use nexus_tests::client::Answer;
 use nexus_tests::process::command;
@@ -116,9 +116,9 @@ fn configured(text: &str) -> (TempDir, std::path::PathBuf, Sidecar) {
 #[test]
 fn a_run_may_take_what_the_configuration_allowed_when_it_began() {
     let _w = Watchdog::seconds(120);
-    let (_dir, file, mut sidecar) = configured("timeoutMs = 100\nmaxInstances = 6\n");
+    let (_dir, file, mut sidecar) = configured("timeoutMs = 100\nmaxInstances = 7\n");
     let mut client = sidecar.connect();
-    fs::write(&file, "timeoutMs = 600000\nmaxInstances = 6\n").unwrap();
+    fs::write(&file, "timeoutMs = 600000\nmaxInstances = 7\n").unwrap();
     sidecar.signal(Signal::SIGHUP);
     eventually("it is read", SOON, || sidecar.stderr().contains("changed: timeoutMs"));
     let ids = [(); 6].map(|()| client.start("for (;;);"));
@@ -130,6 +130,35 @@ fn a_run_may_take_what_the_configuration_allowed_when_it_began() {
     for id in ids {
         assert!(client.cancel_request(id), "it had ended: {:?}", client.wait(id));
         assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
+    }
+}
+
+#[test]
+fn a_request_whose_time_is_over_before_it_has_an_instance_is_told_so() {
+    let _w = Watchdog::seconds(120);
+    let (_dir, file, sidecar) = configured("timeoutMs = 0\nmaxInstances = 1\n");
+    let (mut client, mut watcher) = (sidecar.connect(), sidecar.connect());
+    let holds = client.start("for (;;);");
+    eventually("it runs", SOON, || watcher.stats().active_instances == 1);
+    fs::write(&file, "timeoutMs = 100\nmaxInstances = 1\n").unwrap();
+    sidecar.signal(Signal::SIGHUP);
+    eventually("it is read", SOON, || sidecar.stderr().contains("changed: timeoutMs"));
+    let waiting = [
+        ClientMessage::Precompile(Precompile { source: "return 'a'", handler_name: None, suspend_mode: None }),
+        ClientMessage::Check(Check { source: "return 'b'" }),
+        ClientMessage::CreateState(CreateState { state: Some(&[0x80]), regions: Regions::NONE }),
+    ];
+    let ids = waiting.map(|message| client.send(&message));
+    client.ping();
+    // longer than they may take
+    std::thread::sleep(Duration::from_millis(300));
+    assert!(watcher.stats().queued == 3 && client.cancel_request(holds));
+    for id in ids {
+        let Answer::Error(error) = client.wait(id) else { panic!("its time is over") };
+        assert_eq!(error.code, ErrorCode::Timeout, "{error:?}");
+        assert!(error.message.contains("waited for an instance"), "{error:?}");
+        assert_eq!(error.context.get("limit"), Some(&ContextValue::Number(100)), "{error:?}");
+        assert!(matches!(error.context.get("count"), Some(ContextValue::Number(300..))), "{error:?}");
     }
 }
 

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::{Status, SuspendMode};
 use nexus_tests::conformance::{self, Row, TestFile, Wanted};
-use nexus_tests::run::STACK_STYLE;
 use nexus_tests::{Client, Options, Run, Segment, Watchdog};
 
 /// A few files take a second, and many more where other things run.
@@ -20,9 +19,15 @@ const MEMORY_BYTES: u64 = 128 << 20;
 /// Of files that run until they are stopped.
 const STOPPED_MS: u64 = 100;
 
-fn run(client: &mut Client, file: &TestFile, without: &[&str], assertions: &str) -> Result<(), String> {
+fn run(
+    client: &mut Client,
+    file: &TestFile,
+    without: &[&str],
+    assertions: &str,
+    mode: SuspendMode,
+) -> Result<(), String> {
     let timeout_ms = if file.wanted() == Wanted::Stopped { STOPPED_MS } else { TIMEOUT_MS };
-    let segment = client.run(Run::source(file.handler(without, assertions)).timeout_ms(timeout_ms));
+    let segment = client.run(Run::source(file.handler(without, assertions)).timeout_ms(timeout_ms).suspend_mode(mode));
     let as_wanted = match (file.wanted(), &segment.error) {
         (Wanted::Success, _) => segment.status == Status::Success,
         (Wanted::Error(name), Some(error)) => error.name.as_deref() == Some(&*name),
@@ -39,10 +44,10 @@ fn described(segment: &Segment) -> String {
 }
 
 /// What is wrong with a row, one line each.
-fn check(client: &mut Client, file: &TestFile, row: &Row, assertions: &str) -> Vec<String> {
+fn check(client: &mut Client, file: &TestFile, row: &Row, assertions: &str, mode: SuspendMode) -> Vec<String> {
     let name = &file.name;
     let without: Vec<&str> = row.without.keys().map(String::as_str).collect();
-    let outcome = run(client, file, &without, assertions);
+    let outcome = run(client, file, &without, assertions, mode);
     if row.skipped.is_some() {
         // what only other files are made of passes by doing nothing
         let is_part = name.starts_with("fixture_") || ["assert.js", "empty.js"].contains(&name.as_str());
@@ -57,7 +62,7 @@ fn needless(client: &mut Client, file: &TestFile, row: &Row, assertions: &str) -
     let mut wrong = Vec::new();
     for part in &without {
         let others: Vec<&str> = without.iter().filter(|other| *other != part).copied().collect();
-        if run(client, file, &others, assertions).is_ok() {
+        if run(client, file, &others, assertions, SuspendMode::Await).is_ok() {
             wrong.push(format!("{}#{part} is skipped and passes", file.name));
         }
     }
@@ -69,7 +74,6 @@ fn quickjs_own_tests_pass_but_for_those_that_the_table_excuses() {
     let _w = Watchdog::seconds(300);
     let directory = conformance::directory();
     let (files, assertions) = (conformance::files(&directory), conformance::assertions(&directory));
-    let styles = [(SuspendMode::Await, assertions.clone()), (SuspendMode::Stack, assertions + STACK_STYLE)];
     let table = Path::new(env!("CARGO_MANIFEST_DIR")).join("handlers/conformance.txt");
     let mut rows = conformance::table(&fs::read_to_string(table).expect("the table is there"));
     let (_sidecar, mut client) =
@@ -81,17 +85,13 @@ fn quickjs_own_tests_pass_but_for_those_that_the_table_excuses() {
             wrong.push(format!("{} is not in the table", file.name));
             Row::default()
         });
-        wrong.extend(needless(&mut client, file, &row, &styles[0].1));
-        for (mode, helpers) in &styles {
+        wrong.extend(needless(&mut client, file, &row, &assertions));
+        for mode in [SuspendMode::Await, SuspendMode::Stack] {
             let started = Instant::now();
-            let found = check(&mut client, file, &row, helpers);
+            let found = check(&mut client, file, &row, &assertions, mode);
             wrong.extend(found.into_iter().map(|what| format!("{} style: {what}", mode.as_str())));
             if started.elapsed() > Duration::from_secs(1) {
                 println!("{} style: {} took {:?}", mode.as_str(), file.name, started.elapsed());
-            }
-            if file.name == "test_loop.js" {
-                let (_, found) = client.check(&file.handler(&[], helpers)).expect("it compiles");
-                assert_eq!(found, *mode);
             }
         }
         *if row.skipped.is_some() { &mut skipped } else { &mut passed } += 1;

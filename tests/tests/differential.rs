@@ -5,8 +5,10 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use nexus_protocol::message::Status;
-use nexus_tests::{Options, Rng, Run, Watchdog, javascript, number};
+use nexus_protocol::message::{Status, SuspendMode};
+use nexus_tests::styles::{self, Style};
+use nexus_tests::{Client, Options, Rng, Run, Segment, Watchdog, javascript, number};
+use serde_json::json;
 
 /// Reads a JSON array of function bodies, writes a JSON array of what they return.
 const NODE: &str = "
@@ -63,5 +65,63 @@ fn programs_mean_what_they_mean_in_another_engine() {
         "{} of {cases}; the shortest:\n{}",
         different.len(),
         different[..different.len().min(4)].join("\n")
+    );
+}
+
+/// The value of each call that is outstanding, as the stub of plain JavaScript gives it, until the handler has ended.
+fn with_answers(client: &mut Client, source: &str) -> Segment {
+    let mut segment = client.run(Run::source(source).grant(&["ext:s"]));
+    let mut waiting = std::collections::VecDeque::new();
+    while segment.status == Status::Suspended {
+        waiting.extend(segment.calls.clone());
+        let call = waiting.pop_front().expect("a suspended handler waits for a call");
+        let x = call.args[0].as_i64().expect("a number");
+        segment = if x < 0 {
+            client.resume_failed(&call.id, &format!("no {x}"), None, None)
+        } else {
+            client.resume(&call.id, &json!({"n": x * 10, "list": [x, x + 1]}))
+        };
+    }
+    segment
+}
+
+#[test]
+fn handlers_of_either_style_do_what_plain_javascript_does_with_stubs() {
+    let _w = Watchdog::seconds(120);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0x57_71), number("NEXUS_PROPERTY_CASES", 1000));
+    let handlers: Vec<(Style, String)> = (0..cases)
+        .map(|case| {
+            let style = if case % 2 == 0 { Style::Stack } else { Style::Promise };
+            (style, styles::handler(&mut Rng::new(seed ^ (case << 32)), style))
+        })
+        .collect();
+    let plain: Vec<String> = handlers
+        .iter()
+        .map(|(style, source)| {
+            let stub = if *style == Style::Stack { styles::AT_ONCE } else { styles::LATER };
+            format!("{}{source}", styles::STUBS.replace("STUB", stub))
+        })
+        .collect();
+    let expected = in_node(&plain);
+    let (_sidecar, mut client) = Options::new().child();
+    let mut different = Vec::new();
+    for ((style, source), expected) in handlers.iter().zip(&expected) {
+        let mode = client.check(source).expect("it compiles").mode;
+        let wanted = if *style == Style::Stack { SuspendMode::Stack } else { SuspendMode::Await };
+        let segment = with_answers(&mut client, source);
+        let found = match &segment.error {
+            None => segment.value().as_str().unwrap_or_default().to_owned(),
+            Some(error) => error.message.clone(),
+        };
+        if mode != wanted || found != *expected {
+            different.push(format!("{style:?}, {mode:?}:\n{source}\nis  {found}\nnot {expected}"));
+        }
+    }
+    different.sort_by_key(String::len);
+    assert!(
+        different.is_empty(),
+        "{} of {cases}; the shortest:\n{}",
+        different.len(),
+        different[..different.len().min(3)].join("\n")
     );
 }

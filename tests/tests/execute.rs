@@ -490,7 +490,7 @@ fn check_infers_the_capabilities_that_a_handler_needs() {
     let (_w, _s, mut client) = sidecar();
     let source =
         "const k = $args; $state.n = $state.m; $emit('done', $state[k]); $view.focus('grid'); await $ext.http.get('u')";
-    let (mut found, _) = client.check(source).unwrap();
+    let mut found = client.check(source).unwrap().capabilities;
     found.sort();
     for needed in ["state:write:n", "events:emit:done", "view:update:grid", "state:read:*"] {
         assert!(found.iter().any(|f| f == needed), "{needed} is not among {found:?}");

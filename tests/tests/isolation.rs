@@ -4,8 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::Status;
-use nexus_tests::run::STACK_STYLE;
+use nexus_protocol::message::{Status, SuspendMode};
 use nexus_tests::{Options, Rng, Run, Watchdog, isolation, number};
 use serde_json::{Value, json};
 
@@ -35,12 +34,13 @@ impl Canary {
         Self { text: format!("CANARY{text}"), bytes: [b"CANA", &*bytes].concat() }
     }
 
-    fn planted_by(&self, channel: &str, style: &str) -> Run {
+    fn planted_by(&self, channel: &str, style: SuspendMode) -> Run {
         let map = vec![("text".into(), (*self.text).into()), ("bytes".into(), rmpv::Value::Binary(self.bytes.clone()))];
         let mut args = Vec::new();
         rmpv::encode::write_value(&mut args, &rmpv::Value::Map(map)).expect("a vector takes everything");
         let state = json!({"text": self.text, "nested": {"text": self.text, "list": [self.text]}});
-        Run::source(format!("const c = $args.text, bytes = $args.bytes;\n{channel}{style}"))
+        Run::source(format!("const c = $args.text, bytes = $args.bytes;\n{channel}"))
+            .suspend_mode(style)
             .args_bytes(args)
             .state(&state)
             .scope(&json!({"text": self.text}))
@@ -59,8 +59,8 @@ fn nothing_that_one_execution_did_is_seen_by_the_next() {
     client.stream().set_read_timeout(Some(Duration::from_millis(2 * SEARCH_TIMEOUT_MS))).unwrap();
     let grants = ["state:read:*", "ext:*"];
     // an execution is sought in instances of its own kind
-    let styles = ["", STACK_STYLE].map(|style| {
-        let search = Run::source(format!("{SEARCH}{style}")).grant(&grants);
+    let styles = [SuspendMode::Await, SuspendMode::Stack].map(|style| {
+        let search = Run::source(SEARCH).grant(&grants).suspend_mode(style);
         let search = search.state(&json!({"text": "", "nested": {"list": []}}));
         let pristine = client.run(search.clone()).value();
         assert!(pristine["seen"].as_u64().unwrap() > 600, "the search sees little: {pristine}");
@@ -74,7 +74,7 @@ fn nothing_that_one_execution_did_is_seen_by_the_next() {
         // every channel comes up, then they are mixed
         let channel = channels.get(number).unwrap_or_else(|| rng.pick(&channels));
         let (style, search, pristine) = rng.pick(&styles);
-        let planted = client.run(Canary::new(&mut rng).planted_by(&channel.source, style));
+        let planted = client.run(Canary::new(&mut rng).planted_by(&channel.source, *style));
         outcomes[planted.status as usize % 3] += 1;
         if planted.status == Status::Suspended && rng.below(2) == 0 {
             client.cancel_suspension(&planted.call().id);

@@ -208,7 +208,7 @@ fn everything_else_that_can_be_asked_is_answered_by_its_kind() {
     assert_eq!(by_handle.code(), ErrorCode::InvalidHandler);
     assert_eq!(context(by_handle.error(), "reason"), Some(&ContextValue::Text("unknown".into())));
     eventually("it is checked", SOON, || match client.request(&ClientMessage::Check(Check { source: "$emit('e')" })) {
-        Answer::Checked { capabilities, .. } => capabilities == ["events:emit:e"],
+        Answer::Checked(checked) => checked.capabilities == ["events:emit:e"],
         Answer::Error(error) if is_late(&error) || error.code == ErrorCode::Timeout => false,
         other => panic!("{other:?}"),
     });

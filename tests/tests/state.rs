@@ -50,7 +50,7 @@ impl State {
 /// What is wrong, if anything.
 fn check(client: &mut Client, program: &Program) -> Option<String> {
     let state = encode(&program.state);
-    let run = Run::source(&*program.source).state_bytes(state.clone()).args_bytes(state);
+    let run = Run::source(&*program.source).state_bytes(state.clone()).args_bytes(state).suspend_mode(program.mode);
     let mut segment = client.run(run.grant(&["state:read:*", "state:write:*", "ext:test"]));
     let mut replayed = State::new(&program.state);
     let mut waiting = Waiting::default();

@@ -2,13 +2,12 @@
  * The workspace kernel's dialect: `createRuntime(config)` as its executor loads it. MessagePack Buffers both ways, flat
  * errors, counted host calls, `getStats()` and `getMetrics()` synchronous (a copy, see stats.ts).
  */
-import type { RuntimeConfig } from '../config.js';
-import { Core } from '../core.js';
+import { NexusError } from '../errors.js';
 import type { ExecuteRequest } from '../messages.js';
 import { readBufferResult } from '../results.js';
-import type { BufferResult, RuntimeStats, Suspension } from '../types.js';
-import { checkAsyncResult, checkSource, checkTimeout, contextFields } from '../validate.js';
-import { StatsCopy } from './stats.js';
+import type { BufferResult, HandlerContext, RuntimeStats, Suspension } from '../types.js';
+import { checkAsyncResult, checkHandle, checkSource, checkTimeout, contextFields, type Outcome } from '../validate.js';
+import { Door, label, type DoorConfig } from './door.js';
 
 export interface KernelContext {
   panelId: string;
@@ -58,41 +57,55 @@ export interface KernelRuntime {
 }
 
 /**
- * Throws for a configuration that is wrong, but not for a sidecar that is missing: the kernel takes a throw here for "no
- * runtime" and would go on with its mock. Its first call rejects instead.
+ * Never throws: the kernel takes a throw here for "no runtime" and would go on with its mock. A configuration that is wrong, or a
+ * sidecar that is missing, is what each call rejects with. The sidecar starts in the background.
  */
-export function createRuntime(config: RuntimeConfig = {}): KernelRuntime {
-  const core = new Core(config);
-  const copy = new StatsCopy(core);
-  const done = (result: BufferResult): KernelResult => {
-    copy.touch();
-    return kernelResult(result);
+export function createRuntime(config: DoorConfig = {}): KernelRuntime {
+  const door = new Door(config, (given) => given);
+  const request = async (handler: string | Uint8Array, context: KernelContext, timeoutMs?: number): Promise<ExecuteRequest> => {
+    const fields = kernelRequest(context, timeoutMs);
+    fields.capabilities = await door.capabilities(fields.capabilities, handler);
+    return fields;
   };
   return {
-    async execute(handlerCode, context, timeoutMs) {
-      const request = kernelRequest(context, timeoutMs);
-      return done(await core.execute({ ...request, source: checkSource(handlerCode) }, readBufferResult));
-    },
-    async executeCompiled(bytecode, context, timeoutMs) {
-      return done(await core.executeCompiled(bytecode, kernelRequest(context, timeoutMs), readBufferResult));
-    },
-    async precompile(handlerCode) {
-      return core.precompile(handlerCode);
-    },
+    execute: (source, context, timeoutMs) =>
+      door.run(async (core) => {
+        const fields = await request(checkSource(source), context, timeoutMs);
+        return kernelResult(await core.execute({ ...fields, source }, readBufferResult));
+      }),
+    executeCompiled: (handle, context, timeoutMs) =>
+      door.run(async (core) => {
+        const fields = await request(checkHandle(handle), context, timeoutMs);
+        return kernelResult(await core.executeCompiled(handle, fields, readBufferResult));
+      }),
+    precompile: (source) => door.precompile(source),
     async resume(suspensionId, result) {
-      return done(await core.resume(suspensionId, checkAsyncResult(result as never), readBufferResult));
+      return kernelResult(await door.resume(suspensionId, kernelOutcome(result), readBufferResult));
     },
-    getStats: () => ({ ...copy.stats }),
-    getMetrics: () => copy.metrics,
-    async shutdown() {
-      copy.stop();
-      await core.shutdown();
-    },
+    getStats: () => door.copy.stats,
+    getMetrics: () => door.copy.metrics,
+    shutdown: () => door.shutdown(),
   };
 }
 
+/** Every payload of this door is MessagePack, also one that is no Buffer: other encoders return a Uint8Array. */
+function messagePack<Value>(value: Value): Value | Buffer {
+  if (!(value instanceof Uint8Array) || Buffer.isBuffer(value)) return value;
+  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+}
+
 function kernelRequest(context: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
-  return contextFields(context, checkTimeout(timeoutMs), context?.extensionRegistry, 'messagepack');
+  if (typeof context !== 'object' || context === null) throw new NexusError('INVALID_ARGUMENT', 'the context is not an object');
+  const { state, args, scope, panelId, handlerName } = context;
+  const cut = { panelId: label(panelId), handlerName: label(handlerName) };
+  const payloads = { state: messagePack(state), args: messagePack(args), scope: messagePack(scope) };
+  return contextFields({ ...context, ...payloads, ...cut } as HandlerContext, checkTimeout(timeoutMs), context.extensionRegistry, 'messagepack');
+}
+
+function kernelOutcome(result: KernelAsyncResult): Outcome {
+  const outcome = checkAsyncResult(result as never);
+  if ('value' in outcome) outcome.value = messagePack(outcome.value);
+  return outcome;
 }
 
 function kernelResult(result: BufferResult): KernelResult {

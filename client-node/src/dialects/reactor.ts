@@ -2,13 +2,13 @@
  * The reactor's dialect: `new WasmRuntime(config)` as its sandbox executor uses it. Plain objects, `stateSnapshot`,
  * `operation`, typed view commands. `getStats()` is a copy (see stats.ts), as its type declares it synchronous.
  */
-import type { RuntimeConfig } from '../config.js';
-import { Core } from '../core.js';
+import { NexusError } from '../errors.js';
 import type { ExecuteRequest } from '../messages.js';
+import { asPayload } from '../payload.js';
 import { readPlainResult } from '../results.js';
-import type { ExecutionResult, RuntimeStats, Suspension, ViewCommand } from '../types.js';
-import { checkAsyncResult, checkSource, checkTimeout, contextFields } from '../validate.js';
-import { StatsCopy } from './stats.js';
+import type { ExecutionResult, HandlerContext, RuntimeStats, Suspension, ViewCommand } from '../types.js';
+import { checkAsyncResult, checkHandle, checkSource, checkTimeout, contextFields } from '../validate.js';
+import { Door, label, type DoorConfig } from './door.js';
 
 export interface ReactorContext {
   panelId?: string;
@@ -30,14 +30,15 @@ export interface ReactorViewCommand {
 
 export interface ReactorResult {
   status: 'success' | 'suspended' | 'error';
-  returnValue?: unknown;
-  stateMutations: { operation: 'set' | 'delete'; key: string; value?: unknown }[];
+  /** `any`, like `code` below: the reactor's own types are narrower than what can be said here, and ours are assignable to them. */
+  returnValue?: any;
+  stateMutations: { operation: 'set' | 'delete'; key: string; value?: any }[];
   events: { name: string; payload: unknown; timestamp: number }[];
   viewCommands: ReactorViewCommand[];
   suspension?: Suspension;
   suspensions: Suspension[];
   error?: {
-    code: string;
+    code: any;
     message: string;
     stack?: string;
     location?: { line: number; column: number };
@@ -54,59 +55,70 @@ export interface ReactorResult {
   };
 }
 
+/** The sidecar starts in the background; a configuration that is wrong, or a sidecar that is missing, is what each call rejects with. */
 export class WasmRuntime {
-  readonly #core: Core;
-  readonly #copy: StatsCopy;
+  readonly #door: Door;
 
   /**
    * `enableAOT` is left out: in the reactor's words it is about compiling single handlers ahead of time (its default is false),
-   * in the sidecar's about the engine itself, which would then interpret and miss the reactor's own deadlines.
+   * in the sidecar's about the engine itself, which would then interpret and miss the reactor's own deadlines. A handler's deadline is
+   * what the reactor says, 0 being none: the sidecar sets none of its own.
    */
-  constructor(config: RuntimeConfig = {}) {
-    this.#core = new Core({ ...config, enableAOT: undefined });
-    this.#copy = new StatsCopy(this.#core);
+  constructor(config: DoorConfig = {}) {
+    this.#door = new Door(config, (given) => ({
+      ...given,
+      timeoutMs: given.timeoutMs ?? (given.connect === undefined ? 0 : undefined),
+      enableAOT: undefined,
+    }));
   }
 
   async executeHandler(handlerCode: string, context: ReactorContext, timeoutMs?: number): Promise<ReactorResult> {
-    const request = reactorRequest(context, timeoutMs);
-    return this.#done(await this.#core.execute({ ...request, source: checkSource(handlerCode) }, readPlainResult));
+    return this.#door.run(async (core) => {
+      const source = checkSource(handlerCode);
+      const request = await this.#request(source, context, timeoutMs);
+      return reactorResult(await core.execute({ ...request, source }, readPlainResult));
+    });
   }
 
   async precompileHandler(handlerCode: string): Promise<Uint8Array> {
-    return this.#core.precompile(handlerCode);
+    return this.#door.precompile(handlerCode);
   }
 
-  async executeCompiledHandler(
-    bytecode: Uint8Array,
-    context: ReactorContext,
-    timeoutMs?: number,
-  ): Promise<ReactorResult> {
-    return this.#done(await this.#core.executeCompiled(bytecode, reactorRequest(context, timeoutMs), readPlainResult));
+  async executeCompiledHandler(bytecode: Uint8Array, context: ReactorContext, timeoutMs?: number): Promise<ReactorResult> {
+    return this.#door.run(async (core) => {
+      const request = await this.#request(checkHandle(bytecode), context, timeoutMs);
+      return reactorResult(await core.executeCompiled(bytecode, request, readPlainResult));
+    });
   }
 
   async resumeHandler(suspensionId: string, result: ReactorAsyncResult): Promise<ReactorResult> {
-    return this.#done(await this.#core.resume(suspensionId, checkAsyncResult(result), readPlainResult));
+    if (Buffer.isBuffer(result)) throw new NexusError('INVALID_ARGUMENT', 'the result of an extension call is an object here');
+    const outcome = checkAsyncResult(result);
+    if ('value' in outcome) outcome.value = asPayload(outcome.value);
+    return reactorResult(await this.#door.resume(suspensionId, outcome, readPlainResult));
   }
 
   getStats(): RuntimeStats {
-    return { ...this.#copy.stats };
+    return this.#door.copy.stats;
   }
 
   async shutdown(): Promise<void> {
-    this.#copy.stop();
-    await this.#core.shutdown();
+    await this.#door.shutdown();
   }
 
-  #done(result: ExecutionResult): ReactorResult {
-    this.#copy.touch();
-    return reactorResult(result);
+  async #request(handler: string | Uint8Array, context: ReactorContext, timeoutMs: number | undefined): Promise<ExecuteRequest> {
+    const request = reactorRequest(context, timeoutMs);
+    request.capabilities = await this.#door.capabilities(request.capabilities, handler);
+    return request;
   }
 }
 
 function reactorRequest(context: ReactorContext, timeoutMs: number | undefined): ExecuteRequest {
-  const { stateSnapshot, extensionRegistry, ...rest } = context;
+  if (typeof context !== 'object' || context === null) throw new NexusError('INVALID_ARGUMENT', 'the context is not an object');
+  const { stateSnapshot, extensionRegistry, panelId, handlerName, ...rest } = context;
+  const cut = { panelId: label(panelId), handlerName: label(handlerName) };
   return contextFields(
-    { ...rest, state: stateSnapshot, extensionRegistry: reliable(extensionRegistry) },
+    { ...rest, ...cut, state: stateSnapshot, extensionRegistry: reliable(extensionRegistry) } as HandlerContext,
     checkTimeout(timeoutMs),
   );
 }

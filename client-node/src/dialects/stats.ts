@@ -1,9 +1,9 @@
 /**
  * Statistics for dialects whose `getStats()` is synchronous: a copy that is refreshed in the background.
  *
- * It is asked for right after the first result and then, while results come, every REFRESH_MS; so it is at most that (plus a
- * round trip) behind the last result, and zero before the first. Refreshing never starts a sidecar, never holds Node alive
- * and never fails a call.
+ * It is asked for when a call begins, when one ends, when it is read, and every REFRESH_MS while calls are under way: so it is at most
+ * that (plus a round trip) old, as long as anything happens or anybody looks twice, and zero before the first answer. Refreshing
+ * never starts a sidecar, never holds Node alive and never fails a call.
  */
 import type { Core } from '../core.js';
 import { noStats } from '../results.js';
@@ -12,16 +12,43 @@ import type { RuntimeStats } from '../types.js';
 const REFRESH_MS = 250;
 
 export class StatsCopy {
-  stats: RuntimeStats = noStats();
-  metrics = '';
-  readonly #core: Core;
+  #stats: RuntimeStats = noStats();
+  #metrics = '';
+  readonly #core: Core | undefined;
+  /** Calls under way. */
+  #calls = 0;
   #refreshing = false;
   #refreshedAt = -REFRESH_MS;
   #timer: NodeJS.Timeout | undefined;
   #stopped = false;
 
-  constructor(core: Core) {
+  constructor(core: Core | undefined) {
     this.#core = core;
+  }
+
+  get isStopped(): boolean {
+    return this.#stopped;
+  }
+
+  /** Whoever reads it may read it again. */
+  get stats(): RuntimeStats {
+    this.touch();
+    return { ...this.#stats };
+  }
+
+  get metrics(): string {
+    this.touch();
+    return this.#metrics;
+  }
+
+  begin(): void {
+    this.#calls++;
+    this.touch();
+  }
+
+  end(): void {
+    this.#calls--;
+    this.touch();
   }
 
   /** Something has changed. */
@@ -42,16 +69,18 @@ export class StatsCopy {
   }
 
   async #refresh(): Promise<void> {
-    if (this.#refreshing || this.#core.existing() === undefined) return;
+    const core = this.#core;
+    if (this.#refreshing || core?.existing() === undefined) return;
     this.#refreshing = true;
     this.#refreshedAt = performance.now();
     try {
       const background = { background: true };
-      [this.stats, this.metrics] = await Promise.all([this.#core.stats(background), this.#core.metrics(background)]);
+      [this.#stats, this.#metrics] = await Promise.all([core.stats(background), core.metrics(background)]);
     } catch {
       // The sidecar has gone: the copy stays what it was until the next one answers.
     } finally {
       this.#refreshing = false;
+      if (this.#calls > 0) this.touch();
     }
   }
 }

@@ -62,7 +62,7 @@ impl Drop for Pending {
     fn drop(&mut self) {
         let Some(slot) = self.slot.take() else { return };
         match slot.abandon() {
-            Some(unheard) => self.link.dispose(unheard, None, false),
+            Some(unheard) => self.link.dispose(unheard, None),
             None if self.cancellable => self.link.cancel(Cancel::Request(self.id)),
             None => {}
         }

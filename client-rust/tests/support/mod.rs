@@ -31,7 +31,7 @@ pub fn options() -> SpawnOptions {
 }
 
 pub fn client() -> Client {
-    Client::spawn(options()).expect("the sidecar starts")
+    Client::spawn(options()).wait().expect("the sidecar starts")
 }
 
 /// A directory of this test run's own.

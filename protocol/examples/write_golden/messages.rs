@@ -2,7 +2,7 @@
 
 use nexus_protocol::message::{
     Arena, CallFailure, CallLimits, Cancel, Check, Checked, ClientHello, Code, Compiled, CreateState, DisposeState,
-    Done, Execute, ExecutionEntry, ExecutionMetrics, ExecutionState, Executions, HelloLimits, Kill, MetricsText,
+    Done, Execute, ExecutionEntry, ExecutionMetrics, ExecutionState, Executions, HelloLimits, Kill, MetricsText, Note,
     OpenArena, PatchState, PendingCall, Precompile, Region, Regions, Resident, Resolution, Resume, SegmentResult,
     SidecarHello, SnapshotState, StateCreated, StateDisposed, StatePatched, StateSnapshot, Stats, Status, SuspendMode,
 };
@@ -163,7 +163,10 @@ fn answers() -> Vec<Vector> {
         suspend_mode: SuspendMode::Await,
         cache_hit: true,
         compilation_time_us: 812,
+        warnings: vec![],
     };
+    let promise = "`$ext.a.b()` at 1:8 is a promise here, since the handler mentions `async` at 2:1; await it";
+    let warned = Compiled { warnings: vec![Note { message: promise, line: 1, column: 8 }], ..compiled.clone() };
     let stats = Stats {
         total_executions: 1_000_000,
         active_instances: 2,
@@ -191,12 +194,32 @@ fn answers() -> Vec<Vector> {
     vec![
         sidecar("answer-hello", "first frame of a sidecar", &SidecarMessage::Hello(hello)),
         sidecar("answer-compiled", "a handle", &SidecarMessage::Compiled(compiled)),
+        sidecar("answer-compiled-warned", "a handle, and a warning", &SidecarMessage::Compiled(warned)),
         sidecar("answer-done", "cancelled", &SidecarMessage::Done(Done { cancelled: true })),
         sidecar("answer-done-nothing", "there was nothing to cancel", &SidecarMessage::Done(Done { cancelled: false })),
         sidecar(
             "answer-checked",
             "stack style, no needs",
-            &SidecarMessage::Checked(Checked { capabilities: vec![], suspend_mode: SuspendMode::Stack }),
+            &SidecarMessage::Checked(Checked {
+                capabilities: vec![],
+                suspend_mode: SuspendMode::Stack,
+                suspend_reason: None,
+                certain: vec![],
+                warnings: vec![],
+                unparsed: None,
+            }),
+        ),
+        sidecar(
+            "answer-checked-all",
+            "needs, certain and not, a reason, a warning, and what could not be read",
+            &SidecarMessage::Checked(Checked {
+                capabilities: vec!["ext:a.b", "state:read:n", "state:write:*"],
+                suspend_mode: SuspendMode::Await,
+                suspend_reason: Some("`async` at 2:1"),
+                certain: vec!["state:read:n"],
+                warnings: vec![Note { message: promise, line: 1, column: 8 }],
+                unparsed: Some(Note { message: "Unterminated string", line: 3, column: 9 }),
+            }),
         ),
         sidecar("answer-stats", "figures", &SidecarMessage::Stats(stats)),
         sidecar("answer-metrics", "Prometheus text", &SidecarMessage::Metrics(MetricsText { text })),
@@ -248,6 +271,9 @@ fn results() -> Vec<Vector> {
     failed.events = events.payload();
     failed.error = Some(full_error());
     failed.metrics = metrics;
+    let mut warned = SegmentResult::new(Status::Success, 0);
+    let message = "`$ext.a.b()` at 1:8 is a promise here, since the handler mentions `async` at 2:1; await it";
+    warned.warnings = vec![Note { message, line: 1, column: 8 }];
     vec![
         sidecar(
             "result-nil",
@@ -255,6 +281,7 @@ fn results() -> Vec<Vector> {
             &SidecarMessage::Result(SegmentResult::new(Status::Success, 0)),
         ),
         sidecar("result-full", "returned, with every sort of effect", &SidecarMessage::Result(full)),
+        sidecar("result-warned", "returned nothing, with a warning", &SidecarMessage::Result(warned)),
         sidecar(
             "result-suspended",
             "waits for two calls, both made in this segment",

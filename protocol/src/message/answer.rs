@@ -136,6 +136,17 @@ pub struct Compiled<'a> {
     pub suspend_mode: SuspendMode,
     pub cache_hit: bool,
     pub compilation_time_us: u64,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub warnings: Vec<Note<'a>>,
+}
+
+/// Something in a handler's text that its author should know, and its place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Note<'a> {
+    #[serde(borrow, deserialize_with = "strict::text")]
+    pub message: &'a str,
+    pub line: u32,
+    pub column: u32,
 }
 
 /// What check found.
@@ -145,6 +156,16 @@ pub struct Checked<'a> {
     #[serde(borrow, deserialize_with = "strict::texts")]
     pub capabilities: Vec<&'a str>,
     pub suspend_mode: SuspendMode,
+    /// None: an older sidecar, which does not say.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
+    pub suspend_reason: Option<&'a str>,
+    /// Those of `capabilities` that are.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::texts")]
+    pub certain: Vec<&'a str>,
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub warnings: Vec<Note<'a>>,
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub unparsed: Option<Note<'a>>,
 }
 
 /// Answer to cancel and shutdown.
@@ -216,6 +237,9 @@ pub struct SegmentResult<'a> {
     pub suspensions: Vec<PendingCall<'a>>,
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
     pub error: Option<WireError>,
+    /// Of the handler's text, in the answer to its execute alone.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub warnings: Vec<Note<'a>>,
     #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
     pub regions: Regions,
     #[serde(borrow, deserialize_with = "strict::map")]
@@ -236,6 +260,7 @@ impl SegmentResult<'_> {
             logs: None,
             suspensions: Vec::new(),
             error: None,
+            warnings: Vec::new(),
             regions: Regions::NONE,
             metrics: ExecutionMetrics::default(),
         }

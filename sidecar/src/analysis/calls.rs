@@ -1,186 +1,306 @@
-//! Calls: of globals' methods, of extensions, of the handler's own functions; and what callbacks return to.
+//! Calls: of globals' methods, of extensions, of the handler's own functions.
+//!
+//! Whatever a call works with is one place: what it is called on, its arguments, what its callbacks take and return, and what
+//! it gives. Only where the language's own functions are known to use their arguments up, or to make new objects, less moves.
 
 use std::borrow::Cow;
 
+use nexus_protocol::message::SuspendMode;
 use oxc_ast::ast::*;
-use oxc_ast_visit::{Visit, walk};
-use oxc_span::GetSpan;
+use oxc_span::{GetSpan, Span};
 
-use super::needs::Kind;
-use super::path::{Link, Path, Root, Step, key_of, link, peel};
-use super::suspend::{Want, callback_want};
-use super::uses::{certainly, is_extension_query, is_state_method, perhaps};
-use super::walk::Walker;
+use super::flow::Place;
+use super::fresh::{Fresh, consumes, is_builtin, writes_argument, writes_receiver, writes_state_values};
+use super::needs::{Kind, Need};
+use super::path::{Link, Path, Root, Step, key_of, link, peel, property_key};
+use super::uses::{is_extension_query, is_language_lookup, is_state_method};
+use super::walk::{Walker, Want};
 
-/// Methods that change the array they are called on. State values are data, so nothing else has methods that do.
-fn changes_its_array(method: &str) -> bool {
-    matches!(method, "push" | "pop" | "shift" | "unshift" | "splice" | "sort" | "reverse" | "fill" | "copyWithin")
+/// A call whose function is known by its path, and what becomes of it.
+struct PathCall<'e, 'a> {
+    path: Path<'a>,
+    arguments: &'e [Argument<'a>],
+    span: Span,
+    want: Want,
 }
 
 impl<'a> Walker<'a, '_> {
     pub(super) fn call(&mut self, it: &CallExpression<'a>, want: Want) {
         let callee = peel(&it.callee);
+        self.in_chain(it.span);
+        self.plain_use(callee, it.span);
         if let Some(path) = self.path(callee) {
             self.keys(callee);
-            return self.path_call(&path, &it.arguments, want);
+            let skipped = self.optional.is_some_and(|chain| chain.start == it.span.start);
+            let call = PathCall { path, arguments: &it.arguments, span: it.span, want };
+            // capabilities are always there: `$ext.a?.b?.()` is a call
+            let sure = matches!(call.path.root, Root::Extensions | Root::Emit | Root::View);
+            return if skipped && !sure { self.perhaps(|is| is.path_call(&call)) } else { self.path_call(&call) };
         }
-        let method = match link(callee) {
-            Link::Property(object, name) => {
-                // `this.$emit(...)`
-                self.hidden_global(name, callee.span().start);
-                self.receiver(object, name, want);
-                Some(Cow::Borrowed(name))
-            }
+        let place = self.flow.place();
+        let arguments = self.callee(callee, &it.arguments, place);
+        match self.optional {
+            Some(chain) if chain.start == it.span.start => self.perhaps(|is| is.arguments(&it.arguments, arguments)),
+            _ => self.arguments(&it.arguments, arguments),
+        }
+        self.give(place, want);
+    }
+
+    /// What is called, at a place. Returns what becomes of its arguments.
+    fn callee(&mut self, callee: &Expression<'a>, arguments: &[Argument<'a>], place: Place) -> Want {
+        let (object, method) = match link(callee) {
+            Link::Property(object, name) => (object, Some(Cow::Borrowed(name))),
             Link::Index(object, key) => {
-                self.expression(key, Want::Value);
+                self.plain_use(key, callee.span());
+                self.expression(key, Want::Plain);
                 match key_of(key) {
-                    Step::Name(name) => {
-                        self.receiver(object, &name, want);
-                        Some(name)
-                    }
-                    Step::Dynamic => {
-                        self.expression(object, Want::Value);
-                        None
-                    }
+                    Step::Name(name) => (object, Some(name)),
+                    Step::Dynamic => (object, None),
                 }
             }
-            Link::Identifier(it) => {
-                if let Some(binding) = self.scopes.lookup(it.name.as_str()) {
-                    self.standing.local_call(binding, want);
-                    self.standing.variable(binding, Want::Value);
-                }
-                None
-            }
+            Link::Identifier(it) => return self.called_by_name(it, arguments, place),
             _ => {
-                // `(() => $ext.a.b())()`
-                if !self.function_literal(callee, want.of_result()) {
-                    self.expression(callee, Want::Value);
-                }
-                None
+                self.expression(callee, Want::Into(place));
+                return Want::Into(place);
             }
         };
-        self.arguments(&it.arguments, method.as_deref(), want);
-    }
-
-    /// The object of a method call.
-    fn receiver(&mut self, object: &Expression<'a>, method: &str, want: Want) {
-        let wanted = match method {
-            "then" | "catch" | "finally" => Want::Promise,
-            "map" | "flatMap" | "concat" | "filter" | "slice" | "flat" if want == Want::List => Want::List,
-            _ => Want::Value,
+        self.read_from(object, method.as_deref(), callee.span());
+        let Some(method) = method else {
+            // any method
+            if self.is_global_object(object) {
+                self.global_object(callee.span().start, Want::Plain);
+            }
+            self.written_object(object, place);
+            return Want::Into(place);
         };
-        self.expression(object, wanted);
+        if let Expression::Identifier(it) = peel(object)
+            && self.scopes.lookup(it.name.as_str()).is_none()
+            && is_builtin(it.name.as_str())
+        {
+            if writes_argument(&method) || (it.name == "Reflect" && method == "apply") {
+                self.written_argument(arguments.first(), place);
+            }
+            let used_up = consumes(it.name.as_str(), Some(&method));
+            return if used_up { Want::Plain } else { Want::Into(place) };
+        }
+        if self.is_global_object(object) {
+            // `this.$emit(...)`
+            self.hidden_global(&method, callee.span().start);
+            self.give(self.flow.undeclared, Want::Into(place));
+        } else if writes_receiver(&method) {
+            self.written_object(object, place);
+        } else {
+            self.expression(object, Want::Into(place));
+        }
+        // what is called this way may be any method
+        if matches!(&*method, "call" | "apply" | "bind") && !is_function_literal(object) {
+            self.flow.write(place, Fresh::Old);
+        }
+        Want::Into(place)
     }
 
-    /// Arguments of a call. What callbacks among them return depends on who calls them.
-    fn arguments(&mut self, arguments: &[Argument<'a>], method: Option<&str>, want: Want) {
-        let result = callback_want(method.unwrap_or_default(), want);
+    fn called_by_name(&mut self, it: &IdentifierReference<'a>, arguments: &[Argument<'a>], place: Place) -> Want {
+        let name = it.name.as_str();
+        if let Some(within) = self.within {
+            self.flow.join(place, within);
+        }
+        if let Some(binding) = self.scopes.lookup(name) {
+            let function = self.flow.of(binding);
+            self.flow.join(place, function);
+            // a method that was taken from somewhere, such as `const { getRandomValues } = crypto`
+            if writes_state_values(name) || name == "getRandomValues" {
+                self.written_argument(arguments.first(), place);
+            }
+            return Want::Into(place);
+        }
+        if consumes(name, None) {
+            return Want::Plain;
+        }
+        self.odd_call(name, it.span.start);
+        if !is_builtin(name) {
+            self.flow.join(place, self.flow.undeclared);
+        }
+        Want::Into(place)
+    }
+
+    fn arguments(&mut self, arguments: &[Argument<'a>], want: Want) {
         for argument in arguments {
-            let Some(value) = argument.as_expression() else {
-                walk::walk_argument(self, argument);
-                continue;
-            };
-            if self.function_literal(value, result) {
-                continue;
-            }
-            if let Expression::Identifier(it) = peel(value)
-                && let Some(binding) = self.scopes.lookup(it.name.as_str())
-                && self.scopes.alias(binding).is_none()
-            {
-                // as if it were called there; if it is no function, this says nothing
-                self.standing.local_call(binding, result);
-                self.standing.variable(binding, Want::Value);
-                continue;
-            }
-            if want == Want::List && method == Some("concat") {
-                self.expression(value, Want::List);
-                continue;
-            }
-            // `Promise.all(urls.map($ext.http.get))`
-            let handed_over = method.is_some_and(|m| matches!(m, "map" | "flatMap" | "from"));
-            let as_callback = matches!(result, Want::Promise | Want::Element(_));
-            match self.path(value) {
-                Some(path) if handed_over && as_callback && path.root == Root::Extensions => {
-                    self.keys(value);
-                    self.path_value(&path, result);
+            match argument {
+                Argument::SpreadElement(it) => self.spread(it, want),
+                argument => {
+                    if let Some(value) = argument.as_expression() {
+                        self.expression(value, want);
+                    }
                 }
-                _ => self.expression(value, Want::Value),
             }
         }
     }
 
-    fn path_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>], want: Want) {
-        let last = path.last().unwrap_or_default();
-        match path.root {
-            Root::State => self.state_call(path, arguments),
-            Root::Emit => self.emit_call(path, arguments),
-            Root::View => self.view_call(path, arguments),
-            Root::Extensions => self.extension_call(path, want),
-            Root::Crypto => match path.step(0) {
-                Some("getRandomValues") => self.needs.random(certainly(path.position)),
-                Some(_) => {}
-                None => self.needs.random(perhaps(path.position)),
+    // ---- what is written ----
+
+    /// An object whose property is written, or that a method changes; its value goes to `place`.
+    pub(super) fn written_object(&mut self, object: &Expression<'a>, place: Place) {
+        match peel(object) {
+            Expression::Identifier(it) if self.within.is_none() => match self.scopes.lookup(it.name.as_str()) {
+                Some(binding) if self.scopes.alias(binding).is_none() => {
+                    self.flow.property_written(binding);
+                    let own = self.flow.of(binding);
+                    self.flow.join(own, place);
+                    return;
+                }
+                None if is_builtin(it.name.as_str()) && self.path(object).is_none() => {
+                    self.flow.anything = true;
+                }
+                _ => {}
             },
-            Root::Promise if path.len() == 1 => {
-                let wanted = match last {
-                    "all" | "allSettled" | "race" | "any" => Some(Want::List),
-                    "resolve" => Some(Want::Promise),
-                    _ => None,
-                };
-                if let (Some(wanted), [first, rest @ ..]) = (wanted, arguments) {
-                    match first.as_expression() {
-                        Some(list) => self.expression(list, wanted),
-                        None => walk::walk_argument(self, first),
-                    }
-                    return self.arguments(rest, None, want);
+            other => self.flow.anything |= self.is_part_of_builtin(other),
+        }
+        let fresh = self.fresh(object);
+        if self.is_global_object(object) {
+            self.flow.join(place, self.flow.undeclared);
+        } else {
+            self.expression(object, Want::Into(place));
+        }
+        self.flow.write(place, fresh);
+    }
+
+    /// `Array.prototype` and the like: to change one changes what every method of that name does.
+    fn is_part_of_builtin(&self, mut object: &Expression<'a>) -> bool {
+        loop {
+            object = match link(object) {
+                Link::Same(inner) | Link::Index(inner, _) => inner,
+                Link::Property(_, "prototype" | "__proto__" | "constructor") => return true,
+                Link::Property(inner, _) => inner,
+                Link::Identifier(it) => {
+                    let name = it.name.as_str();
+                    return is_builtin(name) && self.scopes.lookup(name).is_none() && self.path(object).is_none();
+                }
+                Link::Other => return false,
+            };
+        }
+    }
+
+    /// The first argument of `Object.assign` and its kind, which the call itself looks at.
+    fn written_argument(&mut self, argument: Option<&Argument<'a>>, place: Place) {
+        let Some(value) = argument.and_then(Argument::as_expression) else {
+            return self.flow.write(place, Fresh::Old);
+        };
+        match peel(value) {
+            Expression::Identifier(it) => match self.scopes.lookup(it.name.as_str()) {
+                Some(binding) => self.flow.property_written(binding),
+                None => self.flow.anything |= is_builtin(it.name.as_str()) && self.path(value).is_none(),
+            },
+            other => {
+                self.flow.anything |= self.is_part_of_builtin(other);
+                let fresh = self.fresh(other);
+                self.flow.write(place, fresh);
+            }
+        }
+    }
+
+    // ---- what starts at a global ----
+
+    fn path_call(&mut self, call: &PathCall<'_, 'a>) {
+        let place = self.flow.place();
+        let last = call.path.last().unwrap_or_default();
+        let mut want = Want::Into(place);
+        let mut rest = call.arguments;
+        match call.path.root {
+            Root::State => want = self.state_call(call, place),
+            Root::Emit => {
+                self.emit_call(call);
+                want = Want::Plain;
+            }
+            Root::View => {
+                self.view_call(call);
+                want = Want::Plain;
+            }
+            Root::Extensions => {
+                self.extension_call(call);
+                want = Want::Plain;
+            }
+            Root::Crypto => {
+                let position = call.path.position;
+                match call.path.step(0) {
+                    Some("getRandomValues" | "randomUUID") => self.needs.random(self.certainly(position)),
+                    Some(_) => {}
+                    None => self.needs.random(perhaps(position)),
+                }
+                if matches!(call.path.step(0), Some("getRandomValues") | None) {
+                    self.written_argument(call.arguments.first(), place);
                 }
             }
-            Root::Object | Root::Reflect | Root::Json
-                if path.len() == 1 && self.reflection(path.root, last, arguments) =>
-            {
-                return self.arguments(arguments.get(1..).unwrap_or_default(), Some(last), want);
+            Root::Object | Root::Reflect | Root::Json => {
+                if call.path.len() == 1 && self.reflection(call, place) {
+                    rest = call.arguments.get(1..).unwrap_or_default();
+                } else if writes_argument(last) || (call.path.root == Root::Reflect && last == "apply") {
+                    self.written_argument(call.arguments.first(), place);
+                }
+                let name = match call.path.root {
+                    Root::Json => "JSON",
+                    Root::Object => "Object",
+                    _ => "Reflect",
+                };
+                if call.path.len() == 1 && consumes(name, Some(last)) {
+                    want = Want::Plain;
+                }
+                if call.path.len() > 1 || call.path.step(0).is_none() {
+                    self.flow.write(place, Fresh::Old);
+                }
             }
-            _ => {}
         }
-        self.arguments(arguments, Some(last), want);
+        self.arguments(rest, want);
+        self.give(place, call.want);
     }
 
     /// `Object.keys($state)` and its kind. True if the first argument needs no more attention.
-    fn reflection(&mut self, root: Root, method: &str, arguments: &[Argument<'a>]) -> bool {
-        let Some(first) = arguments.first().and_then(Argument::as_expression) else { return false };
+    fn reflection(&mut self, call: &PathCall<'_, 'a>, place: Place) -> bool {
+        let (root, method) = (call.path.root, call.path.last().unwrap_or_default());
+        let Some(first) = call.arguments.first().and_then(Argument::as_expression) else { return false };
         let Some(path) = self.path(first).filter(|path| path.root == Root::State) else { return false };
         let position = path.position;
-        let key = arguments.get(1).and_then(Argument::as_expression).map_or(Step::Dynamic, key_of);
+        let key = call.arguments.get(1).and_then(Argument::as_expression).map_or(Step::Dynamic, key_of);
         if let Some(top) = path.first() {
             // a value in the state: only what changes it is special
             let changes = matches!(
                 (root, method),
                 (Root::Object, "assign" | "defineProperty" | "defineProperties" | "setPrototypeOf")
-                    | (Root::Reflect, "set" | "deleteProperty" | "defineProperty")
+                    | (Root::Reflect, "set" | "deleteProperty" | "defineProperty" | "setPrototypeOf")
             );
             if changes && !(path.len() == 1 && top.name().is_some_and(is_state_method)) {
                 self.keys(first);
                 self.read(top, position);
                 self.write_perhaps(top, position);
+                self.flow.value(place, top.clone(), position);
             }
             return changes;
         }
+        let all = self.certainly(position);
         match (root, method) {
-            (Root::Object, "keys" | "values" | "entries" | "getOwnPropertyNames" | "getOwnPropertyDescriptors")
-            | (Root::Reflect, "ownKeys")
-            | (Root::Json, "stringify") => self.needs.all(Kind::StateRead, certainly(position)),
-            (Root::Object, "hasOwn" | "getOwnPropertyDescriptor") | (Root::Reflect, "has" | "get") => {
-                self.read(&key, position)
+            (Root::Object, "values" | "entries" | "getOwnPropertyDescriptors") => {
+                self.needs.all(Kind::StateRead, all);
+                self.flow.value(place, Step::Dynamic, position);
             }
-            (Root::Reflect, "set" | "deleteProperty") => self.write(&key, position),
-            (Root::Object, "assign") => self.assigned_into_state(arguments, position),
+            (Root::Object, "keys" | "getOwnPropertyNames") | (Root::Reflect, "ownKeys") | (Root::Json, "stringify") => {
+                self.needs.all(Kind::StateRead, all);
+            }
+            (Root::Object, "hasOwn" | "getOwnPropertyDescriptor") | (Root::Reflect, "has" | "get") => {
+                self.read(&key, position);
+                self.flow.value(place, key, position);
+            }
+            (Root::Reflect, "set" | "deleteProperty") => {
+                self.write(&key, position);
+                self.flow.join(place, self.flow.stored);
+            }
+            (Root::Object, "assign") => self.assigned_into_state(call.arguments, position, place),
             _ => return false,
         }
         true
     }
 
     /// `Object.assign($state, { a, b })`.
-    fn assigned_into_state(&mut self, arguments: &[Argument<'a>], position: u32) {
+    fn assigned_into_state(&mut self, arguments: &[Argument<'a>], position: u32, place: Place) {
+        self.flow.join(place, self.flow.stored);
         for source in arguments.iter().skip(1) {
             let Some(Expression::ObjectExpression(literal)) = source.as_expression().map(peel) else {
                 self.needs.all(Kind::StateWrite, perhaps(position));
@@ -188,39 +308,61 @@ impl<'a> Walker<'a, '_> {
             };
             for property in &literal.properties {
                 match property {
-                    ObjectPropertyKind::ObjectProperty(it) => self.write(&super::path::property_key(&it.key), position),
+                    ObjectPropertyKind::ObjectProperty(it) => self.write(&property_key(&it.key), position),
                     ObjectPropertyKind::SpreadProperty(_) => self.needs.all(Kind::StateWrite, perhaps(position)),
                 }
             }
         }
     }
 
-    fn state_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        let position = path.position;
-        let key = || match arguments.first() {
+    /// Returns what becomes of the arguments.
+    fn state_call(&mut self, call: &PathCall<'_, 'a>, place: Place) -> Want {
+        let (path, position) = (&call.path, call.path.position);
+        let key = || match call.arguments.first() {
             Some(first) => first.as_expression().map_or(Step::Dynamic, key_of),
             None => Step::Dynamic,
         };
-        let Some(step) = path.first() else { return };
+        let Some(step) = path.first() else { return Want::Into(place) };
         match (path.len(), step.name()) {
-            (1, Some("get" | "has")) => self.read(&key(), position),
-            (1, Some("set" | "delete")) => self.write(&key(), position),
+            (1, Some("get")) => {
+                self.read(&key(), position);
+                self.flow.value(place, key(), position);
+                return Want::Plain;
+            }
+            (1, Some("has")) => self.read(&key(), position),
+            (1, Some("set" | "delete")) => {
+                self.write(&key(), position);
+                return Want::Into(self.flow.stored);
+            }
             (1, Some("update")) => {
                 self.read(&key(), position);
                 self.write(&key(), position);
+                self.flow.value(place, key(), position);
+                self.flow.join(place, self.flow.stored);
             }
-            (1, Some("keys")) => self.needs.all(Kind::StateRead, certainly(position)),
+            (1, Some("keys")) => {
+                let all = self.certainly(position);
+                self.needs.all(Kind::StateRead, all);
+            }
+            (1, Some(name)) if is_language_lookup(name) => {
+                self.read_perhaps(step, position);
+                if matches!(name, "hasOwnProperty" | "propertyIsEnumerable") {
+                    self.read_perhaps(&key(), position);
+                }
+            }
             // `$state.get.call(...)`
             (2, Some(method)) if is_state_method(method) => {
-                self.path_value(&path.head(), Want::Value);
+                self.path_value(&path.head(), Want::Into(place));
             }
             (length, _) => {
                 self.read(step, position);
-                let method = path.last().unwrap_or_default();
-                if length > 1 && changes_its_array(method) {
+                self.flow.value(place, step.clone(), position);
+                let method = path.last();
+                if length > 1 && method.is_none_or(writes_receiver) {
+                    self.flow.write(self.flow.stored, Fresh::Old);
                     // `push` of something always changes the array; the others may find nothing to change
-                    let grows = matches!(method, "push" | "unshift");
-                    if grows && arguments.first().is_some_and(|a| a.as_expression().is_some()) {
+                    let grows = matches!(method, Some("push" | "unshift"));
+                    if grows && call.arguments.first().is_some_and(|a| a.as_expression().is_some()) {
                         self.write(step, position);
                     } else {
                         self.write_perhaps(step, position);
@@ -228,93 +370,92 @@ impl<'a> Walker<'a, '_> {
                 }
             }
         }
+        Want::Into(place)
     }
 
     fn write_perhaps(&mut self, key: &Step<'a>, position: u32) {
-        match key.name() {
-            Some(name) => self.needs.name(Kind::StateWrite, name, perhaps(position)),
-            None => self.needs.all(Kind::StateWrite, perhaps(position)),
+        self.needs.key(Kind::StateWrite, key, perhaps(position));
+    }
+
+    fn emit_call(&mut self, call: &PathCall<'_, 'a>) {
+        match (call.path.len(), call.path.step(0)) {
+            (0, _) => self.named(Kind::Emit, call),
+            (1, Some("toast")) => self.needs.name(Kind::Emit, "toast", self.certainly(call.path.position)),
+            _ => self.needs.all(Kind::Emit, perhaps(call.path.position)),
         }
     }
 
-    fn emit_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        match (path.len(), path.step(0)) {
-            (0, _) => self.named(Kind::Emit, path, arguments),
-            (1, Some("toast")) => self.needs.name(Kind::Emit, "toast", certainly(path.position)),
-            _ => self.needs.all(Kind::Emit, perhaps(path.position)),
-        }
-    }
-
-    fn view_call(&mut self, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        match (path.len(), path.step(0)) {
-            (1, Some("setFilter" | "scrollTo" | "focus" | "command")) => self.named(Kind::View, path, arguments),
+    fn view_call(&mut self, call: &PathCall<'_, 'a>) {
+        match (call.path.len(), call.path.step(0)) {
+            (1, Some("setFilter" | "scrollTo" | "focus" | "command")) => self.named(Kind::View, call),
             (1, Some(_)) => {} // no such method: a TypeError
-            _ => self.needs.all(Kind::View, perhaps(path.position)),
+            _ => self.needs.all(Kind::View, perhaps(call.path.position)),
         }
     }
 
     /// A call whose first argument is the name that is needed.
-    fn named(&mut self, kind: Kind, path: &Path<'a>, arguments: &[Argument<'a>]) {
-        match arguments.first().and_then(Argument::as_expression).map(key_of) {
-            Some(Step::Name(name)) => self.needs.name(kind, &name, certainly(path.position)),
-            _ => self.needs.all(kind, perhaps(path.position)),
+    fn named(&mut self, kind: Kind, call: &PathCall<'_, 'a>) {
+        let position = call.path.position;
+        match call.arguments.first().and_then(Argument::as_expression).map(key_of) {
+            Some(Step::Name(name)) => self.needs.name(kind, &name, self.certainly(position)),
+            _ => self.needs.all(kind, perhaps(position)),
         }
     }
 
-    fn extension_call(&mut self, path: &Path<'a>, want: Want) {
+    fn extension_call(&mut self, call: &PathCall<'_, 'a>) {
+        let path = &call.path;
         if path.step(0).is_some_and(is_extension_query) {
             return;
         }
         match path.len() {
             0 | 1 if path.first().is_none_or(|step| step.name().is_some()) => {} // not callable: a TypeError
             0..=2 => {
-                self.extension_need(path, true);
-                self.standing.extension_call(want);
+                // in promise style a refused call fails the handler only if somebody waits for it
+                let waits = self.mode == SuspendMode::Stack || self.awaited == Some(call.span);
+                self.extension_need(path, waits);
             }
             // `$ext.http.get.call(...)`, `.bind(...)`
-            _ => {
-                self.extension_need(path, false);
-                match path.step(2) {
-                    Some("call" | "apply") => self.standing.extension_call(want),
-                    _ => self.standing.extension_escapes(),
-                }
-            }
+            _ => self.extension_need(path, false),
         }
     }
 
-    pub(super) fn construct(&mut self, it: &NewExpression<'a>) {
+    pub(super) fn construct(&mut self, it: &NewExpression<'a>, want: Want) {
+        let place = self.flow.place();
         let callee = peel(&it.callee);
-        let proxy =
-            matches!(callee, Expression::Identifier(id) if id.name == "Proxy" && self.scopes.lookup("Proxy").is_none());
-        if !self.function_literal(callee, Want::Promise) {
-            self.expression(callee, Want::Value);
-        }
-        for (index, argument) in it.arguments.iter().enumerate() {
-            match argument.as_expression().map(peel) {
-                Some(traps @ Expression::ObjectExpression(_)) if proxy && index == 1 => {
-                    self.traps = true;
-                    self.expression(traps, Want::Value);
-                }
-                _ => self.arguments(std::slice::from_ref(argument), None, Want::Value),
+        self.plain_use(callee, it.span);
+        match callee {
+            Expression::Identifier(id) => {
+                self.called_by_name(id, &[], place);
             }
+            other => self.expression(other, Want::Into(place)),
         }
+        self.arguments(&it.arguments, Want::Into(place));
+        self.give(place, want);
     }
 
     pub(super) fn tagged(&mut self, it: &TaggedTemplateExpression<'a>, want: Want) {
-        match self.path(&it.tag) {
+        let tag = peel(&it.tag);
+        let place = self.flow.place();
+        match self.path(tag) {
             Some(path) => {
-                self.keys(&it.tag);
-                self.path_call(&path, &[], want);
+                self.keys(tag);
+                self.path_call(&PathCall { path, arguments: &[], span: it.span, want: Want::Into(place) });
             }
             None => {
-                if let Expression::Identifier(id) = peel(&it.tag)
-                    && let Some(binding) = self.scopes.lookup(id.name.as_str())
-                {
-                    self.standing.local_call(binding, want);
-                }
-                self.expression(&it.tag, Want::Value);
+                self.callee(tag, &[], place);
             }
         }
-        self.visit_template_literal(&it.quasi);
+        for value in &it.quasi.expressions {
+            self.expression(value, Want::Into(place));
+        }
+        self.give(place, want);
     }
+}
+
+fn is_function_literal(expression: &Expression<'_>) -> bool {
+    matches!(peel(expression), Expression::ArrowFunctionExpression(_) | Expression::FunctionExpression(_))
+}
+
+pub(super) fn perhaps(position: u32) -> Need {
+    Need { position, certain: false }
 }

@@ -35,8 +35,6 @@ pub(super) struct Findings {
     open_ends: Vec<u32>,
     /// The first construct that would need generated code.
     pub(super) unsupported: Option<Mistake>,
-    /// Whether there is TypeScript other than type arguments.
-    beyond_arguments: bool,
 }
 
 impl Findings {
@@ -54,11 +52,6 @@ impl Findings {
             Edit::MoveClose { before, .. } => before,
         });
         starts.min().map_or(0, offset)
-    }
-
-    /// Whether all TypeScript in it is type arguments, which JavaScript reads as two comparisons.
-    pub(super) fn only_type_arguments(&self) -> bool {
-        !self.beyond_arguments && self.unsupported.is_none()
     }
 }
 
@@ -97,7 +90,7 @@ pub(super) fn find(body: &FunctionBody<'_>, text: &str, token: &StopToken) -> Re
 pub(super) fn is_type_only(statement: &Statement<'_>) -> bool {
     match statement {
         Statement::TSTypeAliasDeclaration(_) | Statement::TSInterfaceDeclaration(_) => true,
-        Statement::TSGlobalDeclaration(_) => true,
+        Statement::TSGlobalDeclaration(it) => it.declare,
         Statement::TSEnumDeclaration(it) => it.declare,
         Statement::TSNamespaceDeclaration(it) => it.declare,
         Statement::TSExternalModuleDeclaration(it) => it.declare,
@@ -129,15 +122,17 @@ struct Finder<'t> {
 
 impl Finder<'_> {
     fn edit(&mut self, edit: Edit) {
-        self.found.beyond_arguments = true;
         self.found.edits.push(edit);
     }
 
-    fn unsupported(&mut self, span: Span, what: &str) {
+    fn refused(&mut self, span: Span, message: &str) {
         if self.found.unsupported.is_none() {
-            let message = format!("{what} needs generated code, and types in a handler are only erased");
-            self.found.unsupported = Some(Mistake { offset: offset(span.start), message });
+            self.found.unsupported = Some(Mistake { offset: offset(span.start), message: message.to_owned() });
         }
+    }
+
+    fn unsupported(&mut self, span: Span, what: &str, instead: &str) {
+        self.refused(span, &format!("{what} needs generated code, and types in a handler are only erased; {instead}"));
     }
 
     fn breaks_line(&self, from: u32, to: u32) -> bool {
@@ -186,16 +181,41 @@ impl<'a> Visit<'a> for Finder<'_> {
     // ---- what needs code ----
 
     fn visit_ts_enum_declaration(&mut self, it: &TSEnumDeclaration<'a>) {
-        self.unsupported(it.span, "a TypeScript enum");
+        self.unsupported(it.span, "a TypeScript enum", "write an object, `const A = { B: 0 }`");
     }
     fn visit_ts_namespace_declaration(&mut self, it: &TSNamespaceDeclaration<'a>) {
-        self.unsupported(it.span, "a TypeScript namespace");
+        self.unsupported(it.span, "a TypeScript namespace", "write an object with its functions");
     }
     fn visit_ts_external_module_declaration(&mut self, it: &TSExternalModuleDeclaration<'a>) {
-        self.unsupported(it.span, "a TypeScript module");
+        self.unsupported(it.span, "a TypeScript module", "write `declare` before it, or leave it out");
     }
     fn visit_ts_import_equals_declaration(&mut self, it: &TSImportEqualsDeclaration<'a>) {
-        self.unsupported(it.span, "`import x = ...`");
+        self.unsupported(it.span, "`import x = ...`", "write `const x = ...`");
+    }
+
+    fn visit_ts_global_declaration(&mut self, it: &TSGlobalDeclaration<'a>) {
+        self.unsupported(it.span, "`global { ... }`", "write `declare` before it");
+    }
+
+    // ---- what only modules have ----
+
+    fn visit_import_declaration(&mut self, it: &ImportDeclaration<'a>) {
+        self.refused(it.span, super::advice::IMPORT);
+    }
+    fn visit_export_declaration(&mut self, it: &ExportDeclaration<'a>) {
+        self.refused(it.span, super::advice::EXPORT);
+    }
+    fn visit_export_from_declaration(&mut self, it: &ExportFromDeclaration<'a>) {
+        self.refused(it.span, super::advice::EXPORT);
+    }
+    fn visit_export_named_declaration(&mut self, it: &ExportNamedDeclaration<'a>) {
+        self.refused(it.span, super::advice::EXPORT);
+    }
+    fn visit_export_default_declaration(&mut self, it: &ExportDefaultDeclaration<'a>) {
+        self.refused(it.span, super::advice::EXPORT);
+    }
+    fn visit_export_all_declaration(&mut self, it: &ExportAllDeclaration<'a>) {
+        self.refused(it.span, super::advice::EXPORT);
     }
 
     // ---- types ----
@@ -207,7 +227,7 @@ impl<'a> Visit<'a> for Finder<'_> {
         self.edit(Edit::Blank(it.span));
     }
     fn visit_ts_type_parameter_instantiation(&mut self, it: &TSTypeParameterInstantiation<'a>) {
-        self.found.edits.push(Edit::Blank(it.span));
+        self.edit(Edit::Blank(it.span));
     }
 
     // ---- expressions ----
@@ -231,7 +251,7 @@ impl<'a> Visit<'a> for Finder<'_> {
         }
     }
     fn visit_decorator(&mut self, it: &Decorator<'a>) {
-        self.unsupported(it.span, "a decorator");
+        self.unsupported(it.span, "a decorator", "call its function yourself");
     }
 
     // ---- functions ----
@@ -254,7 +274,11 @@ impl<'a> Visit<'a> for Finder<'_> {
     }
     fn visit_formal_parameter(&mut self, it: &FormalParameter<'a>) {
         if it.accessibility.is_some() || it.readonly || it.r#override {
-            return self.unsupported(it.span, "a parameter property");
+            return self.unsupported(
+                it.span,
+                "a parameter property",
+                "declare the field, and assign it in the constructor",
+            );
         }
         let end = it.type_annotation.as_ref().map_or(it.span.end, |types| types.span.start);
         self.marker(it.optional, Kind::Question, it.pattern.span().end, end);

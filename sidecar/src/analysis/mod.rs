@@ -1,11 +1,11 @@
 //! Static analysis of a handler: types out, capabilities inferred, suspend mode chosen (CONTRACT 2 and 5).
 //!
 //! ```text
-//! source -> nesting (how deep?) -> parse as TypeScript -> erase types -> walk -> Analysis
-//!               |                        |                    |
-//!               v                        v                    v
-//!         too deep: error      no tree: as JavaScript,   construct that needs code: error
-//!                              or left to QuickJS
+//! source -> nesting (how deep?) -> parse as JavaScript -> parse as TypeScript -> erase types -> style, walk -> Analysis
+//!               |                        |                      |                    |
+//!               v                        v                      v                    v
+//!         too deep: error           walk at once          no tree: left to      construct that needs code: error
+//!                                                         QuickJS
 //! ```
 //! The text is hostile. Nothing here trusts it: the height of its tree is bounded before any recursion starts and the
 //! stack reserved by it, the guesses of the TypeScript grammar are bounded, and a panic of the parser is caught.
@@ -14,21 +14,25 @@
 //! to it (`unparsed`) unless the TypeScript reading got further than the JavaScript one, which means that the mistake is
 //! in, or behind, something that only TypeScript has.
 //!
-//! A handler is read as TypeScript, with one exception: `f(a < b, c > (d))` is a call with type arguments to TypeScript.
-//! If there is nothing else of TypeScript in the handler and `b`, `c` are values in it, it is two comparisons.
+//! What parses as plain JavaScript is taken as that; only what does not is tried as TypeScript. So `f(a < b, c > (d))` is two
+//! comparisons in a handler without types, and a call with type arguments in one with them.
 //!
 //! Every step is linear in the text but for the guesses, which are bounded, and looks at the request's token on its way. The
 //! parser is the exception: it reads a text of a bounded height to its end.
 //!
 //! Invariant: `code` has each line and each column (in UTF-16 units, and in bytes) where `source` has it.
-//! What it does not do: enforce anything. A handler can hide a need (`globalThis[name]`, an alias); the host side of the
-//! guest boundary is where capabilities count.
+//! Two promises: who grants all that is listed has granted enough (what cannot be followed is listed as `*`), and what is
+//! `certain` is needed whenever the handler runs. What it does not do: enforce anything. The host side of the guest boundary is
+//! where capabilities count.
 
-mod ambiguity;
+mod advice;
 mod analyze;
 mod calls;
 mod erase;
 mod fingerprint;
+mod flow;
+mod fresh;
+mod functions;
 mod imports;
 mod lexeme;
 mod needs;
@@ -37,11 +41,15 @@ mod pace;
 mod parse;
 mod path;
 mod place;
+mod plain;
 mod scope;
-mod suspend;
+mod statements;
+mod style;
 #[cfg(test)]
 mod tests;
 mod uses;
 mod walk;
 
-pub use analyze::{Analysis, AnalysisError, InferredCapability, SyntaxError, analyze};
+pub use advice::beyond_parser;
+pub use analyze::{Analysis, AnalysisError, InferredCapability, SyntaxError, Warning, analyze};
+pub use style::Why;

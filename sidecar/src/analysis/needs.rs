@@ -1,7 +1,8 @@
 //! The capabilities that a handler was seen to need, as tokens.
 //!
-//! `certain` speaks of the name, not of the path to it: `if (x) $state.a = 1` surely needs `state:write:a` when it gets
-//! there, so it is certain; `$state[k]` needs one name that only the run knows, so it stands as `state:read:*`, uncertain.
+//! A need is certain if the handler fails without the grant whenever it runs, as far as its text tells: the name is written
+//! out, and so is the way there. `if (x) $state.a = 1` may need `state:write:a`; `$state[k]` needs one name that only the run
+//! knows, and stands as `state:read:*`. Who grants all of them, the uncertain ones too, has granted enough.
 //! Invariants: every token parses as a capability; sorted, each once; a token's position is that of its first use, or of
 //! its first certain use if it has one. More than `MAX_CAPABILITIES` tokens are not listed one by one: the wildcards of
 //! their kinds stand for the rest.
@@ -10,6 +11,8 @@ use std::collections::BTreeMap;
 
 use nexus_protocol::Capability;
 use nexus_protocol::limits::{MAX_CAPABILITIES, MAX_CAPABILITY_TOKEN_BYTES};
+
+use super::path::Step;
 
 /// What a need is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,7 +36,7 @@ impl Kind {
     }
 }
 
-/// One need: its first place, and whether its name is certain.
+/// One need: its first place, and whether it is certain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Need {
     pub(super) position: u32,
@@ -72,6 +75,28 @@ impl Needs {
     /// Every name of that kind.
     pub(super) fn all(&mut self, kind: Kind, need: Need) {
         self.add(format!("{}*", kind.prefix()), need);
+    }
+
+    /// A key of the state, if it is known.
+    pub(super) fn key(&mut self, kind: Kind, key: &Step<'_>, need: Need) {
+        match key.name() {
+            Some(name) => self.name(kind, name, need),
+            None => self.all(kind, Need { certain: false, ..need }),
+        }
+    }
+
+    /// Whatever there is may be used.
+    pub(super) fn everything(&mut self, position: u32) {
+        let need = Need { position, certain: false };
+        for kind in [Kind::StateRead, Kind::StateWrite, Kind::Emit, Kind::View, Kind::Extension] {
+            self.all(kind, need);
+        }
+        self.random(need);
+    }
+
+    /// Whether extensions may be called.
+    pub(super) fn any_extension(&self) -> bool {
+        self.0.range("ext:".to_owned()..).next().is_some_and(|(token, _)| token.starts_with("ext:"))
     }
 
     pub(super) fn random(&mut self, need: Need) {

@@ -68,6 +68,20 @@ pub(super) fn tokens<'a>(allocator: &'a Allocator, text: &'a str) -> oxc_allocat
     parser.with_config(TokensParserConfig).parse().tokens
 }
 
+/// The message, what its place is labelled with, and the help.
+fn words(message: &str, label: Option<&str>, help: Option<&str>) -> String {
+    let mut words = message.to_owned();
+    // which the message says already
+    let label = label.filter(|label| !label.ends_with(" expected"));
+    for more in label.into_iter().chain(help) {
+        let more = more.trim().trim_end_matches('.');
+        if !more.is_empty() && !words.contains(more) {
+            words = format!("{}; {more}", words.trim_end_matches('.'));
+        }
+    }
+    words
+}
+
 fn source_type(grammar: Grammar) -> SourceType {
     match grammar {
         Grammar::TypeScript => SourceType::ts().with_script(true),
@@ -85,7 +99,7 @@ fn accept<'a>(allocator: &'a Allocator, text: &str, result: ParserReturn<'a>) ->
         .iter()
         .map(|d| Mistake {
             offset: offset(d.labels.first().map_or(text.len() as u32, |label| label.offset())),
-            message: d.message.to_string(),
+            message: words(&d.message, d.labels.first().and_then(|label| label.label()), d.help.as_deref()),
         })
         .collect();
     mistakes.sort_by_key(|m| m.offset);

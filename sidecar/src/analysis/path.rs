@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use oxc_ast::ast::*;
 use oxc_span::GetSpan;
 
+use super::fresh::is_global_object;
 use super::scope::Scopes;
 
 /// Where a path starts.
@@ -21,11 +22,9 @@ pub(super) enum Root {
     View,
     Extensions,
     Crypto,
-    Promise,
     Object,
     Reflect,
     Json,
-    Array,
 }
 
 impl Root {
@@ -36,14 +35,17 @@ impl Root {
             "$view" => Self::View,
             "$ext" => Self::Extensions,
             "crypto" => Self::Crypto,
-            "Promise" => Self::Promise,
             "Object" => Self::Object,
             "Reflect" => Self::Reflect,
             "JSON" => Self::Json,
-            "Array" => Self::Array,
             _ => return None,
         })
     }
+}
+
+/// Whether a name is one that leads to something: a capability, the global object, or what is looked at in a way of its own.
+pub(super) fn is_root(name: &str) -> bool {
+    Root::of(name).is_some() || is_global_object(name)
 }
 
 /// One property of a path.
@@ -230,7 +232,7 @@ fn root_of<'a>(identifier: &IdentifierReference<'a>, scopes: &Scopes<'a>) -> Opt
     let name = identifier.name.as_str();
     match scopes.lookup(name) {
         Some(binding) => Some((scopes.alias(binding)?.clone(), false)),
-        None if name == "globalThis" => Some((Path::of(Root::Object, 0), true)),
+        None if is_global_object(name) => Some((Path::of(Root::Object, 0), true)),
         None => Some((Path::of(Root::of(name)?, 0), false)),
     }
 }

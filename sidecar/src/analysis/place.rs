@@ -29,3 +29,17 @@ pub(super) fn places(source: &str, offsets: &[usize]) -> Vec<(u32, u32)> {
 pub(super) fn place(source: &str, offset: usize) -> (u32, u32) {
     places(source, &[offset]).first().copied().unwrap_or((1, 1))
 }
+
+/// The offset of a place, within the text.
+pub(super) fn offset(source: &str, line: u32, column: u32) -> usize {
+    let begins: usize = source.split_inclusive('\n').take(line.saturating_sub(1) as usize).map(str::len).sum();
+    let rest = source.get(begins..).unwrap_or_default();
+    let mut units = 0;
+    let wanted = column.saturating_sub(1) as usize;
+    let on_line = rest.char_indices().find(|(_, character)| {
+        let found = units >= wanted || *character == '\n';
+        units += character.len_utf16();
+        found
+    });
+    begins + on_line.map_or(rest.len(), |(at, _)| at)
+}

@@ -10,11 +10,17 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_syntax::scope::ScopeFlags;
 
 use super::pace::Pace;
-use super::path::Path;
+use super::path::{Path, is_root};
 
 /// One declared name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct Binding(u32);
+
+impl Binding {
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// The scopes around the place that is being looked at.
 #[derive(Default)]
@@ -28,6 +34,11 @@ pub(super) struct Scopes<'a> {
 impl<'a> Scopes<'a> {
     pub(super) fn lookup(&self, name: &str) -> Option<Binding> {
         self.visible.get(name)?.last().copied()
+    }
+
+    /// What the name means around the scope that declares it last.
+    pub(super) fn lookup_around(&self, name: &str) -> Option<Binding> {
+        self.visible.get(name)?.iter().rev().nth(1).copied()
     }
 
     /// The extension, or part of one, that a constant stands for.
@@ -74,11 +85,17 @@ pub(super) fn block_names<'a>(statements: &[Statement<'a>]) -> Vec<&'a str> {
     names
 }
 
-/// Names that a function body declares: its block's, and every `var` in it.
-pub(super) fn function_names<'a>(body: &FunctionBody<'a>, pace: &mut Pace<'_>) -> Vec<&'a str> {
-    let mut hoisted = Hoisted(block_names(&body.statements), pace);
-    hoisted.visit_statements(&body.statements);
-    hoisted.0
+/// Names that a function body declares: its block's, and every `var` in it; in sloppy code also functions in blocks.
+/// And whether one of those functions has the name of a global of handlers, which is left out: before it is declared, and
+/// where something else has its name, it is not what the name means.
+pub(super) fn function_names<'a>(
+    statements: &[Statement<'a>],
+    sloppy: bool,
+    pace: &mut Pace<'_>,
+) -> (Vec<&'a str>, bool) {
+    let mut hoisted = Hoisted { names: block_names(statements), sloppy, doubtful: false, depth: 0, pace };
+    hoisted.visit_body(statements);
+    (hoisted.names, hoisted.doubtful)
 }
 
 pub(super) fn parameter_names<'a>(params: &FormalParameters<'a>, names: &mut Vec<&'a str>) {
@@ -129,25 +146,45 @@ impl<'a> FunctionName<'a> for Function<'a> {
     }
 }
 
-/// `var` and, as sloppy code has it, functions in blocks. Neither crosses a function or stands in an expression.
-struct Hoisted<'a, 'p, 't>(Vec<&'a str>, &'p mut Pace<'t>);
+/// Neither `var` nor functions in blocks cross a function or stand in an expression.
+struct Hoisted<'a, 'p, 't> {
+    names: Vec<&'a str>,
+    sloppy: bool,
+    doubtful: bool,
+    /// Statements around the one that is looked at.
+    depth: u32,
+    pace: &'p mut Pace<'t>,
+}
+
+impl<'a> Hoisted<'a, '_, '_> {
+    fn visit_body(&mut self, statements: &[Statement<'a>]) {
+        statements.iter().for_each(|statement| self.visit_statement(statement));
+    }
+}
 
 impl<'a> Visit<'a> for Hoisted<'a, '_, '_> {
     fn visit_variable_declaration(&mut self, it: &VariableDeclaration<'a>) {
         if it.kind == VariableDeclarationKind::Var && !it.declare {
-            declared_names(it, &mut self.0);
+            declared_names(it, &mut self.names);
         }
     }
     fn visit_function(&mut self, it: &Function<'a>, _: ScopeFlags) {
-        if it.body.is_some() && !it.declare {
-            self.0.extend(it.name_str());
+        // async functions and generators stay in their blocks; those of the body itself are known
+        let hoisted = self.sloppy && !it.r#async && !it.generator && self.depth > 1;
+        let Some(name) = it.name_str().filter(|_| hoisted && it.body.is_some() && !it.declare) else { return };
+        if is_root(name) {
+            self.doubtful = true;
+        } else {
+            self.names.push(name);
         }
     }
     fn visit_class(&mut self, _: &Class<'a>) {}
     fn visit_expression(&mut self, _: &Expression<'a>) {}
     fn visit_statement(&mut self, it: &Statement<'a>) {
-        if self.1.goes_on() && !matches!(it, Statement::ExpressionStatement(_)) {
+        if self.pace.goes_on() && !matches!(it, Statement::ExpressionStatement(_)) {
+            self.depth += 1;
             walk::walk_statement(self, it);
+            self.depth -= 1;
         }
     }
 }

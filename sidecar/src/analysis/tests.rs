@@ -3,10 +3,13 @@
 mod capabilities;
 mod hostile;
 mod linear;
+mod mistakes;
 mod properties;
 mod sources;
-mod suspend;
+mod style;
 mod typescript;
+
+use nexus_protocol::message::SuspendMode;
 
 use super::nesting::{Extent, Refusal};
 use super::{Analysis, AnalysisError, SyntaxError};
@@ -14,7 +17,11 @@ use crate::token::StopToken;
 
 /// Without a bound in time.
 fn analyze(source: &str) -> Result<Analysis<'_>, SyntaxError> {
-    super::analyze(source, &StopToken::new()).map_err(|e| match e {
+    analyze_as(source, None)
+}
+
+fn analyze_as(source: &str, mode: Option<SuspendMode>) -> Result<Analysis<'_>, SyntaxError> {
+    super::analyze(source, mode, &StopToken::new()).map_err(|e| match e {
         AnalysisError::Syntax(error) => error,
         AnalysisError::Stopped(cause) => panic!("nobody has stopped it: {cause:?}"),
     })

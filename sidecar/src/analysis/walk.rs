@@ -1,60 +1,129 @@
-//! Walks a handler once, and notes what it needs and how its extension calls stand.
+//! Walks a handler once, and notes what it needs, where values of the state go, and calls whose promise is used as a value.
 //!
 //! Every expression is visited with what becomes of its value (`Want`). Chains that start at a global go to `uses` and
 //! `calls` as a whole, so that `$state.user.name = x` is one write, not a read and an assignment to something.
 //!
+//! A need is certain in code that runs whenever the handler does, as far as can be said: not in a branch, a loop's body, a
+//! function, a `try`, nor behind a statement that may have ended the handler. That no expression throws is assumed.
+//!
 //! Invariant: each expression is visited once, and a chain of properties is looked along at most three times.
-//! What it does not do: follow values. What leaves through a variable, an argument or a property is taken to be used in
-//! every way; only constants that name a part of `$ext` are followed. A property with the name of a global is taken for it.
+//! What it does not do: follow what a variable means, but for constants that name a part of `$ext`. Where a capability, or the
+//! global object, goes as a value, everything is done with it that could be.
 
 use std::borrow::Cow;
 
+use nexus_protocol::message::SuspendMode;
 use oxc_ast::ast::*;
 use oxc_ast_visit::{Visit, walk};
-use oxc_span::GetSpan;
+use oxc_span::{GetSpan, Span};
 use oxc_syntax::operator::{BinaryOperator, LogicalOperator, UnaryOperator};
-use oxc_syntax::scope::ScopeFlags;
 
-use super::needs::Needs;
+use super::flow::{Flow, Place};
+use super::fresh::{Fresh, fresh, is_builtin, is_global_object};
+use super::needs::{Kind, Need, Needs};
 use super::pace::Pace;
-use super::path::{Link, Path, Root, Step, key_of, link, path_of, peel};
-use super::scope::{Scopes, block_names, declared_names, function_names, parameter_names, pattern_names};
-use super::suspend::{Standing, Want, is_called_for_its_value};
+use super::path::{Link, Path, Step, key_of, link, path_of, peel, property_key};
+use super::plain::{Odd, PlainUse};
+use super::scope::Scopes;
 use crate::token::{StopCause, StopToken};
+
+/// What becomes of an expression's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Want {
+    /// It goes there.
+    Into(Place),
+    /// It is used up: as an operand, in a text, as data that is copied.
+    Plain,
+    /// Only its truth, type or identity is looked at.
+    Test,
+    /// Nothing.
+    Unused,
+}
 
 /// The state of the walk.
 pub(super) struct Walker<'a, 't> {
     pub(super) needs: Needs,
-    pub(super) standing: Standing,
     pub(super) scopes: Scopes<'a>,
-    /// What becomes of what the current function returns, and yields.
-    returns: Want,
-    yields: Want,
-    /// The next object literal holds the traps of a Proxy.
-    pub(super) traps: bool,
-    pace: Pace<'t>,
+    pub(super) flow: Flow<'a>,
+    /// Calls whose promise would be used as a plain value.
+    pub(super) plain: Vec<PlainUse>,
+    /// What is not what it looks like.
+    pub(super) odd: Vec<Odd>,
+    /// The chain of properties and calls that is being looked at.
+    pub(super) chain: Span,
+    /// The call whose promise the handler itself waits for.
+    pub(super) awaited: Option<Span>,
+    /// As far as it is known: what calls give.
+    pub(super) mode: SuspendMode,
+    /// What goes in and out of the function that is looked at. None: it is the handler itself.
+    pub(super) returns: Option<Place>,
+    /// What `this` and `arguments` are. None: the handler's own.
+    pub(super) this: Option<Place>,
+    pub(super) strict: bool,
+    /// The chain with a `?.` that is being looked at.
+    pub(super) optional: Option<Span>,
+    /// What `with` statements around name.
+    pub(super) within: Option<Place>,
+    /// What is being written may be left as it is.
+    pub(super) perhaps_written: bool,
+    /// Conditions around the place that is looked at.
+    pub(super) doubts: u32,
+    /// The handler may have ended before.
+    ended: bool,
+    pub(super) pace: Pace<'t>,
 }
 
-/// What a handler needs, and how its calls stand.
-pub(super) fn walk(body: &FunctionBody<'_>, token: &StopToken) -> Result<(Needs, Standing), StopCause> {
+/// What a walk has found.
+pub(super) struct Found {
+    pub(super) needs: Needs,
+    pub(super) plain: Vec<PlainUse>,
+    pub(super) odd: Vec<Odd>,
+}
+
+/// What a handler needs whose calls suspend in this way.
+pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken) -> Result<Found, StopCause> {
     let mut walker = Walker {
         needs: Needs::default(),
-        standing: Standing::default(),
         scopes: Scopes::default(),
-        returns: Want::Promise,
-        yields: Want::Value,
-        traps: false,
+        flow: Flow::new(),
+        plain: Vec::new(),
+        odd: Vec::new(),
+        chain: Span::new(0, 0),
+        awaited: None,
+        mode,
+        returns: None,
+        this: None,
+        strict: is_strict(body),
+        optional: None,
+        within: None,
+        perhaps_written: false,
+        doubts: 0,
+        ended: false,
         pace: Pace::new(token),
     };
-    walker.function(None, body, Flavour { is_async: true, is_generator: false }, Want::Promise);
-    walker.pace.finish((walker.needs, walker.standing))
+    // data of the handler's own
+    walker.scopes.enter(vec!["$args", "$scope"]);
+    let names = walker.hoisted(&body.statements);
+    walker.scopes.enter(names);
+    walker.declare_aliases(&body.statements);
+    walker.visit_statements(&body.statements);
+    let Walker { mut needs, flow, pace, plain, odd, .. } = walker;
+    for (key, position) in flow.written_keys() {
+        needs.key(Kind::StateWrite, &key, Need { position, certain: false });
+    }
+    pace.finish(Found { needs, plain, odd })
 }
 
-/// What kind of function.
-#[derive(Clone, Copy)]
-pub(super) struct Flavour {
-    is_async: bool,
-    is_generator: bool,
+pub(super) fn is_strict(body: &FunctionBody<'_>) -> bool {
+    body.directives.iter().any(|directive| directive.directive == "use strict")
+}
+
+/// What is written in a chain of properties.
+#[derive(Default)]
+struct Names<'a> {
+    /// The first one, if it is written out.
+    first: Option<Cow<'a, str>>,
+    any_dynamic: bool,
 }
 
 impl<'a> Walker<'a, '_> {
@@ -62,79 +131,42 @@ impl<'a> Walker<'a, '_> {
         path_of(expression, &self.scopes)
     }
 
-    // ---- functions ----
-
-    fn function(
-        &mut self,
-        params: Option<&FormalParameters<'a>>,
-        body: &FunctionBody<'a>,
-        kind: Flavour,
-        result: Want,
-    ) {
-        let mut names = function_names(body, &mut self.pace);
-        if let Some(params) = params {
-            parameter_names(params, &mut names);
-        }
-        self.scopes.enter(names);
-        let outer = self.enter_function(kind, result);
-        if let Some(params) = params {
-            self.visit_formal_parameters(params);
-        }
-        self.declare_aliases(&body.statements);
-        self.visit_statements(&body.statements);
-        (self.returns, self.yields) = outer;
-        self.scopes.leave();
+    pub(super) fn fresh(&self, expression: &Expression<'a>) -> Fresh {
+        fresh(expression, &self.scopes)
     }
 
-    fn enter_function(&mut self, kind: Flavour, result: Want) -> (Want, Want) {
-        let (returns, yields) = match (kind.is_async, kind.is_generator) {
-            (true, true) => (Want::Promise, Want::Promise),
-            (true, false) => (Want::Promise, Want::Value),
-            (false, true) => (Want::Value, Want::Value),
-            (false, false) => (result, Want::Value),
-        };
-        let outer = (self.returns, self.yields);
-        (self.returns, self.yields) = (returns, yields);
-        outer
+    // ---- how certain ----
+
+    pub(super) fn certainly(&self, position: u32) -> Need {
+        Need { position, certain: self.doubts == 0 && !self.ended }
     }
 
-    /// A function literal or declaration; `result` is what becomes of what it returns.
-    pub(super) fn any_function(&mut self, it: &Function<'a>, result: Want) {
-        let Some(body) = &it.body else { return };
-        let kind = Flavour { is_async: it.r#async, is_generator: it.generator };
-        let own_name = it.id.iter().filter(|_| it.is_expression()).map(|id| id.name.as_str()).collect();
-        self.scopes.enter(own_name);
-        self.function(Some(&it.params), body, kind, result);
-        self.scopes.leave();
+    /// What runs in here may not run.
+    pub(super) fn perhaps<T>(&mut self, look: impl FnOnce(&mut Self) -> T) -> T {
+        self.doubts += 1;
+        let seen = look(self);
+        self.doubts -= 1;
+        seen
     }
 
-    pub(super) fn arrow(&mut self, it: &ArrowFunctionExpression<'a>, result: Want) {
-        let kind = Flavour { is_async: it.r#async, is_generator: false };
-        match &it.body {
-            ArrowFunctionBody::FunctionBody(body) => self.function(Some(&it.params), body, kind, result),
-            body => {
-                let mut names = Vec::new();
-                parameter_names(&it.params, &mut names);
-                self.scopes.enter(names);
-                let outer = self.enter_function(kind, result);
-                self.visit_formal_parameters(&it.params);
-                if let Some(value) = body.as_expression() {
-                    self.expression(value, self.returns);
-                }
-                (self.returns, self.yields) = outer;
-                self.scopes.leave();
-            }
+    /// What comes behind may not run.
+    pub(super) fn may_end(&mut self) {
+        self.ended |= self.returns.is_none();
+    }
+
+    /// The place that a value goes to; one of its own if it goes nowhere.
+    pub(super) fn place_of(&mut self, want: Want) -> Place {
+        match want {
+            Want::Into(place) => place,
+            Want::Plain | Want::Test | Want::Unused => self.flow.place(),
         }
     }
 
-    /// A function literal; false if the expression is none.
-    pub(super) fn function_literal(&mut self, expression: &Expression<'a>, result: Want) -> bool {
-        match peel(expression) {
-            Expression::ArrowFunctionExpression(it) => self.arrow(it, result),
-            Expression::FunctionExpression(it) => self.any_function(it, result),
-            _ => return false,
+    /// What is at a place is wanted.
+    pub(super) fn give(&mut self, place: Place, want: Want) {
+        if let Want::Into(to) = want {
+            self.flow.join(place, to);
         }
-        true
     }
 
     // ---- expressions ----
@@ -144,16 +176,28 @@ impl<'a> Walker<'a, '_> {
             return;
         }
         match expression {
-            Expression::AwaitExpression(it) => self.expression(&it.argument, Want::Promise),
+            Expression::AwaitExpression(it) => {
+                self.awaited = Some(peel(&it.argument).span());
+                self.expression(&it.argument, want);
+            }
             Expression::ConditionalExpression(it) => {
+                self.plain_use(&it.test, expression.span());
                 self.expression(&it.test, Want::Test);
-                self.expression(&it.consequent, want);
-                self.expression(&it.alternate, want);
+                self.perhaps(|is| {
+                    is.expression(&it.consequent, want);
+                    is.expression(&it.alternate, want);
+                });
             }
             Expression::LogicalExpression(it) => {
-                let left = if it.operator == LogicalOperator::And { Want::Test } else { Want::Value };
+                self.plain_use(&it.left, expression.span());
+                // what `&&` leaves of its left side is no object
+                let left = match (it.operator, want) {
+                    (LogicalOperator::And, _) => Want::Test,
+                    (_, Want::Into(_)) => want,
+                    _ => Want::Plain,
+                };
                 self.expression(&it.left, left);
-                self.expression(&it.right, want);
+                self.perhaps(|is| is.expression(&it.right, want));
             }
             Expression::SequenceExpression(it) => {
                 let last = it.expressions.len().saturating_sub(1);
@@ -162,30 +206,59 @@ impl<'a> Walker<'a, '_> {
                 }
             }
             Expression::UnaryExpression(it) => match it.operator {
-                UnaryOperator::Void => self.expression(&it.argument, Want::Promise),
-                UnaryOperator::Typeof | UnaryOperator::LogicalNot => self.expression(&it.argument, Want::Test),
+                UnaryOperator::Void | UnaryOperator::Typeof => self.expression(&it.argument, Want::Unused),
+                UnaryOperator::LogicalNot => {
+                    self.plain_use(&it.argument, it.span);
+                    self.expression(&it.argument, Want::Test);
+                }
                 UnaryOperator::Delete => self.delete(&it.argument),
-                _ => self.expression(&it.argument, Want::Value),
+                _ => {
+                    self.plain_use(&it.argument, it.span);
+                    self.expression(&it.argument, Want::Plain);
+                }
             },
             Expression::BinaryExpression(it) => self.binary(it),
-            Expression::YieldExpression(it) => {
-                if let Some(argument) = &it.argument {
-                    self.expression(argument, if it.delegate { Want::Value } else { self.yields });
+            Expression::TemplateLiteral(it) => {
+                for part in &it.expressions {
+                    self.plain_use(part, it.span);
+                    self.expression(part, Want::Plain);
                 }
             }
-            Expression::ArrowFunctionExpression(it) => self.arrow(it, Want::Promise),
-            Expression::FunctionExpression(it) => self.any_function(it, Want::Promise),
+            Expression::YieldExpression(it) => {
+                let place = self.returns.unwrap_or(self.flow.undeclared);
+                if let Some(argument) = &it.argument {
+                    self.expression(argument, Want::Into(place));
+                }
+                self.give(place, want);
+            }
+            Expression::ArrowFunctionExpression(it) => {
+                let place = self.place_of(want);
+                self.arrow(it, place);
+            }
+            Expression::FunctionExpression(it) => {
+                let place = self.place_of(want);
+                self.any_function(it, place);
+            }
+            Expression::ClassExpression(it) => {
+                let place = self.place_of(want);
+                self.class(it, place);
+            }
+            Expression::ThisExpression(it) => self.this(it.span.start, want),
             Expression::ArrayExpression(it) => self.array(it, want),
-            Expression::ObjectExpression(it) => self.object(it),
+            Expression::ObjectExpression(it) => self.object(it, want),
             Expression::CallExpression(it) => self.call(it, want),
-            Expression::NewExpression(it) => self.construct(it),
+            Expression::NewExpression(it) => self.construct(it, want),
             Expression::TaggedTemplateExpression(it) => self.tagged(it, want),
-            Expression::AssignmentExpression(it) => self.assignment(it),
-            Expression::UpdateExpression(it) => self.update(&it.argument),
-            Expression::ChainExpression(it) => match &it.expression {
-                ChainElement::CallExpression(it) => self.call(it, want),
-                _ => self.chain(expression, want),
-            },
+            Expression::AssignmentExpression(it) => self.assignment(it, want),
+            Expression::UpdateExpression(it) => self.simple_target(&it.argument, true, Want::Plain),
+            Expression::ChainExpression(chain) => {
+                let outer = self.optional.replace(chain.span);
+                match &chain.expression {
+                    ChainElement::CallExpression(it) => self.call(it, want),
+                    _ => self.chain(expression, want),
+                }
+                self.optional = outer;
+            }
             _ => self.chain(expression, want),
         }
     }
@@ -195,47 +268,89 @@ impl<'a> Walker<'a, '_> {
         match link(expression) {
             Link::Same(inner) => self.expression(inner, want),
             Link::Identifier(it) => self.identifier(it, want),
-            Link::Property(..) | Link::Index(..) => match self.path(expression) {
-                Some(path) => {
-                    self.keys(expression);
-                    self.path_value(&path, want);
+            Link::Property(..) | Link::Index(..) => {
+                self.in_chain(expression.span());
+                match self.path(expression) {
+                    Some(path) => {
+                        self.keys(expression);
+                        self.path_value(&path, want);
+                    }
+                    None => self.plain_chain(expression, want),
                 }
-                None => self.plain_chain(expression),
+            }
+            Link::Other => match expression {
+                Expression::PrivateFieldExpression(it) => self.expression(&it.object, want),
+                Expression::Super(_) => {
+                    let place = self.this.unwrap_or(self.flow.undeclared);
+                    self.give(place, want);
+                }
+                other => walk::walk_expression(self, other),
             },
-            Link::Other => walk::walk_expression(self, expression),
         }
     }
 
     /// A chain of properties that does not start at a global.
-    fn plain_chain(&mut self, expression: &Expression<'a>) {
-        self.hidden_globals(expression);
+    fn plain_chain(&mut self, expression: &Expression<'a>, want: Want) {
+        let names = self.names_of(expression);
         let start = self.keys(expression);
-        self.expression(start, Want::Value);
+        self.read_from(start, names.first.as_deref(), expression.span());
+        self.flow.anything |= names.any_dynamic && self.is_builtin(start);
+        // properties of the global object, if that is what it is, are known by their names
+        if let Some(first) = names.first.filter(|_| self.is_global_object(start)) {
+            self.hidden_global(&first, expression.span().start);
+            self.give(self.this.unwrap_or(self.flow.undeclared), want);
+            self.give(self.flow.undeclared, want);
+        } else {
+            self.expression(start, if let Want::Into(_) = want { want } else { Want::Plain });
+        }
     }
 
-    /// `this.$ext`, or `g.$state` where `g` may be anything: what is done with it cannot be seen.
-    fn hidden_globals(&mut self, mut expression: &Expression<'a>) {
+    /// Whether an expression is a part of the language, such as a list of its methods.
+    fn is_builtin(&self, expression: &Expression<'a>) -> bool {
+        match peel(expression) {
+            Expression::Identifier(it) => {
+                is_builtin(it.name.as_str()) && self.scopes.lookup(it.name.as_str()).is_none()
+            }
+            other => other.is_literal() || matches!(other, Expression::ArrayExpression(_)),
+        }
+    }
+
+    /// The names in a chain of properties.
+    fn names_of(&mut self, mut expression: &Expression<'a>) -> Names<'a> {
+        let mut names = Names::default();
         loop {
             let (inner, name) = match link(expression) {
-                Link::Same(inner) => (inner, None),
+                Link::Same(inner) => {
+                    expression = inner;
+                    continue;
+                }
                 Link::Property(inner, name) => (inner, Some(Cow::Borrowed(name))),
                 Link::Index(inner, key) => match key_of(key) {
                     Step::Name(name) => (inner, Some(name)),
                     Step::Dynamic => (inner, None),
                 },
-                Link::Identifier(_) | Link::Other => return,
+                Link::Identifier(_) | Link::Other => return names,
             };
-            if let Some(name) = name {
-                self.hidden_global(&name, expression.span().start);
+            match &name {
+                Some(name) => self.wild(name),
+                None => names.any_dynamic = true,
             }
+            names.first = name;
             expression = inner;
         }
     }
 
+    /// `this.$ext`: what is done with it is not looked at.
     pub(super) fn hidden_global(&mut self, name: &str, position: u32) {
         if let Some(path) = super::path::path_of_property(name, position) {
-            self.path_value(&path, Want::Value);
+            let anywhere = self.flow.undeclared;
+            self.perhaps(|is| is.path_value(&path, Want::Into(anywhere)));
         }
+    }
+
+    /// A method that writes, where it is not called on the spot: nobody knows on what it will be.
+    pub(super) fn wild(&mut self, name: &str) {
+        self.flow.anything |= super::fresh::writes_state_values(name);
     }
 
     /// The computed keys of a chain. Returns what it starts at.
@@ -244,7 +359,13 @@ impl<'a> Walker<'a, '_> {
             expression = match link(expression) {
                 Link::Same(inner) | Link::Property(inner, _) => inner,
                 Link::Index(inner, key) => {
-                    self.expression(key, Want::Value);
+                    self.plain_use(key, expression.span());
+                    match self.optional {
+                        Some(chain) if chain.start == expression.span().start => {
+                            self.perhaps(|is| is.expression(key, Want::Plain));
+                        }
+                        _ => self.expression(key, Want::Plain),
+                    }
                     inner
                 }
                 Link::Identifier(_) | Link::Other => return expression,
@@ -252,264 +373,150 @@ impl<'a> Walker<'a, '_> {
         }
     }
 
-    fn identifier(&mut self, it: &IdentifierReference<'a>, want: Want) {
-        match self.scopes.lookup(it.name.as_str()) {
+    pub(super) fn identifier(&mut self, it: &IdentifierReference<'a>, want: Want) {
+        let name = it.name.as_str();
+        if let Some(place) = self.within {
+            self.give(place, want);
+        }
+        match self.scopes.lookup(name) {
             Some(binding) => {
-                self.standing.variable(binding, want);
                 if let Some(path) = self.scopes.alias(binding) {
                     let path = path.at(it.span.start);
-                    self.path_value(&path, want);
+                    return self.path_value(&path, want);
                 }
+                let place = self.flow.of(binding);
+                self.give(place, want);
             }
             None => {
                 if let Some(path) = super::path::path_of_name(it) {
                     self.path_value(&path, want);
+                } else if is_global_object(name) {
+                    self.global_object(it.span.start, want);
+                } else if name == "arguments"
+                    && let Some(place) = self.this
+                {
+                    self.give(place, want);
+                } else if !is_builtin(name) {
+                    self.give(self.flow.undeclared, want);
                 }
             }
         }
     }
 
+    fn this(&mut self, position: u32, want: Want) {
+        if let Some(place) = self.this {
+            self.give(place, want);
+        }
+        if self.this.is_none() || !self.strict {
+            self.global_object(position, want);
+        }
+    }
+
+    /// The global object goes somewhere: whatever it has may be used there.
+    pub(super) fn global_object(&mut self, position: u32, want: Want) {
+        if matches!(want, Want::Test | Want::Unused) {
+            return;
+        }
+        self.needs.everything(position);
+        self.give(self.flow.undeclared, want);
+    }
+
+    /// Whether an expression is, or may be, the global object.
+    pub(super) fn is_global_object(&self, expression: &Expression<'a>) -> bool {
+        match peel(expression) {
+            Expression::ThisExpression(_) => self.this.is_none() || !self.strict,
+            Expression::Identifier(it) => {
+                is_global_object(it.name.as_str()) && self.scopes.lookup(it.name.as_str()).is_none()
+            }
+            _ => false,
+        }
+    }
+
     fn binary(&mut self, it: &BinaryExpression<'a>) {
-        use BinaryOperator::{Equality, In, Inequality, StrictEquality, StrictInequality};
+        use BinaryOperator::{Equality, In, Inequality, Instanceof, StrictEquality, StrictInequality};
+        self.like_type_arguments(it);
+        if it.operator != Instanceof {
+            self.plain_use(&it.left, it.span);
+            self.plain_use(&it.right, it.span);
+        }
         match it.operator {
             In => {
-                self.expression(&it.left, Want::Value);
+                self.expression(&it.left, Want::Plain);
                 match self.path(&it.right) {
-                    Some(path) if path.root == Root::State && path.is_root() => {
+                    Some(path) if path.root == super::path::Root::State && path.is_root() => {
                         self.has(&super::path::key_of(&it.left), path.position);
                     }
-                    _ => self.expression(&it.right, Want::Value),
+                    _ => self.expression(&it.right, Want::Plain),
                 }
+            }
+            Instanceof => {
+                // which may be a method of the right one's
+                let place = self.flow.place();
+                self.expression(&it.left, Want::Into(place));
+                self.expression(&it.right, Want::Into(place));
             }
             Equality | Inequality | StrictEquality | StrictInequality => {
                 self.expression(&it.left, Want::Test);
                 self.expression(&it.right, Want::Test);
             }
             _ => {
-                self.expression(&it.left, Want::Value);
-                self.expression(&it.right, Want::Value);
+                self.expression(&it.left, Want::Plain);
+                self.expression(&it.right, Want::Plain);
             }
         }
     }
 
     fn array(&mut self, it: &ArrayExpression<'a>, want: Want) {
-        let element = if want == Want::List { Want::Promise } else { Want::Value };
-        let spread = if want == Want::List { Want::List } else { Want::Value };
+        let want = if want == Want::Plain { want } else { Want::Into(self.place_of(want)) };
         for item in &it.elements {
             match item {
-                ArrayExpressionElement::SpreadElement(it) => self.expression(&it.argument, spread),
+                ArrayExpressionElement::SpreadElement(it) => self.spread(it, want),
                 item => {
                     if let Some(value) = item.as_expression() {
-                        self.expression(value, element);
+                        self.expression(value, want);
                     }
                 }
             }
         }
     }
 
-    fn object(&mut self, it: &ObjectExpression<'a>) {
-        let method = if std::mem::take(&mut self.traps) { Want::Value } else { Want::Promise };
+    pub(super) fn spread(&mut self, it: &SpreadElement<'a>, want: Want) {
+        self.plain_use(&it.argument, it.span);
+        self.expression(&it.argument, want);
+    }
+
+    fn object(&mut self, it: &ObjectExpression<'a>, want: Want) {
+        let want = if want == Want::Plain { want } else { Want::Into(self.place_of(want)) };
         for property in &it.properties {
             match property {
-                ObjectPropertyKind::SpreadProperty(it) => self.enumerated(&it.argument),
+                ObjectPropertyKind::SpreadProperty(it) => {
+                    self.plain_use(&it.argument, it.span);
+                    self.enumerated(&it.argument, want);
+                }
                 ObjectPropertyKind::ObjectProperty(it) => {
-                    self.visit_property_key(&it.key);
-                    let by_language = it.kind != PropertyKind::Init || self.is_for_its_value(&it.key, it.computed);
-                    let result = if by_language { Want::Value } else { method };
-                    if !self.function_literal(&it.value, result) {
-                        self.expression(&it.value, Want::Value);
-                    }
+                    self.property_key(&it.key);
+                    self.own_method(&property_key(&it.key), &it.value);
+                    self.expression(&it.value, want);
                 }
             }
         }
     }
 
-    fn is_for_its_value(&self, key: &PropertyKey<'a>, computed: bool) -> bool {
-        // `[Symbol.toPrimitive]`, `[Symbol.iterator]`
-        computed || key.static_name().is_some_and(|name| is_called_for_its_value(&name))
-    }
-}
-
-impl<'a> Visit<'a> for Walker<'a, '_> {
-    fn visit_expression(&mut self, it: &Expression<'a>) {
-        self.expression(it, Want::Value);
-    }
-    fn visit_identifier_reference(&mut self, it: &IdentifierReference<'a>) {
-        self.identifier(it, Want::Value);
+    /// The handler gives something a method that may be called like a built-in one.
+    pub(super) fn own_method(&mut self, key: &Step<'a>, value: &Expression<'a>) {
+        let is_function = matches!(
+            peel(value),
+            Expression::ArrowFunctionExpression(_) | Expression::FunctionExpression(_) | Expression::ClassExpression(_)
+        );
+        self.flow.own_methods |= match key.name() {
+            Some(name) => super::fresh::gives_new(name) && (is_function || self.fresh(value) != Fresh::Made),
+            None => is_function,
+        };
     }
 
-    // ---- types say nothing ----
-
-    fn visit_ts_type_annotation(&mut self, _: &TSTypeAnnotation<'a>) {}
-    fn visit_ts_type_parameter_declaration(&mut self, _: &TSTypeParameterDeclaration<'a>) {}
-    fn visit_ts_type_parameter_instantiation(&mut self, _: &TSTypeParameterInstantiation<'a>) {}
-    fn visit_ts_class_implements(&mut self, _: &TSClassImplements<'a>) {}
-
-    // ---- statements ----
-
-    fn visit_statement(&mut self, it: &Statement<'a>) {
-        if !self.pace.goes_on() || super::erase::is_type_only(it) {
-            return;
+    pub(super) fn property_key(&mut self, key: &PropertyKey<'a>) {
+        if let Some(key) = key.as_expression() {
+            self.expression(key, Want::Plain);
         }
-        match it {
-            Statement::ExpressionStatement(it) => self.expression(&it.expression, Want::Unused),
-            Statement::ReturnStatement(it) => {
-                if let Some(value) = &it.argument {
-                    self.expression(value, self.returns);
-                }
-            }
-            Statement::IfStatement(it) => {
-                self.expression(&it.test, Want::Test);
-                self.visit_statement(&it.consequent);
-                if let Some(alternate) = &it.alternate {
-                    self.visit_statement(alternate);
-                }
-            }
-            Statement::WhileStatement(it) => {
-                self.expression(&it.test, Want::Test);
-                self.visit_statement(&it.body);
-            }
-            Statement::DoWhileStatement(it) => {
-                self.visit_statement(&it.body);
-                self.expression(&it.test, Want::Test);
-            }
-            Statement::FunctionDeclaration(it) => {
-                let name = it.id.as_ref().and_then(|id| self.scopes.lookup(id.name.as_str()));
-                self.any_function(it, name.map_or(Want::Promise, Want::Returned));
-            }
-            _ => walk::walk_statement(self, it),
-        }
-    }
-
-    fn visit_block_statement(&mut self, it: &BlockStatement<'a>) {
-        self.scopes.enter(block_names(&it.body));
-        self.declare_aliases(&it.body);
-        self.visit_statements(&it.body);
-        self.scopes.leave();
-    }
-
-    fn visit_switch_statement(&mut self, it: &SwitchStatement<'a>) {
-        self.expression(&it.discriminant, Want::Value);
-        self.scopes.enter(it.cases.iter().flat_map(|case| block_names(&case.consequent)).collect());
-        for case in &it.cases {
-            if let Some(test) = &case.test {
-                self.expression(test, Want::Value);
-            }
-            self.declare_aliases(&case.consequent);
-            self.visit_statements(&case.consequent);
-        }
-        self.scopes.leave();
-    }
-
-    fn visit_catch_clause(&mut self, it: &CatchClause<'a>) {
-        let mut names = Vec::new();
-        if let Some(param) = &it.param {
-            pattern_names(&param.pattern, &mut names);
-        }
-        self.scopes.enter(names);
-        walk::walk_catch_clause(self, it);
-        self.scopes.leave();
-    }
-
-    fn visit_for_statement(&mut self, it: &ForStatement<'a>) {
-        let mut names = Vec::new();
-        if let Some(ForStatementInit::VariableDeclaration(it)) = &it.init {
-            declared_names(it, &mut names);
-        }
-        self.scopes.enter(names);
-        match &it.init {
-            Some(ForStatementInit::VariableDeclaration(it)) => self.visit_variable_declaration(it),
-            Some(init) => init.as_expression().into_iter().for_each(|e| self.expression(e, Want::Unused)),
-            None => {}
-        }
-        it.test.iter().for_each(|e| self.expression(e, Want::Test));
-        it.update.iter().for_each(|e| self.expression(e, Want::Unused));
-        self.visit_statement(&it.body);
-        self.scopes.leave();
-    }
-
-    fn visit_for_in_statement(&mut self, it: &ForInStatement<'a>) {
-        self.enumerated(&it.right);
-        self.for_each(&it.left, &it.body);
-    }
-
-    fn visit_for_of_statement(&mut self, it: &ForOfStatement<'a>) {
-        self.expression(&it.right, if it.r#await { Want::List } else { Want::Value });
-        self.for_each(&it.left, &it.body);
-    }
-
-    fn visit_with_statement(&mut self, it: &WithStatement<'a>) {
-        self.expression(&it.object, Want::Value);
-        self.visit_statement(&it.body);
-    }
-
-    fn visit_variable_declarator(&mut self, it: &VariableDeclarator<'a>) {
-        self.declarator(it);
-    }
-
-    fn visit_formal_parameter(&mut self, it: &FormalParameter<'a>) {
-        self.visit_binding_pattern(&it.pattern);
-        if let Some(default) = &it.initializer {
-            self.taken_apart(&it.pattern, default);
-        }
-    }
-
-    // ---- classes ----
-
-    fn visit_function(&mut self, it: &Function<'a>, _: ScopeFlags) {
-        self.any_function(it, Want::Promise);
-    }
-
-    fn visit_class(&mut self, it: &Class<'a>) {
-        self.scopes.enter(it.id.iter().map(|id| id.name.as_str()).collect());
-        if let Some(heritage) = &it.heritage {
-            self.expression(&heritage.expression, Want::Value);
-        }
-        self.visit_class_body(&it.body);
-        self.scopes.leave();
-    }
-
-    fn visit_class_element(&mut self, it: &ClassElement<'a>) {
-        if super::erase::is_type_only_member(it) {
-            return;
-        }
-        match it {
-            ClassElement::MethodDefinition(it) => {
-                self.visit_property_key(&it.key);
-                let by_language = it.kind == MethodDefinitionKind::Get || self.is_for_its_value(&it.key, it.computed);
-                self.any_function(&it.value, if by_language { Want::Value } else { Want::Promise });
-            }
-            ClassElement::StaticBlock(it) => {
-                self.scopes.enter(block_names(&it.body));
-                self.declare_aliases(&it.body);
-                self.visit_statements(&it.body);
-                self.scopes.leave();
-            }
-            _ => walk::walk_class_element(self, it),
-        }
-    }
-
-    fn visit_update_expression(&mut self, it: &UpdateExpression<'a>) {
-        self.update(&it.argument);
-    }
-
-    fn visit_spread_element(&mut self, it: &SpreadElement<'a>) {
-        self.expression(&it.argument, Want::Value);
-    }
-}
-
-impl<'a> Walker<'a, '_> {
-    fn for_each(&mut self, left: &ForStatementLeft<'a>, body: &Statement<'a>) {
-        let mut names = Vec::new();
-        if let ForStatementLeft::VariableDeclaration(it) = left {
-            declared_names(it, &mut names);
-        }
-        self.scopes.enter(names);
-        match left {
-            ForStatementLeft::VariableDeclaration(it) => self.visit_variable_declaration(it),
-            left => left.as_assignment_target().into_iter().for_each(|target| self.target(target)),
-        }
-        self.visit_statement(body);
-        self.scopes.leave();
     }
 }

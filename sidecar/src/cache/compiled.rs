@@ -4,7 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use nexus_protocol::message::SuspendMode;
+use nexus_protocol::WireError;
+use nexus_protocol::message::{self, Checked, SuspendMode};
 use sha2::{Digest, Sha256};
 
 use super::disk::DiskTier;
@@ -50,6 +51,12 @@ pub struct Handler {
     /// Tokens that its text shows to be needed.
     pub capabilities: Vec<Need>,
     pub suspend_mode: SuspendMode,
+    /// Why it is that one, in words.
+    pub why: Box<str>,
+    /// What its author should know of its text.
+    pub warnings: Box<[Warning]>,
+    /// Why it could not be read, if it could not.
+    pub unparsed: Option<Note>,
     /// What compiling it took.
     pub took: Duration,
 }
@@ -60,14 +67,72 @@ pub struct Need {
     pub token: Box<str>,
     pub line: u32,
     pub column: u32,
-    /// The name is a literal: without the grant, reaching that place fails for certain.
+    /// Without the grant the handler fails whenever it runs, as far as its text tells.
     pub certain: bool,
+}
+
+/// Something about a handler's text, and its place.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub message: Box<str>,
+    pub line: u32,
+    pub column: u32,
+}
+
+impl Note {
+    /// As it is told.
+    pub fn told(&self) -> message::Note<'_> {
+        message::Note { message: &self.message, line: self.line, column: self.column }
+    }
+}
+
+/// A note that may explain an error.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    pub note: Note,
+    /// Line and column behind it, if an error whose place is in it comes of it.
+    pub explains_until: Option<(u32, u32)>,
+}
+
+impl Warning {
+    fn explains(&self, line: u32, column: u32) -> bool {
+        let begins = (self.note.line, self.note.column);
+        self.explains_until.is_some_and(|end| (begins..end).contains(&(line, column)))
+    }
 }
 
 impl Handler {
     pub(super) fn weight(&self) -> u64 {
         let needs: usize = self.capabilities.iter().map(|n| n.token.len() + 48).sum();
-        (self.source.len() + self.bytecode.len() + needs + 256) as u64
+        let warnings: usize = self.warnings.iter().map(|w| w.note.message.len() + 48).sum();
+        (self.source.len() + self.bytecode.len() + needs + warnings + 256) as u64
+    }
+
+    /// The tokens that it certainly needs.
+    pub fn certain(&self) -> impl Iterator<Item = &str> {
+        self.capabilities.iter().filter(|need| need.certain).map(|need| &*need.token)
+    }
+
+    /// The error, with what the text tells about it: a promise that was used as a value shows in what that value lacks.
+    pub fn explained(&self, mut error: WireError) -> WireError {
+        if let Some(at) = &error.location
+            && let Some(warning) = self.warnings.iter().find(|warning| warning.explains(at.line, at.column))
+        {
+            error.message = format!("{}; {}", error.message, warning.note.message);
+        }
+        error
+    }
+
+    /// What check answers.
+    pub fn checked(&self) -> Checked<'_> {
+        Checked {
+            capabilities: self.capabilities.iter().map(|need| &*need.token).collect(),
+            suspend_mode: self.suspend_mode,
+            suspend_reason: Some(&self.why),
+            certain: self.certain().collect(),
+            warnings: self.warnings.iter().map(|warning| warning.note.told()).collect(),
+            unparsed: self.unparsed.as_ref().map(Note::told),
+        }
     }
 }
 
@@ -240,6 +305,15 @@ impl CompileCache {
     /// Has what waits for the disk written, as far as that goes in a short time. Nothing is written any more afterwards.
     pub fn flush(&self) {
         self.disk.iter().for_each(DiskTier::flush);
+    }
+
+    /// A client has come: see `memory`.
+    pub fn join(&self, client: Client) {
+        self.lock().memory.join(client);
+    }
+
+    pub fn leave(&self, client: Client) {
+        self.lock().memory.leave(client);
     }
 
     pub fn counts(&self) -> CacheCounts {

@@ -16,6 +16,9 @@ pub(in super::super) fn handler(source: &str, bytecode_bytes: usize) -> Handler 
         bytecode: vec![0; bytecode_bytes].into(),
         capabilities: Vec::new(),
         suspend_mode: SuspendMode::Await,
+        why: "".into(),
+        warnings: [].into(),
+        unparsed: None,
         took: Duration::from_millis(3),
     }
 }

@@ -25,6 +25,9 @@ fn handler_of(source: &str, bytecode_bytes: usize) -> Handler {
         capabilities: vec![Need { token: "state:read:k".into(), line: 3, column: 5, certain: true }],
         took: std::time::Duration::from_millis(1),
         suspend_mode: SuspendMode::Stack,
+        why: "".into(),
+        warnings: [].into(),
+        unparsed: None,
     }
 }
 

@@ -7,7 +7,8 @@
 //!      8     32  digest of the engine that made the bytecode
 //!     40     32  digest of the handler
 //!     72      8  length of the body, little-endian
-//!     80      n  body: MessagePack [source, bytecode, [[token, line, column, certain]..], suspend mode, us]
+//!     80      n  body: MessagePack [source, bytecode, [[token, line, column, certain]..], suspend mode, us, why,
+//!                [[message, line, column, end or nil]..], unparsed: [message, line, column] or nil]
 //!   80+n     32  HMAC-SHA-256 over all that is before
 //! ```
 //!
@@ -20,10 +21,10 @@ use nexus_protocol::message::SuspendMode;
 use serde::{Deserialize, Serialize};
 
 use super::key::Signer;
-use super::{Handler, HandlerDigest, Need};
+use super::{Handler, HandlerDigest, Need, Note, Warning};
 
 /// To be raised when the layout or the meaning of a body changes.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 const MAGIC: &[u8; 4] = b"NXQC";
 pub(super) const HEADER_BYTES: usize = 80;
 const TAG_BYTES: usize = 32;
@@ -67,6 +68,12 @@ struct Body<'a> {
     suspend_mode: SuspendMode,
     /// What compiling took.
     took_us: u64,
+    #[serde(borrow)]
+    why: &'a str,
+    #[serde(borrow)]
+    warnings: Vec<(&'a str, u32, u32, Option<(u32, u32)>)>,
+    #[serde(borrow)]
+    unparsed: Option<(&'a str, u32, u32)>,
 }
 
 impl Sealer {
@@ -82,6 +89,13 @@ impl Sealer {
             needs,
             suspend_mode: handler.suspend_mode,
             took_us: u64::try_from(handler.took.as_micros()).unwrap_or(u64::MAX),
+            why: &handler.why,
+            warnings: handler
+                .warnings
+                .iter()
+                .map(|w| (&*w.note.message, w.note.line, w.note.column, w.explains_until))
+                .collect(),
+            unparsed: handler.unparsed.as_ref().map(|note| (&*note.message, note.line, note.column)),
         };
         let mut entry = Vec::with_capacity(HEADER_BYTES + handler.source.len() + handler.bytecode.len() + 256);
         entry.extend_from_slice(MAGIC);
@@ -147,12 +161,23 @@ impl Sealer {
             column,
             certain,
         };
+        let note = |(message, line, column): (&str, u32, u32)| Note { message: message.into(), line, column };
         Ok(Handler {
             digest: *digest,
             source: body.source.into(),
             bytecode: body.bytecode.into(),
             capabilities: body.needs.into_iter().map(need).collect(),
             suspend_mode: body.suspend_mode,
+            why: body.why.into(),
+            warnings: body
+                .warnings
+                .into_iter()
+                .map(|(message, line, column, explains_until)| Warning {
+                    note: note((message, line, column)),
+                    explains_until,
+                })
+                .collect(),
+            unparsed: body.unparsed.map(note),
             took: Duration::from_micros(body.took_us),
         })
     }
@@ -179,6 +204,14 @@ mod tests {
                 Need { token: "ext:*".into(), line: u32::MAX, column: 0, certain: false },
             ],
             suspend_mode: SuspendMode::Stack,
+            why: "calls extensions".into(),
+            warnings: [Some((1, 9)), None]
+                .map(|explains_until| Warning {
+                    note: Note { message: "w".into(), line: 1, column: 2 },
+                    explains_until,
+                })
+                .into(),
+            unparsed: Some(Note { message: "u".into(), line: 2, column: 1 }),
             took: Duration::from_micros(1234),
         }
     }
@@ -189,6 +222,9 @@ mod tests {
             && a.bytecode == b.bytecode
             && a.capabilities == b.capabilities
             && a.suspend_mode == b.suspend_mode
+            && a.why == b.why
+            && a.warnings == b.warnings
+            && a.unparsed == b.unparsed
             && a.took == b.took
     }
 
@@ -196,7 +232,9 @@ mod tests {
     fn a_handler_comes_back_as_it_was() {
         let (sealer, bare) = (sealer(), handler(""));
         let full = handler("return $state.k // \u{1f600}");
-        for handler in [full, Handler { capabilities: Vec::new(), bytecode: [].into(), ..bare }] {
+        let bare =
+            Handler { capabilities: Vec::new(), bytecode: [].into(), warnings: [].into(), unparsed: None, ..bare };
+        for handler in [full, bare] {
             let back = sealer.unseal(&handler.digest, &sealer.seal(&handler)).unwrap();
             assert!(same(&back, &handler), "{back:?}");
         }

@@ -18,6 +18,6 @@ mod memory;
 pub(crate) mod scratch;
 mod way;
 
-pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Origin};
+pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Note, Origin, Warning};
 pub use flight::{Concerns, Failed};
 pub use memory::Client;

@@ -1,8 +1,8 @@
 //! `check`: whether a handler compiles, which capabilities it needs, and how it suspends.
 
-use nexus_protocol::message::{Check, SuspendMode};
+use nexus_protocol::message::{Check, Checked, SuspendMode};
 use nexus_protocol::{ClientMessage, SidecarMessage};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::client::{ClientError, Sidecar};
 use super::diagnostic::diagnostic;
@@ -18,17 +18,12 @@ pub(super) fn check(
     json: bool,
 ) -> Result<(ExitCode, String), StartError> {
     let checked = sidecar.ask(&ClientMessage::Check(Check { source }), |answer| match answer {
-        SidecarMessage::Checked(checked) => {
-            Some((checked.suspend_mode, checked.capabilities.into_iter().map(str::to_owned).collect::<Vec<_>>()))
-        }
+        SidecarMessage::Checked(checked) if json => Some(format!("{}\n", document(&checked))),
+        SidecarMessage::Checked(checked) => Some(text(name, &checked)),
         _ => None,
     });
     match checked {
-        Ok((mode, capabilities)) if json => {
-            let document = json!({"ok": true, "suspendMode": mode.as_str(), "capabilities": capabilities});
-            Ok((ExitCode::Ok, format!("{document}\n")))
-        }
-        Ok((mode, capabilities)) => Ok((ExitCode::Ok, text(name, mode, &capabilities))),
+        Ok(report) => Ok((ExitCode::Ok, report)),
         Err(ClientError::Refused(error)) if json => {
             Ok((ExitCode::HandlerFailed, format!("{}\n", json!({"ok": false, "error": error}))))
         }
@@ -37,24 +32,55 @@ pub(super) fn check(
     }
 }
 
-fn text(name: &str, mode: SuspendMode, capabilities: &[String]) -> String {
-    let how = match mode {
-        SuspendMode::Await => "at await",
-        SuspendMode::Stack => "anywhere, with the whole stack (an extension call stands without await)",
+fn document(checked: &Checked<'_>) -> Value {
+    let mut document = json!({
+        "ok": true,
+        "suspendMode": checked.suspend_mode.as_str(),
+        "capabilities": checked.capabilities,
+        "certain": checked.certain,
+        "warnings": checked.warnings,
+    });
+    if let Some(reason) = checked.suspend_reason {
+        document["suspendReason"] = reason.into();
+    }
+    if let Some(unparsed) = checked.unparsed {
+        document["unparsed"] = json!(unparsed);
+    }
+    document
+}
+
+fn text(name: &str, checked: &Checked<'_>) -> String {
+    let style = match checked.suspend_mode {
+        SuspendMode::Await => "promise style",
+        SuspendMode::Stack => "stack style",
     };
-    let mut out = format!("{}: compiles\nsuspends {how}\n", escape(name));
-    if capabilities.is_empty() {
+    let reason = checked.suspend_reason.map(|reason| format!(": {}", escape(reason))).unwrap_or_default();
+    let mut out = format!("{}: compiles\n{style}{reason}\n", escape(name));
+    if let Some(note) = &checked.unparsed {
+        out.push_str(&format!(
+            "could not be analyzed, so it may need anything: {} ({}:{})\n",
+            escape(note.message),
+            note.line,
+            note.column
+        ));
+    }
+    if checked.capabilities.is_empty() {
         out.push_str("needs no capabilities\n");
     }
-    for capability in capabilities {
-        out.push_str(&format!("needs    {}\n", escape(capability)));
+    for capability in &checked.capabilities {
+        // who gives no reason does not tell the two apart either
+        let certain = checked.suspend_reason.is_none() || checked.certain.contains(capability);
+        out.push_str(&format!("{} {}\n", if certain { "needs   " } else { "may need" }, escape(capability)));
+    }
+    for warning in &checked.warnings {
+        out.push_str(&format!("warning: {}:{}: {}\n", warning.line, warning.column, escape(warning.message)));
     }
     out
 }
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::message::Checked;
+    use nexus_protocol::message::Note;
     use nexus_protocol::{ErrorCode, WireError};
 
     use super::super::client::Client;
@@ -70,6 +96,32 @@ mod tests {
         SidecarMessage::Checked(Checked {
             capabilities: vec!["ext:http.get", "state:read:n"],
             suspend_mode: SuspendMode::Await,
+            suspend_reason: Some("`await` at 3:12"),
+            certain: vec!["state:read:n"],
+            warnings: vec![],
+            unparsed: None,
+        })
+    }
+
+    fn odd() -> SidecarMessage<'static> {
+        SidecarMessage::Checked(Checked {
+            capabilities: vec!["state:read:*"],
+            suspend_mode: SuspendMode::Stack,
+            suspend_reason: Some("could not be read"),
+            certain: vec![],
+            warnings: vec![Note { message: "await\u{1b}it", line: 2, column: 4 }],
+            unparsed: Some(Note { message: "what", line: 1, column: 9 }),
+        })
+    }
+
+    fn old() -> SidecarMessage<'static> {
+        SidecarMessage::Checked(Checked {
+            capabilities: vec!["state:read:n"],
+            suspend_mode: SuspendMode::Stack,
+            suspend_reason: None,
+            certain: vec![],
+            warnings: vec![],
+            unparsed: None,
         })
     }
 
@@ -79,10 +131,28 @@ mod tests {
 
     #[test]
     fn what_a_handler_needs_is_listed() {
-        let expected = "h.js: compiles\nsuspends at await\nneeds    ext:http.get\nneeds    state:read:n\n";
+        let expected = "h.js: compiles\npromise style: `await` at 3:12\nmay need ext:http.get\nneeds    state:read:n\n";
         assert_eq!(checked(good(), false), (ExitCode::Ok, expected.to_owned()));
-        let document = "{\"capabilities\":[\"ext:http.get\",\"state:read:n\"],\"ok\":true,\"suspendMode\":\"await\"}\n";
+        let document = "{\"capabilities\":[\"ext:http.get\",\"state:read:n\"],\"certain\":[\"state:read:n\"],\"ok\":true,\
+                        \"suspendMode\":\"await\",\"suspendReason\":\"`await` at 3:12\",\"warnings\":[]}\n";
         assert_eq!(checked(good(), true), (ExitCode::Ok, document.to_owned()));
+    }
+
+    #[test]
+    fn what_its_author_should_know_is_told() {
+        let expected = "h.js: compiles\nstack style: could not be read\n\
+                        could not be analyzed, so it may need anything: what (1:9)\n\
+                        may need state:read:*\nwarning: 2:4: await\\u{1b}it\n";
+        assert_eq!(checked(odd(), false), (ExitCode::Ok, expected.to_owned()));
+        let document: Value = serde_json::from_str(&checked(odd(), true).1).unwrap();
+        assert_eq!(document["warnings"][0]["line"], 2);
+        assert_eq!(document["unparsed"]["column"], 9);
+    }
+
+    #[test]
+    fn a_sidecar_that_gives_no_reasons_is_believed() {
+        let expected = "h.js: compiles\nstack style\nneeds    state:read:n\n";
+        assert_eq!(checked(old(), false), (ExitCode::Ok, expected.to_owned()));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::FRAME_HEADER_BYTES;
-use nexus_protocol::message::{Checked, Execute, Resolution, Resume};
+use nexus_protocol::message::{Execute, Resolution, Resume};
 use nexus_protocol::payload::NIL;
 use nexus_protocol::{ClientMessage, Pieces, RequestId, SidecarMessage, SuspensionId, WireError, decode_sidecar};
 
@@ -100,11 +100,7 @@ impl Local {
     fn check<T>(&mut self, source: &str, read: impl FnOnce(SidecarMessage<'_>) -> Option<T>) -> Result<T, ClientError> {
         let token = self.token(narrow_timeout(self.runtime.config.timeout_ms, None));
         let found = self.runtime.compile(source, None, Client::ALONE, &token).map_err(refused)?;
-        let checked = Checked {
-            capabilities: found.handler.capabilities.iter().map(|need| need.token.as_ref()).collect(),
-            suspend_mode: found.handler.suspend_mode,
-        };
-        read(SidecarMessage::Checked(checked)).ok_or(ClientError::Unexpected)
+        read(SidecarMessage::Checked(found.handler.checked())).ok_or(ClientError::Unexpected)
     }
 
     /// Of a request that begins now and has so much time.

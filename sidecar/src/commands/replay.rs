@@ -61,7 +61,7 @@ impl Replay {
             return Err(InputError::BadFixture { place, problem });
         }
         // what is no handler is told by the sidecar
-        let tokens = analyze(source, &StopToken::new()).map(|analysis| analysis.capabilities).unwrap_or_default();
+        let tokens = analyze(source, None, &StopToken::new()).map(|analysis| analysis.capabilities).unwrap_or_default();
         let called = tokens.iter().filter_map(|need| Method::parse(need.token.strip_prefix("ext:")?));
         let called = called.filter(|method| !method.method.contains('*') && !fixtures.is_absent(&method.extension));
         Ok(Self { called: called.collect(), fixtures, due: BTreeMap::new(), calls: 0, missing: Vec::new() })

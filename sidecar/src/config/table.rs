@@ -63,7 +63,7 @@ pub static SETTINGS: [Setting; 34] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
-        "Instances that may run at once",
+        "Instances that may run at once; from 3 on the last free one is for connections that run nothing",
         |c| Place::Number(&mut c.max_instances),
     ),
     setting(
@@ -96,13 +96,16 @@ pub static SETTINGS: [Setting; 34] = [
     live("suspensionTimeoutMs", millis(1), "Time that one suspension may wait to be resumed", |c| {
         Place::Number(&mut c.suspension_timeout_ms)
     }),
-    live("maxSuspended", count(0, MAX_SUSPENDED), "Suspended executions held at once", |c| {
-        Place::Number(&mut c.max_suspended)
-    }),
+    live(
+        "maxSuspended",
+        count(0, MAX_SUSPENDED),
+        "Suspended executions held at once; an eighth more for connections with few",
+        |c| Place::Number(&mut c.max_suspended),
+    ),
     live(
         "maxSuspendedBytes",
         bytes(limits::MIN_MAX_SUSPENDED_BYTES, 64 * GIB),
-        "Memory of suspended executions outside of instances: state, calls, parked images",
+        "Memory of suspended executions outside of instances; an eighth more for connections with little of it",
         |c| Place::Number(&mut c.max_suspended_bytes),
     ),
     live("maxHostCalls", count(0, MAX_COUNT), "Calls out of the sandbox per execution", |c| {
@@ -130,7 +133,7 @@ pub static SETTINGS: [Setting; 34] = [
     live(
         "maxQueued",
         count(0, MAX_QUEUED),
-        "Executions that may wait for an instance; beyond it they are OVERLOADED",
+        "Executions that may wait for an instance, else OVERLOADED; an eighth more for connections with few",
         |c| Place::Number(&mut c.max_queued),
     ),
     live("maxQueueMs", millis(0), "Time that one execution may wait for an instance", |c| {
@@ -142,18 +145,24 @@ pub static SETTINGS: [Setting; 34] = [
     setting("maxStateBytes", bytes(0, 64 * GIB), "Resident states of one connection, in memory", |c| {
         Place::Number(&mut c.max_state_bytes)
     }),
-    setting("maxTotalStateBytes", bytes(0, 64 * GIB), "Resident states of all connections, in memory", |c| {
-        Place::Number(&mut c.max_total_state_bytes)
-    }),
+    setting(
+        "maxTotalStateBytes",
+        bytes(0, 64 * GIB),
+        "Resident states of all connections; an eighth more for those with little",
+        |c| Place::Number(&mut c.max_total_state_bytes),
+    ),
     setting(
         "maxArenaBytes",
         bytes(0, limits::MAX_FRAME_BYTES_CEILING),
         "Shared memory of one connection, for large payloads; 0 = none",
         |c| Place::Number(&mut c.max_arena_bytes),
     ),
-    setting("maxTotalArenaBytes", bytes(0, 64 * GIB), "Shared memory of all connections", |c| {
-        Place::Number(&mut c.max_total_arena_bytes)
-    }),
+    setting(
+        "maxTotalArenaBytes",
+        bytes(0, 64 * GIB),
+        "Shared memory of all connections; an eighth more for those with little",
+        |c| Place::Number(&mut c.max_total_arena_bytes),
+    ),
     setting(
         "cacheDir",
         Kind::Path { absent: "none" },

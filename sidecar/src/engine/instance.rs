@@ -163,15 +163,16 @@ impl Instance {
 
     /// Compiles source to bytecode, in as much memory as a handler may take. The instance needs a reset afterwards.
     pub fn compile(&mut self, source: &str, memory_bytes: u32, deadline: Option<Instant>) -> Compiled {
-        let mut text = Vec::with_capacity(source.len() + 1);
+        // behind a `return` QuickJS wants the line to end, or more to follow
+        let mut text = Vec::with_capacity(source.len() + 2);
         text.extend_from_slice(source.as_bytes());
-        text.push(0);
+        text.extend_from_slice(b"\n\0");
         let at = match self.place(&text, deadline) {
             Ok(at) => at,
             Err(NotPlaced::Stopped(cause)) => return Compiled::Stopped(cause),
             Err(NotPlaced::Broken(e)) => return Compiled::Broken(e),
         };
-        let args = [at, source.len() as u32, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
+        let args = [at, source.len() as u32 + 1, memory_bytes].map(|n| WasmValue::from_i32(n as i32));
         match self.call(export::COMPILE, &args, deadline) {
             // QuickJS's parser does not always notice that it got no memory: the guest ends there and then, and has said so
             CallEnd::Trapped(e) => match self.shared() {

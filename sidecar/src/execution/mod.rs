@@ -16,4 +16,5 @@ pub use report::{Arrival, Report, Totals};
 pub use request::{Input, StateSource, narrow_timeout, not_a_payload, prepare};
 pub use segment::{
     Answer, Awake, Execution, NotAwake, Progress, cancelled, memory_error, no_such_suspension, of_time, stopped,
+    waited_too_long,
 };

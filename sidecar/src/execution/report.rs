@@ -7,6 +7,7 @@ use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentRes
 use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, SuspensionId, WireError};
 
 use super::stopped;
+use crate::cache::Note;
 use crate::engine::context::{Effects, NewCall};
 use crate::engine::{Instance, Segment};
 use crate::segments::Lent;
@@ -60,6 +61,8 @@ pub struct Totals {
     /// Whether its segments had effects.
     pub(super) effects: bool,
     cpu: Duration,
+    /// Of the last segment.
+    segment_cpu: Duration,
     memory_used: u64,
     memory_peak: u64,
     ticks: u64,
@@ -77,6 +80,7 @@ impl Totals {
     pub(super) fn goes_on(&mut self, arrival: Arrival) {
         self.since = Some(arrival.since);
         self.queued += arrival.waited;
+        self.segment_cpu = Duration::ZERO;
     }
 
     /// A segment has ended.
@@ -113,6 +117,7 @@ impl Totals {
     pub(super) fn add(&mut self, segment: &Segment) {
         self.pause();
         self.cpu += segment.cpu;
+        self.segment_cpu = segment.cpu;
         self.memory_used = segment.memory_used;
         self.memory_peak = self.memory_peak.max(segment.memory_peak);
         self.ticks = self.ticks.max(segment.ticks);
@@ -120,6 +125,11 @@ impl Totals {
 
     pub(super) fn cpu(&self) -> Duration {
         self.cpu
+    }
+
+    /// What its guest has taken since it last went on.
+    pub fn segment_cpu(&self) -> Duration {
+        self.segment_cpu
     }
 
     pub(super) fn memory_used_bytes(&self) -> u64 {
@@ -131,6 +141,10 @@ impl Totals {
     /// no trace, and is for the caller of the whole execution to begin anew.
     pub(super) fn may_be_repeated(&self, was_refused: bool) -> bool {
         !self.effects && (was_refused || self.seq == 0)
+    }
+
+    pub(super) fn is_first(&self) -> bool {
+        self.seq == 0
     }
 
     pub(super) fn next_segment(&mut self) {
@@ -197,6 +211,8 @@ pub struct Report {
     /// Calls that the segment made. Others may wait too, of which the client knows.
     pub new_calls: Vec<MadeCall>,
     pub error: Option<WireError>,
+    /// Of the handler's text, where the execution begins.
+    pub warnings: Vec<Note>,
     pub totals: Totals,
     pub host_calls: Vec<(&'static str, u64)>,
     /// Of this segment: place in the table of host calls, and count.
@@ -217,6 +233,7 @@ impl Report {
             regions: Regions::NONE,
             new_calls: Vec::new(),
             error: None,
+            warnings: Vec::new(),
             totals,
             host_calls: Vec::new(),
             new_host_calls: Vec::new(),
@@ -355,6 +372,7 @@ impl Report {
             .map(|(s, id)| PendingCall { id, extension: &s.call.extension, method: &s.call.method, args: &s.call.args })
             .collect();
         message.error.clone_from(&self.error);
+        message.warnings = self.warnings.iter().map(Note::told).collect();
         message.metrics = self.metrics();
         message
     }

@@ -8,7 +8,7 @@ use nexus_protocol::{ErrorCode, SuspensionId, WireError};
 
 use super::calls::{Calls, Outstanding};
 use super::report::{Arrival, MadeCall, Report, Totals, value_in_pieces};
-use crate::cache::Handler;
+use crate::cache::{Handler, Note};
 use crate::engine::context::Context;
 use crate::engine::control::StopCause;
 use crate::engine::guest_error::{GuestError, Source};
@@ -222,6 +222,14 @@ impl Awake {
 }
 
 impl Account {
+    /// What the client is told of the handler's text, once. Mostly nothing.
+    fn warnings(&self) -> Vec<Note> {
+        match (self.totals.is_first(), &*self.handler.warnings) {
+            (true, warnings @ [_, ..]) => warnings.iter().map(|warning| warning.note.clone()).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Its part of the handler, which it may be the last to hold: the cache forgets.
     fn handler_share(&self) -> u64 {
         let holders = Arc::strong_count(&self.handler).saturating_sub(1).max(1);
@@ -230,13 +238,15 @@ impl Account {
 
     fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
         let mut report = self.totals.report(&mut instance);
+        report.warnings = self.warnings();
         let outcome = match segment.end {
             SegmentEnd::Done(value) => Ok(Some(value)),
             SegmentEnd::Suspended => self.take_new_calls(&mut instance, &mut report.new_calls).map(|()| None),
             end => {
                 let known = |context: &mut Context| (context.refusals().clone(), context.handler_name.clone());
                 let (refusals, name) = instance.context_mut().map(known).unwrap_or_default();
-                Err(error_of(end, Source::named(&self.handler.source, &name), &self.totals, &refusals))
+                let source = Source::named(&self.handler.source, &name);
+                Err(self.handler.explained(error_of(end, source, &self.totals, &refusals)))
             }
         };
         match outcome {
@@ -312,6 +322,12 @@ pub fn of_time(message: String, limit: Option<Duration>, spent: Duration) -> Wir
         error = error.with_context_number("limit", limit.as_millis() as u64);
     }
     error.with_context_number("count", spent.as_millis() as u64)
+}
+
+/// What a request is told whose time was over before it had an instance.
+pub fn waited_too_long(limit: Duration, waited: Duration) -> WireError {
+    let message = format!("the {} ms of the request were over while it waited for an instance", limit.as_millis());
+    of_time(message, Some(limit), waited)
 }
 
 /// The error of an execution that needs `count` bytes of memory.

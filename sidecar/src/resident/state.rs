@@ -103,15 +103,22 @@ impl Snapshot {
         self.entries.keys().map(|key| &**key)
     }
 
-    /// As a payload, or an error when that is larger than `max_bytes`. `only`: these keys, those that are there.
-    pub fn encode(&self, only: Option<&[&str]>, max_bytes: usize, token: &StopToken) -> Result<Vec<u8>, Halt> {
+    /// As a payload, or an error when that is larger than `max_bytes`. `only`: these keys, those that are there. `admit` hears how
+    /// large it will be at the most, before there is any of it.
+    pub fn encode(
+        &self,
+        only: Option<&[&str]>,
+        max_bytes: usize,
+        admit: &mut dyn FnMut(usize) -> Result<(), WireError>,
+        token: &StopToken,
+    ) -> Result<Vec<u8>, Halt> {
         match only {
-            None => encode(|| self.entries.iter().map(|(key, value)| (&**key, &*value.bytes)), max_bytes, token),
+            None => encode(|| self.entries.iter().map(|(key, value)| (&**key, &*value.bytes)), max_bytes, admit, token),
             Some(keys) => {
                 let mut keys = keys.to_vec();
                 keys.sort_unstable();
                 keys.dedup();
-                encode(|| keys.iter().filter_map(|key| Some((*key, self.get(key)?))), max_bytes, token)
+                encode(|| keys.iter().filter_map(|key| Some((*key, self.get(key)?))), max_bytes, admit, token)
             }
         }
     }
@@ -121,6 +128,7 @@ impl Snapshot {
 fn encode<'e, I: Iterator<Item = (&'e str, &'e [u8])>>(
     entries: impl Fn() -> I,
     max_bytes: usize,
+    admit: &mut dyn FnMut(usize) -> Result<(), WireError>,
     token: &StopToken,
 ) -> Result<Vec<u8>, Halt> {
     let mut steps = token.every(ENTRIES);
@@ -133,6 +141,7 @@ fn encode<'e, I: Iterator<Item = (&'e str, &'e [u8])>>(
     if most > max_bytes {
         return Err(WireError::resource_limit("maxFrameBytes", max_bytes as u64, most as u64).into());
     }
+    admit(most)?;
     let mut out = Vec::with_capacity(most);
     let _ = rmp::encode::write_map_len(&mut out, count);
     for (key, value) in entries() {
@@ -309,6 +318,11 @@ mod tests {
         result.unwrap_err().into_error(|cause| panic!("nobody has stopped it: {cause:?}"))
     }
 
+    /// There is room for it.
+    fn admit(_: usize) -> Result<(), WireError> {
+        Ok(())
+    }
+
     /// A payload with so many keys.
     fn many(keys: usize) -> Vec<u8> {
         let map: std::collections::BTreeMap<String, usize> = (0..keys).map(|n| (format!("{n:06}"), n)).collect();
@@ -337,7 +351,7 @@ mod tests {
         assert_eq!(Changes::of_client(&[0x80], &deletes, &budget, &stopped()).unwrap_err(), STOPPED);
         let changes = Changes::of_client(&[0x80], &deletes, &budget, &token).unwrap();
         assert_eq!(state.apply(changes, None, &stopped()), Err(STOPPED));
-        assert_eq!(state.snapshot().encode(None, 1 << 30, &stopped()).unwrap_err(), STOPPED);
+        assert_eq!(state.snapshot().encode(None, 1 << 30, &mut admit, &stopped()).unwrap_err(), STOPPED);
         assert_eq!((state.snapshot().version(), state.snapshot().key_count(), budget.used()), (1, 2000, used));
     }
 
@@ -407,7 +421,7 @@ mod tests {
     }
 
     fn unpack(snapshot: &Snapshot) -> serde_json::Value {
-        rmp_serde::from_slice(&snapshot.encode(None, 1 << 20, &StopToken::new()).unwrap()).unwrap()
+        rmp_serde::from_slice(&snapshot.encode(None, 1 << 20, &mut admit, &StopToken::new()).unwrap()).unwrap()
     }
 
     #[test]
@@ -517,9 +531,9 @@ mod tests {
     fn some_keys_or_all_and_never_more_than_fits() {
         let (state, _) = state(serde_json::json!({"a": 1, "b": 2, "c": 3}));
         let snapshot = state.snapshot();
-        let some = snapshot.encode(Some(&["c", "nothing", "a", "c"]), 1000, &StopToken::new()).unwrap();
+        let some = snapshot.encode(Some(&["c", "nothing", "a", "c"]), 1000, &mut admit, &StopToken::new()).unwrap();
         assert_eq!(some, [0x82, 0xa1, b'a', 1, 0xa1, b'c', 3]);
-        assert_eq!(snapshot.encode(Some(&[]), 1000, &StopToken::new()).unwrap(), [0x80]);
-        assert_eq!(refused(snapshot.encode(None, 10, &StopToken::new())).code, ErrorCode::ResourceLimit);
+        assert_eq!(snapshot.encode(Some(&[]), 1000, &mut admit, &StopToken::new()).unwrap(), [0x80]);
+        assert_eq!(refused(snapshot.encode(None, 10, &mut admit, &StopToken::new())).code, ErrorCode::ResourceLimit);
     }
 }

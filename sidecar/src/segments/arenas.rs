@@ -28,6 +28,8 @@ struct Held {
 #[derive(Debug)]
 struct Owner {
     received: Arc<Budget>,
+    /// Its part of what all segments may take: its segment, and those before it that somebody still reads.
+    segments: Arc<Budget>,
     held: Option<Held>,
 }
 
@@ -86,7 +88,8 @@ impl Arenas {
 
     /// A connection has come. `received`: by which copies of what it has put into its segment are counted.
     pub fn open(&self, owner: u64, received: Arc<Budget>) {
-        self.lock().entry(owner).or_insert_with(|| Owner { received, held: None });
+        let segments = self.total.part("maxArenaBytes", u64::MAX);
+        self.lock().entry(owner).or_insert_with(|| Owner { received, segments, held: None });
     }
 
     /// A connection has gone. What a worker still reads goes when that is done.
@@ -108,9 +111,12 @@ impl Arenas {
         }
         let bytes = bytes.clamp(MIN_ARENA_BYTES, self.max_bytes.max(MIN_ARENA_BYTES));
         // the one that there was makes room first
-        let before = self.lock().get_mut(&owner).and_then(|owner| owner.held.take());
+        let (segments, before) = match self.lock().get_mut(&owner) {
+            Some(owner) => (owner.segments.clone(), owner.held.take()),
+            None => return Err(unknown_arena("arena")), // the connection has ended, and nobody hears this
+        };
         drop(before);
-        let charge = self.total.charge(bytes)?;
+        let charge = segments.charge(bytes)?;
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
         let arena = Arena::create(generation, bytes, charge).map_err(|e| {
             log::warn!("cannot make a shared memory segment: {e}");

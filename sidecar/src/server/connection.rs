@@ -67,7 +67,7 @@ pub struct Connection {
     pending: AtomicUsize,
     /// Bytes that the socket has taken.
     written: AtomicU64,
-    /// What all connections have unread.
+    /// What this one has unread, of what all may have.
     unread: Arc<Budget>,
     /// What this one has sent and is not done with.
     received: Arc<Budget>,
@@ -102,7 +102,7 @@ impl Connection {
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
-        let unread = memory.unread.clone();
+        let unread = memory.unread_of_connection();
         let out = Out { bytes: Pieces::new(), written: 0, finished: false, charge: unread.nothing() };
         Ok(Self {
             session,
@@ -173,7 +173,15 @@ impl Connection {
 
     /// Appends frames; `f` must append whole ones. When it panics nothing of them is there.
     pub fn append(&self, f: impl FnOnce(&mut Pieces, usize)) {
+        self.append_charged(None, f);
+    }
+
+    /// As `append`, for a large answer that was counted before it was made.
+    pub fn append_charged(&self, charge: Option<Charge>, f: impl FnOnce(&mut Pieces, usize)) {
         let mut out = self.lock();
+        if let Some(charge) = charge {
+            out.charge.merge(charge);
+        }
         if out.finished {
             return;
         }
@@ -214,14 +222,14 @@ impl Connection {
     }
 
     /// Whether so much is unread that nothing more may be begun for it: too much of its own, or, while all connections together
-    /// have too much, more than every one may have. A large answer that is being made is too much, too. Costs a load or two.
+    /// have too much, more than is kept for it. A large answer that is being made is too much, too. Costs a load or two.
     pub fn is_over(&self) -> bool {
         self.building.load(Ordering::Acquire) || self.has_unread()
     }
 
     fn has_unread(&self) -> bool {
         let pending = self.pending_bytes();
-        pending > MAX_UNREAD_BYTES || pending > FREE_BUFFER_BYTES && self.unread.is_full()
+        pending > MAX_UNREAD_BYTES || pending > FREE_BUFFER_BYTES && self.unread.full().is_some()
     }
 
     /// A large answer is to be made. None: not now, since another one is being made, or not read.
@@ -231,8 +239,8 @@ impl Connection {
         (!self.has_unread()).then_some(building)
     }
 
-    /// What all connections together may leave unread.
-    pub fn unread(&self) -> &Budget {
+    /// By which everything is counted that it has not read.
+    pub fn unread(&self) -> &Arc<Budget> {
         &self.unread
     }
 
@@ -372,14 +380,21 @@ mod tests {
     }
 
     #[test]
-    fn while_all_have_too_much_unread_a_little_is_too_much() {
-        let (_ours, connection) = pair();
+    fn while_all_have_too_much_unread_less_is_too_much() {
+        let (_ours, theirs) = UnixStream::pair().unwrap();
+        let (memory, place) = (Memory::new(1 << 20), super::super::door::Places::new(&[]).of_parent());
+        let connection = Connection::admitted(SessionId(16), theirs, 1 << 20, place, &memory).unwrap();
         connection.append(|out, _| out.own().resize(FREE_BUFFER_BYTES + 1, 7));
         assert!(!connection.is_over());
-        let mut others = connection.unread.nothing();
-        others.set(nexus_protocol::limits::MAX_TOTAL_UNREAD_BYTES);
+        let others = memory.unread_of_connection();
+        let mut held = others.nothing();
+        held.set(nexus_protocol::limits::MAX_TOTAL_UNREAD_BYTES);
+        assert!(!connection.is_over(), "it has little");
+        connection.append(|out, _| out.own().resize(MAX_UNREAD_BYTES - 1, 7));
+        assert!(!connection.is_over(), "and still less than what is kept for such");
+        held.set(nexus_protocol::limits::MAX_TOTAL_UNREAD_BYTES + (24 << 20));
         assert!(connection.is_over());
-        drop(others);
+        drop(held);
         assert!(!connection.is_over());
     }
 }

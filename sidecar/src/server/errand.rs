@@ -57,9 +57,7 @@ impl Server {
                 let error = match job.due {
                     Due::At(due) if due <= Instant::now() => {
                         let timeout = due.saturating_duration_since(job.enqueued);
-                        let ms = timeout.as_millis();
-                        let message = format!("the execution used up its {ms} ms while it waited for an instance");
-                        execution::of_time(message, Some(timeout), waited)
+                        execution::waited_too_long(timeout, waited)
                     }
                     _ => {
                         let waited = waited.as_millis() as u64;

@@ -5,13 +5,16 @@
 //! - when more than `MAX_LIVE_SUSPENDED` are live and it has waited for `BRIEF`: extensions that answer at once never pay;
 //! - when it has waited for `LONG`, however few there are: a sidecar that only waits gets small.
 //!
-//! What is counted here is only memory outside of instances; live instances are bounded by their number. Nothing is parked, and
-//! no more than `MAX_LIVE_SUSPENDED` are taken in, while the last one that was parked did not fit.
+//! What is counted here is only memory outside of instances; live instances are bounded by their number. One whose image does not
+//! fit *rests*: it keeps its instance until something else has gone, and then is tried again. While `MAX_LIVE_SUSPENDED` rest, no
+//! more are taken in. Both bounds are shared by rule: see [`crate::share`].
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::MAX_LIVE_SUSPENDED;
+
+use crate::share::Share;
 
 /// A call that is answered within this time is an answer at once.
 const BRIEF: Duration = Duration::from_millis(5);
@@ -20,7 +23,7 @@ const LONG: Duration = Duration::from_secs(1);
 /// So many live ones over the bound that parking them is the next thing to do, before more of them suspend.
 const PRESSING: usize = 2 * MAX_LIVE_SUSPENDED;
 /// Each instance reserves 12 GiB of address space. Only reached where parking is impossible.
-const MAX_INSTANCES_HELD: usize = 6_000;
+const MAX_INSTANCES_HELD: u64 = 6_000;
 
 /// Place of a live execution in the order of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -36,14 +39,29 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Holdings {
     max_live: usize,
-    max_bytes: u64,
+    max_bytes: Share,
     live: BTreeMap<Turn, Waiting>,
+    /// Those whose image did not fit.
+    resting: BTreeMap<Turn, Waiting>,
     next_turn: u64,
     bytes: u64,
     parked: usize,
-    /// An image did not fit; until something goes.
-    full: bool,
     parking: Parking,
+}
+
+/// What one session has of all this.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// As counted here.
+    pub bytes: u64,
+    pub resting: usize,
+}
+
+/// Where one was that goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Was {
+    Live,
+    Resting,
 }
 
 /// Whether executions can be parked.
@@ -60,24 +78,24 @@ impl Holdings {
     pub fn new(max_running: usize, max_bytes: u64) -> Self {
         Self {
             max_live: MAX_LIVE_SUSPENDED.max(max_running),
-            max_bytes,
+            max_bytes: Share::of(max_bytes),
             live: BTreeMap::new(),
+            resting: BTreeMap::new(),
             next_turn: 0,
             bytes: 0,
             parked: 0,
-            full: false,
             parking: Parking::Possible,
         }
     }
 
     pub fn max_bytes(&self) -> u64 {
-        self.max_bytes
+        self.max_bytes.limit()
     }
 
     /// What is over a lower bound stays until it goes by itself.
     pub fn set_max_bytes(&mut self, max_bytes: u64) {
-        self.max_bytes = max_bytes;
-        self.full = false;
+        self.max_bytes = Share::of(max_bytes);
+        self.live.append(&mut self.resting);
     }
 
     pub fn bytes(&self) -> u64 {
@@ -88,31 +106,55 @@ impl Holdings {
         self.parked
     }
 
-    /// Whether one more live execution that takes `bytes` beside its instance can be held.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        let held = self.live.len();
-        let crowded = held >= self.max_live && self.full || held >= MAX_INSTANCES_HELD;
-        !crowded && self.bytes.saturating_add(bytes) <= self.max_bytes
+    /// Whether one more live execution that takes `bytes` beside its instance can be held for a session that has `part` so far,
+    /// with it `executions`.
+    pub fn has_room(&self, part: Part, executions: u64, bytes: u64) -> bool {
+        let max_resting = Share::with_reserve(self.max_live as u64, self.max_live as u64);
+        let resting = self.resting.len() as u64;
+        let instances = self.live.len() as u64 + resting + 1;
+        max_resting.allows(part.resting as u64 + 1, resting + 1)
+            && Share::of(MAX_INSTANCES_HELD).allows(executions, instances)
+            && self.has_bytes(part.bytes, bytes)
+    }
+
+    fn has_bytes(&self, own: u64, more: u64) -> bool {
+        more == 0 || self.max_bytes.allows(own.saturating_add(more), self.bytes.saturating_add(more))
     }
 
     /// Takes a live execution in.
     pub fn add_live(&mut self, key: u64, bytes: u64, now: Instant) -> Turn {
-        let turn = Turn(self.next_turn);
-        self.next_turn += 1;
+        let turn = self.next_turn();
         self.live.insert(turn, Waiting { key, since: now });
         self.bytes += bytes;
         turn
     }
 
-    /// A live execution goes on, or ends, or is about to be parked. Its bytes stay counted in the last case.
-    pub fn remove_live(&mut self, turn: Turn) {
-        self.live.remove(&turn);
+    /// The image of an execution did not fit: it keeps its instance.
+    pub fn add_resting(&mut self, key: u64, now: Instant) -> Turn {
+        let turn = self.next_turn();
+        self.resting.insert(turn, Waiting { key, since: now });
+        turn
     }
 
-    /// Takes a parked execution in. False: it does not fit.
-    pub fn add_parked(&mut self, bytes: u64) -> bool {
-        if self.bytes.saturating_add(bytes) > self.max_bytes {
-            self.full = true;
+    fn next_turn(&mut self) -> Turn {
+        self.next_turn += 1;
+        Turn(self.next_turn)
+    }
+
+    /// An execution with an instance goes on, or ends, or is about to be parked. Its bytes stay counted in the last case.
+    pub fn remove_live(&mut self, turn: Turn) -> Was {
+        match self.live.remove(&turn) {
+            Some(_) => Was::Live,
+            None => {
+                self.resting.remove(&turn);
+                Was::Resting
+            }
+        }
+    }
+
+    /// Takes a parked execution of a session in that has `own` bytes so far. False: it does not fit.
+    pub fn add_parked(&mut self, own: u64, bytes: u64) -> bool {
+        if !self.has_bytes(own, bytes) {
             return false;
         }
         self.bytes += bytes;
@@ -121,13 +163,22 @@ impl Holdings {
         true
     }
 
+    #[cfg(test)]
+    pub fn rests(&self, turn: Turn) -> bool {
+        self.resting.contains_key(&turn)
+    }
+
     pub fn remove_parked(&mut self) {
         self.parked -= 1;
     }
 
-    pub fn remove_bytes(&mut self, bytes: u64) {
+    /// Bytes are free again. The one of those that rest which has rested longest is tried once more: it is live from now on.
+    pub fn remove_bytes(&mut self, bytes: u64) -> Option<u64> {
         self.bytes -= bytes;
-        self.full = self.full && bytes == 0;
+        let (turn, waiting) = (bytes > 0).then(|| self.resting.pop_first())??;
+        let key = waiting.key;
+        self.live.insert(turn, waiting);
+        Some(key)
     }
 
     /// Nothing is parked before that time; None: nothing ever is.
@@ -145,7 +196,7 @@ impl Holdings {
 
     /// The execution that is to be parked now.
     pub fn due(&self, now: Instant) -> Option<u64> {
-        if self.full || !self.may_park(now) {
+        if !self.may_park(now) {
             return None;
         }
         let (_, oldest) = self.live.first_key_value()?;
@@ -156,7 +207,7 @@ impl Holdings {
 
     /// Whether so many are live that whoever can should park one.
     pub fn is_pressing(&self) -> bool {
-        self.live.len() > PRESSING && !self.full && self.parking == Parking::Possible
+        self.live.len() > PRESSING && self.parking == Parking::Possible
     }
 }
 
@@ -200,20 +251,46 @@ mod tests {
         assert_eq!((holdings.due(start), holdings.is_pressing()), (Some(0), true));
     }
 
+    /// Of a session that has nothing.
+    const NOTHING: Part = Part { bytes: 0, resting: 0 };
+
     #[test]
-    fn bytes_are_bounded_and_nothing_is_parked_while_the_last_one_did_not_fit() {
+    fn bytes_are_bounded_and_one_that_does_not_fit_is_tried_again_when_something_has_gone() {
         let start = Instant::now();
         let mut holdings = Holdings::new(4, 100);
         let turn = holdings.add_live(7, 40, start);
-        assert!(holdings.has_room(60) && !holdings.has_room(61));
-        holdings.remove_live(turn);
-        assert!(!holdings.add_parked(61));
+        let own = Part { bytes: 40, resting: 0 };
+        assert!(holdings.has_room(own, 2, 60) && !holdings.has_room(own, 2, 61));
+        assert_eq!(holdings.remove_live(turn), Was::Live);
+        assert!(!holdings.add_parked(40, 61));
+        let turn = holdings.add_resting(7, start);
         holdings.add_live(8, 0, start);
-        assert_eq!(holdings.due(start + LONG), None);
-        holdings.remove_bytes(10);
-        assert_eq!(holdings.due(start + LONG), Some(8));
-        assert!(holdings.add_parked(61));
+        assert_eq!(holdings.due(start + LONG), Some(8), "others have their turn meanwhile");
+        assert_eq!(holdings.remove_bytes(0), None);
+        assert_eq!((holdings.remove_bytes(10), holdings.due(start + LONG)), (Some(7), Some(7)));
+        assert_eq!(holdings.remove_live(turn), Was::Live);
+        assert!(holdings.add_parked(30, 61));
         assert_eq!((holdings.bytes(), holdings.parked()), (91, 1));
+        let turn = holdings.add_resting(9, start);
+        assert_eq!(holdings.remove_live(turn), Was::Resting);
+    }
+
+    #[test]
+    fn who_fills_it_leaves_something_to_others() {
+        let start = Instant::now();
+        let mut holdings = Holdings::new(4, 8_000);
+        let (mut greedy, mut key) = (NOTHING, 0);
+        // as many as rest, each with an image that does not fit
+        while holdings.has_room(greedy, key + 1, 0) {
+            key += 1;
+            holdings.add_resting(key, start);
+            greedy.resting += 1;
+        }
+        assert_eq!(greedy.resting, MAX_LIVE_SUSPENDED);
+        assert!(holdings.add_parked(0, 8_000));
+        greedy.bytes = 8_000;
+        assert!(!holdings.has_room(greedy, key + 1, 1) && !holdings.add_parked(8_000, 1));
+        assert!(holdings.has_room(NOTHING, 1, 300) && holdings.add_parked(0, 300));
     }
 
     #[test]
@@ -228,20 +305,8 @@ mod tests {
             holdings.add_live(key, 1, start);
         }
         assert!(!holdings.is_pressing());
-        assert!(holdings.add_parked(1) && holdings.is_pressing(), "it works again");
+        assert!(holdings.add_parked(0, 1) && holdings.is_pressing(), "it works again");
         holdings.pause_parking(None);
         assert_eq!((holdings.due(start + LONG * 9), holdings.is_pressing()), (None, false));
-    }
-
-    #[test]
-    fn without_room_for_images_only_so_many_are_taken_in_as_may_be_live() {
-        let start = Instant::now();
-        let mut holdings = Holdings::new(4, 100);
-        assert!(!holdings.add_parked(101));
-        for key in 0..MAX_LIVE_SUSPENDED as u64 {
-            assert!(holdings.has_room(1));
-            holdings.add_live(key, 1, start);
-        }
-        assert!(!holdings.has_room(1));
     }
 }

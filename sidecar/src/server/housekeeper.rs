@@ -175,6 +175,7 @@ impl Server {
             drop(state);
         }
         self.begin_chore();
+        self.runtime.leave(self.client_of(session));
         self.arenas.close(session.0);
         drop(connection);
     }
@@ -219,10 +220,10 @@ impl Server {
                     Some(instance) => Box::new(execution.keep(instance)),
                     None => execution,
                 };
-                let ended = self.lock().hub.stay_live(key, execution, Instant::now());
+                let ended = self.lock().hub.rest(key, execution, Instant::now());
                 self.wake_worker();
                 drop(ended);
-                return false;
+                return true;
             }
         }
         self.runtime.give_back(instance);
@@ -232,7 +233,7 @@ impl Server {
     /// A resume that waited for the execution may be in the queue now.
     fn wake_worker(&self) {
         let state = self.lock();
-        if state.idle > 0 && state.hub.has_ready() {
+        if state.idle > 0 && state.hub.has_ready(Instant::now()) {
             self.work.notify_one();
         }
     }

@@ -10,8 +10,8 @@
 //! ```
 //! One fact stands in one book. A run stands in the [`Crew`](super::crew); requests and executions name it. What waits for a
 //! worker stands in the queue of its session; what waits for an execution, in that execution's mailbox. Queues are served in
-//! turn, and a session has a share of what may run at once, so that one cannot starve another. Everything that a session has
-//! goes when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
+//! turn, and a session has a share of what may run at once, and of what may wait and be suspended (see [`crate::share`]), so that
+//! one cannot starve another. Everything that a session has goes when the session goes. Executions that are to be dropped are handed to the caller, who drops them outside of the lock.
 
 mod cancel;
 mod expiry;
@@ -40,6 +40,7 @@ use super::connection::Connection;
 use super::crew::{Crew, RunId};
 use super::holdings::{Holdings, Turn};
 use super::incoming::Incoming;
+use crate::budget::Full;
 use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
@@ -111,21 +112,15 @@ pub struct Job<P = Arc<Connection>> {
     pub connection: P,
 }
 
-impl<P> Job<P> {
-    fn bytes(&self) -> usize {
-        self.frame.len()
-    }
-}
-
 /// Bounds of the hub.
 #[derive(Clone, Copy, Debug)]
 pub struct HubLimits {
     pub max_running: usize,
     /// Of one session while there are several; at least 1.
     pub max_running_each: usize,
+    /// Other sessions may come: the last free instance is kept for those that need it least.
+    pub keeps_last: bool,
     pub max_queued: usize,
-    /// Of their frames, all sessions together.
-    pub max_queued_bytes: usize,
     pub max_suspended: usize,
     pub max_suspended_bytes: u64,
     pub max_in_flight: usize,
@@ -138,7 +133,7 @@ pub struct HubLimits {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// `maxQueued`, or the session's own bound.
-    Overloaded { resource: &'static str, limit: usize, count: usize },
+    Overloaded(Full),
     /// The session already has a request with this id.
     DuplicateId,
     /// The server, or the connection, is about to end.
@@ -188,7 +183,7 @@ struct Entry<E, P> {
     announced: bool,
     /// Since when its next segment could begin: resumes have waited for it until then, not for an instance.
     free_since: Instant,
-    /// While it is suspended: its place among those that keep their instance; None: it is parked.
+    /// While it is suspended: its place among those that keep their instance, or rest; None: it is parked.
     turn: Option<Turn>,
     /// As counted in the holdings, while it is suspended.
     bytes: u64,
@@ -225,7 +220,7 @@ pub enum NotKept<E = Execution> {
     /// It was cancelled, or nobody is left who could resume it.
     Gone(Box<E>),
     /// A limit is reached.
-    Limit { execution: Box<E>, resource: &'static str, limit: u64, count: u64 },
+    Limit { execution: Box<E>, full: Full },
 }
 
 /// What came of parking an execution.
@@ -234,7 +229,7 @@ pub enum ParkingEnd<E = Execution> {
     Parked,
     /// It has ended meanwhile: the caller drops it.
     Ended(Box<E>),
-    /// It does not fit: the caller undoes it and calls `stay_live`.
+    /// It does not fit: the caller undoes it and calls `rest`.
     NoRoom(Box<E>),
 }
 
@@ -248,8 +243,6 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     turn: VecDeque<SessionId>,
     /// Jobs in queues and mailboxes.
     queued: usize,
-    /// Of the frames of what is queued.
-    queued_bytes: usize,
     entries: HashMap<u64, Entry<E, P>>,
     by_suspension: HashMap<SuspensionId, Place>,
     /// When entries expire, and which, the next one first.
@@ -273,7 +266,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
             sessions: HashMap::new(),
             turn: VecDeque::new(),
             queued: 0,
-            queued_bytes: 0,
             entries: HashMap::new(),
             by_suspension: HashMap::new(),
             expiring: BTreeSet::new(),
@@ -288,6 +280,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.limits = limits;
         self.holdings.set_max_bytes(limits.max_suspended_bytes);
+        self.sessions.values_mut().for_each(|books| books.part.resting = 0);
     }
 
     /// Nothing is queued or running, and no resume waits for an execution that is being parked.

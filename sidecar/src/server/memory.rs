@@ -66,9 +66,11 @@ impl Memory {
     pub fn new(max_frame_bytes: usize) -> Self {
         let of_one = MAX_QUEUED_BYTES.max((max_frame_bytes as u64).saturating_mul(2));
         let total = MAX_TOTAL_QUEUED_BYTES.max(of_one.saturating_mul(2));
+        // the largest answer has room in it, and another one
+        let unread = MAX_TOTAL_UNREAD_BYTES.max((max_frame_bytes as u64).saturating_mul(2));
         Self {
             received: Budget::new("maxTotalQueuedBytes", total),
-            unread: Budget::new("maxTotalUnreadBytes", MAX_TOTAL_UNREAD_BYTES),
+            unread: Budget::new("maxTotalUnreadBytes", unread),
             of_one,
         }
     }
@@ -76,6 +78,11 @@ impl Memory {
     /// What one connection has sent and is not done with.
     pub fn of_connection(&self) -> Arc<Budget> {
         self.received.part("maxQueuedBytes", self.of_one)
+    }
+
+    /// What one connection has not read. It is not begun with anything when that is too much; an answer that is there is kept.
+    pub fn unread_of_connection(&self) -> Arc<Budget> {
+        self.unread.part("maxUnreadBytes", u64::MAX)
     }
 }
 

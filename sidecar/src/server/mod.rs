@@ -25,6 +25,7 @@ pub mod hub;
 mod incoming;
 pub mod listen;
 mod memory;
+mod meter;
 mod operator;
 mod peer;
 pub mod poller;

@@ -56,10 +56,7 @@ impl Server {
 pub(super) fn refusal(refused: &Refusal) -> WireError {
     match refused {
         Refusal::DuplicateId => session::protocol_error("the id is in use".into()),
-        Refusal::Overloaded { resource, limit, count } => {
-            let error = overloaded(format!("the sidecar has all the work that it takes: {resource} is {limit}"));
-            of_resource(error, resource, *limit as u64, *count as u64)
-        }
+        Refusal::Overloaded(full) => full.overloaded(format!("the sidecar has all the work that it takes: {full}")),
         Refusal::Draining => {
             overloaded("the sidecar is draining: it is about to end".into()).with_context_text("reason", "draining")
         }

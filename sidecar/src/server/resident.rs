@@ -1,6 +1,7 @@
 //! Requests about resident states: from the message to its answer.
 
 use nexus_protocol::frame::LargeField;
+use nexus_protocol::limits::FREE_BUFFER_BYTES;
 use nexus_protocol::message::{
     CreateState, DisposeState, PatchState, Regions, SnapshotState, StateCreated, StateDisposed, StatePatched,
     StateSnapshot,
@@ -76,17 +77,24 @@ impl Server {
             if building.is_none() && self.put_off(answering, job, token) {
                 return Outcome::Waits;
             }
-            if let Some(full) = connection.unread().full() {
-                let error = full.overloaded("clients leave more answers unread than the sidecar keeps".into());
-                self.answer_failure(answering, error);
-                return Outcome::Answered(None);
-            }
         }
         let taken = found.map_err(Halt::from).and_then(|state| {
             let snapshot = state.snapshot();
-            Ok((snapshot.version(), snapshot.encode(request.keys.as_deref(), max_bytes, token)?))
+            // a large answer counts as unread before it is made, so that it can be refused
+            let mut charge = None;
+            let mut admit = |bytes: usize| {
+                if bytes <= FREE_BUFFER_BYTES {
+                    return Ok(());
+                }
+                let counted = connection.unread().charge(bytes as u64);
+                charge =
+                    Some(counted.map_err(|full| full.overloaded(format!("too many answers are not read: {full}")))?);
+                Ok(())
+            };
+            let encoded = snapshot.encode(request.keys.as_deref(), max_bytes, &mut admit, token)?;
+            Ok((snapshot.version(), encoded, charge))
         });
-        let (version, state) = match taken.map_err(|halt| self.halted(job, halt)) {
+        let (version, state, charge) = match taken.map_err(|halt| self.halted(job, halt)) {
             Ok(taken) => taken,
             Err(error) => {
                 self.answer_failure(answering, error);
@@ -104,7 +112,8 @@ impl Server {
             }
             let large = [("state", LargeField::Bin(&pieces))];
             let large = if state_region.is_none() { &large[..] } else { &[] };
-            connection.append(|out, max| {
+            // what lies in shared memory is not unread here
+            connection.append_charged(charge.filter(|_| state_region.is_none()), |out, max| {
                 if let Err(e) = message.encode_with(job.id, large, max, out) {
                     log::error!("cannot encode a state: {e}");
                 }

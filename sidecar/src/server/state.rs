@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits;
+use nexus_protocol::limits::SUSPENSION_GRACE_MS;
 
 use super::busy::Busy;
 use super::connection::Connection;
@@ -112,7 +112,7 @@ impl Server {
         let rules = Rules { mode, max_frame_bytes, spin, allow_uids, memory: memory.clone() };
         let poller = Poller::new(rules, wake_reader)?;
         let polling = poller.busy().clone();
-        let hub = Hub::new(hub_limits(config));
+        let hub = Hub::new(hub_limits(config, mode));
         let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
@@ -179,6 +179,7 @@ impl Server {
     }
 
     pub(super) fn opened(&self, connection: Arc<Connection>) {
+        self.runtime.join(self.client_of(connection.session));
         self.states.open(connection.session.0);
         self.arenas.open(connection.session.0, connection.received().clone());
         let mut state = self.lock();
@@ -188,7 +189,7 @@ impl Server {
 
     /// Takes over what has changed in the configuration.
     pub fn reconfigure(&self) {
-        self.lock().hub.set_limits(hub_limits(&self.runtime.config));
+        self.lock().hub.set_limits(hub_limits(&self.runtime.config, self.mode));
     }
 
     /// Starts the workers.
@@ -259,18 +260,19 @@ fn max_running_each(config: &Config) -> usize {
     (config.max_instances as usize).div_ceil(2).min(processors)
 }
 
-fn hub_limits(config: &Config) -> HubLimits {
+fn hub_limits(config: &Config, mode: Mode) -> HubLimits {
     let millis = |ms: u64| (ms > 0).then(|| Duration::from_millis(ms));
     HubLimits {
         max_running: config.max_instances as usize,
         max_running_each: max_running_each(config),
+        // a parent has its sidecar alone
+        keeps_last: mode == Mode::Service,
         max_queued: config.max_queued as usize,
-        max_queued_bytes: limits::MAX_TOTAL_QUEUED_BYTES as usize,
         max_suspended: config.max_suspended as usize,
         max_suspended_bytes: config.max_suspended_bytes,
         max_in_flight: max_in_flight(config) as usize,
         max_queue_time: millis(config.max_queue_ms),
         suspension_timeout: millis(config.suspension_timeout_ms)
-            .map(|timeout| timeout.saturating_add(Duration::from_millis(limits::SUSPENSION_GRACE_MS))),
+            .map(|timeout| timeout.saturating_add(Duration::from_millis(SUSPENSION_GRACE_MS))),
     }
 }

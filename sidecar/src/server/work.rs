@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::message::{Checked, ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
+use nexus_protocol::message::{ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
 use serde::Serialize;
 
@@ -13,6 +13,7 @@ use super::Server;
 use super::connection::Connection;
 use super::crew::{Budget, RunId, WorkerId};
 use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
+use super::meter::Meter;
 use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
@@ -47,15 +48,15 @@ struct Unflushed {
 }
 
 impl Unflushed {
-    fn add(&mut self, connection: Arc<Connection>) {
-        self.since.get_or_insert_with(Instant::now);
+    fn add(&mut self, connection: Arc<Connection>, now: Instant) {
+        self.since.get_or_insert(now);
         if !self.connections.iter().any(|c| Arc::ptr_eq(c, &connection)) {
             self.connections.push(connection);
         }
     }
 
-    fn is_due(&self, more_work: bool) -> bool {
-        self.since.is_some_and(|since| !more_work || since.elapsed() >= BATCH_TIME)
+    fn is_due(&self, more_work: bool, now: Instant) -> bool {
+        self.since.is_some_and(|since| !more_work || now.saturating_duration_since(since) >= BATCH_TIME)
     }
 }
 
@@ -99,8 +100,8 @@ impl Server {
             state.holding -= 1;
             *holding = false;
         }
-        let take_job = |state: &mut State, holding: &mut bool| {
-            let next = state.hub.next(worker, Instant::now())?;
+        let take_job = |state: &mut State, holding: &mut bool, now: Instant| {
+            let next = state.hub.next(worker, now)?;
             if let Some(run) = state.hub.crew.get_mut(next.run) {
                 run.held_back = unflushed.since;
             }
@@ -108,11 +109,13 @@ impl Server {
             Some(next)
         };
         loop {
-            let ready = state.hub.has_ready();
-            let poll_is_due = state.poller.is_some() && state.last_poll.elapsed() >= POLL_INTERVAL;
+            let now = Instant::now();
+            let ready = state.hub.has_ready(now);
+            let since_poll = now.saturating_duration_since(state.last_poll);
+            let poll_is_due = state.poller.is_some() && since_poll >= POLL_INTERVAL;
             if ready
                 && !poll_is_due
-                && let Some(next) = take_job(&mut state, holding)
+                && let Some(next) = take_job(&mut state, holding, now)
             {
                 return Step::Run(next);
             }
@@ -123,7 +126,7 @@ impl Server {
                 state.poll_epoch += 1;
                 return Step::Poll(poller, !ready);
             }
-            if let Some(next) = take_job(&mut state, holding) {
+            if let Some(next) = take_job(&mut state, holding, now) {
                 return Step::Run(next);
             }
             state.idle += 1;
@@ -150,8 +153,10 @@ impl Server {
     fn run(&self, next: Next<Execution, Arc<Connection>>, unflushed: &mut Unflushed) -> bool {
         let Next { job, run, token, arrival, resumed } = next;
         let connection = job.connection.clone();
-        let answering = Answering { connection: &connection, run, id: job.id, kind: job.kind, arrival };
-        let oversight = Oversight { server: self, run, token, budget: Cell::default() };
+        let meter = Meter::of(job.kind);
+        let answering = Answering { connection: &connection, run, id: job.id, kind: job.kind, arrival, meter: &meter };
+        let (budget, since) = (Cell::default(), Cell::new(arrival.since));
+        let oversight = Oversight { server: self, run, token, budget, since, meter: &meter };
         let done = catch_unwind(AssertUnwindSafe(|| {
             faults::pass(Point::Worker);
             self.run_job(answering, job, resumed, &oversight)
@@ -169,18 +174,19 @@ impl Server {
                 None
             }
         };
+        let now = Instant::now();
         let (more, pressing) = match self.books(run) {
             Some(mut state) => {
                 state.hub.end_run(run);
-                (state.hub.has_ready(), state.hub.has_to_park_now())
+                (state.hub.has_ready(now), state.hub.has_to_park_now())
             }
             None => {
                 drop(instance);
                 return false;
             }
         };
-        unflushed.add(connection);
-        if unflushed.is_due(more) {
+        unflushed.add(connection, now);
+        if unflushed.is_due(more, now) {
             self.flush_all(unflushed);
         }
         // after the answer: nobody waits for the reset
@@ -227,9 +233,17 @@ impl Server {
             }
             _ => execution::narrow_timeout(self.runtime.config.timeout_ms, None),
         };
-        match &resumed {
-            Some(Resumed { execution, .. }) => oversight.has_time(execution.budget(), answering.arrival),
-            None => oversight.has_time((timeout, Duration::ZERO), answering.arrival),
+        let budget = match &resumed {
+            Some(Resumed { execution, .. }) => execution.budget(),
+            None => (timeout, Duration::ZERO),
+        };
+        oversight.has_time(budget, answering.arrival);
+        // a resume is a segment of its execution, and ends it in its own words
+        if resumed.is_none()
+            && let Some(timeout) = timeout.filter(|timeout| *timeout <= answering.arrival.waited)
+        {
+            self.answer_failure(answering, execution::waited_too_long(timeout, answering.arrival.waited));
+            return Outcome::Answered(None);
         }
         let client = self.client_of(job.session);
         match envelope.message {
@@ -246,6 +260,7 @@ impl Server {
                             suspend_mode: found.handler.suspend_mode,
                             cache_hit: found.cache_hit,
                             compilation_time_us: found.told.unwrap_or_else(|| started.elapsed()).as_micros() as u64,
+                            warnings: found.handler.warnings.iter().map(|warning| warning.note.told()).collect(),
                         };
                         self.reply(answering, &SidecarMessage::Compiled(message));
                     }
@@ -255,11 +270,7 @@ impl Server {
             }
             ClientMessage::Check(request) => {
                 match self.runtime.compile(request.source, None, client, oversight) {
-                    Ok(found) => {
-                        let capabilities = found.handler.capabilities.iter().map(|need| &*need.token).collect();
-                        let suspend_mode = found.handler.suspend_mode;
-                        self.reply(answering, &SidecarMessage::Checked(Checked { capabilities, suspend_mode }));
-                    }
+                    Ok(found) => self.reply(answering, &SidecarMessage::Checked(found.handler.checked())),
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
@@ -278,7 +289,7 @@ impl Server {
     }
 
     /// Who a session is to the compile cache: the parent that a sidecar was spawned by has it alone.
-    fn client_of(&self, session: SessionId) -> Client {
+    pub(super) fn client_of(&self, session: SessionId) -> Client {
         match self.mode {
             Mode::Child => Client::ALONE,
             Mode::Service => Client(session.0),
@@ -369,11 +380,13 @@ impl Server {
         let Ran { mut report, progress, armed } = ran;
         let now = Instant::now();
         let mut answered = false;
+        answering.meter.add(report.totals.segment_cpu());
         let instance = match progress {
             Progress::Suspended(execution) => {
                 let Some(mut state) = self.books(answering.run) else {
                     return Outcome::Answered(execution.into_instance());
                 };
+                state.hub.used(answering.run, answering.meter.read(), || now);
                 // in one breath with the answer: nobody may take the execution for one that this worker still has
                 let kept = match turn {
                     Turn::First(number, enqueued, request) => {
@@ -393,8 +406,8 @@ impl Server {
                         report = report.into_failure(execution::cancelled());
                         execution.into_instance()
                     }
-                    Err(NotKept::Limit { execution, resource, limit, count }) => {
-                        report = report.into_failure(WireError::resource_limit(resource, limit, count));
+                    Err(NotKept::Limit { execution, full }) => {
+                        report = report.into_failure(full.into());
                         execution.into_instance()
                     }
                 }
@@ -425,7 +438,11 @@ impl Server {
 
     /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
     pub(super) fn finish(&self, answering: Answering<'_>) -> bool {
-        self.lock().hub.answer(answering.run)
+        let cpu = answering.meter.read();
+        let mut state = self.lock();
+        // before anybody may run what its session has waiting
+        state.hub.used(answering.run, cpu, Instant::now);
+        state.hub.answer(answering.run)
     }
 
     pub(super) fn reply(&self, answering: Answering<'_>, message: &SidecarMessage<'_>) {
@@ -441,12 +458,16 @@ struct Oversight<'a> {
     run: RunId,
     token: Arc<StopToken>,
     budget: Cell<Budget>,
+    /// Since when its time runs.
+    since: Cell<Instant>,
+    meter: &'a Meter,
 }
 
 impl Oversight<'_> {
     /// The request has been read: `timeout` is the time of its execution in all, `spent` what was used of it before.
     fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
         self.budget.set(Budget { timeout, spent });
+        self.since.set(arrival.since);
         let left = timeout.map(|timeout| timeout.saturating_sub(spent));
         self.token.set_deadline(left.and_then(|left| arrival.since.checked_add(left)));
     }
@@ -465,6 +486,15 @@ impl Overseer for Oversight<'_> {
     fn disarm(&self) {
         self.server.lock().hub.crew.disarm(self.run);
     }
+
+    fn time(&self) -> (Option<Duration>, Duration) {
+        let Budget { timeout, spent } = self.budget.get();
+        (timeout, spent + self.since.get().elapsed())
+    }
+
+    fn compiled_in(&self, cpu: Duration) {
+        self.meter.add(cpu);
+    }
 }
 
 /// Where an answer goes, and whose it is.
@@ -475,6 +505,7 @@ pub(super) struct Answering<'a> {
     pub id: RequestId,
     pub kind: Kind,
     pub arrival: Arrival,
+    pub meter: &'a Meter,
 }
 
 /// Which segment of its execution a report is of.

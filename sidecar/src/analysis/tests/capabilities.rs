@@ -10,9 +10,12 @@ fn tokens(source: &str) -> String {
 }
 
 fn check(table: &[(&str, &str)]) {
-    for (source, expected) in table {
-        assert_eq!(tokens(source), *expected, "{source}");
-    }
+    let wrong: Vec<String> = table
+        .iter()
+        .filter(|(source, expected)| tokens(source) != *expected)
+        .map(|(source, expected)| format!("{source}\n  is {}\n not {expected}", tokens(source)))
+        .collect();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
 #[test]
@@ -43,22 +46,22 @@ fn writes_to_the_state() {
         ("$state.a = 1", "state:write:a"),
         ("$state['a'] = 1", "state:write:a"),
         ("$state.a += 1", "state:read:a state:write:a"),
-        ("$state.a ??= 1", "state:read:a state:write:a"),
+        ("$state.a ??= 1", "state:read:a state:write:a?"),
         ("$state.a++", "state:read:a state:write:a"),
         ("--$state.a", "state:read:a state:write:a"),
         ("delete $state.a", "state:write:a"),
         ("delete $state.a.b", "state:read:a state:write:a"),
         ("$state.user.name = 'x'", "state:read:user state:write:user"),
-        ("$state.user.address.city = $state.b", "state:read:b state:read:user state:write:user"),
+        ("$state.user.address.city = $state.b", "state:read:b state:read:user state:write:b? state:write:user"),
         ("[$state.a, $state.b] = [1, 2]", "state:write:a state:write:b"),
         ("({x: $state.a, ...$state.b} = $args)", "state:write:a state:write:b"),
         ("({x: $state.a = 1} = $args)", "state:write:a"),
-        ("for ($state.a of [1]) ;", "state:write:a"),
+        ("for ($state.a of [1]) ;", "state:write:a?"),
         ("for ($state.i = 0; $state.i < 3; $state.i++) ;", "state:read:i state:write:i"),
         ("($state as any).a = 1", "state:write:a"),
         ("$state.a!.b = 1", "state:read:a state:write:a"),
-        ("if ($args) $state.a = 1", "state:write:a"),
-        ("$state.get = 1", ""),
+        ("if ($args) $state.a = 1", "state:write:a?"),
+        ("$state.get = 1", "state:write:get?"),
         ("$state.items.push(1)", "state:read:items state:write:items"),
         ("$state.items.push(...$args)", "state:read:items state:write:items?"),
         ("$state.items.sort()", "state:read:items state:write:items?"),
@@ -74,7 +77,7 @@ fn writes_to_the_state() {
 fn methods_of_the_state() {
     check(&[
         ("return $state.get('a')", "state:read:a"),
-        ("return $state.get<User>('a')", "state:read:a"),
+        ("return $state.get<User>('a') as User", "state:read:a"),
         ("return $state.has('a')", "state:read:a"),
         ("return 'a' in $state", "state:read:a"),
         ("return $args in $state", "state:read:*?"),
@@ -82,7 +85,7 @@ fn methods_of_the_state() {
         ("$state.set('a', $state.b)", "state:read:b state:write:a"),
         ("$state.delete('a')", "state:write:a"),
         ("$state.update('n', n => n + 1)", "state:read:n state:write:n"),
-        ("$state.update('n', n => n + $state.m)", "state:read:m state:read:n state:write:n"),
+        ("$state.update('n', n => n + $state.m)", "state:read:m? state:read:n state:write:n"),
         ("return $state.keys()", "state:read:*"),
         ("return Object.keys($state)", "state:read:*"),
         ("return Object.entries($state)", "state:read:*"),
@@ -94,8 +97,8 @@ fn methods_of_the_state() {
         ("$state.set($args, 1)", "state:write:*?"),
         ("$state.get('*')", "state:read:*?"),
         ("$state.get('')", "state:read:*?"),
-        ("const g = $state.get", "state:read:*?"),
-        ("['a'].forEach($state.delete)", "state:write:*?"),
+        ("const g = $state.get", "state:read:*? state:read:get?"),
+        ("['a'].forEach($state.delete)", "state:read:delete? state:write:*?"),
     ]);
 }
 
@@ -108,10 +111,10 @@ fn what_cannot_be_named_is_uncertain() {
         ("return $state[$state.k]", "state:read:*? state:read:k"),
         ("const s = $state", "state:read:*? state:write:*?"),
         ("return f($state); function f(x) { return x }", "state:read:*? state:write:*?"),
-        ("return { $state }", "state:read:*? state:write:*?"),
-        ("return [$state]", "state:read:*? state:write:*?"),
+        ("return { $state }", "state:read:*?"),
+        ("return [$state]", "state:read:*?"),
         ("with ($state) { a = 1 }", "state:read:*? state:write:*?"),
-        ("return $state", "state:read:*? state:write:*?"),
+        ("return $state", "state:read:*?"),
         ("if ($state && typeof $state === 'object' && !$state) ;", ""),
     ]);
 }
@@ -121,13 +124,13 @@ fn patterns() {
     check(&[
         ("const {a, b} = $state", "state:read:a state:read:b"),
         ("const {a: x, b: {c}} = $state", "state:read:a state:read:b"),
-        ("const {a = $state.z} = $state", "state:read:a state:read:z"),
+        ("const {a = $state.z} = $state", "state:read:a state:read:z?"),
         ("const {a, ...rest} = $state", "state:read:* state:read:a"),
         ("const {[$args]: x} = $state", "state:read:*?"),
         ("const {a} = $state.user", "state:read:user"),
         ("const {a}: State = $state", "state:read:a"),
         ("let a; ({a} = $state)", "state:read:a"),
-        ("function f({a} = $state) {}", "state:read:a"),
+        ("function f({a} = $state) {}", "state:read:a?"),
         ("const [x] = $state.list", "state:read:list"),
     ]);
 }
@@ -193,7 +196,7 @@ fn local_names_hide_globals() {
         ("const f = function $state() { return $state.a }", ""),
         ("declare const $state: { a: number }; return $state.a", "state:read:a"),
         ("const Object = {keys: x => x}; return Object.keys($state.a)", "state:read:a"),
-        ("return () => { { function $emit() {} } $emit('x') }", ""),
+        ("return () => { { function $emit() {} } $emit('x') }", "events:emit:x?"),
         ("type $state = number; return $state.a", "state:read:a"),
         ("let x: typeof $state.a; return 1", ""),
     ]);
@@ -219,4 +222,253 @@ fn needs_without_number_are_told_by_their_wildcard() {
     let found = understood(&many).capabilities;
     assert!(found.len() <= nexus_protocol::limits::MAX_CAPABILITIES);
     assert_eq!((&*found[0].token, found[0].certain), ("state:read:*", false));
+}
+
+const ALL: &str = "crypto:random? events:emit:*? ext:*? state:read:*? state:write:*? view:update:*?";
+
+#[test]
+fn writes_through_variables_are_seen() {
+    check(&[
+        ("const u = $state.user; u.name = 'x'", "state:read:user state:write:user?"),
+        ("let u; u = $state.user; u.a.b = 1", "state:read:user state:write:user?"),
+        ("const u = $state.user, v = u; v.name = 'x'", "state:read:user state:write:user?"),
+        ("const { address } = $state.user; address.city = 'x'", "state:read:user state:write:user?"),
+        ("const { user: { address } } = $state; delete address.city", "state:read:user state:write:user?"),
+        ("let a; ({ a } = $state.user); a.n++", "state:read:user state:write:user?"),
+        ("const [first] = $state.items; first.done = true", "state:read:items state:write:items?"),
+        ("const u = $args ? $state.a : $state.b; u.x = 1", "state:read:a? state:read:b? state:write:a? state:write:b?"),
+        ("const u = $state.a ?? {}; u.x = 1", "state:read:a state:write:a?"),
+        ("const u = $state.get('user'); u.name = 'x'", "state:read:user state:write:user?"),
+        ("$state.get('user').name = 'x'", "state:read:user state:write:user?"),
+        ("$state.get($args).name = 'x'", "state:read:*? state:write:*?"),
+        ("const o = { u: $state.user }; o.u.name = 'x'", "state:read:user state:write:user?"),
+        ("const o = {}; o.u = $state.user; o.u.name = 'x'", "state:read:user state:write:user?"),
+        ("const list = [$state.user]; list[0].name = 'x'", "state:read:user state:write:user?"),
+        ("const c = { ...$state.user }; c.address.city = 'x'", "state:read:user state:write:user?"),
+        ("const all = { ...$state }; all.user.name = 'x'", "state:read:* state:write:*?"),
+        ("for (const u of Object.values($state)) u.x = 1", "state:read:* state:write:*?"),
+        ("const { ...rest } = $state; rest.user.name = 'x'", "state:read:* state:write:*?"),
+        ("let u = $args; try { throw $state.user } catch (e) { e.name = 'x' }", "state:read:user? state:write:user?"),
+        ("globalThis.u = $state.user; u.name = 'x'", "state:read:user state:write:user?"),
+        ("u = $state.user; u.name = 'x'", "state:read:user state:write:user?"),
+        (
+            "$state.copy = $state.user; $state.copy.name = 'x'",
+            "state:read:copy state:read:user state:write:copy state:write:user?",
+        ),
+        ("Object.assign($state.get('user'), $args)", "state:read:user state:write:user?"),
+        ("const u = $state.user; Object.assign(u, $args)", "state:read:user state:write:user?"),
+        ("const u = $state.user; Reflect.set(u, 'a', 1)", "state:read:user state:write:user?"),
+        ("const u = $state.user; Object.defineProperty(u, 'a', { value: 1 })", "state:read:user state:write:user?"),
+        ("const d = $state.due; d.setTime(5)", "state:read:due state:write:due?"),
+        ("$state.due.setTime(5)", "state:read:due state:write:due?"),
+        ("$state.bytes.set([9]); $state.bytes[0] = 9", "state:read:bytes state:write:bytes"),
+        ("new Uint8Array($state.bytes.buffer)[0] = 9", "state:read:bytes state:write:bytes?"),
+        ("crypto.getRandomValues($state.bytes)", "crypto:random state:read:bytes state:write:bytes?"),
+        ("[].push.call($state.items, 1)", "state:read:items state:write:items?"),
+        ("Array.prototype.sort.apply($state.items)", "state:read:items state:write:items?"),
+        ("Reflect.apply([].pop, $state.items, [])", "state:read:items state:write:items?"),
+        ("const { push } = Array.prototype; push.call($state.items, 1)", "state:read:items state:write:items?"),
+        ("const p = [].push.bind($state.items); p(1)", "state:read:items state:write:items?"),
+        ("$state.items[$args](1)", "state:read:items state:write:items?"),
+        ("const items = $state.items; items[$args](1)", "state:read:items state:write:items?"),
+        (
+            "const items = $state.items; [items[0], items[1]] = [items[1], items[0]]",
+            "state:read:items state:write:items?",
+        ),
+        ("const u = $state.user; for (u.n of [1, 2]) ;", "state:read:user state:write:user?"),
+        ("const u = $state.user; u.n ||= 1", "state:read:user state:write:user?"),
+        ("with ($state.user) { name = 'x' }", "state:read:user state:write:user?"),
+        ("const o = { get u() { return $state.user } }; o.u.name = 'x'", "state:read:user? state:write:user?"),
+        ("const o = { set u(v) { v.name = 'x' } }; o.u = $state.user", "state:read:user state:write:user?"),
+        ("const m = new Map([['u', $state.user]]); m.get('u').name = 'x'", "state:read:user state:write:user?"),
+    ]);
+}
+
+#[test]
+fn writes_in_callbacks_and_functions_are_seen() {
+    check(&[
+        ("for (const i of $state.items) i.done = true", "state:read:items state:write:items?"),
+        ("for (const [k, v] of Object.entries($state.items)) v.done = k", "state:read:items state:write:items?"),
+        ("for (const { tags } of $state.items) tags.push(1)", "state:read:items state:write:items?"),
+        ("$state.items.forEach(i => { i.done = true })", "state:read:items state:write:items?"),
+        ("$state.items.forEach(function (i) { i.done = true })", "state:read:items state:write:items?"),
+        ("$state.items.find(i => i.id === 1).done = true", "state:read:items state:write:items?"),
+        ("const i = $state.items.find(i => i.id); i.done = true", "state:read:items state:write:items?"),
+        ("return $state.items.map(i => { i.n++; return i })", "state:read:items state:write:items?"),
+        ("$state.items.filter(i => i.on)[0].done = true", "state:read:items state:write:items?"),
+        ("$state.items.filter(i => i.on).forEach(i => { i.done = true })", "state:read:items state:write:items?"),
+        ("$state.items.at(-1).done = true", "state:read:items state:write:items?"),
+        ("[...$state.items].sort()[0].done = true", "state:read:items state:write:items?"),
+        ("function mark(i) { i.done = true } mark($state.items[0])", "state:read:items state:write:items?"),
+        ("function mark(i) { i.done = true } $state.items.forEach(mark)", "state:read:items state:write:items?"),
+        ("const mark = i => { i.done = true }; mark($state.user)", "state:read:user state:write:user?"),
+        ("function user() { return $state.user } user().name = 'x'", "state:read:user? state:write:user?"),
+        ("const user = () => $state.user; const u = user(); u.name = 'x'", "state:read:user? state:write:user?"),
+        ("function f({ a }) { a.b = 1 } f($state.user)", "state:read:user state:write:user?"),
+        ("function f() { arguments[0].b = 1 } f($state.user)", "state:read:user state:write:user?"),
+        ("function f(...all) { all[0].b = 1 } f($state.user)", "state:read:user state:write:user?"),
+        ("function f(u = $state.user) { u.name = 'x' } f()", "state:read:user? state:write:user?"),
+        ("'use strict'; function f() { this.name = 'x' } f.call($state.user)", "state:read:user state:write:user?"),
+        (
+            "class A { constructor(u) { this.u = u } set(n) { this.u.name = n } } new A($state.user).set(1)",
+            "state:read:user state:write:user?",
+        ),
+        ("class A { #u = $state.user; f() { this.#u.name = 'x' } } new A().f()", "state:read:user? state:write:user?"),
+        ("const api = { rename(u) { u.name = 'x' } }; api.rename($state.user)", "state:read:user state:write:user?"),
+        ("function* g() { yield $state.user } for (const u of g()) u.name = 'x'", "state:read:user? state:write:user?"),
+        ("await Promise.resolve($state.user).then(u => { u.name = 'x' })", "state:read:user state:write:user?"),
+        ("const o = { map: () => $state.user }; const u = o.map(); u.name = 'x'", "state:read:user? state:write:user?"),
+        (
+            "Array.prototype.first = function () { return this[0] }; $state.items.first().done = 1",
+            "state:read:items state:write:items?",
+        ),
+        ("{ function f(u) { u.x = 1 } } f($state.user)", "state:read:user state:write:user?"),
+        ("setTimeout(u => { u.x = 1 }, 0, $state.user)", "state:read:user state:write:user?"),
+        ("f`${$state.user}`; function f(texts, u) { u.x = 1 }", "state:read:user state:write:user?"),
+        ("new Proxy($state.user, {}).name = 'x'", "state:read:user state:write:user?"),
+    ]);
+}
+
+#[test]
+fn what_only_reads_needs_no_write() {
+    check(&[
+        ("return $state.user", "state:read:user"),
+        ("const n = $state.n; return n + 1", "state:read:n"),
+        ("const { name, tags } = $state.user; return `${name}: ${tags.join()}`", "state:read:user"),
+        ("const out = []; for (const i of $state.items) out.push(i.name); return out", "state:read:items"),
+        ("const out = {}; $state.items.forEach(i => { out[i.id] = i }); return out", "state:read:items"),
+        (
+            "const sums = {}; for (const i of $state.items) sums[i.k] = (sums[i.k] || 0) + i.n; return sums",
+            "state:read:items",
+        ),
+        (
+            "const open = $state.items.filter(i => i.open); open.sort((a, b) => a.n - b.n); return open",
+            "state:read:items",
+        ),
+        ("return [...$state.items].reverse()", "state:read:items"),
+        ("return Object.entries($state.m).map(([k, v]) => k + v.n)", "state:read:m"),
+        ("const r = await $ext.a.b($state.user); r.seen = true; return r", "ext:a.b state:read:user"),
+        ("const u = structuredClone($state.user); u.name = 'x'; return u", "state:read:user"),
+        ("const u = { ...$state.user, name: 'x' }; u.n = 1; return u", "state:read:user"),
+        ("const u = Object.assign({}, $state.user); u.n = 1; return u", "state:read:user"),
+        ("const m = new Map(); for (const i of $state.items) m.set(i.id, i); return m.size", "state:read:items"),
+        ("$log($state.user); console.log($state.items)", "state:read:items state:read:user"),
+        ("$emit('e', { u: $state.user })", "events:emit:e state:read:user"),
+        ("if ($state.a) return 1; return $state.b === 2", "state:read:a state:read:b?"),
+        ("throw new Error($state.user.name)", "state:read:user"),
+        ("$args.seen = true; return $state.user", "state:read:user"),
+    ]);
+}
+
+#[test]
+fn the_global_object_has_everything() {
+    check(&[
+        ("this['$emit']('x')", "events:emit:*?"),
+        ("this['$emit'].toast('x')", "events:emit:*?"),
+        ("let e; ({ $emit: e } = this); e('x')", "events:emit:*?"),
+        ("let e; ({ $emit: e } = globalThis); e('x')", "events:emit:*?"),
+        ("const { $view: v } = this; v.focus('x')", "view:update:*?"),
+        ("return self.$state.a + global.$state.b", "state:read:a state:read:b"),
+        ("return this.$args", ""),
+        ("return globalThis.Math.max(1, 2)", ""),
+        ("if (this) return typeof globalThis", ""),
+        ("function f({ $emit }) { $emit('x') } f(globalThis)", ALL),
+        ("const g = globalThis; g.$emit('x')", ALL),
+        ("return this[$args]", ALL),
+        ("this[$args]('x')", ALL),
+        ("const { [$args]: x } = this", ALL),
+        ("const { Math, ...rest } = globalThis", ALL),
+        ("return (function () { return this })().$state.a", ALL),
+        ("const o = { f() { return this } }; const { f } = o; f().$emit('x')", ALL),
+        ("return Object.keys(this)", ALL),
+        ("with (globalThis) { x }", ALL),
+        ("return (() => this)()", ALL),
+        // in strict code a function has no other `this` than it is given
+        ("class A { f() { return this } } return new A().f().x", ""),
+        ("'use strict'; function f() { return this } return f()", ""),
+        ("const $ = { $emit: 1 }; return $.$emit", ""),
+    ]);
+}
+
+#[test]
+fn what_hides_a_global_is_what_the_language_says() {
+    check(&[
+        // functions in blocks: strict code, async functions and generators keep them there
+        ("'use strict'; { function $emit() {} } $emit('x')", "events:emit:x"),
+        ("{ async function $emit() {} } $emit('x')", "events:emit:x"),
+        ("{ function* $emit() {} } $emit('x')", "events:emit:x"),
+        ("class A { static { { function $emit() {} } $emit('x') } }", "events:emit:x?"),
+        // others are hoisted, unless something is in their way
+        ("{ function $emit() {} } $emit('x')", "events:emit:x?"),
+        ("{ let $emit; { function $emit() {} } } $emit('x')", "events:emit:x?"),
+        ("{ function $emit() {} $emit('x') }", ""),
+        ("function $emit() {} $emit('x')", ""),
+        ("async function $emit() {} $emit('x')", ""),
+        // a default value does not see what the body declares
+        ("function f(a = $state.x) { var $state = {}; return $state.y } return f()", "state:read:x?"),
+        ("function f($state, a = $state.x) { var $state; return $state.y } return f({})", ""),
+        // not the other way round
+        ("with ({ $state: {} }) { $state.a }", "state:read:a?"),
+        ("with ($args) { $emit('x') }", "events:emit:x?"),
+        ("class A { static { var $state = { a: 1 }; $state.a } }", ""),
+        ("class A { static { var $state = { a: 1 } } } return $state.a", "state:read:a"),
+    ]);
+}
+
+#[test]
+fn certain_is_only_what_surely_runs() {
+    check(&[
+        ("if (false) $state.a = 1", "state:write:a?"),
+        ("return $args ? $state.a : 1", "state:read:a?"),
+        ("return $args && $state.a", "state:read:a?"),
+        ("return $args?.[$state.a]", "state:read:a?"),
+        ("return $args?.b($state.a)", "state:read:a?"),
+        ("return $args?.b($state.a).c", "state:read:a?"),
+        ("return $args.b?.($state.a)", "state:read:a?"),
+        ("for (const x of $args) $state.a = x", "state:write:a?"),
+        ("while ($state.a) $state.b = 1", "state:read:a state:write:b?"),
+        ("for (let i = $state.a; i < $state.b; i += $state.c) ;", "state:read:a state:read:b state:read:c?"),
+        ("do { $state.a = 1 } while ($state.b)", "state:read:b? state:write:a?"),
+        ("try { $state.a } catch {}", "state:read:a?"),
+        ("try { f() } catch { $emit('failed') } function f() {}", "events:emit:failed?"),
+        ("try { f() } finally { $emit('done') } function f() {}", "events:emit:done?"),
+        ("function never() { $emit('x') }", "events:emit:x?"),
+        ("const never = () => $state.a", "state:read:a?"),
+        ("class A { f() { $emit('x') } }", "events:emit:x?"),
+        ("switch ($state.a) { case 1: $state.b = 1 }", "state:read:a state:write:b?"),
+        ("if ($args) return; $state.a = 1", "state:write:a?"),
+        ("if ($args) throw 1; $state.a = 1", "state:write:a?"),
+        ("return $state.b; $state.a = 1", "state:read:b state:write:a?"),
+        ("for (;;) { if ($args) break } $state.a = 1", "state:write:a?"),
+        ("while (true) ; $state.a = 1", "state:write:a?"),
+        ("out: { if ($args) break out; } $state.a = 1", "state:write:a?"),
+        ("for (const x of $args) { if (x) break } $state.a = 1", "state:write:a"),
+        ("function f(a = $state.x) {} f(1)", "state:read:x?"),
+        ("$state.a ||= $state.b", "state:read:a state:read:b? state:write:a?"),
+        ("let a; a ??= $state.b", "state:read:b?"),
+        ("return $state.hasOwnProperty('a')", "state:read:a? state:read:hasOwnProperty?"),
+        ("return $state.toString()", "state:read:toString?"),
+        ("return typeof $state.then", "state:read:then?"),
+        ("return $state.keys", "state:read:*? state:read:keys?"),
+        ("$state.get = 1", "state:write:get?"),
+        // in promise style only a call that somebody waits for fails the handler
+        ("await $ext.a.b()", "ext:a.b"),
+        ("return await $ext.a.b()", "ext:a.b"),
+        ("await 1; return $ext.a.b()", "ext:a.b"),
+        ("await 1; $ext.a.b()", "ext:a.b?"),
+        ("$ext.a.b().catch(() => null)", "ext:a.b?"),
+        ("await Promise.allSettled([$ext.a.b()])", "ext:a.b?"),
+        ("await ($args || $ext.a.b())", "ext:a.b?"),
+        ("$ext.a.b()", "ext:a.b"),
+        ("const x = [$ext.a.b()]", "ext:a.b"),
+    ]);
+}
+
+#[test]
+fn what_cannot_be_read_may_need_everything() {
+    let found = super::analyze("return `").unwrap();
+    let tokens: Vec<String> =
+        found.capabilities.iter().map(|c| format!("{}{}", c.token, if c.certain { "" } else { "?" })).collect();
+    assert_eq!(tokens.join(" "), ALL);
+    assert!(found.unparsed.is_some());
 }

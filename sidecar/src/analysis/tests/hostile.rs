@@ -2,6 +2,7 @@
 
 use nexus_protocol::message::SuspendMode;
 
+use super::super::Why;
 use super::super::nesting::{MAX_HEIGHT, MAX_TOKENS, Refusal};
 use super::{analyze, extent, refused, understood};
 
@@ -140,7 +141,7 @@ fn what_has_more_tokens_than_there_is_stack_for_is_left_to_quickjs() {
     let source = tokens(MAX_TOKENS) + "\n$ext.a.b()";
     let unparsed = analyze(&source).unwrap();
     assert_eq!(unparsed.unparsed.unwrap().line, 2);
-    assert_eq!((unparsed.suspend_mode, unparsed.extension_calls), (SuspendMode::Stack, true));
+    assert_eq!((unparsed.suspend_mode, unparsed.why), (SuspendMode::Stack, Why::Unread));
 }
 
 #[test]

@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use nexus_protocol::message::SuspendMode;
 use oxc_allocator::Allocator;
 
 use super::super::nesting::Refusal;
 use super::super::pace::Pace;
 use super::super::parse::Grammar;
-use super::super::{AnalysisError, ambiguity, analyze, erase, fingerprint, nesting, parse, scope, walk};
+use super::super::{AnalysisError, analyze, erase, fingerprint, nesting, parse, scope, style, walk};
 use super::sources;
 use crate::os::thread_cpu_time;
 use crate::token::{StopCause, StopToken};
@@ -28,7 +29,7 @@ const HOPELESS: Duration = Duration::from_secs(1);
 
 fn taken(source: &str) -> Duration {
     let started = thread_cpu_time();
-    let _ = analyze(source, &StopToken::new());
+    let _ = analyze(source, None, &StopToken::new());
     thread_cpu_time() - started
 }
 
@@ -61,7 +62,7 @@ fn whatever_the_text_an_analysis_without_time_ends_at_once() {
     let token = StopToken::new();
     token.stop(StopCause::Cancelled);
     for (name, make) in sources::all() {
-        match analyze(&make(LARGE_BYTES / 8), &token) {
+        match analyze(&make(LARGE_BYTES / 8), None, &token) {
             Err(AnalysisError::Stopped(cause)) => assert_eq!(cause, StopCause::Cancelled),
             // refused before the first look
             Err(AnalysisError::Syntax(_)) => {}
@@ -85,11 +86,11 @@ fn every_step_looks_for_itself() {
     assert_eq!(nesting::extent(&source, &over), Err(Refusal::Stopped(STOPPED)));
     assert_eq!(erase::find(tree, &text, &over).err(), Some(STOPPED));
     assert_eq!(erase::erase(&text, &tokens, &found, &over), Err(STOPPED));
-    assert_eq!(ambiguity::means_comparisons(tree, &over), Err(STOPPED));
     assert_eq!(fingerprint::same_program(tree, tree, &over), Err(STOPPED));
-    assert_eq!(walk::walk(tree, &over).err(), Some(STOPPED));
+    assert_eq!(style::mention(tree, &text, &over).err(), Some(STOPPED));
+    assert_eq!(walk::walk(tree, SuspendMode::Await, &over).err(), Some(STOPPED));
     let source = parse::wrap(&sources::repeated(&("", "{var a~}", ""), 64 << 10));
     let tree = parse::parse(&allocator, &source, Grammar::TypeScript).ok().unwrap().body;
-    let names = |token| scope::function_names(tree, &mut Pace::new(token)).len();
+    let names = |token| scope::function_names(&tree.statements, true, &mut Pace::new(token)).0.len();
     assert!(names(&over) < 300 && names(&free) > 5000, "{} of {}", names(&over), names(&free));
 }

@@ -112,9 +112,8 @@ fn expressions() {
         ("x!++", "x ++"),
         ("(x as any) = 1", "(x) = 1"),
         ("(x as any).y = 1", "(x).y = 1"),
-        ("return f<string>(x)", "return f(x)"),
         ("return new Map<string, Map<string, number>>()", "return new Map()"),
-        ("return f<T>`x`", "return f `x`"),
+        ("return f<T>`x` as T", "return f `x`;"),
         ("const g = f<string>; return g", "const g = f; return g"),
         ("return a?.b!.c", "return a?.b .c"),
         ("return a < (b as number)", "return a < (b)"),
@@ -122,6 +121,7 @@ fn expressions() {
         ("return {a: b as number, c: d!}", "return {a: b, c: d }"),
         ("return a as number + 1", "return a + 1"),
         ("await $ext.a.b<Foo>('x' as string)", "await $ext.a.b('x')"),
+        ("return f<string>(x as T)", "return f(x)"),
         ("return x as unknown as { a: string;\n b: number }", "return x;"),
     ]);
 }
@@ -152,7 +152,7 @@ fn imports_of_types_at_the_head() {
     for other in
         ["import { a } from 'a'\nreturn 1", "import a, { type b } from 'a'", "return 1\nimport type a from 'a'"]
     {
-        assert_eq!(analyze(other).unwrap().code, other);
+        assert!(refused(other).message.contains("import"), "{other}");
     }
     assert_eq!(understood("importance = 1").code, "importance = 1");
 }
@@ -261,13 +261,54 @@ fn wrong_types_are_reported_where_they_stand() {
 fn wrong_javascript_is_left_to_quickjs() {
     for source in ["return (", "let = = 1", "} foo() {", "}", "} async function x() {", "a b", "'abc", "`abc", "/abc"] {
         let analysis = analyze(source).unwrap();
-        assert!(analysis.unparsed.is_some(), "{source}");
+        assert!(analysis.unparsed.is_some() && analysis.mistake == analysis.unparsed, "{source}");
         assert!(matches!(analysis.code, Cow::Borrowed(code) if code == source));
     }
 }
 
 #[test]
-fn type_arguments_or_comparisons() {
-    check(&[("return f(a<b, c>(d))", "return f(a(d))"), ("return f<a>(b)", "return f(b)")]);
-    assert_eq!(understood("let b, c; return f(a<b, c>(d))").code, "let b, c; return f(a<b, c>(d))");
+fn what_is_javascript_is_taken_as_that() {
+    for source in [
+        "return f(a<b, c>(d))",
+        "return f<a>(b)",
+        "return i<lo>(hi)",
+        "return f(a < Math.PI, Math.E > (0))",
+        "return f(a < b[0], b[0] > (0))",
+        "return f(a < this, NaN > (0))",
+        "return f(a < typeof b, c > (0))",
+        "return f(a < [b], {c} > (0))",
+        "return f(a < (b | b), c > (0))",
+        "let global = 1\nglobal\n{ return 5 }",
+        "let type = 1, T = 2; type\nT\n= 3",
+        "let declare, x; declare\nx",
+        "let abstract; abstract\nclass A {}",
+        "let a, as, b; a\nas\nb",
+    ] {
+        assert!(matches!(understood(source).code, Cow::Borrowed(code) if code == source), "{source}");
+    }
+    // where there are types, they are types
+    check(&[
+        ("let x: T; return f(a<b, c>(d))", "let x; return f(a(d))"),
+        ("let x: T; return f<a>(b)", "let x; return f(b)"),
+        ("return new Map<string, number>()", "return new Map()"),
+    ]);
+    assert!(refused("let x: T\nglobal\n{ return 5 }").message.contains("declare"));
+}
+
+#[test]
+fn what_looks_like_type_arguments_is_warned_about() {
+    let found = understood("return  f<T>(x)").warnings;
+    assert_eq!((found[0].line, found[0].column, found[0].message.contains("two comparisons")), (1, 9, true));
+    for source in ["return a < b && c > (d)", "return a < b > c", "return (a < b) > (c)", "let x: T; return f<T>(x)"] {
+        assert_eq!(understood(source).warnings, [], "{source}");
+    }
+}
+
+#[test]
+fn imports_of_types_may_stand_before_sloppy_code() {
+    check(&[
+        ("import type { A } from './a'\nwith (x) { y }", "with (x) { y }"),
+        ("import { type A, type B as C } from './a'; return 1", "return 1"),
+        ("import type A from 'a' /* c */; // d\nimport type B from 'b'\nreturn 010", "// d\n\nreturn 010"),
+    ]);
 }

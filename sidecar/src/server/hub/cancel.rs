@@ -22,7 +22,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 if books.queue.is_empty() {
                     self.turn.retain(|turn| *turn != session);
                 }
-                self.no_longer_queued(&job);
+                self.no_longer_queued();
                 Cancelled::Job(job)
             }
             Some(Request::Mailed(key)) => {

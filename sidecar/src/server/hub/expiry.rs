@@ -85,9 +85,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 }
             });
         }
-        for job in &overdue {
-            self.no_longer_queued(job);
-        }
+        overdue.iter().for_each(|_| self.no_longer_queued());
         for key in mail {
             let waits_too_long = |hub: &Self| {
                 let entry = hub.entries.get(&key)?;

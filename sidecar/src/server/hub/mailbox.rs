@@ -69,9 +69,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 return None;
             }
         };
-        let (turn, bytes) = (entry.turn.take(), std::mem::take(&mut entry.bytes));
+        let (session, turn, bytes) = (entry.session, entry.turn.take(), std::mem::take(&mut entry.bytes));
         self.forget_id(id);
-        self.no_longer_suspended(turn, bytes, execution.outstanding());
+        self.no_longer_suspended(session, turn, bytes, execution.outstanding());
         if let Some(run) = self.crew.get_mut(run) {
             run.execution = Some(key);
         }
@@ -83,7 +83,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let entry = self.entries.get_mut(&key)?;
         let job = entry.mailbox.remove(at)?;
         let is_empty = entry.mailbox.is_empty();
-        self.no_longer_queued(&job);
+        self.no_longer_queued();
         self.set_answered(job.suspension, false);
         if is_empty {
             self.is_without_mail(key);
@@ -119,7 +119,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 self.note(session, job.id, Request::Queued);
                 self.push_front(session, Item::Job(job));
             } else {
-                self.no_longer_queued(&job);
+                self.no_longer_queued();
             }
         }
     }

@@ -69,8 +69,8 @@ fn books(now: Instant) -> (Books, [WorkerId; 2], StdArc<AtomicU32>) {
     let mut hub: Hub<Token, ()> = Hub::new(HubLimits {
         max_running: 2,
         max_running_each: 2,
+        keeps_last: true,
         max_queued: 8,
-        max_queued_bytes: 1 << 20,
         max_suspended: 8,
         max_suspended_bytes: 1 << 20,
         max_in_flight: 8,
@@ -164,7 +164,7 @@ fn who_resumes_parks_and_cancels_at_once_leaves_whole_books() {
         parker.join().unwrap();
         assert!(canceller.join().unwrap(), "the call is outstanding until the execution ends");
         // the resume may have waited for the parking, or found nothing
-        while work(&books, one, false, later) || books.lock().unwrap().has_ready() {}
+        while work(&books, one, false, later) || books.lock().unwrap().has_ready(later) {}
         assert_eq!(drops.load(Ordering::Relaxed), 1, "a cancelled execution does not go on");
         is_whole(&books, &drops);
     });
@@ -191,7 +191,7 @@ fn of_two_resumes_for_one_call_one_wins_whatever_else_happens() {
         let mut resumed = u32::from(work(&books, one, false, later));
         resumed += u32::from(other.join().unwrap());
         parker.join().unwrap();
-        while books.lock().unwrap().has_ready() {
+        while books.lock().unwrap().has_ready(later) {
             resumed += u32::from(work(&books, one, false, later));
         }
         assert_eq!(resumed, 1, "a suspension is used once");

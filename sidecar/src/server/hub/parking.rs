@@ -41,14 +41,19 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The execution holds no instance any more.
     pub fn parked(&mut self, key: u64, mut execution: Box<E>, now: Instant) -> ParkingEnd<E> {
-        let Some(Entry { holder: Holder::Parking { ended: false }, bytes, .. }) = self.entries.get_mut(&key) else {
+        let Some(Entry { holder: Holder::Parking { ended: false }, session, bytes, .. }) = self.entries.get_mut(&key)
+        else {
             return ParkingEnd::Ended(self.end_of_parking(key, execution));
         };
-        let held = execution.held_bytes();
-        if !self.holdings.add_parked(held.saturating_sub(*bytes)) {
+        let more = execution.held_bytes().saturating_sub(*bytes);
+        let mut books = self.sessions.get_mut(session);
+        if !self.holdings.add_parked(books.as_ref().map_or(0, |books| books.part.bytes), more) {
             return ParkingEnd::NoRoom(execution);
         }
-        *bytes = held.max(*bytes);
+        *bytes += more;
+        if let Some(books) = &mut books {
+            books.part.bytes += more;
+        }
         self.parked_suspensions += execution.outstanding();
         self.suspended_again(key, execution, now);
         ParkingEnd::Parked
@@ -60,6 +65,21 @@ impl<E: Held, P: Peer> Hub<E, P> {
             return Some(self.end_of_parking(key, execution));
         };
         *turn = Some(self.holdings.add_live(key, 0, now));
+        self.suspended_again(key, execution, now);
+        None
+    }
+
+    /// The execution does not fit into what parked ones may take: it keeps its instance, and is not tried again before others have
+    /// gone. Given back when it has ended meanwhile.
+    pub fn rest(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
+        let Some(Entry { holder: Holder::Parking { ended: false }, session, turn, .. }) = self.entries.get_mut(&key)
+        else {
+            return Some(self.end_of_parking(key, execution));
+        };
+        *turn = Some(self.holdings.add_resting(key, now));
+        if let Some(books) = self.sessions.get_mut(session) {
+            books.part.resting += 1;
+        }
         self.suspended_again(key, execution, now);
         None
     }
@@ -81,7 +101,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.parking -= 1;
         self.suspended -= 1;
         if let Some(entry) = self.forget_entry(key) {
-            self.holdings.remove_bytes(entry.bytes);
+            self.give_back_bytes(entry.session, entry.bytes);
         }
         execution
     }

@@ -4,15 +4,21 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::SuspensionId;
+use nexus_protocol::limits::{LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
 
-use super::{Books, Held, Holder, Hub, Item, Job, Peer, Refusal, Request, SessionId};
+use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
+use crate::budget::Full;
 use crate::execution::Arrival;
 use crate::server::crew::{RunId, WorkerId};
+use crate::share::{Share, Whose};
 use crate::token::StopToken;
 
 /// From so many instances on the last one is kept for sessions that run nothing.
 const KEEPS_ONE_FROM: usize = 3;
+/// What is no brief run any more.
+pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
 #[derive(Debug)]
@@ -47,7 +53,6 @@ pub enum Taken<E, P> {
 impl<E: Held, P: Peer> Hub<E, P> {
     /// Takes a job in, or gives it back with the reason.
     pub fn enqueue(&mut self, mut job: Job<P>) -> Result<(), (Job<P>, Refusal)> {
-        let several = self.sessions.len() > 1;
         let Some(books) = self.sessions.get(&job.session) else { return Ok(()) };
         if books.requests.contains_key(&job.id) {
             return Err((job, Refusal::DuplicateId));
@@ -55,27 +60,12 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if (self.draining || books.leaving) && job.kind != Kind::Resume {
             return Err((job, Refusal::Draining));
         }
-        let free = self.limits.max_running.saturating_sub(self.running());
-        // the setting before what follows from it
-        let refused = if self.queued >= self.limits.max_queued + free {
-            Some(("maxQueued", self.limits.max_queued, self.limits.max_queued + 1))
-        } else if books.requests.len() >= self.limits.max_in_flight {
-            Some(("maxInFlight", self.limits.max_in_flight, books.requests.len() + 1))
-        } else if several && books.waiting() >= self.limits.max_queued.div_ceil(2) + free {
-            // the other half is for the others
-            Some(("maxQueued", self.limits.max_queued.div_ceil(2), books.waiting() + 1))
-        } else if self.queued > 0 && self.queued_bytes + job.bytes() > self.limits.max_queued_bytes {
-            Some(("maxQueuedBytes", self.limits.max_queued_bytes, self.queued_bytes + job.bytes()))
-        } else {
-            None
-        };
-        if let Some((resource, limit, count)) = refused {
-            return Err((job, Refusal::Overloaded { resource, limit, count }));
+        if let Some(full) = self.refuses(books) {
+            return Err((job, Refusal::Overloaded(full)));
         }
         job.number = self.next_number;
         self.next_number += 1;
         self.queued += 1;
-        self.queued_bytes += job.bytes();
         match self.addressee(&job) {
             Some(key) => self.deliver(key, job),
             None => {
@@ -84,6 +74,26 @@ impl<E: Held, P: Peer> Hub<E, P> {
             }
         }
         Ok(())
+    }
+
+    /// Why a session may have no more requests.
+    fn refuses(&self, books: &Books<P>) -> Option<Full> {
+        let HubLimits { max_running, max_queued, max_in_flight, .. } = self.limits;
+        // what finds an instance at once does not wait
+        let free = max_running.saturating_sub(self.running()) as u64;
+        let (waiting, limit) = (books.waiting() as u64 + 1, max_queued as u64);
+        let full = |resource, limit: u64, whose| Some(Full { resource, limit, count: limit + 1, whose });
+        // the setting before what follows from it
+        if !Share::of(limit).raised_by(free).allows(waiting, self.queued as u64 + 1) {
+            full("maxQueued", limit, Whose::All)
+        } else if books.requests.len() >= max_in_flight {
+            full("maxInFlight", max_in_flight as u64, Whose::Own)
+        } else if self.sessions.len() > 1 && waiting > limit.div_ceil(2) + free {
+            // the other half is for the others
+            full("maxQueued", limit.div_ceil(2), Whose::Own)
+        } else {
+            None
+        }
     }
 
     pub(super) fn note(&mut self, session: SessionId, id: nexus_protocol::RequestId, request: Request) {
@@ -110,9 +120,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// A job has left the queue or a mailbox.
-    pub(super) fn no_longer_queued(&mut self, job: &Job<P>) {
+    pub(super) fn no_longer_queued(&mut self) {
         self.queued -= 1;
-        self.queued_bytes -= job.bytes();
     }
 
     /// A job that was taken out of the queue, or of a mailbox, is about to be answered: its id may be used again.
@@ -132,21 +141,39 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// Whose turn it is, as a place among the turns; None: nobody may run more than is running.
     ///
     /// A session with too many answers that are not read has its turn when they are. While there are several sessions, each may
-    /// run its share at once; and from three instances on, the last free one is for those that run nothing. Guests only compute, so more of them at once than there are processors would help nobody.
-    fn first_in_turn(&self) -> Option<usize> {
+    /// run its share at once: guests only compute, so more of them at once than there are processors would help nobody.
+    ///
+    /// From three instances on, the last free one is for sessions that run nothing and whose runs are brief: so whoever comes finds
+    /// it free, or free in a moment, whatever others have all the other instances do.
+    fn first_in_turn(&self, now: Instant) -> Option<usize> {
         let (running, max) = (self.running(), self.limits.max_running);
         if running >= max {
             return None;
         }
-        let is_last = max >= KEEPS_ONE_FROM && running + 1 == max;
+        let is_last = self.limits.keeps_last && max >= KEEPS_ONE_FROM && running + 1 == max;
         let each = match self.sessions.len() {
-            0 | 1 => max,
             _ if is_last => 1,
+            0 | 1 => max,
             _ => self.limits.max_running_each.max(1),
         };
         self.turn.iter().position(|session| {
-            self.sessions.get(session).is_some_and(|books| books.running < each && !self.is_over(books))
+            self.sessions
+                .get(session)
+                .is_some_and(|books| books.running < each && !(is_last && books.is_busy(now)) && !self.is_over(books))
         })
+    }
+
+    /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free
+    /// instance for a while.
+    pub fn used(&mut self, run: RunId, cpu: Duration, now: impl FnOnce() -> Instant) {
+        if cpu < LONG_RUN {
+            return;
+        }
+        let now = now();
+        let Some(books) = self.crew.get(run).and_then(|run| self.sessions.get_mut(&run.session)) else { return };
+        let since = books.busy_until.map_or(now, |until| until.max(now));
+        let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
+        books.busy_until = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min();
     }
 
     fn is_over(&self, books: &Books<P>) -> bool {
@@ -161,13 +188,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// Whether `next` would give something.
-    pub fn has_ready(&self) -> bool {
-        self.first_in_turn().is_some()
+    pub fn has_ready(&self, now: Instant) -> bool {
+        self.first_in_turn(now).is_some()
     }
 
     /// Whether the job that is next could run, and has waited for `age`.
     pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
-        let Some(books) = self.first_in_turn().and_then(|at| self.sessions.get(self.turn.get(at)?)) else {
+        let Some(books) = self.first_in_turn(now).and_then(|at| self.sessions.get(self.turn.get(at)?)) else {
             return false;
         };
         let since = match books.queue.front() {
@@ -185,7 +212,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The next job, in turn of the sessions, and what it resumes. It is the worker's run until that is answered.
     pub fn next(&mut self, worker: WorkerId, now: Instant) -> Option<Next<E, P>> {
-        let session = self.turn.remove(self.first_in_turn()?)?;
+        let session = self.turn.remove(self.first_in_turn(now)?)?;
         let books = self.sessions.get_mut(&session)?;
         let item = books.queue.pop_front()?;
         if !books.queue.is_empty() {
@@ -199,7 +226,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 (entry.mailbox.pop_front()?, Some(key))
             }
         };
-        self.no_longer_queued(&job);
+        self.no_longer_queued();
         let (run, token) = self.crew.begin(worker, &job, now)?;
         if let Some(books) = self.sessions.get_mut(&session) {
             books.running += 1;
@@ -221,7 +248,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
         // whoever is gone waits for nothing
         if self.is_open(job.session) {
             self.queued += 1;
-            self.queued_bytes += job.bytes();
             self.note(job.session, job.id, Request::Queued);
             self.push_front(job.session, Item::Job(job));
         }
@@ -252,7 +278,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
             self.no_longer_running(run.session);
         }
         self.queued += 1;
-        self.queued_bytes += job.bytes();
         self.deliver(key, job);
         Taken::Waits
     }

@@ -36,8 +36,8 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
     let mut hub: Hub<Execution, Reader> = Hub::new(HubLimits {
         max_running: 2,
         max_running_each: 2,
+        keeps_last: true,
         max_queued: 10,
-        max_queued_bytes: 100,
         max_suspended: 1,
         max_suspended_bytes: 1,
         max_in_flight: 10,
@@ -55,10 +55,10 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
     assert_eq!(next.job.session, SessionId(2));
     hub.end_run(next.run);
     // a worker that has nothing to begin does not look again and again
-    assert!(!hub.has_ready() && !hub.has_backlog(now, Duration::ZERO) && hub.next(worker, now).is_none());
+    assert!(!hub.has_ready(now) && !hub.has_backlog(now, Duration::ZERO) && hub.next(worker, now).is_none());
     assert_eq!(hub.queued(), 1);
     deaf.0.store(false, Ordering::Relaxed);
-    assert!(hub.has_ready());
+    assert!(hub.has_ready(now));
     assert_eq!(hub.next(worker, now).unwrap().job.session, SessionId(1));
     // one that finds out too late waits again
     let next = hub.next(worker, now);
@@ -73,5 +73,5 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
     hub.close_session(SessionId(2));
     hub.enqueue(job(1, 2, &deaf, now)).unwrap();
     deaf.0.store(true, Ordering::Relaxed);
-    assert!(!hub.has_ready());
+    assert!(!hub.has_ready(now));
 }

@@ -5,10 +5,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
+use std::time::Instant;
 
 use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
+use super::super::holdings::Part;
 use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
@@ -20,8 +22,12 @@ pub(super) struct Books<P> {
     pub requests: HashMap<RequestId, Request>,
     /// Executions that were suspended and are not over.
     pub entries: HashSet<u64>,
+    /// What they take.
+    pub part: Part,
     /// Runs that go on.
     pub running: usize,
+    /// Its runs took long: the last free instance is not for it before that time.
+    pub busy_until: Option<Instant>,
     /// It has asked for its end: nothing new is taken.
     pub leaving: bool,
     /// Threads that were given up over what it asked for.
@@ -34,7 +40,9 @@ impl<P> Default for Books<P> {
             queue: VecDeque::new(),
             requests: HashMap::new(),
             entries: HashSet::new(),
+            part: Part::default(),
             running: 0,
+            busy_until: None,
             leaving: false,
             cost: 0,
         }
@@ -45,6 +53,11 @@ impl<P> Books<P> {
     /// Requests that wait for a worker or an execution.
     pub fn waiting(&self) -> usize {
         self.requests.len() - self.running
+    }
+
+    /// Whether its runs took long lately.
+    pub fn is_busy(&self, now: Instant) -> bool {
+        self.busy_until.is_some_and(|until| until > now)
     }
 }
 
@@ -114,7 +127,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             self.is_without_mail(key);
         }
         self.turn.retain(|turn| *turn != session);
-        jobs.iter().for_each(|job| self.no_longer_queued(job));
+        jobs.iter().for_each(|_| self.no_longer_queued());
         // what stands in the queue may name anybody's
         for job in jobs.iter().skip(from_queue) {
             self.set_answered(job.suspension, false);

@@ -5,102 +5,34 @@
 //! every request of a session that is still there was answered exactly once, and every execution was dropped exactly once.
 //! `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
 
+mod doubles;
+mod oracle;
+
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
+use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
+use super::queue::LONG_RUN;
 use super::*;
-use crate::engine::control::{Control, Ticket};
 use crate::random::Random;
 use crate::runtime::Purpose;
 use crate::server::crew::{Budget, Stuck, WorkerId};
-use crate::token::{StopCause, StopToken};
+use crate::share::Whose;
+use crate::token::StopToken;
 
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 const MAX_RUNNING: usize = 3;
 const MAX_SUSPENDED: usize = 6;
+const MAX_QUEUED: usize = 5;
+const MAX_SUSPENDED_BYTES: u64 = 4_500;
 const MAX_QUEUE_TIME: Duration = Duration::from_millis(50);
 const SUSPENSION_TIMEOUT: Duration = Duration::from_secs(3);
-
-impl Peer for () {
-    fn is_over(&self) -> bool {
-        false
-    }
-}
-
-/// An execution without a guest.
-#[derive(Debug)]
-struct Token {
-    number: u64,
-    outstanding: Vec<Outstanding>,
-    new: usize,
-    alive: Rc<Cell<i64>>,
-}
-
-impl Drop for Token {
-    fn drop(&mut self) {
-        self.alive.set(self.alive.get() - 1);
-    }
-}
-
-impl Held for Token {
-    fn outstanding(&self) -> usize {
-        self.outstanding.len()
-    }
-
-    fn new_calls(&self) -> &[Outstanding] {
-        &self.outstanding[self.outstanding.len() - self.new..]
-    }
-
-    fn held_bytes(&mut self) -> u64 {
-        1000 + self.outstanding.len() as u64
-    }
-
-    fn spent(&self) -> (Duration, u64) {
-        (Duration::ZERO, 0)
-    }
-}
-
-/// An instance without a guest: who runs there was stopped, or not.
-#[derive(Debug, Default)]
-struct FakeControl {
-    ticket: AtomicU64,
-    stopped: AtomicBool,
-}
-
-impl Control for FakeControl {
-    fn arm(&self) -> Ticket {
-        self.stopped.store(false, Ordering::Relaxed);
-        Ticket(self.ticket.fetch_add(1, Ordering::Relaxed) + 1)
-    }
-
-    fn stop(&self, ticket: Ticket, _: StopCause) -> bool {
-        let ours = self.ticket.load(Ordering::Relaxed) == ticket.0;
-        if ours {
-            self.stopped.store(true, Ordering::Relaxed);
-        }
-        ours
-    }
-
-    fn give_up(&self, ticket: Ticket) -> bool {
-        self.ticket.load(Ordering::Relaxed) == ticket.0
-    }
-
-    fn due_for(&self, _: Ticket, _: Instant) -> Option<(StopCause, Duration)> {
-        None
-    }
-
-    fn forgive(&self, _: Instant) {}
-
-    fn resident_bytes(&self) -> Option<u64> {
-        None
-    }
-}
 
 /// A job that a worker has, and what it has of an execution.
 struct AtWork {
@@ -131,6 +63,8 @@ struct World {
     resumed: HashMap<SuspensionId, u32>,
     /// When the last segment of an execution ended.
     suspended_at: HashMap<u64, Instant>,
+    /// When runs of a session ended that were not brief, and what they took.
+    long_runs: Vec<(SessionId, Instant, Duration)>,
     /// Jobs that were read while they waited.
     read: HashSet<u64>,
     free_workers: Vec<WorkerId>,
@@ -153,10 +87,10 @@ fn limits(max_running: usize) -> HubLimits {
     HubLimits {
         max_running,
         max_running_each: max_running.div_ceil(2),
-        max_queued: 5,
-        max_queued_bytes: 1 << 20,
+        keeps_last: true,
+        max_queued: MAX_QUEUED,
         max_suspended: MAX_SUSPENDED,
-        max_suspended_bytes: 4_500,
+        max_suspended_bytes: MAX_SUSPENDED_BYTES,
         max_in_flight: 4,
         max_queue_time: Some(MAX_QUEUE_TIME),
         suspension_timeout: Some(SUSPENSION_TIMEOUT),
@@ -180,6 +114,7 @@ impl World {
             given: Vec::new(),
             resumed: HashMap::new(),
             suspended_at: HashMap::new(),
+            long_runs: Vec::new(),
             read: HashSet::new(),
             free_workers,
             instances: (0..MAX_RUNNING).map(|_| Arc::default()).collect(),
@@ -295,16 +230,25 @@ impl World {
             due: Due::Unread,
             connection: (),
         };
+        let place = self.has_place(session);
         match self.hub.enqueue(job) {
-            Ok(()) => assert!(self.open.insert((session, id)), "an id is in use twice"),
+            Ok(()) => {
+                assert!(place, "there was no place");
+                assert!(self.open.insert((session, id)), "an id is in use twice");
+            }
             Err((_, Refusal::DuplicateId)) => assert!(self.open.contains(&(session, id))),
-            Err(_) => {}
+            Err((_, Refusal::Overloaded(full))) => {
+                assert!(!place || full.whose == Whose::Own, "there was a place");
+            }
+            Err((_, Refusal::Draining)) => {}
         }
     }
 
     fn start_job(&mut self) {
         let Some(worker) = self.free_workers.pop() else { return };
-        let ready = self.hub.has_ready();
+        let ready = self.hub.has_ready(self.now);
+        let expected: Vec<SessionId> =
+            self.sessions.iter().copied().filter(|session| self.may_begin(*session)).collect();
         let Some(Next { job, run, token, arrival, resumed }) = self.hub.next(worker, self.now) else {
             assert!(!ready, "something was ready");
             return self.free_workers.push(worker);
@@ -313,9 +257,7 @@ impl World {
         assert_eq!(token.check(), Ok(()), "a stop of an earlier request");
         assert_eq!(arrival.since + arrival.waited, self.now);
         let session = job.session;
-        let own = 1 + self.at_work.iter().filter(|w| !w.given_up && w.job.session == session).count();
-        let alone = self.sessions.len() == 1;
-        assert!(alone || own <= self.hub.limits.max_running_each, "more than its share");
+        assert!(expected.contains(&session), "it is not its turn");
         let taken = match resumed {
             Some(resumed) => Some((resumed, arrival)),
             None if job.kind == Kind::Resume => {
@@ -393,15 +335,24 @@ impl World {
         let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
         let suspends = self.rng.chance(60);
         let mut answered = false;
+        let cpu = Duration::from_micros([0, 9_999, 10_000, 25_000][self.rng.below(4)]);
+        self.hub.used(run, cpu, || self.now);
+        if !given_up && cpu >= LONG_RUN {
+            self.long_runs.push((job.session, self.now, cpu));
+        }
         match resumed {
             None if suspends && job.kind == Kind::Execute => {
                 let outstanding = self.calls(job.session);
                 self.alive.set(self.alive.get() + 1);
                 let new = outstanding.len();
-                let token = Box::new(Token { number: job.number, outstanding, new, alive: self.alive.clone() });
+                let token =
+                    Box::new(Token { number: job.number, outstanding, new, grown: 0, alive: self.alive.clone() });
                 let request = Execute::new(Code::Source(""));
                 let about = About::new(job.number, job.enqueued, &request, &*token);
-                answered = self.hub.suspend(run, about, token, self.now).is_ok();
+                let place = self.may_suspend(job.session, job.number);
+                let kept = self.hub.suspend(run, about, token, self.now);
+                self.is_as_it_may(place, &kept);
+                answered = kept.is_ok();
                 self.suspended_at.insert(job.number, self.now);
             }
             None => {}
@@ -422,7 +373,10 @@ impl World {
                         execution.new = calls.len();
                         execution.outstanding.extend(calls);
                     }
-                    answered = self.hub.put_back(run, key, execution, self.now).is_ok();
+                    let place = self.may_suspend(job.session, key);
+                    let kept = self.hub.put_back(run, key, execution, self.now);
+                    self.is_as_it_may(place, &kept);
+                    answered = kept.is_ok();
                     self.suspended_at.insert(key, self.now);
                 }
             }
@@ -546,64 +500,15 @@ impl World {
             return;
         }
         if let ParkingEnd::NoRoom(token) = self.hub.parked(key, token, self.now) {
-            drop(self.hub.stay_live(key, token, self.now));
+            drop(self.hub.rest(key, token, self.now));
         }
-    }
-
-    // ---- what must hold ----
-
-    fn check(&self) {
-        let hub = &self.hub;
-        let mailed = hub.entries.values().map(|entry| entry.mailbox.len()).sum::<usize>();
-        assert_eq!(hub.queued, hub.queued_jobs().count() + mailed, "queued");
-        assert_eq!(hub.queued_bytes, hub.queued * self.frame.len());
-        let going_on = || self.at_work.iter().filter(|work| !work.given_up);
-        assert_eq!(hub.running(), going_on().count(), "running");
-        assert_eq!(hub.crew.retired(), self.at_work.len() - going_on().count(), "retired");
-        assert!(hub.running() <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED);
-        let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
-        assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
-        assert_eq!(hub.parking, self.parking.len());
-        let resumed = self.at_work.iter().filter(|w| w.resumed.is_some()).count();
-        assert_eq!(self.alive.get(), (held + self.parking.len() + resumed) as i64, "executions");
-        for session in &self.sessions {
-            let open = self.open.iter().filter(|(of, _)| of == session).count();
-            assert_eq!(hub.in_flight(*session), open, "in flight");
-            let own = going_on().filter(|work| work.job.session == *session).count();
-            assert_eq!(hub.sessions[session].running, own, "running of a session");
-        }
-        for (id, place) in &hub.by_suspension {
-            assert_eq!(hub.entries[&place.key].ids[place.at], *id, "ids");
-        }
-        assert_eq!(hub.by_suspension.len(), hub.entries.values().map(|entry| entry.ids.len()).sum::<usize>());
-        for (key, entry) in &hub.entries {
-            let ready = matches!(entry.holder, Holder::Suspended(_)) && !entry.mailbox.is_empty();
-            assert_eq!(entry.announced, ready, "mail");
-            let queue = hub.sessions.get(&entry.session).map(|books| &books.queue);
-            let times = queue.into_iter().flatten().filter(|item| matches!(item, Item::Mail(of) if of == key)).count();
-            assert_eq!(times, usize::from(ready), "mail in the queue");
-            let expires = !matches!(entry.holder, Holder::Running(_) | Holder::Parking { ended: true });
-            let listed = entry.expires.is_some_and(|at| hub.expiring.contains(&(at, *key)));
-            assert_eq!(listed, expires && entry.mailbox.is_empty() && entry.expires.is_some(), "times");
-            let answered = entry.ids.iter().filter(|id| hub.by_suspension[*id].answered).count();
-            assert_eq!(answered, entry.mailbox.len(), "answered calls");
-        }
-        assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
-        let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
-        for (session, books) in &hub.sessions {
-            assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
-            let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
-            assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
-        }
-        let gone = |session: &SessionId| !hub.sessions.contains_key(session);
-        assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
     }
 
     /// Lets everything come to its end.
     fn wind_down(&mut self) {
         self.hub.drain();
         for _ in 0..1_000 {
-            while self.hub.has_ready() && !self.free_workers.is_empty() {
+            while self.hub.has_ready(self.now) && !self.free_workers.is_empty() {
                 self.start_job();
                 self.check();
             }

@@ -8,9 +8,11 @@ use std::time::Instant;
 
 use nexus_protocol::SuspensionId;
 
-use super::{About, Entry, Held, Holder, Hub, NotKept, Peer, Place};
+use super::{About, Entry, Held, Holder, Hub, NotKept, Peer, Place, SessionId};
+use crate::budget::Full;
 use crate::server::crew::RunId;
-use crate::server::holdings::Turn;
+use crate::server::holdings::{Part, Turn, Was};
+use crate::share::{Share, Whose};
 use crate::token::StopCause;
 
 impl<E: Held, P: Peer> Hub<E, P> {
@@ -21,8 +23,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
             return Err(NotKept::Gone(execution));
         };
         let bytes = execution.held_bytes();
-        let execution = self.with_room(execution, bytes)?;
         let key = about.number;
+        let execution = self.with_room(session, 1, execution, bytes)?;
         let entry = Entry {
             session,
             about,
@@ -47,12 +49,12 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// An execution that was lent is suspended again, and its run is answered; or it is given back with the reason why not.
     pub fn put_back(&mut self, run: RunId, key: u64, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
         let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
-        if !going_on || !self.has(run, key) {
+        let Some(session) = self.has(run, key).filter(|_| going_on) else {
             self.end(run, key);
             return Err(NotKept::Gone(execution));
-        }
+        };
         let bytes = execution.held_bytes();
-        let execution = match self.with_room(execution, bytes) {
+        let execution = match self.with_room(session, 0, execution, bytes) {
             Ok(execution) => execution,
             // others were suspended while it ran
             Err(refused) => {
@@ -76,7 +78,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         now: Instant,
     ) -> Option<Box<E>> {
         let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
-        if !going_on || !self.has(run, key) {
+        if !going_on || self.has(run, key).is_none() {
             self.end(run, key);
             return Some(execution);
         }
@@ -89,20 +91,30 @@ impl<E: Held, P: Peer> Hub<E, P> {
         None
     }
 
-    fn has(&self, run: RunId, key: u64) -> bool {
-        matches!(self.entries.get(&key), Some(Entry { holder: Holder::Running(by), .. }) if *by == run)
+    /// Whose execution it is, if that run has it.
+    fn has(&self, run: RunId, key: u64) -> Option<SessionId> {
+        let entry = self.entries.get(&key)?;
+        matches!(entry.holder, Holder::Running(by) if by == run).then_some(entry.session)
     }
 
     /// Gives the execution back if it can be kept: the one and only check of the limits, for the first suspension and later ones.
-    fn with_room(&self, execution: Box<E>, bytes: u64) -> Result<Box<E>, NotKept<E>> {
-        if self.suspended >= self.limits.max_suspended {
-            let limit = self.limits.max_suspended as u64;
-            return Err(NotKept::Limit { execution, resource: "maxSuspended", limit, count: limit + 1 });
+    /// `new`: 1 where it is not among the entries of its session yet.
+    fn with_room(&self, session: SessionId, new: u64, execution: Box<E>, bytes: u64) -> Result<Box<E>, NotKept<E>> {
+        let books = self.sessions.get(&session);
+        // those that it resumes at this moment are its own as well, since they come back
+        let own = books.map_or(0, |books| books.entries.len() as u64) + new;
+        let total = self.suspended as u64 + 1;
+        let limit = self.limits.max_suspended as u64;
+        if !Share::of(limit).allows(own, total) {
+            let full = Full { resource: "maxSuspended", limit, count: total, whose: Whose::All };
+            return Err(NotKept::Limit { execution, full });
         }
-        if !self.holdings.has_room(bytes) {
+        let part = books.map_or(Part::default(), |books| books.part);
+        if !self.holdings.has_room(part, own, bytes) {
             let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
             let count = count.max(limit + 1);
-            return Err(NotKept::Limit { execution, resource: "maxSuspendedBytes", limit, count });
+            let full = Full { resource: "maxSuspendedBytes", limit, count, whose: Whose::All };
+            return Err(NotKept::Limit { execution, full });
         }
         Ok(execution)
     }
@@ -125,6 +137,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if let Some(entry) = self.entries.get_mut(&key) {
             (entry.turn, entry.bytes) = (Some(turn), bytes);
             entry.holder = Holder::Suspended(execution);
+            if let Some(books) = self.sessions.get_mut(&entry.session) {
+                books.part.bytes += bytes;
+            }
         }
         self.suspended += 1;
         self.is_free(key, now);
@@ -148,7 +163,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// A lent execution has ended. Resumes that waited for it find nothing when their turn comes.
     pub fn end(&mut self, run: RunId, key: u64) {
-        if self.has(run, key) {
+        if self.has(run, key).is_some() {
             self.forget_entry(key);
         }
     }
@@ -174,8 +189,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 None
             }
             Holder::Suspended(_) => match self.forget_entry(key)? {
-                Entry { holder: Holder::Suspended(execution), turn, bytes, .. } => {
-                    self.no_longer_suspended(turn, bytes, execution.outstanding());
+                Entry { holder: Holder::Suspended(execution), session, turn, bytes, .. } => {
+                    self.no_longer_suspended(session, turn, bytes, execution.outstanding());
                     Some(execution)
                 }
                 _ => None,
@@ -206,15 +221,42 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    pub(super) fn no_longer_suspended(&mut self, turn: Option<Turn>, bytes: u64, outstanding: usize) {
+    pub(super) fn no_longer_suspended(
+        &mut self,
+        session: SessionId,
+        turn: Option<Turn>,
+        bytes: u64,
+        outstanding: usize,
+    ) {
         self.suspended -= 1;
         match turn {
-            Some(turn) => self.holdings.remove_live(turn),
+            Some(turn) => {
+                if self.holdings.remove_live(turn) == Was::Resting {
+                    self.no_longer_rests(session);
+                }
+            }
             None => {
                 self.holdings.remove_parked();
                 self.parked_suspensions -= outstanding;
             }
         }
-        self.holdings.remove_bytes(bytes);
+        self.give_back_bytes(session, bytes);
+    }
+
+    /// What was counted for an execution is free again, and may be another's.
+    pub(super) fn give_back_bytes(&mut self, session: SessionId, bytes: u64) {
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.part.bytes -= bytes;
+        }
+        let tried_again = self.holdings.remove_bytes(bytes);
+        if let Some(session) = tried_again.and_then(|key| self.entries.get(&key)).map(|entry| entry.session) {
+            self.no_longer_rests(session);
+        }
+    }
+
+    fn no_longer_rests(&mut self, session: SessionId) {
+        if let Some(books) = self.sessions.get_mut(&session) {
+            books.part.resting -= 1;
+        }
     }
 }

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
-use nexus_client::{Client, Context, Extensions, RunOptions, SpawnOptions};
+use nexus_client::{Client, Extensions, SpawnOptions};
 use nexus_protocol::message::Status;
 use nexus_tests::process::binary;
 use nexus_tests::temp::TempDir;
@@ -73,12 +73,12 @@ fn lean(source: &str) -> (f64, u64) {
 fn client(source: &str) -> f64 {
     let dir = TempDir::new();
     let client = Client::spawn(SpawnOptions::new().binary(binary()).cache_dir(dir.path()).timeout_ms(60_000))
+        .wait()
         .expect("a sidecar");
     let extensions = Extensions::new().async_method("a", "b", |_| async { Ok(()) });
     let once = || {
-        let options = RunOptions::new().extensions(extensions.clone());
         let started = Instant::now();
-        let outcome = client.run(source, &Context::new().grant("ext:a"), options).wait().expect("it succeeds");
+        let outcome = client.run(source).grant("ext:a").extensions(extensions.clone()).wait().expect("it succeeds");
         assert_eq!(outcome.value::<usize>().expect("a number"), CALLS);
         started.elapsed().as_secs_f64() * 1e3
     };

@@ -29,13 +29,14 @@ impl Way {
     fn new(name: &'static str, shared: bool, cache: &TempDir, payload: &Payload) -> Self {
         let options = ClientOptions::new().shared_memory(shared).shared_memory_threshold_bytes(THRESHOLD);
         let spawn = SpawnOptions::new().binary(binary()).cache_dir(cache.path().join(name)).client(options);
-        let client = Client::spawn(spawn.max_instances(2).max_host_calls(1_000_000)).expect("the sidecar starts");
+        let client =
+            Client::spawn(spawn.max_instances(2).max_host_calls(1_000_000)).wait().expect("the sidecar starts");
         let resident = client.create_state_payload(payload).wait().expect("a state");
         Self { name, client, resident, requests: Vec::new(), answers: Vec::new() }
     }
 
     fn request(&self, context: &Context) {
-        let segment = self.client.execute("return $state.r000000.n", context).wait().expect("an answer");
+        let segment = self.client.execute("return $state.r000000.n").context(context).wait().expect("an answer");
         assert_eq!(segment.value::<u32>().expect("a number"), 0);
     }
 

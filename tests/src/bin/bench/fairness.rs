@@ -1,8 +1,8 @@
 //! What a healthy connection feels of others: five hundred that are idle or send a byte a second, and one that asks for ten
 //! times of what it may. Alone and in company take turns on one sidecar, so that whatever else the machine does meets both.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
 use nexus_tests::bench::Sample;
@@ -22,12 +22,19 @@ const INSTANCES: usize = 2;
 /// What one connection may have unanswered: what may run and what may wait.
 const IN_FLIGHT: usize = 64;
 const GREED: usize = 10;
+/// Connections of which each has an endless loop run, one after the other, beside default settings: as many as there are
+/// instances, and six times as many.
+const HOGS: [usize; 2] = [10, 60];
+const HOG_SECONDS: usize = 15;
 
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
     let calls = scale.of(CALLS * TURNS) / TURNS;
     sessions(&mut figures, calls);
     greed(&mut figures, calls);
+    for hogs in HOGS {
+        beside_hogs(&mut figures, hogs, scale.of(HOG_SECONDS));
+    }
     figures
 }
 
@@ -153,4 +160,42 @@ fn flood(mut greedy: Client, most: usize, done: &AtomicBool) -> Answers {
         }
     }
     answers
+}
+
+/// What whoever comes then has to wait, from hello to the answer of a tiny handler. By then each of the others has shown what its
+/// runs are like.
+fn beside_hogs(figures: &mut Map<String, Value>, hogs: usize, seconds: usize) {
+    let sidecar = Options::new().flag("log", "error").listen();
+    let (done, known) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let mut crowd: Vec<Client> = (0..hogs).map(|_| sidecar.connect()).collect();
+    let endless = || Run::source("for (;;);").timeout_ms(1_000);
+    let taken = std::thread::scope(|scope| {
+        for hog in &mut crowd {
+            let (done, known) = (&done, &known);
+            scope.spawn(move || {
+                let mut is_known = false;
+                while !done.load(Ordering::Relaxed) {
+                    // some are over before they have an instance
+                    let segment = hog.run(endless());
+                    if segment.duration_us > segment.queue_us + 200_000 && !std::mem::replace(&mut is_known, true) {
+                        known.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+        }
+        while known.load(Ordering::Relaxed) < hogs {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let mut taken = Vec::new();
+        let until = Instant::now() + Duration::from_secs(seconds as u64);
+        while Instant::now() < until {
+            let started = Instant::now();
+            sidecar.connect().still_works();
+            taken.push(started.elapsed());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        done.store(true, Ordering::Relaxed);
+        taken
+    });
+    figures.insert(format!("newcomerBeside{hogs}Hogs"), summary(&Sample::from(taken)));
 }

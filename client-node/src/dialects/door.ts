@@ -1,0 +1,139 @@
+/**
+ * What both dialect doors have in common: they never throw when they are made, start their sidecar in the background, and may take an
+ * empty list of capabilities for what the static check infers.
+ */
+import type { RuntimeConfig } from '../config.js';
+import { Core } from '../core.js';
+import { NexusError, toExtensionError } from '../errors.js';
+import { MAX_LABEL_BYTES, MAX_REMEMBERED_HANDLES } from '../limits.js';
+import type { ReadResult, Segment } from '../suspended.js';
+import type { Outcome } from '../validate.js';
+import { StatsCopy } from './stats.js';
+
+export interface DoorConfig extends RuntimeConfig {
+  /**
+   * An absent or empty list of capabilities means what the static check infers from the handler. Default: whether NEXUS_INFER_CAPABILITIES is
+   * `1`. For callers that hand every handler an empty list; a handler then has what its text asks for.
+   */
+  inferCapabilities?: boolean;
+}
+
+export class Door {
+  readonly copy: StatsCopy;
+  readonly #core: Core | undefined;
+  /** Why there is none. */
+  readonly #refused: unknown;
+  readonly #infers: boolean;
+  /** By source, or by handle. The one that was asked for longest ago goes first. */
+  readonly #inferred = new Map<string, Promise<string[]>>();
+
+  /** A configuration that is wrong is told by each call: the callers take a throw here for "no runtime", and go on without one. */
+  constructor(config: DoorConfig, change: (config: RuntimeConfig) => RuntimeConfig) {
+    let infers = false;
+    try {
+      const { inferCapabilities = process.env['NEXUS_INFER_CAPABILITIES'] === '1', ...rest } = config ?? {};
+      if (typeof inferCapabilities !== 'boolean') throw new NexusError('INVALID_ARGUMENT', '`inferCapabilities` is not a boolean');
+      infers = inferCapabilities;
+      this.#core = new Core(change(rest));
+    } catch (error) {
+      this.#refused = error;
+    }
+    this.#infers = infers;
+    this.copy = new StatsCopy(this.#core);
+    // What is wrong with the program is known before the first user comes.
+    queueMicrotask(() => void this.#start());
+  }
+
+  async #start(): Promise<void> {
+    try {
+      await this.core.ping({ background: true });
+      this.copy.touch();
+    } catch (error) {
+      if (this.copy.isStopped) return;
+      process.emitWarning(`nexus-sidecar did not start: ${(error as Error).message}`, { code: (error as NexusError).code });
+    }
+  }
+
+  get core(): Core {
+    if (this.#core === undefined) throw this.#refused;
+    return this.#core;
+  }
+
+  /** One segment; what is said of the sidecar meanwhile is of that time. */
+  async run<Result>(segment: (core: Core) => Promise<Result>): Promise<Result> {
+    const { core } = this;
+    this.copy.begin();
+    try {
+      return await segment(core);
+    } finally {
+      this.copy.end();
+    }
+  }
+
+  /** Goes on; a value that cannot be sent is its extension's fault, whose call fails in the handler. */
+  async resume<Result extends Segment>(suspension: string, outcome: Outcome, read: ReadResult<Result>): Promise<Result> {
+    return this.run(async (core) => {
+      try {
+        return await core.resume(suspension, outcome, read);
+      } catch (error) {
+        const isOfValue = 'value' in outcome && error instanceof NexusError && error.code === 'SERIALIZATION_ERROR';
+        if (!isOfValue) throw error;
+        return core.resume(suspension, { error: toExtensionError(error) }, read);
+      }
+    });
+  }
+
+  async precompile(source: string): Promise<Buffer> {
+    const handle = await this.core.precompile(source);
+    if (this.#infers) this.#remember(key(handle), this.#ask(source));
+    return handle;
+  }
+
+  /** What the handler is granted: the list, or what it needs where that is asked for. */
+  async capabilities(listed: readonly string[] | undefined, handler: string | Uint8Array): Promise<readonly string[] | undefined> {
+    if (!this.#infers || (listed !== undefined && listed.length > 0)) return listed;
+    const known = this.#inferred.get(key(handler));
+    if (known !== undefined || typeof handler !== 'string') return known;
+    return this.#remember(key(handler), this.#ask(handler));
+  }
+
+  /** A source that does not parse needs nothing: its execution says what is wrong with it. */
+  #ask(source: string): Promise<string[]> {
+    return this.core.check(source).then(
+      ({ capabilities }) => capabilities,
+      (error: unknown) => {
+        if (error instanceof NexusError && error.code === 'COMPILATION_ERROR') return [];
+        this.#inferred.delete(source);
+        throw error;
+      },
+    );
+  }
+
+  #remember(of: string, asked: Promise<string[]>): Promise<string[]> {
+    this.#inferred.delete(of);
+    this.#inferred.set(of, asked);
+    asked.catch(() => undefined);
+    if (this.#inferred.size > MAX_REMEMBERED_HANDLES) {
+      const [oldest] = this.#inferred.keys();
+      this.#inferred.delete(oldest as string);
+    }
+    return asked;
+  }
+
+  async shutdown(): Promise<void> {
+    this.copy.stop();
+    await this.#core?.shutdown();
+  }
+}
+
+function key(handler: string | Uint8Array): string {
+  return typeof handler === 'string' ? handler : Buffer.from(handler).toString('latin1');
+}
+
+/** Names serve logs and metrics only; the callers have longer ones than the sidecar takes. */
+export function label(name: string | undefined): string | undefined {
+  if (typeof name !== 'string' || Buffer.byteLength(name) <= MAX_LABEL_BYTES) return name;
+  const cut = Buffer.from(name).subarray(0, MAX_LABEL_BYTES - 3);
+  // a character that was cut through is left out
+  return `${new TextDecoder().decode(cut).replace(/\ufffd+$/u, '')}...`;
+}

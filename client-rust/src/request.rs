@@ -1,0 +1,224 @@
+//! Requests as they are put together: `client.run(code).args(&x).grant(..).await`.
+//!
+//! Invariant: nothing is sent before the request is awaited, waited for or started; then it is one [`Call`], and nothing of the
+//! request is left.
+
+use std::future::IntoFuture;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use crate::call::Call;
+use crate::client::Client;
+use crate::compiled::Handler;
+use crate::context::{Context, Limits};
+use crate::error::Error;
+use crate::extensions::{CallError, Extensions};
+use crate::payload::Payload;
+use crate::resident::ResidentState;
+use crate::run::Outcome;
+use crate::run_options::{CancelToken, RunOptions};
+use crate::running::Running;
+use crate::segment::Segment;
+use crate::{CurrentCall, SuspendMode};
+
+/// A handler to be run to its end, from [`Client::run`]: `.await` it, or [`wait`](Self::wait), [`start`](Self::start),
+/// [`stream`](Self::stream).
+///
+/// ```no_run
+/// # use nexus_client::{Client, Error, Extensions};
+/// # async fn example(client: Client) -> Result<(), Error> {
+/// let greeter = Extensions::new().method("greeter", "greet", |args| Ok(format!("Hello, {}!", args.get::<String>(0)?)));
+/// let outcome = client.run("return await $ext.greeter.greet($args)").args("Ada").extensions(greeter).await?;
+/// assert_eq!(outcome.value::<String>()?, "Hello, Ada!");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited, waited for or started"]
+pub struct RunRequest {
+    client: Client,
+    handler: Handler,
+    context: Context,
+    options: RunOptions,
+}
+
+/// A handler to be run to its first suspension or its end, from [`Client::execute`]: `.await` it, or [`wait`](Self::wait),
+/// [`start`](Self::start).
+#[derive(Debug)]
+#[must_use = "a request does nothing until it is awaited, waited for or started"]
+pub struct ExecuteRequest {
+    client: Client,
+    handler: Handler,
+    context: Context,
+}
+
+/// What a context says, said of a request.
+macro_rules! context_methods {
+    ($($(#[$doc:meta])* $name:ident $([$($generic:tt)*])? ($($argument:ident: $type:ty),*);)*) => {
+        context_methods!(@of RunRequest, $($(#[$doc])* $name [$($($generic)*)?] ($($argument: $type),*);)*);
+        context_methods!(@of ExecuteRequest, $($(#[$doc])* $name [$($($generic)*)?] ($($argument: $type),*);)*);
+    };
+    (@of $request:ident, $($(#[$doc:meta])* $name:ident [$($generic:tt)*] ($($argument:ident: $type:ty),*);)*) => {
+        impl $request {
+            /// Takes all that a context says, in place of what was said before.
+            pub fn context(mut self, context: &Context) -> Self {
+                self.context = context.clone();
+                self
+            }
+
+            $($(#[$doc])*
+            pub fn $name<$($generic)*>(mut self, $($argument: $type),*) -> Self {
+                self.context = self.context.$name($($argument),*);
+                self
+            })*
+        }
+    };
+}
+
+context_methods! {
+    /// For logs and metrics.
+    panel_id[S: Into<String>](id: S);
+    /// For logs and metrics.
+    handler_name[S: Into<String>](name: S);
+    /// `$state`: a map or struct. What the grants do not cover never reaches the handler.
+    state[T: Serialize + ?Sized](state: &T);
+    /// `$state`, as MessagePack.
+    state_payload(state: Payload);
+    /// `$state`: a state that stays with the sidecar. Mutations are applied to it.
+    resident(state: &ResidentState);
+    /// See [`Context::resident_exclusive`].
+    resident_exclusive(state: &ResidentState);
+    /// See [`Context::resident_at`].
+    resident_at(state: &ResidentState, version: u64);
+    /// `$args`.
+    args[T: Serialize + ?Sized](args: &T);
+    /// `$args`, as MessagePack.
+    args_payload(args: Payload);
+    /// `$scope`.
+    scope[T: Serialize + ?Sized](scope: &T);
+    /// `$scope`, as MessagePack.
+    scope_payload(scope: Payload);
+    /// Adds a capability token, `state:read:count` for example.
+    grant[S: Into<String>](token: S);
+    /// Adds capability tokens. With none of them nothing is granted, whatever a run is handed.
+    grants[S: Into<String>, I: IntoIterator<Item = S>](tokens: I);
+    /// Running and queueing time of the whole execution; counted in whole milliseconds, at least one.
+    timeout(timeout: Duration);
+    /// Narrower limits.
+    limits(limits: Limits);
+    /// Refuses the handler before it runs when the grants cannot suffice.
+    strict_capabilities(strict: bool);
+    /// How extension calls suspend. Without this, the handler's text decides.
+    suspend_mode(mode: SuspendMode);
+    /// Seed of `Math.random`.
+    seed(seed: u64);
+}
+
+impl RunRequest {
+    pub(crate) fn new(client: Client, handler: Handler) -> Self {
+        Self { client, handler, context: Context::new(), options: RunOptions::default() }
+    }
+
+    /// The functions that the handler may call. Where no capability is named, these are granted, and nothing else.
+    pub fn extensions(mut self, extensions: Extensions) -> Self {
+        self.options.extensions = extensions;
+        self
+    }
+
+    /// Called at once for each segment, in order, the last one included, also when the run fails. It runs where the
+    /// run is polled or waited for, and must not block long.
+    pub fn on_segment(mut self, callback: impl FnMut(&Segment) + Send + 'static) -> Self {
+        self.options.on_segment = Some(Box::new(callback));
+        self
+    }
+
+    /// Decides what the handler sees of an extension's error: what is returned is thrown in it, in place of what the extension
+    /// returned. That remains, as the [source](crate::FailedRun) of the run's error where the handler lets it through. It runs where
+    /// the run is polled or waited for.
+    pub fn on_extension_error(
+        mut self,
+        callback: impl FnMut(CallError, &CurrentCall) -> CallError + Send + 'static,
+    ) -> Self {
+        self.options.on_extension_error = Some(Box::new(callback));
+        self
+    }
+
+    /// Adds a label of the caller's own, for [`CurrentCall::label`] in the extensions.
+    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.options.labels.insert(name.into(), value.into());
+        self
+    }
+
+    /// Lets another part of the program end the run. It is over when the sidecar has said what became of it.
+    pub fn cancel(mut self, token: &CancelToken) -> Self {
+        self.options.cancel = Some(token.clone());
+        self
+    }
+
+    /// Sends it now. The call does not keep the client: when the last clone of that is dropped, it fails.
+    pub fn start(self) -> Call<Outcome> {
+        self.client.start_run(self.handler, self.context, self.options)
+    }
+
+    /// Sends it now. What it does comes piece by piece.
+    pub fn stream(self) -> Running {
+        Running::start(|on_segment| {
+            let Self { client, handler, context, mut options } = self;
+            let mut own = options.on_segment.take();
+            let mut deliver = on_segment;
+            options.on_segment = Some(Box::new(move |segment| {
+                if let Some(own) = &mut own {
+                    own(segment);
+                }
+                deliver(segment);
+            }));
+            client.start_run(handler, context, options)
+        })
+    }
+
+    /// Sends it, and blocks this thread until it is done. Not for use within an executor's thread.
+    pub fn wait(self) -> Result<Outcome, Error> {
+        self.start().wait()
+    }
+}
+
+impl IntoFuture for RunRequest {
+    type Output = Result<Outcome, Error>;
+    type IntoFuture = Call<Outcome>;
+
+    fn into_future(self) -> Call<Outcome> {
+        self.start()
+    }
+}
+
+impl ExecuteRequest {
+    pub(crate) fn new(client: Client, handler: Handler) -> Self {
+        Self { client, handler, context: Context::new() }
+    }
+
+    /// The extensions that there are, and their methods: calls of others are refused.
+    pub fn extension_registry(mut self, extensions: Vec<(String, Vec<String>)>) -> Self {
+        self.context = self.context.extension_registry(extensions);
+        self
+    }
+
+    /// Sends it now. The call does not keep the client: when the last clone of that is dropped, it fails.
+    pub fn start(self) -> Call<Segment> {
+        self.client.start_execute(self.handler, self.context)
+    }
+
+    /// Sends it, and blocks this thread until the answer is there. Not for use within an executor's thread.
+    pub fn wait(self) -> Result<Segment, Error> {
+        self.start().wait()
+    }
+}
+
+impl IntoFuture for ExecuteRequest {
+    type Output = Result<Segment, Error>;
+    type IntoFuture = Call<Segment>;
+
+    fn into_future(self) -> Call<Segment> {
+        self.start()
+    }
+}

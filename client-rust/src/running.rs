@@ -1,0 +1,106 @@
+//! A run as a stream of what it does.
+//!
+//! Invariant: pieces come in the order in which they happened, each once; behind the outcome or the error there is nothing. The run
+//! goes on only while the stream is polled, so that what nobody takes does not pile up beyond one poll.
+
+use std::collections::VecDeque;
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use futures_core::Stream;
+
+use crate::call::Call;
+use crate::error::Error;
+use crate::run::Outcome;
+use crate::segment::{Log, Segment};
+use crate::slot::{block_on, lock};
+
+/// A piece of a run.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Progress {
+    /// The handler has logged something. It comes before the segment that it belongs to.
+    Log(Log),
+    /// A segment has ended: its effects have happened.
+    Segment(Box<Segment>),
+    /// The handler has returned. Nothing comes behind it.
+    Done(Box<Outcome>),
+}
+
+/// A run that is under way, from [`RunRequest::stream`](crate::RunRequest::stream): a stream of its pieces, or
+/// [`next_blocking`](Self::next_blocking). An error is the last of them. Dropping it ends the run.
+///
+/// ```no_run
+/// # use nexus_client::{Client, Error, Progress};
+/// # fn example(client: Client) -> Result<(), Error> {
+/// let mut running = client.run("$log('one'); return 2").stream();
+/// while let Some(piece) = running.next_blocking() {
+///     match piece? {
+///         Progress::Log(log) => println!("{}: {}", log.level, log.message.escape_debug()),
+///         Progress::Done(outcome) => println!("{}", outcome.value::<u32>()?),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "dropping it ends the run"]
+pub struct Running {
+    /// None: it is over.
+    call: Option<Call<Outcome>>,
+    told: Arc<Mutex<VecDeque<Segment>>>,
+    /// To be given out next.
+    pieces: VecDeque<Result<Progress, Error>>,
+}
+
+impl Running {
+    pub(crate) fn start(start: impl FnOnce(Box<dyn FnMut(&Segment) + Send>) -> Call<Outcome>) -> Self {
+        let told = Arc::<Mutex<VecDeque<Segment>>>::default();
+        let tell = Arc::clone(&told);
+        let call = start(Box::new(move |segment| lock(&tell).push_back(segment.clone())));
+        Self { call: Some(call), told, pieces: VecDeque::new() }
+    }
+
+    /// The next piece; blocks this thread until it is there. Not for use within an executor's thread.
+    pub fn next_blocking(&mut self) -> Option<Result<Progress, Error>> {
+        block_on(poll_fn(|context| Pin::new(&mut *self).poll_next(context)))
+    }
+
+    fn take_told(&mut self) {
+        let told = std::mem::take(&mut *lock(&self.told));
+        for segment in told {
+            match segment.logs() {
+                Ok(logs) => self.pieces.extend(logs.into_iter().map(|log| Ok(Progress::Log(log)))),
+                Err(error) => self.pieces.push_back(Err(error.into())),
+            }
+            self.pieces.push_back(Ok(Progress::Segment(Box::new(segment))));
+        }
+    }
+}
+
+impl Stream for Running {
+    type Item = Result<Progress, Error>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        if let Some(piece) = this.pieces.pop_front() {
+            return Poll::Ready(Some(piece));
+        }
+        let Some(call) = &mut this.call else { return Poll::Ready(None) };
+        let polled = Pin::new(call).poll(context);
+        this.take_told();
+        let is_pending = polled.is_pending();
+        if let Poll::Ready(result) = polled {
+            this.call = None;
+            this.pieces.push_back(result.map(|outcome| Progress::Done(Box::new(outcome))));
+        }
+        match this.pieces.pop_front() {
+            Some(piece) => Poll::Ready(Some(piece)),
+            None if is_pending => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    }
+}

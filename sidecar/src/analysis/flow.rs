@@ -1,0 +1,183 @@
+//! Where values of the state may be when something is written to: `const u = $state.user; u.name = 'x'` writes the state.
+//!
+//! Everything that may hold a value is a place: a variable, what a function takes and returns, what a call works with. Where a
+//! value may go from one place to another, the two become one. At the end, the keys whose values may be in a place that was
+//! written to are keys that may be written. No order, no conditions, no difference between an object and what is in it, but
+//! for one: a variable that only ever names objects which the handler makes itself may be written to without anything being
+//! done to what those objects hold: `out.push($state.a)`, `total[k] = 1`.
+//!
+//! Invariants: joining and asking take next to constant time each; nothing here is certain, so every key that comes out is a
+//! need that may be.
+
+use super::fresh::Fresh;
+use super::path::Step;
+use super::scope::Binding;
+
+/// A place for values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Place(u32);
+
+/// What the handler does with a variable.
+#[derive(Clone, Copy)]
+struct Variable {
+    place: Place,
+    /// The least that is known of the objects that it names.
+    names: Fresh,
+    /// A property of such an object is written.
+    written: bool,
+}
+
+/// Places so far.
+pub(super) struct Flow<'a> {
+    parents: Vec<u32>,
+    written: Vec<bool>,
+    variables: Vec<Option<Variable>>,
+    /// Values of the state that were put somewhere, and where their need stands.
+    values: Vec<(Place, Step<'a>, u32)>,
+    /// Written, unless a method makes a new object as the built-in one of its name does.
+    by_method: Vec<Place>,
+    /// The handler has methods that are called like built-in ones.
+    pub(super) own_methods: bool,
+    /// Something may be written that cannot be told: a built-in was changed, or a method that writes went astray.
+    pub(super) anything: bool,
+    /// What nothing in the handler declares.
+    pub(super) undeclared: Place,
+    /// What is thrown.
+    pub(super) thrown: Place,
+    /// What the handler puts into the state itself.
+    pub(super) stored: Place,
+}
+
+impl<'a> Flow<'a> {
+    pub(super) fn new() -> Self {
+        Self {
+            parents: vec![0, 1, 2],
+            written: vec![false; 3],
+            variables: Vec::new(),
+            values: Vec::new(),
+            by_method: Vec::new(),
+            own_methods: false,
+            anything: false,
+            undeclared: Place(0),
+            thrown: Place(1),
+            stored: Place(2),
+        }
+    }
+
+    pub(super) fn place(&mut self) -> Place {
+        let place = self.parents.len() as u32;
+        self.parents.push(place);
+        self.written.push(false);
+        Place(place)
+    }
+
+    fn root(&mut self, place: Place) -> usize {
+        let mut at = place.0 as usize;
+        while let Some(&parent) = self.parents.get(at)
+            && parent as usize != at
+        {
+            // half of the way is cut each time
+            let grand = self.parents.get(parent as usize).copied().unwrap_or(parent);
+            if let Some(slot) = self.parents.get_mut(at) {
+                *slot = grand;
+            }
+            at = grand as usize;
+        }
+        at
+    }
+
+    /// Values go between these two.
+    pub(super) fn join(&mut self, a: Place, b: Place) {
+        let (a, b) = (self.root(a), self.root(b));
+        if a == b {
+            return;
+        }
+        let written = [a, b].iter().any(|at| self.written.get(*at).copied().unwrap_or_default());
+        if let (Some(parent), Some(slot)) = (self.parents.get_mut(a), self.written.get_mut(b)) {
+            (*parent, *slot) = (b as u32, written);
+        }
+    }
+
+    /// A value of the state goes there.
+    pub(super) fn value(&mut self, place: Place, key: Step<'a>, position: u32) {
+        self.values.push((place, key, position));
+    }
+
+    /// Something that is there is written to.
+    pub(super) fn write(&mut self, place: Place, fresh: Fresh) {
+        match fresh {
+            Fresh::Made => {}
+            Fresh::ByMethod => self.by_method.push(place),
+            Fresh::Old => {
+                let root = self.root(place);
+                if let Some(written) = self.written.get_mut(root) {
+                    *written = true;
+                }
+            }
+        }
+    }
+
+    // ---- variables ----
+
+    fn variable(&mut self, binding: Binding) -> Variable {
+        let index = binding.index();
+        if let Some(Some(known)) = self.variables.get(index) {
+            return *known;
+        }
+        let new = Variable { place: self.place(), names: Fresh::Made, written: false };
+        if self.variables.len() <= index {
+            self.variables.resize(index + 1, None);
+        }
+        if let Some(slot) = self.variables.get_mut(index) {
+            *slot = Some(new);
+        }
+        new
+    }
+
+    fn change(&mut self, binding: Binding, change: impl FnOnce(&mut Variable)) {
+        self.variable(binding);
+        if let Some(Some(variable)) = self.variables.get_mut(binding.index()) {
+            change(variable);
+        }
+    }
+
+    pub(super) fn of(&mut self, binding: Binding) -> Place {
+        self.variable(binding).place
+    }
+
+    /// It comes to name something else.
+    pub(super) fn assigned(&mut self, binding: Binding, fresh: Fresh) {
+        self.change(binding, |variable| variable.names = variable.names.and(fresh));
+    }
+
+    /// A property of what it names is written.
+    pub(super) fn property_written(&mut self, binding: Binding) {
+        self.change(binding, |variable| variable.written = true);
+    }
+
+    /// The keys of the state that may be written this way, and where.
+    pub(super) fn written_keys(mut self) -> Vec<(Step<'a>, u32)> {
+        for variable in std::mem::take(&mut self.variables).into_iter().flatten() {
+            if variable.written {
+                self.write(variable.place, variable.names);
+            }
+        }
+        if self.own_methods {
+            for place in std::mem::take(&mut self.by_method) {
+                self.write(place, Fresh::Old);
+            }
+        }
+        let values = std::mem::take(&mut self.values);
+        // a value that was put under another key is found there too
+        let stored = self.root(self.stored);
+        if values.iter().any(|(place, ..)| self.root(*place) == stored) {
+            values.iter().for_each(|(place, ..)| self.join(*place, self.stored));
+        }
+        let anything = self.anything;
+        let mut written = |place| {
+            let root = self.root(place);
+            anything || self.written.get(root).copied().unwrap_or_default()
+        };
+        values.into_iter().filter(|(place, ..)| written(*place)).map(|(_, key, position)| (key, position)).collect()
+    }
+}

@@ -1,0 +1,124 @@
+//! What must hold after every step, and what the rules of the books say, in other words than theirs.
+//!
+//! With limits as small as here the reserve beyond each is one place: it is for whoever has nothing.
+
+use super::*;
+
+impl World {
+    fn running_of(&self, session: SessionId) -> usize {
+        self.at_work.iter().filter(|work| !work.given_up && work.job.session == session).count()
+    }
+
+    fn waiting_of(&self, session: SessionId) -> usize {
+        self.open.iter().filter(|(of, _)| *of == session).count() - self.running_of(session)
+    }
+
+    /// Whether the queue has a place for a session, whatever that may have by itself.
+    pub fn has_place(&self, session: SessionId) -> bool {
+        let max = MAX_QUEUED + self.hub.limits.max_running.saturating_sub(self.hub.running());
+        let waiting: usize = self.sessions.iter().map(|session| self.waiting_of(*session)).sum();
+        waiting < max || waiting == max && self.waiting_of(session) == 0
+    }
+
+    /// Whether an execution of a session may be suspended, as far as their number goes; `key`: not counting that one.
+    pub fn may_suspend(&self, session: SessionId, key: u64) -> bool {
+        let has_others = self.hub.entries.iter().any(|(other, entry)| *other != key && entry.session == session);
+        let suspended = self.hub.suspended;
+        suspended < MAX_SUSPENDED || suspended == MAX_SUSPENDED && !has_others
+    }
+
+    pub fn is_as_it_may(&self, may: bool, kept: &Result<(), NotKept<Token>>) {
+        match kept {
+            Ok(()) => assert!(may, "too many are suspended"),
+            Err(NotKept::Limit { full, .. }) if full.resource == "maxSuspended" => assert!(!may, "there was a place"),
+            Err(NotKept::Limit { full, .. }) => assert!(full.count > full.limit),
+            Err(NotKept::Gone(_)) => {}
+        }
+    }
+
+    /// Whether the long runs of a session, each made a hundred times as long, would still go on if it had done one after the
+    /// other.
+    fn is_busy(&self, session: SessionId) -> bool {
+        let own: Vec<_> = self.long_runs.iter().filter(|(of, ..)| *of == session).collect();
+        (0..own.len()).any(|first| {
+            let all: Duration = own[first..].iter().map(|(_, _, cpu)| *cpu * 100).sum();
+            own[first].1 + all > self.now
+        })
+    }
+
+    /// Whether a session has something that may begin: the last of three instances is for those that have none, and whose runs
+    /// are brief.
+    pub fn may_begin(&self, session: SessionId) -> bool {
+        let HubLimits { max_running, max_running_each, .. } = self.hub.limits;
+        let (running, own) = (self.hub.running(), self.running_of(session));
+        let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
+        let has_share = self.sessions.len() == 1 || own < max_running_each;
+        let takes_last = max_running >= 3 && running + 1 == max_running;
+        has_something && running < max_running && has_share && (!takes_last || own == 0 && !self.is_busy(session))
+    }
+
+    /// What is counted for sessions is what their executions have.
+    fn check_parts(&self) {
+        let hub = &self.hub;
+        let mut bytes = 0;
+        for (session, books) in &hub.sessions {
+            let own = || hub.entries.values().filter(|entry| entry.session == *session);
+            assert_eq!(books.part.bytes, own().map(|entry| entry.bytes).sum::<u64>(), "bytes of a session");
+            let rests = own().filter(|entry| entry.turn.is_some_and(|turn| hub.holdings.rests(turn))).count();
+            assert_eq!(books.part.resting, rests, "those of a session that rest");
+            bytes += books.part.bytes;
+        }
+        // nobody has so little that the reserve is for it; what comes back unused is kept all the same
+        let most = MAX_SUSPENDED_BYTES + MAX_RUNNING as u64 * MAX_TOKEN_BYTES;
+        assert!(bytes <= hub.suspended_bytes() && hub.suspended_bytes() <= most);
+    }
+
+    pub fn check(&self) {
+        let hub = &self.hub;
+        let mailed = hub.entries.values().map(|entry| entry.mailbox.len()).sum::<usize>();
+        assert_eq!(hub.queued, hub.queued_jobs().count() + mailed, "queued");
+        let going_on = || self.at_work.iter().filter(|work| !work.given_up);
+        assert_eq!(hub.running(), going_on().count(), "running");
+        assert_eq!(hub.crew.retired(), self.at_work.len() - going_on().count(), "retired");
+        assert!(hub.running() <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING);
+        let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
+        assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
+        assert_eq!(hub.parking, self.parking.len());
+        let resumed = self.at_work.iter().filter(|w| w.resumed.is_some()).count();
+        assert_eq!(self.alive.get(), (held + self.parking.len() + resumed) as i64, "executions");
+        for session in &self.sessions {
+            let open = self.open.iter().filter(|(of, _)| of == session).count();
+            assert_eq!(hub.in_flight(*session), open, "in flight");
+            let own = going_on().filter(|work| work.job.session == *session).count();
+            assert_eq!(hub.sessions[session].running, own, "running of a session");
+        }
+        let ready = self.sessions.iter().any(|session| self.may_begin(*session));
+        assert_eq!(hub.has_ready(self.now), ready, "ready");
+        self.check_parts();
+        for (id, place) in &hub.by_suspension {
+            assert_eq!(hub.entries[&place.key].ids[place.at], *id, "ids");
+        }
+        assert_eq!(hub.by_suspension.len(), hub.entries.values().map(|entry| entry.ids.len()).sum::<usize>());
+        for (key, entry) in &hub.entries {
+            let ready = matches!(entry.holder, Holder::Suspended(_)) && !entry.mailbox.is_empty();
+            assert_eq!(entry.announced, ready, "mail");
+            let queue = hub.sessions.get(&entry.session).map(|books| &books.queue);
+            let times = queue.into_iter().flatten().filter(|item| matches!(item, Item::Mail(of) if of == key)).count();
+            assert_eq!(times, usize::from(ready), "mail in the queue");
+            let expires = !matches!(entry.holder, Holder::Running(_) | Holder::Parking { ended: true });
+            let listed = entry.expires.is_some_and(|at| hub.expiring.contains(&(at, *key)));
+            assert_eq!(listed, expires && entry.mailbox.is_empty() && entry.expires.is_some(), "times");
+            let answered = entry.ids.iter().filter(|id| hub.by_suspension[*id].answered).count();
+            assert_eq!(answered, entry.mailbox.len(), "answered calls");
+        }
+        assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
+        let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
+        for (session, books) in &hub.sessions {
+            assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
+            let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
+            assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
+        }
+        let gone = |session: &SessionId| !hub.sessions.contains_key(session);
+        assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
+    }
+}

@@ -1,0 +1,147 @@
+//! Random handlers that use what they may be granted in every way that comes to mind: through variables, callbacks, functions,
+//! patterns. They fail for nothing but a grant that is missing: `grants` gives them whatever they ask for.
+
+use std::fmt::Write as _;
+
+use serde_json::{Value, json};
+
+use crate::rng::Rng;
+
+/// Values of the state that the handlers expect.
+pub fn state() -> Value {
+    let item = || json!({"n": 1, "tags": ["x"], "deep": {"er": {"n": 1}}});
+    json!({"a": item(), "b": item(), "c": item(), "items": [item(), item()], "more": [item()], "n": 1, "text": "x"})
+}
+
+const OBJECTS: [&str; 3] = ["a", "b", "c"];
+const LISTS: [&str; 2] = ["items", "more"];
+
+/// An object of the state, as an expression.
+fn object(rng: &mut Rng, depth: u32) -> String {
+    let key = *rng.pick(&OBJECTS);
+    let list = *rng.pick(&LISTS);
+    if depth == 0 {
+        return format!("$state.{key}");
+    }
+    let inner = object(rng, depth - 1);
+    match rng.below(22) {
+        0 => format!("$state['{key}']"),
+        1 => format!("$state.get('{key}')"),
+        2 => format!("$state.{list}[0]"),
+        3 => format!("$state.{list}.find(x => x.n)"),
+        4 => format!("$state.{list}.filter(x => x.n).at(-1)"),
+        5 => format!("[...$state.{list}].reverse()[0]"),
+        6 => format!("Object.values($state.{list})[0]"),
+        7 => format!("({inner} ?? null)"),
+        8 => format!("($args.x ? {inner} : {})", object(rng, depth - 1)),
+        9 => format!("(() => {inner})()"),
+        10 => format!("[{inner}][0]"),
+        11 => format!("({{ x: {inner} }}).x"),
+        12 => format!("({{ ...{{ x: {inner} }} }}).x"),
+        13 => format!("new Map([['x', {inner}]]).get('x')"),
+        14 => format!("id({inner})"),
+        15 => format!("(0, {inner})"),
+        16 => format!("[{inner}].map(x => x)[0]"),
+        17 => format!("new Box({inner}).value"),
+        18 => format!("({{ get x() {{ return {inner} }} }}).x"),
+        19 => format!("[...(function* () {{ yield {inner} }})()][0]"),
+        20 => format!("(function (x) {{ return arguments[0] }})({inner})"),
+        _ => format!("Reflect.get({{ x: {inner} }}, 'x')"),
+    }
+}
+
+/// Something that writes to an object.
+fn write(rng: &mut Rng, target: &str) -> String {
+    match rng.below(12) {
+        0 => format!("{target}.n = 2"),
+        1 => format!("{target}.deep.er.n++"),
+        2 => format!("{target}.tags.push('y')"),
+        3 => format!("delete {target}.n"),
+        4 => format!("Object.assign({target}, {{ n: 3 }})"),
+        5 => format!("Reflect.set({target}.deep, 'n', 4)"),
+        6 => format!("[{target}.n] = [5]"),
+        7 => format!("({{ n: {target}.n }} = {{ n: 6 }})"),
+        8 => format!("for ({target}.n of [7, 8]) ;"),
+        9 => format!("[].push.call({target}.tags, 'z')"),
+        10 => format!("{target}.tags['po' + 'p']()"),
+        _ => format!("{target}.n ??= 9"),
+    }
+}
+
+fn statement(rng: &mut Rng, at: usize) -> String {
+    let key = *rng.pick(&OBJECTS);
+    let list = *rng.pick(&LISTS);
+    let object = object(rng, 2);
+    match rng.below(30) {
+        0 => format!("const v{at} = {object}; {}", write(rng, &format!("v{at}"))),
+        1 => format!("let v{at}; v{at} = {object}; const w{at} = v{at}; {}", write(rng, &format!("w{at}"))),
+        2 => format!("const {{ deep: d{at} }} = {object}; d{at}.er.n = {at}"),
+        3 => format!("for (const x of $state.{list}) {}", write(rng, "x")),
+        4 => format!("$state.{list}.forEach(x => {{ {} }})", write(rng, "x")),
+        5 => format!("$state.{list}.forEach(function (x) {{ {} }})", write(rng, "x")),
+        6 => format!("{};", write(rng, &object)),
+        7 => format!("function f{at}(x) {{ {} }} f{at}({object})", write(rng, "x")),
+        8 => format!("const o{at} = {{ set x(v) {{ {} }} }}; o{at}.x = {object}", write(rng, "v")),
+        9 => format!("try {{ throw {object} }} catch (e) {{ {} }}", write(rng, "e")),
+        10 => format!("const all{at} = []; all{at}.push({object}); {}", write(rng, &format!("all{at}[0]"))),
+        11 => format!("$state.n = $state.n + {at}"),
+        12 => format!("$state['n'] += 1; 'text' in $state"),
+        13 => format!("$emit('e{at}', {object})"),
+        14 => format!("$emit.toast($state.text)"),
+        15 => format!("const e{at} = $emit; e{at}('x')"),
+        16 => format!("$view.focus('v{at}'); this['$view'].focus('w{at}')"),
+        17 => format!("let g{at}; ({{ $emit: g{at} }} = this); g{at}('y')"),
+        18 => format!("(g => g['$em' + 'it']('z'))(globalThis)"),
+        19 => format!("noted.push(JSON.stringify({object}))"),
+        20 => format!("const c{at} = {{ ...$state }}; {}", write(rng, &format!("c{at}.{key}"))),
+        21 => format!("for (const k in $state) noted.push(k); noted.push(Object.keys($state).length)"),
+        22 => format!("crypto.getRandomValues(new Uint8Array(1))"),
+        23 => format!("$state.update('n', n => n + $state.{key}.n)"),
+        24 => format!("{{ async function $emit() {{}} }} $emit('b{at}', 1)"),
+        25 => format!("function d{at}(x = $state.{key}) {{ var $state = 1; {} }} d{at}()", write(rng, "x")),
+        26 => format!("with ({object}) {{ n = {at} }}"),
+        27 => format!("$state.k{at} = {object}; {}", write(rng, &format!("$state.k{at}"))),
+        28 => format!("setX({object}, {at})"),
+        _ => format!("if ($args.x) {{ {} }}", write(rng, &format!("$state.{key}"))),
+    }
+}
+
+/// A handler; statements that come too late for what earlier ones left do no harm.
+pub fn handler(rng: &mut Rng) -> String {
+    let mut body = String::from(
+        "const noted = [];\nfunction id(x) { return x }\nclass Box { constructor(value) { this.value = value } }\n\
+         const setX = (o, x) => { o.x = x };\n",
+    );
+    for at in 0..1 + rng.below(5) {
+        let statement = statement(rng, at as usize);
+        // what an earlier statement has made of the state may not suit a later one: that is not what is looked for
+        let _ = writeln!(body, "try {{ {statement} }} catch (e) {{ if (e.code === 'PERMISSION_DENIED') throw e }}");
+    }
+    body + "return noted"
+}
+
+/// A handler of statements that run one after the other, with nothing around them.
+pub fn straight(rng: &mut Rng) -> String {
+    const PLAIN: [&str; 14] = [
+        "$state.a",
+        "$state.b = 1",
+        "$state.c.n = 2",
+        "$emit('x', $state.n)",
+        "$view.focus('v')",
+        "const { items } = $state",
+        "return $state.text",
+        "if ($args.x) $state.a = 1",
+        "if ($args.x) return 1",
+        "try { $state.a } catch {}",
+        "$state.toString()",
+        "crypto.getRandomValues(new Uint8Array(1))",
+        "for (const x of $args.xs ?? []) $emit('y')",
+        "{ function $view() {} }",
+    ];
+    let mut body = String::new();
+    for at in 0..1 + rng.below(5) {
+        let statement = (*rng.pick(&PLAIN)).replace("const { items }", &format!("const {{ items: v{at} }}"));
+        let _ = writeln!(body, "{statement};");
+    }
+    body
+}
