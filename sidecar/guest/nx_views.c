@@ -72,15 +72,19 @@ static int nx_note_view(JSContext *ctx, JSValueConst of, JSValueConst view)
 static JSValue nx_read_only_leaf(JSContext *ctx, JSValueConst leaf, JSValueConst handler)
 {
     JSObject *p = JS_VALUE_GET_OBJ(leaf);
-    JSValueConst changed = leaf;
 
-    if (p->class_id == JS_CLASS_UINT8_ARRAY) {
-        p->u.typed_array->buffer->u.array_buffer->immutable = true;
-        changed = JS_MKPTR(JS_TAG_OBJECT, p->u.typed_array->buffer);
+    if (p->extensible) {
+        if (p->class_id == JS_CLASS_UINT8_ARRAY) {
+            JSObject *buffer = p->u.typed_array->buffer;
+            if (nx_note_view(ctx, JS_MKPTR(JS_TAG_OBJECT, buffer), handler))
+                return JS_EXCEPTION;
+            buffer->u.array_buffer->immutable = true;
+        }
+        if (nx_note_view(ctx, leaf, handler))
+            return JS_EXCEPTION;
+        p->extensible = false;
+        nx.has_read_only_leaves = true;
     }
-    if (nx_note_view(ctx, changed, handler))
-        return JS_EXCEPTION;
-    nx.has_read_only_leaves = true;
     return js_dup(leaf);
 }
 

@@ -151,6 +151,15 @@ const DATES_AND_BYTES: &[&str] = &[
     "$state.in.bytes.fill(9)",
 ];
 
+/// Writes that are no part of what a state holds, or take it away.
+const NOT_DELIVERED: &[&str] = &[
+    "$state.b.buffer.transfer()",
+    "$state.b.buffer.transfer(2)",
+    "$state.d.x = 1",
+    "$state.b.x = 1",
+    "$state.in.list[0].x = 1",
+];
+
 fn dates_and_bytes(capabilities: &[&str]) -> Box<Context> {
     let date = || Packed::Ext(-1, vec![0x3b, 0x9a, 0xca, 0x00]);
     let bytes = || Packed::Binary(vec![1, 2, 3, 4]);
@@ -166,7 +175,7 @@ fn dates_and_bytes_that_may_only_be_read_refuse_every_write() {
             (() => { const own = $state.b.slice(); own[0] = 7; return own[0] })(), (() => { const own = new Date($state.d); own.setTime(5); return own.getTime() })()]";
         let expected =
             json!([1e12 as u64, 1e12 as u64, [1, 2, 3, 4], [2, 3, 4], 3, true, true, 1e12 as u64, true, 7, 5]);
-        for write in DATES_AND_BYTES.iter().chain(&["$state.b.buffer.transfer()", "$state.b.buffer.transfer(2)"]) {
+        for write in DATES_AND_BYTES.iter().chain(NOT_DELIVERED) {
             let source = format!(
                 "let denied;\ntry {{\n  {write};\n}} catch (e) {{ denied = [e.code, e.capability, e.stack.includes('handler.js:3:')] }}\nreturn [denied, {reads}]"
             );
@@ -207,11 +216,11 @@ fn an_immutable_buffer_of_the_handler_is_refused_as_the_language_says() {
     on_engine_thread(|i| {
         let source = "$state.b.length; const own = new Uint8Array([1, 2]).buffer.transferToImmutable();
             const seen = [];
-            for (const write of [() => { new Uint8Array(own).fill(1) }, () => own.transfer(), () => crypto.getRandomValues(new Uint8Array(own))])
+            for (const write of [() => { new Uint8Array(own).fill(1) }, () => own.transfer(), () => { 'use strict'; new Uint8Array(own)[0] = 1 }, () => crypto.getRandomValues(new Uint8Array(own))])
                 try { write(); seen.push('no error') } catch (e) { seen.push(e.name, typeof e.capability) }
             return seen";
         let end = value(run(i, source, dates_and_bytes(&["state:read:*", "crypto:random"])));
-        assert_eq!(end, json!(["TypeError", "undefined"].repeat(3)));
+        assert_eq!(end, json!(["TypeError", "undefined"].repeat(4)));
     });
 }
 
@@ -381,6 +390,34 @@ fn what_a_tag_is_called_with_is_frozen() {
     });
 }
 
+#[test]
+fn what_the_language_allows_is_parsed() {
+    on_engine_thread(|i| {
+        let cases = [
+            ("class A { prototype = 1; 'constructor'() {} } return new A().prototype", json!(1)),
+            (
+                "class A { get\n *x() { yield 1 }\n set\n *y() { yield 2 } } return [...new A().x(), ...new A().y(), 'get' in new A(), 'set' in new A()]",
+                json!([1, 2, true, true]),
+            ),
+            ("class A { get\n x() { return 1 } } return new A().x", json!(1)),
+            (
+                "const f = async => async + 1, g = async () => 2, h = async x => x; return [f(1), await g(), await h(3)]",
+                json!([2, 2, 3]),
+            ),
+            ("return [{...'ab'}, (({...rest}) => rest)('c')]", json!([{"0": "a", "1": "b"}, {"0": "c"}])),
+        ];
+        for (source, expected) in cases {
+            assert_eq!(outcome(i, source, context(json!({}), &[])), expected, "{source}");
+        }
+        for source in ["class A { static prototype = 1 }", "class A { constructor = 1 }", "const o = { get\n *x() {} }"]
+        {
+            let refused = i.compile(source, 8 << 20, None);
+            assert!(matches!(refused, Compiled::Refused(_)), "{source}: {refused:?}");
+            i.reset().unwrap();
+        }
+    });
+}
+
 // ---- errors ----
 
 /// What is thrown there: message, and the place of its first frame.
@@ -431,6 +468,8 @@ fn an_error_names_what_it_is_about() {
             ("const { x } = user.a.b ?? null;", "cannot destructure 'user.a.b' as it is null", "3:7"),
             ("for (const x of user.none);", "user.none is not iterable", "3:22"),
             ("const [x] = user;", "user is not iterable", "3:7"),
+            ("Math.max(...nothing)", "nothing is not iterable", "3:13"),
+            ("[...user.none]", "user.none is not iterable", "3:10"),
             ("user['a\\0b'].c", "cannot read property 'c' of undefined", "3:14"),
         ];
         for (body, message, place) in cases {

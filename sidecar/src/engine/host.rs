@@ -299,54 +299,53 @@ fn host_call(
     Ok(answer.unwrap_or_else(|code| code))
 }
 
+/// Place of a call in [`HOST_CALLS`]; a name that is not there does not compile.
+const fn place_of(name: &str) -> usize {
+    let mut place = 0;
+    while !is_same(HOST_CALLS[place], name) {
+        place += 1;
+    }
+    place
+}
+
+const fn is_same(a: &str, b: &str) -> bool {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let mut i = 0;
+    while i < a.len() && i < b.len() && a[i] == b[i] {
+        i += 1;
+    }
+    i == a.len() && i == b.len()
+}
+
 macro_rules! import {
-    ($index:literal, $function:path, [$($param:ident),*]) => {
+    ($name:literal, $function:path, [$($param:ident),*]) => {
         Import {
-            name: concat_name($index),
+            name: concat!("__nexus_", $name),
             params: &[$(ValType::$param),*],
             result: ValType::I32,
             entry: |data, _, _, args| {
-                guarded(|data, args| host_call($index, data, args, $function).map(WasmValue::from_i32), data, &args)
+                const PLACE: usize = place_of($name);
+                guarded(|data, args| host_call(PLACE, data, args, $function).map(WasmValue::from_i32), data, &args)
             },
         }
     };
 }
 
-const fn concat_name(index: usize) -> &'static str {
-    [
-        "__nexus_state_get",
-        "__nexus_state_set",
-        "__nexus_state_delete",
-        "__nexus_state_has",
-        "__nexus_state_keys",
-        "__nexus_emit_event",
-        "__nexus_view_command",
-        "__nexus_ext_call",
-        "__nexus_ext_query",
-        "__nexus_log",
-        "__nexus_now",
-        "__nexus_random_bytes",
-    ][index]
-}
-
-/// Place of `now` in the table.
-const NOW: usize = 10;
-
 /// Every import of the guest.
-pub fn imports() -> [Import<HostData>; 12] {
+pub fn imports() -> [Import<HostData>; HOST_CALLS.len()] {
     [
-        import!(0, state_get, [I32, I32, I32, I32]),
-        import!(1, state_set, [I32, I32, I32, I32]),
-        import!(2, state_delete, [I32, I32]),
-        import!(3, state_has, [I32, I32]),
-        import!(4, state_keys, [I32, I32]),
-        import!(5, emit_event, [I32, I32, I32, I32]),
-        import!(6, view_command, [I32, I32]),
-        import!(7, ext_call, [I32, I32, I32, I32, I32, I32]),
-        import!(8, ext_query, [I32, I32, I32, I32, I32]),
-        import!(9, log_record, [I32, I32, I32]),
+        import!("state_get", state_get, [I32, I32, I32, I32]),
+        import!("state_set", state_set, [I32, I32, I32, I32]),
+        import!("state_delete", state_delete, [I32, I32]),
+        import!("state_has", state_has, [I32, I32]),
+        import!("state_keys", state_keys, [I32, I32]),
+        import!("emit_event", emit_event, [I32, I32, I32, I32]),
+        import!("view_command", view_command, [I32, I32]),
+        import!("ext_call", ext_call, [I32, I32, I32, I32, I32, I32]),
+        import!("ext_query", ext_query, [I32, I32, I32, I32, I32]),
+        import!("log", log_record, [I32, I32, I32]),
         Import {
-            name: concat_name(NOW),
+            name: "__nexus_now",
             params: &[],
             result: ValType::F64,
             entry: |data, _, _, args| {
@@ -363,7 +362,7 @@ pub fn imports() -> [Import<HostData>; 12] {
                 )
             },
         },
-        import!(11, random_bytes, [I32, I32]),
+        import!("random_bytes", random_bytes, [I32, I32]),
     ]
 }
 
