@@ -251,6 +251,21 @@ mod tests {
     }
 
     #[test]
+    fn a_number_of_keys_that_no_bytes_could_hold_is_refused_before_room_is_made_for_it() {
+        // three entries of three bytes, and a header that claims more than two bytes each would make
+        let mut bytes = map(["a", "b", "c"].into_iter());
+        assert_eq!(bytes.len(), 10);
+        for claimed in [6, 15] {
+            bytes[0] = 0x80 | claimed;
+            let walked = walk(&bytes, &StopToken::default(), |_| panic!("room for {claimed}"), |(): &mut (), _, _| ());
+            assert!(walked.is_err(), "{claimed}");
+        }
+        bytes[0] = 0x85;
+        let walked = walk(&bytes, &StopToken::default(), drop, |(): &mut (), _, _| ());
+        assert!(walked.is_err());
+    }
+
+    #[test]
     fn every_key_is_found_at_its_last_value_whatever_their_number() {
         let mut random = Random(7);
         for count in [0, 1, 2, FEW, FEW + 1, 20, 1000, RUN, RUN + 1, 3 * RUN + 17] {

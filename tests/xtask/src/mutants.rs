@@ -40,7 +40,11 @@ struct Group {
 
 const GROUPS: &[Group] = &[
     Group { package: "nexus-protocol", files: &["protocol/src/capability.rs"], tests: &["capability"] },
-    Group { package: SIDECAR, files: &["sidecar/src/budget.rs"], tests: &["budget", "resident::"] },
+    Group {
+        package: SIDECAR,
+        files: &["sidecar/src/budget.rs", "sidecar/src/share.rs"],
+        tests: &["budget", "share::", "resident::"],
+    },
     Group { package: SIDECAR, files: &["sidecar/src/pool.rs"], tests: &["pool"] },
     Group { package: SIDECAR, files: &["sidecar/src/cache/handle.rs"], tests: &["cache::handle"] },
     Group {
