@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
+use nexus_protocol::{InnerError, WireError};
 use rmpv::Value;
 use serde_json::{Value as Json, json};
 
 use super::diagnostic::diagnostic;
 use super::fixtures::Unused;
-use super::notation::{notation, to_json};
+use super::notation::{decode, notation, to_json};
 use super::replay::Missing;
 use super::run::{Call, Outcome, Segment};
 use crate::observe::logging::escape;
@@ -38,7 +39,7 @@ pub(super) fn json(outcome: &Outcome) -> Json {
     let segments: Vec<Json> = outcome.segments.iter().map(segment_json).collect();
     let (status, key, end) = match &outcome.end {
         Ok(value) => ("success", "value", to_json(value)),
-        Err(error) => ("error", "error", json!(error)),
+        Err(error) => ("error", "error", error_json(error)),
     };
     let missing = outcome.missing.iter().map(missing_json).collect::<Json>();
     let unused = outcome.unused.iter().map(|unused| json!({"name": unused.method.to_string(), "index": unused.index}));
@@ -46,6 +47,36 @@ pub(super) fn json(outcome: &Outcome) -> Json {
         "status": status, key: end, "segments": segments, "metrics": outcome.metrics,
         "missingFixtures": missing, "unusedFixtures": unused.collect::<Json>(),
     })
+}
+
+/// The error, its payloads as the JSON that they stand for.
+fn error_json(error: &WireError) -> Json {
+    let mut document = json!(error);
+    payload_json(&mut document, "properties", error.properties.as_deref());
+    inner_json(&mut document, error.cause.as_deref(), &error.errors);
+    document
+}
+
+fn inner_json(document: &mut Json, cause: Option<&InnerError>, errors: &[InnerError]) {
+    if let Some(inner) = cause {
+        one_inner_json(&mut document["cause"], inner);
+    }
+    for (index, inner) in errors.iter().enumerate() {
+        one_inner_json(&mut document["errors"][index], inner);
+    }
+}
+
+fn one_inner_json(document: &mut Json, inner: &InnerError) {
+    payload_json(document, "value", inner.value.as_deref());
+    payload_json(document, "properties", inner.properties.as_deref());
+    inner_json(document, inner.cause.as_deref(), &inner.errors);
+}
+
+fn payload_json(document: &mut Json, key: &str, payload: Option<&[u8]>) {
+    // what cannot be read stays as it came
+    if let Some(value) = payload.and_then(|payload| decode(payload).ok()) {
+        document[key] = to_json(&value);
+    }
 }
 
 /// What is wrong with the fixtures, for the person who writes them; mostly nothing.
@@ -135,10 +166,9 @@ fn payload(record: &Value, key: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use nexus_protocol::{EffectList, ErrorCode, WireError};
+    use nexus_protocol::{EffectList, ErrorCode};
 
     use super::super::fixtures::{Lack, Method};
-    use super::super::notation::decode;
     use super::*;
 
     fn items(fill: impl FnOnce(&mut EffectList)) -> Vec<Value> {
@@ -201,6 +231,25 @@ segment 1
             unused: vec![],
         };
         assert_eq!(text(&outcome, "h.js", ""), "42\n(9 us)\n");
+    }
+
+    #[test]
+    fn what_an_error_carries_is_shown_as_json() {
+        let payload = |value: Json| rmp_serde::to_vec_named(&value).unwrap();
+        let mut error = WireError::new(ErrorCode::ExecutionError, "bad");
+        error.properties = Some(payload(json!({"status": 404, "tags": ["x"]})).into());
+        let mut cause = InnerError::new("down").with_value(payload(json!({"host": "a"})));
+        cause.errors = vec![InnerError::new("inner").with_value(payload(json!(7)))];
+        error.cause = Some(Box::new(cause));
+        error.errors = vec![InnerError::new("one").with_value(payload(json!("text")))];
+        let document = json(&Outcome { end: Err(Box::new(error)), ..two_segments() });
+        let error = &document["error"];
+        assert_eq!(error["properties"], json!({"status": 404, "tags": ["x"]}));
+        assert_eq!(
+            (&error["cause"]["value"], &error["cause"]["errors"][0]["value"]),
+            (&json!({"host": "a"}), &json!(7))
+        );
+        assert_eq!(error["errors"][0]["value"], "text");
     }
 
     #[test]
