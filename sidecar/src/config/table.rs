@@ -315,8 +315,8 @@ mod tests {
     #[test]
     fn help_states_default_bound_and_variable() {
         assert_eq!(
-            named("maxInstances").help(),
-            "Instances that may run at once [default: 10; 1 to 2000] [env: NEXUS_MAX_INSTANCES]"
+            named("minInstances").help(),
+            "Instances made ready at start [default: 1; 1 to 2000] [env: NEXUS_MIN_INSTANCES]"
         );
         let bound = format!("[default: 32 MiB; 1 MiB to {} MiB]", MAX_MEMORY_LIMIT_BYTES / MIB);
         assert!(named("memoryLimitBytes").help().contains(&bound));
