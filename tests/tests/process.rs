@@ -7,6 +7,7 @@ use std::process::Output;
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
+use nexus_protocol::ErrorCode;
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::process::command;
 use nexus_tests::run::BUILTIN;
@@ -50,6 +51,27 @@ fn a_child_ends_when_its_socket_closes_even_while_a_handler_runs() {
         };
         in_time("it ends", Duration::from_millis(500), || end(None), || end(Some(source)));
     }
+}
+
+/// In an interpreter no fault is a trap: what goes on after it was asked to stop may not be taken its memory from.
+#[test]
+fn an_interpreted_sidecar_survives_what_does_not_stop_at_once() {
+    const TIMES: usize = 5;
+    let _w = Watchdog::seconds(300);
+    let mut sidecar = Options::new().patient().flag("enable-aot", false).listen();
+    let mut client = sidecar.connect();
+    let busy = [
+        "for (;;);",
+        "const f = (n) => n < 2 ? n : f(n - 1) + f(n - 2); return f(40)",
+        "let n = 0; while (true) n = [n, 1].map((x) => x + 1)[0]",
+    ];
+    for source in busy {
+        for _ in 0..TIMES {
+            assert_eq!(client.run(Run::source(source).timeout_ms(50)).code(), ErrorCode::Timeout, "{source}");
+        }
+    }
+    client.still_works();
+    assert!(sidecar.is_running());
 }
 
 #[test]
@@ -139,10 +161,10 @@ fn a_draining_sidecar_takes_no_new_work() {
     sidecar.signal(Signal::SIGTERM);
     eventually("new work is refused", SOON, || {
         let segment = client.run("return 1");
-        segment.error.is_some_and(|e| e.code == nexus_protocol::ErrorCode::Overloaded)
+        segment.error.is_some_and(|e| e.code == ErrorCode::Overloaded)
     });
     assert!(client.cancel_request(running));
-    assert_eq!(client.segment(running).code(), nexus_protocol::ErrorCode::Cancelled);
+    assert_eq!(client.segment(running).code(), ErrorCode::Cancelled);
     assert_eq!(sidecar.exit_code(SOON), 0);
 }
 

@@ -249,11 +249,14 @@ pub struct RunControl<M: Stoppable = LinearMemory> {
     interrupted_at: AtomicU64,
     interrupt_word: AtomicU32,
     memory: M,
+    /// Whether a run that goes on all the same loses its memory.
+    may_kill: bool,
 }
 
 impl<M: Stoppable> RunControl<M> {
-    /// `interrupt_word`: address of the word in linear memory that stops QuickJS.
-    pub fn new(memory: M, interrupt_word: u32) -> Arc<Self> {
+    /// `interrupt_word`: address of the word in linear memory that stops QuickJS. `may_kill`: the guest is native code, whose
+    /// faults are traps. In WasmEdge's interpreter a fault is one of the process: there a run is asked to stop, again and again.
+    pub fn new(memory: M, interrupt_word: u32, may_kill: bool) -> Arc<Self> {
         Arc::new(Self {
             word: AtomicU64::new(State::Idle as u64),
             epoch: Instant::now(),
@@ -262,6 +265,7 @@ impl<M: Stoppable> RunControl<M> {
             interrupted_at: AtomicU64::new(NO_DEADLINE),
             interrupt_word: AtomicU32::new(interrupt_word),
             memory,
+            may_kill,
         })
     }
 
@@ -435,7 +439,7 @@ impl<M: Stoppable> RunControl<M> {
         if !word.has(DUE) {
             self.due_since.store(now, Ordering::SeqCst);
         }
-        let kill = word.has(INTERRUPTED);
+        let kill = self.may_kill && word.has(INTERRUPTED);
         let grace_is_over = || now >= self.interrupted_at.load(Ordering::SeqCst).saturating_add(KILL_GRACE_MICROS);
         // a word that has changed meanwhile is looked at again at the next tick
         match word.state() {

@@ -58,7 +58,7 @@ fn run(control: &RunControl<Arc<Memory>>, memory: &Memory, deadline: Option<Inst
 fn nothing_that_is_meant_for_a_run_reaches_the_next_one() {
     check(|| {
         let memory = Arc::new(Memory::default());
-        let control = RunControl::new(memory.clone(), 0);
+        let control = RunControl::new(memory.clone(), 0, true);
         let start = Instant::now();
         let first = control.arm();
         let watchdog = {
@@ -96,7 +96,7 @@ fn nothing_that_is_meant_for_a_run_reaches_the_next_one() {
 fn a_stop_reaches_the_run_that_it_is_meant_for_however_early_it_comes() {
     check(|| {
         let memory = Arc::new(Memory::default());
-        let control = RunControl::new(memory.clone(), 0);
+        let control = RunControl::new(memory.clone(), 0, true);
         let ticket = control.arm();
         let stopper = {
             let control = control.clone();
@@ -116,7 +116,7 @@ fn a_stop_reaches_the_run_that_it_is_meant_for_however_early_it_comes() {
 #[test]
 fn a_run_is_claimed_by_its_thread_or_given_up_by_the_watchdog() {
     check(|| {
-        let control = RunControl::new(Arc::new(Memory::default()), 0);
+        let control = RunControl::new(Arc::new(Memory::default()), 0, true);
         let ticket = control.arm();
         let watchdog = {
             let control = control.clone();

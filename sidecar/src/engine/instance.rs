@@ -125,7 +125,7 @@ enum CallEnd {
 impl Instance {
     pub(super) fn new(engine: Arc<Engine>, mut wasm: WasmInstance<HostData>) -> Self {
         let memory = wasm.memory();
-        let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET);
+        let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET, engine.options.aot);
         engine.watchdog.watch(&control);
         wasm.data_mut().link = Some((memory, control.clone()));
         Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0, lease: Lease::default() }
