@@ -53,6 +53,8 @@ fn strict_leaves_what_is_uncertain_to_the_run() {
         "with ({ $state: { k: 1 } }) { if ($state.k !== 1) throw 1 }",
         "class A { static { var $state = { k: 1 }; $state.k } }",
         "return $state.toString()",
+        "$ext.a.b().catch(() => 1)",
+        "await Promise.allSettled([$ext.a.b()])",
     ] {
         let ran = client.run(Run::source(source).strict());
         assert!(ran.error.is_none(), "{source}: {:?}", ran.error);
