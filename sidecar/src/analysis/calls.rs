@@ -93,7 +93,7 @@ impl<'a> Walker<'a, '_> {
             self.expression(object, Want::Into(place));
         }
         // what is called this way may be any method
-        if matches!(&*method, "call" | "apply" | "bind") && !is_function_literal(object) {
+        if matches!(&*method, "call" | "apply" | "bind") && !is_arrow(object) {
             self.flow.write(place, Fresh::Old);
         }
         Want::Into(place)
@@ -108,7 +108,7 @@ impl<'a> Walker<'a, '_> {
             let function = self.flow.of(binding);
             self.flow.join(place, function);
             // a method that was taken from somewhere, such as `const { getRandomValues } = crypto`
-            if writes_state_values(name) || name == "getRandomValues" {
+            if writes_state_values(name) || writes_argument(name) {
                 self.written_argument(arguments.first(), place);
             }
             return Want::Into(place);
@@ -354,8 +354,16 @@ impl<'a> Walker<'a, '_> {
             (2, Some(method)) if is_state_method(method) => {
                 self.path_value(&path.head(), Want::Into(place));
             }
-            (length, _) => {
+            (length, name) => {
                 self.read(step, position);
+                if length == 1 && name.is_none() {
+                    // a method by a name that is not known
+                    self.needs.all(Kind::StateWrite, perhaps(position));
+                }
+                // `$state.list.push.bind(...)`
+                if (1..length).any(|at| path.step(at).is_some_and(writes_receiver)) {
+                    self.write_perhaps(step, position);
+                }
                 self.flow.value(place, step.clone(), position);
                 let method = path.last();
                 if length > 1 && method.is_none_or(writes_receiver) {
@@ -373,7 +381,7 @@ impl<'a> Walker<'a, '_> {
         Want::Into(place)
     }
 
-    fn write_perhaps(&mut self, key: &Step<'a>, position: u32) {
+    pub(super) fn write_perhaps(&mut self, key: &Step<'a>, position: u32) {
         self.needs.key(Kind::StateWrite, key, perhaps(position));
     }
 
@@ -452,8 +460,9 @@ impl<'a> Walker<'a, '_> {
     }
 }
 
-fn is_function_literal(expression: &Expression<'_>) -> bool {
-    matches!(peel(expression), Expression::ArrowFunctionExpression(_) | Expression::FunctionExpression(_))
+/// Which has no `this` of its own.
+fn is_arrow(expression: &Expression<'_>) -> bool {
+    matches!(peel(expression), Expression::ArrowFunctionExpression(_))
 }
 
 pub(super) fn perhaps(position: u32) -> Need {

@@ -274,7 +274,7 @@ pub(super) fn property_key<'a>(key: &PropertyKey<'a>) -> Step<'a> {
 /// The path of a property that has the name of a global: of an object that may be the global one (`this.$ext`).
 pub(super) fn path_of_property<'a>(name: &str, position: u32) -> Option<Path<'a>> {
     let root = Root::of(name)?;
-    let ours = matches!(root, Root::State | Root::Emit | Root::View | Root::Extensions);
+    let ours = matches!(root, Root::State | Root::Emit | Root::View | Root::Extensions | Root::Crypto);
     ours.then(|| Path::of(root, position))
 }
 

@@ -6,7 +6,7 @@ use oxc_span::GetSpan;
 
 use super::calls::perhaps;
 use super::flow::Place;
-use super::fresh::Fresh;
+use super::fresh::{Fresh, writes_argument, writes_receiver};
 use super::needs::{Kind, Need};
 use super::path::{Link, Path, Root, Step, link, path_of, peel, property_key};
 use super::scope::pattern_names;
@@ -73,11 +73,18 @@ impl<'a> Walker<'a, '_> {
                     } else {
                         self.read(step, path.position);
                     }
+                    if !only_looked_at && (1..path.len()).any(|at| path.step(at).is_some_and(writes_receiver)) {
+                        self.write_perhaps(step, path.position);
+                    }
                     if let Want::Into(place) = want {
                         self.flow.value(place, step.clone(), path.position);
                     }
                 }
             },
+            // called by another name: nobody knows on what
+            Root::Object | Root::Reflect if !only_looked_at && path.step(0).is_none_or(writes_argument) => {
+                self.flow.anything = true;
+            }
             Root::Emit if !only_looked_at => match path.step(0) {
                 Some("toast") => self.needs.name(Kind::Emit, "toast", maybe),
                 _ => self.needs.all(Kind::Emit, maybe),
@@ -221,7 +228,7 @@ impl<'a> Walker<'a, '_> {
                 // `a.b ??= c` writes only if there is nothing yet
                 if skipped {
                     self.perhaps_written = true;
-                    self.simple_target(left, true, Want::Plain);
+                    self.simple_target(left, true, own);
                     self.perhaps_written = false;
                     self.perhaps(|is| {
                         is.expression(&it.right, own);

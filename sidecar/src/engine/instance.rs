@@ -13,6 +13,7 @@ use super::abi::{self, Shared, Status, export};
 use super::context::{Breach, Context};
 use super::control::{Ended, RunControl, StopCause};
 use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
+use super::guest_error::GuestError;
 use super::host::HostData;
 use super::image::ResetError;
 use super::lease::Lease;
@@ -536,7 +537,11 @@ impl Instance {
                 self.broken("the guest waits for a call that it has not made".into(), SegmentEnd::Broken)
             }
             Status::Suspended => SegmentEnd::Suspended,
-            Status::Failed | Status::Stuck if shared.out_of_memory != 0 => {
+            // one that was caught before is not what this error is about
+            Status::Failed | Status::Stuck
+                if shared.out_of_memory != 0
+                    && (status == Status::Stuck || GuestError::decode(&out).is_of_memory()) =>
+            {
                 SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
             }
             Status::Stuck => SegmentEnd::Stuck,

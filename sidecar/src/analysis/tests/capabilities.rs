@@ -360,6 +360,25 @@ fn what_only_reads_needs_no_write() {
     ]);
 }
 
+/// What writes goes by another name, or is called in another way, than it was made for.
+#[test]
+fn a_write_by_another_name_is_listed() {
+    let user = "state:read:user state:write:user?";
+    let list = "state:read:list state:write:list?";
+    check(&[
+        ("const { assign } = Object; assign($state.user, { z: 1 })", user),
+        ("const a = Object.assign; a($state.user, { z: 1 })", user),
+        ("const O = Object; O.assign($state.user, { z: 1 })", user),
+        ("const { deleteProperty: d } = Reflect; d($state.user, 'x')", user),
+        ("(function () { this.z = 1 }).call($state.user)", user),
+        ("$state.list.push.bind($state.list)(1)", list),
+        ("[1, 2].forEach($state.list.push, $state.list)", list),
+        ("let u = {}; u.q ??= $state.user; u.q.z = 1", "state:read:user? state:write:user?"),
+        ("const m = $args; $state[m]('k', 1)", "state:read:*? state:write:*?"),
+        ("const { crypto } = globalThis; crypto.getRandomValues(new Uint8Array(1))", "crypto:random?"),
+    ]);
+}
+
 #[test]
 fn the_global_object_has_everything() {
     check(&[
