@@ -71,7 +71,8 @@ pub(super) struct PlainUse {
 impl<'a> Walker<'a, '_> {
     /// A value is used as it is, in `around`.
     pub(super) fn plain_use(&mut self, value: &Expression<'a>, around: Span) {
-        if self.plain.len() >= MAX_PLAIN_USES {
+        // in a `with` any name may be another's
+        if self.plain.len() >= MAX_PLAIN_USES || self.within.is_some() {
             return;
         }
         let value = peel(value);
@@ -124,7 +125,8 @@ impl<'a> Walker<'a, '_> {
 
     /// A property of `start` is read, in a chain.
     pub(super) fn read_from(&mut self, start: &Expression<'a>, name: Option<&str>, chain: Span) {
-        if !matches!(name, Some("then" | "catch" | "finally")) {
+        // a name that is not known may be one of these
+        if !matches!(name, None | Some("then" | "catch" | "finally")) {
             self.plain_use(start, chain);
         }
     }
@@ -134,7 +136,7 @@ impl<'a> Walker<'a, '_> {
         let takes = match pattern {
             BindingPattern::ObjectPattern(it) => it.properties.iter().any(|property| {
                 let key = super::path::property_key(&property.key);
-                !matches!(key.name(), Some("then" | "catch" | "finally"))
+                !matches!(key.name(), None | Some("then" | "catch" | "finally"))
             }),
             BindingPattern::ArrayPattern(_) => true,
             _ => false,
@@ -156,4 +158,6 @@ fn is_call_of_extension(path: &Path<'_>) -> bool {
     path.root == Root::Extensions
         && path.len() == 2
         && path.first().map(Step::name).is_some_and(|name| !name.is_some_and(is_extension_query))
+        // these are not there, whatever extensions there are
+        && !(0..2).any(|at| matches!(path.step(at), Some("then" | "toJSON")))
 }

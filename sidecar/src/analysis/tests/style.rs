@@ -197,6 +197,19 @@ fn where_a_promise_is_right_or_may_be_nothing_is_said() {
 }
 
 #[test]
+fn what_may_be_no_promise_or_no_plain_use_is_not_warned_about() {
+    for source in [
+        "await 0; const k = 'then'; return $ext.a.b(1)[k](x => x + 1)",
+        "await 0; return $ext.a.b(1)['th' + 'en'](x => x)",
+        "await 0; with ({ $ext: { a: { b: () => 1 } } }) { return $ext.a.b(1) + 1 }",
+        "await 0; return ($ext.a.then?.(1) ?? 'none') + $ext.a.toJSON?.()",
+        "await 0; const { [$args]: then } = $ext.a.b(1); return then",
+    ] {
+        assert_eq!(warned(source, None), [], "{source}");
+    }
+}
+
+#[test]
 fn a_warning_says_where_and_why_it_is_a_promise() {
     let found = understood("async function f() {}\nreturn $ext.a.b().c");
     let message = "`$ext.a.b()` at 2:8 is a promise here, since the handler mentions `async` at 1:1; await it";
