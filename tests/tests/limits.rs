@@ -538,21 +538,3 @@ fn the_worst_payloads_take_little_more_than_their_frames() {
     client.still_works();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
-
-/// Memory that was refused once, and the refusal caught, is not what a later error is about.
-#[test]
-fn an_error_behind_a_caught_want_of_memory_is_told_as_what_it_is() {
-    let (_w, _s, mut client) = listening(&Options::new());
-    let caught = "try { new ArrayBuffer(1e9) } catch {} ";
-    for (rest, code, message) in [
-        ("throw new Error('own')", ErrorCode::ExecutionError, "own"),
-        ("null.x", ErrorCode::ExecutionError, "cannot read property 'x' of null"),
-        ("throw 'text'", ErrorCode::ExecutionError, "text"),
-        ("return $state.q", ErrorCode::PermissionDenied, "state:read:q"),
-        ("return 2n ** 70n", ErrorCode::SerializationError, "64 bits"),
-        ("for (const a = [];;) a.push('x'.repeat(1e5) + a.length)", ErrorCode::MemoryLimit, "33554432"),
-    ] {
-        let error = client.run(format!("{caught}{rest}").as_str()).error.expect(rest);
-        assert!(error.code == code && error.message.contains(message), "{rest}: {error:?}");
-    }
-}

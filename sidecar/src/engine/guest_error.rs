@@ -66,15 +66,6 @@ impl GuestError {
         Self::deserialize(&mut decoder).unwrap_or_default()
     }
 
-    /// Of an execution to which memory was refused: whether that is what its error is about. An error that could not be made for
-    /// want of memory has neither name nor text.
-    pub fn is_of_memory(&self) -> bool {
-        match self.name.as_deref() {
-            None => self.message.is_empty() || self.message == "null",
-            Some(name) => name == "InternalError" || self.message.contains("out of memory"),
-        }
-    }
-
     /// Line and byte column of the first frame that lies in the handler. A stack is a text that the handler may have written.
     fn place(&self, source: Source<'_>) -> Option<(u32, u32)> {
         let inside = |frame| place_in_frame(frame).filter(|(line, _)| source.has_line(*line));

@@ -13,7 +13,6 @@ use super::abi::{self, Shared, Status, export};
 use super::context::{Breach, Context};
 use super::control::{Ended, RunControl, StopCause};
 use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
-use super::guest_error::GuestError;
 use super::host::HostData;
 use super::image::ResetError;
 use super::lease::Lease;
