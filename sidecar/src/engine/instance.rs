@@ -536,11 +536,8 @@ impl Instance {
                 self.broken("the guest waits for a call that it has not made".into(), SegmentEnd::Broken)
             }
             Status::Suspended => SegmentEnd::Suspended,
-            // one that was caught before is not what this error is about
-            Status::Failed | Status::Stuck
-                if shared.out_of_memory != 0
-                    && (status == Status::Stuck || GuestError::decode(&out).is_of_memory()) =>
-            {
+            // also where the handler went on for a while: what the engine says after a refusal may be about anything
+            Status::Failed | Status::Stuck if shared.out_of_memory != 0 => {
                 SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
             }
             Status::Stuck => SegmentEnd::Stuck,
