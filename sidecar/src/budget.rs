@@ -271,6 +271,33 @@ mod tests {
     }
 
     #[test]
+    fn only_large_charges_that_were_given_back_are_worth_a_look_at_the_heap() {
+        let whole = Budget::new("whole", 1 << 30);
+        let part = whole.part("part", 1 << 30);
+        drop((part.charge(LARGE_BYTES - 1).unwrap(), whole.charge(LARGE_BYTES - 1).unwrap()));
+        assert_eq!((whole.turned_over(), part.turned_over(), LARGE_BYTES), (0, 0, 262_144));
+        let kept = part.charge(LARGE_BYTES).unwrap();
+        drop((part.charge(LARGE_BYTES).unwrap(), whole.charge(LARGE_BYTES + 1).unwrap()));
+        assert_eq!(
+            (whole.turned_over(), part.turned_over()),
+            (2 * LARGE_BYTES + 1, 0),
+            "all of it counts in the whole"
+        );
+        drop(kept);
+        assert_eq!(whole.turned_over(), 3 * LARGE_BYTES + 1);
+    }
+
+    #[test]
+    fn a_refusal_names_the_limit_and_whose_it_is() {
+        let whole = Budget::new("maxTotal", 100);
+        let (a, b) = (whole.part("maxOwn", 80), whole.part("maxOwn", 80));
+        let _held = a.charge(80).unwrap();
+        assert_eq!(a.charge(1).unwrap_err().to_string(), "maxOwn is 80 for one connection");
+        let refused = b.charge(60).unwrap_err().to_string();
+        assert_eq!(refused, "maxTotal is 100, and the reserve beyond it is for connections that hold less");
+    }
+
+    #[test]
     fn beyond_the_limit_of_all_there_is_room_for_those_who_hold_little() {
         let whole = Budget::new("whole", 8_000);
         let parts: Vec<Arc<Budget>> = (0..4).map(|_| whole.part("part", 8_000)).collect();
