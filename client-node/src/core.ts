@@ -104,6 +104,11 @@ export class Core {
     return handle;
   }
 
+  /** Of a handle that was made here, and not too long ago. */
+  sourceOf(handle: Uint8Array): string | undefined {
+    return this.#handles.find(handle)?.source;
+  }
+
   #compile(source: string, suspendMode: SuspendMode | undefined): Promise<Buffer> {
     return this.#ask(Kind.precompile, { source, suspendMode }, Kind.compiled, readHandle);
   }

@@ -66,7 +66,7 @@ export interface ErrorDetails {
 }
 
 /** Whether there is a cause at all: `undefined` can be one. */
-export function causeOf(details: { cause?: unknown }): ErrorOptions | undefined {
+function causeOf(details: { cause?: unknown }): ErrorOptions | undefined {
   return Object.hasOwn(details, 'cause') ? { cause: details.cause } : undefined;
 }
 
@@ -91,13 +91,18 @@ export class HandlerError extends Error {
   }
 }
 
-/** The same error of an execution of which something has happened already (SPEC 4, retryable). */
-export function midway(error: NexusError): NexusError {
-  if (!error.retryable) return error;
-  const { code, message, stack } = error;
-  const copy = new NexusError(code, message, { ...error, ...causeOf(error), retryable: false });
+/** The same error with other details, or more; its name and its stack stay. */
+export function copyOf(error: NexusError, details: ErrorDetails): NexusError {
+  const { code, message, stack, name } = error;
+  const copy = new NexusError(code, message, { ...error, ...causeOf(error), ...details });
+  if (name !== copy.name) Object.defineProperty(copy, 'name', { value: name, configurable: true, writable: true });
   if (stack !== undefined) Object.defineProperty(copy, 'stack', { value: stack, configurable: true, writable: true });
   return copy;
+}
+
+/** The same error of an execution of which something has happened already (SPEC 4, retryable). */
+export function midway(error: NexusError): NexusError {
+  return error.retryable ? copyOf(error, { retryable: false }) : error;
 }
 
 /** The same symbol in every copy of this package that a process loads (ESM and CommonJS, two versions). */

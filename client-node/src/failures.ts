@@ -2,7 +2,7 @@
  * What a run that failed tells beside the error itself: what had happened by then, what the extension threw that the handler let
  * through, and where the caller's `run` stands.
  */
-import { causeOf, NexusError } from './errors.js';
+import { copyOf, NexusError } from './errors.js';
 import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
 import type { Segment } from './run.js';
 
@@ -49,12 +49,9 @@ function append<Item>(list: Item[], items: readonly Item[]): void {
  */
 export function failure(error: unknown, segments: Segment[], thrown: readonly Thrown[]): unknown {
   if (!(error instanceof NexusError)) return error;
-  const { code, message, stack, name } = error;
-  const source = thrown.findLast((one) => isIt(error, one));
-  const cause = causeOf(error) ?? (source === undefined ? undefined : { cause: source.error });
-  const copy = new NexusError(code, message, { ...error, ...cause, retryable: error.retryable && segments.length === 0 });
-  if (name !== copy.name) define(copy, 'name', name);
-  if (stack !== undefined) define(copy, 'stack', stack);
+  const source = Object.hasOwn(error, 'cause') ? undefined : thrown.findLast((one) => isIt(error, one));
+  const retryable = error.retryable && segments.length === 0;
+  const copy = copyOf(error, source === undefined ? { retryable } : { retryable, cause: source.error });
   for (const [key, value] of Object.entries(happened(segments))) define(copy, key, value);
   return copy;
 }

@@ -48,5 +48,11 @@ export const UNANSWERED_BEFORE_HELLO = 8;
 export const RESERVED_IN_FLIGHT = 32;
 /** For so long after `suspensionTimeoutMs` the sidecar keeps an execution, so that its handler can be told. */
 export const SUSPENSION_GRACE_MS = 2_000;
+/** It has noticed after half as long again. */
+const LONGER = 1.5;
+/** When an execution is gone that nobody has resumed, by what the sidecar says of `suspensionTimeoutMs`; 0 is never. */
+export function suspensionGoneMs(suspensionTimeoutMs: number): number {
+  return suspensionTimeoutMs > 0 ? (suspensionTimeoutMs + SUSPENSION_GRACE_MS) * LONGER : Infinity;
+}
 /** Until the sidecar says how long a suspension lasts. */
 export const PLACES_EXPIRE_MS = 30_000;

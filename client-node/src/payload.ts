@@ -18,7 +18,7 @@ export function encodePayload(value: unknown): Buffer {
 
 /** The value of MessagePack bytes; SERIALIZATION_ERROR when they are not one well-formed value. */
 export function decodePayload(bytes: Uint8Array): unknown {
-  const buffer = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const buffer = asBuffer(bytes);
   return decodeRange(buffer, 0, buffer.length);
 }
 
@@ -39,13 +39,18 @@ function decodeRange(bytes: Buffer, start: number, end: number): unknown {
   }
 }
 
+/** The same memory. */
+export function asBuffer(bytes: Uint8Array): Buffer {
+  return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+}
+
 /** MessagePack that stands for the value that it encodes. */
 export class Encoded {
   readonly bytes: Buffer;
 
   /** @internal */
   constructor(bytes: Uint8Array) {
-    this.bytes = Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+    this.bytes = asBuffer(bytes);
   }
 }
 

@@ -5,15 +5,12 @@
  * Invariants: never more are taken than there are. Runs that wait for one another (an extension that makes a run of its own) cannot
  * wait for ever: when no place has become free for as long as a suspension lasts, those that hold them have expired.
  */
-import { SUSPENSION_GRACE_MS } from './limits.js';
+import { suspensionGoneMs } from './limits.js';
 
 export interface Place {
   /** In which round it was taken; 0: it was not. */
   round: number;
 }
-
-/** The sidecar has noticed by then. */
-const LONGER = 1.5;
 
 export class Places {
   #limit = Infinity;
@@ -31,7 +28,7 @@ export class Places {
   /** What the sidecar has said. No limit: it is an older one, and says how many are too many when they are. */
   open(limit: number | undefined, expiryMs: number | undefined): void {
     this.#limit = limit === undefined ? Infinity : Math.max(1, limit);
-    if (expiryMs !== undefined && expiryMs > 0) this.#expiryMs = (expiryMs + SUSPENSION_GRACE_MS) * LONGER;
+    if (expiryMs !== undefined && expiryMs > 0) this.#expiryMs = suspensionGoneMs(expiryMs);
   }
 
   /** False: there is none; `onFree` says when to ask again. */

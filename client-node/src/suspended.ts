@@ -10,7 +10,7 @@
 import { Calls } from './calls.js';
 import { Held, type Connection } from './connection.js';
 import { NexusError } from './errors.js';
-import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS, SUSPENSION_GRACE_MS } from './limits.js';
+import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS, suspensionGoneMs } from './limits.js';
 import { Bin, MalformedError } from './reader.js';
 import type { Suspension } from './types.js';
 
@@ -29,8 +29,6 @@ export type ReadResult<Result> = (fields: Fields) => Result;
 /** As `ReadResult`, for a result that may have to wait for another. */
 export type NoteResult<Result> = (fields: Fields) => Result | Held<Result>;
 
-/** The sidecar has noticed by then that nobody goes on with an execution. */
-const LONGER = 1.5;
 /** How often it is looked, by the time that lists are kept. */
 const LOOKS = 4;
 
@@ -80,7 +78,7 @@ export class Suspended {
     if (result.status !== 'suspended') return result;
     this.#watch(connection);
     const { suspensionTimeoutMs = PLACES_EXPIRE_MS } = connection.info?.limits ?? {};
-    const keptMs = suspensionTimeoutMs > 0 ? (suspensionTimeoutMs + SUSPENSION_GRACE_MS) * LONGER : Infinity;
+    const keptMs = suspensionGoneMs(suspensionTimeoutMs);
     const execution = new Execution(connection.serial, Buffer.isBuffer(result.suspensions[0]?.args), keptMs);
     this.#segment(execution, undefined, result, callBytes(fields));
     this.#bound();

@@ -49,9 +49,13 @@ const CONTEXT = new Set<string>(CONTEXT_NAMES);
 const LIMITS = new Set(LIMIT_NAMES);
 const PRECOMPILE = new Set(['suspendMode']);
 
+export function checkIsContext(context: unknown): void {
+  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
+}
+
 /** A context with nothing in it that would be ignored. */
 export function checkContext(context: HandlerContext): HandlerContext {
-  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
+  checkIsContext(context);
   checkNames('field of the context', context, CONTEXT);
   return context;
 }
@@ -60,10 +64,9 @@ export function checkContext(context: HandlerContext): HandlerContext {
 export function contextFields(
   context: HandlerContext,
   timeoutMs: number | undefined,
-  extensionRegistry = context?.extensionRegistry,
+  extensionRegistry = context.extensionRegistry,
   buffers: 'messagepack' | 'bytes' = 'bytes',
 ): ExecuteRequest {
-  if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
   const { panelId, handlerName, capabilities, limits, strictCapabilities, suspendMode, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);

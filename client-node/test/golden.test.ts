@@ -267,7 +267,7 @@ test('the bounds that both sides know are the same numbers', () => {
     return Number(base?.replaceAll('_', '')) * 2 ** Number(shift);
   };
   assert.equal(limits.MAX_FRAME_BYTES, rust('DEFAULT_MAX_FRAME_BYTES'));
-  for (const name of ['MAX_PAYLOAD_DEPTH', 'MAX_CONTROL_DEPTH', 'MAX_CONTROL_VALUES', 'MAX_LABEL_BYTES', 'ARENA_THRESHOLD_BYTES'] as const) {
+  for (const name of ['MAX_PAYLOAD_DEPTH', 'MAX_CONTROL_DEPTH', 'MAX_CONTROL_VALUES', 'MAX_LABEL_BYTES', 'ARENA_THRESHOLD_BYTES', 'SUSPENSION_GRACE_MS'] as const) {
     assert.equal(limits[name], rust(name), name);
   }
 });

@@ -120,6 +120,15 @@ pub const DEFAULT_SUSPENSION_TIMEOUT_MS: u64 = 30_000;
 /// For so long after `suspensionTimeoutMs` an execution is kept: who makes its calls can tell its handler that one took too long.
 /// Longer than an answer is under way on a busy machine.
 pub const SUSPENSION_GRACE_MS: u64 = 2_000;
+
+/// How long an execution is kept that nobody resumes, by `suspensionTimeoutMs`; 0: for ever.
+pub const fn suspension_kept_ms(suspension_timeout_ms: u64) -> u64 {
+    match suspension_timeout_ms {
+        0 => 0,
+        ms => ms.saturating_add(SUSPENSION_GRACE_MS),
+    }
+}
+
 /// Suspended executions held at once.
 pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 

@@ -5,7 +5,8 @@
 import type { RuntimeConfig } from '../config.js';
 import { Core } from '../core.js';
 import { NexusError, toExtensionError } from '../errors.js';
-import { MAX_LABEL_BYTES, MAX_REMEMBERED_HANDLES } from '../limits.js';
+import { MAX_LABEL_BYTES } from '../limits.js';
+import { Recent } from '../recent.js';
 import type { ReadResult, Segment } from '../suspended.js';
 import type { Outcome } from '../validate.js';
 import { StatsCopy } from './stats.js';
@@ -24,8 +25,8 @@ export class Door {
   /** Why there is none. */
   readonly #refused: unknown;
   readonly #infers: boolean;
-  /** By source, or by handle. The one that was asked for longest ago goes first. */
-  readonly #inferred = new Map<string, Promise<string[]>>();
+  /** By source. */
+  readonly #inferred = new Recent<Promise<string[]>>();
 
   /** A configuration that is wrong is told by each call: the callers take a throw here for "no runtime", and go on without one. */
   constructor(config: DoorConfig, change: (config: RuntimeConfig) => RuntimeConfig) {
@@ -83,23 +84,16 @@ export class Door {
     });
   }
 
-  async precompile(source: string): Promise<Buffer> {
-    const handle = await this.core.precompile(source);
-    if (this.#infers) this.#remember(key(handle), this.#ask(source));
-    return handle;
-  }
-
   /** What the handler is granted: the list, or what it needs where that is asked for. */
   async capabilities(listed: readonly string[] | undefined, handler: string | Uint8Array): Promise<readonly string[] | undefined> {
     if (!this.#infers || (listed !== undefined && listed.length > 0)) return listed;
-    const known = this.#inferred.get(key(handler));
-    if (known !== undefined || typeof handler !== 'string') return known;
-    return this.#remember(key(handler), this.#ask(handler));
+    const source = typeof handler === 'string' ? handler : this.core.sourceOf(handler);
+    return source === undefined ? listed : (this.#inferred.get(source) ?? this.#infer(source));
   }
 
   /** A source that does not parse needs nothing: its execution says what is wrong with it. */
-  #ask(source: string): Promise<string[]> {
-    return this.core.check(source).then(
+  #infer(source: string): Promise<string[]> {
+    const asked = this.core.check(source).then(
       ({ capabilities }) => capabilities,
       (error: unknown) => {
         if (error instanceof NexusError && error.code === 'COMPILATION_ERROR') return [];
@@ -107,16 +101,7 @@ export class Door {
         throw error;
       },
     );
-  }
-
-  #remember(of: string, asked: Promise<string[]>): Promise<string[]> {
-    this.#inferred.delete(of);
-    this.#inferred.set(of, asked);
-    asked.catch(() => undefined);
-    if (this.#inferred.size > MAX_REMEMBERED_HANDLES) {
-      const [oldest] = this.#inferred.keys();
-      this.#inferred.delete(oldest as string);
-    }
+    this.#inferred.set(source, asked, source.length);
     return asked;
   }
 
@@ -124,10 +109,6 @@ export class Door {
     this.copy.stop();
     await this.#core?.shutdown();
   }
-}
-
-function key(handler: string | Uint8Array): string {
-  return typeof handler === 'string' ? handler : Buffer.from(handler).toString('latin1');
 }
 
 /** Names serve logs and metrics only; the callers have longer ones than the sidecar takes. */

@@ -2,11 +2,11 @@
  * The workspace kernel's dialect: `createRuntime(config)` as its executor loads it. MessagePack Buffers both ways, flat
  * errors, counted host calls, `getStats()` and `getMetrics()` synchronous (a copy, see stats.ts).
  */
-import { NexusError } from '../errors.js';
 import type { ExecuteRequest } from '../messages.js';
+import { asBuffer } from '../payload.js';
 import { readBufferResult } from '../results.js';
 import type { BufferResult, HandlerContext, RuntimeStats, Suspension } from '../types.js';
-import { checkAsyncResult, checkHandle, checkSource, checkTimeout, contextFields, type Outcome } from '../validate.js';
+import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields, type Outcome } from '../validate.js';
 import { Door, label, type DoorConfig } from './door.js';
 
 export interface KernelContext {
@@ -78,7 +78,7 @@ export function createRuntime(config: DoorConfig = {}): KernelRuntime {
         const fields = await request(checkHandle(handle), context, timeoutMs);
         return kernelResult(await core.executeCompiled(handle, fields, readBufferResult));
       }),
-    precompile: (source) => door.precompile(source),
+    precompile: async (source) => door.core.precompile(source),
     async resume(suspensionId, result) {
       return kernelResult(await door.resume(suspensionId, kernelOutcome(result), readBufferResult));
     },
@@ -90,12 +90,11 @@ export function createRuntime(config: DoorConfig = {}): KernelRuntime {
 
 /** Every payload of this door is MessagePack, also one that is no Buffer: other encoders return a Uint8Array. */
 function messagePack<Value>(value: Value): Value | Buffer {
-  if (!(value instanceof Uint8Array) || Buffer.isBuffer(value)) return value;
-  return Buffer.from(value.buffer, value.byteOffset, value.byteLength);
+  return value instanceof Uint8Array ? asBuffer(value) : value;
 }
 
 function kernelRequest(context: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
-  if (typeof context !== 'object' || context === null) throw new NexusError('INVALID_ARGUMENT', 'the context is not an object');
+  checkIsContext(context);
   const { state, args, scope, panelId, handlerName } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };
   const payloads = { state: messagePack(state), args: messagePack(args), scope: messagePack(scope) };

@@ -7,7 +7,7 @@ import type { ExecuteRequest } from '../messages.js';
 import { asPayload } from '../payload.js';
 import { readPlainResult } from '../results.js';
 import type { ExecutionResult, HandlerContext, RuntimeStats, Suspension, ViewCommand } from '../types.js';
-import { checkAsyncResult, checkHandle, checkSource, checkTimeout, contextFields } from '../validate.js';
+import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields } from '../validate.js';
 import { Door, label, type DoorConfig } from './door.js';
 
 export interface ReactorContext {
@@ -81,7 +81,7 @@ export class WasmRuntime {
   }
 
   async precompileHandler(handlerCode: string): Promise<Uint8Array> {
-    return this.#door.precompile(handlerCode);
+    return this.#door.core.precompile(handlerCode);
   }
 
   async executeCompiledHandler(bytecode: Uint8Array, context: ReactorContext, timeoutMs?: number): Promise<ReactorResult> {
@@ -114,7 +114,7 @@ export class WasmRuntime {
 }
 
 function reactorRequest(context: ReactorContext, timeoutMs: number | undefined): ExecuteRequest {
-  if (typeof context !== 'object' || context === null) throw new NexusError('INVALID_ARGUMENT', 'the context is not an object');
+  checkIsContext(context);
   const { stateSnapshot, extensionRegistry, panelId, handlerName, ...rest } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };
   return contextFields(

@@ -54,10 +54,7 @@ pub struct HelloLimits {
 impl HelloLimits {
     /// How long the sidecar keeps an execution that nobody resumes; 0: for ever.
     pub fn suspension_kept_ms(&self) -> u64 {
-        match self.suspension_timeout_ms {
-            0 => 0,
-            ms => ms.saturating_add(limits::SUSPENSION_GRACE_MS),
-        }
+        limits::suspension_kept_ms(self.suspension_timeout_ms)
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::SUSPENSION_GRACE_MS;
+use nexus_protocol::limits::suspension_kept_ms;
 
 use super::busy::Busy;
 use super::connection::Connection;
@@ -272,7 +272,6 @@ fn hub_limits(config: &Config, mode: Mode) -> HubLimits {
         max_suspended_bytes: config.max_suspended_bytes,
         max_in_flight: max_in_flight(config) as usize,
         max_queue_time: millis(config.max_queue_ms),
-        suspension_timeout: millis(config.suspension_timeout_ms)
-            .map(|timeout| timeout.saturating_add(Duration::from_millis(SUSPENSION_GRACE_MS))),
+        suspension_timeout: millis(suspension_kept_ms(config.suspension_timeout_ms)),
     }
 }
