@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything between a fresh clone and a tested, measured sidecar, as one command each.
 //!
 //! ```text
-//!  setup:  WasmEdge -> guest compiler -> Binaryen -> guest -> links in .nexus -> cargo build, npm run build
+//!  setup:  WasmEdge -> the engine without its compiler -> guest compiler -> Binaryen -> guest -> links in .nexus -> cargo build, npm run build
 //!  test, demo, bench:  setup, then their own stages
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod apt;
 mod binaryen;
 mod digest;
+mod elf;
 mod frames;
 mod guest;
 mod loops;
@@ -24,6 +25,7 @@ mod quickjs;
 mod soak;
 mod stack_gate;
 mod stages;
+mod standin;
 mod toolchain;
 mod wasmedge;
 mod workspace;
