@@ -22,6 +22,7 @@ mod patches;
 mod places;
 mod process;
 mod quickjs;
+mod schema;
 mod soak;
 mod stack_gate;
 mod stages;
@@ -65,6 +66,9 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  changes the code that keeps tenants apart, one operator or result at a time, and runs its unit tests:
                  each change has to be noticed, or stand with a reason in tests/xtask/mutants.toml. Hours for all
                  files; parts of their names choose some, such as `mutants capability pool.rs`
+  generate [--check]
+                 write what protocol/schema.toml says into the protocol, the clients, the sidecar's configuration and
+                 SPEC.md; with --check only look, and fail where a file is otherwise
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -98,6 +102,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
+        "generate" => rest.is_empty() || rest == ["--check"],
         _ => rest.is_empty(),
     };
     if !accepts {
@@ -109,6 +114,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
             Ok(())
         }
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
+        "generate" if rest.is_empty() => schema::generate(&Places::open()?.root),
+        "generate" => schema::check(&Places::open()?.root),
         "guest" => loops::guest(&Places::open()?, stages),
         "setup" => loops::setup(&Places::open()?, stages),
         "demo" => loops::demo(&Places::open()?, stages),
