@@ -13,6 +13,7 @@ import { asPayload } from './payload.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
 import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
+import type { RuntimeStats } from './statistics.js';
 import type {
   AsyncResult,
   BufferContext,
@@ -21,7 +22,6 @@ import type {
   HandlerCheck,
   HandlerContext,
   PrecompileOptions,
-  RuntimeStats,
 } from './types.js';
 import { checkAsyncResult, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 

@@ -6,46 +6,9 @@ import { inspect } from 'node:util';
 
 import { NexusError } from './errors.js';
 import { didYouMean } from './names.js';
+import { SIDECAR_KEYS, type SidecarConfig } from './settings.js';
 
-/** Passed on as flags. Absent: the sidecar's own environment, file and defaults decide. */
-export interface SidecarConfig {
-  maxInstances?: number;
-  minInstances?: number;
-  memoryLimitBytes?: number;
-  stackSizeBytes?: number;
-  timeoutMs?: number;
-  suspensionTimeoutMs?: number;
-  maxSuspended?: number;
-  maxSuspendedBytes?: number;
-  maxHostCalls?: number;
-  maxStateMutations?: number;
-  maxEvents?: number;
-  maxSourceBytes?: number;
-  maxResultBytes?: number;
-  maxLogBytes?: number;
-  maxFrameBytes?: number;
-  maxQueued?: number;
-  maxQueueMs?: number;
-  maxStates?: number;
-  maxStateBytes?: number;
-  maxTotalStateBytes?: number;
-  maxArenaBytes?: number;
-  maxTotalArenaBytes?: number;
-  cacheDir?: string;
-  maxCacheSizeBytes?: number;
-  enableAOT?: boolean;
-  enableSIMD?: boolean;
-  enableBulkMemory?: boolean;
-  quickjsModulePath?: string;
-  debug?: boolean;
-  strictCapabilities?: boolean;
-  /** Least severe record that it writes to stderr (`onLog`): off, error, warn, info, debug, trace. */
-  log?: string;
-  /** How long it lets executions finish when it ends. */
-  drainTimeoutMs?: number;
-  /** Address for `/metrics`, `/healthz` and `/readyz`. */
-  httpListen?: string;
-}
+export type { SidecarConfig };
 
 export interface ClientConfig {
   /** The sidecar's program. Else NEXUS_SIDECAR_BIN, the platform package, PATH. */
@@ -60,7 +23,7 @@ export interface ClientConfig {
   sharedMemory?: boolean;
   /** Whether the event loop may look for an answer for up to 0.15 ms instead of sleeping, where that is faster. Default true. */
   spin?: boolean;
-  /** How long a start may take until the sidecar has said hello. Default 10000. */
+  /** How long a start may take until the sidecar has said hello. Default 20000. */
   startTimeoutMs?: number;
   /** How long `shutdown` waits before it kills. Default 5000. */
   shutdownTimeoutMs?: number;
@@ -81,42 +44,6 @@ export interface ClientConfig {
 export interface RuntimeConfig extends SidecarConfig, ClientConfig {}
 
 type Check = 'count' | 'boolean' | 'string' | 'function' | 'object';
-
-const SIDECAR_KEYS: Record<keyof SidecarConfig, Check> = {
-  maxInstances: 'count',
-  minInstances: 'count',
-  memoryLimitBytes: 'count',
-  stackSizeBytes: 'count',
-  timeoutMs: 'count',
-  suspensionTimeoutMs: 'count',
-  maxSuspended: 'count',
-  maxSuspendedBytes: 'count',
-  maxHostCalls: 'count',
-  maxStateMutations: 'count',
-  maxEvents: 'count',
-  maxSourceBytes: 'count',
-  maxResultBytes: 'count',
-  maxLogBytes: 'count',
-  maxFrameBytes: 'count',
-  maxQueued: 'count',
-  maxQueueMs: 'count',
-  maxStates: 'count',
-  maxStateBytes: 'count',
-  maxTotalStateBytes: 'count',
-  maxArenaBytes: 'count',
-  maxTotalArenaBytes: 'count',
-  cacheDir: 'string',
-  maxCacheSizeBytes: 'count',
-  enableAOT: 'boolean',
-  enableSIMD: 'boolean',
-  enableBulkMemory: 'boolean',
-  quickjsModulePath: 'string',
-  debug: 'boolean',
-  strictCapabilities: 'boolean',
-  log: 'string',
-  drainTimeoutMs: 'count',
-  httpListen: 'string',
-};
 
 const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
   binaryPath: 'string',

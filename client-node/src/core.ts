@@ -14,7 +14,8 @@ import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeRe
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readCheck, readHandle, readStats } from './results.js';
 import { Suspended, type NoteResult, type ReadResult, type Segment } from './suspended.js';
-import type { HandlerCheck, RuntimeStats, SuspendMode } from './types.js';
+import type { RuntimeStats } from './statistics.js';
+import type { HandlerCheck, SuspendMode } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
 
 /** What a request can be ended by. */

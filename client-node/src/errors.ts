@@ -1,37 +1,15 @@
 /**
- * The one error type of the client, and the codes of SPEC 4.
+ * The one error type of the client.
  *
  * A fault of the caller or of the connection rejects the promise with a NexusError; a fault of the handler is the `error`
  * of a result (`status: 'error'`), the same type, so that `throw result.error` works. `run` always throws.
  */
 
+import { RETRYABLE_BY_CODE, type ErrorCode } from './codes.js';
 import type { Segment } from './run.js';
 import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
 
-/** code -> whether the same request may succeed later. INVALID_HANDLER is decided case by case (SPEC 4). */
-const RETRYABLE_BY_CODE = {
-  PROTOCOL_ERROR: false,
-  INVALID_ARGUMENT: false,
-  INVALID_HANDLER: false,
-  SUSPENSION_ERROR: false,
-  CANCELLED: false,
-  COMPILATION_ERROR: false,
-  EXECUTION_ERROR: false,
-  PERMISSION_DENIED: false,
-  EXTENSION_NOT_FOUND: false,
-  METHOD_NOT_FOUND: false,
-  SERIALIZATION_ERROR: false,
-  TIMEOUT: false,
-  MEMORY_LIMIT: false,
-  RESOURCE_LIMIT: false,
-  OVERLOADED: true,
-  WASM_ERROR: true,
-  INTERNAL_ERROR: true,
-  SIDECAR_GONE: true,
-  SIDECAR_NOT_FOUND: false,
-} as const;
-
-export type ErrorCode = keyof typeof RETRYABLE_BY_CODE;
+export type { ErrorCode };
 
 export interface SourceLocation {
   /** 1-based, in the handler's own source. */

@@ -9,6 +9,7 @@ export { applyMutations } from './mutations.js';
 export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';
 export type { ExtensionMethod, Extensions, ExtensionsOf, RunOptions, RunResult, Segment } from './run.js';
+export type { RuntimeStats } from './statistics.js';
 export type {
   AsyncResult,
   BufferContext,
@@ -21,7 +22,6 @@ export type {
   HandlerNote,
   LogRecord,
   PrecompileOptions,
-  RuntimeStats,
   StateMutation,
   SuspendMode,
   Suspension,

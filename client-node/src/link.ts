@@ -17,13 +17,12 @@ import {
   CRASH_LOOP_WINDOW_MS,
   MAX_WAITING_BYTES,
   MAX_WAITING_REQUESTS,
+  SHUTDOWN_TIMEOUT_MS,
+  START_TIMEOUT_MS,
 } from './limits.js';
 import { Kind, writeRequest } from './messages.js';
 import { Restarts } from './restarts.js';
 import { childEnv, findBinary, spawnSidecar, type Death } from './spawn.js';
-
-const DEFAULT_START_TIMEOUT_MS = 10_000;
-const DEFAULT_SHUTDOWN_TIMEOUT_MS = 5_000;
 
 /** One sidecar from its start to its end. */
 interface Life {
@@ -144,7 +143,7 @@ export class Link {
   }
 
   #awaitHello(life: Life): void {
-    const limit = this.#config.startTimeoutMs ?? DEFAULT_START_TIMEOUT_MS;
+    const limit = this.#config.startTimeoutMs ?? START_TIMEOUT_MS;
     const timer = setTimeout(() => {
       life.connection.fail(new NexusError('SIDECAR_GONE', `the sidecar did not answer the hello within ${limit} ms`));
     }, limit);
@@ -172,7 +171,7 @@ export class Link {
   async #end(): Promise<void> {
     const life = this.#life;
     if (life === undefined) return;
-    const limit = this.#config.shutdownTimeoutMs ?? DEFAULT_SHUTDOWN_TIMEOUT_MS;
+    const limit = this.#config.shutdownTimeoutMs ?? SHUTDOWN_TIMEOUT_MS;
     life.child?.ref(); // its end is awaited now
     const deadline = setTimeout(() => life.connection.fail(shutDownError()), limit);
     const drained = life.connection.request(

@@ -5,7 +5,15 @@
  * Invariants: never more are taken than there are. Runs that wait for one another (an extension that makes a run of its own) cannot
  * wait for ever: when no place has become free for as long as a suspension lasts, those that hold them have expired.
  */
-import { suspensionGoneMs } from './limits.js';
+import { SUSPENSION_GRACE_MS } from './limits.js';
+
+/** The sidecar has noticed that an execution has expired after half as long again. */
+const LONGER = 1.5;
+
+/** When an execution is gone that nobody has resumed, by what the sidecar says of `suspensionTimeoutMs`; 0 is never. */
+export function suspensionGoneMs(suspensionTimeoutMs: number): number {
+  return suspensionTimeoutMs > 0 ? (suspensionTimeoutMs + SUSPENSION_GRACE_MS) * LONGER : Infinity;
+}
 
 export interface Place {
   /** In which round it was taken; 0: it was not. */

@@ -5,13 +5,13 @@
 import { bin, boolean, float, map, readError, string, strings, uint, uints } from './messages.js';
 import { decodeBin } from './payload.js';
 import { MalformedError, type Bin } from './reader.js';
+import { STATISTICS, type RuntimeStats } from './statistics.js';
 import type {
   BufferResult,
   ExecutionMetrics,
   ExecutionResult,
   HandlerCheck,
   HandlerNote,
-  RuntimeStats,
   Suspension,
 } from './types.js';
 
@@ -151,46 +151,16 @@ export function readHandle(fields: Fields): Buffer {
   return bin(fields, 'handler').toBuffer();
 }
 
-/** What a sidecar may leave out that has no such thing: it is 0. */
-const OPTIONAL_STATS = [
-  'residentStates',
-  'residentStateBytes',
-  'arenaBytes',
-  'cacheDiskBytes',
-  'cacheRejected',
-] as const satisfies readonly (keyof RuntimeStats)[];
-
-const STATS_KEYS = [
-  'totalExecutions',
-  'activeInstances',
-  'availableInstances',
-  'suspendedInstances',
-  'cacheHitRate',
-  'avgExecutionTimeUs',
-  'p50ExecutionTimeUs',
-  'p95ExecutionTimeUs',
-  'p99ExecutionTimeUs',
-  'totalMemoryBytes',
-  'instancesCreated',
-  'instancesReused',
-  'cacheEntries',
-  'cacheSizeBytes',
-  'queued',
-  'uptimeMs',
-  ...OPTIONAL_STATS,
-] as const satisfies readonly (keyof RuntimeStats)[];
-
-const FLOAT_STATS: readonly string[] = ['cacheHitRate', 'avgExecutionTimeUs'] satisfies (keyof RuntimeStats)[];
-
 export function readStats(fields: Fields): RuntimeStats {
-  const read = (key: string): number => {
-    if ((OPTIONAL_STATS as readonly string[]).includes(key) && fields[key] === undefined) return 0;
-    return FLOAT_STATS.includes(key) ? float(fields, key) : uint(fields, key);
+  const read = (key: string, kind: string): number => {
+    if (kind.endsWith('?') && fields[key] === undefined) return 0;
+    return kind.startsWith('float') ? float(fields, key) : uint(fields, key);
   };
-  return Object.fromEntries(STATS_KEYS.map((key) => [key, read(key)])) as unknown as RuntimeStats;
+  const entries = Object.entries(STATISTICS).map(([key, kind]) => [key, read(key, kind)]);
+  return Object.fromEntries(entries) as RuntimeStats;
 }
 
 /** Before a sidecar runs, nothing has been executed and nothing is held. */
 export function noStats(): RuntimeStats {
-  return Object.fromEntries(STATS_KEYS.map((key) => [key, 0])) as unknown as RuntimeStats;
+  return Object.fromEntries(Object.keys(STATISTICS).map((key) => [key, 0])) as unknown as RuntimeStats;
 }

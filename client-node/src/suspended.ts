@@ -10,7 +10,8 @@
 import { Calls } from './calls.js';
 import { Held, type Connection } from './connection.js';
 import { NexusError } from './errors.js';
-import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS, suspensionGoneMs } from './limits.js';
+import { MAX_HELD_CALL_BYTES, MAX_HELD_SUSPENSIONS, PLACES_EXPIRE_MS } from './limits.js';
+import { suspensionGoneMs } from './places.js';
 import { Bin, MalformedError } from './reader.js';
 import type { Suspension } from './types.js';
 

@@ -156,30 +156,3 @@ export interface HandlerNote {
   /** 1-based, in UTF-16 units. */
   column: number;
 }
-
-export interface RuntimeStats {
-  totalExecutions: number;
-  activeInstances: number;
-  availableInstances: number;
-  suspendedInstances: number;
-  cacheHitRate: number;
-  avgExecutionTimeUs: number;
-  p50ExecutionTimeUs: number;
-  p95ExecutionTimeUs: number;
-  p99ExecutionTimeUs: number;
-  totalMemoryBytes: number;
-  instancesCreated: number;
-  instancesReused: number;
-  /** Compiled handlers in memory, like their bytes. */
-  cacheEntries: number;
-  cacheSizeBytes: number;
-  queued: number;
-  uptimeMs: number;
-  residentStates: number;
-  residentStateBytes: number;
-  arenaBytes: number;
-  /** Of the compile cache on disk. */
-  cacheDiskBytes: number;
-  /** Its entries on disk that were no good. */
-  cacheRejected: number;
-}

@@ -56,81 +56,6 @@ impl fmt::Display for LogLevel {
     }
 }
 
-macro_rules! flags {
-    ($($(#[$doc:meta])* $name:ident($type:ty) = $flag:literal;)*) => {
-        impl SpawnOptions {
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(self, value: $type) -> Self {
-                self.flag($flag, value.to_string())
-            })*
-        }
-    };
-}
-
-flags! {
-    /// Instances at most.
-    max_instances(u32) = "--max-instances";
-    /// Instances made ready at start.
-    min_instances(u32) = "--min-instances";
-    /// Memory of one execution.
-    memory_limit_bytes(u64) = "--memory-limit-bytes";
-    /// Stack of one execution.
-    stack_size_bytes(u64) = "--stack-size-bytes";
-    /// Running and queueing time of one execution; 0 = no limit.
-    timeout_ms(u64) = "--timeout-ms";
-    /// Time that one suspension may wait.
-    suspension_timeout_ms(u64) = "--suspension-timeout-ms";
-    /// Suspended executions held.
-    max_suspended(u64) = "--max-suspended";
-    /// Memory of suspended executions outside of instances.
-    max_suspended_bytes(u64) = "--max-suspended-bytes";
-    /// Host calls of one execution.
-    max_host_calls(u64) = "--max-host-calls";
-    /// State mutations of one execution.
-    max_state_mutations(u64) = "--max-state-mutations";
-    /// Events of one execution.
-    max_events(u64) = "--max-events";
-    /// Source of one handler.
-    max_source_bytes(u64) = "--max-source-bytes";
-    /// Value and effects of one segment.
-    max_result_bytes(u64) = "--max-result-bytes";
-    /// Log records of one execution.
-    max_log_bytes(u64) = "--max-log-bytes";
-    /// One frame.
-    max_frame_bytes(u64) = "--max-frame-bytes";
-    /// Executions that may wait for an instance.
-    max_queued(u64) = "--max-queued";
-    /// Time that one may wait.
-    max_queue_ms(u64) = "--max-queue-ms";
-    /// Resident states of one connection.
-    max_states(u64) = "--max-states";
-    /// Their bytes.
-    max_state_bytes(u64) = "--max-state-bytes";
-    /// Bytes of those of all connections.
-    max_total_state_bytes(u64) = "--max-total-state-bytes";
-    /// Shared memory of one connection; 0 = none.
-    max_arena_bytes(u64) = "--max-arena-bytes";
-    /// Bytes of that of all connections.
-    max_total_arena_bytes(u64) = "--max-total-arena-bytes";
-    /// Size of the compile cache.
-    max_cache_size_bytes(u64) = "--max-cache-size-bytes";
-    /// Native code; false interprets.
-    enable_aot(bool) = "--enable-aot";
-    /// Wasm SIMD.
-    enable_simd(bool) = "--enable-simd";
-    /// Wasm bulk memory.
-    enable_bulk_memory(bool) = "--enable-bulk-memory";
-    /// Time that what runs may take to finish once the sidecar is to end.
-    drain_timeout_ms(u64) = "--drain-timeout-ms";
-    /// Level of the sidecar's log.
-    log_level(LogLevel) = "--log";
-    /// Stacks and source snippets in errors.
-    debug(bool) = "--debug";
-    /// Refuse handlers whose grants cannot suffice.
-    strict_capabilities(bool) = "--strict-capabilities";
-}
-
 impl SpawnOptions {
     /// Everything as configured elsewhere.
     pub fn new() -> Self {
@@ -149,24 +74,6 @@ impl SpawnOptions {
     pub fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.env.push((name.into(), value.into()));
         self
-    }
-
-    /// Where compiled handlers are kept.
-    #[must_use]
-    pub fn cache_dir(self, path: impl Into<PathBuf>) -> Self {
-        self.flag("--cache-dir", path.into())
-    }
-
-    /// Another guest module.
-    #[must_use]
-    pub fn quickjs_module_path(self, path: impl Into<PathBuf>) -> Self {
-        self.flag("--quickjs-module-path", path.into())
-    }
-
-    /// Where metrics and probes are served by HTTP: an address of this machine, or the path of a socket.
-    #[must_use]
-    pub fn http_listen(self, endpoint: impl Into<OsString>) -> Self {
-        self.flag("--http-listen", endpoint)
     }
 
     /// A configuration file.
@@ -193,7 +100,7 @@ impl SpawnOptions {
         self.client
     }
 
-    fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {
+    pub(crate) fn flag(mut self, flag: &'static str, value: impl Into<OsString>) -> Self {
         // The last value counts, as everybody expects of a builder; the program refuses a flag that is there twice.
         self.flags.retain(|(set, _)| *set != flag);
         self.flags.push((flag, value.into()));

@@ -11,7 +11,9 @@ use nexus_protocol::error as wire;
 use nexus_protocol::inner::InnerError;
 use nexus_protocol::message;
 
+pub use crate::code::ErrorCode;
 use crate::payload::Payload;
+pub use crate::stats::Stats;
 
 macro_rules! mirrored_enum {
     ($(#[$doc:meta])* $name:ident = $wire:ty { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
@@ -87,54 +89,15 @@ of_the_wire! {
     ExecutionState { Queued, Running, Suspended }
 }
 
-mirrored_enum! {
-    /// What went wrong. The text of each is in the specification of the protocol (SPEC 4).
-    ErrorCode = wire::ErrorCode {
-        /// Frame, message or version.
-        ProtocolError,
-        /// A value of the request is wrong.
-        InvalidArgument,
-        /// Handle forged, or not of this sidecar.
-        InvalidHandler,
-        /// Suspension unknown, used, expired or foreign.
-        SuspensionError,
-        /// By the client.
-        Cancelled,
-        /// The handler does not parse.
-        CompilationError,
-        /// The handler threw or rejected.
-        ExecutionError,
-        /// No capability.
-        PermissionDenied,
-        /// The client has no such extension.
-        ExtensionNotFound,
-        /// The extension has no such method.
-        MethodNotFound,
-        /// A value that MessagePack cannot carry.
-        SerializationError,
-        /// Deadline.
-        Timeout,
-        /// Memory of the handler.
-        MemoryLimit,
-        /// A counted limit; `context` names it.
-        ResourceLimit,
-        /// Queue full or waited too long.
-        Overloaded,
-        /// The guest trapped.
-        WasmError,
-        /// A fault of the sidecar's own, or a code that this client does not know.
-        InternalError,
-        /// The connection ended with the request unanswered.
-        SidecarGone,
-        /// There is no program to start.
-        SidecarNotFound,
-    }
-}
-
 impl ErrorCode {
     pub(crate) fn of(code: wire::ErrorCode) -> Self {
         // Exhaustive, but for what a newer protocol adds.
         Self::ALL.iter().copied().find(|known| known.wire() == code).unwrap_or(Self::InternalError)
+    }
+
+    /// Its name, as in other clients and on the wire.
+    pub const fn as_str(self) -> &'static str {
+        self.wire().as_str()
     }
 
     /// The number for logs and metrics.
@@ -386,54 +349,6 @@ mirrored_struct! {
         max_arena_bytes: u64,
         /// Suspended executions. None: an older sidecar, which does not say.
         max_suspended: Option<u64>,
-    }
-}
-
-mirrored_struct! {
-    /// The sidecar's figures.
-    Stats = message::Stats {
-        /// Executions since its start.
-        total_executions: u64,
-        /// Instances that run something.
-        active_instances: u64,
-        /// Instances that wait for something to run.
-        available_instances: u64,
-        /// Executions that wait for extension calls.
-        suspended_instances: u64,
-        /// Part of the handlers that were compiled already.
-        cache_hit_rate: f64,
-        /// Time of an execution, on average.
-        avg_execution_time_us: f64,
-        /// Half of the executions took no longer.
-        p50_execution_time_us: u64,
-        /// 95 of 100 took no longer.
-        p95_execution_time_us: u64,
-        /// 99 of 100 took no longer.
-        p99_execution_time_us: u64,
-        /// Memory of all instances.
-        total_memory_bytes: u64,
-        /// Instances made.
-        instances_created: u64,
-        /// Executions in an instance that had run something before.
-        instances_reused: u64,
-        /// Compiled handlers in memory.
-        cache_entries: u64,
-        /// Their bytes.
-        cache_size_bytes: u64,
-        /// Executions that wait for an instance.
-        queued: u64,
-        /// Since its start.
-        uptime_ms: u64,
-        /// Resident states.
-        resident_states: u64,
-        /// Their bytes.
-        resident_state_bytes: u64,
-        /// Shared memory with clients.
-        arena_bytes: u64,
-        /// Of the compile cache on disk, as far as its writer knows.
-        cache_disk_bytes: u64,
-        /// Its entries on disk that were no good.
-        cache_rejected: u64,
     }
 }
 

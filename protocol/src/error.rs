@@ -1,4 +1,4 @@
-//! Error codes, and the error map that the wire carries (SPEC 4).
+//! The error map that the wire carries (SPEC 4), and what its codes mean.
 //!
 //! Invariants: numbers are never reused; the wire carries names; every text in a [`WireError`] is bounded, however
 //! long the handler's was. What it does not do: decide what a client may see (the sidecar leaves `stack` and `snippet`
@@ -9,6 +9,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use crate::code::ErrorCode;
 use crate::inner::InnerError;
 use crate::limits::{MAX_ERROR_MESSAGE_BYTES, MAX_ERROR_STACK_BYTES};
 use crate::strict;
@@ -26,86 +27,10 @@ pub enum Fault {
     Host,
 }
 
-macro_rules! error_codes {
-    ($($(#[$doc:meta])* $variant:ident = $number:literal, $name:literal;)*) => {
-        /// What went wrong, as one of the codes of SPEC 4.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-        #[non_exhaustive]
-        #[repr(u16)]
-        pub enum ErrorCode { $($(#[$doc])* $variant = $number,)* }
-
-        impl ErrorCode {
-            /// Every code, by number.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            /// The name on the wire.
-            pub const fn as_str(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
-            }
-
-            /// The code of that name.
-            pub fn from_name(name: &str) -> Option<Self> {
-                match name { $($name => Some(Self::$variant),)* _ => None }
-            }
-        }
-    };
-}
-
-error_codes! {
-    /// Frame, message or version.
-    ProtocolError = 100, "PROTOCOL_ERROR";
-    /// A value of the request is wrong.
-    InvalidArgument = 200, "INVALID_ARGUMENT";
-    /// Handle forged, or not of this sidecar.
-    InvalidHandler = 201, "INVALID_HANDLER";
-    /// Suspension unknown, used, expired or foreign.
-    SuspensionError = 202, "SUSPENSION_ERROR";
-    /// By the client.
-    Cancelled = 203, "CANCELLED";
-    /// The handler does not parse.
-    CompilationError = 300, "COMPILATION_ERROR";
-    /// The handler threw or rejected.
-    ExecutionError = 301, "EXECUTION_ERROR";
-    /// No capability.
-    PermissionDenied = 302, "PERMISSION_DENIED";
-    /// The client has no such extension.
-    ExtensionNotFound = 303, "EXTENSION_NOT_FOUND";
-    /// The extension has no such method.
-    MethodNotFound = 304, "METHOD_NOT_FOUND";
-    /// A value that MessagePack cannot carry.
-    SerializationError = 305, "SERIALIZATION_ERROR";
-    /// Deadline.
-    Timeout = 400, "TIMEOUT";
-    /// Memory of the handler.
-    MemoryLimit = 401, "MEMORY_LIMIT";
-    /// A counted limit; `context` names it.
-    ResourceLimit = 402, "RESOURCE_LIMIT";
-    /// Queue full or waited too long.
-    Overloaded = 403, "OVERLOADED";
-    /// The guest trapped.
-    WasmError = 500, "WASM_ERROR";
-    /// A fault of the sidecar's own.
-    InternalError = 501, "INTERNAL_ERROR";
-    /// Made by clients: the connection ended with the request unanswered.
-    SidecarGone = 502, "SIDECAR_GONE";
-    /// Made by clients: there is no program to start.
-    SidecarNotFound = 503, "SIDECAR_NOT_FOUND";
-}
-
 impl ErrorCode {
     /// The number for logs and metrics.
     pub const fn number(self) -> u16 {
         self as u16
-    }
-
-    /// Whether the same request may succeed later, as far as the code alone can tell (see [`WireError::retryable`]).
-    pub const fn retryable(self) -> bool {
-        matches!(self, Self::Overloaded | Self::WasmError | Self::InternalError | Self::SidecarGone)
-    }
-
-    /// Whether clients alone make it: it is never on the wire.
-    pub const fn is_of_clients(self) -> bool {
-        matches!(self, Self::SidecarGone | Self::SidecarNotFound)
     }
 
     /// Who has to act.
@@ -359,24 +284,6 @@ mod tests {
         assert_eq!(numbers.len(), ErrorCode::ALL.len());
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::from_name(code.as_str()), Some(*code));
-        }
-    }
-
-    #[test]
-    fn the_table_of_the_specification_has_the_same_codes_numbers_and_retryable() {
-        let spec = include_str!("../SPEC.md");
-        for code in ErrorCode::ALL {
-            let named = |line: &'static str| {
-                let row: Vec<_> = line.split('|').map(str::trim).collect();
-                let position = row.get(1)?.split(", ").position(|name| name == code.as_str())?;
-                Some((row, position))
-            };
-            let (row, position) =
-                spec.lines().find_map(named).unwrap_or_else(|| panic!("SPEC.md has no row for {code}"));
-            assert_eq!(row[2].split(", ").nth(position), Some(code.number().to_string().as_str()), "{row:?}");
-            if *code != ErrorCode::InvalidHandler {
-                assert_eq!(row[3] == "yes", code.retryable(), "{row:?}");
-            }
         }
     }
 

@@ -57,6 +57,7 @@ pub mod pieces;
 /// Protocol versions and how two peers agree on one.
 pub mod version;
 
+mod code;
 mod control;
 mod strict;
 mod tripwires;

@@ -16,10 +16,11 @@ mod operator;
 mod region;
 mod request;
 mod resident;
+mod stats;
 
 pub use answer::{
     Checked, Compiled, Done, ExecutionMetrics, ExecutionState, HelloLimits, MetricsText, Note, PendingCall,
-    SegmentResult, SidecarHello, Stats, Status, SuspendMode,
+    SegmentResult, SidecarHello, Status, SuspendMode, suspension_kept_ms,
 };
 pub use operator::{ExecutionEntry, Executions, Kill};
 pub use region::{ARENA_PREFIX, Arena, OpenArena, Region, Regions, arena_owner};
@@ -28,6 +29,7 @@ pub use resident::{
     CreateState, DisposeState, PatchState, Resident, SnapshotState, StateCreated, StateDisposed, StatePatched,
     StateSnapshot,
 };
+pub use stats::Stats;
 
 macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $number:literal;)*) => {

@@ -64,6 +64,8 @@ pub mod lifecycle;
 pub mod observe;
 /// System calls that need unsafe code.
 pub mod os;
+/// By which path this program can be executed again.
+pub mod own_program;
 /// Pristine instances, ready to run.
 pub mod pool;
 /// One pool for each guest.

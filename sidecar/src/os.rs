@@ -2,10 +2,12 @@
 //! engine's `ffi.rs` is here.
 
 use std::cell::OnceCell;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -217,6 +219,19 @@ pub fn trim_heap() {
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: has no precondition and does not return.
     unsafe { libc::_exit(code.into()) }
+}
+
+/// The path that the kernel was given to execute this program, as it was given; relative ones were meant from the folder that
+/// the process began in.
+pub fn started_as() -> Option<PathBuf> {
+    // SAFETY: has no precondition.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: what the kernel put there is a string with an end, on the first thread's stack for as long as the process lives.
+    let name = unsafe { CStr::from_ptr(name) };
+    Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
 /// CPU time that the calling thread has used.

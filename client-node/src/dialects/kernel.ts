@@ -5,7 +5,8 @@
 import type { ExecuteRequest } from '../messages.js';
 import { asBuffer } from '../payload.js';
 import { readBufferResult } from '../results.js';
-import type { BufferResult, HandlerContext, RuntimeStats, Suspension } from '../types.js';
+import type { RuntimeStats } from '../statistics.js';
+import type { BufferResult, HandlerContext, Suspension } from '../types.js';
 import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields, type Outcome } from '../validate.js';
 import { Door, label, type DoorConfig } from './door.js';
 

@@ -6,7 +6,8 @@ import { NexusError } from '../errors.js';
 import type { ExecuteRequest } from '../messages.js';
 import { asPayload } from '../payload.js';
 import { readPlainResult } from '../results.js';
-import type { ExecutionResult, HandlerContext, RuntimeStats, Suspension, ViewCommand } from '../types.js';
+import type { RuntimeStats } from '../statistics.js';
+import type { ExecutionResult, HandlerContext, Suspension, ViewCommand } from '../types.js';
 import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields } from '../validate.js';
 import { Door, label, type DoorConfig } from './door.js';
 

@@ -7,7 +7,7 @@
  */
 import type { Core } from '../core.js';
 import { noStats } from '../results.js';
-import type { RuntimeStats } from '../types.js';
+import type { RuntimeStats } from '../statistics.js';
 
 const REFRESH_MS = 250;
 

@@ -4,7 +4,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::WireError;
-use crate::limits;
+use crate::limits::SUSPENSION_GRACE_MS;
 use crate::message::region::{self, Regions};
 use crate::strict::{self, bins};
 use crate::version::ProtocolVersion;
@@ -54,7 +54,15 @@ pub struct HelloLimits {
 impl HelloLimits {
     /// How long the sidecar keeps an execution that nobody resumes; 0: for ever.
     pub fn suspension_kept_ms(&self) -> u64 {
-        limits::suspension_kept_ms(self.suspension_timeout_ms)
+        suspension_kept_ms(self.suspension_timeout_ms)
+    }
+}
+
+/// How long an execution is kept that nobody resumes, by `suspensionTimeoutMs`; 0: for ever.
+pub const fn suspension_kept_ms(suspension_timeout_ms: u64) -> u64 {
+    match suspension_timeout_ms {
+        0 => 0,
+        ms => ms.saturating_add(SUSPENSION_GRACE_MS),
     }
 }
 
@@ -176,40 +184,6 @@ pub struct Done {
 pub struct MetricsText<'a> {
     #[serde(borrow, deserialize_with = "strict::text")]
     pub text: &'a str,
-}
-
-/// Figures since the sidecar started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Stats {
-    pub total_executions: u64,
-    pub active_instances: u64,
-    pub available_instances: u64,
-    pub suspended_instances: u64,
-    pub cache_hit_rate: f64,
-    pub avg_execution_time_us: f64,
-    pub p50_execution_time_us: u64,
-    pub p95_execution_time_us: u64,
-    pub p99_execution_time_us: u64,
-    pub total_memory_bytes: u64,
-    pub instances_created: u64,
-    pub instances_reused: u64,
-    pub cache_entries: u64,
-    pub cache_size_bytes: u64,
-    pub queued: u64,
-    pub uptime_ms: u64,
-    #[serde(default)]
-    pub resident_states: u64,
-    #[serde(default)]
-    pub resident_state_bytes: u64,
-    #[serde(default)]
-    pub arena_bytes: u64,
-    /// Of the compile cache on disk, as far as its writer knows.
-    #[serde(default)]
-    pub cache_disk_bytes: u64,
-    /// Its entries on disk that were no good.
-    #[serde(default)]
-    pub cache_rejected: u64,
 }
 
 /// One segment of an execution: how it ended, and what happened in it. Payload fields as in SPEC 3.

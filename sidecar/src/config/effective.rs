@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::path::PathBuf;
 
 use super::Config;
-use super::table::SETTINGS;
+use super::settings::SETTINGS;
 use super::value::Kind;
 
 /// Where a value came from.

@@ -10,7 +10,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::effective::Origin;
 use super::error::ConfigError;
-use super::table::{SETTINGS, Setting};
+use super::settings::SETTINGS;
+use super::table::Setting;
 use super::value::{Place, Problem, wrong_type};
 
 /// The longest sensible file is a few KiB; more is a wrong path.

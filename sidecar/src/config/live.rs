@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use super::effective::{Loaded, Origin};
 use super::error::ConfigErrors;
-use super::table::SETTINGS;
+use super::settings::SETTINGS;
 use super::{Config, order};
 use crate::os::Replaceable;
 

@@ -8,7 +8,8 @@ use std::path::{Path, PathBuf};
 
 use super::effective::{Loaded, Origin};
 use super::error::{ConfigError, ConfigErrors};
-use super::table::{SETTINGS, Setting};
+use super::settings::SETTINGS;
+use super::table::Setting;
 use super::value::{Problem, mebibytes};
 use super::{Config, file, order};
 

@@ -3,7 +3,7 @@
 use super::Config;
 use super::effective::Origin;
 use super::error::ConfigError;
-use super::table::SETTINGS;
+use super::settings::SETTINGS;
 use super::value::{Kind, Place};
 
 /// The smaller and the larger of each pair.

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::suspension_kept_ms;
+use nexus_protocol::message::suspension_kept_ms;
 
 use super::busy::Busy;
 use super::connection::Connection;

@@ -11,7 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
-use crate::{toolchain, workspace};
+use crate::{schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -28,9 +28,10 @@ pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
     let shop = &places.workshop()?;
     let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
+    let runtime = stages.run("engine without compiler", || wasmedge.runtime(shop))?;
     stages.run("guest compiler", toolchain::ensure)?;
     let binaryen = stages.run("Binaryen", || Binaryen::ensure(shop))?;
-    wasmedge.link(&places.links)?;
+    wasmedge.link(&places.links, &runtime)?;
     toolchain::link(&places.links)?;
     stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
 }
@@ -71,6 +72,7 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
         ("fuzzing, briefly", cargo_with(root, &[FUZZ, &["--seconds", "20"]].concat())),
     ];
     let mut failed = Vec::new();
+    failed.extend(stages.run("generated files", || schema::check(root)).err());
     for (name, mut command) in checks {
         if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
             failed.push(error);

@@ -1,0 +1,132 @@
+//! The tables of SPEC.md. Each stands between two marks, which say which one it is; the text around them is written by hand.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::Output;
+use super::model::{Code, Figure, Schema, Setting, SettingKind, Value};
+use super::words::{amount, flowing, without_links};
+
+const SPEC: &str = "protocol/SPEC.md";
+const END: &str = "<!-- end -->";
+
+pub fn file(schema: &Schema, root: &Path) -> Result<Output> {
+    let text = fs::read_to_string(root.join(SPEC)).with_context(|| format!("cannot read {SPEC}"))?;
+    let tables = [
+        ("codes", codes(schema)),
+        ("limits", limits(schema)),
+        ("settings", settings(schema)),
+        ("statistics", statistics(schema)),
+    ];
+    Ok(Output { path: SPEC, text: filled(&text, &tables)? })
+}
+
+/// The text with each table in its place. Each place has to be there once, and to belong to a table.
+fn filled(text: &str, tables: &[(&str, String)]) -> Result<String> {
+    let mut out = String::new();
+    let mut done = Vec::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        out.push_str(line);
+        out.push('\n');
+        let Some(name) = line.strip_prefix("<!-- generated: ").and_then(|rest| rest.strip_suffix(" -->")) else {
+            continue;
+        };
+        let Some((_, table)) = tables.iter().find(|(known, _)| *known == name) else {
+            bail!("{SPEC}: there is no table `{name}`");
+        };
+        ensure!(!done.contains(&name), "{SPEC}: the table `{name}` is there twice");
+        ensure!(lines.any(|line| line == END), "{SPEC}: the table `{name}` has no `{END}`");
+        out.push_str(&format!("\n{table}\n{END}\n"));
+        done.push(name);
+    }
+    match tables.iter().find(|(name, _)| !done.contains(name)) {
+        Some((missing, _)) => bail!("{SPEC}: there is no place for the table `{missing}`"),
+        None => Ok(out),
+    }
+}
+
+fn codes(schema: &Schema) -> String {
+    let mut text = String::from("| code | number | retryable | when |\n| --- | --- | --- | --- |\n");
+    for code in &schema.codes {
+        let retry = code.retry.as_deref().map(flowing);
+        let retry = retry.unwrap_or_else(|| if code.retryable { "yes" } else { "no" }.to_owned());
+        text += &format!("| {} | {} | {retry} | {} |\n", code.name.get_ref(), code.number.get_ref(), when(code));
+    }
+    text
+}
+
+/// Its doc, as part of a table.
+fn when(code: &Code) -> String {
+    code.when.as_deref().map_or_else(|| uncapped(code.doc.get_ref()), flowing)
+}
+
+/// A sentence as an entry of a table.
+fn uncapped(sentence: &str) -> String {
+    let sentence = without_links(sentence);
+    let mut letters = sentence.trim_end_matches('.').chars();
+    letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
+}
+
+fn limits(schema: &Schema) -> String {
+    let mut text = String::from("| name | | what it bounds |\n| --- | --- | --- |\n");
+    for limit in schema.limits.iter().filter(|limit| limit.spec) {
+        let name = limit.name.get_ref();
+        let number = schema.number(limit.value.get_ref()).unwrap_or_default();
+        text += &format!("| {name} | {} | {} |\n", amount(name, number), uncapped(limit.doc.get_ref()));
+    }
+    text
+}
+
+fn settings(schema: &Schema) -> String {
+    let mut text = String::from("| key | default | bounds | reload | |\n| --- | --- | --- | --- | --- |\n");
+    for setting in &schema.settings {
+        let in_words = |value: &toml::Spanned<Value>| match (schema.number(value.get_ref()), value.get_ref()) {
+            (Some(number), _) => amount(setting.key.get_ref(), number),
+            (None, Value::Switch(on)) => on.to_string(),
+            (None, Value::Number(number)) => number.to_string(),
+            (None, Value::Text(text)) => text.clone(),
+        };
+        let bounds = match (&setting.min, &setting.max) {
+            (Some(min), Some(max)) => format!("{} to {}", in_words(min), in_words(max)),
+            _ => form(setting).to_owned(),
+        };
+        let default = match (&setting.default_words, &setting.default) {
+            (Some(words), _) => words.clone(),
+            (None, Some(default)) => in_words(default),
+            (None, None) => setting.absent.clone().unwrap_or_else(|| "none".to_owned()),
+        };
+        let live = if setting.live { "yes" } else { "no" };
+        let doc = uncapped(setting.doc.get_ref());
+        text += &format!("| {} | {default} | {bounds} | {live} | {doc} |\n", setting.key.get_ref());
+    }
+    text
+}
+
+/// What a value that is no number looks like.
+fn form(setting: &Setting) -> &'static str {
+    match setting.kind {
+        SettingKind::Count | SettingKind::Bytes | SettingKind::Millis => "a number",
+        SettingKind::Switch => "true or false",
+        SettingKind::Path => "a path",
+        SettingKind::Uids => "numbers with commas between them",
+        SettingKind::Endpoint => "an address or a path",
+        SettingKind::Level => "off, error, warn, info, debug, trace",
+    }
+}
+
+fn statistics(schema: &Schema) -> String {
+    let mut text = String::from("| key | type | |\n| --- | --- | --- |\n");
+    for statistic in &schema.statistics {
+        let kind = match statistic.kind {
+            Figure::U64 => "u64",
+            Figure::F64 => "f64",
+        };
+        let optional = if statistic.optional { ", may be missing, which is 0" } else { "" };
+        let doc = uncapped(statistic.doc.get_ref());
+        text += &format!("| {} | {kind}{optional} | {doc} |\n", statistic.name.get_ref());
+    }
+    text
+}
