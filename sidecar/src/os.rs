@@ -43,21 +43,44 @@ impl SealedFile {
     }
 }
 
+/// A file in memory that is to be filled once. Making it and filling it are two steps, since a process that may make no more
+/// files can still fill one.
+pub struct BlankFile(File);
+
+impl BlankFile {
+    /// One of this length, all holes.
+    pub fn new(name: &str, len: usize) -> io::Result<Self> {
+        faults::io(Point::MemoryFile)?;
+        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let file = File::from(fd);
+        file.set_len(len as u64)?;
+        Ok(Self(file))
+    }
+
+    /// Puts these bytes at its start, after which nobody can change it any more.
+    pub fn seal(self, bytes: &[u8]) -> io::Result<SealedFile> {
+        let Self(file) = self;
+        // zeros stay holes: the image of the guest in stack style has 16 MB of them
+        const BLOCK: usize = 64 << 10;
+        for (index, block) in bytes.chunks(BLOCK).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
+            file.write_all_at(block, (index * BLOCK) as u64)?;
+        }
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
+    }
+}
+
 /// A file in memory with these bytes, which nobody can change any more.
 pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
-    faults::io(Point::MemoryFile)?;
-    let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-    let file = File::from(fd);
-    file.set_len(bytes.len() as u64)?;
-    // zeros stay holes: the image of the guest in stack style has 16 MB of them
-    const BLOCK: usize = 64 << 10;
-    for (index, block) in bytes.chunks(BLOCK).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
-        file.write_all_at(block, (index * BLOCK) as u64)?;
-    }
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
+    BlankFile::new(name, bytes.len())?.seal(bytes)
+}
+
+/// How many processors this process may use: as the start has found it, since finding it opens files.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// The page map of this process, opened once: there may be no descriptor left when it is needed.

@@ -29,7 +29,7 @@ use crate::os;
 use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
-use crate::server::{Mode, Server};
+use crate::server::{Mode, Server, Surroundings};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
@@ -85,7 +85,8 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     if interpreted {
         log::warn!("enableAOT is false: handlers are interpreted, some hundred times slower");
     }
-    let server = Server::new(runtime.clone(), mode, exit.clone()).map_err(io("cannot make the server"))?;
+    let server = Server::new(runtime.clone(), mode, exit.clone(), Surroundings::alone())
+        .map_err(io("cannot make the server"))?;
     let _bound = match source {
         Source::Parent(stream) => {
             server.adopt(stream).map_err(io("cannot use the parent's socket"))?;

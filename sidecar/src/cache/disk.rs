@@ -24,7 +24,7 @@ use super::dir::{Dir, DirError, OpenError};
 use super::entry::{EntryError, HEADER_BYTES, Sealer};
 use super::handle::HandleKey;
 use super::key::{CacheKey, signer};
-use super::{Handler, HandlerDigest};
+use super::{Handler, HandlerDigest, LowerCounts, LowerTier};
 use crate::faults::{self, Point};
 
 const ENDING: &str = ".qjsc";
@@ -117,7 +117,27 @@ impl DiskTier {
         self.handles.clone()
     }
 
-    pub fn read(&self, digest: &HandlerDigest) -> Option<Handler> {
+    /// Bytes on disk as the writer knows them: it lists the directory at start and when the bound is reached, and adds what it
+    /// writes. Other sidecars on the same directory show late.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes.load(Relaxed)
+    }
+
+    /// Entries that were bad, foreign or old.
+    pub fn rejected(&self) -> u64 {
+        self.shared.rejected.load(Relaxed)
+    }
+
+    /// The writer, which ends when its queue is empty.
+    fn end(&self) -> Option<JoinHandle<()>> {
+        self.shared.ending.store(true, Relaxed);
+        *lock(&self.queue) = None;
+        lock(&self.writer).take()
+    }
+}
+
+impl LowerTier for DiskTier {
+    fn read(&self, digest: &HandlerDigest) -> Option<Handler> {
         let name = file_name(digest);
         match self.shared.read(digest, &name) {
             Ok(handler) => Some(handler),
@@ -135,8 +155,7 @@ impl DiskTier {
         }
     }
 
-    /// Has a handler written, soon. Does not wait.
-    pub fn write(&self, handler: &Arc<Handler>) {
+    fn write(&self, handler: &Arc<Handler>) {
         let weight = handler.weight();
         let queued = self.shared.queued_bytes.fetch_add(weight, Relaxed);
         let sent = queued.saturating_add(weight) <= MAX_QUEUED_BYTES
@@ -146,21 +165,7 @@ impl DiskTier {
         }
     }
 
-    /// Bytes on disk as the writer knows them: it lists the directory at start and when the bound is reached, and adds what it
-    /// writes. Other sidecars on the same directory show late.
-    pub fn used_bytes(&self) -> u64 {
-        self.shared.used_bytes.load(Relaxed)
-    }
-
-    /// Entries that were bad, foreign or old.
-    pub fn rejected(&self) -> u64 {
-        self.shared.rejected.load(Relaxed)
-    }
-}
-
-impl DiskTier {
-    /// Has what is queued written, as far as the disk lets that be done in a short time. Nothing is taken in any more.
-    pub fn flush(&self) {
+    fn flush(&self) {
         let Some(writer) = self.end() else { return };
         let until = Instant::now() + Duration::from_millis(CACHE_FLUSH_MS);
         while !writer.is_finished() {
@@ -172,11 +177,8 @@ impl DiskTier {
         }
     }
 
-    /// The writer, which ends when its queue is empty.
-    fn end(&self) -> Option<JoinHandle<()>> {
-        self.shared.ending.store(true, Relaxed);
-        *lock(&self.queue) = None;
-        lock(&self.writer).take()
+    fn counts(&self) -> LowerCounts {
+        LowerCounts { used_bytes: self.used_bytes(), rejected: self.rejected() }
     }
 }
 

@@ -13,6 +13,7 @@ mod entry;
 mod flight;
 pub mod handle;
 mod key;
+mod lower;
 mod memory;
 #[cfg(test)]
 pub(crate) mod scratch;
@@ -20,4 +21,5 @@ mod way;
 
 pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Note, Origin, Warning};
 pub use flight::{Concerns, Failed};
+pub use lower::{LowerCounts, LowerTier};
 pub use memory::Client;

@@ -8,8 +8,8 @@
 //! Invariant: one look takes a bounded number of connections, however many come, and when the process has no descriptor left it
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -126,7 +126,7 @@ pub struct Door {
     listener: Option<UnixListener>,
     pub places: Arc<Places>,
     /// Given up for a moment when no descriptor is left, so that a connection can be taken and closed.
-    spare: Option<File>,
+    spare: Option<OwnedFd>,
     /// Nobody is let in before.
     closed_until: Option<Instant>,
 }
@@ -226,9 +226,9 @@ impl Door {
     }
 }
 
-/// A descriptor to give up.
-fn spare() -> Option<File> {
-    File::open("/dev/null").ok()
+/// A descriptor to give up. A copy of one that is there: opening a file may be forbidden.
+fn spare() -> Option<OwnedFd> {
+    io::stderr().as_fd().try_clone_to_owned().ok()
 }
 
 /// Tells why it is closed. The socket is new, so that there is room for it.

@@ -39,4 +39,4 @@ mod tick;
 mod work;
 
 pub use health::Pulse;
-pub use state::{Mode, Server};
+pub use state::{Mode, Server, Surroundings};
