@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -32,9 +32,9 @@ const ENDING: &str = ".qjsc";
 const MAX_ENTRY_BYTES: u64 = 64 << 20;
 /// Handlers that wait to be written: what a client compiles in one go at its start, and not more than a sidecar that ends can
 /// still write in a fifth of a second.
-const MAX_QUEUED: usize = 1024;
+pub(super) const MAX_QUEUED: usize = 1024;
 /// Their bytes. A handler that is still in the memory tier costs nothing more here.
-const MAX_QUEUED_BYTES: u64 = 32 << 20;
+pub(super) const MAX_QUEUED_BYTES: u64 = 32 << 20;
 /// For so long, or for so many entries, a sidecar that ends still looks through its directory: else one that is short-lived
 /// would write and never remove. The whole of the default bound takes 40 ms, when the file system has it in memory.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -64,7 +64,11 @@ struct Shared {
     told: AtomicBool,
     /// The tier is being dropped.
     ending: AtomicBool,
+    /// Who wants to know of the counts.
+    listener: OnceLock<Listener>,
 }
+
+type Listener = Box<dyn Fn(LowerCounts) + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -101,6 +105,7 @@ impl DiskTier {
             used_bytes: AtomicU64::new(0),
             told: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            listener: OnceLock::new(),
         });
         let (queue, queued) = sync_channel(MAX_QUEUED);
         faults::io(Point::Thread)?;
@@ -128,6 +133,17 @@ impl DiskTier {
         self.shared.rejected.load(Relaxed)
     }
 
+    /// Has `listener` told of the counts, now and whenever they change. Once.
+    pub fn tell(&self, listener: Listener) {
+        let _ = self.shared.listener.set(listener);
+        self.shared.note();
+    }
+
+    /// No entry is larger.
+    pub fn max_entry_bytes(&self) -> u64 {
+        self.shared.max_entry_bytes()
+    }
+
     /// The writer, which ends when its queue is empty.
     fn end(&self) -> Option<JoinHandle<()>> {
         self.shared.ending.store(true, Relaxed);
@@ -149,6 +165,7 @@ impl LowerTier for DiskTier {
             Err(why) => {
                 self.shared.dir.remove(&name);
                 self.shared.rejected.fetch_add(1, Relaxed);
+                self.shared.note();
                 log::warn!("the cache entry {name} is removed: {why}");
                 None
             }
@@ -178,7 +195,7 @@ impl LowerTier for DiskTier {
     }
 
     fn counts(&self) -> LowerCounts {
-        LowerCounts { used_bytes: self.used_bytes(), rejected: self.rejected() }
+        self.shared.counts()
     }
 }
 
@@ -194,6 +211,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn counts(&self) -> LowerCounts {
+        LowerCounts { used_bytes: self.used_bytes.load(Relaxed), rejected: self.rejected.load(Relaxed) }
+    }
+
+    fn note(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener(self.counts());
+        }
+    }
+
     fn max_entry_bytes(&self) -> u64 {
         self.max_bytes.min(MAX_ENTRY_BYTES)
     }
@@ -223,6 +250,7 @@ impl Shared {
     fn write_queued(&self, queue: &Receiver<Arc<Handler>>) {
         let mut used = self.trim();
         self.used_bytes.store(used, Relaxed);
+        self.note();
         for handler in queue {
             self.queued_bytes.fetch_sub(handler.weight(), Relaxed);
             let entry = self.sealer.seal(&handler);
@@ -237,6 +265,7 @@ impl Shared {
                 used = self.trim();
             }
             self.used_bytes.store(used, Relaxed);
+            self.note();
         }
     }
 

@@ -17,6 +17,7 @@ mod lower;
 mod memory;
 #[cfg(test)]
 pub(crate) mod scratch;
+pub mod shelf;
 mod way;
 
 pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Note, Origin, Warning};

@@ -4,15 +4,19 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 use nexus_protocol::limits;
+use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
+use super::isolation::Isolation;
 
 pub const DEFAULT_LOG: LevelFilter = LevelFilter::Info;
 
 /// What is in force. Sizes are bytes, durations milliseconds; the unit is the last word of the name.
 ///
+/// What only the process that has the sockets needs to know is not told to a worker.
+///
 /// A `Config` that came out of [`ConfigArgs::load`] has every value within its bound and `min_instances <= max_instances`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     pub max_instances: u64,
     pub min_instances: u64,
@@ -40,6 +44,7 @@ pub struct Config {
     pub max_arena_bytes: u64,
     pub max_total_arena_bytes: u64,
     /// `None`: compiled handlers are kept in memory only.
+    #[serde(skip)]
     pub cache_dir: Option<PathBuf>,
     pub max_cache_size_bytes: u64,
     pub enable_aot: bool,
@@ -53,8 +58,12 @@ pub struct Config {
     /// Users who may connect to a service, beside its own.
     pub allow_uids: Vec<u32>,
     /// `None`: no HTTP endpoint.
+    #[serde(skip)]
     pub http_listen: Option<Endpoint>,
     pub log: LevelFilter,
+    pub isolation: Isolation,
+    /// Does not start where a part of the worker's seal is missing.
+    pub require_sandbox: bool,
 }
 
 impl Default for Config {
@@ -95,6 +104,8 @@ impl Default for Config {
             allow_uids: Vec::new(),
             http_listen: None,
             log: DEFAULT_LOG,
+            isolation: Isolation::default(),
+            require_sandbox: false,
         }
     }
 }

@@ -59,7 +59,7 @@ const fn millis(min: u64) -> Kind {
     Kind::Millis { min, max: MAX_WAIT_MS }
 }
 
-pub static SETTINGS: [Setting; 34] = [
+pub static SETTINGS: [Setting; 36] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, MAX_INSTANCES),
@@ -206,6 +206,18 @@ pub static SETTINGS: [Setting; 34] = [
         "Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none",
         |c| Place::Endpoint(&mut c.http_listen),
     ),
+    setting(
+        "isolation",
+        Kind::Isolation,
+        "Where guests run: in the process that serves (none), or in a sealed one (shared)",
+        |c| Place::Isolation(&mut c.isolation),
+    ),
+    setting(
+        "requireSandbox",
+        Kind::Switch,
+        "Start only where guests run in a sealed process of which no wall is missing",
+        |c| Place::Switch(&mut c.require_sandbox),
+    ),
     live("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
 ];
 
@@ -290,6 +302,7 @@ mod tests {
                 Place::Uids(value) => value.push(7),
                 Place::Endpoint(value) => *value = Some(crate::config::Endpoint::Unix("/elsewhere".into())),
                 Place::Level(value) => *value = LevelFilter::Trace,
+                Place::Isolation(value) => *value = crate::config::Isolation::Shared,
             }
             assert_ne!(config, default, "{} sets nothing", setting.key);
             assert!(changed.insert(format!("{config:?}")), "{} sets another setting's field", setting.key);

@@ -13,7 +13,7 @@
 mod busy;
 pub mod connection;
 mod crew;
-mod door;
+pub mod door;
 mod drain;
 mod errand;
 mod events;
