@@ -17,6 +17,9 @@
 //! A new point is a line in `POINTS`, a variant of [`Point`], and a `faults::pass(Point::X)` or `faults::io(Point::X)?` at
 //! the place.
 
+/// Where the plan is. Without the feature nothing reads it.
+pub const VARIABLE: &str = "NEXUS_FAULTS";
+
 /// A place that a plan can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Point {
@@ -154,7 +157,7 @@ mod plan {
     fn plan() -> Plan {
         static VARIABLE: OnceLock<String> = OnceLock::new();
         static PLAN: Mutex<Option<(String, Plan)>> = Mutex::new(None);
-        let variable = VARIABLE.get_or_init(|| std::env::var("NEXUS_FAULTS").unwrap_or_default());
+        let variable = VARIABLE.get_or_init(|| std::env::var(super::VARIABLE).unwrap_or_default());
         let mut last = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
         // under the lock: an older text must not come after a newer one
         let text = match variable.strip_prefix("file=") {

@@ -194,6 +194,10 @@ impl Options {
         if !self.flags.iter().any(|flag| flag == "--config") {
             command.envs(self.profile.variables());
         }
+        // one run of the suite for each place where guests may run
+        if let Some(isolation) = std::env::var_os("NEXUS_TEST_ISOLATION") {
+            command.env("NEXUS_ISOLATION", isolation);
+        }
         command.arg("serve").envs(self.env.iter().map(|(k, v)| (k, v)));
         command
     }

@@ -50,6 +50,7 @@ mod state_index;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
+pub use load::digest_of;
 pub use park::{ParkError, Parked};
-pub use start::{Engine, EngineError, EngineOptions, thread_stack_bytes};
+pub use start::{Engine, EngineError, EngineOptions, Guests, thread_stack_bytes};
 pub use state::StateView;

@@ -15,7 +15,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, Read};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -28,7 +28,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::Mode;
 use super::busy::Busy;
 use super::connection::{Connection, Flushed};
-use super::door::{self, Door, Place};
+use super::door::{self, Door, Place, Source};
 use super::hub::SessionId;
 use super::memory::Memory;
 use super::peer::{Peer, Turn};
@@ -119,17 +119,19 @@ impl Poller {
         &self.busy
     }
 
-    pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        self.door.listen(listener);
+    pub fn listen(&mut self, source: Source) -> io::Result<()> {
+        if let Source::Listener(listener) = &source {
+            listener.set_nonblocking(true)?;
+        }
+        self.epoll.add(&source, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        self.door.gate.open(source);
         Ok(())
     }
 
     /// Takes no more connections.
     pub fn stop_listening(&mut self) {
-        if let Some(listener) = self.door.take_listener() {
-            let _ = self.epoll.delete(&listener);
+        if let Some(source) = self.door.gate.take_source() {
+            let _ = self.epoll.delete(&source);
         }
     }
 
@@ -228,10 +230,10 @@ impl Poller {
         let n = self.wait(block && left.is_empty(), &mut ready);
         let now = Instant::now();
         self.busy.begin(now);
-        if self.door.reopens(now) {
+        if self.door.gate.reopens(now) {
             self.ask_for_listener(EpollFlags::EPOLLIN);
         }
-        self.door.refill();
+        self.door.gate.refill();
         for event in ready.iter().take(n) {
             match event.data() {
                 LISTENER => self.accept(events),
@@ -319,7 +321,7 @@ impl Poller {
         }
         // rounded up: a wait that ends too early would be followed by many short ones
         let until_open = |until: Instant| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        let to_open = self.door.closed_until().map(until_open);
+        let to_open = self.door.gate.closed_until().map(until_open);
         let to_sweep = (!self.waited_for.is_empty()).then_some(SWEEP);
         match to_open.into_iter().chain(to_sweep).min() {
             None => look(EpollTimeout::NONE, ready),
@@ -328,8 +330,8 @@ impl Poller {
     }
 
     fn ask_for_listener(&self, interest: EpollFlags) {
-        if let Some(listener) = self.door.listener()
-            && let Err(e) = self.epoll.modify(listener, &mut EpollEvent::new(interest, LISTENER))
+        if let Some(source) = self.door.gate.source()
+            && let Err(e) = self.epoll.modify(source, &mut EpollEvent::new(interest, LISTENER))
         {
             log::error!("cannot change what is waited for at the socket: {e}");
         }
@@ -351,7 +353,7 @@ impl Poller {
                 Err(e) => log::error!("cannot take a connection: {e}"),
             }
         }
-        if self.door.closed_until().is_some() {
+        if self.door.gate.closed_until().is_some() {
             self.ask_for_listener(EpollFlags::empty());
         }
     }
@@ -418,6 +420,7 @@ fn drain(stream: &UnixStream) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixListener;
 
     use nexus_protocol::limits::ACCEPTS_PER_LOOK;
     use nexus_protocol::message::{ClientHello, ClientMessage};
@@ -497,7 +500,7 @@ mod tests {
         let mut poller = poller(wake);
         let path = std::env::temp_dir().join(format!("nexus-poller-{}.sock", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        poller.listen(listener).unwrap();
+        poller.listen(Source::Listener(listener)).unwrap();
         let crowd: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&path).unwrap()).collect();
         std::fs::remove_file(&path).unwrap();
         let mut taken = 0;
