@@ -5,7 +5,7 @@
 //! that are good for looking after the sidecar and not for work: see [`Place::is_for_operator`]. Everybody else is told that it is
 //! overloaded, and let go.
 //!
-//! Invariant: one look takes a bounded number of connections, however many come, and when the process has no descriptor left it
+//! Invariant: one look takes one connection, however many come, and when the process has no descriptor left it
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
 use std::fs::File;
@@ -15,9 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{
-    ACCEPT_PAUSE_MS, ACCEPTS_PER_LOOK, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS,
-};
+use nexus_protocol::limits::{ACCEPT_PAUSE_MS, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS};
 use nexus_protocol::{RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::geteuid;
@@ -165,39 +163,35 @@ impl Door {
         }
     }
 
-    /// Takes those who wait, as many as one look may take, each with its place. Afterwards the door may be closed.
-    pub fn accept(&mut self) -> Vec<(UnixStream, Place)> {
-        let mut taken = Vec::new();
-        let Some(listener) = &self.listener else { return taken };
-        for _ in 0..ACCEPTS_PER_LOOK {
-            match faults::io(Point::Accept).and_then(|()| listener.accept()) {
-                Ok((stream, _)) => taken.extend(self.admit(stream)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(e) => {
-                    // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
-                    let waiting = self.spare.take().and_then(|spare| {
-                        drop(spare);
-                        listener.accept().ok()
-                    });
-                    match &waiting {
-                        Some((stream, _)) => {
-                            log::error!("a connection is refused: {e}{}", advice(&e));
-                            refuse(stream, "descriptors", 0, 1);
-                        }
-                        None => log::error!("cannot accept a connection: {e}{}", advice(&e)),
-                    }
-                    let refused = waiting.is_some();
-                    drop(waiting);
-                    self.spare = spare();
-                    if !refused || self.spare.is_none() {
-                        self.closed_until = Instant::now().checked_add(PAUSE);
-                        break;
-                    }
-                }
-            }
+    /// Takes one who waits, with its place. Afterwards the door may be closed.
+    pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
+        let listener = self.listener.as_ref()?;
+        let error = match faults::io(Point::Accept).and_then(|()| listener.accept()) {
+            Ok((stream, _)) => return self.admit(stream),
+            Err(e) => e,
+        };
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) {
+            return None;
         }
-        taken
+        // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
+        let waiting = self.spare.take().and_then(|spare| {
+            drop(spare);
+            listener.accept().ok()
+        });
+        match &waiting {
+            Some((stream, _)) => {
+                log::error!("a connection is refused: {error}{}", advice(&error));
+                refuse(stream, "descriptors", 0, 1);
+            }
+            None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
+        }
+        let refused = waiting.is_some();
+        drop(waiting);
+        self.spare = spare();
+        if !refused || self.spare.is_none() {
+            self.closed_until = Instant::now().checked_add(PAUSE);
+        }
+        None
     }
 
     fn admit(&self, stream: UnixStream) -> Option<(UnixStream, Place)> {
