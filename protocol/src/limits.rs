@@ -188,8 +188,8 @@ pub const MAX_CONNECTIONS: usize = 1_024;
 /// Of these, places for looking after the sidecar: taken by its own user and root when there is no other place, and
 /// good for everything but work. In a full house the one that has been there longest makes room.
 pub const OPERATOR_CONNECTIONS: usize = 4;
-/// Connections that are taken before those that are there have their turn again.
-pub const ACCEPTS_PER_LOOK: usize = 16;
+/// While somebody who is there asks for something, so many looks at the connections go by before one more is taken.
+pub const LOOKS_PER_ACCEPT: u32 = 4;
 /// For how long nothing is accepted after there was no descriptor left for a connection.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Time for hello to arrive, and for each frame from its first byte to its last. Long enough for a client that is

@@ -24,6 +24,18 @@ use nix::unistd::Pid;
 
 use crate::faults::{self, Point};
 
+/// Whoever is connected to the socket, or to one that it accepts, may send no descriptors along. What they sent would be closed by
+/// whoever reads, and closing the last descriptor of something may take as long as its owner wants (a socket that lingers).
+/// Kernels before 6.16 do not know of it.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let (off, len) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the value is an int that lives through the call, and the length is its own
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// A file that exists in memory only and cannot be changed any more.
 pub struct SealedFile {
     fd: OwnedFd,

@@ -5,7 +5,7 @@
 //! that are good for looking after the sidecar and not for work: see [`Place::is_for_operator`]. Everybody else is told that it is
 //! overloaded, and let go.
 //!
-//! Invariant: one look takes a bounded number of connections, however many come, and when the process has no descriptor left it
+//! Invariant: one look takes one connection, however many come, and when the process has no descriptor left it
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
 use std::io::{self, ErrorKind, Write};
@@ -15,13 +15,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{
-    ACCEPT_PAUSE_MS, ACCEPTS_PER_LOOK, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS,
-};
+use nexus_protocol::limits::{ACCEPT_PAUSE_MS, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS};
 use nexus_protocol::{RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::geteuid;
 
+use super::listen::refuse_descriptors;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
 use crate::walls::Line;
@@ -198,7 +197,11 @@ impl Gate {
         self.source.as_ref()
     }
 
+    /// Whoever connects to a listener may send no descriptors along.
     pub fn open(&mut self, source: Source) {
+        if let Source::Listener(listener) = &source {
+            refuse_descriptors(listener.as_fd());
+        }
         self.source = Some(source);
     }
 
@@ -223,39 +226,35 @@ impl Gate {
         }
     }
 
-    /// Takes those who wait, as many as one look may take. Afterwards it may be closed.
-    pub fn accept(&mut self) -> Vec<(UnixStream, Whose)> {
-        let mut taken = Vec::new();
-        let Some(source) = &self.source else { return taken };
-        for _ in 0..ACCEPTS_PER_LOOK {
-            match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
-                Ok(one) => taken.push(one),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(e) => {
-                    // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
-                    let waiting = self.spare.take().and_then(|spare| {
-                        drop(spare);
-                        source.take().ok()
-                    });
-                    match &waiting {
-                        Some((stream, _)) => {
-                            log::error!("a connection is refused: {e}{}", advice(&e));
-                            refuse(stream, "descriptors", 0, 1);
-                        }
-                        None => log::error!("cannot accept a connection: {e}{}", advice(&e)),
-                    }
-                    let refused = waiting.is_some();
-                    drop(waiting);
-                    self.spare = spare();
-                    if !refused || self.spare.is_none() {
-                        self.closed_until = Instant::now().checked_add(PAUSE);
-                        break;
-                    }
-                }
-            }
+    /// Takes one who waits. Afterwards it may be closed.
+    pub fn accept(&mut self) -> Option<(UnixStream, Whose)> {
+        let source = self.source.as_ref()?;
+        let error = match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
+            Ok(taken) => return Some(taken),
+            Err(e) => e,
+        };
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) {
+            return None;
         }
-        taken
+        // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
+        let waiting = self.spare.take().and_then(|spare| {
+            drop(spare);
+            source.take().ok()
+        });
+        match &waiting {
+            Some((stream, _)) => {
+                log::error!("a connection is refused: {error}{}", advice(&error));
+                refuse(stream, "descriptors", 0, 1);
+            }
+            None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
+        }
+        let refused = waiting.is_some();
+        drop(waiting);
+        self.spare = spare();
+        if !refused || self.spare.is_none() {
+            self.closed_until = Instant::now().checked_add(PAUSE);
+        }
+        None
     }
 }
 
@@ -264,10 +263,10 @@ impl Door {
         Self { gate: Gate::new(), places: Places::new(allow_uids) }
     }
 
-    /// As [`Gate::accept`], each with its place.
-    pub fn accept(&mut self) -> Vec<(UnixStream, Place)> {
-        let taken = self.gate.accept();
-        taken.into_iter().filter_map(|(stream, whose)| self.admit(stream, whose)).collect()
+    /// As [`Gate::accept`], with its place.
+    pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
+        let (stream, whose) = self.gate.accept()?;
+        self.admit(stream, whose)
     }
 
     fn admit(&self, stream: UnixStream, whose: Whose) -> Option<(UnixStream, Place)> {

@@ -113,8 +113,8 @@ mod tests {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
         let server = Server::new(runtime, Mode::Child, Arc::new(Exit::new().unwrap()), Surroundings::alone()).unwrap();
-        server.adopt(theirs).unwrap();
-        let connection = server.lock().connections.values().next().unwrap().clone();
+        let connection = server.with_poller(|poller| poller.adopt(theirs)).unwrap();
+        server.opened(connection.clone());
         let (locked, is_locked) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let writer = connection.clone();

@@ -196,11 +196,10 @@ impl Server {
 
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
-        let connection = self.with_poller(|p| p.adopt(stream))?;
-        self.opened(connection);
-        Ok(())
+        self.with_poller(|p| p.adopt(stream)).map(drop)
     }
 
+    /// A connection has said hello: from now on it is in the books.
     pub(super) fn opened(&self, connection: Arc<Connection>) {
         self.runtime.join(self.client_of(connection.session));
         self.states.open(connection.session.0);

@@ -43,6 +43,7 @@ use crate::lifecycle::{Exit, Served};
 use crate::runtime::engine_options;
 use crate::server::Mode;
 use crate::server::door::{Gate, Places, Source, Whose};
+use crate::server::listen::refuse_descriptors;
 
 /// The environment of a worker: nothing of what whoever started the sidecar may have put there.
 const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::faults::VARIABLE];
@@ -148,6 +149,7 @@ impl Supervisor {
         attend("ear", Box::new(move || listen_to(&ear, &heard_by, &reaped, &ends_as)))?;
         match clients {
             Clients::Parent(stream) => {
+                refuse_descriptors(stream.as_fd());
                 line.hand_over(&stream, Whose::Parent).map_err(io("cannot hand the parent's socket over"))?;
             }
             Clients::Listener(listener) => {
@@ -303,7 +305,7 @@ fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream) {
         }
         gate.reopens(std::time::Instant::now());
         gate.refill();
-        for (stream, whose) in gate.accept() {
+        if let Some((stream, whose)) = gate.accept() {
             match getsockopt(&stream, sockopt::PeerCredentials) {
                 Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
                 Ok(_) => {
