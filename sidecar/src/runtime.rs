@@ -27,6 +27,7 @@ use crate::halt::Halt;
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::{LeaseError, Pools};
 use crate::token::{StopCause, StopToken};
+use crate::walls::seal::Walls;
 
 /// See the module.
 pub struct Runtime {
@@ -150,6 +151,8 @@ pub struct Load {
     pub retired_threads: u64,
     pub retired_threads_total: u64,
     pub arena_bytes: u64,
+    /// What stands between this process and the machine.
+    pub walls: Walls,
 }
 
 /// What the configuration says of the guests.
@@ -533,6 +536,7 @@ impl Runtime {
             retired_threads: load.retired_threads,
             retired_threads_total: load.retired_threads_total,
             arena_bytes: load.arena_bytes,
+            walls: load.walls,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             cache_rejected: cache.rejected,

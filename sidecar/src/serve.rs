@@ -88,6 +88,9 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
     let told = introduction(&place, &loaded.config);
     let served = Serving { args, config: loaded.config, mode, source, status, exit, told, signals, parent, notifier };
     match served.config.isolation {
+        Isolation::None if served.config.require_sandbox => {
+            Err(StartError::Sandbox { missing: "a process of its own (isolation is none)".into() })
+        }
         Isolation::None => served.alone(),
         Isolation::Shared => served.behind_walls(),
     }

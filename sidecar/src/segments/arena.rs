@@ -5,7 +5,7 @@
 //! only the copy is looked at. The size is the one that it was made with, whatever the peer has made of it since.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
@@ -55,7 +55,8 @@ impl Arena {
         let unreadable = |e: io::Error| WireError::bad_region(field, "unreadable-region", e);
         let len = usize::try_from(region.len).map_err(|e| unreadable(io::Error::other(e)))?;
         // as long as the file is that long: the peer cannot have us reserve more than it has
-        if self.file.metadata().map_err(unreadable)?.len() < range.end {
+        // the offset is moved, which nothing here reads or writes by
+        if (&self.file).seek(SeekFrom::End(0)).map_err(unreadable)? < range.end {
             return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         let mut copy = vec![0; len];

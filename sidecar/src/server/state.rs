@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::suspension_kept_ms;
@@ -27,17 +27,20 @@ use crate::os;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
 use crate::segments::{Arenas, OwnSegments, SegmentMaker};
+use crate::walls::seal::Walls;
 
 /// What a server is part of: the process that clients know, which may be another than its own.
 pub struct Surroundings {
     pub pid: u32,
     pub segments: Box<dyn SegmentMaker>,
+    /// What stands between this process and the machine, once that is known. None: nothing.
+    pub walls: Option<Arc<OnceLock<Walls>>>,
 }
 
 impl Surroundings {
     /// Nobody but this process.
     pub fn alone() -> Self {
-        Self { pid: std::process::id(), segments: Box::new(OwnSegments) }
+        Self { pid: std::process::id(), segments: Box::new(OwnSegments), walls: None }
     }
 }
 
@@ -82,6 +85,7 @@ pub struct Server {
     pub(super) runtime: Arc<Runtime>,
     /// The process that clients know.
     pub(super) pid: u32,
+    pub(super) walls: Option<Arc<OnceLock<Walls>>>,
     pub(super) mode: Mode,
     pub(super) state: Mutex<State>,
     pub(super) states: States,
@@ -114,7 +118,7 @@ impl Server {
         exit: Arc<Exit>,
         surroundings: Surroundings,
     ) -> io::Result<Arc<Self>> {
-        let Surroundings { pid, segments } = surroundings;
+        let Surroundings { pid, segments, walls } = surroundings;
         // as long as there are descriptors; without it, it is tried again when it is needed
         if let Err(e) = os::page_map() {
             log::debug!("cannot open the page map: {e}");
@@ -161,6 +165,7 @@ impl Server {
         Ok(Arc::new(Self {
             runtime,
             pid,
+            walls,
             mode,
             state: Mutex::new(state),
             states,
@@ -261,6 +266,7 @@ impl Server {
             retired_threads: state.hub.crew.retired() as u64,
             retired_threads_total: state.hub.crew.retired_total(),
             arena_bytes: self.arenas.bytes(),
+            walls: self.walls.as_ref().and_then(|walls| walls.get().copied()).unwrap_or_default(),
         }
     }
 }

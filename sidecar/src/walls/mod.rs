@@ -5,12 +5,15 @@
 //! without a wall, and crosses nothing. A worker has its clients' connections from the supervisor, and what would need a path (a
 //! cache entry, a segment's name) it asks the supervisor for, off the path of requests.
 
+#[cfg(feature = "faults")]
+pub mod hostile;
 mod line;
 mod names;
 mod page;
+mod policy;
 mod program;
 mod remote;
-mod seal;
+pub mod seal;
 mod supervise;
 mod words;
 pub mod worker;

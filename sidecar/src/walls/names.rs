@@ -69,8 +69,9 @@ impl Named for AskedName {
 
 impl Drop for AskedName {
     fn drop(&mut self) {
-        // without a supervisor there is nobody to tell, and this process is about to end
-        let _ = self.line.lock().unwrap_or_else(PoisonError::into_inner).say(&request(REMOVE, self.number));
+        let line = self.line.lock().unwrap_or_else(PoisonError::into_inner);
+        // it is gone when this returns; without a supervisor there is nobody to tell, and this process is about to end
+        let _ = line.say(&request(REMOVE, self.number)).and_then(|()| line.hear(&mut [0; REPLY_BYTES]));
     }
 }
 
@@ -110,7 +111,12 @@ pub fn make_for(line: &Line, max_bytes: u64) {
                     break;
                 }
             }
-            (REMOVE, number) => drop(names.remove(&number)),
+            (REMOVE, number) => {
+                drop(names.remove(&number));
+                if line.say(&number.to_le_bytes()).is_err() {
+                    break;
+                }
+            }
             _ => {}
         }
     }
@@ -135,9 +141,8 @@ mod tests {
         File::open(&path).unwrap().read_exact_at(&mut [0; 16], 0).unwrap();
         assert_eq!(file.metadata().unwrap().len(), 1 << 16);
         drop(name);
-        assert!(maker.make((1 << 20) + 1).is_err());
-        // the supervisor does one thing after the other
         assert!(!path.exists());
+        assert!(maker.make((1 << 20) + 1).is_err());
         let (_file, left) = maker.make(4096).unwrap();
         let path = crate::segments::directory().join(left.as_str());
         assert!(path.exists());

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::WORKER_ANSWER_MS;
 
 use super::page::Page;
+use super::seal::Walls;
 use super::words::{Command, Question, Said};
 use crate::config::Config;
 use crate::lifecycle::Served;
@@ -168,7 +169,11 @@ impl Served for Remote {
 
     fn walls(&self) -> String {
         match lock(&self.heard).stage {
-            Stage::Ready(walls) => super::seal::Walls::from_bits(walls).describe(),
+            Stage::Ready(walls) => {
+                let walls = Walls::from_bits(walls);
+                let missing = walls.missing().map(|missing| format!("; missing: {missing}")).unwrap_or_default();
+                format!("isolation shared: guests run in a worker behind {walls}{missing}")
+            }
             _ => "isolation shared: the worker is not there".to_owned(),
         }
     }

@@ -9,7 +9,7 @@
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::net::UnixStream;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use nix::unistd::{Pid, getppid};
 use super::line::Line;
 use super::names::AskedSegments;
 use super::page::Page;
+use super::seal::{self, Lack, Walls};
 use super::words::{Beginning, Command, Question, Said};
 use crate::cache::handle::HandleKey;
 use crate::cache::{LowerTier, shelf::Shelf};
@@ -39,6 +40,9 @@ pub const NAME: &str = "worker";
 
 /// Of the line, reads and writes of the shelf, names, and the page.
 pub const DESCRIPTORS: [RawFd; 5] = [3, 4, 5, 6, 7];
+
+/// Up to 1000, where the kernel ends a process before all others when memory is short.
+const OOM_SCORE: &str = "500";
 
 /// How long a server may take to show that it moves.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -70,9 +74,30 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let Ok(Command::Begin(beginning)) = commands.recv() else { return Ok(ExitCode::ParentGone) };
     let Beginning { config, for_parent, pid, handles, keeps_handlers } = *beginning;
     let _ = logging::init(config.log, Layout::detect());
+    let require_sandbox = config.require_sandbox;
     let mode = if for_parent { Mode::Child } else { Mode::Service };
+    let mut walls = Walls::default();
+    let put_up = |part: Result<(), Lack>| {
+        if let Err((wall, why)) = part {
+            log::warn!("a wall is missing around guests: {wall} ({why})");
+        }
+    };
+    // of all processes, this one is the first that the machine can do without
+    if let Err(e) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+        log::debug!("cannot change what the kernel thinks of this process when memory is short: {e}");
+    }
+    // what is found out by opening files, while that is possible
     os::processors();
+    if let Err(e) = os::page_map() {
+        log::debug!("cannot open the page map: {e}");
+    }
+    // the bounds of the first thread's stack are in a file
+    os::prepare_thread_for_guests().map_err(io("cannot prepare the thread"))?;
     let guests = Guests::all(engine_options(&config)).map_err(|e| StartError::Engine(Box::new(e)))?;
+    // what loading them took on the way
+    os::trim_heap();
+    // no other thread is there yet
+    put_up(seal::close_paths(&mut walls));
     let lower: Option<Box<dyn LowerTier>> = match keeps_handlers {
         true => {
             let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
@@ -85,11 +110,19 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let keeping = Keeping { handles: HandleKey::new(handles), lower };
     let runtime = Runtime::start(config, guests, keeping).map_err(|e| StartError::Engine(Box::new(e)))?;
     let (runtime, exit) = (Arc::new(runtime), Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?));
-    let surroundings = Surroundings { pid, segments: Box::new(AskedSegments::over(names)) };
+    let holding = Arc::new(OnceLock::new());
+    let surroundings =
+        Surroundings { pid, segments: Box::new(AskedSegments::over(names)), walls: Some(holding.clone()) };
     let server = Server::new(runtime.clone(), mode, exit.clone(), surroundings);
     let server = server.map_err(io("cannot make the server"))?;
     let source = Source::Line(line.try_clone().map_err(io("cannot copy a descriptor"))?);
     server.with_poller(|poller| poller.listen(source)).map_err(io("cannot listen"))?;
+    put_up(seal::close_calls(&mut walls));
+    let _ = holding.set(walls);
+    if let Some(missing) = walls.missing().filter(|_| require_sandbox) {
+        return Err(StartError::Sandbox { missing });
+    }
+    // from here on clients reach it
     server.start().map_err(io("cannot start the threads of the server"))?;
     let obey = {
         let (server, runtime, line) = (server.clone(), runtime.clone(), line.try_clone());
@@ -97,7 +130,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         move || obey(&commands, &runtime, &server, &line, &page)
     };
     thread::Builder::new().name("commands".into()).spawn(obey).map_err(io("cannot start a thread"))?;
-    line.say(&Said::Ready { walls: 0 }.to_bytes()).map_err(io("cannot reach the supervisor"))?;
+    line.say(&Said::Ready { walls: walls.bits() }.to_bytes()).map_err(io("cannot reach the supervisor"))?;
     let code = exit.wait();
     server.remove_segment_names();
     runtime.flush();
