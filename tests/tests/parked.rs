@@ -100,6 +100,7 @@ fn many_are_held_with_one_instance_and_new_executions_still_run() {
     client.still_works();
 }
 
+// shows P-max-suspended
 #[test]
 fn bytes_of_suspended_executions_are_bounded_and_the_limit_is_named() {
     let limit = 4 << 20;

@@ -26,6 +26,7 @@ fn stderr(output: &Output) -> String {
 
 // ---- a child and its parent ----
 
+// shows P-child
 #[test]
 fn a_child_ends_when_its_socket_closes() {
     let _w = Watchdog::seconds(60);
@@ -389,6 +390,7 @@ fn handlers_run_as_native_code() {
     assert!(native, "no executable mapping of the guest in:\n{maps}");
 }
 
+// shows P-child
 #[test]
 fn stdout_stays_silent_whatever_happens() {
     let _w = Watchdog::seconds(60);

@@ -294,6 +294,7 @@ fn descriptors_that_a_peer_sends_along_are_closed() {
     assert_eq!(settled_counts(sidecar.pid()), before, "descriptors, threads");
 }
 
+// shows P-connections
 #[test]
 fn more_connections_than_are_taken_are_closed_and_the_others_go_on() {
     let _w = Watchdog::seconds(120);

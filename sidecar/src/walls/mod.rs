@@ -11,7 +11,6 @@ mod line;
 mod names;
 mod page;
 mod policy;
-mod program;
 mod remote;
 pub mod seal;
 mod supervise;

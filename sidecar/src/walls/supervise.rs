@@ -15,7 +15,7 @@ use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
-use std::process::{Child, ExitStatus, Stdio};
+use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -28,7 +28,6 @@ use nix::unistd::Pid;
 
 use super::line::Line;
 use super::page::Page;
-use super::program::own_program;
 use super::remote::{Remote, Stage};
 use super::words::{Beginning, Command, SAID_BYTES, Said};
 use super::{names, worker};
@@ -40,6 +39,7 @@ use crate::engine;
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
+use crate::own_program::own_program;
 use crate::runtime::engine_options;
 use crate::server::Mode;
 use crate::server::door::{Gate, Places, Source, Whose};
@@ -245,7 +245,7 @@ fn spawn(name: &str) -> io::Result<(Child, Ends)> {
     let given: [OwnedFd; worker::DESCRIPTORS.len()] =
         [its_line.into(), its_reads.into(), its_writes.into(), its_names.into(), page.try_clone()?.into()];
     let mappings = given.into_iter().zip(worker::DESCRIPTORS);
-    let mut command = own_program();
+    let mut command = process::Command::new(own_program()?);
     command
         .arg0("nexus-sidecar")
         .args([worker::NAME, &Pid::this().to_string(), name])

@@ -6,9 +6,9 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 
-use super::Output;
 use super::model::{Figure, Integer, Limit, Schema, Setting, SettingKind, Value};
 use super::words::{flowing, grouped, in_units, kebab, pascal, rust_doc, snake};
+use super::{Output, rust_maps};
 
 const HEAD: &str = "// Generated from protocol/schema.toml, do not edit: run `cargo xtask generate`.\n\n";
 
@@ -16,11 +16,16 @@ pub fn files(schema: &Schema, root: &Path) -> Result<Vec<Output>> {
     let texts = [
         ("protocol/src/code.rs", codes(schema)),
         ("protocol/src/limits.rs", limits(schema)),
+        ("protocol/src/message/kind.rs", rust_maps::kinds(schema)),
+        ("protocol/src/message/maps.rs", rust_maps::maps(schema)),
         ("protocol/src/message/stats.rs", statistics(schema)),
+        ("protocol/src/message/words.rs", rust_maps::words(schema)),
         ("sidecar/src/config/settings.rs", settings(schema)),
         ("client-rust/src/code.rs", codes_of_client(schema)),
+        ("client-rust/src/limits.rs", rust_maps::maps_of_client(schema)),
         ("client-rust/src/settings.rs", settings_of_client(schema)),
         ("client-rust/src/stats.rs", statistics_of_client(schema)),
+        ("client-rust/src/words.rs", rust_maps::words_of_client(schema)),
     ];
     texts
         .into_iter()
