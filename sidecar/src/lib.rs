@@ -85,6 +85,8 @@ pub mod serve;
 pub mod server;
 /// What is kept for those who hold little of what all share.
 pub mod share;
+/// A sort that can be left.
+pub(crate) mod sort;
 /// Whether a request still has time.
 pub mod token;
 /// The process that serves and the one in which guests run.

@@ -19,6 +19,7 @@ pub mod control;
 #[cfg(all(test, feature = "model"))]
 mod control_model;
 mod dataless;
+mod denial;
 pub mod describe;
 mod ffi;
 pub mod guest_error;
@@ -47,6 +48,8 @@ mod shim_tests;
 mod start;
 mod state;
 mod state_index;
+#[cfg(test)]
+mod told_tests;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
