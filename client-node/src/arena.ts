@@ -9,7 +9,7 @@
 import { closeSync, constants, fstatSync, openSync, readSync, writeSync } from 'node:fs';
 
 import { ARENA_THRESHOLD_BYTES, KEEP_BATCH_BYTES } from './limits.js';
-import { map, uint } from './messages.js';
+import { map, uint } from './typed.js';
 import { writeValue } from './payload.js';
 import { Bin, MalformedError } from './reader.js';
 import { Writer } from './writer.js';

@@ -6,7 +6,7 @@
 import { signalOf } from './abort.js';
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
-import type { ExecutionList } from './executions.js';
+import type { ExecutionList } from './maps.js';
 import { withCaller } from './failures.js';
 import type { ExecuteRequest, HelloInfo } from './messages.js';
 import { asPayload } from './payload.js';

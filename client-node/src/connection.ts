@@ -23,19 +23,18 @@ import {
   PLACES_EXPIRE_MS,
   UNANSWERED_BEFORE_HELLO,
 } from './limits.js';
+import { Kind } from './kinds.js';
 import {
-  Kind,
   PROTOCOL_VERSION,
   readAnswer,
   readError,
   readHello,
-  string,
-  uint,
   writeHello,
   writeRequest,
   type Answer,
   type HelloInfo,
 } from './messages.js';
+import { string, uint } from './typed.js';
 import { Places, type Place } from './places.js';
 import { Bin, MalformedError } from './reader.js';
 import { CLIENT_NAME } from './version.js';

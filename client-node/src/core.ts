@@ -6,13 +6,15 @@ import { abortable } from './abort.js';
 import { checkConfig, type RuntimeConfig } from './config.js';
 import type { Connection, RequestOptions } from './connection.js';
 import { NexusError } from './errors.js';
-import { readExecutions, type ExecutionList } from './executions.js';
 import type { Fields } from './fields.js';
 import { Handles } from './handles.js';
 import { Link } from './link.js';
-import { Kind, string, boolean, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
+import { Kind } from './kinds.js';
+import { readExecutionList, readHandlerCheck, type ExecutionList } from './maps.js';
+import { writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
+import { string, boolean } from './typed.js';
 import { checkUse, createState, type ResidentState } from './resident.js';
-import { readCheck, readHandle, readStats } from './results.js';
+import { readHandle, readStats } from './results.js';
 import { Suspended, type NoteResult, type ReadResult, type Segment } from './suspended.js';
 import type { RuntimeStats } from './statistics.js';
 import type { HandlerCheck, SuspendMode } from './types.js';
@@ -147,7 +149,7 @@ export class Core {
   }
 
   check(source: string): Promise<HandlerCheck> {
-    return this.#ask(Kind.check, { source: checkSource(source) }, Kind.checked, readCheck);
+    return this.#ask(Kind.check, { source: checkSource(source) }, Kind.checked, readHandlerCheck);
   }
 
   /** Asked for when the sidecar is busy, above all: it does not wait behind executions. */
@@ -156,7 +158,7 @@ export class Core {
   }
 
   executions(): Promise<ExecutionList> {
-    return this.#ask(Kind.executions, {}, Kind.executionsAnswer, readExecutions, { urgent: true });
+    return this.#ask(Kind.executions, {}, Kind.executionsAnswer, readExecutionList, { urgent: true });
   }
 
   kill(execution: number): Promise<boolean> {

@@ -27,7 +27,7 @@ export type {
   Suspension,
   ViewCommand,
 } from './types.js';
-export type { ExecutionInfo, ExecutionList } from './executions.js';
+export type { ExecutionInfo, ExecutionList } from './maps.js';
 export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {

@@ -20,7 +20,8 @@ import {
   SHUTDOWN_TIMEOUT_MS,
   START_TIMEOUT_MS,
 } from './limits.js';
-import { Kind, writeRequest } from './messages.js';
+import { Kind } from './kinds.js';
+import { writeRequest } from './messages.js';
 import { Restarts } from './restarts.js';
 import { childEnv, findBinary, spawnSidecar, type Death } from './spawn.js';
 

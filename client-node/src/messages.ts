@@ -11,51 +11,18 @@ import {
   type ErrorDetails,
   type ExtensionError,
 } from './errors.js';
-import { encodeFields, Float, readFields, type Fields } from './fields.js';
+import { encodeFields, readFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
+import { EXECUTE_KEYS, Kind } from './kinds.js';
 import { ARENA_THRESHOLD_BYTES } from './limits.js';
 import { decodeBin, writeValue } from './payload.js';
-import { Bin, MalformedError, Reader } from './reader.js';
+import { MalformedError, Reader } from './reader.js';
 import type { ResidentUse } from './resident.js';
+import { bin, boolean, map, string, uint, uints } from './typed.js';
 import type { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
 export const PROTOCOL_VERSION = 2;
-
-export const Kind = {
-  hello: 0x01,
-  execute: 0x02,
-  precompile: 0x03,
-  resume: 0x04,
-  cancel: 0x05,
-  check: 0x06,
-  stats: 0x07,
-  metrics: 0x08,
-  ping: 0x09,
-  shutdown: 0x0a,
-  createState: 0x0b,
-  patchState: 0x0c,
-  snapshotState: 0x0d,
-  disposeState: 0x0e,
-  openArena: 0x0f,
-  executions: 0x10,
-  kill: 0x11,
-  helloAnswer: 0x81,
-  result: 0x82,
-  compiled: 0x83,
-  done: 0x84,
-  checked: 0x86,
-  statsAnswer: 0x87,
-  metricsAnswer: 0x88,
-  pong: 0x89,
-  stateCreated: 0x8b,
-  statePatched: 0x8c,
-  stateSnapshot: 0x8d,
-  stateDisposed: 0x8e,
-  arena: 0x8f,
-  executionsAnswer: 0x90,
-  error: 0xff,
-} as const;
 
 /** A value to encode, or a Buffer that is a payload already. */
 export type Payload = unknown;
@@ -104,24 +71,6 @@ export function writeExecute(writer: Writer, id: number, request: ExecuteRequest
   out.end(arena?.lend(id));
   return at;
 }
-
-const EXECUTE_KEYS = [
-  'source',
-  'handler',
-  'panelId',
-  'handlerName',
-  'state',
-  'resident',
-  'args',
-  'scope',
-  'capabilities',
-  'extensions',
-  'timeoutMs',
-  'limits',
-  'strictCapabilities',
-  'suspendMode',
-  'seed',
-] as const satisfies readonly (keyof ExecuteRequest)[];
 
 /** An empty Buffer is what the kernel sends for "nothing"; it is no payload. */
 function present(value: unknown): boolean {
@@ -368,55 +317,4 @@ function readInner(value: unknown, key: string): unknown {
   readInside(fields, details);
   const name = fields['name'] === undefined ? 'Error' : string(fields, 'name');
   return withoutFrames(() => new HandlerError(name, message, details));
-}
-
-export function string(fields: Record<string, unknown>, key: string): string {
-  const value = fields[key];
-  if (typeof value !== 'string') throw new MalformedError(`\`${key}\` is not a str`);
-  return value;
-}
-
-/** u16, u32, u64. */
-export function uint(fields: Record<string, unknown>, key: string): number {
-  const value = fields[key];
-  if (typeof value !== 'number' || value < 0) throw new MalformedError(`\`${key}\` is not an unsigned integer`);
-  return value;
-}
-
-export function float(fields: Record<string, unknown>, key: string): number {
-  const value = fields[key];
-  if (!(value instanceof Float)) throw new MalformedError(`\`${key}\` is not a float`);
-  return value.value;
-}
-
-export function boolean(fields: Record<string, unknown>, key: string): boolean {
-  const value = fields[key];
-  if (typeof value !== 'boolean') throw new MalformedError(`\`${key}\` is not a bool`);
-  return value;
-}
-
-export function bin(fields: Record<string, unknown>, key: string): Bin {
-  const value = fields[key];
-  if (!(value instanceof Bin)) throw new MalformedError(`\`${key}\` is not a bin`);
-  return value;
-}
-
-export function strings(fields: Record<string, unknown>, key: string): string[] {
-  const value = fields[key];
-  if (!Array.isArray(value) || !value.every((item) => typeof item === 'string')) {
-    throw new MalformedError(`\`${key}\` is not an array of str`);
-  }
-  return value as string[];
-}
-
-export function uints(fields: Record<string, unknown>, key: string): Record<string, number> {
-  const value = map(fields[key], key);
-  for (const name of Object.keys(value)) uint(value, name);
-  return value as Record<string, number>;
-}
-
-export function map(value: unknown, key: string): Record<string, unknown> {
-  const isMap = typeof value === 'object' && value !== null && !Array.isArray(value);
-  if (!isMap || value instanceof Float || value instanceof Bin) throw new MalformedError(`\`${key}\` is not a map`);
-  return value as Record<string, unknown>;
 }

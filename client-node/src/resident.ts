@@ -8,7 +8,9 @@
 import type { Connection } from './connection.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
-import { bin, boolean, Kind, string, uint, writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
+import { Kind } from './kinds.js';
+import { writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
+import { bin, boolean, string, uint } from './typed.js';
 import { decodeBin } from './payload.js';
 
 declare const STATE: unique symbol;

@@ -1,8 +1,8 @@
 /** The shapes that callers see: contexts in, results out. Values are plain, or Buffers of MessagePack (see HandlerContext). */
 import type { NexusError } from './errors.js';
+import type { ExecutionMetrics, HandlerNote, Status, SuspendMode } from './maps.js';
 
-/** How extension calls suspend: `'await'`, they return promises; `'stack'`, they return the values themselves, without await. */
-export type SuspendMode = 'await' | 'stack';
+export type { ExecutionMetrics, HandlerCheck, HandlerNote, SuspendMode } from './maps.js';
 
 /** What a handler is compiled for. */
 export interface PrecompileOptions {
@@ -81,22 +81,8 @@ export interface Suspension<Args = unknown[]> {
   args: Args;
 }
 
-/** All of the execution so far. */
-export interface ExecutionMetrics {
-  durationUs: number;
-  cpuUs: number;
-  queueUs: number;
-  memoryUsedBytes: number;
-  memoryPeakBytes: number;
-  /** Approximate. */
-  instructionCount: number;
-  hostCalls: Record<string, number>;
-  cacheHit: boolean;
-  compilationTimeUs?: number;
-}
-
 interface ResultBase<Args> {
-  status: 'success' | 'suspended' | 'error';
+  status: Status;
   /** Number of this segment within its execution, from 0. */
   seq: number;
   /** On a resident state: its version with this segment's mutations in it. */
@@ -133,26 +119,3 @@ export interface BufferResult extends ResultBase<Buffer> {
 export type AsyncResult =
   | { success: true; value?: unknown }
   | { success: false; error?: string | { message: string; name?: string; code?: string } };
-
-export interface HandlerCheck {
-  /** Who grants all of these has granted enough. */
-  capabilities: string[];
-  /** Those of them without which it fails whenever it runs, as far as its text tells. */
-  certain: string[];
-  suspendMode: SuspendMode;
-  /** Why it is that one, in words. Absent: the sidecar does not say. */
-  suspendReason?: string;
-  /** What its author should know of its text, such as a promise that is used as a value. */
-  warnings: HandlerNote[];
-  /** Why its text could not be analyzed, if it could not: then it may need anything. */
-  unparsed?: HandlerNote;
-}
-
-/** Something about a handler's text. */
-export interface HandlerNote {
-  message: string;
-  /** 1-based. */
-  line: number;
-  /** 1-based, in UTF-16 units. */
-  column: number;
-}

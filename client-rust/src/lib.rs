@@ -88,6 +88,7 @@ mod extensions;
 mod failed_run;
 mod gather;
 mod held;
+mod limits;
 mod link;
 mod listed;
 mod options;
@@ -115,6 +116,7 @@ mod told;
 mod value;
 mod window;
 mod wire;
+mod words;
 mod workers;
 
 pub use call::Call;

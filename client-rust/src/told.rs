@@ -9,85 +9,12 @@ use std::sync::Arc;
 
 use nexus_protocol::error as wire;
 use nexus_protocol::inner::InnerError;
-use nexus_protocol::message;
 
 pub use crate::code::ErrorCode;
+pub use crate::limits::SidecarLimits;
 use crate::payload::Payload;
 pub use crate::stats::Stats;
-
-macro_rules! mirrored_enum {
-    ($(#[$doc:meta])* $name:ident = $wire:ty { $($(#[$variant_doc:meta])* $variant:ident,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-        #[non_exhaustive]
-        pub enum $name { $($(#[$variant_doc])* $variant,)* }
-
-        impl $name {
-            /// Its name, as in other clients and on the wire.
-            pub const fn as_str(self) -> &'static str {
-                self.wire().as_str()
-            }
-
-            /// Each of them.
-            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
-
-            pub(crate) const fn wire(self) -> $wire {
-                match self { $(Self::$variant => <$wire>::$variant,)* }
-            }
-        }
-    };
-}
-
-mirrored_enum! {
-    /// How a segment ended.
-    Status = message::Status {
-        /// The handler returned.
-        Success,
-        /// It waits for extension calls.
-        Suspended,
-        /// It failed.
-        Error,
-    }
-}
-
-mirrored_enum! {
-    /// How extension calls suspend.
-    SuspendMode = message::SuspendMode {
-        /// They return promises.
-        Await,
-        /// They return values.
-        Stack,
-    }
-}
-
-mirrored_enum! {
-    /// What an execution does.
-    ExecutionState = message::ExecutionState {
-        /// It waits for an instance.
-        Queued,
-        /// It runs.
-        Running,
-        /// It waits for extension calls.
-        Suspended,
-    }
-}
-
-/// Of the enums that the wire has no other variants of.
-macro_rules! of_the_wire {
-    ($($name:ident { $($variant:ident),* })*) => {
-        $(impl $name {
-            pub(crate) const fn of(told: message::$name) -> Self {
-                match told { $(message::$name::$variant => Self::$variant,)* }
-            }
-        })*
-    };
-}
-
-of_the_wire! {
-    Status { Success, Suspended, Error }
-    SuspendMode { Await, Stack }
-    ExecutionState { Queued, Running, Suspended }
-}
+pub use crate::words::{ExecutionState, Status, SuspendMode};
 
 impl ErrorCode {
     pub(crate) fn of(code: wire::ErrorCode) -> Self {
@@ -297,58 +224,6 @@ impl fmt::Display for Violation {
 impl StdError for Violation {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source()
-    }
-}
-
-/// Structs of plain figures.
-macro_rules! mirrored_struct {
-    ($(#[$doc:meta])* $name:ident = $wire:path { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* }) => {
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, Default, PartialEq)]
-        #[non_exhaustive]
-        pub struct $name { $($(#[$field_doc])* pub $field: $type,)* }
-
-        impl $name {
-            pub(crate) fn of(told: &$wire) -> Self {
-                Self { $($field: told.$field,)* }
-            }
-        }
-    };
-}
-
-mirrored_struct! {
-    /// The limits in force, as the sidecar's hello tells them.
-    SidecarLimits = message::HelloLimits {
-        /// One frame.
-        max_frame_bytes: u64,
-        /// Source of one handler.
-        max_source_bytes: u64,
-        /// Value and effects of one segment.
-        max_result_bytes: u64,
-        /// Running and queueing time of one execution; 0 = no limit.
-        timeout_ms: u64,
-        /// Memory of one execution.
-        memory_limit_bytes: u64,
-        /// Stack of one execution.
-        stack_size_bytes: u64,
-        /// Time that one suspension may wait; 0 = no limit.
-        suspension_timeout_ms: u64,
-        /// Host calls of one execution.
-        max_host_calls: u64,
-        /// State mutations of one execution.
-        max_state_mutations: u64,
-        /// Events of one execution.
-        max_events: u64,
-        /// Requests of one connection without an answer.
-        max_in_flight: u64,
-        /// Resident states of one connection. 0: the sidecar keeps none.
-        max_states: u64,
-        /// Their bytes.
-        max_state_bytes: u64,
-        /// Shared memory of one connection. 0: everything travels through the socket.
-        max_arena_bytes: u64,
-        /// Suspended executions. None: an older sidecar, which does not say.
-        max_suspended: Option<u64>,
     }
 }
 

@@ -56,6 +56,7 @@ fn a_failed_handler_is_a_segment_with_its_effects_and_a_location() {
     });
 }
 
+// shows P-bad-value-goes-on
 #[test]
 fn a_wrong_value_fails_its_request_and_nothing_else() {
     watched(|| {

@@ -10,6 +10,7 @@ use nexus_client::{Client, Error};
 use serde_json::{Value as Json, json};
 use support::{scratch, watched};
 
+// shows P-unknown-code
 #[test]
 fn every_transcript_is_understood() {
     watched(|| {

@@ -405,6 +405,7 @@ mod tests {
         }
     }
 
+    // shows P-tokens
     #[test]
     fn tokens_of_the_specification_mean_what_it_says() {
         let spec = include_str!("../SPEC.md");

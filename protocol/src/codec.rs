@@ -448,6 +448,7 @@ mod tests {
         );
     }
 
+    // shows P-unknown-keys
     #[test]
     fn unknown_keys_are_ignored_and_unknown_kinds_do_not_end_the_connection() {
         assert!(decode_client(&body(9, 1, &[0x81, 0xa3, b'n', b'e', b'w', 0x91, 1])).is_ok());

@@ -155,6 +155,7 @@ mod tests {
         bytes
     }
 
+    // shows P-control-bounds
     #[test]
     fn levels_are_counted_with_the_fields_map() {
         assert_eq!(check(&map_around(MAX_CONTROL_DEPTH)), Ok(()));
@@ -174,6 +175,7 @@ mod tests {
         assert!(matches!(check(&large), Err(ControlError::DuplicateKey { .. })));
     }
 
+    // shows P-control-bounds
     #[test]
     fn the_number_of_values_is_bounded() {
         let mut bytes = vec![0x81, 0xa1, b'k', 0xdd];

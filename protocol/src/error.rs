@@ -287,6 +287,7 @@ mod tests {
         }
     }
 
+    // shows P-cut-texts
     #[test]
     fn texts_are_cut_at_a_character() {
         let error = WireError::new(ErrorCode::ExecutionError, "é".repeat(MAX_ERROR_MESSAGE_BYTES));

@@ -8,6 +8,7 @@ fn nested(levels: usize) -> Vec<u8> {
     bytes
 }
 
+// shows P-payload-depth
 #[test]
 fn depth_is_counted_in_containers_around_one_another() {
     assert_eq!(validate(&nested(64)), Ok(()));

@@ -117,6 +117,7 @@ fn every_kind_and_every_code_has_a_vector() {
     }
 }
 
+// shows P-malformed
 #[test]
 fn rejections_are_answered_as_they_say() {
     let vectors = vectors("rejection");

@@ -273,6 +273,7 @@ proptest! {
         }
     }
 
+    // shows P-tokens
     #[test]
     fn a_token_grants_exactly_what_it_names(name in "[a-z:.*]{1,6}", other in "[a-z:.*]{1,6}") {
         let token = format!("state:read:{name}");

@@ -257,6 +257,7 @@ fn fan_out(sidecar: &Sidecar, calls: usize, hold_up: impl FnOnce()) {
     assert_eq!(last.expect("one of them is the last").value(), json!(calls));
 }
 
+// shows P-charged-once
 #[test]
 fn answers_that_wait_together_wait_once() {
     let _w = Watchdog::seconds(120);
@@ -266,6 +267,7 @@ fn answers_that_wait_together_wait_once() {
     fan_out(&sidecar, 20, || std::thread::sleep(Duration::from_millis(400)));
 }
 
+// shows P-charged-once
 #[test]
 fn answers_that_wait_for_each_other_wait_once() {
     let _w = Watchdog::seconds(120);
@@ -287,6 +289,7 @@ fn answers_that_wait_for_each_other_wait_once() {
     }
 }
 
+// shows P-in-time
 #[test]
 fn a_resume_that_came_in_time_is_in_time_however_long_it_waits() {
     const EXPIRES: Duration = Duration::from_millis(1_500);
@@ -317,6 +320,7 @@ fn a_resume_that_came_in_time_is_in_time_however_long_it_waits() {
 
 // ---- the end of one connection ----
 
+// shows P-shutdown
 #[test]
 fn shutdown_of_one_connection_finishes_what_it_has_accepted_and_takes_nothing_new() {
     let _w = Watchdog::seconds(120);
@@ -344,6 +348,7 @@ fn shutdown_of_one_connection_finishes_what_it_has_accepted_and_takes_nothing_ne
     other.still_works();
 }
 
+// shows P-shutdown
 #[test]
 fn shutdown_of_one_connection_cancels_what_is_not_done_in_time_and_touches_no_other() {
     let _w = Watchdog::seconds(120);
@@ -368,6 +373,7 @@ fn shutdown_of_one_connection_cancels_what_is_not_done_in_time_and_touches_no_ot
     other.still_works();
 }
 
+// shows P-half-closed
 #[test]
 fn a_connection_that_closes_its_writing_half_leaves_nothing_running() {
     let _w = Watchdog::seconds(120);

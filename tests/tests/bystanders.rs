@@ -86,6 +86,7 @@ fn lists_and_metrics_hold_nobody_up() {
     assert!(matches!(operator.wait(asked[1]), Answer::Metrics(_)));
 }
 
+// shows P-pending-lists
 #[test]
 fn more_lists_than_anybody_reads_are_refused() {
     let mut stage = Stage::new(&options());

@@ -2,8 +2,8 @@
 //!
 //! `NEXUS_PROPERTY_SEED` chooses other values; a failure names the seed and the case.
 
-use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
+use nexus_protocol::{ErrorCode, payload};
 use nexus_tests::values::{self, decode, encode, random, same, through_javascript};
 use nexus_tests::{Options, Rng, Run, Watchdog, golden, number};
 use rmpv::Value;
@@ -29,6 +29,7 @@ fn assert_same(found: &Value, expected: &Value, sent: &Value, about: &str) {
     assert!(same(found, expected), "{about}\n expected {expected}\n found    {found}");
 }
 
+// shows P-payload-mapping
 #[test]
 fn values_go_through_a_handler_as_the_specification_says() {
     let _w = Watchdog::seconds(100);
@@ -76,6 +77,57 @@ fn values_go_through_a_handler_as_the_specification_says() {
     }
 }
 
+// shows P-sent-payloads
+#[test]
+fn payloads_that_come_back_are_always_well_formed() {
+    let _w = Watchdog::seconds(100);
+    let (_sidecar, mut client) = Options::new().child();
+    let odd = [
+        "'\\ud800'",
+        "-0",
+        "[NaN, -Infinity, 5e-324]",
+        "new Date(NaN)",
+        "new Date(8.64e15)",
+        "new Date(-1)",
+        "(1n << 64n) - 1n",
+        "-(1n << 63n)",
+        "[, undefined, () => 1, Symbol('s')]",
+        "({undefined, f() {}, ['\\udc00']: 1, __proto__: {a: 1}})",
+        "new Map([[1, 2], [null, 3], [{}, 4]])",
+        "new Set([new Error('e'), /r/])",
+        "new Float64Array(3)",
+        "new Proxy([1, 2], {})",
+        "Object.create(null)",
+        "(() => { let x = []; for (let i = 0; i < 60; i++) x = [x]; return x })()",
+        "'x'.repeat(70000)",
+        "new Uint8Array(70000)",
+        "Array(70000).fill(null)",
+    ];
+    for value in odd {
+        let source = format!(
+            "const v = () => {value}; const quietly = f => {{ try {{ f() }} catch {{}} }};
+            quietly(() => {{ $state.v = v() }}); quietly(() => $emit('e', v())); $log.info(String(typeof v()));
+            let got; try {{ got = await $ext.e.m(v()) }} catch {{}}
+            return v()"
+        );
+        let mut segment = client.run(Run::source(source).grant(&ALL).state(&serde_json::json!({})));
+        loop {
+            let payloads = [&segment.raw_mutations, &segment.raw_events];
+            let values = segment.value.iter().chain(segment.calls.iter().map(|call| &call.raw_args));
+            for payload in payloads.into_iter().chain(values).filter(|payload| !payload.is_empty()) {
+                payload::validate(payload).unwrap_or_else(|error| panic!("{value}: {error}"));
+            }
+            if segment.status != Status::Suspended {
+                break;
+            }
+            let resumed = client.start_resume_bytes(&segment.call().id.clone(), &[0xc0]);
+            segment = client.segment(resumed);
+        }
+        let error = segment.error.map(|error| error.code);
+        assert!(error.is_none() || error == Some(ErrorCode::SerializationError), "{value}: {error:?}");
+    }
+}
+
 /// Why a payload is refused by SPEC 1 and 5; None: it is not.
 fn refusal(bytes: &[u8]) -> Option<ErrorCode> {
     let mut rest = bytes;
@@ -116,6 +168,7 @@ fn odd_key(key: &Value) -> Option<ErrorCode> {
     (!is_plain).then_some(ErrorCode::SerializationError)
 }
 
+// shows P-payload-accepted
 #[test]
 fn bytes_are_accepted_as_a_payload_exactly_when_they_are_one() {
     let _w = Watchdog::seconds(100);

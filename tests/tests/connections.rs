@@ -21,6 +21,7 @@ fn encoded(id: u32, message: &ClientMessage<'_>) -> Vec<u8> {
     frame
 }
 
+// shows P-parent-may-stand
 #[test]
 fn a_parent_that_stands_still_within_a_frame_or_before_hello_loses_nothing() {
     let _w = Watchdog::seconds(120);
@@ -38,6 +39,7 @@ fn a_parent_that_stands_still_within_a_frame_or_before_hello_loses_nothing() {
     silent.still_works();
 }
 
+// shows P-malformed-closes
 #[test]
 fn a_peer_that_is_told_why_hears_it_though_its_socket_is_full() {
     let _w = Watchdog::seconds(60);
@@ -57,6 +59,7 @@ fn a_peer_that_is_told_why_hears_it_though_its_socket_is_full() {
     assert!(deaf.is_closed());
 }
 
+// shows P-id-in-use
 #[test]
 fn an_id_that_is_in_use_ends_the_connection() {
     let _w = Watchdog::seconds(60);
@@ -84,6 +87,7 @@ fn begin_frame(client: &mut Client, id: u8, bytes: usize) -> bool {
     whole
 }
 
+// shows P-frames-share
 #[test]
 fn unfinished_frames_are_bounded_together_and_whoever_finds_no_room_is_told_and_goes_on() {
     let _w = Watchdog::seconds(120);
@@ -136,6 +140,7 @@ fn is_served(sidecar: &Sidecar) -> bool {
     command(dir.path()).args(["ping", "--connect", path]).output().unwrap().status.success()
 }
 
+// shows P-operator-places
 #[test]
 fn in_a_full_house_the_sidecar_can_be_looked_after_and_no_more() {
     let _w = Watchdog::seconds(120);
@@ -164,6 +169,7 @@ fn in_a_full_house_the_sidecar_can_be_looked_after_and_no_more() {
     });
 }
 
+// shows P-arena-unopened
 #[test]
 fn segments_that_nobody_has_opened_leave_their_bytes_to_others() {
     let _w = Watchdog::seconds(120);

@@ -322,6 +322,7 @@ fn an_error_upon_an_error_names_both() {
     assert_eq!(names, [(Some("TypeError"), "last"), (None, "first")]);
 }
 
+// shows P-inner-errors-always
 #[test]
 fn causes_and_fields_are_shown_without_debug() {
     let _w = Watchdog::seconds(60);
@@ -333,6 +334,7 @@ fn causes_and_fields_are_shown_without_debug() {
     assert_eq!(fields(error.properties.as_deref()), json!({"status": 1}));
 }
 
+// shows P-inner-errors
 #[test]
 fn hostile_errors_are_bounded_and_end_in_time() {
     let (_w, _s, mut client) = sidecar();

@@ -232,6 +232,7 @@ fn every_messagepack_type_goes_in_and_comes_out() {
     client.still_works();
 }
 
+// shows P-payload-mapping
 #[test]
 fn javascript_types_come_out_as_the_specification_says() {
     let (_w, _s, mut client) = sidecar();
@@ -350,6 +351,7 @@ fn anything_can_be_thrown() {
     }
 }
 
+// shows P-effects-before-error
 #[test]
 fn effects_before_an_error_are_delivered() {
     let (_w, _s, mut client) = sidecar();
@@ -360,6 +362,7 @@ fn effects_before_an_error_are_delivered() {
     assert_eq!((segment.events.as_array().unwrap().len(), segment.logs.as_array().unwrap().len()), (1, 1));
 }
 
+// shows P-always-a-result
 #[test]
 fn a_handler_that_does_not_parse_is_a_compilation_error_with_its_place() {
     let (_w, _s, mut client) = sidecar();
@@ -396,8 +399,60 @@ fn a_value_is_awaited_before_it_is_returned() {
     assert_eq!(value(&mut client, "return {then(resolve) { resolve(6) }}"), 6);
 }
 
+// shows P-awaited-result
+#[test]
+fn a_promise_inside_of_a_result_is_awaited_and_anywhere_else_refused() {
+    let (_w, _s, mut client) = sidecar();
+    let later = "const later = async x => { await null; return x };";
+    let deep = format!("{later} return {{a: [later(1), {{b: later([later(2)])}}], m: new Map([['k', later(3)]])}}");
+    assert_eq!(value(&mut client, &deep), json!({"a": [1, {"b": [2]}], "m": {"k": 3}}));
+    let failed = client.run(Run::source(format!("{later} return [later(1), Promise.reject(new RangeError('no'))]")));
+    assert_eq!((failed.code(), failed.error().name.as_deref()), (ErrorCode::ExecutionError, Some("RangeError")));
+    for elsewhere in ["$state.a = [later(1)]", "$emit('e', {x: later(1)})", "await $ext.a.b([later(1)])"] {
+        let segment = client.run(Run::source(format!("{later} {elsewhere}")).grant(&ALL));
+        assert_eq!(segment.code(), ErrorCode::SerializationError, "{elsewhere}");
+    }
+}
+
+/// The same failure with and without a trace.
+// shows P-retryable
+#[test]
+fn what_has_left_a_trace_is_not_to_be_tried_again() {
+    let (_w, _s, mut client) = sidecar();
+    let unknown = "00".repeat(16);
+    let refused = |client: &mut nexus_tests::Client, run: Run| {
+        let segment = client.run(run);
+        (segment.code(), segment.error().retryable)
+    };
+    let on_none = || Run::source("return 1").resident(&unknown);
+    assert_eq!(refused(&mut client, on_none()), (ErrorCode::InvalidArgument, true), "nothing has happened");
+    assert_eq!(refused(&mut client, Run::source("throw 1")), (ErrorCode::ExecutionError, false));
+    for trace in ["", "$state.a = 1;", "$emit('e');", "$view.focus('v');"] {
+        let id = client.create_state(&json!({}));
+        let mine =
+            Run::source(format!("{trace} await $ext.x.y(); $state.n = 1")).grant(&ALL).resident_with(&id, None, true);
+        let slow = client.run(mine);
+        client.patch_state(&id, &json!({"other": 1}), &[], None).expect("a patch of a state");
+        let lost = client.resume(&slow.call().id, &Value::Null);
+        assert_eq!((lost.code(), lost.error().retryable), (ErrorCode::InvalidArgument, trace.is_empty()), "{trace}");
+    }
+}
+
 // ---- capabilities ----
 
+// shows P-no-token
+#[test]
+fn what_needs_no_token_is_there_without_one() {
+    let (_w, _s, mut client) = sidecar();
+    let source = "$log.info('x'); console.log('y');
+        return [$args, $scope.s, typeof $time.now(), $ext.exists('a'), $ext.methods('a'), $ext.list()]";
+    let run = Run::source(source).args(&json!(1)).scope(&json!({"s": 2})).extension("a", &["b"]);
+    let segment = client.run(run);
+    assert_eq!(segment.value(), json!([1, 2, "number", true, ["b"], ["a"]]));
+    assert_eq!(segment.logs.as_array().map(Vec::len), Some(2));
+}
+
+// shows P-denied
 #[test]
 fn what_is_not_granted_is_denied_and_named() {
     let (_w, _s, mut client) = sidecar();
@@ -519,6 +574,7 @@ fn a_state_that_is_no_map_with_string_keys_is_refused() {
     }
 }
 
+// shows P-bad-value-goes-on
 #[test]
 fn arguments_that_are_no_payload_are_refused() {
     let (_w, _s, mut client) = sidecar();
@@ -532,6 +588,7 @@ fn arguments_that_are_no_payload_are_refused() {
     }
 }
 
+// shows P-always-a-result
 #[test]
 fn a_forged_handle_is_an_invalid_handler() {
     let (_w, _s, mut client) = sidecar();

@@ -77,6 +77,7 @@ fn answers_that_nobody_reads_are_not_made_for_ever() {
     }
 }
 
+// shows P-unread
 #[test]
 fn results_that_nobody_reads_are_not_made_for_ever() {
     const RESULT: u64 = 4 * MIB;
@@ -145,6 +146,7 @@ fn answers_of_calls_that_wait_for_their_execution_count_as_queued() {
     }
 }
 
+// shows P-frames-share
 #[test]
 fn frames_that_are_not_finished_share_a_limit() {
     const FRAME: u64 = 60 * MIB;
@@ -178,6 +180,7 @@ fn frames_that_are_not_finished_share_a_limit() {
     eventually("it is given back", SOON, || rss(&sidecar) <= before + BESIDE);
 }
 
+// shows P-state-old-versions
 #[test]
 fn old_versions_of_a_state_are_counted_with_all_that_they_keep() {
     const KEYS: usize = 100_000;

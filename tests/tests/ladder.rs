@@ -169,6 +169,7 @@ fn hanging(sidecar: &Sidecar, timeout_ms: u64) -> Client {
     client
 }
 
+// shows P-two-threads
 #[test]
 fn a_connection_that_costs_two_threads_is_closed_and_the_process_goes_on() {
     let (_w, mut sidecar, mut client) = start("host-call:hang", 6);

@@ -107,6 +107,7 @@ fn a_child_outlives_the_thread_that_spawned_it() {
     assert!(sidecar.is_running());
 }
 
+// shows P-child
 #[test]
 fn descriptors_that_a_parent_leaks_are_closed_at_start() {
     let _w = Watchdog::seconds(60);
@@ -206,6 +207,7 @@ fn sigterm_under_load_answers_every_accepted_request_once() {
     }
 }
 
+// shows P-drain
 #[test]
 fn a_draining_sidecar_refuses_new_work_and_takes_resumes() {
     let _w = Watchdog::seconds(60);
@@ -226,6 +228,7 @@ fn a_draining_sidecar_refuses_new_work_and_takes_resumes() {
     assert_eq!(sidecar.exit_code(SOON), 0);
 }
 
+// shows P-drain-end
 #[test]
 fn what_runs_at_the_end_of_the_drain_is_cancelled_and_answered() {
     let _w = Watchdog::seconds(90);
@@ -258,6 +261,7 @@ fn a_suspended_execution_that_nobody_resumes_holds_the_end_up_for_the_drain_only
     ends_in_time(&Options::new().patient(), busy, |mut client| assert!(client.is_closed()));
 }
 
+// shows P-drain-ends-on-time
 #[test]
 fn a_client_that_reads_nothing_does_not_hold_up_the_end() {
     let _w = Watchdog::seconds(90);
@@ -274,6 +278,7 @@ fn a_client_that_reads_nothing_does_not_hold_up_the_end() {
     ends_in_time(&Options::new().patient(), busy, drop);
 }
 
+// shows P-drain-ends-on-time
 #[test]
 fn a_client_that_reads_a_little_at_a_time_does_not_hold_up_the_end() {
     let _w = Watchdog::seconds(60);

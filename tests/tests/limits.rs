@@ -140,6 +140,7 @@ fn an_execution_that_waits_ends_at_its_own_deadline() {
     assert_eq!(client.segment(patient).value(), "patient");
 }
 
+// shows P-never-refused
 #[test]
 fn a_client_that_keeps_to_what_it_was_told_is_not_refused() {
     let _w = Watchdog::seconds(60);

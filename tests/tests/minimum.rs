@@ -68,6 +68,7 @@ fn refused(client: &mut Client, run: impl Into<Run>, code: ErrorCode, name: &str
 
 // ---- all of them together ----
 
+// shows P-limits-in-force
 #[test]
 fn hello_tells_what_is_in_force() {
     let (_w, sidecar, _client) = start();

@@ -35,6 +35,7 @@ fn refused(client: &mut Client, source: &str) -> Option<String> {
     Some(format!("{:?} beside {:?}\n{source}", error.capability, found.capabilities))
 }
 
+// shows P-enough
 #[test]
 fn who_grants_what_check_lists_is_not_told_of_missing_grants() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -83,6 +84,7 @@ fn nor_is_who_runs_handlers_as_people_write_them() {
     }
 }
 
+// shows P-enough
 #[test]
 fn what_strict_refuses_is_refused_without_it() {
     let (_w, _s, mut client) = listening(&Options::new());

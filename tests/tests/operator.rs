@@ -27,6 +27,7 @@ fn options() -> Options {
     Options::new().patient().flag("max-instances", 1)
 }
 
+// shows P-executions
 #[test]
 fn executions_are_listed_with_their_state_and_without_their_values() {
     let _w = Watchdog::seconds(60);
@@ -55,6 +56,7 @@ fn executions_are_listed_with_their_state_and_without_their_values() {
     assert!(suspended["cpuUs"].as_u64().unwrap() > 0);
 }
 
+// shows P-kill
 #[test]
 fn an_execution_can_be_killed_in_any_state() {
     let _w = Watchdog::seconds(60);

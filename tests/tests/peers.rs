@@ -8,6 +8,7 @@ use nexus_tests::client::Answer;
 use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually, time};
 use nix::sys::signal::Signal;
 
+// shows P-slow-frames
 #[test]
 fn half_frames_and_silence_before_hello_are_closed_in_time_and_idle_sessions_stay() {
     let _w = Watchdog::seconds(90);
@@ -68,6 +69,7 @@ fn an_idle_session_costs_little() {
     assert!(grown <= 32 << 10, "{grown} bytes for each session");
 }
 
+// shows P-unread
 #[test]
 fn a_session_that_reads_nothing_is_not_read_from_and_disturbs_nobody() {
     let _w = Watchdog::seconds(60);
@@ -116,6 +118,7 @@ fn a_greedy_session_is_refused_and_others_are_served_in_turn() {
     assert!(waited < longest / 2, "it waited for {waited} us, and the last of the greedy one's for {longest} us");
 }
 
+// shows P-cancel
 #[test]
 fn a_request_can_be_cancelled_while_queued_running_suspended_and_draining() {
     let _w = Watchdog::seconds(60);

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{of_guests, settled_counts};
 use nexus_tests::process::command;
 use nexus_tests::run::BUILTIN;
 use nexus_tests::temp::TempDir;
@@ -26,6 +26,7 @@ fn stderr(output: &Output) -> String {
 
 // ---- a child and its parent ----
 
+// shows P-child
 #[test]
 fn a_child_ends_when_its_socket_closes() {
     let _w = Watchdog::seconds(60);
@@ -382,13 +383,14 @@ fn handlers_run_as_native_code() {
     let _w = Watchdog::seconds(60);
     let sidecar = Options::new().listen();
     sidecar.connect().still_works();
-    let maps = fs::read_to_string(format!("/proc/{}/maps", sidecar.pid())).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", of_guests(sidecar.pid()))).unwrap();
     let native = maps
         .lines()
         .any(|line| line.contains("memfd:nexus-guest") && line.split(' ').nth(1).is_some_and(|p| p.contains('x')));
     assert!(native, "no executable mapping of the guest in:\n{maps}");
 }
 
+// shows P-child
 #[test]
 fn stdout_stays_silent_whatever_happens() {
     let _w = Watchdog::seconds(60);

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use nexus_protocol::limits::MAX_CONTROL_FRAME_BYTES;
 use nexus_protocol::message::{Check, Kind, Precompile};
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId, WireError};
 use nexus_tests::golden::{self, Vector};
@@ -49,6 +50,7 @@ fn refused(client: &mut Client) -> WireError {
 
 // ---- hello ----
 
+// shows P-limits-in-force
 #[test]
 fn hello_tells_who_serves_and_what_is_in_force() {
     let _w = Watchdog::seconds(60);
@@ -71,6 +73,7 @@ fn a_wrong_magic_is_refused() {
     assert!(client.is_closed());
 }
 
+// shows P-no-common-version
 #[test]
 fn no_common_version_names_both_ranges() {
     let (_w, sidecar) = listening();
@@ -87,6 +90,7 @@ fn no_common_version_names_both_ranges() {
     assert!(matches!(answer, Answer::Hello { version: 2, .. }), "{answer:?}");
 }
 
+// shows P-hello-first
 #[test]
 fn hello_comes_first_and_once() {
     let (_w, sidecar) = listening();
@@ -144,6 +148,7 @@ fn shutdown_ends_the_connection_of_a_service_and_not_the_service() {
     sidecar.connect().still_works();
 }
 
+// shows P-any-order
 #[test]
 fn answers_come_as_they_are_ready() {
     let (_w, sidecar) = patient();
@@ -179,6 +184,7 @@ fn an_answer_does_not_wait_for_what_its_worker_does_next() {
     }
 }
 
+// shows P-ping
 #[test]
 fn ping_is_answered_while_all_instances_are_busy() {
     let _w = Watchdog::seconds(60);
@@ -196,6 +202,7 @@ fn ping_is_answered_while_all_instances_are_busy() {
     assert_eq!(busy.segment(running).code(), ErrorCode::Cancelled);
 }
 
+// shows P-one-answer
 #[test]
 fn hundreds_of_pipelined_requests_are_each_answered_once() {
     let (_w, sidecar) = patient();
@@ -211,6 +218,7 @@ fn hundreds_of_pipelined_requests_are_each_answered_once() {
     assert!(seen.iter().all(|n| *n == 1));
 }
 
+// shows P-id-in-use
 #[test]
 fn an_id_that_is_in_use_is_a_protocol_error() {
     let (_w, sidecar) = listening();
@@ -223,6 +231,7 @@ fn an_id_that_is_in_use_is_a_protocol_error() {
     sidecar.connect().still_works();
 }
 
+// shows P-id-again
 #[test]
 fn an_id_may_be_used_again_as_soon_as_it_is_answered() {
     let (_w, sidecar) = patient();
@@ -252,6 +261,33 @@ fn an_id_may_be_used_again_as_soon_as_it_is_answered() {
         done.store(true, Ordering::Relaxed);
         assert!(refused.is_none(), "{refused:?}");
     });
+}
+
+// shows P-small-frames
+#[test]
+fn a_request_that_needs_no_large_frame_is_refused_in_one_and_the_connection_goes_on() {
+    let (_w, sidecar) = listening();
+    let mut client = sidecar.connect();
+    let sized = |kind: u8, id: u8, bytes: usize| {
+        // [kind, id, {"x": bin}], a bin of 16 bits
+        let mut body = vec![0x93, kind, id, 0x81, 0xa1, b'x', 0xc5];
+        let rest = bytes - body.len() - 2;
+        body.extend((rest as u16).to_be_bytes());
+        body.resize(bytes, 0);
+        [&(bytes as u32).to_le_bytes()[..], &body].concat()
+    };
+    for kind in [Kind::Ping, Kind::Stats, Kind::Metrics, Kind::Executions] {
+        client.write_raw(&sized(kind.number(), 9, MAX_CONTROL_FRAME_BYTES + 1));
+        let (id, error) = error_of(client.next_reply());
+        assert_eq!((id, error.code), (9, ErrorCode::ProtocolError), "{kind:?}");
+        client.write_raw(&sized(kind.number(), 9, MAX_CONTROL_FRAME_BYTES));
+        let reply = client.next_reply().unwrap();
+        assert!(reply.id == 9 && !matches!(reply.answer, Answer::Error(_)), "{kind:?}: {reply:?}");
+    }
+    let mut stranger = sidecar.connect_silently();
+    stranger.write_raw(&sized(Kind::Hello.number(), 0, MAX_CONTROL_FRAME_BYTES + 1));
+    assert_eq!(error_of(stranger.next_reply()).1.code, ErrorCode::ProtocolError);
+    assert!(stranger.next_reply().is_none(), "before hello it ends the connection");
 }
 
 #[test]
@@ -291,6 +327,7 @@ fn a_large_request_and_a_large_answer_pass() {
 
 // ---- bad frames ----
 
+// shows P-frame-length
 #[test]
 fn a_frame_of_no_length_and_one_too_long_are_refused_at_their_header() {
     let (_w, sidecar) = listening();
@@ -305,6 +342,7 @@ fn a_frame_of_no_length_and_one_too_long_are_refused_at_their_header() {
     sidecar.connect().still_works();
 }
 
+// shows P-malformed-closes
 #[test]
 fn garbage_and_trailing_bytes_are_refused() {
     let (_w, sidecar) = listening();
@@ -329,6 +367,7 @@ fn garbage_and_trailing_bytes_are_refused() {
     sidecar.connect().still_works();
 }
 
+// shows P-unknown-kind
 #[test]
 fn an_unknown_kind_is_refused_and_the_connection_goes_on() {
     let (_w, sidecar) = listening();
@@ -344,6 +383,7 @@ fn an_unknown_kind_is_refused_and_the_connection_goes_on() {
     }
 }
 
+// shows P-malformed
 #[test]
 fn every_rejection_vector_is_answered_as_it_says() {
     let (_w, sidecar) = listening();

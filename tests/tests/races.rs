@@ -22,6 +22,7 @@ fn judge(segment: &Segment, n: usize) -> bool {
     false
 }
 
+// shows P-one-resume
 #[test]
 fn of_resumes_that_race_on_their_connection_exactly_one_wins() {
     let races = trials(1000);
@@ -37,6 +38,7 @@ fn of_resumes_that_race_on_their_connection_exactly_one_wins() {
     assert_eq!(client.stats().suspended_instances, 0);
 }
 
+// shows P-one-resume
 #[test]
 fn a_stranger_never_wins_against_the_owner() {
     let races = trials(1000);

@@ -50,6 +50,7 @@ fn a_value_is_read_as_it_was_written_in_the_same_execution() {
     assert_eq!(contents(&mut client, &id), (2, json!({"b": "new", "list": [1, 2, 3]})));
 }
 
+// shows P-state-versions
 #[test]
 fn keys_have_the_same_order_as_in_a_state_that_comes_with_the_request() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -102,6 +103,7 @@ fn capabilities_are_checked_as_ever() {
     assert_eq!(contents(&mut client, &id), (1, json!({"a": 1, "secret": 2})));
 }
 
+// shows P-state-writes
 #[test]
 fn mutations_before_a_failure_have_happened() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -114,6 +116,7 @@ fn mutations_before_a_failure_have_happened() {
 
 // ---- at the same time ----
 
+// shows P-state-seen
 #[test]
 fn a_suspended_execution_keeps_what_it_saw_and_delivers_segment_by_segment() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -129,6 +132,7 @@ fn a_suspended_execution_keeps_what_it_saw_and_delivers_segment_by_segment() {
     assert_eq!(contents(&mut client, &id), (4, json!({"a": 10, "b": 10, "c": 3})), "only what it wrote is changed");
 }
 
+// shows P-state-writes
 #[test]
 fn of_two_writers_of_a_key_the_last_one_wins() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -141,6 +145,7 @@ fn of_two_writers_of_a_key_the_last_one_wins() {
     assert_eq!(contents(&mut client, &id), (3, json!({"n": 21})));
 }
 
+// shows P-state-conflicts
 #[test]
 fn who_expects_a_version_is_refused_before_and_after() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -174,6 +179,7 @@ fn who_expects_a_version_is_refused_before_and_after() {
     assert_eq!((last.value(), last.state_version), (Value::Null, Some(version + 2)), "its own changes are no conflict");
 }
 
+// shows P-state-conflicts
 #[test]
 fn counters_of_many_exclusive_executions_lose_nothing() {
     let (_w, _s, mut client) = listening(&Options::new().patient().flag("max-instances", 4));
@@ -195,6 +201,7 @@ fn counters_of_many_exclusive_executions_lose_nothing() {
 
 // ---- whose they are, and when they go ----
 
+// shows P-state-owner
 #[test]
 fn a_state_of_another_connection_looks_unknown() {
     let (_w, sidecar, mut client) = listening(&Options::new());
@@ -215,6 +222,7 @@ fn a_state_of_another_connection_looks_unknown() {
     client.still_works();
 }
 
+// shows P-state-limits
 #[test]
 fn states_are_bounded_and_the_bounds_are_told() {
     let options =
@@ -275,6 +283,7 @@ fn a_snapshot_that_fits_no_frame_is_an_error_and_its_parts_can_be_read() {
     assert_eq!(client.snapshot_state(&id, Some(&["b"])).unwrap().1["b"].as_str().unwrap().len(), 80_000);
 }
 
+// shows P-state-disposal
 #[test]
 fn everything_goes_with_the_connection_and_with_dispose() {
     let (_w, sidecar, mut watcher) = listening(&Options::new());

@@ -99,6 +99,7 @@ fn create(client: &mut Client, region: Region) -> Result<String, WireError> {
 
 // ---- what it is for ----
 
+// shows P-arena-reply
 #[test]
 fn payloads_travel_through_the_segment_both_ways() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -127,6 +128,7 @@ fn payloads_travel_through_the_segment_both_ways() {
     assert_eq!((small.value(), small.regions), (json!(1), Regions::NONE));
 }
 
+// shows P-arena-reply
 #[test]
 fn resumes_and_resident_states_use_it_too() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -146,6 +148,7 @@ fn resumes_and_resident_states_use_it_too() {
     assert_eq!(state["k"].as_str().unwrap().len(), 1 << 20);
 }
 
+// shows P-arena-private
 #[test]
 fn a_segment_is_private_to_its_user_and_bounded() {
     let options = Options::new().flag("max-arena-bytes", 4 * MIB).flag("max-total-arena-bytes", 6 * MIB);
@@ -176,6 +179,7 @@ fn a_segment_is_private_to_its_user_and_bounded() {
 
 // ---- what a client may do to it ----
 
+// shows P-arena-shrunk
 #[test]
 fn a_shrunk_grown_or_unlinked_segment_is_an_error_or_works_and_harms_nobody() {
     let (_w, sidecar, mut client) = listening(&Options::new());
@@ -205,6 +209,7 @@ fn a_shrunk_grown_or_unlinked_segment_is_an_error_or_works_and_harms_nobody() {
     other.still_works();
 }
 
+// shows P-arena-errors
 #[test]
 fn places_outside_stale_foreign_or_doubled_are_refused() {
     let (_w, sidecar, mut client) = listening(&Options::new());
@@ -245,6 +250,7 @@ fn places_outside_stale_foreign_or_doubled_are_refused() {
     assert_eq!(reason(client.run(reading(state_of(checked))).error()), "unreadable-region");
 }
 
+// shows P-arena-copied
 #[test]
 fn a_writer_that_does_not_stop_gets_one_version_or_an_error_each_time() {
     const READS: usize = 100_000;

@@ -43,6 +43,7 @@ fn is_suspended_and_goes_on(client: &mut Client) {
     assert_eq!(client.resume(&first.call().id, &json!(7)).value(), 7);
 }
 
+// shows P-reserve
 #[test]
 fn suspended_executions() {
     const MAX: usize = 400;
@@ -60,6 +61,7 @@ fn suspended_executions() {
     is_suspended_and_goes_on(&mut sidecar.connect());
 }
 
+// shows P-reserve
 #[test]
 fn bytes_of_suspended_executions() {
     const MAX: usize = 16 * MIB;
@@ -97,6 +99,7 @@ fn instances_of_suspended_executions_that_are_too_large_to_be_parked() {
     is_suspended_and_goes_on(&mut sidecar.connect());
 }
 
+// shows P-half-the-queue
 #[test]
 fn places_in_the_queue() {
     const MAX: usize = 80;
@@ -129,6 +132,7 @@ fn begin_frame(client: &mut Client, bytes: usize) {
     }
 }
 
+// shows P-reserve
 #[test]
 fn bytes_of_frames_that_are_not_finished() {
     let _w = Watchdog::seconds(120);
@@ -149,6 +153,7 @@ fn bytes_of_frames_that_are_not_finished() {
     assert_eq!(newcomer.run(Run::source("return $args.length").args(&args)).value(), 100_000);
 }
 
+// shows P-reserve
 #[test]
 fn bytes_of_answers_that_are_not_read() {
     let _w = Watchdog::seconds(120);
@@ -188,6 +193,7 @@ fn bytes_of_answers_that_are_not_read() {
     assert_eq!(newcomer.run("return 'x'.repeat(100000)").value().as_str().map(str::len), Some(100_000));
 }
 
+// shows P-reserve
 #[test]
 fn bytes_of_resident_states() {
     const MAX: usize = 16 * MIB;
@@ -214,6 +220,7 @@ fn bytes_of_resident_states() {
     assert!(!id.is_empty());
 }
 
+// shows P-reserve
 #[test]
 fn bytes_of_shared_memory() {
     let _w = Watchdog::seconds(60);
@@ -232,6 +239,7 @@ fn bytes_of_shared_memory() {
     assert!(matches!(make(&mut sidecar.connect(), MIB), Answer::Arena { .. }));
 }
 
+// shows P-half-the-instances
 #[test]
 fn instances_of_one_that_was_alone() {
     let _w = Watchdog::seconds(120);
@@ -245,6 +253,7 @@ fn instances_of_one_that_was_alone() {
     }
 }
 
+// shows P-half-the-instances
 #[test]
 fn instances_of_as_many_as_there_are() {
     let _w = Watchdog::seconds(120);
@@ -268,6 +277,7 @@ fn instances_of_as_many_as_there_are() {
     assert_eq!((newcomer.stats().active_instances, newcomer.stats().queued), (3, 5));
 }
 
+// shows P-child-has-all
 #[test]
 fn a_parent_has_all_instances() {
     let _w = Watchdog::seconds(60);

@@ -153,6 +153,7 @@ fn code_that_describes_a_failure_cannot_wait() {
     works_in_both_styles(&mut client);
 }
 
+// shows P-style-asked-for
 #[test]
 fn a_client_may_ask_for_a_style_and_a_handle_keeps_its_own() {
     let (_w, _s, mut client) = one_instance(Options::new());
@@ -168,6 +169,7 @@ fn a_client_may_ask_for_a_style_and_a_handle_keeps_its_own() {
     assert_eq!(other.code(), ErrorCode::InvalidArgument);
 }
 
+// shows P-stack-bytes
 #[test]
 fn a_stack_too_large_to_suspend_is_a_limit_and_leaves_the_slot_fit() {
     let (_w, mut sidecar, mut client) = one_instance(Options::new().debug().flag("stack-size-bytes", 2 << 20));

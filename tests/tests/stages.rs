@@ -70,6 +70,7 @@ fn all_that_want_a_source_that_compiles_slowly_are_answered_and_nobody_is_given_
     is_well(&mut sidecar);
 }
 
+// shows P-compiling
 #[test]
 fn a_waiter_is_answered_when_its_own_time_is_up_and_not_when_the_compilation_is() {
     let _watchdog = Watchdog::seconds(240);
@@ -173,6 +174,7 @@ fn states_of_many_keys_end_nothing_but_their_own_requests() {
     is_well(&mut sidecar);
 }
 
+// shows P-compiling
 #[test]
 fn compiling_is_bound_by_the_memory_of_a_handler() {
     let _watchdog = Watchdog::seconds(120);
@@ -202,6 +204,7 @@ fn compiling_is_bound_by_the_memory_of_a_handler() {
     is_well(&mut sidecar);
 }
 
+// shows P-cache-hit
 #[test]
 fn a_connection_is_not_told_what_others_have_compiled() {
     let _watchdog = Watchdog::seconds(120);

@@ -97,6 +97,7 @@ fn random_programs_do_to_state_what_they_do_to_a_plain_object() {
     assert!(failures.is_empty(), "{} of {cases} programs; the shortest:\n{}", failures.len(), failures[0]);
 }
 
+// shows P-room-around
 #[test]
 fn what_an_effect_holds_leaves_room_for_what_is_around_it() {
     let (_w, _s, mut client) = sidecar();

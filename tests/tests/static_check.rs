@@ -101,6 +101,7 @@ fn violations_are_logged_and_every_one_is_counted() {
     assert!(metrics.lines().any(|line| line == "nexus_capability_violations_total 101"), "{metrics}");
 }
 
+// shows P-style
 #[test]
 fn check_says_which_style_and_why_and_what_is_certain() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -130,6 +131,7 @@ fn a_text_that_cannot_be_analyzed_may_need_anything() {
     assert_eq!(client.run(Run::source("<!-- it's\nreturn 1").strict()).value(), json!(1));
 }
 
+// shows P-warnings
 #[test]
 fn a_promise_that_is_used_as_a_value_is_told_with_the_result_and_with_the_error_that_follows() {
     let (_w, _s, mut client) = listening(&Options::new());

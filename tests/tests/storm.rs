@@ -211,6 +211,7 @@ fn weather(sidecar: &Sidecar, seed: u64) -> usize {
     })
 }
 
+// shows P-one-answer
 #[test]
 fn every_request_of_a_storm_is_answered_once_and_nothing_is_left() {
     let _w = Watchdog::seconds(120);

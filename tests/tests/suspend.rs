@@ -121,6 +121,7 @@ fn args_and_values_keep_their_types_over_a_suspension() {
 
 // ---- effects ----
 
+// shows P-deltas
 #[test]
 fn each_segment_carries_only_its_own_effects_and_its_number() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -160,6 +161,7 @@ fn suspended_time_does_not_count_and_running_time_does() {
 
 // ---- who may resume ----
 
+// shows P-suspension-ids
 #[test]
 fn unknown_foreign_used_and_malformed_ids_get_the_same_error() {
     let (_w, sidecar, mut client) = listening(&Options::new());
@@ -194,6 +196,7 @@ fn of_racing_resumes_exactly_one_wins() {
     }
 }
 
+// shows P-resumes-at-once
 #[test]
 fn several_suspensions_of_one_execution_may_be_resumed_at_once() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -211,6 +214,7 @@ fn several_suspensions_of_one_execution_may_be_resumed_at_once() {
     }
 }
 
+// shows P-calls-told-once
 #[test]
 fn each_call_is_told_once_by_the_segment_that_made_it() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -228,6 +232,7 @@ fn each_call_is_told_once_by_the_segment_that_made_it() {
     assert_eq!(client.resume(&fourth.call().id, &json!(4)).value(), json!(4));
 }
 
+// shows P-calls-told-once
 #[test]
 fn many_calls_that_are_made_together_are_told_once_each_whatever_order_they_are_answered_in() {
     const MANY: usize = 1_000;
@@ -252,6 +257,7 @@ fn many_calls_that_are_made_together_are_told_once_each_whatever_order_they_are_
     assert_eq!(segment.seq as usize, MANY + MANY / 4);
 }
 
+// shows P-used-up
 #[test]
 fn a_resume_that_ends_its_execution_before_the_handler_runs_again_is_a_segment_of_it() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -265,6 +271,7 @@ fn a_resume_that_ends_its_execution_before_the_handler_runs_again_is_a_segment_o
     client.still_works();
 }
 
+// shows P-bad-answer-waits
 #[test]
 fn what_is_no_value_leaves_the_call_to_be_answered() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -286,6 +293,7 @@ fn what_is_no_value_leaves_the_call_to_be_answered() {
     assert_eq!(client.resume(&first.call().id, &json!(7)).value(), json!(7));
 }
 
+// shows P-resumes-at-once
 #[test]
 fn resumes_that_come_after_the_end_are_refused() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -298,6 +306,7 @@ fn resumes_that_come_after_the_end_are_refused() {
 
 // ---- what frees it ----
 
+// shows P-expiry
 #[test]
 fn a_suspension_expires() {
     let (_w, _s, mut client) = listening(&Options::new().flag("suspension-timeout-ms", 2_000));
@@ -319,6 +328,7 @@ fn resuming_gives_the_next_suspension_its_own_time() {
     assert_eq!(segment.value(), "done");
 }
 
+// shows P-cancel
 #[test]
 fn cancelling_a_suspension_ends_its_execution() {
     let (_w, _s, mut client) = listening(&Options::new());
@@ -390,6 +400,7 @@ fn a_disconnect_frees_what_is_suspended() {
     watcher.still_works();
 }
 
+// shows P-max-suspended
 #[test]
 fn no_more_than_max_suspended_are_held() {
     let (_w, _s, mut client) = listening(&Options::new().flag("max-suspended", 3));
@@ -456,6 +467,7 @@ fn a_precompiled_handler_suspends_like_any_other() {
     }
 }
 
+// shows P-bad-answer-waits
 #[test]
 fn a_resume_with_a_bad_payload_is_refused_and_the_suspension_stays() {
     let (_w, _s, mut client) = listening(&Options::new());

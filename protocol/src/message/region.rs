@@ -6,19 +6,8 @@ use std::ops::Range;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::message::maps::{OpenArenaFields, Region, Regions};
 use crate::strict;
-
-/// A part of an arena.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Region {
-    /// Of the arena.
-    pub generation: u64,
-    pub offset: u64,
-    pub len: u64,
-    /// CRC-32 (IEEE) of the bytes, for a reader that wants to be sure that it read what was meant.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub crc32: Option<u32>,
-}
 
 impl Region {
     /// The bytes of it, if they are within an arena of `bytes`.
@@ -26,27 +15,6 @@ impl Region {
         let end = self.offset.checked_add(self.len)?;
         (end <= bytes).then_some(self.offset..end)
     }
-}
-
-/// Payload fields of a message that lie in the arena instead of in the message, by their names; and in a request the part
-/// of the arena that its answer may use.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Regions {
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub state: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub set: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub args: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub scope: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub value: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub state_mutations: Option<Region>,
-    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    pub reply: Option<Region>,
 }
 
 impl Regions {
@@ -75,20 +43,10 @@ pub enum OpenArena {
     Settle { generation: u64, opened: bool },
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
-struct OpenArenaFields {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    bytes: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    generation: Option<u64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    opened: Option<bool>,
-}
-
 /// Neither the one form nor the other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("either `bytes`, or `generation` and `opened`, have to be there")]
-struct OpenArenaError;
+pub(super) struct OpenArenaError;
 
 impl TryFrom<OpenArenaFields> for OpenArena {
     type Error = OpenArenaError;
@@ -124,17 +82,6 @@ pub fn arena_owner(name: &str) -> Option<i32> {
     let is_name = random.len() == ARENA_RANDOM_DIGITS && random.bytes().all(is_hex);
     let is_number = pid.bytes().all(|digit| digit.is_ascii_digit());
     pid.parse().ok().filter(|pid| is_name && is_number && *pid > 0)
-}
-
-/// The arena of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Arena<'a> {
-    pub generation: u64,
-    /// 0: it is no more.
-    pub bytes: u64,
-    /// Of the file in /dev/shm, while it has one.
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    pub name: Option<&'a str>,
 }
 
 #[cfg(test)]

@@ -1,26 +1,14 @@
-//! What a client sends. A field is named here as in SPEC.md (`panel_id` = `panelId`), and described there.
+//! What a client sends, in a form in which keys that exclude one another cannot be there together.
 
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::answer::SuspendMode;
 use crate::error::{ErrorCode, WireError};
 use crate::limits::MAX_LABEL_BYTES;
-use crate::message::Resident;
-use crate::message::region::{self, Regions};
-use crate::strict::{self, bins};
-use crate::version::{ProtocolVersion, VersionRange};
-
-/// SPEC 2, client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ClientHello<'a> {
-    #[serde(borrow, deserialize_with = "strict::text")]
-    pub magic: &'a str,
-    pub min: ProtocolVersion,
-    pub max: ProtocolVersion,
-    #[serde(borrow, deserialize_with = "strict::text")]
-    pub client: &'a str,
-}
+use crate::message::maps::{CancelFields, ExecuteFields, ResumeFields};
+use crate::message::{CallFailure, ClientHello, Precompile, Regions, Resident, SuspendMode};
+use crate::strict;
+use crate::version::VersionRange;
 
 impl ClientHello<'_> {
     /// The versions that the client speaks.
@@ -151,58 +139,14 @@ impl<'de: 'a, 'a> Deserialize<'de> for CallLimits<'a> {
     }
 }
 
-/// Execute as it is on the wire, before "exactly one of source and handler" is known to hold.
-#[derive(Clone, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ExecuteFields<'a> {
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    source: Option<&'a str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
-    handler: Option<&'a [u8]>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    panel_id: Option<&'a str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    handler_name: Option<&'a str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
-    state: Option<&'a [u8]>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    resident: Option<Resident<'a>>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
-    args: Option<&'a [u8]>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
-    scope: Option<&'a [u8]>,
-    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::texts")]
-    capabilities: Vec<&'a str>,
-    #[serde(
-        borrow,
-        default,
-        skip_serializing_if = "Option::is_none",
-        deserialize_with = "strict::opt_extensions",
-        serialize_with = "strict::write_opt_pairs"
-    )]
-    extensions: Option<Vec<(&'a str, Vec<&'a str>)>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    timeout_ms: Option<u64>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
-    limits: Option<CallLimits<'a>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    strict_capabilities: Option<bool>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    suspend_mode: Option<SuspendMode>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    seed: Option<u64>,
-    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
-    regions: Regions,
-}
-
 /// A message with none or several of the keys of which it needs one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("exactly one of {0} has to be there")]
-struct ExactlyOneOf(&'static str);
+pub(super) struct ExactlyOneOf(&'static str);
 
 /// An execute with keys that exclude one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-enum ExecuteError {
+pub(super) enum ExecuteError {
     #[error(transparent)]
     Code(#[from] ExactlyOneOf),
     #[error("`state` and `resident` exclude one another")]
@@ -268,31 +212,11 @@ impl<'a> From<Execute<'a>> for ExecuteFields<'a> {
     }
 }
 
-/// A request to compile a handler.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Precompile<'a> {
-    #[serde(borrow, deserialize_with = "strict::text")]
-    pub source: &'a str,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    pub handler_name: Option<&'a str>,
-    /// `None`: the handler's text decides.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub suspend_mode: Option<SuspendMode>,
-}
-
 impl Precompile<'_> {
     /// The values that can be judged without a configuration.
     pub fn check(&self) -> Result<(), WireError> {
         check_label("handlerName", self.handler_name)
     }
-}
-
-/// A request to compile a handler and tell about it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Check<'a> {
-    #[serde(borrow, deserialize_with = "strict::text")]
-    pub source: &'a str,
 }
 
 /// How an extension call ended.
@@ -302,17 +226,6 @@ pub enum Resolution<'a> {
     Value(Option<&'a [u8]>),
     /// With an error that is thrown inside the handler.
     Failure(CallFailure<'a>),
-}
-
-/// The error of an extension call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CallFailure<'a> {
-    #[serde(borrow, deserialize_with = "strict::text")]
-    pub message: &'a str,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    pub name: Option<&'a str>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    pub code: Option<&'a str>,
 }
 
 /// The answer to an extension call. `suspension` is any text here: what is no id is answered as an unknown one.
@@ -329,18 +242,6 @@ impl<'a> Resume<'a> {
     pub const fn new(suspension: &'a str, resolution: Resolution<'a>) -> Self {
         Self { suspension, resolution, regions: Regions::NONE }
     }
-}
-
-#[derive(Clone, Copy, Serialize, Deserialize)]
-struct ResumeFields<'a> {
-    #[serde(borrow, deserialize_with = "strict::text")]
-    suspension: &'a str,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
-    value: Option<&'a [u8]>,
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
-    error: Option<CallFailure<'a>>,
-    #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
-    regions: Regions,
 }
 
 impl<'a> TryFrom<ResumeFields<'a>> for Resume<'a> {
@@ -376,14 +277,6 @@ pub enum Cancel<'a> {
     Request(u32),
 }
 
-#[derive(Clone, Copy, Serialize, Deserialize)]
-struct CancelFields<'a> {
-    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
-    suspension: Option<&'a str>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    request: Option<u32>,
-}
-
 impl<'a> TryFrom<CancelFields<'a>> for Cancel<'a> {
     type Error = ExactlyOneOf;
 
@@ -416,4 +309,11 @@ fn check_label(key: &str, label: Option<&str>) -> Result<(), WireError> {
 
 fn invalid(message: String) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, message)
+}
+
+impl<'a> Resident<'a> {
+    /// Whatever version it has.
+    pub const fn new(id: &'a str) -> Self {
+        Self { id, expect_version: None, exclusive: false }
+    }
 }

@@ -258,6 +258,7 @@ fn an_assignment_to_one_of_our_names_says_what_to_write() {
 
 // ---- calls ----
 
+// shows P-refused-call-rejects
 #[test]
 fn a_call_that_is_refused_is_a_rejected_promise() {
     on_engine_thread(|i| {

@@ -53,6 +53,7 @@ mod told_tests;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
+pub use load::digest_of;
 pub use park::{ParkError, Parked};
-pub use start::{Engine, EngineError, EngineOptions, thread_stack_bytes};
+pub use start::{Engine, EngineError, EngineOptions, Guests, thread_stack_bytes};
 pub use state::StateView;

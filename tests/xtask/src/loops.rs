@@ -11,7 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
-use crate::{schema, toolchain, workspace};
+use crate::{promises, schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -73,6 +73,7 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     ];
     let mut failed = Vec::new();
     failed.extend(stages.run("generated files", || schema::check(root)).err());
+    failed.extend(stages.run("promises of the specification", || promises::look(root)).err());
     for (name, mut command) in checks {
         if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
             failed.push(error);

@@ -21,6 +21,7 @@ mod mutants;
 mod patches;
 mod places;
 mod process;
+mod promises;
 mod quickjs;
 mod schema;
 mod soak;
@@ -69,6 +70,7 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   generate [--check]
                  write what protocol/schema.toml says into the protocol, the clients, the sidecar's configuration and
                  SPEC.md; with --check only look, and fail where a file is otherwise
+  spec           list the promises of SPEC.md that no test shows, and fail where a test names one that is not there
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -116,6 +118,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
         "generate" if rest.is_empty() => schema::generate(&Places::open()?.root),
         "generate" => schema::check(&Places::open()?.root),
+        "spec" => promises::look(&Places::open()?.root),
         "guest" => loops::guest(&Places::open()?, stages),
         "setup" => loops::setup(&Places::open()?, stages),
         "demo" => loops::demo(&Places::open()?, stages),

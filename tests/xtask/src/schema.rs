@@ -9,8 +9,11 @@
 
 mod model;
 mod rust;
+mod rust_maps;
 mod spec;
 mod typescript;
+mod typescript_maps;
+mod wire;
 mod words;
 
 use std::fs;

@@ -8,6 +8,8 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::wire::{Enum, Map, Message};
+
 /// Everything that is said once.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -16,6 +18,9 @@ pub struct Schema {
     pub limits: Vec<Limit>,
     pub settings: Vec<Setting>,
     pub statistics: Vec<Statistic>,
+    pub messages: Vec<Message>,
+    pub enums: Vec<Enum>,
+    pub maps: Vec<Map>,
 }
 
 /// An error code.
@@ -96,6 +101,9 @@ pub struct Setting {
     /// A reload changes it.
     #[serde(default)]
     pub live: bool,
+    /// Whether a worker is told of it; what only the process that has the sockets needs is not.
+    #[serde(default = "yes")]
+    pub workers: bool,
     pub env_mebibytes: Option<String>,
     /// One sentence without its full stop: the help text puts default and bounds behind it.
     pub doc: Spanned<String>,
@@ -121,6 +129,8 @@ pub enum SettingKind {
     Uids,
     Endpoint,
     Level,
+    /// Where guests run.
+    Isolation,
 }
 
 impl SettingKind {
@@ -167,7 +177,7 @@ impl fmt::Display for Problem {
 }
 
 /// What is wrong, and where in the text.
-type Fault = (Range<usize>, String);
+pub type Fault = (Range<usize>, String);
 
 impl Schema {
     /// Reads and checks the text of the schema.
@@ -198,7 +208,8 @@ impl Schema {
         self.check_limits()?;
         self.check_settings()?;
         unique(self.statistics.iter().map(|statistic| &statistic.name), is_camel)?;
-        self.statistics.iter().try_for_each(|statistic| is_sentence(&statistic.doc))
+        self.statistics.iter().try_for_each(|statistic| is_sentence(&statistic.doc))?;
+        self.check_wire()
     }
 
     fn check_codes(&self) -> Result<(), Fault> {
@@ -288,6 +299,8 @@ impl Schema {
                 Ok(())
             }
             (SettingKind::Level, _) => Err("needs a level as its default".to_owned()),
+            (SettingKind::Isolation, Some(Value::Text(word))) if ["none", "shared"].contains(&word.as_str()) => Ok(()),
+            (SettingKind::Isolation, _) => Err("needs none or shared as its default".to_owned()),
             (_, None) => Ok(()),
             (_, Some(_)) => Err("is absent by default, so it has no default".to_owned()),
         }
@@ -317,7 +330,10 @@ pub fn size(text: &str) -> Option<u64> {
     count.parse::<u64>().ok()?.checked_shl(shift)
 }
 
-fn unique<'a>(names: impl Iterator<Item = &'a Spanned<String>>, is_well_formed: fn(&str) -> bool) -> Result<(), Fault> {
+pub fn unique<'a>(
+    names: impl Iterator<Item = &'a Spanned<String>>,
+    is_well_formed: fn(&str) -> bool,
+) -> Result<(), Fault> {
     let mut seen = BTreeSet::new();
     for name in names {
         let text = name.get_ref();
@@ -336,12 +352,17 @@ fn is_upper(name: &str) -> bool {
         && name.chars().all(|letter| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_')
 }
 
-fn is_camel(name: &str) -> bool {
+pub fn is_camel(name: &str) -> bool {
     name.starts_with(|first: char| first.is_ascii_lowercase())
         && name.chars().all(|letter| letter.is_ascii_alphanumeric())
 }
 
-fn is_sentence(doc: &Spanned<String>) -> Result<(), Fault> {
+pub fn is_pascal(name: &str) -> bool {
+    name.starts_with(|first: char| first.is_ascii_uppercase())
+        && name.chars().all(|letter| letter.is_ascii_alphanumeric())
+}
+
+pub fn is_sentence(doc: &Spanned<String>) -> Result<(), Fault> {
     if doc.get_ref().trim().ends_with('.') {
         Ok(())
     } else {
@@ -378,6 +399,29 @@ doc = "Labels"
 name = "labels"
 type = "u64"
 doc = "Labels."
+
+[[messages]]
+name = "ping"
+number = 0x01
+answer = "pong"
+doc = "Are you there."
+
+[[messages]]
+name = "pong"
+number = 0x81
+doc = "Yes."
+
+[[enums]]
+name = "Mood"
+doc = "How."
+words = [{ name = "good", doc = "Good." }]
+
+[[maps]]
+name = "Pong"
+doc = "Yes."
+fields = [
+  { name = "mood", type = "Mood", doc = "How." },
+]
 "#;
 
     /// What is said of the schema with one text in the place of another, and the number of the line that is named.
@@ -407,6 +451,11 @@ doc = "Labels."
             ("max = \"MAX_LABEL_BYTES\"", "max = \"MAX_OTHERS\"", 18, "no name of a limit"),
             ("default = 10", "default = 1_025", 15, "between min and max"),
             ("default = 10", "absent = \"none\"\ndefault = 10", 15, "a path needs it"),
+            ("answer = \"pong\"", "answer = \"peng\"", 30, "`peng` is none"),
+            ("number = 0x81", "number = 0x01", 35, "kinds go up"),
+            ("type = \"Mood\"", "type = \"Moon\"", 47, "no type `Moon`"),
+            ("type = \"Mood\"", "type = \"Mood\", absent = \"empty\"", 47, "cannot be absent like that"),
+            ("type = \"Mood\"", "type = \"Mood\", absent = \"nil\"", 47, "unknown variant `nil`"),
             ("key = \"maxLabels\"", "key = \"MaxLabels\"", 15, "not written as its like are"),
             (
                 "[[statistics]]",

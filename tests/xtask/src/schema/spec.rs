@@ -7,6 +7,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::Output;
 use super::model::{Code, Figure, Schema, Setting, SettingKind, Value};
+use super::wire::{Absent, Enum, Map, Type};
 use super::words::{amount, flowing, without_links};
 
 const SPEC: &str = "protocol/SPEC.md";
@@ -14,12 +15,15 @@ const END: &str = "<!-- end -->";
 
 pub fn file(schema: &Schema, root: &Path) -> Result<Output> {
     let text = fs::read_to_string(root.join(SPEC)).with_context(|| format!("cannot read {SPEC}"))?;
-    let tables = [
+    let mut tables = vec![
         ("codes", codes(schema)),
         ("limits", limits(schema)),
+        ("messages", messages(schema)),
         ("settings", settings(schema)),
         ("statistics", statistics(schema)),
     ];
+    let maps = schema.maps.iter().filter(|map| map.spec);
+    tables.extend(maps.map(|map| (map.name.get_ref().trim_end_matches("Fields"), fields(schema, map))));
     Ok(Output { path: SPEC, text: filled(&text, &tables)? })
 }
 
@@ -66,7 +70,12 @@ fn when(code: &Code) -> String {
 /// A sentence as an entry of a table.
 fn uncapped(sentence: &str) -> String {
     let sentence = without_links(sentence);
-    let mut letters = sentence.trim_end_matches('.').chars();
+    let sentence = sentence.trim_end_matches('.');
+    // SPEC, CRC-32
+    if sentence.chars().nth(1).is_some_and(char::is_uppercase) {
+        return sentence.to_owned();
+    }
+    let mut letters = sentence.chars();
     letters.next().map(|first| first.to_lowercase().collect::<String>() + letters.as_str()).unwrap_or_default()
 }
 
@@ -114,6 +123,7 @@ fn form(setting: &Setting) -> &'static str {
         SettingKind::Uids => "numbers with commas between them",
         SettingKind::Endpoint => "an address or a path",
         SettingKind::Level => "off, error, warn, info, debug, trace",
+        SettingKind::Isolation => "none, shared",
     }
 }
 
@@ -127,6 +137,53 @@ fn statistics(schema: &Schema) -> String {
         let optional = if statistic.optional { ", may be missing, which is 0" } else { "" };
         let doc = uncapped(statistic.doc.get_ref());
         text += &format!("| {} | {kind}{optional} | {doc} |\n", statistic.name.get_ref());
+    }
+    text
+}
+
+fn messages(schema: &Schema) -> String {
+    let mut text = String::from("| kind | request | answer |\n| --- | --- | --- |\n");
+    for message in &schema.messages {
+        let Some(answer) = &message.answer else { continue };
+        let answer = schema.messages.iter().find(|other| other.name.get_ref() == answer.get_ref());
+        let Some(answer) = answer else { continue };
+        // the kinds of both directions are one enumeration, in which an answer cannot be called like its request
+        let word = answer.name.get_ref().trim_end_matches("Answer");
+        let (number, of_answer) = (message.number.get_ref(), answer.number.get_ref());
+        text += &format!("| {number:#04x} | {} | {of_answer:#04x} {word} |\n", message.name.get_ref());
+    }
+    text
+}
+
+fn fields(schema: &Schema, map: &Map) -> String {
+    let mut text = String::from("| key | type | |\n| --- | --- | --- |\n");
+    for field in &map.fields {
+        let of = |words: &Enum| {
+            let words: Vec<_> = words.words.iter().map(|word| format!("\"{}\"", word.name.get_ref())).collect();
+            format!("`{}`", words.join(" \\| "))
+        };
+        let kind = match schema.type_of(field) {
+            Some(Type::Bool) => "bool".to_owned(),
+            Some(Type::U32) => "u32".to_owned(),
+            Some(Type::U64) => "u64".to_owned(),
+            Some(Type::Version) => "u16".to_owned(),
+            Some(Type::Str) => "str".to_owned(),
+            Some(Type::Bin) => "bin".to_owned(),
+            Some(Type::Strs) => "array of str".to_owned(),
+            Some(Type::Counts | Type::CallLimits) => "map str -> u64".to_owned(),
+            Some(Type::Lists) => "map str -> array of str".to_owned(),
+            Some(Type::Enum(words)) => of(words),
+            Some(Type::Maps(_)) => "array of maps".to_owned(),
+            Some(Type::Map(_) | Type::Error | Type::Regions) | None => "map".to_owned(),
+        };
+        let optional = match field.absent() {
+            None => "",
+            Some(Absent::Zero) => ", may be missing, which is 0",
+            Some(Absent::Empty) => ", absent = empty",
+            Some(Absent::None | Absent::False) => ", optional",
+        };
+        let doc = uncapped(field.doc.get_ref()).replace(" | ", " \\| ");
+        text += &format!("| {} | {kind}{optional} | {doc} |\n", field.name.get_ref());
     }
     text
 }

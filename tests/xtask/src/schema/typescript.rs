@@ -1,15 +1,17 @@
 //! The files of the Node client.
 
-use super::Output;
 use super::model::{Figure, Schema, Setting, SettingKind, Value, size};
 use super::words::{amount, flowing, grouped, in_units, typescript_doc};
+use super::{Output, typescript_maps};
 
 const HEAD: &str = "// Generated from protocol/schema.toml, do not edit: run `cargo xtask generate`.\n\n";
 
 pub fn files(schema: &Schema) -> Vec<Output> {
     let texts = [
         ("client-node/src/codes.ts", codes(schema)),
+        ("client-node/src/kinds.ts", typescript_maps::kinds(schema)),
         ("client-node/src/limits.ts", limits(schema)),
+        ("client-node/src/maps.ts", typescript_maps::maps(schema)),
         ("client-node/src/settings.ts", settings(schema)),
         ("client-node/src/statistics.ts", statistics(schema)),
     ];
@@ -84,7 +86,9 @@ fn type_of(kind: SettingKind) -> &'static str {
     match kind {
         SettingKind::Count | SettingKind::Bytes | SettingKind::Millis => "number",
         SettingKind::Switch => "boolean",
-        SettingKind::Path | SettingKind::Uids | SettingKind::Endpoint | SettingKind::Level => "string",
+        SettingKind::Path | SettingKind::Uids | SettingKind::Endpoint | SettingKind::Level | SettingKind::Isolation => {
+            "string"
+        }
     }
 }
 
