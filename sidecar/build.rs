@@ -19,7 +19,7 @@ fn main() {
 }
 
 fn link_wasmedge(wasmedge: &Path) {
-    println!("cargo:rerun-if-changed={}", wasmedge.join("lib/libwasmedge.so").display());
+    println!("cargo:rerun-if-changed={}", wasmedge.join("runtime").display());
     let lib = resolve(&wasmedge.join("lib"));
     let argument = |argument: &str| println!("cargo:rustc-link-arg={argument}");
     // DT_RPATH rather than DT_RUNPATH: it also counts for the libraries of the libraries.

@@ -71,6 +71,10 @@ export interface SidecarConfig {
   drainTimeoutMs?: number;
   /** Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none. */
   httpListen?: string;
+  /** Where guests run: in the process that serves (none), or in a sealed one (shared). Default none. */
+  isolation?: string;
+  /** Start only where guests run in a sealed process of which no wall is missing. Default false. */
+  requireSandbox?: boolean;
   /** Least severe log record that is written to stderr. Default info. */
   log?: string;
 }
@@ -109,5 +113,7 @@ export const SIDECAR_KEYS = {
   strictCapabilities: 'boolean',
   drainTimeoutMs: 'count',
   httpListen: 'string',
+  isolation: 'string',
+  requireSandbox: 'boolean',
   log: 'string',
 } as const satisfies Record<keyof SidecarConfig, 'count' | 'boolean' | 'string'>;

@@ -200,6 +200,18 @@ impl SpawnOptions {
         self.flag("--http-listen", value)
     }
 
+    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    #[must_use]
+    pub fn isolation(self, value: impl Into<OsString>) -> Self {
+        self.flag("--isolation", value)
+    }
+
+    /// Start only where guests run in a sealed process of which no wall is missing.
+    #[must_use]
+    pub fn require_sandbox(self, value: bool) -> Self {
+        self.flag("--require-sandbox", value.to_string())
+    }
+
     /// Least severe log record that is written to stderr.
     #[must_use]
     pub fn log_level(self, value: LogLevel) -> Self {

@@ -129,6 +129,23 @@ impl<'a> Capability<'a> {
         };
         Scope::parse(name).map(capability).ok_or_else(empty)
     }
+
+    /// The narrowest capability that a token can grant and that covers this one. There is no token for each name: not for an empty
+    /// one, for `*`, for one that is too long, nor for an extension with a dot in its name.
+    pub fn grantable(&self) -> Self {
+        let has_token =
+            |capability: &Self| Capability::parse(&capability.to_string()).is_ok_and(|read| read == *capability);
+        match self {
+            capability if has_token(capability) => capability.clone(),
+            Self::StateRead(_) => Self::StateRead(Scope::All),
+            Self::StateWrite(_) => Self::StateWrite(Scope::All),
+            Self::EventsEmit(_) => Self::EventsEmit(Scope::All),
+            Self::ViewUpdate(_) => Self::ViewUpdate(Scope::All),
+            Self::ExtensionMethod { name, .. } => Self::Extension(Scope::Name(name)).grantable(),
+            Self::Extension(_) => Self::Extension(Scope::All),
+            Self::CryptoRandom => Self::CryptoRandom,
+        }
+    }
 }
 
 impl fmt::Display for Scope<'_> {
@@ -315,6 +332,34 @@ mod tests {
             Ok(Capability::EventsEmit(Scope::Name("system:error")))
         );
         assert_eq!(Capability::parse("ext:a:b.c.d"), Ok(Capability::ExtensionMethod { name: "a:b", method: "c.d" }));
+    }
+
+    #[test]
+    fn what_has_no_token_is_granted_by_the_next_wider_one() {
+        let long = "x".repeat(MAX_CAPABILITY_TOKEN_BYTES);
+        let method = |name, method| Capability::ExtensionMethod { name, method };
+        let name = |name| Scope::Name(name);
+        for (need, token) in [
+            (Capability::StateRead(name("a.b:c")), "state:read:a.b:c"),
+            (Capability::StateRead(name("")), "state:read:*"),
+            (Capability::StateWrite(name("*")), "state:write:*"),
+            (Capability::EventsEmit(name(&long)), "events:emit:*"),
+            (Capability::ViewUpdate(name("")), "view:update:*"),
+            (method("http", "get"), "ext:http.get"),
+            (method("http", "get.all"), "ext:http.get.all"),
+            (method("http", ""), "ext:http"),
+            (method("http", "*"), "ext:http"),
+            (method("http", &long), "ext:http"),
+            (method("a.b", "c"), "ext:*"),
+            (method("", "c"), "ext:*"),
+            (method("*", "c"), "ext:*"),
+            (method(&long, "c"), "ext:*"),
+            (Capability::CryptoRandom, "crypto:random"),
+        ] {
+            let grantable = need.grantable().to_string();
+            assert_eq!(grantable, token);
+            assert!(set(&[&grantable]).covers(&need), "{token} covers {need:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Bytes to bodies and back: the length prefix, and nothing behind it.
 //!
 //! ```text
-//!  buf:  [ consumed | unread ............ | spare (zeroed) ]
-//!          0        start                 end              buf.len()
+//!  buf:  [ consumed | unread ............ | spare (zeroed) | reserved  ]
+//!          0        start                 end              buf.len()   capacity
 //! ```
 //!
 //! Invariants: a length is checked before anything is reserved; the buffer grows with the bytes that arrived (at most
-//! twofold), never to the length that was claimed; after an error the decoder stays in error.
+//! twofold), never to the length that was claimed; no call writes more than a small part of a large buffer, so that whoever
+//! reads for many connections is never long at one of them; after an error the decoder stays in error.
 //! What it does not do: read or write a socket, look into a body.
 
 use std::io;
@@ -19,6 +20,9 @@ use crate::ids::RequestId;
 use crate::limits::{FRAME_BUFFER_INITIAL_BYTES, FRAME_BUFFER_KEEP_BYTES, FRAME_HEADER_BYTES, FRAME_TAKE_OVER_BYTES};
 use crate::message::Kind;
 use crate::pieces::Pieces;
+
+/// So much of a large buffer is made ready at once.
+const READY_BYTES: usize = 256 << 10;
 
 /// The stream cannot be followed any further: the connection has to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -68,7 +72,7 @@ impl FrameDecoder {
         if self.start == self.end {
             self.start = 0;
             self.end = 0;
-            if self.buf.len() > FRAME_BUFFER_KEEP_BYTES {
+            if self.buf.capacity() > FRAME_BUFFER_KEEP_BYTES {
                 self.buf = Vec::new();
             }
         }
@@ -81,10 +85,10 @@ impl FrameDecoder {
     /// Heap bytes that this decoder will hold after the next [`spare`](Self::spare): for callers that count them first.
     pub fn next_capacity_bytes(&self) -> usize {
         if self.start == self.end {
-            let given_back = self.buf.len() > FRAME_BUFFER_KEEP_BYTES || self.buf.is_empty();
+            let given_back = self.buf.capacity() > FRAME_BUFFER_KEEP_BYTES || self.buf.is_empty();
             return if given_back { FRAME_BUFFER_INITIAL_BYTES } else { self.buf.capacity() };
         }
-        if self.end < self.buf.len() { self.buf.capacity() } else { self.grown().max(self.buf.capacity()) }
+        if self.end < self.buf.capacity() { self.buf.capacity() } else { self.grown() }
     }
 
     /// Says that the first `read_bytes` of [`spare`](Self::spare) now hold bytes of the stream.
@@ -103,15 +107,18 @@ impl FrameDecoder {
         if self.failed.is_some() { &[] } else { begun }
     }
 
-    /// Throws the unfinished frame at the front away, and what is still to come of it when it comes.
-    pub fn skip_frame(&mut self) {
-        let Some(whole) = self.pending_frame_bytes() else { return };
+    /// Throws the unfinished frame at the front away, and what is still to come of it when it comes. Returns the memory that
+    /// is not needed any more: to free it may take a while.
+    pub fn skip_frame(&mut self) -> Vec<u8> {
+        let Some(whole) = self.pending_frame_bytes() else { return Vec::new() };
         let here = whole.min(self.buffered_bytes());
         self.start = self.start.saturating_add(here);
         self.to_skip = whole.saturating_sub(here);
-        if self.start == self.end {
-            (self.start, self.end, self.buf) = (0, 0, Vec::new());
+        if self.start < self.end {
+            return Vec::new();
         }
+        (self.start, self.end) = (0, 0);
+        std::mem::take(&mut self.buf)
     }
 
     /// Copies `bytes` in, for callers that have them elsewhere already.
@@ -200,28 +207,34 @@ impl FrameDecoder {
         }
     }
 
-    /// The buffer is full: move the unread bytes to the front, or, where that yields less than half, double it.
+    /// What is ready is full. If all is: move the unread bytes to the front, and double the buffer where that yields less than
+    /// half.
     fn make_room(&mut self) {
-        if self.start > 0 {
-            self.buf.copy_within(self.start..self.end, 0);
-            self.end = self.end.saturating_sub(self.start);
-            self.start = 0;
+        if self.end == self.buf.capacity() {
+            let wanted = self.grown();
+            if self.start > 0 {
+                self.buf.copy_within(self.start..self.end, 0);
+                self.end = self.end.saturating_sub(self.start);
+                self.start = 0;
+            }
+            self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
         }
-        let wanted = self.grown();
-        self.buf.reserve_exact(wanted.saturating_sub(self.buf.len()));
-        self.buf.resize(wanted, 0);
+        let ready = self.end.saturating_add(READY_BYTES).min(self.buf.capacity());
+        if ready > self.buf.len() {
+            self.buf.resize(ready, 0);
+        }
     }
 
-    /// Length of the buffer once there is room in it: twofold where the unread bytes fill more than half of it.
+    /// Capacity of the buffer once there is room in it: twofold where the unread bytes fill more than half of it.
     fn grown(&self) -> usize {
-        let unread = self.buffered_bytes();
-        if unread <= self.buf.len() / 2 && !self.buf.is_empty() {
-            return self.buf.len();
+        let (unread, now) = (self.buffered_bytes(), self.buf.capacity());
+        if unread <= now / 2 && now > 0 {
+            return now;
         }
         // A frame that is known to fit is not grown past its own end.
         let whole_frame = self.pending_frame_bytes().unwrap_or(usize::MAX).max(FRAME_BUFFER_INITIAL_BYTES);
-        let doubled = self.buf.len().saturating_mul(2).max(FRAME_BUFFER_INITIAL_BYTES);
-        doubled.min(whole_frame).max(unread.saturating_add(1))
+        let doubled = now.saturating_mul(2).max(FRAME_BUFFER_INITIAL_BYTES);
+        doubled.min(whole_frame).max(unread.saturating_add(1)).max(now)
     }
 
     /// Size of the frame at the front, header included, once its header is there and valid.
@@ -521,6 +534,22 @@ mod tests {
             assert_eq!(decoder.next_frame(), Ok(None));
             assert!(decoder.capacity_bytes() <= 2 * (received + 4100) + FRAME_BUFFER_INITIAL_BYTES);
         }
+    }
+
+    #[test]
+    fn however_large_a_frame_is_little_of_its_buffer_is_made_ready_at_once() {
+        let mut decoder = FrameDecoder::new(64 << 20);
+        decoder.push(&(20u32 << 20).to_le_bytes());
+        let mut received = 0;
+        while received < 20 << 20 {
+            let before = decoder.buf.len();
+            let room = decoder.spare().len();
+            assert!(room > 0 && decoder.buf.len() <= before + READY_BYTES, "{received}");
+            let part = room.min((20 << 20) - received);
+            decoder.advance(part);
+            received += part;
+        }
+        assert_eq!(decoder.next_owned().unwrap().map(|frame| frame.len()), Some(20 << 20));
     }
 
     #[test]

@@ -188,8 +188,8 @@ pub const MAX_CONNECTIONS: usize = 1_024;
 /// Of these, places for looking after the sidecar: taken by its own user and root when there is no other place, and
 /// good for everything but work. In a full house the one that has been there longest makes room.
 pub const OPERATOR_CONNECTIONS: usize = 4;
-/// Connections that are taken before those that are there have their turn again.
-pub const ACCEPTS_PER_LOOK: usize = 16;
+/// While somebody who is there asks for something, so many looks at the connections go by before one more is taken.
+pub const LOOKS_PER_ACCEPT: u32 = 4;
 /// For how long nothing is accepted after there was no descriptor left for a connection.
 pub const ACCEPT_PAUSE_MS: u64 = 100;
 /// Time for hello to arrive, and for each frame from its first byte to its last. Long enough for a client that is
@@ -225,6 +225,16 @@ pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
 /// What a sidecar that ends gives its disk to take in the handlers that are queued for it: a fifth of a second is
 /// enough for a queue that is full, and a disk that hangs must not keep the process.
 pub const CACHE_FLUSH_MS: u64 = 1_000;
+/// Time that a worker gives the supervisor to look for a handler on its disk, before it compiles without.
+pub const SHELF_TIMEOUT_MS: u64 = 2_000;
+
+// ---- Processes -----------------------------------------------------------------------------------------------------
+
+/// The longest text of metrics that a worker hands to the supervisor; its labels are from fixed lists, which makes some
+/// 30 KB.
+pub const PAGE_TEXT_BYTES: u64 = 1 << 20;
+/// Time that a worker has to answer the supervisor, beyond what it takes to see whether it moves.
+pub const WORKER_ANSWER_MS: u64 = 200;
 
 // ---- Resident states -----------------------------------------------------------------------------------------------
 

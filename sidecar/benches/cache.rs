@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::SuspendMode;
+use nexus_sidecar::cache::LowerTier;
 use nexus_sidecar::cache::disk::DiskTier;
 use nexus_sidecar::cache::{Handler, HandlerDigest};
 

@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#define NX_ABI_VERSION 5u
+#define NX_ABI_VERSION 6u
 
 #define NX_IMPORT(name) __attribute__((import_module("nexus"), import_name(#name))) name
 #define NX_EXPORT(name) __attribute__((export_name(#name))) name
@@ -14,7 +14,7 @@
 enum {
     NX_DENIED = -1,    /* no capability */
     NX_LIMIT = -2,     /* a limit of the execution is used up; the host has noted which */
-    NX_INVALID = -3,   /* an argument that the host does not accept */
+    NX_INVALID = -3,   /* an argument that the host does not accept: no grant can allow it */
     NX_NOT_FOUND = -4, /* no such key, or no such extension */
     NX_INTERNAL = -5,  /* the host failed */
     NX_NO_METHOD = -6, /* the extension has no such method */
@@ -41,6 +41,9 @@ int32_t NX_IMPORT(__nexus_ext_call)(const uint8_t *name, uint32_t name_len, cons
 int32_t NX_IMPORT(__nexus_ext_query)(uint32_t what, const uint8_t *name, uint32_t name_len, uint8_t *out, uint32_t capacity);
 int32_t NX_IMPORT(__nexus_log)(uint32_t level, const uint8_t *text, uint32_t text_len);
 double NX_IMPORT(__nexus_now)(void);
+/* What the host says of the call that it has just refused. what: 0 = a sentence, 1 = the capability that would have allowed it.
+ * Their length is returned, 0 when there is nothing to say. */
+int32_t NX_IMPORT(__nexus_refusal)(uint32_t what, uint8_t *out, uint32_t capacity);
 int32_t NX_IMPORT(__nexus_random_bytes)(uint8_t *out, uint32_t len);
 
 /* What nx_compile, nx_run and nx_resume return. */
@@ -67,6 +70,7 @@ typedef struct NxShared {
     uint32_t inbox_capacity;
     uint32_t memory_wanted; /* what memory_used would have been with the allocation that was refused last */
     uint32_t fail_allocation; /* for tests: the allocation of this number, from 1, is refused. No import and no export writes it */
+    uint32_t for_memory;    /* not 0: what it has failed with, or is stuck for, is a want of memory */
 } NxShared;
 
 #endif

@@ -3,6 +3,7 @@
 typedef struct NxReader {
     const uint8_t *p, *end;
     bool has_duplicates; /* a map had a key twice: what was made of it has fewer */
+    bool seals;          /* what is made is of $state: its dates and bytes take no properties */
 } NxReader;
 
 typedef enum { NX_T_NIL, NX_T_BOOL, NX_T_INT, NX_T_UINT, NX_T_FLOAT, NX_T_STR, NX_T_BIN, NX_T_ARRAY, NX_T_MAP, NX_T_DATE, NX_T_BAD } NxType;
@@ -219,8 +220,16 @@ static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth)
     case NX_T_BIN:
         v = JS_NewUint8ArrayCopy(ctx, r->p, t.len);
         r->p += t.len;
+        if (r->seals && JS_IsObject(v)) {
+            nx_seal(v);
+            nx_seal(JS_MKPTR(JS_TAG_OBJECT, JS_VALUE_GET_OBJ(v)->u.typed_array->buffer));
+        }
         return v;
-    case NX_T_DATE: return JS_NewDate(ctx, t.f);
+    case NX_T_DATE:
+        v = JS_NewDate(ctx, t.f);
+        if (r->seals && JS_IsObject(v))
+            nx_seal(v);
+        return v;
     case NX_T_ARRAY:
     case NX_T_MAP:
         if (depth >= NX_MAX_DEPTH)
@@ -243,6 +252,6 @@ static JSValue nx_decode_whole(JSContext *ctx, NxReader *r)
 
 static JSValue nx_decode_payload(JSContext *ctx, const uint8_t *p, uint32_t len)
 {
-    NxReader r = { p, p + len, false };
+    NxReader r = { .p = p, .end = p + len };
     return nx_decode_whole(ctx, &r);
 }

@@ -12,7 +12,7 @@ static JSValue nx_send_event(JSContext *ctx, const char *name, size_t name_len, 
     }
     result = __nexus_emit_event((const uint8_t *)name, (uint32_t)name_len, bytes.p, bytes.len);
     if (result < 0)
-        ret = nx_throw_host(ctx, result, "events:emit:", name, name_len);
+        ret = nx_throw_host(ctx, result);
     nx_buf_free(ctx, &bytes);
     return ret;
 }
@@ -61,9 +61,7 @@ static JSValue nx_view_call(JSContext *ctx, JSValueConst this_val, int argc, JSV
     static const char *const fields[] = { "value", "position" };
     JSValueConst second = argc > 1 ? argv[1] : JS_UNDEFINED;
     NxBuf b = { 0 };
-    const char *id = NULL;
-    size_t id_len;
-    int32_t result;
+    JSValue ret;
     int failed;
 
     (void)this_val;
@@ -79,16 +77,12 @@ static JSValue nx_view_call(JSContext *ctx, JSValueConst this_val, int argc, JSV
                  nx_put_map_header(ctx, &b, which == NX_FOCUS ? 0 : 1) ||
                  (which != NX_FOCUS && (nx_put_str(ctx, &b, fields[which], (uint32_t)strlen(fields[which])) ||
                                        nx_encode(ctx, &b, second, NX_EFFECT_DEPTH + 1)));
-    if (!failed && !nx_has_ended(ctx))
-        id = JS_ToCStringLen(ctx, &id_len, argv[0]);
-    if (!id) {
-        nx_buf_free(ctx, &b);
-        return JS_EXCEPTION;
+    ret = JS_EXCEPTION;
+    if (!failed && !nx_has_ended(ctx)) {
+        int32_t result = __nexus_view_command(b.p, b.len);
+        ret = result < 0 ? nx_throw_host(ctx, result) : JS_UNDEFINED;
     }
-    result = __nexus_view_command(b.p, b.len);
     nx_buf_free(ctx, &b);
-    JSValue ret = result < 0 ? nx_throw_host(ctx, result, "view:update:", id, id_len) : JS_UNDEFINED;
-    JS_FreeCString(ctx, id);
     return ret;
 }
 
@@ -155,7 +149,7 @@ static JSValue nx_log(JSContext *ctx, JSValueConst this_val, int argc, JSValueCo
     nx_buf_free(ctx, &line);
     if (failed)
         return JS_EXCEPTION;
-    return result < 0 ? nx_throw_host(ctx, result, "", "$log", 4) : JS_UNDEFINED;
+    return result < 0 ? nx_throw_host(ctx, result) : JS_UNDEFINED;
 }
 
 /* -1: an error is pending that ends the execution. */
@@ -201,7 +195,7 @@ static JSValue nx_random_values(JSContext *ctx, JSValueConst this_val, int argc,
     if (len > 65536)
         return nx_throw(ctx, JS_RANGE_ERROR, "crypto.getRandomValues gives at most 65536 bytes at a time");
     result = __nexus_random_bytes(data, len);
-    return result < 0 ? nx_throw_host(ctx, result, "crypto:random", "", 0) : js_dup(argv[0]);
+    return result < 0 ? nx_throw_host(ctx, result) : js_dup(argv[0]);
 }
 
 /* ---- set-up ---- */

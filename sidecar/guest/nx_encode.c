@@ -253,6 +253,8 @@ static int nx_encode_boxed(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
     JSValue inner;
     int ret;
 
+    if (b->seals && (p->class_id == JS_CLASS_DATE || p->class_id == JS_CLASS_ARRAY_BUFFER || nx_is_view(p->class_id)))
+        nx_seal(v);
     switch (p->class_id) {
     case JS_CLASS_DATE:
         return nx_put_date(ctx, b, nx_number(p->u.object_data));

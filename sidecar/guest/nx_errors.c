@@ -1,6 +1,7 @@
 /* How an uncaught error is described to the host.
  *
- * A map {name, message, stack, code, capability, properties, value, cause, errors}, those that it has; `cause` and the items
+ * A map {name, message, stack, code, capability, extension, method, properties, value, cause, errors}, those that it has, and
+ * {unencoded: true} of one that the encoder has thrown; `cause` and the items
  * of `errors` are such maps again. It is written into memory of its own, so that a handler that has used up its memory gets
  * one too, and every entry is written whole or not at all, so that what is cut short is still well formed. Reading an error
  * runs the handler's code (getters, Proxy traps): what fails is left out, and after an interrupt no more is asked. */
@@ -127,6 +128,18 @@ static bool nx_report_field(NxReport *r, JSValueConst err, const char *field, ui
     bool put = nx_report_put_text(r, field, s, max);
     JS_FreeValue(r->ctx, s);
     return put;
+}
+
+/* What is true of the error itself, whatever it says. */
+static bool nx_report_put_mark(NxReport *r, const char *key)
+{
+    uint32_t start = r->b.len;
+
+    if (!nx_put_str(r->ctx, &r->b, key, (uint32_t)strlen(key)) && !nx_put_tagged(r->ctx, &r->b, 0xc3, 0, 0))
+        return true;
+    nx_report_failed(r);
+    r->b.len = start;
+    return false;
 }
 
 /* Begins an entry that holds a payload of at most max bytes. False: there is no room. */
@@ -380,6 +393,8 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
         JS_FreeValue(ctx, text);
     }
     fields += said;
+    if (is_object && !depth && JS_VALUE_GET_OBJ(err)->nx_is_unencoded)
+        fields += nx_report_put_mark(r, "unencoded");
     if (is_object) {
         fields += nx_report_field(r, err, "name", NX_MAX_INNER_TEXT);
         fields += nx_report_field(r, err, "code", NX_MAX_INNER_TEXT);
@@ -393,6 +408,7 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
         if (is_object) {
             fields += nx_report_field(r, err, "capability", NX_MAX_INNER_TEXT);
             fields += nx_report_field(r, err, "extension", NX_MAX_INNER_TEXT);
+            fields += nx_report_field(r, err, "method", NX_MAX_INNER_TEXT);
         }
     }
     /* an interrupt or a limit: the handler has added nothing to it, and must not run any more */

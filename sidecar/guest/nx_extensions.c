@@ -35,38 +35,23 @@ static void nx_free_call(JSContext *ctx, const NxCall *call)
     JS_FreeAtom(ctx, call->method);
 }
 
-/* What the host's refusal of a call becomes in the handler. */
-static void nx_throw_refused_call(JSContext *ctx, int32_t result, const char *name, size_t name_len, const char *method, size_t method_len)
+/* What the host's refusal of a call becomes in the handler. The host believes a code for the very call that it has refused, which
+ * the error therefore names. */
+static void nx_throw_refused_call(JSContext *ctx, int32_t result, JSValueConst name, JSValueConst method)
 {
-    NxMessage m = { .len = 0 };
-    NxBuf token = { 0 };
+    JSValue error;
 
-    switch (result) {
-    case NX_NOT_FOUND:
-        nx_say(&m, "there is no extension '");
-        nx_say_name(&m, name, name_len);
-        nx_say(&m, "'");
-        break;
-    case NX_NO_METHOD:
-        nx_say(&m, "the extension '");
-        nx_say_name(&m, name, name_len);
-        nx_say(&m, "' has no method '");
-        nx_say_name(&m, method, method_len);
-        nx_say(&m, "'");
-        break;
-    case NX_DENIED:
-        if (!nx_put(ctx, &token, name, (uint32_t)name_len) && !nx_put(ctx, &token, ".", 1) &&
-            !nx_put(ctx, &token, method, (uint32_t)method_len))
-            nx_throw_denied(ctx, "ext:", (const char *)token.p, token.len);
-        nx_buf_free(ctx, &token);
-        return;
-    default:
-        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL, "ext:", name, name_len);
+    if (result != NX_NOT_FOUND && result != NX_NO_METHOD) {
+        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL);
         return;
     }
-    nx_throw_message(ctx, JS_PLAIN_ERROR, &m);
-    nx_add_code(ctx, result == NX_NOT_FOUND ? "EXTENSION_NOT_FOUND" : "METHOD_NOT_FOUND", nx.atom_extension,
-                JS_NewStringLen(ctx, name, name_len));
+    nx_throw_refused(ctx, JS_PLAIN_ERROR);
+    nx_add_code(ctx, result == NX_NOT_FOUND ? "EXTENSION_NOT_FOUND" : "METHOD_NOT_FOUND", nx.atom_extension, js_dup(name));
+    error = JS_GetException(ctx);
+    if (JS_IsError(error) && nx_define(ctx, error, nx.atom_method, js_dup(method), JS_PROP_C_W_E) < 0)
+        JS_FreeValue(ctx, error); /* and the want of memory is pending */
+    else
+        JS_Throw(ctx, error);
 }
 
 /* Room for one more call in the table. */
@@ -125,7 +110,7 @@ static int nx_issue_call(JSContext *ctx, int argc, JSValueConst *argv, JSValueCo
     }
     result = __nexus_ext_call((const uint8_t *)name, (uint32_t)name_len, (const uint8_t *)method, (uint32_t)method_len, args.p, args.len);
     if (result < 0 || (uint32_t)result != nx.call_count) {
-        nx_throw_refused_call(ctx, result, name, name_len, method, method_len);
+        nx_throw_refused_call(ctx, result, data[0], data[1]);
         goto fail;
     }
     nx.calls[nx.call_count++] = call;
@@ -405,7 +390,7 @@ static JSValue nx_ext_query(JSContext *ctx, JSValueConst this_val, int argc, JSV
         }
     }
     if (got < 0)
-        ret = nx_throw_host(ctx, got, "", name ? name : "", name_len);
+        ret = nx_throw_host(ctx, got);
     else
         ret = what == 0 ? JS_NewBool(ctx, got) : nx_decode_payload(ctx, bytes, (uint32_t)got);
     js_free(ctx, bytes);

@@ -7,8 +7,10 @@
 /* What happens once in a run must not take room in what happens always. */
 #define NX_COLD __attribute__((cold, noinline))
 
-/* True: the name is one of ours and keeps its value, the exception is pending. */
-static NX_COLD bool nx_refuses_assignment(JSContext *ctx, JSAtom name);
+/* True: the property of this object is one of ours and keeps its value, the exception is pending. */
+static NX_COLD bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name);
+/* True: the object takes no new property, since it is of the state, which could not hold it; the exception is pending. */
+static NX_COLD bool nx_refuses_property(JSContext *ctx, JSValueConst obj);
 /* True: the date, or the buffer, is of a key that may not be written; the exception is pending. */
 static NX_COLD bool nx_refuses_write(JSContext *ctx, JSValueConst leaf);
 
@@ -16,5 +18,18 @@ static NX_COLD bool nx_refuses_write(JSContext *ctx, JSValueConst leaf);
 static NX_COLD JSValue nx_throw_not_callable(JSContext *ctx, const char *as);
 static NX_COLD JSValue nx_throw_not_apart(JSContext *ctx, JSValueConst v);
 static NX_COLD JSValue nx_throw_not_iterable(JSContext *ctx, JSValueConst v);
+
+/* An error is thrown while memory was refused. */
+static NX_COLD void nx_note_thrown(JSValueConst error);
+/* An error comes to code of the handler that catches it. */
+static void nx_note_caught(JSValueConst error);
+/* An error is freed. */
+static void nx_error_finalizer(JSRuntime *rt, JSValueConst error);
+
+/* What is looked at through a WeakRef is kept until the job ends. -1: exception. */
+static int nx_keep_for_job(JSContext *ctx, JSValueConst v);
+
+/* What frames call the handler; NULL: as the bytecode does. */
+static const char *nx_handler_name(uint32_t *len);
 
 #endif

@@ -41,6 +41,9 @@ static bool nx_ended;
 /* ---- memory that is refused ---- */
 
 static uint32_t nx_out_of_memory; /* refused allocations: the host learns of them even if the handler catches the error */
+/* An allocation was refused, and no error that the handler could catch stands for that: the next one does. The engine does not always
+ * say what it is about; it may drop the error that was, and fail for what did not come about (nx_throw.c). */
+static bool nx_refused_since;
 static size_t nx_memory_limit;    /* 0: none. What QuickJS has for its limit is the same, but while an allocation is to fail */
 static size_t nx_memory_wanted;   /* all the bytes that there would be with the allocation that was refused last */
 static size_t nx_memory_baseline; /* what the pristine guest takes */
@@ -51,6 +54,7 @@ static bool nx_compiling;
 static void nx_note_refusal(size_t wanted)
 {
     nx_out_of_memory++;
+    nx_refused_since = true;
     nx_memory_wanted = wanted;
     if (!nx_compiling)
         return;

@@ -79,6 +79,15 @@ static bool nx_is_view(int class_id)
     return class_id >= JS_CLASS_UINT8C_ARRAY && class_id <= JS_CLASS_DATAVIEW;
 }
 
+/* A Date or bytes of $state takes no properties: no encoding holds them, and they would be lost without a word. */
+static void nx_seal(JSValueConst v)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(v);
+
+    p->extensible = false;
+    p->nx_is_of_state = true;
+}
+
 typedef enum { NX_WITHIN, NX_DETACHED, NX_OUTSIDE } NxBounds;
 
 /* The bytes of an ArrayBuffer, or of a view of one, where they lie at this moment. A view without a length of its own goes as

@@ -251,6 +251,12 @@ static bool nx_say_taken_apart(NxMessage *m, int32_t at, const char *quote)
     return nx_say_expression(m, after, true) && (nx_say(m, quote), true);
 }
 
+static const char *nx_handler_name(uint32_t *len)
+{
+    *len = nx.name_len;
+    return nx.name_len ? nx.name : NULL;
+}
+
 /* ---- the errors ---- */
 
 static const char *nx_nothing(JSValueConst v)

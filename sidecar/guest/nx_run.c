@@ -102,7 +102,7 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
 static JSValue nx_set_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
 {
     (void)this_val, (void)argc, (void)argv;
-    return nx_throw_replaced(ctx, is_scope ? "$scope" : "$args");
+    return nx_throw_replaced(ctx, is_scope ? "$scope" : "$args", NULL);
 }
 
 static int nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
@@ -115,6 +115,8 @@ static int nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
     if (atom == JS_ATOM_NULL || JS_IsException(getter) || JS_IsException(setter))
         return -1;
     ret = JS_DefinePropertyGetSet(ctx, ctx->global_obj, atom, getter, setter, flags);
+    if (ret >= 0)
+        ret = JS_DefinePropertyValue(ctx, nx.our_names, atom, JS_UNDEFINED, 0);
     JS_FreeAtom(ctx, atom);
     return ret < 0 ? -1 : 0;
 }
@@ -168,7 +170,8 @@ int32_t NX_EXPORT(nx_init)(uint32_t stack_size)
     nx.atom_method = JS_NewAtom(ctx, "method");
     nx.atom_key = JS_NewAtom(ctx, "key");
     nx.handler_promise = JS_UNDEFINED;
-    if (nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx) || nx_define_lazy(ctx, "$args", 0) ||
+    nx.our_names = JS_NewObjectProto(ctx, JS_NULL);
+    if (JS_IsException(nx.our_names) || nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx) || nx_define_lazy(ctx, "$args", 0) ||
         nx_define_lazy(ctx, "$scope", 1))
         return NX_FAILED;
     JS_RunGC(nx.rt);
@@ -193,6 +196,7 @@ static int32_t nx_leave(int32_t status, const NxBuf *out)
     nx_shared_block.out = out ? (uint32_t)(uintptr_t)out->p : 0;
     nx_shared_block.out_len = out ? out->len : 0;
     nx_shared_block.out_of_memory = nx_out_of_memory;
+    nx_shared_block.for_memory = nx_is_for_memory(nx.rt->current_exception);
     nx_shared_block.memory_wanted = nx_memory_wanted > nx_memory_baseline ? (uint32_t)(nx_memory_wanted - nx_memory_baseline) : 0;
     nx_shared_block.memory_used = used > nx_memory_baseline ? (uint32_t)(used - nx_memory_baseline) : 0;
     nx_shared_block.memory_peak = (uint32_t)(nx.memory_peak - nx_memory_baseline);
@@ -214,6 +218,8 @@ static int32_t nx_fail(JSContext *ctx, JSValue err)
 {
     size_t *limit = &nx.rt->malloc_state.malloc_limit;
     size_t used = nx.rt->malloc_state.malloc_size;
+    bool for_memory = nx_is_for_memory(err);
+    uint32_t refused = nx_out_of_memory;
     NxBuf out = { 0 };
 
     nx.leaving = true;
@@ -223,6 +229,8 @@ static int32_t nx_fail(JSContext *ctx, JSValue err)
     nx_flush_nested_writes(ctx);
     nx_describe_error(ctx, &out, err);
     JS_FreeValue(ctx, err);
+    /* also where there was no room to hand over what it had changed, or to say what is wrong */
+    nx_refused_since = for_memory || refused != nx_out_of_memory;
     return nx_leave(NX_FAILED, &out);
 }
 
@@ -238,6 +246,31 @@ static void nx_enter(void)
     JS_UpdateStackTop(nx.rt);
 }
 
+/* ---- jobs ---- */
+
+/* A WeakRef that was made or looked through says the same until the job ends. */
+static int nx_keep_for_job(JSContext *ctx, JSValueConst v)
+{
+    if (nx.kept_count && JS_VALUE_GET_PTR(nx.kept[nx.kept_count - 1]) == JS_VALUE_GET_PTR(v))
+        return 0;
+    if (nx.kept_count == nx.kept_capacity) {
+        uint32_t capacity = nx.kept_capacity ? nx.kept_capacity * 2 : 8;
+        JSValue *kept = js_realloc(ctx, nx.kept, capacity * sizeof(*kept));
+        if (!kept)
+            return -1;
+        nx.kept = kept;
+        nx.kept_capacity = capacity;
+    }
+    nx.kept[nx.kept_count++] = js_dup(v);
+    return 0;
+}
+
+static void nx_end_job(JSContext *ctx)
+{
+    while (nx.kept_count)
+        JS_FreeValue(ctx, nx.kept[--nx.kept_count]);
+}
+
 /* -1: an error is pending that ends the execution. */
 static int nx_run_jobs(JSContext *ctx)
 {
@@ -245,11 +278,11 @@ static int nx_run_jobs(JSContext *ctx)
     JSValue err;
     int ret;
 
-    while (!nx_ended && (ret = JS_ExecutePendingJob(nx.rt, &job_ctx)) != 0) {
+    while (nx_end_job(ctx), !nx_ended && (ret = JS_ExecutePendingJob(nx.rt, &job_ctx)) != 0) {
         if (ret > 0)
             continue;
         /* the error knows its place; and without memory a promise may stay unsettled for ever */
-        if (nx_ended || JS_IsUncatchableError(nx.rt->current_exception) || nx_out_of_memory)
+        if (nx_ended || JS_IsUncatchableError(nx.rt->current_exception) || nx_is_for_memory(nx.rt->current_exception))
             return -1;
         /* a finalization callback that threw: nobody waits for it */
         err = JS_GetException(ctx);
@@ -396,10 +429,12 @@ static int32_t nx_resume_body(uint32_t call)
 #endif
 
 int32_t NX_EXPORT(nx_run)(const uint8_t *code, uint32_t code_len, const uint8_t *args, uint32_t args_len, const uint8_t *scope,
-                          uint32_t scope_len, uint64_t seed, uint32_t memory_limit, uint32_t hidden_methods)
+                          uint32_t scope_len, const char *name, uint32_t name_len, uint64_t seed, uint32_t memory_limit,
+                          uint32_t hidden_methods)
 {
     nx_enter();
     nx_take_code(code, code_len);
+    nx.name = name, nx.name_len = name_len;
     nx.hidden_methods = hidden_methods;
     nx.args = args, nx.args_len = args_len;
     nx.scope = scope, nx.scope_len = scope_len;

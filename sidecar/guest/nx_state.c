@@ -85,7 +85,7 @@ static int nx_fetch_bytes(JSContext *ctx, JSAtom name, bool quiet, NxFetched *f)
     }
     ret = 0;
     if (f->got < 0 && f->got != NX_NOT_FOUND && !(quiet && f->got == NX_DENIED)) {
-        nx_throw_host(ctx, f->got, "state:read:", key, key_len);
+        nx_throw_host(ctx, f->got);
         ret = -1;
     }
 done:
@@ -145,7 +145,7 @@ static int nx_fetch_key(JSContext *ctx, JSAtom name, bool quiet, int32_t *at)
     if (f.got >= 0) {
         k.read_only = (f.got & NX_READ_ONLY) != 0;
         f.got &= ~NX_READ_ONLY;
-        r = (NxReader){ f.large ? f.large : f.small, (f.large ? f.large : f.small) + f.got, false };
+        r = (NxReader){ .p = f.large ? f.large : f.small, .end = (f.large ? f.large : f.small) + f.got, .seals = !k.read_only };
         k.value = nx_decode_whole(ctx, &r);
         failed = JS_IsException(k.value);
         if (!failed) {
@@ -187,7 +187,7 @@ static int nx_send_key(JSContext *ctx, JSAtom name, const NxBuf *bytes)
     if (!nx_has_ended(ctx)) {
         ret = __nexus_state_set((const uint8_t *)key, (uint32_t)key_len, bytes->p, bytes->len);
         if (ret < 0)
-            nx_throw_host(ctx, ret, "state:write:", key, key_len);
+            nx_throw_host(ctx, ret);
     }
     JS_FreeCString(ctx, key);
     return ret < 0 ? -1 : 0;
@@ -198,11 +198,13 @@ static int nx_send_key(JSContext *ctx, JSAtom name, const NxBuf *bytes)
 static int nx_state_write(JSContext *ctx, JSAtom name, JSValueConst value)
 {
     NxKey k = { JS_ATOM_NULL, JS_UNDEFINED, JS_UNDEFINED, NULL, 0, false };
-    NxBuf bytes = { 0 };
+    NxBuf bytes = { .seals = true };
+    NxReader sent;
 
     if (nx_encode(ctx, &bytes, value, NX_EFFECT_DEPTH) || nx_send_key(ctx, name, &bytes))
         goto fail;
-    k.value = bytes.ran_code ? nx_decode_payload(ctx, bytes.p, bytes.len) : js_dup(value);
+    sent = (NxReader){ .p = bytes.p, .end = bytes.p + bytes.len, .seals = true };
+    k.value = bytes.ran_code ? nx_decode_whole(ctx, &sent) : js_dup(value);
     if (JS_IsException(k.value))
         goto fail;
     k.view = js_dup(k.value);
@@ -231,7 +233,7 @@ static int nx_state_remove(JSContext *ctx, JSAtom name)
     if (!nx_has_ended(ctx)) {
         ret = __nexus_state_delete((const uint8_t *)key, (uint32_t)key_len);
         if (ret < 0)
-            nx_throw_host(ctx, ret, "state:write:", key, key_len);
+            nx_throw_host(ctx, ret);
     }
     JS_FreeCString(ctx, key);
     if (ret < 0 || nx_put_key(ctx, name, gone) < 0)
@@ -250,7 +252,7 @@ static int nx_state_contains(JSContext *ctx, JSAtom name)
     if (!nx_has_ended(ctx)) {
         ret = __nexus_state_has((const uint8_t *)key, (uint32_t)key_len);
         if (ret < 0)
-            nx_throw_host(ctx, ret, "state:read:", key, key_len);
+            nx_throw_host(ctx, ret);
     }
     JS_FreeCString(ctx, key);
     return ret < 0 ? -1 : ret;
@@ -269,7 +271,7 @@ static JSValue nx_state_keys(JSContext *ctx)
         got = __nexus_state_keys(bytes, (uint32_t)capacity);
         if (got < 0) {
             js_free(ctx, bytes);
-            return nx_throw_host(ctx, got, "state:read:", "*", 1);
+            return nx_throw_host(ctx, got);
         }
         if (got <= capacity)
             break;
@@ -295,7 +297,7 @@ static int nx_send_if_changed(JSContext *ctx, uint32_t at)
 {
     JSValue value = js_dup(nx.keys[at].value);
     JSAtom name = JS_DupAtom(ctx, nx.keys[at].name);
-    NxBuf bytes = { 0 };
+    NxBuf bytes = { .seals = true };
     int failed = nx_encode(ctx, &bytes, value, NX_EFFECT_DEPTH);
 
     /* code that ran meanwhile may have set the key itself, which sent it; the same bytes: there was only something in it that no
@@ -325,7 +327,7 @@ static int nx_flush_nested_writes(JSContext *ctx)
 
     nx.no_calls++; /* getters of the values may run, and none of them may leave this half done */
     for (i = 0; i < nx.key_count && !failed; i++) {
-        NxReader r = { nx.keys[i].bytes, nx.keys[i].bytes + nx.keys[i].bytes_len, false };
+        NxReader r = { .p = nx.keys[i].bytes, .end = nx.keys[i].bytes + nx.keys[i].bytes_len };
         int same = nx.keys[i].bytes ? nx_same(ctx, &r, nx.keys[i].value, 0) : 1;
         failed = same < 0 || (same == 0 && nx_send_if_changed(ctx, i));
         if (failed && nx.leaving) {

@@ -58,6 +58,7 @@ typedef struct NxGuest {
     JSClassID state_class, ext_class, ext_name_class;
     JSValue state_object, state_methods, language_names, ext_methods, ext_names, ext_text, read_only_handler, read_only_views;
     JSAtom atom_code, atom_capability, atom_extension, atom_method, atom_key;
+    JSValue our_names; /* object: the globals that are ours, which keep their values */
 
     /* of the execution */
     JSValue handler_promise;
@@ -66,6 +67,8 @@ typedef struct NxGuest {
     bool answer_ok;
     const uint8_t *source; /* the handler's text, behind its bytecode */
     uint32_t source_len;
+    const char *name; /* what the client calls the handler */
+    uint32_t name_len;
     bool has_read_only_leaves;
     uint32_t hidden_methods; /* bits: methods of $state whose name is a key that may be read, in the order of nx_state_methods */
     uint32_t no_calls; /* not 0: extension calls are refused */
@@ -86,6 +89,8 @@ typedef struct NxGuest {
         JSValue promise, reason;
     } unhandled[NX_MAX_UNHANDLED];
     uint32_t unhandled_count;
+    JSValue *kept; /* seen through a WeakRef by the job that runs */
+    uint32_t kept_count, kept_capacity;
     size_t memory_peak;
 } NxGuest;
 

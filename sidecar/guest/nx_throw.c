@@ -8,27 +8,10 @@ typedef struct NxMessage {
     size_t len;
 } NxMessage;
 
-/* Longest part of a name that a message repeats, in bytes. */
-#define NX_SAID_OF_A_NAME 200
-
 static void nx_say(NxMessage *m, const char *text)
 {
     while (*text && m->len < sizeof(m->text) - 1)
         m->text[m->len++] = *text++;
-}
-
-/* A name that the handler gave: any characters, and its length beside it. */
-static void nx_say_name(NxMessage *m, const char *name, size_t len)
-{
-    size_t i;
-
-    if (len > NX_SAID_OF_A_NAME)
-        for (len = NX_SAID_OF_A_NAME; len > 0 && (name[len] & 0xc0) == 0x80;)
-            len--;
-    for (i = 0; i < len; i++) {
-        char c[2] = { name[i], 0 };
-        nx_say(m, c[0] ? c : "\xef\xbf\xbd");
-    }
 }
 
 static JSValue nx_throw_message(JSContext *ctx, JSErrorEnum kind, NxMessage *m)
@@ -92,8 +75,15 @@ static int nx_define_methods(JSContext *ctx, JSValueConst obj, const NxMethod *m
     return 0;
 }
 
+/* A global that keeps its value. */
 static int nx_define_global(JSContext *ctx, const char *name, JSValue v)
 {
+    if (JS_IsException(v))
+        return -1;
+    if (nx_define_str(ctx, nx.our_names, name, js_dup(v), 0) < 0) {
+        JS_FreeValue(ctx, v);
+        return -1;
+    }
     return nx_define_str(ctx, ctx->global_obj, name, v, JS_PROP_ENUMERABLE) < 0 ? -1 : 0;
 }
 
@@ -102,38 +92,103 @@ static int nx_define_global_of(JSContext *ctx, const char *name, JSValue obj, co
 {
     if (JS_IsException(obj) || nx_define_methods(ctx, obj, methods, count))
         return -1;
+    JS_VALUE_GET_OBJ(obj)->nx_is_ours = true;
     return nx_define_global(ctx, name, obj);
 }
 
 /* ---- the names of ours, which keep their values ---- */
 
-/* What is thrown at whoever assigns to such a name. */
-static JSValue nx_throw_replaced(JSContext *ctx, const char *name)
+/* What is thrown at whoever assigns to such a global, or to a method of one. */
+static JSValue nx_throw_replaced(JSContext *ctx, const char *name, const char *method)
 {
     NxMessage m = { .len = 0 };
 
     nx_say(&m, name);
+    if (method) {
+        nx_say(&m, ".");
+        nx_say(&m, method);
+    }
     nx_say(&m, " cannot be assigned to; ");
-    if (!strcmp(name, "$state"))
+    if (method)
+        nx_say(&m, "write a function of your own, and call that");
+    else if (!strcmp(name, "$state"))
         nx_say(&m, "write its keys, as in $state.name = value");
     else
         nx_say(&m, "declare a variable of another name for the value");
     return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
 }
 
-static bool nx_refuses_assignment(JSContext *ctx, JSAtom name)
+/* The global whose value this is, as an atom; JS_ATOM_NULL: none. */
+static JSAtom nx_name_of_ours(const JSObject *of)
 {
-    static const char *const names[] = { "$state", "$args", "$scope", "$emit", "$view", "$ext", "$log", "$time" };
-    char buf[ATOM_GET_STR_BUF_SIZE];
-    const char *text = JS_AtomGetStr(ctx, buf, sizeof(buf), name);
-    size_t i;
+    JSObject *names = JS_VALUE_GET_OBJ(nx.our_names);
+    uint32_t i;
 
-    for (i = 0; i < countof(names); i++)
-        if (!strcmp(text, names[i])) {
-            nx_throw_replaced(ctx, names[i]);
-            return true;
-        }
-    return false;
+    for (i = 0; i < (uint32_t)names->shape->prop_count; i++)
+        if (JS_IsObject(names->prop[i].u.value) && JS_VALUE_GET_OBJ(names->prop[i].u.value) == of)
+            return get_shape_prop(names->shape)[i].atom;
+    return JS_ATOM_NULL;
+}
+
+static bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name)
+{
+    char buf[ATOM_GET_STR_BUF_SIZE], of_buf[ATOM_GET_STR_BUF_SIZE];
+    JSProperty *pr;
+    JSObject *p;
+
+    if (!JS_IsObject(obj))
+        return false;
+    p = JS_VALUE_GET_OBJ(obj);
+    if (p == JS_VALUE_GET_OBJ(ctx->global_obj)) {
+        if (!find_own_property(&pr, JS_VALUE_GET_OBJ(nx.our_names), name))
+            return false;
+        nx_throw_replaced(ctx, JS_AtomGetStr(ctx, buf, sizeof(buf), name), NULL);
+        return true;
+    }
+    if (!p->nx_is_ours)
+        return false;
+    nx_throw_replaced(ctx, JS_AtomGetStr(ctx, of_buf, sizeof(of_buf), nx_name_of_ours(p)), JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+    return true;
+}
+
+/* ---- errors that are told apart by what they are ----
+ *
+ * A mark is a bit of the object itself: a handler can neither see it, nor set it, nor copy it to another. */
+
+/* Whether memory is what is wanting, whatever the error says. */
+static bool nx_is_for_memory(JSValueConst error)
+{
+    return nx_refused_since || (JS_IsObject(error) && JS_VALUE_GET_OBJ(error)->nx_is_for_memory);
+}
+
+/* The first error that is thrown after a refusal stands for it. One that is no Error has nobody who looks after it. */
+static void nx_note_thrown(JSValueConst error)
+{
+    if (!JS_IsObject(error))
+        return;
+    JS_VALUE_GET_OBJ(error)->nx_is_for_memory = true;
+    nx_refused_since = !JS_IsError(error);
+}
+
+static void nx_note_caught(JSValueConst error)
+{
+    JSObject *p = JS_IsObject(error) ? JS_VALUE_GET_OBJ(error) : NULL;
+
+    if (!p || likely(!p->nx_is_for_memory))
+        return;
+    p->nx_was_caught = true;
+    if (p->class_id != JS_CLASS_ERROR)
+        nx_refused_since = false;
+}
+
+/* One that stands for a refusal and that the handler has never seen: what comes of that does now. */
+static void nx_error_finalizer(JSRuntime *rt, JSValueConst error)
+{
+    JSObject *p = JS_VALUE_GET_OBJ(error);
+
+    if (p->nx_is_for_memory && !p->nx_was_caught)
+        nx_refused_since = true;
+    js_object_data_finalizer(rt, error);
 }
 
 /* ---- errors with a code ---- */
@@ -159,28 +214,45 @@ static JSValue nx_add_code(JSContext *ctx, const char *code, JSAtom field, JSVal
     return JS_EXCEPTION;
 }
 
+/* A value that has no encoding. */
 static JSValue nx_throw_serialization(JSContext *ctx, const char *what)
 {
     nx_throw(ctx, JS_TYPE_ERROR, what);
-    return nx_add_code(ctx, "SERIALIZATION_ERROR", JS_ATOM_NULL, JS_UNDEFINED);
+    nx_add_code(ctx, "SERIALIZATION_ERROR", JS_ATOM_NULL, JS_UNDEFINED);
+    if (JS_IsObject(ctx->rt->current_exception))
+        JS_VALUE_GET_OBJ(ctx->rt->current_exception)->nx_is_unencoded = true;
+    return JS_EXCEPTION;
 }
 
-/* The capability that is missing, e.g. "state:read:" and "user". */
-static JSValue nx_throw_denied(JSContext *ctx, const char *prefix, const char *name, size_t len)
+/* Longest sentence and longest capability of the host. */
+#define NX_REFUSAL_BYTES 2048
+
+/* Throws what the host says of the call that it has just refused. */
+static JSValue nx_throw_refused(JSContext *ctx, JSErrorEnum kind)
 {
-    NxMessage m = { .len = 0 };
+    char text[NX_REFUSAL_BYTES];
+    int32_t len = __nexus_refusal(0, (uint8_t *)text, sizeof(text) - 1);
+    JSValue error;
+
+    if (len <= 0 || (size_t)len >= sizeof(text))
+        return nx_throw(ctx, kind, "the host has refused this");
+    text[len] = 0;
+    error = JS_MakeError2(ctx, kind, false, text);
+    return JS_IsException(error) ? error : JS_Throw(ctx, error);
+}
+
+static JSValue nx_throw_denied(JSContext *ctx)
+{
+    uint8_t text[NX_REFUSAL_BYTES];
+    int32_t len = __nexus_refusal(1, text, sizeof(text));
     JSValue token;
 
-    nx_say(&m, "this needs the capability '");
-    nx_say(&m, prefix);
-    nx_say_name(&m, name, len);
-    nx_say(&m, "', which was not granted");
-    token = JS_NewString(ctx, prefix);
-    if (!JS_IsException(token))
-        token = JS_ConcatString(ctx, token, JS_NewStringLen(ctx, name, len));
+    if (len <= 0 || (size_t)len > sizeof(text))
+        len = 0;
+    token = JS_NewStringLen(ctx, (const char *)text, (size_t)len);
     if (JS_IsException(token))
         return token;
-    nx_throw_message(ctx, JS_PLAIN_ERROR, &m);
+    nx_throw_refused(ctx, JS_PLAIN_ERROR);
     return nx_add_code(ctx, "PERMISSION_DENIED", nx.atom_capability, token);
 }
 
@@ -205,21 +277,15 @@ static bool nx_has_ended(JSContext *ctx)
 }
 
 /* What a negative result of a host call becomes in the handler. */
-static JSValue nx_throw_host(JSContext *ctx, int32_t result, const char *prefix, const char *name, size_t len)
+static JSValue nx_throw_host(JSContext *ctx, int32_t result)
 {
-    NxMessage m = { .len = 0 };
-
     switch (result) {
     case NX_DENIED:
-        return nx_throw_denied(ctx, prefix, name, len);
+        return nx_throw_denied(ctx);
     case NX_LIMIT:
         return nx_throw_end(ctx, "a limit of this execution is used up");
     case NX_INVALID:
-        nx_say(&m, "invalid name or value: '");
-        nx_say(&m, prefix);
-        nx_say_name(&m, name, len);
-        nx_say(&m, "'");
-        return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
+        return nx_throw_refused(ctx, JS_TYPE_ERROR);
     default:
         return nx_throw_end(ctx, "the host could not answer a call");
     }

@@ -28,7 +28,7 @@ static JSValue nx_throw_read_only(JSContext *ctx, JSValueConst handler)
 
     if (key && !nx_has_ended(ctx)) {
         result = __nexus_state_set((const uint8_t *)key, (uint32_t)len, NULL, 0);
-        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL, "state:write:", key, len);
+        nx_throw_host(ctx, result < 0 ? result : NX_INTERNAL);
     }
     JS_FreeCString(ctx, key);
     return JS_EXCEPTION;
@@ -53,6 +53,16 @@ static bool nx_refuses_write(JSContext *ctx, JSValueConst leaf)
     }
     nx_throw_read_only(ctx, handler);
     JS_FreeValue(ctx, handler);
+    return true;
+}
+
+static bool nx_refuses_property(JSContext *ctx, JSValueConst obj)
+{
+    if (nx_refuses_write(ctx, obj))
+        return true;
+    if (!JS_IsObject(obj) || !JS_VALUE_GET_OBJ(obj)->nx_is_of_state)
+        return false;
+    nx_throw(ctx, JS_TYPE_ERROR, "a Date or bytes in $state can have no properties of its own; write the value to a key beside it");
     return true;
 }
 
@@ -115,6 +125,28 @@ static JSValue nx_view_get(JSContext *ctx, JSValueConst this_val, int argc, JSVa
     }
     JS_FreeAtom(ctx, name);
     return v;
+}
+
+/* What is written to a view is refused. What is written to an object that has the view for a prototype is none of the state, and
+ * goes the way that the language says. */
+static JSValue nx_view_set(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)
+{
+    JSValueConst of[1] = { argv[0] };
+    JSValue view = js_map_get(ctx, nx.read_only_views, 1, of, MAGIC_WEAK);
+    bool is_view = !JS_IsObject(argv[3]) || (JS_IsObject(view) && JS_VALUE_GET_OBJ(view) == JS_VALUE_GET_OBJ(argv[3]));
+    JSAtom name;
+    int ret;
+
+    (void)argc, (void)magic, (void)data;
+    JS_FreeValue(ctx, view);
+    if (is_view)
+        return nx_throw_read_only(ctx, this_val);
+    name = JS_ValueToAtom(ctx, argv[1]);
+    if (name == JS_ATOM_NULL)
+        return JS_EXCEPTION;
+    ret = JS_SetPropertyInternal2(ctx, of[0], name, js_dup(argv[2]), argv[3], JS_PROP_THROW_STRICT);
+    JS_FreeAtom(ctx, name);
+    return ret < 0 ? JS_EXCEPTION : JS_NewBool(ctx, ret);
 }
 
 /* The descriptor of a property, its value behind a view as well: else it would be the way around. */
@@ -196,7 +228,7 @@ static JSValue nx_read_only_root(JSContext *ctx, JSValueConst target, JSAtom key
 
 static int nx_init_read_only_views(JSContext *ctx)
 {
-    static const char *const writes[] = { "set", "deleteProperty", "defineProperty", "setPrototypeOf", "preventExtensions" };
+    static const char *const writes[] = { "deleteProperty", "defineProperty", "setPrototypeOf", "preventExtensions" };
     JSValue weak_map = JS_GetPropertyStr(ctx, ctx->global_obj, "WeakMap");
     size_t i;
 
@@ -205,6 +237,7 @@ static int nx_init_read_only_views(JSContext *ctx)
         if (nx_define_str(ctx, nx.read_only_handler, writes[i], JS_NewCFunctionData(ctx, nx_refuse_trap, 0, 0, 0, NULL), JS_PROP_C_W_E) < 0)
             return -1;
     if (nx_define_str(ctx, nx.read_only_handler, "get", JS_NewCFunctionData(ctx, nx_view_get, 3, 0, 0, NULL), JS_PROP_C_W_E) < 0 ||
+        nx_define_str(ctx, nx.read_only_handler, "set", JS_NewCFunctionData(ctx, nx_view_set, 4, 0, 0, NULL), JS_PROP_C_W_E) < 0 ||
         nx_define_str(ctx, nx.read_only_handler, "getOwnPropertyDescriptor", JS_NewCFunctionData(ctx, nx_view_descriptor, 2, 0, 0, NULL),
                       JS_PROP_C_W_E) < 0)
         return -1;

@@ -8,6 +8,7 @@ typedef struct NxBuf {
     uint32_t limit; /* bytes that it may hold; 0: any number */
     bool ran_code;  /* an accessor or a Proxy was asked */
     bool awaits;    /* it is the result: promises are awaited, see nx_result.c */
+    bool seals;     /* it is of $state: the dates and bytes in it take no properties any more */
 } NxBuf;
 
 static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)

@@ -14,6 +14,7 @@ use clap::error::ErrorKind;
 use nexus_protocol::message::SuspendMode;
 
 use crate::config::{ConfigArgs, SETTINGS};
+use crate::walls::worker;
 
 /// What to do, all of it that the command line says.
 #[derive(Debug, Clone, PartialEq)]
@@ -35,6 +36,11 @@ pub enum Command {
     Top(Top),
     Engine {
         json: bool,
+    },
+    /// Run guests for the supervisor that has executed this.
+    Worker {
+        supervisor: i32,
+        channel: String,
     },
     /// Print the effective configuration and end.
     CheckConfig(ConfigArgs),
@@ -166,6 +172,10 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             kill: sub.get_one("kill").copied(),
         })),
         "engine" => Ok(Command::Engine { json: sub.get_flag("json") }),
+        worker::NAME => Ok(Command::Worker {
+            supervisor: sub.get_one("supervisor").copied().unwrap_or_default(),
+            channel: sub.get_one("channel").cloned().unwrap_or_default(),
+        }),
         other => Err(UsageError(format!("error: the command {other} is not handled"))),
     }
 }

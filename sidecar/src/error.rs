@@ -43,6 +43,11 @@ pub enum StartError {
         "the guest module has digest {found}, but this build expects {expected}; run `cargo xtask setup` or reinstall"
     )]
     GuestMismatch { expected: String, found: String },
+    #[error(
+        "requireSandbox is true, and not all that stands between guests and the machine can be had: {missing} \
+         (`nexus-sidecar engine` tells what this kernel has)"
+    )]
+    Sandbox { missing: String },
     /// A command other than `serve` failed; the error is the command's own.
     #[error("{source}")]
     Command { source: Box<dyn std::error::Error + Send + Sync>, code: ExitCode },
@@ -58,7 +63,7 @@ impl StartError {
             Self::Usage(_) => ExitCode::Usage,
             Self::Config(_) => ExitCode::Config,
             Self::SocketInUse { .. } => ExitCode::SocketInUse,
-            Self::Engine(_) => ExitCode::EngineInit,
+            Self::Engine(_) | Self::Sandbox { .. } => ExitCode::EngineInit,
             Self::GuestMismatch { .. } => ExitCode::GuestMismatch,
             Self::NotASocket { .. } | Self::NotAListener { .. } | Self::Activation(_) => ExitCode::Usage,
             Self::Command { code, .. } => *code,

@@ -26,6 +26,16 @@ pub enum ExitCode {
     ParentGone = 75,
 }
 
+impl ExitCode {
+    /// What a process of ours has ended with.
+    pub fn of_number(number: i32) -> Option<Self> {
+        use ExitCode::*;
+        let all =
+            [Ok, HandlerFailed, Usage, Config, SocketInUse, EngineInit, GuestMismatch, Internal, Stuck, ParentGone];
+        all.into_iter().find(|code| *code as i32 == number)
+    }
+}
+
 impl From<ExitCode> for process::ExitCode {
     fn from(code: ExitCode) -> Self {
         Self::from(code as u8)
@@ -52,6 +62,7 @@ mod tests {
         ];
         for (code, number) in numbers {
             assert_eq!(code as u8, number);
+            assert_eq!(ExitCode::of_number(number.into()), Some(code));
         }
     }
 }

@@ -12,10 +12,14 @@
 //! | `sleep=MS` | it goes on later |
 //! | `panic` | it panics |
 //! | `error=ERRNO` | the operation fails with that number (only at points that are passed with [`io`] or [`transfer`]) |
+//! | `escape=NAME` | it tries what native code would that has taken the process over: see `walls/hostile.rs`; the line says what came of it |
 //! | `short` | one byte is read or written instead of many (only at points that are passed with [`transfer`]) |
 //!
 //! A new point is a line in `POINTS`, a variant of [`Point`], and a `faults::pass(Point::X)` or `faults::io(Point::X)?` at
 //! the place.
+
+/// Where the plan is. Without the feature nothing reads it.
+pub const VARIABLE: &str = "NEXUS_FAULTS";
 
 /// A place that a plan can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,6 +68,8 @@ pub enum Point {
     Segment,
     SegmentRead,
     SegmentWrite,
+    /// Putting up a wall around guests.
+    Wall,
 }
 
 #[cfg(not(feature = "faults"))]
@@ -94,13 +100,15 @@ mod plan {
 
 #[cfg(feature = "faults")]
 mod plan {
+    use std::os::unix::fs::FileExt;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex, OnceLock, PoisonError};
     use std::time::Duration;
 
     use super::Point;
+    use crate::walls::hostile;
 
-    const POINTS: [(&str, Point); 28] = [
+    const POINTS: [(&str, Point); 29] = [
         ("host-call", Point::HostCall),
         ("worker", Point::Worker),
         ("poll", Point::Poll),
@@ -129,6 +137,7 @@ mod plan {
         ("segment", Point::Segment),
         ("segment-read", Point::SegmentRead),
         ("segment-write", Point::SegmentWrite),
+        ("wall", Point::Wall),
     ];
 
     #[derive(Clone, Copy, Debug)]
@@ -138,6 +147,7 @@ mod plan {
         Panic,
         Error(i32),
         Short,
+        Escape(&'static str),
     }
 
     #[derive(Debug)]
@@ -154,11 +164,11 @@ mod plan {
     fn plan() -> Plan {
         static VARIABLE: OnceLock<String> = OnceLock::new();
         static PLAN: Mutex<Option<(String, Plan)>> = Mutex::new(None);
-        let variable = VARIABLE.get_or_init(|| std::env::var("NEXUS_FAULTS").unwrap_or_default());
+        let variable = VARIABLE.get_or_init(|| std::env::var(super::VARIABLE).unwrap_or_default());
         let mut last = PLAN.lock().unwrap_or_else(PoisonError::into_inner);
         // under the lock: an older text must not come after a newer one
         let text = match variable.strip_prefix("file=") {
-            Some(path) => &std::fs::read_to_string(path).unwrap_or_default(),
+            Some(path) => &read_again(path),
             None => variable,
         };
         match &*last {
@@ -170,6 +180,19 @@ mod plan {
                 plan
             }
         }
+    }
+
+    /// What the file holds now. It is opened once: later, this process may open none.
+    fn read_again(path: &str) -> String {
+        static FILE: OnceLock<Option<std::fs::File>> = OnceLock::new();
+        let file = FILE.get_or_init(|| std::fs::File::open(path).ok());
+        let (mut text, mut at) = (Vec::new(), 0);
+        let mut block = [0; 4096];
+        while let Some(Ok(n @ 1..)) = file.as_ref().map(|file| file.read_at(&mut block, at)) {
+            text.extend_from_slice(&block[..n]);
+            at += n as u64;
+        }
+        String::from_utf8_lossy(&text).into_owned()
     }
 
     /// A test that plans something else than it means proves nothing.
@@ -190,6 +213,7 @@ mod plan {
             None if action == "panic" => Action::Panic,
             None if action == "short" => Action::Short,
             Some(("sleep", ms)) => Action::Sleep(Duration::from_millis(ms.parse().ok()?)),
+            Some(("escape", name)) => Action::Escape(hostile::names().find(|known| *known == name)?),
             Some(("error", errno)) => Action::Error(errno.parse().ok()?),
             _ => return None,
         };
@@ -223,6 +247,11 @@ mod plan {
                 Action::Panic => panic!("planned by NEXUS_FAULTS at {point:?}"),
                 Action::Error(errno) => return Err(std::io::Error::from_raw_os_error(errno)),
                 Action::Short => len = len.min(1),
+                Action::Escape(name) => match hostile::attempt_by_name(name) {
+                    Some(Ok(got)) => eprintln!("NEXUS_FAULTS: {name} got through: {got}"),
+                    Some(Err(e)) => eprintln!("NEXUS_FAULTS: {name} is refused: {e}"),
+                    None => eprintln!("NEXUS_FAULTS: there is no {name}"),
+                },
             }
         }
         Ok(len)

@@ -19,7 +19,7 @@ use nix::unistd::geteuid;
 
 use crate::config::Endpoint;
 use crate::error::StartError;
-use crate::server::Server;
+use crate::lifecycle::Served;
 use crate::server::listen::{self, Audience, Bound};
 
 /// Headers of one request; none of them is looked at.
@@ -32,12 +32,12 @@ const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// What the endpoint tells about: nothing at first, then a server.
 #[derive(Default)]
 pub struct Status {
-    server: OnceLock<Arc<Server>>,
+    server: OnceLock<Arc<dyn Served>>,
 }
 
 impl Status {
     /// The server is ready.
-    pub fn serving(&self, server: Arc<Server>) {
+    pub fn serving(&self, server: Arc<dyn Served>) {
         let _ = self.server.set(server);
     }
 }
@@ -241,11 +241,16 @@ fn answer_to(path: &str, status: &Status) -> Answer {
     let unavailable = "503 Service Unavailable";
     match (path, server) {
         ("/healthz", None) => plain("200 OK", "starting\n"),
-        ("/healthz", Some(server)) if server.is_alive(PATIENCE) => plain("200 OK", "alive\n"),
+        ("/healthz", Some(server)) if server.is_alive(PATIENCE) => {
+            plain("200 OK", &format!("alive\n{}\n", server.walls()))
+        }
         ("/healthz", Some(_)) => plain(unavailable, "no progress\n"),
         ("/readyz", Some(server)) if server.is_draining() => plain(unavailable, "draining\n"),
         ("/readyz", Some(_)) => plain("200 OK", "ready\n"),
-        ("/metrics", Some(server)) => Answer("200 OK", METRICS, server.prometheus()),
+        ("/metrics", Some(server)) => match server.prometheus() {
+            Some(text) => Answer("200 OK", METRICS, text),
+            None => plain(unavailable, "no answer\n"),
+        },
         ("/readyz" | "/metrics", None) => plain(unavailable, "starting\n"),
         _ => plain("404 Not Found", "there are /metrics, /healthz and /readyz\n"),
     }

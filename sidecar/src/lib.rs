@@ -25,6 +25,7 @@
 //! | errand | what the watchdog leaves to the thread that has the poller: to say or to close something |
 //! | chore, housekeeper | what is left to a thread off the path of requests, and that thread |
 //! | keeper | a thread that stays inside a guest so that WasmEdge's fault handlers stay installed |
+//! | supervisor, engine worker | the process that has sockets, keys and names, and the sealed one in which guests run; in `walls`, a worker is that one |
 //! | control, ticket | by which a guest is stopped, and the run on it that is meant |
 //! | token | by which host code learns that its request has to end |
 //! | budget, charge | bytes that may be used, and those that are, for as long as the charge lives |
@@ -64,6 +65,8 @@ pub mod lifecycle;
 pub mod observe;
 /// System calls that need unsafe code.
 pub mod os;
+/// By which path this program can be executed again.
+pub mod own_program;
 /// Pristine instances, ready to run.
 pub mod pool;
 /// One pool for each guest.
@@ -82,5 +85,9 @@ pub mod serve;
 pub mod server;
 /// What is kept for those who hold little of what all share.
 pub mod share;
+/// A sort that can be left.
+pub(crate) mod sort;
 /// Whether a request still has time.
 pub mod token;
+/// The process that serves and the one in which guests run.
+pub mod walls;

@@ -5,7 +5,7 @@ use std::process;
 use nexus_sidecar::cli::{self, Command};
 use nexus_sidecar::error::StartError;
 use nexus_sidecar::exit::ExitCode;
-use nexus_sidecar::{commands, engine, serve};
+use nexus_sidecar::{commands, engine, serve, walls};
 
 pub fn main() {
     let code = match main_exec() {
@@ -34,6 +34,7 @@ fn main_exec() -> Result<ExitCode, StartError> {
         Command::Top(top) => commands::top(&top, out),
         Command::Ping(connect) => commands::ping(&connect, out),
         Command::CheckConfig(config) => commands::check_config(&config, env(), out, &mut std::io::stderr()),
+        Command::Worker { supervisor, channel } => walls::worker::work(supervisor, channel),
         Command::Engine { json } => engine::describe::print(json, out),
         Command::Version => engine::describe::version(out),
         Command::Help(text) => {

@@ -2,10 +2,12 @@
 //! engine's `ffi.rs` is here.
 
 use std::cell::OnceCell;
+use std::ffi::{CStr, OsStr};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
@@ -16,10 +18,23 @@ use std::time::Duration;
 use nexus_protocol::limits::SIGNAL_STACK_BYTES;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
 use crate::faults::{self, Point};
+
+/// Whoever is connected to the socket, or to one that it accepts, may send no descriptors along. What they sent would be closed by
+/// whoever reads, and closing the last descriptor of something may take as long as its owner wants (a socket that lingers).
+/// Kernels before 6.16 do not know of it.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
+    const SO_PASSRIGHTS: libc::c_int = 83;
+    let (off, len) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
+    // SAFETY: the value is an int that lives through the call, and the length is its own
+    let result =
+        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), len) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
 
 /// A file that exists in memory only and cannot be changed any more.
 pub struct SealedFile {
@@ -43,21 +58,53 @@ impl SealedFile {
     }
 }
 
-/// A file in memory with these bytes, which nobody can change any more.
-pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
-    faults::io(Point::MemoryFile)?;
+/// A file in memory that is to be filled once. Making it and filling it are two steps, since a process that may make no more
+/// files can still fill one.
+pub struct BlankFile(File);
+
+impl BlankFile {
+    /// One of this length, all holes.
+    pub fn new(name: &str, len: usize) -> io::Result<Self> {
+        faults::io(Point::MemoryFile)?;
+        let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
+        let file = File::from(fd);
+        file.set_len(len as u64)?;
+        Ok(Self(file))
+    }
+
+    /// Puts these bytes at its start, after which nobody can change it any more.
+    pub fn seal(self, bytes: &[u8]) -> io::Result<SealedFile> {
+        let Self(file) = self;
+        // zeros stay holes: the image of the guest in stack style has 16 MB of them
+        const BLOCK: usize = 64 << 10;
+        for (index, block) in bytes.chunks(BLOCK).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
+            file.write_all_at(block, (index * BLOCK) as u64)?;
+        }
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
+    }
+}
+
+/// A file in memory of zeros that keeps its length.
+pub fn fixed_memory_file(name: &str, len: u64) -> io::Result<File> {
     let fd = memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
     let file = File::from(fd);
-    file.set_len(bytes.len() as u64)?;
-    // zeros stay holes: the image of the guest in stack style has 16 MB of them
-    const BLOCK: usize = 64 << 10;
-    for (index, block) in bytes.chunks(BLOCK).enumerate().filter(|(_, block)| block.iter().any(|b| *b != 0)) {
-        file.write_all_at(block, (index * BLOCK) as u64)?;
-    }
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
-    static NEXT: AtomicU64 = AtomicU64::new(0);
-    Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
+    file.set_len(len)?;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL))?;
+    Ok(file)
+}
+
+/// A file in memory with these bytes, which nobody can change any more.
+pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
+    BlankFile::new(name, bytes.len())?.seal(bytes)
+}
+
+/// How many processors this process may use: as the start has found it, since finding it opens files.
+pub fn processors() -> usize {
+    static PROCESSORS: OnceLock<usize> = OnceLock::new();
+    *PROCESSORS.get_or_init(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// The page map of this process, opened once: there may be no descriptor left when it is needed.
@@ -219,6 +266,19 @@ pub fn exit_now(code: u8) -> ! {
     unsafe { libc::_exit(code.into()) }
 }
 
+/// The path that the kernel was given to execute this program, as it was given; relative ones were meant from the folder that
+/// the process began in.
+pub fn started_as() -> Option<PathBuf> {
+    // SAFETY: has no precondition.
+    let name = unsafe { libc::getauxval(libc::AT_EXECFN) } as *const libc::c_char;
+    if name.is_null() {
+        return None;
+    }
+    // SAFETY: what the kernel put there is a string with an end, on the first thread's stack for as long as the process lives.
+    let name = unsafe { CStr::from_ptr(name) };
+    Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
+}
+
 /// CPU time that the calling thread has used.
 pub fn thread_cpu_time() -> Duration {
     clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
@@ -279,6 +339,34 @@ fn check_is_unix_stream(fd: BorrowedFd<'_>) -> io::Result<()> {
         return Err(io::Error::other("it is no Unix socket"));
     }
     Ok(())
+}
+
+/// One message of a socket that keeps messages apart, and the descriptor that came with it. Without room for that descriptor it
+/// is lost, and an error says so.
+pub fn receive(socket: BorrowedFd<'_>, bytes: &mut [u8], flags: MsgFlags) -> io::Result<(usize, Option<OwnedFd>)> {
+    let mut space = nix::cmsg_space!(RawFd);
+    let mut pieces = [io::IoSliceMut::new(bytes)];
+    let flags = flags | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut pieces, Some(&mut space), flags)?;
+    let mut descriptor = None;
+    for part in message.cmsgs().map_err(|_| io::Error::from_raw_os_error(libc::EMFILE))? {
+        if let ControlMessageOwned::ScmRights(numbers) = part {
+            for number in numbers {
+                // SAFETY: the kernel has just made it for this message, and nobody else knows it.
+                descriptor = Some(unsafe { OwnedFd::from_raw_fd(number) });
+            }
+        }
+    }
+    Ok((message.bytes, descriptor))
+}
+
+/// A descriptor that whoever started this process has left open under a number, to be owned here alone.
+pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
+    // SAFETY: only borrowed to look at it; a number that is not open makes the call below fail.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    fcntl(borrowed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
+    // SAFETY: the number is open (checked above), and it was left there for the caller, who asks for it once.
+    Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 /// A descriptor of a process, readable once that process has ended.

@@ -3,6 +3,7 @@
 //! Calls block the thread they are made on, which needs the stack of `engine::thread_stack_bytes`. Used by the server's
 //! workers, and by the `run` and `check` commands directly.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,19 +14,20 @@ use crate::analysis::{self, Analysis, AnalysisError};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{
-    Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, Need, Note, Origin, Warning,
+    Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, LowerTier, Need, Note, Origin, Warning,
 };
 use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
 use crate::engine::refusals::Refusals;
-use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Instance};
+use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Guests, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
 use crate::halt::Halt;
 use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::{LeaseError, Pools};
 use crate::token::{StopCause, StopToken};
+use crate::walls::seal::Walls;
 
 /// See the module.
 pub struct Runtime {
@@ -149,28 +151,58 @@ pub struct Load {
     pub retired_threads: u64,
     pub retired_threads_total: u64,
     pub arena_bytes: u64,
+    /// What stands between this process and the machine.
+    pub walls: Walls,
+}
+
+/// What the configuration says of the guests.
+pub fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        aot: config.enable_aot,
+        mode: SuspendMode::Await,
+        stack_bytes: u32::try_from(config.stack_size_bytes).unwrap_or(u32::MAX),
+        simd: config.enable_simd,
+        bulk_memory: config.enable_bulk_memory,
+        module: config.quickjs_module_path.clone(),
+    }
+}
+
+/// What outlives a runtime: where compiled handlers are kept, and the key of their handles.
+pub struct Keeping {
+    pub handles: HandleKey,
+    /// None: they are kept in memory only.
+    pub lower: Option<Box<dyn LowerTier>>,
+}
+
+impl Keeping {
+    /// The directory of the configuration, or nothing.
+    fn of(config: &Config, engine: [u8; 32]) -> Result<Self, EngineError> {
+        let open = |dir: &Path| DiskTier::open(dir, engine, config.max_cache_size_bytes);
+        match config.cache_dir.as_deref().and_then(open) {
+            Some(disk) => Ok(Self { handles: disk.handle_key(), lower: Some(Box::new(disk)) }),
+            None => {
+                let handles = HandleKey::random().map_err(|e| EngineError::Init(e.to_string()))?;
+                Ok(Self { handles, lower: None })
+            }
+        }
+    }
 }
 
 impl Runtime {
     pub fn new(config: Config) -> Result<Self, EngineError> {
-        let options = EngineOptions {
-            aot: config.enable_aot,
-            mode: SuspendMode::Await,
-            stack_bytes: u32::try_from(config.stack_size_bytes).unwrap_or(u32::MAX),
-            simd: config.enable_simd,
-            bulk_memory: config.enable_bulk_memory,
-            module: config.quickjs_module_path.clone(),
-        };
-        let engine = Engine::start(options)?;
+        let guests = Guests::one(engine_options(&config))?;
+        let digest = *guests.digest();
+        let keeping = Keeping::of(&config, digest)?;
+        Self::start(config, guests, keeping)
+    }
+
+    /// A runtime that opens nothing itself.
+    pub fn start(config: Config, guests: Guests, keeping: Keeping) -> Result<Self, EngineError> {
+        let engine = Engine::start_loaded(guests)?;
         let pools = Pools::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
-        let max_bytes = config.max_cache_size_bytes;
-        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, *engine.digest(), max_bytes));
-        let handles = match &disk {
-            Some(disk) => disk.handle_key(),
-            None => HandleKey::random().map_err(|e| EngineError::Init(e.to_string()))?,
-        };
+        let Keeping { handles, lower } = keeping;
         Ok(Self {
-            cache: CompileCache::new(max_bytes, disk),
+            cache: CompileCache::new(config.max_cache_size_bytes, lower),
             config: LiveConfig::new(config),
             engine,
             pools,
@@ -504,6 +536,7 @@ impl Runtime {
             retired_threads: load.retired_threads,
             retired_threads_total: load.retired_threads_total,
             arena_bytes: load.arena_bytes,
+            walls: load.walls,
             cache_hits: cache.hits,
             cache_misses: cache.misses,
             cache_rejected: cache.rejected,

@@ -8,6 +8,7 @@ use std::env;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
 
@@ -17,19 +18,21 @@ use nix::sys::stat::{Mode as FileMode, umask};
 use nix::unistd::dup2_stdout;
 
 use crate::cli::Listen;
-use crate::config::{Config, ConfigArgs, ConfigErrors, Loaded};
+use crate::config::{Config, ConfigArgs, ConfigErrors, Isolation, LiveConfig, Loaded};
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::http::{Http, Status};
+use crate::lifecycle::parent::Parent;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::systemd::{self, Notifier};
-use crate::lifecycle::{Exit, Lifecycle, parent_of};
+use crate::lifecycle::{Exit, Lifecycle, Served, parent_of};
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
-use crate::server::{Mode, Server};
+use crate::server::{Mode, Server, Surroundings, door};
+use crate::walls::{Clients, Supervisor};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
@@ -79,35 +82,104 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
         n => log::info!("shared memory segments that dead sidecars had left and that are removed: {n}"),
     }
     let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
-    let interpreted = !loaded.config.enable_aot;
-    let (told, cache_dir) = (introduction(&place, &loaded.config), loaded.config.cache_dir.clone());
-    let runtime = Arc::new(Runtime::new(loaded.config).map_err(|e| StartError::Engine(Box::new(e)))?);
-    if interpreted {
+    if !loaded.config.enable_aot {
         log::warn!("enableAOT is false: handlers are interpreted, some hundred times slower");
     }
-    let server = Server::new(runtime.clone(), mode, exit.clone()).map_err(io("cannot make the server"))?;
-    let _bound = match source {
-        Source::Parent(stream) => {
-            server.adopt(stream).map_err(io("cannot use the parent's socket"))?;
-            None
+    let told = introduction(&place, &loaded.config);
+    let served = Serving { args, config: loaded.config, mode, source, status, exit, told, signals, parent, notifier };
+    match served.config.isolation {
+        Isolation::None if served.config.require_sandbox => {
+            Err(StartError::Sandbox { missing: "a process of its own (isolation is none)".into() })
         }
-        Source::Listener(listener, bound) => {
-            server.with_poller(|p| p.listen(listener)).map_err(io("cannot listen"))?;
-            bound
-        }
-    };
-    server.start().map_err(io("cannot start the workers"))?;
-    status.serving(server.clone());
-    match cache_dir.filter(|_| runtime.keeps_handlers()) {
+        Isolation::None => served.alone(),
+        Isolation::Shared => served.behind_walls(),
+    }
+}
+
+/// All that is needed to serve, wherever the guests run.
+struct Serving<'a> {
+    args: &'a ConfigArgs,
+    config: Config,
+    mode: Mode,
+    source: Source,
+    status: Arc<Status>,
+    exit: Arc<Exit>,
+    told: String,
+    signals: Signals,
+    parent: Option<Parent>,
+    notifier: Notifier,
+}
+
+impl Serving<'_> {
+    /// In this process.
+    fn alone(self) -> Result<ExitCode, StartError> {
+        let Self { args, config, mode, source, status, exit, told, signals, parent, notifier } = self;
+        let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
+        let cache_dir = config.cache_dir.clone();
+        let runtime = Arc::new(Runtime::new(config).map_err(|e| StartError::Engine(Box::new(e)))?);
+        let server = Server::new(runtime.clone(), mode, exit.clone(), Surroundings::alone());
+        let server = server.map_err(io("cannot make the server"))?;
+        let _bound = match source {
+            Source::Parent(stream) => {
+                server.adopt(stream).map_err(io("cannot use the parent's socket"))?;
+                None
+            }
+            Source::Listener(listener, bound) => {
+                let listener = door::Source::Listener(listener);
+                server.with_poller(|p| p.listen(listener)).map_err(io("cannot listen"))?;
+                bound
+            }
+        };
+        server.start().map_err(io("cannot start the workers"))?;
+        status.serving(server.clone());
+        is_ready(&told, cache_dir.filter(|_| runtime.keeps_handlers()));
+        notifier.ready();
+        let mut reload = || {
+            reload(args, &runtime.config, |config| {
+                runtime.config.replace(config);
+                server.reconfigure();
+            });
+        };
+        let code = Lifecycle { server: &*server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
+        server.remove_segment_names();
+        runtime.flush();
+        Ok(code)
+    }
+
+    /// In a worker.
+    fn behind_walls(self) -> Result<ExitCode, StartError> {
+        let Self { args, config, mode, source, status, exit, told, signals, parent, notifier } = self;
+        let (clients, _bound) = match source {
+            Source::Parent(stream) => (Clients::Parent(stream), None),
+            Source::Listener(listener, bound) => (Clients::Listener(listener), bound),
+        };
+        let supervisor = match Supervisor::start(&config, mode, clients, &exit)? {
+            Ok(supervisor) => Arc::new(supervisor),
+            Err(code) => return Ok(code),
+        };
+        log::info!("{}", supervisor.walls());
+        status.serving(supervisor.clone());
+        is_ready(&told, config.cache_dir.clone().filter(|_| supervisor.keeps_handlers()));
+        notifier.ready();
+        let config = LiveConfig::new(config);
+        let mut reload = || {
+            reload(args, &config, |new| {
+                supervisor.reload(&new);
+                config.replace(new);
+            });
+        };
+        let served = &*supervisor;
+        let code = Lifecycle { server: served, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
+        supervisor.end();
+        Ok(code)
+    }
+}
+
+fn is_ready(told: &str, cache_dir: Option<PathBuf>) {
+    match cache_dir {
         Some(dir) => log::info!("ready: {told}, cache in {}", dir.display()),
         None => log::info!("ready: {told}, cache in memory only"),
     }
-    notifier.ready();
-    let mut reload = || reload(args, &runtime, &server);
-    let code = Lifecycle { server: &server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
-    server.remove_segment_names();
-    runtime.flush();
-    Ok(code)
 }
 
 /// Who serves, where and with what: the first thing that somebody looks for in a log.
@@ -122,7 +194,7 @@ fn introduction(place: &Place<'_>, config: &Config) -> String {
 }
 
 /// What holds for the whole process from here on. Returns how many descriptors it may have.
-fn settle_process() -> u64 {
+pub(crate) fn settle_process() -> u64 {
     os::bound_heap();
     // files and sockets that we make are nobody else's
     umask(FileMode::from_bits_truncate(0o077));
@@ -142,8 +214,8 @@ fn settle_process() -> u64 {
     wanted
 }
 
-/// Reads the configuration again. What is wrong changes nothing.
-fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
+/// Reads the configuration again, and has it put in force. What is wrong changes nothing.
+fn reload(args: &ConfigArgs, old: &Config, put: impl FnOnce(Config)) {
     let loaded = match args.load(env::vars_os()) {
         Ok(loaded) => loaded,
         Err(errors) => return refuse_reload(&errors),
@@ -151,7 +223,7 @@ fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
-    let (config, changes) = match loaded.over(&runtime.config) {
+    let (config, changes) = match loaded.over(old) {
         Ok(reloaded) => reloaded,
         Err(errors) => return refuse_reload(&errors),
     };
@@ -159,8 +231,7 @@ fn reload(args: &ConfigArgs, runtime: &Runtime, server: &Server) {
         log::warn!("{key} has changed, which takes effect at the next start");
     }
     log::set_max_level(config.log);
-    runtime.config.replace(config);
-    server.reconfigure();
+    put(config);
     match changes.applied.as_slice() {
         [] => log::info!("configuration read again: nothing has changed"),
         keys => log::info!("configuration read again; changed: {}", keys.join(", ")),

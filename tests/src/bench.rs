@@ -7,6 +7,11 @@ use std::time::{Duration, Instant};
 pub struct Sample(Vec<Duration>);
 
 impl Sample {
+    /// An empty one.
+    pub const fn new() -> Self {
+        Self(Vec::new())
+    }
+
     /// Runs `f` `warm` times unmeasured, then `count` times.
     pub fn of(warm: usize, count: usize, mut f: impl FnMut()) -> Self {
         for _ in 0..warm {

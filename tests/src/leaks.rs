@@ -1,4 +1,4 @@
-//! What a process holds, counted from /proc.
+//! What a sidecar holds, counted from /proc: the process that clients know, and those that it has made.
 
 use std::fs;
 use std::path::Path;
@@ -13,11 +13,47 @@ pub struct LeakProbe {
     pub rss_bytes: u64,
 }
 
+/// A process and all that it has made, and so on. The first is itself.
+pub fn family(pid: u32) -> Vec<u32> {
+    let mut family = vec![pid];
+    let mut next = 0;
+    while let Some(pid) = family.get(next).copied() {
+        next += 1;
+        let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+        for thread in threads {
+            let children = fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+            family.extend(children.split_whitespace().filter_map(|child| child.parse::<u32>().ok()));
+        }
+    }
+    family
+}
+
+/// The process in which guests run: the one that clients know, or the one that it has made.
+pub fn of_guests(pid: u32) -> u32 {
+    family(pid).last().copied().unwrap_or(pid)
+}
+
 impl LeakProbe {
+    /// Of a sidecar.
     pub fn of(pid: u32) -> Self {
-        let entries = |dir: &str| fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count);
-        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count();
-        Self { fds: entries("fd"), threads: entries("task"), maps, rss_bytes: field_kib(pid, "status", "VmRSS:") << 10 }
+        Self::over(&family(pid))
+    }
+
+    /// Of one process.
+    pub fn of_process(pid: u32) -> Self {
+        Self::over(&[pid])
+    }
+
+    fn over(family: &[u32]) -> Self {
+        let sum = |of: &dyn Fn(u32) -> usize| family.iter().map(|pid| of(*pid)).sum();
+        let entries = |dir: &str| sum(&|pid| fs::read_dir(format!("/proc/{pid}/{dir}")).map_or(0, Iterator::count));
+        let maps = sum(&|pid| fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default().lines().count());
+        Self {
+            fds: entries("fd"),
+            threads: entries("task"),
+            maps,
+            rss_bytes: (sum(&|pid| field_kib(pid, "status", "VmRSS:") as usize) as u64) << 10,
+        }
     }
 
     /// The counts that have to come back exactly; RSS is left out, since allocators keep memory.
@@ -41,8 +77,9 @@ pub fn settled_counts(pid: u32) -> (usize, usize) {
 
 /// Whether every thread sleeps at this moment.
 fn is_idle(pid: u32) -> bool {
-    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
-    threads.into_iter().all(|thread| {
+    let tasks = family(pid).into_iter().map(|pid| fs::read_dir(format!("/proc/{pid}/task")));
+    let mut threads = tasks.flatten().flatten().flatten();
+    threads.all(|thread| {
         let stat = fs::read_to_string(thread.path().join("stat")).unwrap_or_default();
         !matches!(state(&stat), Some('R' | 'D'))
     })
@@ -64,6 +101,10 @@ pub struct StackUse {
 /// Of every thread; for one that runs, as soon as it waits. A stack's pages stay with it, so those that are there were needed
 /// once. Source: proc(5), `task/TID/syscall`: its last two words are the stack pointer and the program counter.
 pub fn stack_uses(pid: u32) -> Vec<StackUse> {
+    family(pid).into_iter().flat_map(stack_uses_of).collect()
+}
+
+fn stack_uses_of(pid: u32) -> Vec<StackUse> {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("a process of ours");
     let stacks: Vec<_> = threads.filter_map(|thread| stack_pointer(&thread.ok()?.path())).collect();
     let maps = fs::read_to_string(format!("/proc/{pid}/smaps")).expect("a process of ours");
@@ -98,22 +139,29 @@ fn stack_pointer(thread: &Path) -> Option<(String, u64)> {
 
 /// Proportional set size: memory of the process, shared pages divided among those who share them.
 pub fn pss_bytes(pid: u32) -> u64 {
-    field_kib(pid, "smaps_rollup", "Pss:") << 10
+    all_kib(pid, "smaps_rollup", "Pss:") << 10
 }
 
 /// Memory that is the process's alone and was written to: what it would give back.
 pub fn private_bytes(pid: u32) -> u64 {
-    field_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
+    all_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
 }
 
 /// The most that the process had at once since its start, or since it was forgotten.
 pub fn peak_rss_bytes(pid: u32) -> u64 {
-    field_kib(pid, "status", "VmHWM:") << 10
+    all_kib(pid, "status", "VmHWM:") << 10
 }
 
 /// Begins a new peak at what the process has now.
 pub fn forget_peak_rss(pid: u32) {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+    for pid in family(pid) {
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+    }
+}
+
+/// Of a sidecar.
+fn all_kib(pid: u32, file: &str, field: &str) -> u64 {
+    family(pid).into_iter().map(|pid| field_kib(pid, file, field)).sum()
 }
 
 fn field_kib(pid: u32, file: &str, field: &str) -> u64 {

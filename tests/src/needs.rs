@@ -72,7 +72,7 @@ fn statement(rng: &mut Rng, at: usize) -> String {
     let key = *rng.pick(&OBJECTS);
     let list = *rng.pick(&LISTS);
     let object = object(rng, 2);
-    match rng.below(30) {
+    match rng.below(38) {
         0 => format!("const v{at} = {object}; {}", write(rng, &format!("v{at}"))),
         1 => format!("let v{at}; v{at} = {object}; const w{at} = v{at}; {}", write(rng, &format!("w{at}"))),
         2 => format!("const {{ deep: d{at} }} = {object}; d{at}.er.n = {at}"),
@@ -102,6 +102,20 @@ fn statement(rng: &mut Rng, at: usize) -> String {
         26 => format!("with ({object}) {{ n = {at} }}"),
         27 => format!("$state.k{at} = {object}; {}", write(rng, &format!("$state.k{at}"))),
         28 => format!("setX({object}, {at})"),
+        29 => format!("const {{ ['s' + 'et']: q{at} }} = $state; q{at}('k{at}', {at})"),
+        30 => format!("const m{at} = $state[['update'][0]]; m{at}('n', n => n + {at})"),
+        31 => format!("for (const q of [$state[`de${{'lete'}}`]]) q('k{at}')"),
+        32 => format!(
+            "class K{at} {{ constructor(o) {{ return o }} }} class L{at} extends K{at} {{ extra = 1 }} new L{at}({object})"
+        ),
+        33 => format!(
+            "function* t{at}() {{ try {{ yield }} catch (e) {{ {} }} }} const i{at} = t{at}(); i{at}.next(); i{at}.throw({object})",
+            write(rng, "e")
+        ),
+        34 => format!("const p{at} = {{ __proto__: {object} }}; {}", write(rng, &format!("p{at}"))),
+        35 => format!("const p{at} = Object.create({object}); {}", write(rng, &format!("p{at}"))),
+        36 => format!("try {{ await Promise.reject({object}) }} catch (e) {{ {} }}", write(rng, "e")),
+        37 => format!("await new Promise((_, no) => no({object})).catch(e => {{ {} }})", write(rng, "e")),
         _ => format!("if ($args.x) {{ {} }}", write(rng, &format!("$state.{key}"))),
     }
 }
@@ -122,7 +136,7 @@ pub fn handler(rng: &mut Rng) -> String {
 
 /// A handler of statements that run one after the other, with nothing around them.
 pub fn straight(rng: &mut Rng) -> String {
-    const PLAIN: [&str; 14] = [
+    const PLAIN: [&str; 16] = [
         "$state.a",
         "$state.b = 1",
         "$state.c.n = 2",
@@ -137,6 +151,8 @@ pub fn straight(rng: &mut Rng) -> String {
         "crypto.getRandomValues(new Uint8Array(1))",
         "for (const x of $args.xs ?? []) $emit('y')",
         "{ function $view() {} }",
+        "notDeclared($args.x)",
+        "if ($args.x) notDeclared.x",
     ];
     let mut body = String::new();
     for at in 0..1 + rng.below(5) {

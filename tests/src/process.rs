@@ -73,6 +73,10 @@ fn command_of(program: &Path, cache: &Path) -> Command {
     for (name, _) in std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("NEXUS_")) {
         command.env_remove(name);
     }
+    // one run of the suite for each place where guests may run
+    if let Some(isolation) = std::env::var_os("NEXUS_TEST_ISOLATION") {
+        command.env("NEXUS_ISOLATION", isolation);
+    }
     command.env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
     command
 }

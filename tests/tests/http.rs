@@ -44,7 +44,7 @@ fn metrics_health_and_readiness_are_told() {
     let length: usize =
         metrics.lines().find_map(|l| l.strip_prefix("Content-Length: ")).and_then(|n| n.parse().ok()).unwrap();
     assert_eq!(metrics.split("\r\n\r\n").nth(1).unwrap().len(), length);
-    assert!(get(&http, "/healthz").ends_with("\r\n\r\nalive\n"));
+    assert!(get(&http, "/healthz").contains("\r\n\r\nalive\nisolation "));
     assert!(get(&http, "/readyz?verbose").ends_with("\r\n\r\nready\n"));
     assert!(get(&http, "/").starts_with("HTTP/1.1 404 "));
     let post = exchange(UnixStream::connect(&http).unwrap(), "POST /metrics HTTP/1.1\r\n\r\n");

@@ -6,23 +6,26 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{family, of_guests, settled_counts};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, LeakProbe, Options, Reply, Run, SOON, Sidecar, Watchdog, eventually};
 
-/// The soft limit of a process that runs.
+/// The soft limit of the process that has the connections, while it runs.
 fn limit(sidecar: &Sidecar, descriptors: usize) {
     let limit = format!("--nofile={descriptors}:");
-    let pid = sidecar.pid().to_string();
+    let pid = of_guests(sidecar.pid()).to_string();
     let done = Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap();
     assert!(done.success());
 }
 
-/// CPU time that a process has used, in hundredths of a second: proc(5), the 14th and 15th field.
+/// CPU time that a sidecar has used, in hundredths of a second: proc(5), the 14th and 15th field.
 fn cpu_ticks(pid: u32) -> u64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
-    fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    let ticks = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap().split(' ').collect();
+        fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap()
+    };
+    family(pid).into_iter().map(ticks).sum()
 }
 
 const PARKED: &str = "nexus_suspensions{state=\"parked\"}";
@@ -41,7 +44,7 @@ fn whoever_is_connected_is_served_and_others_when_there_is_room_again() {
     first.still_works();
     let before = settled_counts(sidecar.pid());
     for round in 0..3 {
-        limit(&sidecar, LeakProbe::of(sidecar.pid()).fds + 3);
+        limit(&sidecar, LeakProbe::of_process(of_guests(sidecar.pid())).fds + 3);
         let mut crowd: Vec<UnixStream> = (0..40).map(|_| UnixStream::connect(sidecar.path()).unwrap()).collect();
         eventually("there is none left", SOON, || sidecar.stderr().matches("a connection is refused").count() > round);
         // the queue is empty before long, and the table of descriptors full: an error for nobody

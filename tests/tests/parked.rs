@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nexus_protocol::message::Status;
 use nexus_protocol::{ContextValue, ErrorCode};
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{of_guests, settled_counts};
 use nexus_tests::run::{calling, listening};
 use nexus_tests::{Client, LeakProbe, Options, Rng, SOON, Segment, eventually};
 use serde_json::{Value, json};
@@ -91,7 +91,7 @@ fn many_are_held_with_one_instance_and_new_executions_still_run() {
         metric(&mut client, "nexus_pool_instances{state=\"available\"}") <= 1.0
     });
     client.still_works();
-    let rss = LeakProbe::of(sidecar.pid()).rss_bytes;
+    let rss = LeakProbe::of_process(of_guests(sidecar.pid())).rss_bytes;
     assert!(rss < 150 << 20, "{rss}");
     for (i, id) in ids.iter().enumerate().rev() {
         assert_eq!(client.resume(id, &json!("r")).value(), json!([i, "r"]));

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
-use nexus_tests::leaks::settled_counts;
+use nexus_tests::leaks::{of_guests, settled_counts};
 use nexus_tests::process::command;
 use nexus_tests::run::BUILTIN;
 use nexus_tests::temp::TempDir;
@@ -383,7 +383,7 @@ fn handlers_run_as_native_code() {
     let _w = Watchdog::seconds(60);
     let sidecar = Options::new().listen();
     sidecar.connect().still_works();
-    let maps = fs::read_to_string(format!("/proc/{}/maps", sidecar.pid())).unwrap();
+    let maps = fs::read_to_string(format!("/proc/{}/maps", of_guests(sidecar.pid()))).unwrap();
     let native = maps
         .lines()
         .any(|line| line.contains("memfd:nexus-guest") && line.split(' ').nth(1).is_some_and(|p| p.contains('x')));

@@ -2,7 +2,8 @@
 
 use std::cell::RefCell;
 use std::fs::{self, Permissions};
-use std::io::{IoSlice, Read};
+use std::io::{IoSlice, Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -15,8 +16,9 @@ use nexus_protocol::message::ClientHello;
 use nexus_protocol::{ClientMessage, ErrorCode, MAGIC, ProtocolVersion, RequestId, SidecarMessage, decode_sidecar};
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Answer, Options, Reply, SOON, Watchdog, eventually};
-use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
+use nexus_tests::{Answer, Client, Options, Reply, SOON, Watchdog, eventually, time};
+use nix::errno::Errno;
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg, setsockopt, sockopt};
 
 const NOBODY: u32 = 65534;
 
@@ -233,6 +235,44 @@ fn users_who_are_listed_may_connect_and_others_may_not() {
     assert_eq!(sidecar.exit_code(SOON), 3);
 }
 
+/// A socket whose last descriptor takes a minute to close: it waits for what nobody reads. And that nobody.
+fn lingering() -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+    let (theirs, _) = listener.accept().unwrap();
+    ours.set_nonblocking(true).unwrap();
+    while (&ours).write(&[0; 1 << 16]).is_ok() {}
+    ours.set_nonblocking(false).unwrap();
+    setsockopt(&ours, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 60 }).unwrap();
+    (ours, theirs)
+}
+
+/// Whether they were taken. Kernels before 6.16 cannot refuse them.
+fn send_along(client: &Client, bytes: &[u8], fds: &[RawFd]) -> bool {
+    let rights = [ControlMessage::ScmRights(fds)];
+    let sent = sendmsg::<()>(client.stream().as_raw_fd(), &[IoSlice::new(bytes)], &rights, MsgFlags::empty(), None);
+    assert!(sent.is_ok() || sent == Err(Errno::EPERM), "{sent:?}");
+    sent.is_ok()
+}
+
+#[test]
+fn a_descriptor_that_takes_a_minute_to_close_holds_nobody_up() {
+    let _w = Watchdog::seconds(120);
+    let mut sidecar = Options::new().listen();
+    let (mut healthy, mut sender) = (sidecar.connect(), sidecar.connect());
+    let (slow, _unread) = lingering();
+    let mut ping = Vec::new();
+    ClientMessage::Ping.encode(RequestId(900), 1 << 16, &mut ping).unwrap();
+    if !send_along(&sender, &ping, &[slow.as_raw_fd()]) {
+        assert!(sender.write_raw(&ping), "the connection goes on");
+    }
+    // whoever has it now has the last one
+    drop(slow);
+    let longest = (0..20).map(|_| time(|| healthy.still_works())).max().unwrap();
+    sender.wait(900);
+    assert!(longest < Duration::from_secs(30) && sidecar.is_running(), "{longest:?}");
+}
+
 #[test]
 fn descriptors_that_a_peer_sends_along_are_closed() {
     let _w = Watchdog::seconds(60);
@@ -245,9 +285,9 @@ fn descriptors_that_a_peer_sends_along_are_closed() {
     for _ in 0..20 {
         let mut ping = Vec::new();
         ClientMessage::Ping.encode(RequestId(900), 1 << 16, &mut ping).unwrap();
-        let socket = client.stream().as_raw_fd();
-        let rights = [ControlMessage::ScmRights(&fds)];
-        sendmsg::<()>(socket, &[IoSlice::new(&ping)], &rights, MsgFlags::empty(), None).unwrap();
+        if !send_along(&client, &ping, &fds) {
+            assert!(client.write_raw(&ping));
+        }
         client.wait(900);
     }
     client.still_works();

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use nexus_tests::leaks::of_guests;
 use nexus_tests::process::{binary, command};
 use nexus_tests::run::every_kind;
 use nexus_tests::temp::TempDir;
@@ -137,7 +138,8 @@ fn the_watchdog_is_not_fed_while_an_engine_thread_is_frozen() {
         let options = Options::new().env("NOTIFY_SOCKET", dir.join("notify")).env("WATCHDOG_USEC", "600000");
         let mut sidecar = options.flag("max-instances", 1).listen();
         manager.wait_for("WATCHDOG=1");
-        let tasks = fs::read_dir(format!("/proc/{}/task", sidecar.pid())).unwrap().map(|task| task.unwrap().path());
+        let tasks =
+            fs::read_dir(format!("/proc/{}/task", of_guests(sidecar.pid()))).unwrap().map(|task| task.unwrap().path());
         let named = tasks.filter(|task| fs::read_to_string(task.join("comm")).is_ok_and(|n| n.starts_with(frozen)));
         let threads: Vec<i32> =
             named.map(|task| task.file_name().unwrap().to_str().unwrap().parse().unwrap()).collect();
@@ -346,7 +348,7 @@ fn a_sidecar_works_with_the_system_calls_that_the_unit_leaves() {
     }
     let mut scraper = UnixStream::connect(&http).unwrap();
     std::io::Write::write_all(&mut scraper, b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
-    assert!(std::io::read_to_string(scraper).unwrap().ends_with("alive\n"));
+    assert!(std::io::read_to_string(scraper).unwrap().contains("alive\nisolation "));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
     connect().still_works();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();

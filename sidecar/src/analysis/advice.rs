@@ -30,6 +30,13 @@ pub(super) fn advised(source: &str, mistake: Mistake) -> Mistake {
             (AWAIT, start)
         }
         (_, "await") if mistake.message.contains("await") => (AWAIT, offset),
+        // `1_000_`: what comes behind is what the parser stumbles over
+        (number, _)
+            if number.starts_with(|c: char| c.is_ascii_digit()) && (number.ends_with('_') || next.starts_with('_')) =>
+        {
+            let at = if number.ends_with('_') { spaced.len() - 1 } else { offset };
+            ("a `_` in a number stands between two of its digits", at)
+        }
         // all that is behind it is the brace around the handler
         _ if after.trim_start().is_empty() && spaced.ends_with('}') && mistake.message == "Unexpected token" => {
             ("this `}` closes nothing", spaced.len() - 1)
@@ -62,6 +69,22 @@ pub fn beyond_parser(source: &str, message: &str, line: u32, column: u32) -> Opt
     if message.contains("with") && word(after) == "with" {
         return told(WITH.to_owned(), at);
     }
+    if let Some(word) = ["break", "continue"].into_iter().find(|word| message.starts_with(&format!("{word} must be"))) {
+        let start = last_word(before, word)?;
+        let of = if word == "break" { "loops and `switch`" } else { "loops" };
+        return told(format!("`{word}` is only for {of}, and none is around it: leave it out, or `return`"), start);
+    }
+    if message.contains("label not found") {
+        let spaced = before.trim_end();
+        let start = word_start(spaced);
+        let label = spaced.get(start..)?;
+        return told(
+            format!(
+                "nothing around this has the label `{label}`: write it before the loop, as in `{label}: for (...)`"
+            ),
+            start,
+        );
+    }
     if message.contains("redefinition") {
         // it has read on: the name is the last word before, or behind the `class` before
         let spaced = before.trim_end();
@@ -82,6 +105,16 @@ pub fn beyond_parser(source: &str, message: &str, line: u32, column: u32) -> Opt
         return told("two parameters of this function have the same name: give one of them another".to_owned(), at);
     }
     None
+}
+
+/// Where this word stands last in the text.
+fn last_word(text: &str, word: &str) -> Option<usize> {
+    let stands_alone = |at: usize| {
+        let behind = text.get(at + word.len()..).and_then(|rest| rest.chars().next());
+        let before = text.get(..at).and_then(|rest| rest.chars().next_back());
+        ![behind, before].into_iter().flatten().any(is_word)
+    };
+    text.rmatch_indices(word).map(|(at, _)| at).find(|at| stands_alone(*at))
 }
 
 fn word(text: &str) -> &str {

@@ -12,7 +12,7 @@ use super::nesting::Refusal;
 use super::parse::{Grammar, Mistake, Parsed};
 use super::plain::PlainUse;
 use super::style::{self, Why};
-use super::{advice, erase, fingerprint, imports, nesting, parse, place, walk};
+use super::{advice, erase, fingerprint, imports, nesting, parse, place, private, walk};
 use crate::token::{StopCause, StopToken};
 
 /// Stack for a handler of no height. Debug builds have frames several times as large.
@@ -122,28 +122,26 @@ pub fn analyze<'s>(
     catch_unwind(AssertUnwindSafe(|| stacker::maybe_grow(stack, stack, || analyze_here(source, asked, token))))
         .unwrap_or_else(|_| {
             log::error!("the parser panicked on a handler of {} bytes", source.len());
-            Ok(unparsed(source, asked, Mistake { offset: 0, message: "the handler could not be analyzed".into() }))
+            Ok(unparsed(source, asked, told(source, &beyond(0, "the handler could not be analyzed"))))
         })
 }
 
 fn refused(source: &str, asked: Option<SuspendMode>, refusal: Refusal) -> Result<Analysis<'_>, AnalysisError> {
     match refusal {
         Refusal::Stopped(cause) => Err(cause.into()),
-        Refusal::TooDeep(offset) => {
-            Err(error(source, Mistake { offset, message: "the handler is nested too deeply".into() }).into())
-        }
+        Refusal::TooDeep(offset) => Err(told(source, &beyond(offset, "the handler is nested too deeply")).into()),
         Refusal::TooManyGuesses(offset) => {
-            let message = "too many arrow functions, comparisons or modifiers within one another".into();
-            Err(error(source, Mistake { offset, message }).into())
+            let message = "too many arrow functions, comparisons or modifiers within one another";
+            Err(told(source, &beyond(offset, message)).into())
         }
         Refusal::TooManyTokens(offset) => {
             let message = format!("the handler is not analyzed: it has more than {} tokens", nesting::MAX_TOKENS);
-            let analysis = unparsed(source, asked, Mistake { offset, message });
+            let analysis = unparsed(source, asked, told(source, &beyond(offset, &message)));
             Ok(Analysis { mistake: None, beyond_limit: Some(nesting::MAX_TOKENS), ..analysis })
         }
         Refusal::Ambiguous(offset) => {
-            let message = "whether this starts a regular expression cannot be told; put parentheses around it".into();
-            Ok(unparsed(source, asked, Mistake { offset, message }))
+            let message = "whether this starts a regular expression cannot be told; put parentheses around it";
+            Ok(unparsed(source, asked, told(source, &beyond(offset, message))))
         }
     }
 }
@@ -212,7 +210,7 @@ fn analyze_here<'s>(
     }
     match plain {
         Ok(plain) => Ok(understood(&read, code_of(source, without_imports), &plain, Some(plain_mistake))?),
-        Err(_) => Ok(unparsed(source, asked, plain_mistake)),
+        Err(_) => Ok(unparsed(source, asked, error(source, plain_mistake))),
     }
 }
 
@@ -301,7 +299,10 @@ fn understood<'s>(
         explains_until: None,
     }));
     warnings.sort_by_key(|warning| (warning.line, warning.column));
-    let mistake = mistake.map(|mistake| error(source, mistake));
+    let mistake = match mistake {
+        Some(mistake) => Some(error(source, mistake)),
+        None => private::undeclared(parsed.body, source, token)?.map(|mistake| told(source, &mistake)),
+    };
     Ok(Analysis { code, capabilities, suspend_mode, why, warnings, unparsed: None, mistake, beyond_limit: None })
 }
 
@@ -317,7 +318,7 @@ fn promise((used, places): (&PlainUse, &[(u32, u32)]), why: Why) -> Option<Warni
 }
 
 /// Nothing is known of it, so whatever there is may be needed.
-fn unparsed(source: &str, asked: Option<SuspendMode>, mistake: Mistake) -> Analysis<'_> {
+fn unparsed(source: &str, asked: Option<SuspendMode>, mistake: SyntaxError) -> Analysis<'_> {
     let mut needs = Needs::default();
     needs.everything(0);
     let anything = |(token, _)| InferredCapability { token, line: 1, column: 1, certain: false };
@@ -328,14 +329,23 @@ fn unparsed(source: &str, asked: Option<SuspendMode>, mistake: Mistake) -> Analy
         suspend_mode: asked.unwrap_or(why.mode()),
         why,
         warnings: Vec::new(),
-        unparsed: Some(error(source, mistake.clone())),
-        mistake: Some(error(source, mistake)),
+        unparsed: Some(mistake.clone()),
+        mistake: Some(mistake),
         beyond_limit: None,
     }
 }
 
+/// What the parser found, in better words where there are some.
 fn error(source: &str, mistake: Mistake) -> SyntaxError {
-    let mistake = advice::advised(source, mistake);
+    told(source, &advice::advised(source, mistake))
+}
+
+/// What is too much for an analysis, whatever stands there.
+fn beyond(offset: usize, message: &str) -> Mistake {
+    Mistake { offset, message: message.to_owned() }
+}
+
+fn told(source: &str, mistake: &Mistake) -> SyntaxError {
     let (line, column) = place::place(source, mistake.offset);
-    SyntaxError { message: mistake.message, line, column }
+    SyntaxError { message: mistake.message.clone(), line, column }
 }

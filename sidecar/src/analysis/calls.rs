@@ -10,7 +10,9 @@ use oxc_ast::ast::*;
 use oxc_span::{GetSpan, Span};
 
 use super::flow::Place;
-use super::fresh::{Fresh, consumes, is_builtin, writes_argument, writes_receiver, writes_state_values};
+use super::fresh::{
+    Fresh, consumes, is_builtin, is_method_of_data, writes_argument, writes_receiver, writes_state_values,
+};
 use super::needs::{Kind, Need};
 use super::path::{Link, Path, Root, Step, key_of, link, peel, property_key};
 use super::uses::{is_extension_query, is_language_lookup, is_state_method};
@@ -60,10 +62,19 @@ impl<'a> Walker<'a, '_> {
             }
             Link::Identifier(it) => return self.called_by_name(it, arguments, place),
             _ => {
+                self.flow.call(place);
                 self.expression(callee, Want::Into(place));
                 return Want::Into(place);
             }
         };
+        // which is no method of data: it may be one that was put there
+        if method.as_deref().is_none_or(|name| !is_method_of_data(name)) {
+            self.flow.call(place);
+        }
+        // of a generator: it throws what it is given
+        if matches!(method.as_deref(), None | Some("throw")) {
+            self.flow.join(place, self.flow.thrown);
+        }
         self.read_from(object, method.as_deref(), callee.span());
         let Some(method) = method else {
             // any method
@@ -107,6 +118,7 @@ impl<'a> Walker<'a, '_> {
         if let Some(binding) = self.scopes.lookup(name) {
             let function = self.flow.of(binding);
             self.flow.join(place, function);
+            self.flow.call(place);
             // a method that was taken from somewhere, such as `const { getRandomValues } = crypto`
             if writes_state_values(name) || writes_argument(name) {
                 self.written_argument(arguments.first(), place);
@@ -118,6 +130,7 @@ impl<'a> Walker<'a, '_> {
         }
         self.odd_call(name, it.span.start);
         if !is_builtin(name) {
+            self.unknown_name(name);
             self.flow.join(place, self.flow.undeclared);
         }
         Want::Into(place)
@@ -444,6 +457,8 @@ impl<'a> Walker<'a, '_> {
     pub(super) fn tagged(&mut self, it: &TaggedTemplateExpression<'a>, want: Want) {
         let tag = peel(&it.tag);
         let place = self.flow.place();
+        self.in_chain(it.span);
+        self.plain_use(tag, it.span);
         match self.path(tag) {
             Some(path) => {
                 self.keys(tag);

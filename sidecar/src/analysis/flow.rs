@@ -31,9 +31,14 @@ struct Variable {
 pub(super) struct Flow<'a> {
     parents: Vec<u32>,
     written: Vec<bool>,
+    /// What is there is called.
+    called: Vec<bool>,
     variables: Vec<Option<Variable>>,
     /// Values of the state that were put somewhere, and where their need stands.
     values: Vec<(Place, Step<'a>, u32)>,
+    /// Of these, those that may be methods.
+    methods: Vec<(Place, u32)>,
+    rejects: Vec<Place>,
     /// Written, unless a method makes a new object as the built-in one of its name does.
     by_method: Vec<Place>,
     /// The handler has methods that are called like built-in ones.
@@ -53,8 +58,11 @@ impl<'a> Flow<'a> {
         Self {
             parents: vec![0, 1, 2],
             written: vec![false; 3],
+            called: vec![false; 3],
             variables: Vec::new(),
             values: Vec::new(),
+            methods: Vec::new(),
+            rejects: Vec::new(),
             by_method: Vec::new(),
             own_methods: false,
             anything: false,
@@ -68,6 +76,7 @@ impl<'a> Flow<'a> {
         let place = self.parents.len() as u32;
         self.parents.push(place);
         self.written.push(false);
+        self.called.push(false);
         Place(place)
     }
 
@@ -92,15 +101,37 @@ impl<'a> Flow<'a> {
         if a == b {
             return;
         }
-        let written = [a, b].iter().any(|at| self.written.get(*at).copied().unwrap_or_default());
-        if let (Some(parent), Some(slot)) = (self.parents.get_mut(a), self.written.get_mut(b)) {
-            (*parent, *slot) = (b as u32, written);
+        let is = |marks: &[bool]| [a, b].iter().any(|at| marks.get(*at).copied().unwrap_or_default());
+        let (is_written, is_called) = (is(&self.written), is(&self.called));
+        if let (Some(parent), Some(written), Some(called)) =
+            (self.parents.get_mut(a), self.written.get_mut(b), self.called.get_mut(b))
+        {
+            (*parent, *written, *called) = (b as u32, is_written, is_called);
         }
     }
 
     /// A value of the state goes there.
     pub(super) fn value(&mut self, place: Place, key: Step<'a>, position: u32) {
         self.values.push((place, key, position));
+    }
+
+    /// What is there may be a method of the state: `$state[name]`.
+    pub(super) fn maybe_method(&mut self, place: Place, position: u32) {
+        self.methods.push((place, position));
+    }
+
+    /// Something that is there is called, by a name that is no method's of data.
+    pub(super) fn call(&mut self, place: Place) {
+        let root = self.root(place);
+        if let Some(called) = self.called.get_mut(root) {
+            *called = true;
+        }
+    }
+
+    /// What is there may be a promise, with which somebody waits for what is thrown. Known at the end: till then what many wait for
+    /// is not one thing.
+    pub(super) fn may_reject(&mut self, place: Place) {
+        self.rejects.push(place);
     }
 
     /// Something that is there is written to.
@@ -155,6 +186,28 @@ impl<'a> Flow<'a> {
         self.change(binding, |variable| variable.written = true);
     }
 
+    /// What is thrown goes somewhere: then what is waited for may go there too.
+    fn settle_rejections(&mut self) {
+        let (thrown, stored, undeclared) = (self.root(self.thrown), self.root(self.stored), self.root(self.undeclared));
+        let is = |marks: &[bool]| marks.get(thrown).copied().unwrap_or_default();
+        if thrown == stored || thrown == undeclared || is(&self.written) || is(&self.called) {
+            for place in std::mem::take(&mut self.rejects) {
+                self.join(place, self.thrown);
+            }
+        }
+    }
+
+    /// Where methods of the state may be called by other names.
+    pub(super) fn called_methods(&mut self) -> Vec<u32> {
+        self.settle_rejections();
+        let methods = std::mem::take(&mut self.methods);
+        let is_called = |(place, _): &(Place, u32)| {
+            let root = self.root(*place);
+            self.called.get(root).copied().unwrap_or_default()
+        };
+        methods.into_iter().filter(is_called).map(|(_, position)| position).collect()
+    }
+
     /// The keys of the state that may be written this way, and where.
     pub(super) fn written_keys(mut self) -> Vec<(Step<'a>, u32)> {
         for variable in std::mem::take(&mut self.variables).into_iter().flatten() {
@@ -162,6 +215,7 @@ impl<'a> Flow<'a> {
                 self.write(variable.place, variable.names);
             }
         }
+        self.settle_rejections();
         if self.own_methods {
             for place in std::mem::take(&mut self.by_method) {
                 self.write(place, Fresh::Old);

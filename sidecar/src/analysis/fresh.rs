@@ -190,6 +190,54 @@ pub(super) fn gives_new(name: &str) -> bool {
     )
 }
 
+/// Methods of arrays, texts, numbers, dates and bytes, as far as handlers call them: what is called by such a name is as a rule that.
+pub(super) fn is_method_of_data(name: &str) -> bool {
+    gives_new(name)
+        || writes_receiver(name)
+        || name.strip_prefix("get").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase()))
+        || matches!(
+            name,
+            "forEach"
+                | "find"
+                | "findLast"
+                | "findLastIndex"
+                | "lastIndexOf"
+                | "reduce"
+                | "reduceRight"
+                | "at"
+                | "charCodeAt"
+                | "codePointAt"
+                | "startsWith"
+                | "endsWith"
+                | "search"
+                | "substr"
+                | "trimStart"
+                | "trimEnd"
+                | "normalize"
+                | "localeCompare"
+                | "toLocaleString"
+                | "toLocaleDateString"
+                | "toLocaleTimeString"
+                | "toLocaleUpperCase"
+                | "toLocaleLowerCase"
+                | "toPrecision"
+                | "toExponential"
+                | "toJSON"
+                | "valueOf"
+                | "hasOwnProperty"
+                | "isPrototypeOf"
+                | "propertyIsEnumerable"
+                | "subarray"
+                | "exec"
+                | "get"
+                | "has"
+                | "next"
+                | "then"
+                | "catch"
+                | "finally"
+        )
+}
+
 /// Methods that write to what they are called on. State values are data: nothing else has methods that do.
 pub(super) fn writes_receiver(name: &str) -> bool {
     matches!(

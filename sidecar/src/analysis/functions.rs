@@ -93,13 +93,14 @@ impl<'a> Walker<'a, '_> {
             self.expression(&heritage.expression, Want::Into(place));
         }
         let outer = (self.returns.replace(place), self.this.replace(place));
-        self.perhaps(|is| it.body.body.iter().for_each(|member| is.member(member, place)));
+        let extends = it.heritage.is_some();
+        self.perhaps(|is| it.body.body.iter().for_each(|member| is.member(member, place, extends)));
         (self.returns, self.this) = outer;
         self.scopes.leave();
         self.strict = strict;
     }
 
-    fn member(&mut self, it: &ClassElement<'a>, place: Place) {
+    fn member(&mut self, it: &ClassElement<'a>, place: Place, extends: bool) {
         if super::erase::is_type_only_member(it) {
             return;
         }
@@ -121,6 +122,10 @@ impl<'a> Walker<'a, '_> {
                 if let Some(value) = &it.value {
                     self.own_method(&property_key(&it.key), value);
                     self.expression(value, Want::Into(place));
+                }
+                // the class that this one extends may have made `this` of anything
+                if extends && !it.r#static {
+                    self.flow.write(place, Fresh::Old);
                 }
             }
             ClassElement::AccessorProperty(it) => {

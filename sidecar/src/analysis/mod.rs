@@ -42,6 +42,7 @@ mod parse;
 mod path;
 mod place;
 mod plain;
+mod private;
 mod scope;
 mod statements;
 mod style;

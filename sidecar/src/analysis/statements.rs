@@ -154,13 +154,16 @@ impl<'a> Visit<'a> for Walker<'a, '_> {
 
     fn visit_for_in_statement(&mut self, it: &ForInStatement<'a>) {
         // its keys are texts
+        self.plain_use(&it.right, it.right.span());
         self.enumerated(&it.right, Want::Plain);
         self.for_each(&it.left, &it.body, None);
     }
 
     fn visit_for_of_statement(&mut self, it: &ForOfStatement<'a>) {
         let place = self.flow.place();
-        if !it.r#await {
+        if it.r#await {
+            self.flow.may_reject(place);
+        } else {
             self.plain_use(&it.right, it.right.span());
         }
         self.expression(&it.right, Want::Into(place));

@@ -1,8 +1,8 @@
 //! Promise style or stack style (CONTRACT 5), by what the author writes.
 //!
-//! A handler is promise style if its code has the keyword `await` or `async`, the name `Promise`, or a member `then`, `catch`
-//! or `finally` (`x.then`, `x?.then`, `x['then']`): anywhere, in code that never runs too, but not in strings, comments,
-//! regular expressions, names of other properties (`{ async: true }`) or types, which are erased.
+//! A handler is promise style if its code uses promises by name, in code that never runs too: the keyword `await` or `async`, a
+//! variable `Promise`, or a member `then`, `catch`, `finally` or `Promise` of something (`x.then`, `x?.then`, `x['then']`,
+//! `({ then } = x)`). A label, the key of an object that is made, a string, a comment or a type of such a name is no use.
 //! One that calls extensions and has none of these is stack style; one that calls none is promise style, which costs least.
 //!
 //! Nothing here follows a value. A call whose promise stands right where only a plain value makes sense is found by the walk
@@ -98,9 +98,10 @@ impl Search<'_, '_> {
         }
     }
 
+    /// What a pattern takes.
     fn key(&mut self, key: &PropertyKey<'_>) {
-        if property_key(key).name() == Some("Promise") {
-            self.found("Promise", key.span().start);
+        if let Step::Name(name) = property_key(key) {
+            self.member(&name, key.span().start);
         }
     }
 
@@ -130,6 +131,9 @@ impl<'a> Visit<'a> for Search<'_, '_> {
             AstKind::BindingIdentifier(it) if it.name == "Promise" => self.found("Promise", it.span.start),
             AstKind::BindingProperty(it) => self.key(&it.key),
             AstKind::AssignmentTargetPropertyProperty(it) => self.key(&it.name),
+            AstKind::AssignmentTargetPropertyIdentifier(it) => {
+                self.member(it.binding.name.as_str(), it.binding.span.start);
+            }
             _ => {}
         }
     }

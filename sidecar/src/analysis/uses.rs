@@ -78,6 +78,9 @@ impl<'a> Walker<'a, '_> {
                     }
                     if let Want::Into(place) = want {
                         self.flow.value(place, step.clone(), path.position);
+                        if path.len() == 1 && step.name().is_none() {
+                            self.flow.maybe_method(place, path.position);
+                        }
                     }
                 }
             },
@@ -335,6 +338,7 @@ impl<'a> Walker<'a, '_> {
                 self.give(self.flow.stored, want);
             }
             _ => {
+                self.read_from(object, step.name(), object.span());
                 let place = self.place_of(want);
                 self.written_object(object, place);
             }

@@ -107,7 +107,10 @@ pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken
     walker.scopes.enter(names);
     walker.declare_aliases(&body.statements);
     walker.visit_statements(&body.statements);
-    let Walker { mut needs, flow, pace, plain, odd, .. } = walker;
+    let Walker { mut needs, mut flow, pace, plain, odd, .. } = walker;
+    for position in flow.called_methods() {
+        needs.all(Kind::StateWrite, Need { position, certain: false });
+    }
     for (key, position) in flow.written_keys() {
         needs.key(Kind::StateWrite, &key, Need { position, certain: false });
     }
@@ -178,7 +181,10 @@ impl<'a> Walker<'a, '_> {
         match expression {
             Expression::AwaitExpression(it) => {
                 self.awaited = Some(peel(&it.argument).span());
-                self.expression(&it.argument, want);
+                // a promise that rejects is a value that is thrown
+                let place = self.place_of(want);
+                self.flow.may_reject(place);
+                self.expression(&it.argument, if self.path(&it.argument).is_some() { want } else { Want::Into(place) });
             }
             Expression::ConditionalExpression(it) => {
                 self.plain_use(&it.test, expression.span());
@@ -398,8 +404,16 @@ impl<'a> Walker<'a, '_> {
                     self.give(place, want);
                 } else if !is_builtin(name) {
                     self.give(self.flow.undeclared, want);
+                    self.unknown_name(name);
                 }
             }
+        }
+    }
+
+    /// A name that nothing declares: to ask for it is an error, unless somebody gave the global object such a property.
+    pub(super) fn unknown_name(&mut self, name: &str) {
+        if !matches!(name, "arguments" | "await" | "eval") {
+            self.may_end();
         }
     }
 
@@ -516,6 +530,7 @@ impl<'a> Walker<'a, '_> {
 
     pub(super) fn property_key(&mut self, key: &PropertyKey<'a>) {
         if let Some(key) = key.as_expression() {
+            self.plain_use(key, key.span());
             self.expression(key, Want::Plain);
         }
     }

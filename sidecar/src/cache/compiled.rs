@@ -8,8 +8,8 @@ use nexus_protocol::WireError;
 use nexus_protocol::message::{self, Checked, SuspendMode};
 use sha2::{Digest, Sha256};
 
-use super::disk::DiskTier;
 use super::flight::{Failed, Flight, Landing};
+use super::lower::LowerTier;
 use super::memory::{Client, Memory};
 use crate::halt::Halt;
 use crate::token::{StopCause, StopToken};
@@ -160,7 +160,7 @@ struct Inner {
 /// Both tiers.
 pub struct CompileCache {
     inner: Mutex<Inner>,
-    disk: Option<DiskTier>,
+    disk: Option<Box<dyn LowerTier>>,
 }
 
 /// Who wants a handler, and what they may use to compile it.
@@ -203,7 +203,7 @@ impl CompileCache {
     }
 
     /// `max_bytes` bounds the memory tier; the other knows its own bound.
-    pub fn new(max_bytes: u64, disk: Option<DiskTier>) -> Self {
+    pub fn new(max_bytes: u64, disk: Option<Box<dyn LowerTier>>) -> Self {
         let inner = Inner { memory: Memory::new(max_bytes), hits: 0, misses: 0, flights: HashMap::new() };
         Self { inner: Mutex::new(inner), disk }
     }
@@ -304,7 +304,7 @@ impl CompileCache {
 
     /// Has what waits for the disk written, as far as that goes in a short time. Nothing is written any more afterwards.
     pub fn flush(&self) {
-        self.disk.iter().for_each(DiskTier::flush);
+        self.disk.iter().for_each(|disk| disk.flush());
     }
 
     /// A client has come: see `memory`.
@@ -317,14 +317,15 @@ impl CompileCache {
     }
 
     pub fn counts(&self) -> CacheCounts {
+        let disk = self.disk.as_ref().map(|disk| disk.counts()).unwrap_or_default();
         let inner = self.lock();
         CacheCounts {
             hits: inner.hits,
             misses: inner.misses,
-            rejected: self.disk.as_ref().map_or(0, DiskTier::rejected),
+            rejected: disk.rejected,
             entries: inner.memory.len() as u64,
             bytes: inner.memory.bytes(),
-            disk_bytes: self.disk.as_ref().map_or(0, DiskTier::used_bytes),
+            disk_bytes: disk.used_bytes,
         }
     }
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,7 +24,7 @@ use super::dir::{Dir, DirError, OpenError};
 use super::entry::{EntryError, HEADER_BYTES, Sealer};
 use super::handle::HandleKey;
 use super::key::{CacheKey, signer};
-use super::{Handler, HandlerDigest};
+use super::{Handler, HandlerDigest, LowerCounts, LowerTier};
 use crate::faults::{self, Point};
 
 const ENDING: &str = ".qjsc";
@@ -32,9 +32,9 @@ const ENDING: &str = ".qjsc";
 const MAX_ENTRY_BYTES: u64 = 64 << 20;
 /// Handlers that wait to be written: what a client compiles in one go at its start, and not more than a sidecar that ends can
 /// still write in a fifth of a second.
-const MAX_QUEUED: usize = 1024;
+pub(super) const MAX_QUEUED: usize = 1024;
 /// Their bytes. A handler that is still in the memory tier costs nothing more here.
-const MAX_QUEUED_BYTES: u64 = 32 << 20;
+pub(super) const MAX_QUEUED_BYTES: u64 = 32 << 20;
 /// For so long, or for so many entries, a sidecar that ends still looks through its directory: else one that is short-lived
 /// would write and never remove. The whole of the default bound takes 40 ms, when the file system has it in memory.
 const PATIENCE: Duration = Duration::from_millis(100);
@@ -64,7 +64,11 @@ struct Shared {
     told: AtomicBool,
     /// The tier is being dropped.
     ending: AtomicBool,
+    /// Who wants to know of the counts.
+    listener: OnceLock<Listener>,
 }
+
+type Listener = Box<dyn Fn(LowerCounts) + Send + Sync>;
 
 #[derive(Debug, thiserror::Error)]
 enum ReadError {
@@ -101,6 +105,7 @@ impl DiskTier {
             used_bytes: AtomicU64::new(0),
             told: AtomicBool::new(false),
             ending: AtomicBool::new(false),
+            listener: OnceLock::new(),
         });
         let (queue, queued) = sync_channel(MAX_QUEUED);
         faults::io(Point::Thread)?;
@@ -117,7 +122,38 @@ impl DiskTier {
         self.handles.clone()
     }
 
-    pub fn read(&self, digest: &HandlerDigest) -> Option<Handler> {
+    /// Bytes on disk as the writer knows them: it lists the directory at start and when the bound is reached, and adds what it
+    /// writes. Other sidecars on the same directory show late.
+    pub fn used_bytes(&self) -> u64 {
+        self.shared.used_bytes.load(Relaxed)
+    }
+
+    /// Entries that were bad, foreign or old.
+    pub fn rejected(&self) -> u64 {
+        self.shared.rejected.load(Relaxed)
+    }
+
+    /// Has `listener` told of the counts, now and whenever they change. Once.
+    pub fn tell(&self, listener: Listener) {
+        let _ = self.shared.listener.set(listener);
+        self.shared.note();
+    }
+
+    /// No entry is larger.
+    pub fn max_entry_bytes(&self) -> u64 {
+        self.shared.max_entry_bytes()
+    }
+
+    /// The writer, which ends when its queue is empty.
+    fn end(&self) -> Option<JoinHandle<()>> {
+        self.shared.ending.store(true, Relaxed);
+        *lock(&self.queue) = None;
+        lock(&self.writer).take()
+    }
+}
+
+impl LowerTier for DiskTier {
+    fn read(&self, digest: &HandlerDigest) -> Option<Handler> {
         let name = file_name(digest);
         match self.shared.read(digest, &name) {
             Ok(handler) => Some(handler),
@@ -129,14 +165,14 @@ impl DiskTier {
             Err(why) => {
                 self.shared.dir.remove(&name);
                 self.shared.rejected.fetch_add(1, Relaxed);
+                self.shared.note();
                 log::warn!("the cache entry {name} is removed: {why}");
                 None
             }
         }
     }
 
-    /// Has a handler written, soon. Does not wait.
-    pub fn write(&self, handler: &Arc<Handler>) {
+    fn write(&self, handler: &Arc<Handler>) {
         let weight = handler.weight();
         let queued = self.shared.queued_bytes.fetch_add(weight, Relaxed);
         let sent = queued.saturating_add(weight) <= MAX_QUEUED_BYTES
@@ -146,21 +182,7 @@ impl DiskTier {
         }
     }
 
-    /// Bytes on disk as the writer knows them: it lists the directory at start and when the bound is reached, and adds what it
-    /// writes. Other sidecars on the same directory show late.
-    pub fn used_bytes(&self) -> u64 {
-        self.shared.used_bytes.load(Relaxed)
-    }
-
-    /// Entries that were bad, foreign or old.
-    pub fn rejected(&self) -> u64 {
-        self.shared.rejected.load(Relaxed)
-    }
-}
-
-impl DiskTier {
-    /// Has what is queued written, as far as the disk lets that be done in a short time. Nothing is taken in any more.
-    pub fn flush(&self) {
+    fn flush(&self) {
         let Some(writer) = self.end() else { return };
         let until = Instant::now() + Duration::from_millis(CACHE_FLUSH_MS);
         while !writer.is_finished() {
@@ -172,11 +194,8 @@ impl DiskTier {
         }
     }
 
-    /// The writer, which ends when its queue is empty.
-    fn end(&self) -> Option<JoinHandle<()>> {
-        self.shared.ending.store(true, Relaxed);
-        *lock(&self.queue) = None;
-        lock(&self.writer).take()
+    fn counts(&self) -> LowerCounts {
+        self.shared.counts()
     }
 }
 
@@ -192,6 +211,16 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Shared {
+    fn counts(&self) -> LowerCounts {
+        LowerCounts { used_bytes: self.used_bytes.load(Relaxed), rejected: self.rejected.load(Relaxed) }
+    }
+
+    fn note(&self) {
+        if let Some(listener) = self.listener.get() {
+            listener(self.counts());
+        }
+    }
+
     fn max_entry_bytes(&self) -> u64 {
         self.max_bytes.min(MAX_ENTRY_BYTES)
     }
@@ -221,6 +250,7 @@ impl Shared {
     fn write_queued(&self, queue: &Receiver<Arc<Handler>>) {
         let mut used = self.trim();
         self.used_bytes.store(used, Relaxed);
+        self.note();
         for handler in queue {
             self.queued_bytes.fetch_sub(handler.weight(), Relaxed);
             let entry = self.sealer.seal(&handler);
@@ -235,6 +265,7 @@ impl Shared {
                 used = self.trim();
             }
             self.used_bytes.store(used, Relaxed);
+            self.note();
         }
     }
 

@@ -349,7 +349,7 @@ fn what_others_had_written_before_a_restart_is_new_to_a_client() {
     let scratch = Scratch::new();
     let token = StopToken::new();
     let ask = |client| {
-        let cache = CompileCache::new(BOUND, Some(open(&scratch)));
+        let cache = CompileCache::new(BOUND, Some(Box::new(open(&scratch))));
         let asker = Asker { client: Client(client), ..alone(&token) };
         let get = || cache.get_or_compile(HandlerDigest::new(&ENGINE, "a"), asker, || Ok(handler_of("a", 100)));
         [get().unwrap().origin, get().unwrap().origin]
@@ -366,7 +366,7 @@ fn sidecars_on_one_directory_see_whole_entries_only() {
         for _ in 0..4 {
             s.spawn(|| {
                 for _ in 0..20 {
-                    let cache = CompileCache::new(BOUND, Some(open(&scratch)));
+                    let cache = CompileCache::new(BOUND, Some(Box::new(open(&scratch))));
                     for name in &names {
                         let made = || Ok(handler_of(name, 5000));
                         let digest = HandlerDigest::new(&ENGINE, name);
@@ -388,7 +388,7 @@ fn a_handler_and_its_handle_survive_a_restart() {
     let digest = HandlerDigest::new(&ENGINE, "a");
     let start = || {
         let tier = open(&scratch);
-        (tier.handle_key(), CompileCache::new(BOUND, Some(tier)))
+        (tier.handle_key(), CompileCache::new(BOUND, Some(Box::new(tier))))
     };
     let compiled = Cell::new(0);
     let compile = || {
@@ -418,7 +418,7 @@ fn a_refused_entry_is_compiled_again_and_written_again() {
     let entry = fs::read(path(&scratch, "a")).unwrap();
     put(&path(&scratch, "a"), &entry[..50]);
     {
-        let cache = CompileCache::new(BOUND, Some(open(&scratch)));
+        let cache = CompileCache::new(BOUND, Some(Box::new(open(&scratch))));
         let digest = HandlerDigest::new(&ENGINE, "a");
         let made = cache.get_or_compile(digest, alone(&StopToken::new()), || Ok(handler_of("a", 100)));
         assert_eq!(made.unwrap().origin, Origin::Compiled);

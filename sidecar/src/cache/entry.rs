@@ -85,29 +85,13 @@ impl Sealer {
     }
 
     pub fn seal(&self, handler: &Handler) -> Vec<u8> {
-        let needs = handler.capabilities.iter().map(|n| (&*n.token, n.line, n.column, n.certain)).collect();
-        let body = Body {
-            source: &handler.source,
-            bytecode: &handler.bytecode,
-            needs,
-            suspend_mode: handler.suspend_mode,
-            took_us: u64::try_from(handler.took.as_micros()).unwrap_or(u64::MAX),
-            why: &handler.why,
-            warnings: handler
-                .warnings
-                .iter()
-                .map(|w| (&*w.note.message, w.note.line, w.note.column, w.explains_until))
-                .collect(),
-            unparsed: handler.unparsed.as_ref().map(|note| (&*note.message, note.line, note.column)),
-        };
         let mut entry = Vec::with_capacity(HEADER_BYTES + handler.source.len() + handler.bytecode.len() + 256);
         entry.extend_from_slice(MAGIC);
         entry.extend_from_slice(&VERSION.to_le_bytes());
         entry.extend_from_slice(&self.engine);
         entry.extend_from_slice(&handler.digest.0);
         entry.extend_from_slice(&[0; 8]);
-        // into memory it cannot fail; an entry cut short by a failure would be refused
-        let _ = rmp_serde::encode::write(&mut entry, &body);
+        write_body(handler, &mut entry);
         let body_bytes = (entry.len() - HEADER_BYTES) as u64;
         entry[HEADER_BYTES - 8..HEADER_BYTES].copy_from_slice(&body_bytes.to_le_bytes());
         let tag = self.signer.clone().chain_update(&entry).finalize().into_bytes();
@@ -149,41 +133,62 @@ impl Sealer {
         let (signed, tag) = entry.split_last_chunk::<TAG_BYTES>().ok_or(EntryError::Length)?;
         self.signer.clone().chain_update(signed).verify_slice(tag).map_err(|_| EntryError::Tag)?;
         let body = signed.get(HEADER_BYTES..).ok_or(EntryError::Length)?;
-        let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
-        decoder.set_max_depth(MAX_DEPTH);
-        let body = Body::deserialize(&mut decoder).map_err(|_| EntryError::Body)?;
-        // also holds back an entry that a sidecar made which derives digests, and maybe handlers, in another way
-        let digests =
-            [None, Some(body.suspend_mode)].map(|mode| HandlerDigest::forced(&self.engine, mode, body.source));
-        if !digests.contains(digest) {
-            return Err(EntryError::Handler);
-        }
-        let need = |(token, line, column, certain): (&str, u32, u32, bool)| Need {
-            token: token.into(),
-            line,
-            column,
-            certain,
-        };
-        let note = |(message, line, column): (&str, u32, u32)| Note { message: message.into(), line, column };
-        Ok(Handler {
-            digest: *digest,
-            source: body.source.into(),
-            bytecode: body.bytecode.into(),
-            capabilities: body.needs.into_iter().map(need).collect(),
-            suspend_mode: body.suspend_mode,
-            why: body.why.into(),
-            warnings: body
-                .warnings
-                .into_iter()
-                .map(|(message, line, column, explains_until)| Warning {
-                    note: note((message, line, column)),
-                    explains_until,
-                })
-                .collect(),
-            unparsed: body.unparsed.map(note),
-            took: Duration::from_micros(body.took_us),
-        })
+        read_body(&self.engine, digest, body)
     }
+}
+
+/// Appends the body of a handler's entry.
+pub(super) fn write_body(handler: &Handler, out: &mut Vec<u8>) {
+    let needs = handler.capabilities.iter().map(|n| (&*n.token, n.line, n.column, n.certain)).collect();
+    let body = Body {
+        source: &handler.source,
+        bytecode: &handler.bytecode,
+        needs,
+        suspend_mode: handler.suspend_mode,
+        took_us: u64::try_from(handler.took.as_micros()).unwrap_or(u64::MAX),
+        why: &handler.why,
+        warnings: handler
+            .warnings
+            .iter()
+            .map(|w| (&*w.note.message, w.note.line, w.note.column, w.explains_until))
+            .collect(),
+        unparsed: handler.unparsed.as_ref().map(|note| (&*note.message, note.line, note.column)),
+    };
+    // into memory it cannot fail; an entry cut short by a failure would be refused
+    let _ = rmp_serde::encode::write(out, &body);
+}
+
+/// The handler of a body, if it is the body of that one. Whether its bytecode is what its source says is not to be seen here.
+pub(super) fn read_body(engine: &[u8; 32], digest: &HandlerDigest, body: &[u8]) -> Result<Handler, EntryError> {
+    let mut decoder = rmp_serde::Deserializer::from_read_ref(body);
+    decoder.set_max_depth(MAX_DEPTH);
+    let body = Body::deserialize(&mut decoder).map_err(|_| EntryError::Body)?;
+    // also holds back an entry that a sidecar made which derives digests, and maybe handlers, in another way
+    let digests = [None, Some(body.suspend_mode)].map(|mode| HandlerDigest::forced(engine, mode, body.source));
+    if !digests.contains(digest) {
+        return Err(EntryError::Handler);
+    }
+    let need =
+        |(token, line, column, certain): (&str, u32, u32, bool)| Need { token: token.into(), line, column, certain };
+    let note = |(message, line, column): (&str, u32, u32)| Note { message: message.into(), line, column };
+    Ok(Handler {
+        digest: *digest,
+        source: body.source.into(),
+        bytecode: body.bytecode.into(),
+        capabilities: body.needs.into_iter().map(need).collect(),
+        suspend_mode: body.suspend_mode,
+        why: body.why.into(),
+        warnings: body
+            .warnings
+            .into_iter()
+            .map(|(message, line, column, explains_until)| Warning {
+                note: note((message, line, column)),
+                explains_until,
+            })
+            .collect(),
+        unparsed: body.unparsed.map(note),
+        took: Duration::from_micros(body.took_us),
+    })
 }
 
 #[cfg(test)]

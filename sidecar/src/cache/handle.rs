@@ -32,6 +32,11 @@ impl HandleKey {
         Ok(Self(key))
     }
 
+    /// For another process that may sign as well.
+    pub fn bytes(&self) -> [u8; 32] {
+        self.0
+    }
+
     fn signer(&self, digest: &HandlerDigest) -> Signer {
         signer(&self.0).chain_update(MAGIC).chain_update(digest.0)
     }

@@ -13,11 +13,14 @@ mod entry;
 mod flight;
 pub mod handle;
 mod key;
+mod lower;
 mod memory;
 #[cfg(test)]
 pub(crate) mod scratch;
+pub mod shelf;
 mod way;
 
 pub use compiled::{Asker, CacheCounts, CompileCache, Got, Handler, HandlerDigest, Need, Note, Origin, Warning};
 pub use flight::{Concerns, Failed};
+pub use lower::{LowerCounts, LowerTier};
 pub use memory::Client;

@@ -8,6 +8,7 @@ use clap::{Arg, ArgAction, ArgGroup, value_parser};
 use super::JsonSource;
 use crate::commands::json;
 use crate::config::SETTINGS;
+use crate::walls::worker;
 
 /// The first descriptor that is not one of the standard streams.
 const FIRST_FD: i64 = 3;
@@ -27,7 +28,7 @@ pub(super) fn root() -> clap::Command {
         .arg(switch("version", "Print the version and the digest of the engine").short('V'))
         .arg(check_config())
         .args(config_flags().into_iter().map(|arg| arg.hide(true)))
-        .subcommands([serve(), run(), check(), stats(), metrics(), top(), ping(), engine()])
+        .subcommands([serve(), run(), check(), stats(), metrics(), top(), ping(), engine(), worker()])
 }
 
 fn serve() -> clap::Command {
@@ -129,6 +130,14 @@ fn ping() -> clap::Command {
 fn engine() -> clap::Command {
     command("engine", "Show what the sandbox is built from, and its digest")
         .arg(switch("json", "Print one JSON document for programs"))
+}
+
+/// For a supervisor, which knows what to say.
+fn worker() -> clap::Command {
+    command(worker::NAME, "Run guests for the sidecar that has started this")
+        .hide(true)
+        .arg(Arg::new("supervisor").required(true).value_parser(value_parser!(i32)))
+        .arg(Arg::new("channel").required(true))
 }
 
 fn command(name: &'static str, about: &'static str) -> clap::Command {

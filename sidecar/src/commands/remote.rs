@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use crate::config::Config;
     use crate::runtime::Runtime;
-    use crate::server::{Mode, Server};
+    use crate::server::{Mode, Server, Surroundings};
 
     type Command = fn(&mut Client, bool, &mut dyn Write) -> Result<(), StartError>;
 
@@ -207,7 +207,7 @@ uptime      1 h 2 min
         let (ours, theirs) = UnixStream::pair().unwrap();
         let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
         let exit = Arc::new(crate::lifecycle::Exit::new().unwrap());
-        let server = Server::new(runtime, Mode::Child, exit).unwrap();
+        let server = Server::new(runtime, Mode::Child, exit, Surroundings::alone()).unwrap();
         server.adopt(theirs).unwrap();
         server.start().unwrap();
         Client::over(ours, Some(Duration::from_secs(20))).unwrap()

@@ -70,9 +70,12 @@ fn set(place: &mut Place<'_>, setting: &Setting, value: &DeValue<'_>) -> Result<
         DeValue::String(text) => match place {
             Place::Switch(_) => Err(wrong_type(kind)),
             Place::Number(_) if !matches!(kind, super::Kind::Bytes { .. }) => Err(wrong_type(kind)),
-            Place::Number(_) | Place::Path(_) | Place::Uids(_) | Place::Endpoint(_) | Place::Level(_) => {
-                place.set_text(kind, text)
-            }
+            Place::Number(_)
+            | Place::Path(_)
+            | Place::Uids(_)
+            | Place::Endpoint(_)
+            | Place::Level(_)
+            | Place::Isolation(_) => place.set_text(kind, text),
         },
         DeValue::Integer(number) => match u64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => place.set_number(kind, number),

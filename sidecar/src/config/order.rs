@@ -18,7 +18,12 @@ pub(super) fn faults(config: &Config, origins: &[Origin]) -> Vec<ConfigError> {
         let origin = origins.get(index)?.clone();
         match (setting.place)(&mut config) {
             Place::Number(value) => Some((*value, setting.kind, origin)),
-            Place::Switch(_) | Place::Path(_) | Place::Uids(_) | Place::Endpoint(_) | Place::Level(_) => None,
+            Place::Switch(_)
+            | Place::Path(_)
+            | Place::Uids(_)
+            | Place::Endpoint(_)
+            | Place::Level(_)
+            | Place::Isolation(_) => None,
         }
     };
     let mut faults = Vec::new();

@@ -6,8 +6,10 @@ use std::path::PathBuf;
 
 use log::LevelFilter;
 use nexus_protocol::limits;
+use serde::{Deserialize, Serialize};
 
 use super::endpoint::Endpoint;
+use super::isolation::Isolation;
 use super::table::{Setting, bytes, count, live, millis, setting};
 use super::value::{Kind, Place};
 
@@ -15,7 +17,9 @@ use super::value::{Kind, Place};
 ///
 /// A `Config` that came out of [`ConfigArgs::load`](super::ConfigArgs::load) has every value within its bound and
 /// `min_instances <= max_instances`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+///
+/// What only the process that has the sockets needs to know is not told to a worker.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
     /// Instances that may run at once; from 3 on the last free one is for connections that run nothing.
     pub max_instances: u64,
@@ -62,6 +66,7 @@ pub struct Config {
     /// Shared memory of all connections; an eighth more for those with little.
     pub max_total_arena_bytes: u64,
     /// Where compiled handlers are kept; none = in memory only.
+    #[serde(skip)]
     pub cache_dir: Option<PathBuf>,
     /// Size of the cache of compiled handlers.
     pub max_cache_size_bytes: u64,
@@ -82,7 +87,12 @@ pub struct Config {
     /// Users who may connect to a service, beside its own; numbers, or none.
     pub allow_uids: Vec<u32>,
     /// Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none.
+    #[serde(skip)]
     pub http_listen: Option<Endpoint>,
+    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    pub isolation: Isolation,
+    /// Start only where guests run in a sealed process of which no wall is missing.
+    pub require_sandbox: bool,
     /// Least severe log record that is written to stderr.
     pub log: LevelFilter,
 }
@@ -125,12 +135,14 @@ impl Default for Config {
             drain_timeout_ms: limits::DEFAULT_DRAIN_TIMEOUT_MS,
             allow_uids: Vec::new(),
             http_listen: None,
+            isolation: Isolation::None,
+            require_sandbox: false,
             log: LevelFilter::Info,
         }
     }
 }
 
-pub static SETTINGS: [Setting; 34] = [
+pub static SETTINGS: [Setting; 36] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, limits::MAX_INSTANCES_CEILING),
@@ -287,6 +299,18 @@ pub static SETTINGS: [Setting; 34] = [
         Kind::Endpoint,
         "Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none",
         |c| Place::Endpoint(&mut c.http_listen),
+    ),
+    setting(
+        "isolation",
+        Kind::Isolation,
+        "Where guests run: in the process that serves (none), or in a sealed one (shared)",
+        |c| Place::Isolation(&mut c.isolation),
+    ),
+    setting(
+        "requireSandbox",
+        Kind::Switch,
+        "Start only where guests run in a sealed process of which no wall is missing",
+        |c| Place::Switch(&mut c.require_sandbox),
     ),
     live("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
 ];

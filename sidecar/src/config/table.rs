@@ -132,6 +132,7 @@ mod tests {
                 Place::Uids(value) => value.push(7),
                 Place::Endpoint(value) => *value = Some(crate::config::Endpoint::Unix("/elsewhere".into())),
                 Place::Level(value) => *value = LevelFilter::Trace,
+                Place::Isolation(value) => *value = crate::config::Isolation::Shared,
             }
             assert_ne!(config, default, "{} sets nothing", setting.key);
             assert!(changed.insert(format!("{config:?}")), "{} sets another setting's field", setting.key);

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use log::LevelFilter;
 
 use super::endpoint::Endpoint;
+use super::isolation::Isolation;
 
 const KIB: u64 = 1024;
 const UNITS: [(&str, u64); 3] = [("KiB", KIB), ("MiB", KIB * KIB), ("GiB", KIB * KIB * KIB)];
@@ -36,6 +37,7 @@ pub enum Kind {
     /// See [`Endpoint`]; or `none`.
     Endpoint,
     Level,
+    Isolation,
 }
 
 /// What stands for an empty list of users, and for no endpoint.
@@ -52,6 +54,7 @@ pub(super) enum Place<'a> {
     Uids(&'a mut Vec<u32>),
     Endpoint(&'a mut Option<Endpoint>),
     Level(&'a mut LevelFilter),
+    Isolation(&'a mut Isolation),
 }
 
 /// Why a value was refused.
@@ -76,6 +79,8 @@ pub enum Problem {
     NotAnEndpoint,
     #[error("must be one of off, error, warn, info, debug, trace")]
     NotALevel,
+    #[error("must be one of {}", Isolation::WORDS.join(", "))]
+    NotAnIsolation,
     #[error("must be text in UTF-8")]
     NotText,
 }
@@ -99,13 +104,14 @@ impl Kind {
             Self::Uids => "UIDS",
             Self::Endpoint => "ADDRESS|PATH",
             Self::Level => "LEVEL",
+            Self::Isolation => "none|shared",
         }
     }
 
     fn range(self) -> Option<(u64, u64)> {
         match self {
             Self::Count { min, max } | Self::Bytes { min, max } | Self::Millis { min, max } => Some((min, max)),
-            Self::Switch | Self::Path { .. } | Self::Uids | Self::Endpoint | Self::Level => None,
+            Self::Switch | Self::Path { .. } | Self::Uids | Self::Endpoint | Self::Level | Self::Isolation => None,
         }
     }
 
@@ -185,6 +191,7 @@ impl Place<'_> {
                 }
             }
             Self::Level(place) => **place = text.parse().map_err(|_| Problem::NotALevel)?,
+            Self::Isolation(place) => **place = Isolation::parse(text).ok_or(Problem::NotAnIsolation)?,
         }
         Ok(())
     }
@@ -196,6 +203,7 @@ impl Place<'_> {
             Self::Uids(place) => **place = vec![u32::try_from(number).map_err(|_| Problem::NotUids)?],
             Self::Path(_) | Self::Endpoint(_) => return Err(wrong_type(kind)),
             Self::Level(_) => return Err(Problem::NotALevel),
+            Self::Isolation(_) => return Err(Problem::NotAnIsolation),
         }
         Ok(())
     }
@@ -203,7 +211,12 @@ impl Place<'_> {
     pub(super) fn set_bool(&mut self, kind: Kind, value: bool) -> Result<(), Problem> {
         match self {
             Self::Switch(place) => **place = value,
-            Self::Number(_) | Self::Path(_) | Self::Uids(_) | Self::Endpoint(_) | Self::Level(_) => {
+            Self::Number(_)
+            | Self::Path(_)
+            | Self::Uids(_)
+            | Self::Endpoint(_)
+            | Self::Level(_)
+            | Self::Isolation(_) => {
                 return Err(wrong_type(kind));
             }
         }
@@ -219,6 +232,7 @@ impl Place<'_> {
             (Self::Uids(a), Place::Uids(b)) => std::mem::swap(*a, *b),
             (Self::Endpoint(a), Place::Endpoint(b)) => std::mem::swap(*a, *b),
             (Self::Level(a), Place::Level(b)) => std::mem::swap(*a, *b),
+            (Self::Isolation(a), Place::Isolation(b)) => std::mem::swap(*a, *b),
             // one setting has one kind of place
             _ => {}
         }
@@ -236,6 +250,7 @@ impl Place<'_> {
             (Self::Uids(uids), _) => toml_string(&uids.iter().map(u32::to_string).collect::<Vec<_>>().join(",")),
             (Self::Endpoint(None), _) => toml_string(NONE),
             (Self::Endpoint(Some(endpoint)), _) => toml_string(&endpoint.to_string()),
+            (Self::Isolation(isolation), _) => toml_string(isolation.word()),
             (Self::Level(level), _) => toml_string(&level.as_str().to_ascii_lowercase()),
         }
     }
@@ -259,6 +274,7 @@ pub(super) fn wrong_type(kind: Kind) -> Problem {
         Kind::Uids => Problem::NotUids,
         Kind::Endpoint => Problem::NotAnEndpoint,
         Kind::Level => Problem::NotALevel,
+        Kind::Isolation => Problem::NotAnIsolation,
     }
 }
 

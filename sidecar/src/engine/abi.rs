@@ -3,7 +3,7 @@
 //! `NxShared` is read by copy, once per segment; its addresses and lengths are claims of the guest, checked where used.
 
 /// Version of the boundary; the guest states its own in the first word of the shared block.
-pub const ABI_VERSION: u32 = 5;
+pub const ABI_VERSION: u32 = 6;
 
 /// Name of the module that all imports come from.
 pub const IMPORT_MODULE: &str = "nexus";
@@ -99,10 +99,11 @@ pub struct Shared {
     pub inbox: u32,
     pub inbox_capacity: u32,
     pub memory_wanted: u32,
+    pub for_memory: u32,
 }
 
 /// Size of the block.
-pub const SHARED_BYTES: usize = 48;
+pub const SHARED_BYTES: usize = 52;
 /// Where in the block the watchdog writes.
 pub const INTERRUPT_OFFSET: u32 = 4;
 /// Where tests say which allocation is refused.
@@ -127,6 +128,7 @@ impl Shared {
             inbox: word(8),
             inbox_capacity: word(9),
             memory_wanted: word(10),
+            for_memory: word(12),
         }
     }
 }

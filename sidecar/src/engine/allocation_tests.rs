@@ -131,6 +131,100 @@ fn each_allocation(engine: &Arc<Engine>, wait: &'static str) {
     std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
 }
 
+/// Much of the language, and of what it has built in, none of it touched before; no part of it catches anything.
+const WORK: &str = "
+    const text = 'ab'.repeat(20), list = [3, 1, 2].map(n => ({n})), {a, ...rest} = {a: [1], b: {c: 2}};
+    class Base { #p = 1; static s = 2; get p() { return this.#p } }
+    class Derived extends Base { constructor() { super(); this.q = [...'xyz'] } }
+    const made = new Derived(), m = new Map([[made, 1]]), s = new Set(list), w = new WeakRef(made);
+    function* g() { yield* [1, 2] }
+    const texts = [text.split(''), text.replace(/b(?<c>.)/g, '$<c>'), text.padStart(90), `${made.p}${a}`, JSON.stringify({list, rest}), text.toUpperCase()];
+    const numbers = [1.5.toFixed(2), (2n ** 70n).toString(), parseFloat('1e9'), Number('12'), Math.max(...list.map(l => l.n)), new Date(0).toISOString()];
+    const all = [list.toSorted((x, y) => x.n - y.n), list.flatMap(x => [x, x]), [...g()], Object.entries(rest), Array.from({length: 9}, (_, i) => i),
+        new Uint16Array([1, 2]).map(x => x + 1), structured(rest), Reflect.ownKeys(made), new Proxy(rest, {}).b.c, Symbol('x').toString(), w.deref() === made];
+    function structured(o) { return JSON.parse(JSON.stringify(o)) }
+    [..._(texts), numbers.join(), all.length];
+    function _(x) { return x.concat(m.size, s.size) }";
+
+/// What becomes of it, and whether its `catch` was reached, for each allocation that is refused once.
+fn of_each_refusal(source: &str, look: impl Fn(u32, &SegmentEnd, bool) + Send + 'static) {
+    let source = source.replace("WORK", WORK);
+    let all = move || {
+        let mut instance = engine().instantiate().unwrap();
+        let bytecode = compile(&mut instance, &source);
+        for n in 1.. {
+            instance.fail_allocation(n);
+            let end = instance.run(&bytecode, new_context(), None).end;
+            if !instance.has_failed_allocation() {
+                assert!(n > 200, "the handler makes {n} allocations");
+                break;
+            }
+            let effects = instance.context_mut().expect("a context").take_effects();
+            look(n, &end, effects.events.pieces().is_some());
+            instance.reset().unwrap();
+        }
+    };
+    std::thread::Builder::new().stack_size(thread_stack_bytes(1 << 20)).spawn(all).unwrap().join().unwrap();
+}
+
+#[test]
+fn whichever_allocation_fails_what_is_thrown_for_it_is_told_as_its_limit_and_nothing_else_is() {
+    let by_memory = |end: &SegmentEnd| match end {
+        SegmentEnd::OutOfMemory { .. } => true,
+        SegmentEnd::Failed(described) => {
+            assert_eq!(GuestError::decode(described).message, "mine");
+            false
+        }
+        other => panic!("{other:?}"),
+    };
+    // who catches it and goes on fails with what it throws then
+    for source in [
+        "try { WORK } catch { $emit('e') } throw new Error('mine')",
+        "try { await (async () => { await null; WORK })() } catch { $emit('e') } throw new Error('mine')",
+        "await Promise.resolve().then(() => { WORK }).catch(() => { $emit('e') }); throw new Error('mine')",
+        "(() => { WORK }).call.call(() => { try { WORK } catch { $emit('e') } }); throw new Error('mine')",
+    ] {
+        of_each_refusal(source, move |n, end, caught| assert_eq!(by_memory(end), !caught, "{n}: {end:?}\n{source}"));
+    }
+    // who does not, or throws it again, fails for want of memory, whatever the engine said
+    for source in [
+        "WORK; throw new Error('mine')",
+        "try { WORK } finally { $emit('e') } throw new Error('mine')",
+        "try { WORK } catch (e) { e.message = 'mine'; e.code = 'MINE'; throw e } throw new Error('mine')",
+        "await (async () => { await null; WORK })(); throw new Error('mine')",
+    ] {
+        of_each_refusal(source, move |n, end, _| assert!(by_memory(end), "{n}: {end:?}\n{source}"));
+    }
+}
+
+#[test]
+fn who_has_used_up_the_memory_and_goes_on_fails_with_its_own_error() {
+    on_engine_thread(|i| {
+        let fill =
+            "const kept = []; try { for (;;) kept.push(new Array(1000).fill(kept.length)) } catch (e) { caught = e }";
+        for (rest, message) in [
+            ("throw new Error('mine')", Some("mine")),
+            ("kept.length = 0; null.x", Some("cannot read property 'x' of null")),
+            ("kept.length = 0; throw new InternalError(caught.message)", Some("out of memory")),
+            ("kept.length = 0; throw Object.assign(new Error('copy'), caught)", Some("copy")),
+            ("throw caught", None),
+            ("kept.length = 0; await null; throw caught", None),
+            ("kept.push('x'.repeat(4e6))", None),
+        ] {
+            let bytecode = compile(i, &format!("let caught; {fill} {rest}"));
+            let end = i.run(&bytecode, new_context(), None).end;
+            match (&end, message) {
+                (SegmentEnd::OutOfMemory { .. }, None) => {}
+                (SegmentEnd::Failed(told), Some(message)) => {
+                    assert_eq!(GuestError::decode(told).message, message, "{rest}")
+                }
+                _ => panic!("{rest}: {end:?}"),
+            }
+            i.reset().unwrap();
+        }
+    });
+}
+
 /// Every part of the language that the parser has a case of its own for.
 const COMPILED: &[&str] = &[
     HANDLER,

@@ -238,7 +238,7 @@ fn a_message_repeats_a_name_as_it_is_and_not_what_lies_behind_it() {
             ),
             (
                 format!("$state.{long}"),
-                format!("this needs the capability 'state:read:{}', which was not granted", "ä".repeat(100)),
+                format!("this needs the capability 'state:read:{}', which was not granted", "ä".repeat(300)),
             ),
         ];
         for (source, message) in cases {

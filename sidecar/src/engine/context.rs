@@ -6,9 +6,11 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
-use nexus_protocol::{CapabilitySet, EffectList, Shared, WireError};
+use nexus_protocol::{Capability, CapabilitySet, EffectList, Shared, WireError};
 
 use super::abi::STATE_METHODS;
+use super::denial::Told;
+use super::guest_error;
 use super::host::HOST_CALLS;
 use super::refusals::{Refusal, Refusals};
 use super::registry::Registry;
@@ -88,6 +90,8 @@ pub struct Context {
     calls: u32,
     answered: u32,
     refusals: Refusals,
+    /// What the guest may ask of the call that was refused last.
+    told: Option<Told>,
     counts: [u64; HOST_CALLS.len()],
     reported: [u64; HOST_CALLS.len()],
     effects: Effects,
@@ -119,6 +123,7 @@ impl Context {
             calls: 0,
             answered: 0,
             refusals: Refusals::default(),
+            told: None,
             counts: [0; HOST_CALLS.len()],
             reported: [0; HOST_CALLS.len()],
             effects: Effects::default(),
@@ -132,11 +137,17 @@ impl Context {
         }
     }
 
+    /// What frames call the handler; empty: what the guest calls every one.
+    pub fn frame_name(&self) -> &str {
+        if guest_error::fits_in_frames(&self.handler_name) { &self.handler_name } else { "" }
+    }
+
     /// Memory that this takes outside of the guest.
     pub fn held_bytes(&self) -> u64 {
         let extensions = self.extensions.as_ref().map_or(0, Registry::held_bytes);
         let given = (self.args.capacity() + self.scope.capacity()) as u64;
-        let kept = self.state.held_bytes() + self.refusals.held_bytes() + self.handler_name.len() as u64;
+        let told = self.told.as_ref().map_or(0, Told::held_bytes);
+        let kept = self.state.held_bytes() + self.refusals.held_bytes() + self.handler_name.len() as u64 + told;
         size_of::<Self>() as u64 + self.request_bytes + given + extensions + kept
     }
 
@@ -168,6 +179,9 @@ impl Context {
     pub fn count_call(&mut self, index: usize) -> Result<(), Breach> {
         if let Some(count) = self.counts.get_mut(index) {
             *count += 1;
+        }
+        if self.told.is_some() {
+            self.told = None;
         }
         let total = self.counts.iter().sum();
         self.limit("maxHostCalls", self.limits.host_calls, total)
@@ -219,7 +233,10 @@ impl Context {
     }
 
     /// Notes a missing capability; the answer to the guest.
-    pub fn deny(&mut self, token: String) -> Result<i32, i32> {
+    pub fn deny(&mut self, need: &Capability<'_>) -> Result<i32, i32> {
+        let told = Told::denied(need);
+        let token = told.token.clone().unwrap_or_default();
+        self.told = Some(told);
         log::debug!("capability violation: {token}");
         self.denials = self.denials.saturating_add(1);
         if self.violations.len() < MAX_LOGGED_VIOLATIONS {
@@ -231,14 +248,27 @@ impl Context {
 
     /// Notes that there is no such extension; the answer to the guest.
     pub fn no_extension(&mut self, name: String) -> Result<i32, i32> {
+        self.told = Some(Told::no_extension(&name));
         self.refusals.note(Refusal::Extension(name));
         Err(super::abi::result::NOT_FOUND)
     }
 
     /// Notes that an extension has no such method; the answer to the guest.
-    pub fn no_method(&mut self, extension: String) -> Result<i32, i32> {
-        self.refusals.note(Refusal::MethodOf(extension));
+    pub fn no_method(&mut self, extension: String, method: String) -> Result<i32, i32> {
+        self.told = Some(Told::no_method(&extension, &method));
+        self.refusals.note(Refusal::Method { extension, method });
         Err(super::abi::result::NO_METHOD)
+    }
+
+    /// Notes a name that is none; the answer to the guest.
+    pub fn refuse_name(&mut self, why: Told) -> i32 {
+        self.told = Some(why);
+        super::abi::result::INVALID
+    }
+
+    /// What there is to say of the last call, if it was refused.
+    pub fn told(&self) -> Option<&Told> {
+        self.told.as_ref()
     }
 
     /// What was refused so far.

@@ -9,6 +9,7 @@ use super::load::built_in;
 use super::{Engine, EngineError, EngineOptions, abi};
 use crate::error::StartError;
 use crate::exit::ExitCode;
+use crate::walls::seal;
 
 pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let engine = built_in(SuspendMode::Await).native_sha256;
@@ -18,6 +19,7 @@ pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
 
 /// Starts both built-in guests, self-tests included, and tells what they are.
 pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    let possible = seal::possible_here();
     let options = EngineOptions::default();
     let stack = super::thread_stack_bytes(options.stack_bytes);
     let start = move || {
@@ -52,6 +54,8 @@ pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
         ("selfTest", serde_json::json!("native code runs")),
         ("startMs", milliseconds(ready)),
         ("stackStartMs", milliseconds(stack_ready)),
+        ("walls", serde_json::json!(possible.to_string())),
+        ("missingWalls", serde_json::json!(possible.missing().unwrap_or_else(|| "none".to_owned()))),
         ("rebuild", serde_json::json!("cargo xtask guest && cargo build --release")),
     ];
     if json {

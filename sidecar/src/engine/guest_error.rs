@@ -7,7 +7,7 @@ use nexus_protocol::{ErrorCode, WireError};
 use serde::Deserialize;
 
 use super::guest_inner::Inside;
-use super::refusals::Refusals;
+use super::refusals::{Claim, Refusals};
 
 /// Name under which the guest compiles every handler.
 const FILE: &str = "handler.js";
@@ -30,12 +30,18 @@ pub struct Source<'a> {
 impl<'a> Source<'a> {
     /// `name`: what the client calls the handler; none, or one that would break a frame, and it is called as the guest calls it.
     pub fn named(text: &'a str, name: &'a str) -> Self {
-        let fits = !name.is_empty() && !name.contains(char::is_control);
-        Self { text, name: if fits { name } else { FILE } }
+        Self { text, name: if fits_in_frames(name) { name } else { FILE } }
     }
 
-    fn has_line(&self, line: u32) -> bool {
-        line > 0 && lines_of(self.text).nth(line as usize - 1).is_some()
+    /// This place, if there is such a line. A handler is compiled with a line end behind it: what is found missing there is missing at
+    /// its own end.
+    fn within(&self, line: u32, column: u32) -> Option<(u32, u32)> {
+        let index = (line as usize).checked_sub(1)?;
+        if lines_of(self.text).nth(index).is_some() {
+            return Some((line, column));
+        }
+        let last = lines_of(self.text).nth(index.checked_sub(1)?)?;
+        Some((line - 1, u32::try_from(last.len()).ok()?.saturating_add(1)))
     }
 }
 
@@ -43,6 +49,11 @@ impl<'a> From<&'a str> for Source<'a> {
     fn from(text: &'a str) -> Self {
         Self::named(text, "")
     }
+}
+
+/// Whether a frame can call the handler by this name.
+pub fn fits_in_frames(name: &str) -> bool {
+    !name.is_empty() && !name.contains(char::is_control)
 }
 
 /// What `nx_describe_error` wrote.
@@ -55,6 +66,9 @@ pub struct GuestError {
     pub code: Option<String>,
     pub capability: Option<String>,
     pub extension: Option<String>,
+    pub method: Option<String>,
+    /// The encoder has thrown it. The shim says so, of the error itself; no handler can.
+    pub unencoded: bool,
     #[serde(flatten)]
     inside: Inside,
 }
@@ -68,8 +82,7 @@ impl GuestError {
 
     /// Line and byte column of the first frame that lies in the handler. A stack is a text that the handler may have written.
     fn place(&self, source: Source<'_>) -> Option<(u32, u32)> {
-        let inside = |frame| place_in_frame(frame).filter(|(line, _)| source.has_line(*line));
-        self.stack.as_deref()?.lines().find_map(inside)
+        self.stack.as_deref()?.lines().find_map(|line| Some(Frame::of(line, source)?.place))
     }
 
     /// The error with its place, snippet and stack. `source`: what the handler's owner wrote.
@@ -87,12 +100,19 @@ impl GuestError {
         error
     }
 
+    /// The code of the refusal that it is about.
+    fn refused(&self, refusals: &Refusals) -> Option<ErrorCode> {
+        refusals.confirm(&Claim {
+            code: self.code.as_deref()?,
+            capability: self.capability.as_deref(),
+            extension: self.extension.as_deref(),
+            method: self.method.as_deref(),
+        })
+    }
+
     /// As an error that the handler caused, who was refused these things.
     pub fn to_wire<'a>(self, fallback: ErrorCode, source: impl Into<Source<'a>>, refusals: &Refusals) -> WireError {
-        let code = self.code.as_deref().and_then(|code| match code {
-            "SERIALIZATION_ERROR" => Some(ErrorCode::SerializationError),
-            _ => refusals.confirm(code, self.capability.as_deref(), self.extension.as_deref()),
-        });
+        let code = if self.unencoded { Some(ErrorCode::SerializationError) } else { self.refused(refusals) };
         let message = match self.inside.first_of_several() {
             _ if !self.message.is_empty() => self.message.clone(),
             Some((count, first)) => format!("{count} errors; the first: {first}"),
@@ -124,21 +144,32 @@ pub fn syntax_error(error: &crate::analysis::SyntaxError, source: &str) -> WireE
     }
 }
 
-/// `    at f (handler.js:3:13)` or `    at handler.js:2:9`
-fn place_in_frame(frame: &str) -> Option<(u32, u32)> {
-    let (_, rest) = frame.rsplit_once(FILE)?;
-    let mut numbers = rest.strip_prefix(':')?.trim_end_matches(')').split(':');
-    let line = numbers.next()?.parse().ok()?;
-    let column = numbers.next()?.parse().ok()?;
-    Some((line, column))
+/// A line of a stack that is about the handler: `    at f (handler.js:3:13)` or `    at handler.js:2:9`, the file called as the
+/// handler is, or, where it has no name yet, as it is compiled.
+struct Frame<'a> {
+    /// What stands before the file's name.
+    before: &'a str,
+    /// Line and byte column, within the handler.
+    place: (u32, u32),
+    /// What stands behind it.
+    end: &'static str,
+}
+
+impl<'a> Frame<'a> {
+    fn of(line: &'a str, source: Source<'_>) -> Option<Self> {
+        let (rest, end) = line.strip_suffix(')').map_or((line, ""), |rest| (rest, ")"));
+        let (rest, column) = rest.rsplit_once(':')?;
+        let (file, row) = rest.rsplit_once(':')?;
+        let before = file.strip_suffix(source.name).or_else(|| file.strip_suffix(FILE))?;
+        let (row, column) = (row.parse().ok()?, column.parse().ok()?);
+        Some(Self { before, place: source.within(row, column)?, end })
+    }
 }
 
 /// The stack without frames that are not the handler's, its columns counted as [`utf16_column`] does.
 fn own_frames(stack: &str, source: Source<'_>) -> String {
     let frame = |line: &str| {
-        let (row, byte_column) = place_in_frame(line).filter(|(row, _)| source.has_line(*row))?;
-        let (before, _) = line.rsplit_once(FILE)?;
-        let end = if line.ends_with(')') { ")" } else { "" };
+        let Frame { before, place: (row, byte_column), end } = Frame::of(line, source)?;
         let column = utf16_column(source.text, row, byte_column);
         Some(format!("{}{}:{row}:{column}{end}", before.trim_start(), source.name))
     };
@@ -233,6 +264,12 @@ mod tests {
             wire.stack.unwrap().to_string()
         };
         assert_eq!(frames("orders/save"), "at f (orders/save:1:2)\nat orders/save:1:1");
+        for name in ["1", "a (b)", ":1:1", "f"] {
+            let told = error(&format!("    at f ({name}:1:2)\n    at {name}:1:1\n    at other:1:3"));
+            let wire = told.to_wire(ErrorCode::ExecutionError, Source::named("text", name), &Refusals::default());
+            assert_eq!(wire.stack.as_deref(), Some(&*format!("at f ({name}:1:2)\nat {name}:1:1")));
+            assert_eq!(wire.location.map(|at| (at.line, at.column)), Some((1, 2)));
+        }
         for none in ["", "two\nlines", "nul\0"] {
             assert_eq!(frames(none), "at f (handler.js:1:2)\nat handler.js:1:1", "{none:?}");
         }

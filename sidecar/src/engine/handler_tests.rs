@@ -227,7 +227,7 @@ fn an_immutable_buffer_of_the_handler_is_refused_as_the_language_says() {
 #[test]
 fn an_assignment_to_one_of_our_names_says_what_to_write() {
     in_both_styles(|i| {
-        for name in ["$state", "$args", "$scope", "$emit", "$view", "$ext", "$log", "$time"] {
+        for name in ["$state", "$args", "$scope", "$emit", "$view", "$ext", "$log", "$time", "console", "crypto"] {
             for form in
                 ["NAME = {a: 1}", "globalThis.NAME = 1", "[NAME] = [1]", "({a: NAME} = {a: 1})", "for (NAME of [1]);"]
             {

@@ -8,13 +8,15 @@
 
 use std::sync::Arc;
 
+use nexus_protocol::capability::Scope;
 use nexus_protocol::limits::{MAX_HOST_CALL_BYTES, MAX_NAME_BYTES, MAX_RANDOM_BYTES};
-use nexus_protocol::{Shared, payload};
+use nexus_protocol::{Capability, Shared, payload};
 use wasmedge_sdk::{ValType, WasmValue};
 
 use super::abi::{self, result};
 use super::context::{Breach, Context, NewCall};
 use super::control::{Entry, HostCallGuard, RunControl};
+use super::denial::{Named, Told};
 use super::ffi::{HostTrap, Import, LinearMemory, guarded};
 use super::keeper::Park;
 use crate::faults::{self, Point};
@@ -73,10 +75,6 @@ impl Guest<'_> {
         self.memory.read_vec(self.u32(i), len).map_err(|_| result::INVALID)
     }
 
-    fn name(&self, i: usize) -> Result<String, i32> {
-        String::from_utf8(self.bytes(i, MAX_NAME_BYTES)?).map_err(|_| result::INVALID)
-    }
-
     /// Copies `bytes` to arguments i (address) and i + 1 (capacity) if they fit, and returns their length.
     fn reply(&self, i: usize, bytes: &[u8]) -> Result<i32, i32> {
         if bytes.len() > abi::MAX_VALUE_BYTES {
@@ -90,6 +88,16 @@ impl Guest<'_> {
 }
 
 impl Call<'_> {
+    /// A name that the guest points at with the arguments i (address) and i + 1 (length).
+    fn name(&mut self, i: usize, named: Named) -> Result<String, i32> {
+        let len = self.guest.u32(i + 1) as usize;
+        if len > MAX_NAME_BYTES {
+            return Err(self.context.refuse_name(Told::too_long(named, len)));
+        }
+        let bytes = self.guest.bytes(i, MAX_NAME_BYTES)?;
+        String::from_utf8(bytes).map_err(|_| self.context.refuse_name(Told::no_text(named)))
+    }
+
     /// A payload that the guest made: one well-formed value, as clients may rely on, also with what is put around it.
     fn payload(&mut self, i: usize, around: usize) -> Result<Vec<u8>, i32> {
         self.context.take_in(self.guest.u32(i + 1) as usize)?;
@@ -120,13 +128,13 @@ const LANGUAGE_NAMES: [&str; 14] = [
 ];
 
 fn state_get(call: &mut Call<'_>) -> Answer {
-    let key = call.guest.name(0)?;
+    let key = call.name(0, Named::Key)?;
     if !call.context.capabilities.can_read_state(&key) {
         // no handler has asked for this one
         if call.guest.u32(3) & abi::QUIET_FLAG != 0 && LANGUAGE_NAMES.contains(&&*key) {
             return Err(result::DENIED);
         }
-        return call.context.deny(format!("state:read:{key}"));
+        return call.context.deny(&Capability::StateRead(Scope::Name(&key)));
     }
     let read_only = if call.context.capabilities.can_write_state(&key) { 0 } else { abi::READ_ONLY_FLAG };
     let value = call.context.read_state(&key)?.ok_or(result::NOT_FOUND)?;
@@ -134,9 +142,9 @@ fn state_get(call: &mut Call<'_>) -> Answer {
 }
 
 fn state_set(call: &mut Call<'_>) -> Answer {
-    let key = call.guest.name(0)?;
+    let key = call.name(0, Named::Key)?;
     if !call.context.capabilities.can_write_state(&key) {
-        return call.context.deny(format!("state:write:{key}"));
+        return call.context.deny(&Capability::StateWrite(Scope::Name(&key)));
     }
     let value = call.payload(2, abi::EFFECT_DEPTH)?;
     call.context.record_set(&key, value)?;
@@ -144,24 +152,24 @@ fn state_set(call: &mut Call<'_>) -> Answer {
 }
 
 fn state_delete(call: &mut Call<'_>) -> Answer {
-    let key = call.guest.name(0)?;
+    let key = call.name(0, Named::Key)?;
     if !call.context.capabilities.can_write_state(&key) {
-        return call.context.deny(format!("state:write:{key}"));
+        return call.context.deny(&Capability::StateWrite(Scope::Name(&key)));
     }
     Ok(i32::from(call.context.record_delete(&key)?))
 }
 
 fn state_has(call: &mut Call<'_>) -> Answer {
-    let key = call.guest.name(0)?;
+    let key = call.name(0, Named::Key)?;
     if !call.context.capabilities.can_read_state(&key) {
-        return call.context.deny(format!("state:read:{key}"));
+        return call.context.deny(&Capability::StateRead(Scope::Name(&key)));
     }
     Ok(i32::from(call.context.state.get(&key).is_some()))
 }
 
 fn state_keys(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.can_read_all_state() {
-        return call.context.deny("state:read:*".into());
+        return call.context.deny(&Capability::StateRead(Scope::All));
     }
     // who has used up what may be copied does not make the host build more of it
     call.context.copy(0)?;
@@ -172,9 +180,9 @@ fn state_keys(call: &mut Call<'_>) -> Answer {
 }
 
 fn emit_event(call: &mut Call<'_>) -> Answer {
-    let name = call.guest.name(0)?;
+    let name = call.name(0, Named::Event)?;
     if !call.context.capabilities.can_emit(&name) {
-        return call.context.deny(format!("events:emit:{name}"));
+        return call.context.deny(&Capability::EventsEmit(Scope::Name(&name)));
     }
     let payload = call.payload(2, abi::EFFECT_DEPTH)?;
     call.context.record_event(&name, payload)?;
@@ -192,11 +200,12 @@ fn view_command(call: &mut Call<'_>) -> Answer {
         return Err(result::INVALID);
     };
     // names as those that come by themselves: a refusal is kept and logged
-    if view.len().max(command.len()) > MAX_NAME_BYTES {
-        return Err(result::INVALID);
+    let longest = view.len().max(command.len());
+    if longest > MAX_NAME_BYTES {
+        return Err(call.context.refuse_name(Told::too_long(Named::View, longest)));
     }
     if !call.context.capabilities.can_update_view(view) {
-        return call.context.deny(format!("view:update:{view}"));
+        return call.context.deny(&Capability::ViewUpdate(Scope::Name(view)));
     }
     let at = params.as_ptr().addr() - bytes.as_ptr().addr();
     let params = bytes.part(at..at + params.len()).ok_or(result::INTERNAL)?;
@@ -205,10 +214,10 @@ fn view_command(call: &mut Call<'_>) -> Answer {
 }
 
 fn ext_call(call: &mut Call<'_>) -> Answer {
-    let extension = call.guest.name(0)?;
-    let method = call.guest.name(2)?;
+    let extension = call.name(0, Named::Extension)?;
+    let method = call.name(2, Named::Method)?;
     if !call.context.capabilities.can_call(&extension, &method) {
-        return call.context.deny(format!("ext:{extension}.{method}"));
+        return call.context.deny(&Capability::ExtensionMethod { name: &extension, method: &method });
     }
     let methods = call
         .context
@@ -217,7 +226,7 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
         .map(|registry| registry.methods(&extension).map(|mut methods| methods.any(|one| one == method)));
     match methods {
         Some(None) => return call.context.no_extension(extension),
-        Some(Some(false)) => return call.context.no_method(extension),
+        Some(Some(false)) => return call.context.no_method(extension, method),
         Some(Some(true)) | None => {}
     }
     let args = Shared::new(call.payload(4, 0)?);
@@ -227,7 +236,7 @@ fn ext_call(call: &mut Call<'_>) -> Answer {
 fn ext_query(call: &mut Call<'_>) -> Answer {
     call.context.copy(0)?;
     let what = call.guest.u32(0);
-    let name = if what == 2 { String::new() } else { call.guest.name(1)? };
+    let name = if what == 2 { String::new() } else { call.name(1, Named::Extension)? };
     let names = match (what, &call.context.extensions) {
         (0, Some(registry)) => return Ok(i32::from(registry.methods(&name).is_some())),
         // without a list the client alone knows what there is, so nothing is said not to exist
@@ -261,7 +270,7 @@ fn log_record(call: &mut Call<'_>) -> Answer {
 
 fn random_bytes(call: &mut Call<'_>) -> Answer {
     if !call.context.capabilities.has_random() {
-        return call.context.deny("crypto:random".into());
+        return call.context.deny(&Capability::CryptoRandom);
     }
     let len = call.guest.u32(1) as usize;
     if len > MAX_RANDOM_BYTES {
@@ -274,9 +283,21 @@ fn random_bytes(call: &mut Call<'_>) -> Answer {
     Ok(0)
 }
 
-/// The frame around every host call: the gate to the watchdog, the count, the limit.
+/// What there is to say of the call before this one, which was refused.
+fn refusal(call: &mut Call<'_>) -> Answer {
+    let Call { guest, context, .. } = call;
+    context.copy(guest.u32(2) as usize)?;
+    let told = context.told().map_or("", |told| match guest.u32(0) {
+        0 => &told.sentence,
+        _ => told.token.as_deref().unwrap_or_default(),
+    });
+    guest.reply(1, told.as_bytes())
+}
+
+/// The frame around every host call: the gate to the watchdog, the count, the limit. `index`: None is not counted, since no handler
+/// asks for it.
 fn host_call(
-    index: usize,
+    index: Option<usize>,
     data: &mut HostData,
     args: &[WasmValue],
     f: impl FnOnce(&mut Call<'_>) -> Answer,
@@ -292,7 +313,7 @@ fn host_call(
         Entry::Gone => return Err(HostTrap),
     };
     faults::pass(Point::HostCall);
-    let answer = match context.count_call(index) {
+    let answer = match index.map_or(Ok(()), |index| context.count_call(index)) {
         Ok(()) => f(&mut Call { guest: Guest { memory: *memory, args }, context, control }),
         Err(breach) => Err(breach.into()),
     };
@@ -324,15 +345,15 @@ macro_rules! import {
             params: &[$(ValType::$param),*],
             result: ValType::I32,
             entry: |data, _, _, args| {
-                const PLACE: usize = place_of($name);
+                const PLACE: Option<usize> = Some(place_of($name));
                 guarded(|data, args| host_call(PLACE, data, args, $function).map(WasmValue::from_i32), data, &args)
             },
         }
     };
 }
 
-/// Every import of the guest.
-pub fn imports() -> [Import<HostData>; HOST_CALLS.len()] {
+/// Every import of the guest: the calls, and the question about one that was refused.
+pub fn imports() -> [Import<HostData>; HOST_CALLS.len() + 1] {
     [
         import!("state_get", state_get, [I32, I32, I32, I32]),
         import!("state_set", state_set, [I32, I32, I32, I32]),
@@ -363,6 +384,14 @@ pub fn imports() -> [Import<HostData>; HOST_CALLS.len()] {
             },
         },
         import!("random_bytes", random_bytes, [I32, I32]),
+        Import {
+            name: "__nexus_refusal",
+            params: &[ValType::I32, ValType::I32, ValType::I32],
+            result: ValType::I32,
+            entry: |data, _, _, args| {
+                guarded(|data, args| host_call(None, data, args, refusal).map(WasmValue::from_i32), data, &args)
+            },
+        },
     ]
 }
 

@@ -154,7 +154,7 @@ fn hostile_bytes_as_arguments_of_host_calls_stay_within_their_bounds() {
             args[0] = WasmValue::from_i32((random.next() % 5) as i32 - 1);
         }
         control.begin(None);
-        let returned = host_call(index, &mut data, &args, function);
+        let returned = host_call(Some(index), &mut data, &args, function);
         control.end();
         let returned = returned.unwrap_or_else(|_| panic!("seed {seed}, case {case}: a call was refused"));
         assert!(returned >= result::NO_METHOD, "seed {seed}, case {case}: {returned}");
@@ -178,7 +178,7 @@ fn what_a_guest_hands_out_is_bounded_before_it_is_copied() {
         data.context = Some(Box::new(context));
         let args: Vec<WasmValue> = args.iter().map(|arg| WasmValue::from_i32(*arg as i32)).collect();
         control.begin(None);
-        let Ok(answer) = host_call(index, &mut data, &args, function) else { panic!() };
+        let Ok(answer) = host_call(Some(index), &mut data, &args, function) else { panic!() };
         control.end();
         let context = data.context.take().unwrap();
         (answer, context.breach.map(|breach| breach.resource), context.violations.len())

@@ -20,7 +20,7 @@ use sha2::{Digest, Sha256};
 
 use super::abi::SHADOW_STACK_BYTES;
 use super::ffi::{LinearMemory, OutOfBounds};
-use crate::os::{self, SealedFile};
+use crate::os::{BlankFile, SealedFile};
 
 pub(super) const PAGE: usize = 4096;
 static ZEROS: [u8; PAGE] = [0; PAGE];
@@ -85,8 +85,8 @@ impl From<OutOfBounds> for ResetError {
 }
 
 impl Image {
-    /// Takes the image of a guest that has just been initialised.
-    pub fn capture(memory: LinearMemory, stack_pointer: i32) -> io::Result<Self> {
+    /// Takes the image of a guest that has just been initialised. `file`: where it is kept, as long as the memory.
+    pub fn capture(memory: LinearMemory, stack_pointer: i32, file: BlankFile) -> io::Result<Self> {
         let mut image_pages: Vec<(usize, [u8; PAGE])> = Vec::new();
         let mut page = [0; PAGE];
         // most of the memory was never touched: reading it would fault in every page of it
@@ -99,7 +99,7 @@ impl Image {
                 image_pages.push((at, page));
             }
         }
-        let backing = back(&image_pages, memory.len())?;
+        let backing = back(&image_pages, memory.len(), file)?;
         let steps = plan(&image_pages, memory.len());
         let resident_bytes = image_pages.len() * PAGE;
         let digest = digest(&image_pages, memory.len(), stack_pointer);
@@ -198,7 +198,7 @@ impl Step {
 }
 
 /// The image as a file: all of it but the last page, which stands alone far behind.
-fn back(pages: &[(usize, [u8; PAGE])], memory_len: usize) -> io::Result<Option<Backing>> {
+fn back(pages: &[(usize, [u8; PAGE])], memory_len: usize, file: BlankFile) -> io::Result<Option<Backing>> {
     let pages = pages.iter().filter(|(at, _)| at + PAGE < memory_len);
     let (Some((first, _)), Some((last, _))) = (pages.clone().next(), pages.clone().next_back()) else {
         return Ok(None);
@@ -207,7 +207,7 @@ fn back(pages: &[(usize, [u8; PAGE])], memory_len: usize) -> io::Result<Option<B
     for (at, page) in pages {
         bytes[at - first..at - first + PAGE].copy_from_slice(page);
     }
-    let file = os::sealed_memory_file("nexus-image", &bytes)?;
+    let file = file.seal(&bytes)?;
     Ok(Some(Backing { at: *first as u32, len: bytes.len(), file }))
 }
 

@@ -206,9 +206,10 @@ impl Instance {
         context.begin_segment();
         let placed = self.place(bytecode, deadline).and_then(|code| {
             let args = self.place(&context.args, deadline)?;
-            Ok((code, args, self.place(&context.scope, deadline)?))
+            let scope = self.place(&context.scope, deadline)?;
+            Ok((code, args, scope, self.place(context.frame_name().as_bytes(), deadline)?))
         });
-        let (code, args, scope) = match placed {
+        let (code, args, scope, name) = match placed {
             Ok(addresses) => addresses,
             Err(e) => return self.no_segment(e),
         };
@@ -219,6 +220,8 @@ impl Instance {
             WasmValue::from_i32(context.args.len() as i32),
             WasmValue::from_i32(scope as i32),
             WasmValue::from_i32(context.scope.len() as i32),
+            WasmValue::from_i32(name as i32),
+            WasmValue::from_i32(context.frame_name().len() as i32),
             WasmValue::from_i64(context.seed as i64),
             WasmValue::from_i32(context.limits.memory_bytes as i32),
             WasmValue::from_i32(context.hidden_methods() as i32),
@@ -536,8 +539,8 @@ impl Instance {
                 self.broken("the guest waits for a call that it has not made".into(), SegmentEnd::Broken)
             }
             Status::Suspended => SegmentEnd::Suspended,
-            // also where the handler went on for a while: what the engine says after a refusal may be about anything
-            Status::Failed | Status::Stuck if shared.out_of_memory != 0 => {
+            // whatever the error says: the guest knows what it was thrown for
+            Status::Failed | Status::Stuck if shared.for_memory != 0 => {
                 SegmentEnd::OutOfMemory { described: out, wanted: shared.memory_wanted.into() }
             }
             Status::Stuck => SegmentEnd::Stuck,

@@ -83,8 +83,10 @@ impl Keeper {
             .spawn(move || {
                 let number = WasmValue::from_i32;
                 let limit = number(1 << 20);
-                let args = [number(inbox as i32), number(len), number(0), number(0), number(0), number(0)];
-                let args = [&args[..], &[WasmValue::from_i64(1), limit, number(0)]].concat();
+                // no arguments, no scope, no name
+                let nothing = [(); 6].map(|()| number(0));
+                let args = [&[number(inbox as i32), number(len)], &nothing[..]];
+                let args = [&args.concat()[..], &[WasmValue::from_i64(1), limit, number(0)]].concat();
                 if let Err(e) = wasm.call(export::RUN, &args) {
                     log::error!("the keeper of the fault handlers left its guest: {e}");
                 }

@@ -13,7 +13,7 @@ use wasmedge_sdk::{LogManager, Module, RunMode};
 
 use super::dataless::without_data;
 use super::{EngineError, EngineOptions, abi};
-use crate::os;
+use crate::os::{self, BlankFile};
 
 /// One built-in guest.
 pub(super) struct BuiltIn {
@@ -44,6 +44,7 @@ pub(super) fn built_in(mode: SuspendMode) -> &'static BuiltIn {
 /// First bytes of a native module.
 const ELF_MAGIC: &[u8] = b"\x7fELF";
 
+/// A guest that is loaded and not started: all that needs files, or makes memory executable, is done.
 pub struct Loaded {
     /// Makes the first instance.
     pub complete: Module,
@@ -52,6 +53,20 @@ pub struct Loaded {
     pub config: Config,
     /// Of the WebAssembly module or of the native code, whichever runs.
     pub digest: [u8; 32],
+    /// For the image.
+    pub blank: BlankFile,
+}
+
+/// The digest of the guest that these options name, without loading it.
+pub fn digest_of(options: &EngineOptions) -> Result<[u8; 32], EngineError> {
+    match &options.module {
+        Some(path) => {
+            let bytes = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
+            Ok(Sha256::digest(bytes).into())
+        }
+        None if options.aot => Ok(Sha256::digest(built_in(options.mode).native).into()),
+        None => Ok(Sha256::digest(built_in(options.mode).wasm).into()),
+    }
 }
 
 pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
@@ -92,7 +107,8 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
         }
         None => complete.clone(),
     };
-    Ok(Loaded { complete, module, config, digest: Sha256::digest(bytes).into() })
+    let blank = BlankFile::new("nexus-image", abi::LINEAR_MEMORY_BYTES).map_err(|e| fail(e.to_string()))?;
+    Ok(Loaded { complete, module, config, digest: Sha256::digest(bytes).into(), blank })
 }
 
 fn native_module(config: &Config, bytes: &[u8]) -> Result<Module, String> {

@@ -19,6 +19,7 @@ pub mod control;
 #[cfg(all(test, feature = "model"))]
 mod control_model;
 mod dataless;
+mod denial;
 pub mod describe;
 mod ffi;
 pub mod guest_error;
@@ -47,9 +48,12 @@ mod shim_tests;
 mod start;
 mod state;
 mod state_index;
+#[cfg(test)]
+mod told_tests;
 pub mod watchdog;
 
 pub use instance::{Compiled, Instance, Segment, SegmentEnd};
+pub use load::digest_of;
 pub use park::{ParkError, Parked};
-pub use start::{Engine, EngineError, EngineOptions, thread_stack_bytes};
+pub use start::{Engine, EngineError, EngineOptions, Guests, thread_stack_bytes};
 pub use state::StateView;

@@ -15,16 +15,26 @@ pub enum Refusal {
     Capability(String),
     /// An extension that the client does not have, by name.
     Extension(String),
-    /// A method that this extension does not have.
-    MethodOf(String),
+    /// A method that an extension does not have.
+    Method { extension: String, method: String },
 }
 
 impl Refusal {
-    fn text(&self) -> &str {
+    fn text_bytes(&self) -> usize {
         match self {
-            Self::Capability(text) | Self::Extension(text) | Self::MethodOf(text) => text,
+            Self::Capability(text) | Self::Extension(text) => text.len(),
+            Self::Method { extension, method } => extension.len() + method.len(),
         }
     }
+}
+
+/// What an error says that it is about.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Claim<'a> {
+    pub code: &'a str,
+    pub capability: Option<&'a str>,
+    pub extension: Option<&'a str>,
+    pub method: Option<&'a str>,
 }
 
 /// The last of them, each once. An error that nobody caught is as a rule about the very last.
@@ -42,13 +52,16 @@ impl Refusals {
         self.0.push_back(refusal);
     }
 
-    /// The code of the refusal that an error claims to be about, if there was that refusal. `capability`, `extension`: what
-    /// the error names.
-    pub fn confirm(&self, code: &str, capability: Option<&str>, extension: Option<&str>) -> Option<ErrorCode> {
-        let (code, claimed) = match code {
-            "PERMISSION_DENIED" => (ErrorCode::PermissionDenied, Refusal::Capability(capability?.to_owned())),
-            "EXTENSION_NOT_FOUND" => (ErrorCode::ExtensionNotFound, Refusal::Extension(extension?.to_owned())),
-            "METHOD_NOT_FOUND" => (ErrorCode::MethodNotFound, Refusal::MethodOf(extension?.to_owned())),
+    /// The code of the refusal that an error claims to be about, if there was that very refusal.
+    pub fn confirm(&self, claim: &Claim<'_>) -> Option<ErrorCode> {
+        let text = |claimed: Option<&str>| claimed.map(str::to_owned);
+        let (code, claimed) = match claim.code {
+            "PERMISSION_DENIED" => (ErrorCode::PermissionDenied, Refusal::Capability(text(claim.capability)?)),
+            "EXTENSION_NOT_FOUND" => (ErrorCode::ExtensionNotFound, Refusal::Extension(text(claim.extension)?)),
+            "METHOD_NOT_FOUND" => {
+                let (extension, method) = (text(claim.extension)?, text(claim.method)?);
+                (ErrorCode::MethodNotFound, Refusal::Method { extension, method })
+            }
             _ => return None,
         };
         self.0.contains(&claimed).then_some(code)
@@ -56,7 +69,7 @@ impl Refusals {
 
     /// Memory that this takes.
     pub fn held_bytes(&self) -> u64 {
-        self.0.iter().map(|refusal| (size_of::<Refusal>() + refusal.text().len()) as u64).sum()
+        self.0.iter().map(|refusal| (size_of::<Refusal>() + refusal.text_bytes()) as u64).sum()
     }
 }
 
@@ -67,24 +80,29 @@ mod tests {
     #[test]
     fn only_what_was_refused_is_confirmed() {
         let mut refusals = Refusals::default();
-        assert_eq!(refusals.confirm("PERMISSION_DENIED", Some("state:read:a"), None), None);
+        let read = Claim { code: "PERMISSION_DENIED", capability: Some("state:read:a"), ..Claim::default() };
+        let extension = Claim { code: "EXTENSION_NOT_FOUND", extension: Some("x"), ..Claim::default() };
+        let method = Claim { code: "METHOD_NOT_FOUND", extension: Some("y"), method: Some("m"), ..Claim::default() };
+        for claim in [read, extension, method] {
+            assert_eq!(refusals.confirm(&claim), None, "{claim:?}");
+        }
         refusals.note(Refusal::Capability("state:read:a".into()));
         refusals.note(Refusal::Extension("x".into()));
-        refusals.note(Refusal::MethodOf("y".into()));
-        let confirm = |code, text| refusals.confirm(code, Some(text), Some(text));
-        assert_eq!(confirm("PERMISSION_DENIED", "state:read:a"), Some(ErrorCode::PermissionDenied));
-        assert_eq!(confirm("EXTENSION_NOT_FOUND", "x"), Some(ErrorCode::ExtensionNotFound));
-        assert_eq!(confirm("METHOD_NOT_FOUND", "y"), Some(ErrorCode::MethodNotFound));
-        for (code, text) in [
-            ("PERMISSION_DENIED", "state:read:b"),
-            ("PERMISSION_DENIED", "x"),
-            ("EXTENSION_NOT_FOUND", "y"),
-            ("METHOD_NOT_FOUND", "x"),
-            ("SERIALIZATION_ERROR", "x"),
+        refusals.note(Refusal::Method { extension: "y".into(), method: "m".into() });
+        assert_eq!(refusals.confirm(&read), Some(ErrorCode::PermissionDenied));
+        assert_eq!(refusals.confirm(&extension), Some(ErrorCode::ExtensionNotFound));
+        assert_eq!(refusals.confirm(&method), Some(ErrorCode::MethodNotFound));
+        for claim in [
+            Claim { capability: Some("state:read:b"), ..read },
+            Claim { capability: None, extension: Some("x"), ..read },
+            Claim { extension: Some("y"), ..extension },
+            Claim { method: Some("other"), ..method },
+            Claim { method: None, ..method },
+            Claim { extension: Some("x"), ..method },
+            Claim { code: "SERIALIZATION_ERROR", ..method },
         ] {
-            assert_eq!(confirm(code, text), None, "{code} {text}");
+            assert_eq!(refusals.confirm(&claim), None, "{claim:?}");
         }
-        assert_eq!(refusals.confirm("PERMISSION_DENIED", None, Some("x")), None, "it names none");
     }
 
     #[test]
@@ -96,7 +114,10 @@ mod tests {
             refusals.note(Refusal::Capability(name(i)));
         }
         assert_eq!(refusals.0.len(), MAX_REMEMBERED_REFUSALS);
-        let confirm = |i: usize| refusals.confirm("PERMISSION_DENIED", Some(&name(i)), None).is_some();
+        let confirm = |i: usize| {
+            let claim = Claim { code: "PERMISSION_DENIED", capability: Some(&name(i)), ..Claim::default() };
+            refusals.confirm(&claim).is_some()
+        };
         assert!(!confirm(0) && confirm(1) && confirm(MAX_REMEMBERED_REFUSALS));
     }
 }

@@ -1,7 +1,7 @@
 //! The engine: the guest module, loaded and checked once, from which instances are made.
 
 use std::path::PathBuf;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::SuspendMode;
@@ -14,9 +14,10 @@ use super::host::HostData;
 use super::image::Image;
 use super::instance::{Compiled, Instance, SegmentEnd};
 use super::keeper::Keeper;
+use super::load::{self, Loaded};
 use super::state::StateView;
 use super::watchdog::Watchdog;
-use super::{abi, context, ffi, host, keeper, load};
+use super::{abi, context, ffi, host, keeper};
 
 /// What the handlers may take that an engine tries itself with.
 const OWN_MEMORY_BYTES: u32 = 8 << 20;
@@ -41,6 +42,12 @@ impl Default for EngineOptions {
     fn default() -> Self {
         let stack_bytes = nexus_protocol::limits::DEFAULT_STACK_SIZE_BYTES as u32;
         Self { aot: true, mode: SuspendMode::Await, stack_bytes, simd: true, bulk_memory: true, module: None }
+    }
+}
+
+impl EngineOptions {
+    fn in_stack_style(&self) -> Self {
+        Self { mode: SuspendMode::Stack, ..self.clone() }
     }
 }
 
@@ -85,6 +92,38 @@ pub struct Engine {
     pub(super) options: EngineOptions,
     /// Set once, by `start`.
     pub(super) keeper: OnceLock<Keeper>,
+    /// The guest in stack style, where it was loaded with this one and has not been started.
+    stack_style: Mutex<Option<Loaded>>,
+}
+
+/// Guests that are loaded and not started.
+pub struct Guests {
+    options: EngineOptions,
+    direct: Loaded,
+    /// None: it is loaded when it is needed.
+    stack: Option<Loaded>,
+}
+
+impl Guests {
+    /// The guest of these options alone.
+    pub fn one(options: EngineOptions) -> Result<Self, EngineError> {
+        let direct = load::load(&options)?;
+        Ok(Self { options, direct, stack: None })
+    }
+
+    /// Of the guest for handlers that await.
+    pub fn digest(&self) -> &[u8; 32] {
+        &self.direct.digest
+    }
+
+    /// Every guest that may be needed: from here on nothing is read, opened, or made executable.
+    pub fn all(options: EngineOptions) -> Result<Self, EngineError> {
+        let mut guests = Self::one(options)?;
+        if guests.options.module.is_none() {
+            guests.stack = Some(load::load(&guests.options.in_stack_style())?);
+        }
+        Ok(guests)
+    }
 }
 
 /// Native stack that a thread needs to run a guest: measured use of hostile recursion, with a margin of two and more
@@ -96,8 +135,14 @@ pub fn thread_stack_bytes(stack_bytes: u32) -> usize {
 impl Engine {
     /// Loads the module, makes the image, and checks that native code is really used.
     pub fn start(options: EngineOptions) -> Result<Arc<Self>, EngineError> {
+        Self::start_loaded(Guests::one(options)?)
+    }
+
+    /// As `start`, for guests that are loaded.
+    pub fn start_loaded(guests: Guests) -> Result<Arc<Self>, EngineError> {
+        let Guests { options, direct, stack } = guests;
         let watchdog = Watchdog::start().map_err(EngineError::Watchdog)?;
-        Self::start_under(Arc::new(watchdog), options)
+        Self::start_under(Arc::new(watchdog), options, direct, stack)
     }
 
     /// The engine that runs this one's bytecode in stack style, looked after by the same watchdog.
@@ -105,18 +150,27 @@ impl Engine {
         if let Some(module) = &self.options.module {
             return Err(EngineError::NoStackStyle(module.clone()));
         }
-        Self::start_under(self.watchdog.clone(), EngineOptions { mode: SuspendMode::Stack, ..self.options.clone() })
+        let options = self.options.in_stack_style();
+        let loaded = match self.stack_style.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(loaded) => loaded,
+            None => load::load(&options)?,
+        };
+        Self::start_under(self.watchdog.clone(), options, loaded, None)
     }
 
-    fn start_under(watchdog: Arc<Watchdog>, options: EngineOptions) -> Result<Arc<Self>, EngineError> {
-        let loaded = load::load(&options)?;
+    fn start_under(
+        watchdog: Arc<Watchdog>,
+        options: EngineOptions,
+        loaded: Loaded,
+        stack_style: Option<Loaded>,
+    ) -> Result<Arc<Self>, EngineError> {
         let mut first = instantiate(&loaded.complete, &loaded.config)?;
         let (shared_at, shared) = initialise(&mut first, options.stack_bytes)?;
         let stack_pointer = first
             .global(export::STACK_POINTER)
             .ok_or_else(|| EngineError::Mismatch("it does not export its stack pointer".into()))?;
-        let image =
-            Image::capture(first.memory(), stack_pointer).map_err(|e| EngineError::Init(format!("the image: {e}")))?;
+        let image = Image::capture(first.memory(), stack_pointer, loaded.blank)
+            .map_err(|e| EngineError::Init(format!("the image: {e}")))?;
         let engine = Arc::new(Self {
             module: loaded.module,
             config: loaded.config,
@@ -128,6 +182,7 @@ impl Engine {
             inbox_capacity: shared.inbox_capacity,
             options,
             keeper: OnceLock::new(),
+            stack_style: Mutex::new(stack_style),
         });
         let mut instance = Instance::new(engine.clone(), first);
         engine.self_test(&mut instance)?;

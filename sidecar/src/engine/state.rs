@@ -13,9 +13,10 @@ use nexus_protocol::pieces::SHARED_FROM_BYTES;
 use nexus_protocol::{Part, Shared, WireError};
 
 use super::abi::STATE_METHODS;
-use super::state_index::{Index, check, key_at, sort};
+use super::state_index::{Index, check, key_at};
 use crate::halt::Halt;
 use crate::resident::{Changes, ResidentState, Snapshot};
+use crate::sort::sort;
 use crate::token::StopToken;
 
 /// Of a write, beside its key and value: a slot of the table and two allocations.
@@ -110,6 +111,8 @@ struct Written {
     born: u32,
     /// Whether it was deleted once: then it stands where it was made again, not where it stood.
     anew: bool,
+    /// Whether a resident state has yet to hear of that.
+    moved: bool,
 }
 
 impl Given {
@@ -217,14 +220,14 @@ impl StateView {
             Some(written) => {
                 self.written_bytes -= len(&written.value);
                 if written.value.is_none() && value.is_some() {
-                    (written.born, written.anew) = (self.births, true);
+                    (written.born, written.anew, written.moved) = (self.births, true, true);
                     self.births += 1;
                 }
                 written.value = value;
             }
             None => {
                 self.written_bytes += key.len() as u64 + WRITTEN_ENTRY_BYTES;
-                self.written.insert(key.into(), Written { value, born: self.births, anew: false });
+                self.written.insert(key.into(), Written { value, born: self.births, anew: false, moved: false });
                 self.births += 1;
             }
         }
@@ -241,8 +244,8 @@ impl StateView {
     }
 
     /// All keys as a MessagePack array of strings, in the order of an object's properties: those that are array indices by their
-    /// number, then the others as the client's map has them, or a resident state, then what the handler has made. None: it may
-    /// not go on.
+    /// number, then the others as the client's map has them, or as they came into a resident state, then what the handler has made.
+    /// None: it may not go on.
     pub fn keys(&mut self, goes_on: &mut dyn FnMut() -> bool) -> Option<Vec<u8>> {
         let Self { base, written, .. } = self;
         match base {
@@ -253,7 +256,8 @@ impl StateView {
                 keys_of(|| places.iter().map(|place| key_at(&given.bytes, *place)), is_below, written, goes_on)
             }
             Base::Kept(Kept { snapshot, .. }) => {
-                keys_of(|| snapshot.keys(), |key| snapshot.get(key).is_some(), written, goes_on)
+                let below = snapshot.keys(goes_on)?;
+                keys_of(|| below.iter().copied(), |key| snapshot.get(key).is_some(), written, goes_on)
             }
         }
     }
@@ -267,13 +271,20 @@ impl StateView {
         if keys.is_empty() {
             return Ok(Some(kept.version));
         }
-        // what counts of several writes of one key is what it holds now
+        // what counts of several writes of one key is what it holds now, and of several keys in which order they were made
         keys.sort_unstable();
         keys.dedup();
+        let mut keys: Vec<(u32, Box<str>)> =
+            keys.into_iter().map(|key| (self.written.get(&key).map_or(0, |written| written.born), key)).collect();
+        keys.sort_unstable();
         let mut changes = Changes::default();
-        for key in keys {
-            let value = self.written.get(&key).and_then(|written| written.value.as_deref());
-            changes.push(&key, value, kept.state.budget())?;
+        for (_, key) in &keys {
+            let Some(written) = self.written.get_mut(key) else { continue };
+            let value = written.value.as_deref();
+            if value.is_some() && std::mem::take(&mut written.moved) {
+                changes.push(key, None, kept.state.budget())?;
+            }
+            changes.push(key, value, kept.state.budget())?;
         }
         // what has happened in the guest happens here: there is no time for which this would come too late
         let applied = kept.state.apply(changes, kept.exclusive.then_some(kept.version), &StopToken::new());

@@ -15,12 +15,11 @@ use nexus_protocol::{ErrorCode, WireError};
 use super::abi::STATE_METHODS;
 use crate::halt::{Halt, PayloadPace};
 use crate::resident::check_key_count;
+use crate::sort::sort;
 use crate::token::StopToken;
 
 /// So many keys are compared one by one: that takes less than to hash them all.
 const FEW: usize = 8;
-/// Keys that are sorted in one go, or merged between two questions whether to go on.
-const RUN: usize = 4096;
 
 /// Memory of an entry of `firsts`.
 const FIRST_BYTES: usize = 17;
@@ -184,47 +183,13 @@ pub(super) fn key_at(bytes: &[u8], place: u32) -> &str {
     payload::leading_str(bytes.get(place as usize..).unwrap_or_default()).map_or("", |(key, _)| key)
 }
 
-/// Sorts, in pieces, as long as it may go on: a sort of the library could not be left.
-pub(super) fn sort(items: &mut Vec<u32>, goes_on: &mut dyn FnMut() -> bool) -> bool {
-    for run in items.chunks_mut(RUN) {
-        if !goes_on() {
-            return false;
-        }
-        run.sort_unstable();
-    }
-    let mut merged: Vec<u32> = Vec::with_capacity(if items.len() > RUN { items.len() } else { 0 });
-    let mut width = RUN;
-    while width < items.len() {
-        merged.clear();
-        for pair in items.chunks(2 * width) {
-            let (mut left, mut right) = pair.split_at(width.min(pair.len()));
-            while let ([l, left_rest @ ..], [r, right_rest @ ..]) = (left, right) {
-                if merged.len().is_multiple_of(RUN) && !goes_on() {
-                    return false;
-                }
-                if r < l {
-                    merged.push(*r);
-                    right = right_rest;
-                } else {
-                    merged.push(*l);
-                    left = left_rest;
-                }
-            }
-            merged.extend_from_slice(left);
-            merged.extend_from_slice(right);
-        }
-        std::mem::swap(items, &mut merged);
-        width *= 2;
-    }
-    true
-}
-
 #[cfg(test)]
 mod tests {
     use nexus_protocol::limits::MAX_STATE_KEYS;
 
     use super::*;
     use crate::random::Random;
+    use crate::sort::RUN;
     use crate::token::StopCause;
 
     /// A map of these keys, each with its number as value.

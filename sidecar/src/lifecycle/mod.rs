@@ -8,10 +8,13 @@
 
 /// The other process of a child.
 pub mod parent;
+/// What is looked after.
+pub mod served;
 /// Signals as things to poll.
 pub mod signals;
 /// What systemd hands in and wants to hear.
 pub mod systemd;
 mod watch;
 
+pub use served::Served;
 pub use watch::{Exit, Lifecycle, parent_of};

@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 
 use nix::time::{ClockId, clock_gettime};
 
-use crate::server::{Pulse, Server};
+use super::served::Served;
+use crate::server::Pulse;
 
 /// First descriptor that a service manager hands in.
 const FIRST_FD: RawFd = 3;
@@ -120,7 +121,7 @@ pub struct Beat {
 }
 
 impl Beat {
-    pub fn new(server: &Server, interval: Duration) -> Self {
+    pub fn new(server: &dyn Served, interval: Duration) -> Self {
         server.prod();
         let every = interval / BEATS_PER_INTERVAL;
         Self { every, due: Instant::now() + every, last: server.pulse() }
@@ -131,7 +132,7 @@ impl Beat {
     }
 
     /// Whether there was progress since the last beat; None of it happens before it is due.
-    pub fn tick(&mut self, server: &Server, now: Instant) -> bool {
+    pub fn tick(&mut self, server: &dyn Served, now: Instant) -> bool {
         if now < self.due {
             return false;
         }

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::parent::Parent;
+use super::served::Served;
 use super::signals::Signals;
 use super::systemd::{Beat, Notifier};
 use crate::exit::ExitCode;
-use crate::server::{Mode, Server};
+use crate::server::Mode;
 
 /// Where the end of the process is announced, by any thread; the first word counts.
 #[derive(Debug)]
@@ -34,11 +35,22 @@ impl Exit {
         let _ = self.code.set(code);
         let _ = (&self.bell).write(&[1]);
     }
+
+    /// Sleeps until it is announced.
+    pub fn wait(&self) -> ExitCode {
+        loop {
+            if let Some(code) = self.code.get() {
+                return *code;
+            }
+            let _ = poll(&mut [PollFd::new(self.heard.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+            drain(&self.heard);
+        }
+    }
 }
 
 /// What the main thread watches over.
 pub struct Lifecycle<'a> {
-    pub server: &'a Server,
+    pub server: &'a dyn Served,
     pub signals: Signals,
     pub exit: &'a Exit,
     /// In child mode.

@@ -11,6 +11,7 @@ use nexus_protocol::ErrorCode;
 
 use super::registry::{Registry, Shape};
 use super::{Snapshot, Status, SuspensionEvent};
+use crate::walls::seal::Walls;
 
 pub const EXECUTIONS_TOTAL: &str = "nexus_handler_executions_total";
 pub const EXECUTION_DURATION_SECONDS: &str = "nexus_handler_execution_duration_seconds";
@@ -35,6 +36,7 @@ pub const ARENA_BYTES: &str = "nexus_arena_bytes";
 pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
 pub const RETIRED_THREADS_TOTAL: &str = "nexus_retired_threads_total";
 pub const RETIRED_THREADS: &str = "nexus_retired_threads";
+pub const WALLS: &str = "nexus_walls";
 
 /// From below a tiny handler (some 10 us) to above the default deadline.
 const EXECUTION_BOUNDS: &[f64] = &[
@@ -91,6 +93,8 @@ struct ReadHandles {
     retired: Gauge,
     retired_total: Counter,
     arena_bytes: Gauge,
+    /// By the parts of [`Walls`].
+    walls: Vec<Gauge>,
 }
 
 impl Handles {
@@ -127,6 +131,7 @@ impl Handles {
                     retired: gauge!(RETIRED_THREADS),
                     retired_total: counter!(RETIRED_THREADS_TOTAL),
                     arena_bytes: gauge!(ARENA_BYTES),
+                    walls: Walls::default().parts().map(|(wall, _)| gauge!(WALLS, "wall" => wall)).collect(),
                 },
             }
         })
@@ -154,6 +159,9 @@ impl Handles {
         read.retired.set(snapshot.retired_threads as f64);
         read.retired_total.absolute(snapshot.retired_threads_total);
         read.arena_bytes.set(snapshot.arena_bytes as f64);
+        for (gauge, (_, holds)) in read.walls.iter().zip(snapshot.walls.parts()) {
+            gauge.set(f64::from(u8::from(holds)));
+        }
     }
 }
 
@@ -188,6 +196,7 @@ fn describe() {
     describe_gauge!(RETIRED_THREADS, "Threads that got stuck, were replaced, and have not come back");
     describe_counter!(RETIRED_THREADS_TOTAL, "Threads that got stuck and were replaced");
     describe_gauge!(ARENA_BYTES, "Size of the shared memory segments of all connections");
+    describe_gauge!(WALLS, "Whether a wall stands between guests and the machine, beside WebAssembly: 1 or 0");
     describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");
     describe_counter!(CAPABILITY_VIOLATIONS_TOTAL, "Uses of a capability that was not granted");
 }

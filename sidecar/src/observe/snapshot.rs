@@ -1,5 +1,7 @@
 //! What is read from other modules when statistics are asked for.
 
+use crate::walls::seal::Walls;
+
 /// The figures that pool, queue, suspensions and cache keep; taken by whoever owns those, at the moment of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -27,6 +29,7 @@ pub struct Snapshot {
     /// Since start.
     pub retired_threads_total: u64,
     pub arena_bytes: u64,
+    pub walls: Walls,
     pub cache_hits: u64,
     pub cache_misses: u64,
     pub cache_rejected: u64,

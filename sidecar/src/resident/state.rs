@@ -4,9 +4,13 @@
 //! path to each key that it touches (about 1 us among 100,000 keys) and no value but its own; what it copies is kept by those who
 //! read an older version, see `versions`.
 //!
+//! The tree is sorted, by which keys are found; each value knows how many keys were made before its own, so that they can be told in
+//! the order in which they came. A key that is set anew stays where it is, one that was deleted meanwhile comes last.
+//!
 //! Invariants: nothing that grows with a state or a change set goes on once the request's token says that it is over, and then
 //! nothing of it has happened; the state is held for a few changes at once, while a large change set is made aside.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use imbl::OrdMap;
@@ -16,6 +20,7 @@ use nexus_protocol::{ErrorCode, WireError, payload};
 use super::versions::{Key, Reader, Versions, copied_by};
 use crate::budget::{Budget, Charge};
 use crate::halt::{Halt, PayloadPace};
+use crate::sort::sort;
 use crate::token::{StopCause, StopToken};
 
 /// Keys between two looks at the token: at most a millisecond.
@@ -31,6 +36,8 @@ const FIRST_VERSION: u64 = 1;
 #[derive(Debug)]
 struct Value {
     bytes: Box<[u8]>,
+    /// By which keys are ordered. Written before anybody else sees the value.
+    born: AtomicU64,
     _charge: Charge,
 }
 
@@ -61,6 +68,8 @@ pub struct ResidentState {
 struct Current {
     version: u64,
     entries: Entries,
+    /// Keys that were made so far.
+    births: u64,
     versions: Versions,
     /// What is applied from now on goes nowhere.
     disposed: bool,
@@ -76,8 +85,10 @@ impl Current {
         Ok((changes.0.is_empty() || self.disposed).then_some(version))
     }
 
-    /// The version that these entries make, and those that were here. `copied`: keys that were copied for it, beside its own.
-    fn replace(&mut self, entries: Entries, copied: u64) -> (u64, Entries) {
+    /// The version that these entries make, and those that were here.
+    fn replace(&mut self, made: Made) -> (u64, Entries) {
+        let Made { entries, births, copied } = made;
+        self.births = births;
         let old = std::mem::replace(&mut self.entries, entries);
         self.version = self.version.saturating_add(1);
         self.versions.changed(copied);
@@ -98,9 +109,16 @@ impl Snapshot {
         self.entries.len()
     }
 
-    /// Sorted.
-    pub fn keys(&self) -> impl Iterator<Item = &str> {
-        self.entries.keys().map(|key| &**key)
+    /// In the order in which they were made. None: it may not go on.
+    pub fn keys(&self, goes_on: &mut dyn FnMut() -> bool) -> Option<Vec<&str>> {
+        let mut keys = Vec::with_capacity(self.entries.len());
+        for (n, (key, value)) in self.entries.iter().enumerate() {
+            if n.is_multiple_of(ENTRIES as usize) && !goes_on() {
+                return None;
+            }
+            keys.push((value.born.load(Ordering::Relaxed), &**key));
+        }
+        sort(&mut keys, goes_on).then(|| keys.into_iter().map(|(_, key)| key).collect())
     }
 
     /// As a payload, or an error when that is larger than `max_bytes`. `only`: these keys, those that are there. `admit` hears how
@@ -187,22 +205,19 @@ impl Changes {
         Ok(changes)
     }
 
-    /// The entries with these changes, as long as the token allows; and how many keys were copied beside those of the changes.
-    fn made_in(&self, mut entries: Entries, token: &StopToken) -> Result<(Entries, u64), Halt> {
+    /// The entries with these changes, as long as the token allows. `births`: keys that were made before.
+    fn made_in(&self, mut entries: Entries, mut births: u64, token: &StopToken) -> Result<Made, Halt> {
         let mut steps = token.every(ENTRIES);
         let (made, copied) = copied_by(|| {
             for (key, value) in &self.0 {
                 steps.step()?;
-                match value {
-                    Some(value) => entries.insert(key.share(), value.clone()),
-                    None => entries.remove(key),
-                };
+                put(&mut entries, key.share(), value.clone(), &mut births);
             }
             Ok(entries)
         });
         let entries = made.map_err(|cause: StopCause| Halt::from(cause))?;
         check_key_count(entries.len())?;
-        Ok((entries, copied.saturating_sub(self.0.len() as u64)))
+        Ok(Made { entries, births, copied: copied.saturating_sub(self.0.len() as u64) })
     }
 
     /// Adds a change. `value`: None deletes.
@@ -211,7 +226,7 @@ impl Changes {
             None => None,
             Some(bytes) => {
                 let charge = budget.charge(STATE_ENTRY_BYTES.saturating_add((key.len() + bytes.len()) as u64))?;
-                Some(Arc::new(Value { bytes: bytes.into(), _charge: charge }))
+                Some(Arc::new(Value { bytes: bytes.into(), born: AtomicU64::new(0), _charge: charge }))
             }
         };
         self.0.push((Key::new(key), value));
@@ -219,13 +234,35 @@ impl Changes {
     }
 }
 
+/// Entries with a change set in them.
+struct Made {
+    entries: Entries,
+    births: u64,
+    /// Keys that were copied for it, beside its own.
+    copied: u64,
+}
+
+/// One change; what was there before.
+fn put(entries: &mut Entries, key: Key, value: Option<Arc<Value>>, births: &mut u64) -> Option<Arc<Value>> {
+    let Some(value) = value else { return entries.remove(&key) };
+    let born = match entries.get(&key) {
+        Some(there) => there.born.load(Ordering::Relaxed),
+        None => {
+            *births += 1;
+            *births
+        }
+    };
+    value.born.store(born, Ordering::Relaxed);
+    entries.insert(key, value)
+}
+
 impl ResidentState {
     pub fn new(state: &[u8], budget: &Arc<Budget>, token: &StopToken) -> Result<Arc<Self>, Halt> {
         let charge = budget.charge(STATE_BYTES)?;
         let changes = Changes::of_client(state, &[], budget, token)?;
-        let (entries, _) = changes.made_in(Entries::new(), token)?;
+        let Made { entries, births, .. } = changes.made_in(Entries::new(), 0, token)?;
         let versions = Versions::default();
-        let current = Mutex::new(Current { version: FIRST_VERSION, entries, versions, disposed: false });
+        let current = Mutex::new(Current { version: FIRST_VERSION, entries, births, versions, disposed: false });
         Ok(Arc::new(Self { current, budget: budget.clone(), _charge: charge }))
     }
 
@@ -260,13 +297,10 @@ impl ResidentState {
             if changes.0.len() <= AT_ONCE && current.entries.len() + changes.0.len() <= MAX_STATE_KEYS {
                 let own = changes.0.len();
                 let mut replaced = Vec::with_capacity(own);
-                let Current { version, entries, versions, .. } = &mut *current;
+                let Current { version, entries, births, versions, .. } = &mut *current;
                 let ((), copied) = copied_by(|| {
                     for (key, value) in changes.0 {
-                        replaced.push(match value {
-                            Some(value) => entries.insert(key, value),
-                            None => entries.remove(&key),
-                        });
+                        replaced.push(put(entries, key, value, births));
                     }
                 });
                 versions.changed(copied.saturating_sub(own as u64));
@@ -277,12 +311,12 @@ impl ResidentState {
                 return Ok(version);
             }
             // a large one is made aside: others that want the state do not wait for it
-            let (before, entries) = (current.version, current.entries.clone());
+            let (before, entries, births) = (current.version, current.entries.clone(), current.births);
             drop(current);
-            let (entries, copied) = changes.made_in(entries, token)?;
+            let made = changes.made_in(entries, births, token)?;
             let mut current = self.lock();
             if current.version == before && !current.disposed {
-                let (version, _old) = current.replace(entries, copied);
+                let (version, _old) = current.replace(made);
                 drop(current);
                 return Ok(version);
             }
@@ -292,8 +326,8 @@ impl ResidentState {
         if let Some(version) = current.unchanged_by(&changes, expected)? {
             return Ok(version);
         }
-        let (entries, copied) = changes.made_in(current.entries.clone(), token)?;
-        let (version, _old) = current.replace(entries, copied);
+        let made = changes.made_in(current.entries.clone(), current.births, token)?;
+        let (version, _old) = current.replace(made);
         drop(current);
         Ok(version)
     }
@@ -438,6 +472,41 @@ mod tests {
         assert_eq!(unpack(&before), serde_json::json!({"a": 1, "b": [2], "c": null}));
         assert_eq!(unpack(&state.snapshot()), serde_json::json!({"a": 10, "c": null, "d": 4}));
         assert_eq!((before.version(), state.snapshot().version()), (1, 2));
+    }
+
+    #[test]
+    fn keys_come_in_the_order_in_which_they_were_made_whatever_the_size_of_a_change() {
+        let budget = Budget::new("bytes", 1 << 30);
+        let token = StopToken::new();
+        let map = |keys: &[String]| {
+            let mut bytes = Vec::new();
+            rmp::encode::write_map_len(&mut bytes, keys.len() as u32).unwrap();
+            for key in keys {
+                rmp::encode::write_str(&mut bytes, key).unwrap();
+                bytes.push(1);
+            }
+            bytes
+        };
+        for size in [3, 2 * AT_ONCE] {
+            let names =
+                |letter: char| (0..size).map(|n| format!("{letter}{}", (n * 7919) % size)).collect::<Vec<String>>();
+            let (first, second) = (names('z'), names('a'));
+            let state = ResidentState::new(&map(&first), &budget, &token).unwrap();
+            let change = |set: &[String], delete: &[&str]| {
+                let changes = Changes::of_client(&map(set), delete, &budget, &token).unwrap();
+                state.apply(changes, None, &token).unwrap();
+            };
+            let before = state.snapshot();
+            change(&second, &[]);
+            // set anew: it stays; deleted and made again: it comes last
+            change(&[first[1].clone()], &[]);
+            change(&[first[0].clone()], &[&first[0]]);
+            let now = state.snapshot();
+            let expected: Vec<&str> = first[1..].iter().chain(&second).chain(&first[..1]).map(String::as_str).collect();
+            assert_eq!(now.keys(&mut || true).unwrap(), expected);
+            assert_eq!(before.keys(&mut || true).unwrap(), first);
+            assert_eq!(now.keys(&mut || false), None);
+        }
     }
 
     #[test]

@@ -4,18 +4,16 @@
 //! time, and a mapped page that is no more is a SIGBUS; `pread` and `pwrite` give an error. What is read is copied once, and
 //! only the copy is looked at. The size is the one that it was made with, whatever the peer has made of it since.
 
-use std::fs::{File, OpenOptions};
-use std::io;
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::fs::File;
+use std::io::{self, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
 use nexus_protocol::WireError;
 use nexus_protocol::message::Region;
-use nix::fcntl::OFlag;
-use shared_memory::ShmemConf;
 
-use super::name::Name;
+use super::maker::{Named, SegmentMaker};
 use crate::budget::Charge;
 use crate::faults::{self, Point};
 
@@ -26,25 +24,14 @@ pub struct Arena {
     bytes: u64,
     file: File,
     /// Until the client has it open.
-    name: Mutex<Option<Name>>,
+    name: Mutex<Option<Box<dyn Named>>>,
     _charge: Charge,
 }
 
 impl Arena {
-    pub fn create(generation: u64, bytes: u64, charge: Charge) -> io::Result<Self> {
-        let name = Name::new()?;
-        let size = usize::try_from(bytes).map_err(io::Error::other)?;
+    pub fn create(maker: &dyn SegmentMaker, generation: u64, bytes: u64, charge: Charge) -> io::Result<Self> {
         faults::io(Point::Segment)?;
-        let mut segment = ShmemConf::new().os_id(name.os_id()).size(size).create().map_err(io::Error::other)?;
-        // from here on the name is ours to remove; the mapping goes unused when `segment` does
-        segment.set_owner(false);
-        let file =
-            OpenOptions::new().read(true).write(true).custom_flags(OFlag::O_NOFOLLOW.bits()).open(name.path())?;
-        super::name::hold(&file)?;
-        let found = file.metadata()?;
-        if !found.is_file() || found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
-            return Err(io::Error::other("the segment is not the one that was made"));
-        }
+        let (file, name) = maker.make(bytes)?;
         Ok(Self { generation, bytes, file, name: Mutex::new(Some(name)), _charge: charge })
     }
 
@@ -68,7 +55,8 @@ impl Arena {
         let unreadable = |e: io::Error| WireError::bad_region(field, "unreadable-region", e);
         let len = usize::try_from(region.len).map_err(|e| unreadable(io::Error::other(e)))?;
         // as long as the file is that long: the peer cannot have us reserve more than it has
-        if self.file.metadata().map_err(unreadable)?.len() < range.end {
+        // the offset is moved, which nothing here reads or writes by
+        if (&self.file).seek(SeekFrom::End(0)).map_err(unreadable)? < range.end {
             return Err(unreadable(io::ErrorKind::UnexpectedEof.into()));
         }
         let mut copy = vec![0; len];
@@ -129,6 +117,7 @@ mod tests {
 
     use nexus_protocol::ContextValue;
 
+    use super::super::OwnSegments;
     use super::*;
     use crate::budget::Budget;
 
@@ -136,9 +125,9 @@ mod tests {
 
     fn arena() -> (Arc<Arena>, File) {
         let charge = Budget::new("bytes", BYTES).charge(BYTES).unwrap();
-        let arena = Arena::create(7, BYTES, charge).unwrap();
+        let arena = Arena::create(&OwnSegments, 7, BYTES, charge).unwrap();
         let path = directory().join(arena.name().unwrap());
-        let peer = OpenOptions::new().read(true).write(true).open(&path).unwrap();
+        let peer = File::options().read(true).write(true).open(&path).unwrap();
         assert!(arena.remove_name() && !arena.remove_name());
         assert!(!path.exists());
         (Arc::new(arena), peer)

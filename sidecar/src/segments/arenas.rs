@@ -11,6 +11,7 @@ use nexus_protocol::message::{OpenArena, Region, Regions};
 use nexus_protocol::{ErrorCode, WireError};
 
 use super::arena::{Arena, unknown_arena};
+use super::maker::SegmentMaker;
 use crate::budget::{Budget, Charge, Full};
 
 /// Time that a client has to open a segment.
@@ -58,6 +59,7 @@ impl Deref for Copied {
 /// The segments of all connections, each known by a number.
 #[derive(Debug)]
 pub struct Arenas {
+    maker: Box<dyn SegmentMaker>,
     /// Of one connection; 0: there are none.
     max_bytes: u64,
     /// Of one payload: no more than a frame could bring.
@@ -77,9 +79,10 @@ pub struct Opened {
 }
 
 impl Arenas {
-    pub fn new(max_bytes: u64, max_total_bytes: u64, max_region_bytes: u64) -> Self {
+    pub fn new(maker: Box<dyn SegmentMaker>, max_bytes: u64, max_total_bytes: u64, max_region_bytes: u64) -> Self {
         let total = Budget::new("maxTotalArenaBytes", max_total_bytes);
-        Self { max_bytes, max_region_bytes, total, last_generation: AtomicU64::new(0), owners: Mutex::default() }
+        let (last_generation, owners) = (AtomicU64::new(0), Mutex::default());
+        Self { maker, max_bytes, max_region_bytes, total, last_generation, owners }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u64, Owner>> {
@@ -118,7 +121,7 @@ impl Arenas {
         drop(before);
         let charge = segments.charge(bytes)?;
         let generation = self.last_generation.fetch_add(1, Ordering::Relaxed) + 1;
-        let arena = Arena::create(generation, bytes, charge).map_err(|e| {
+        let arena = Arena::create(&*self.maker, generation, bytes, charge).map_err(|e| {
             log::warn!("cannot make a shared memory segment: {e}");
             WireError::new(ErrorCode::ResourceLimit, format!("no shared memory: {e}"))
                 .with_context_text("resource", "maxArenaBytes")
@@ -242,10 +245,11 @@ mod tests {
 
     use nexus_protocol::ContextValue;
 
+    use super::super::OwnSegments;
     use super::*;
 
     fn arenas() -> Arenas {
-        let arenas = Arenas::new(4 << 20, 6 << 20, 4 << 20);
+        let arenas = Arenas::new(Box::new(OwnSegments), 4 << 20, 6 << 20, 4 << 20);
         arenas.open(1, Budget::new("received", 4 << 20));
         arenas.open(2, Budget::new("received", 4 << 20));
         arenas
@@ -309,7 +313,7 @@ mod tests {
         make(&arenas, 1, 4 << 20).unwrap();
         assert_eq!(make(&arenas, 2, 4 << 20).unwrap_err().code, ErrorCode::ResourceLimit);
         make(&arenas, 2, 2 << 20).unwrap();
-        let off = Arenas::new(0, 1 << 30, 1);
+        let off = Arenas::new(Box::new(OwnSegments), 0, 1 << 30, 1);
         off.open(1, Budget::new("received", 4 << 20));
         assert_eq!(make(&off, 1, 1).unwrap_err().code, ErrorCode::ResourceLimit);
     }

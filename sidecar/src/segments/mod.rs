@@ -10,8 +10,10 @@
 
 mod arena;
 mod arenas;
+mod maker;
 mod name;
 
-pub use arena::Arena;
+pub use arena::{Arena, directory};
 pub use arenas::{Arenas, Copied, Lent, Opened};
+pub use maker::{Named, OwnSegments, SegmentMaker};
 pub use name::sweep;

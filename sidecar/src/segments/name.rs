@@ -14,6 +14,7 @@ use nix::sys::signal;
 use nix::unistd::Pid;
 
 use super::arena::directory;
+use super::maker::Named;
 use crate::os;
 
 /// A name. Dropping it removes the file.
@@ -28,10 +29,6 @@ impl Name {
         Ok(Self(format!("{ARENA_PREFIX}{}.{random}", std::process::id())))
     }
 
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// As shm_open wants it.
     pub fn os_id(&self) -> String {
         format!("/{}", self.0)
@@ -39,6 +36,12 @@ impl Name {
 
     pub fn path(&self) -> PathBuf {
         directory().join(&self.0)
+    }
+}
+
+impl Named for Name {
+    fn as_str(&self) -> &str {
+        &self.0
     }
 }
 

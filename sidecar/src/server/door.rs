@@ -5,25 +5,25 @@
 //! that are good for looking after the sidecar and not for work: see [`Place::is_for_operator`]. Everybody else is told that it is
 //! overloaded, and let go.
 //!
-//! Invariant: one look takes a bounded number of connections, however many come, and when the process has no descriptor left it
+//! Invariant: one look takes one connection, however many come, and when the process has no descriptor left it
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
-use std::fs::File;
 use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::{
-    ACCEPT_PAUSE_MS, ACCEPTS_PER_LOOK, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS,
-};
+use nexus_protocol::limits::{ACCEPT_PAUSE_MS, MAX_CONNECTIONS, MIN_MAX_FRAME_BYTES, OPERATOR_CONNECTIONS};
 use nexus_protocol::{RequestId, SidecarMessage};
 use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::geteuid;
 
+use super::listen::refuse_descriptors;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
+use crate::walls::Line;
 
 pub const ROOT: u32 = 0;
 const PAUSE: Duration = Duration::from_millis(ACCEPT_PAUSE_MS);
@@ -79,6 +79,15 @@ impl Places {
         at.map(|at| at + 1).or_else(|| (uid == geteuid().as_raw()).then_some(0))
     }
 
+    /// Whether that user may connect at all; it is logged when not.
+    pub fn knows(&self, uid: u32, process: i32) -> bool {
+        let known = self.class(uid).is_some();
+        if !known {
+            log::warn!("a connection of user {uid} (process {process}) is refused: allowUids does not list that user");
+        }
+        known
+    }
+
     /// What each user may have.
     fn share(&self) -> usize {
         (MAX_CONNECTIONS - OPERATOR_CONNECTIONS) / self.taken.len().max(1)
@@ -120,32 +129,84 @@ impl Drop for Place {
     }
 }
 
-/// See the module.
+/// Where connections come from.
 #[derive(Debug)]
-pub struct Door {
-    listener: Option<UnixListener>,
-    pub places: Arc<Places>,
+pub enum Source {
+    Listener(UnixListener),
+    /// Somebody else takes them, and hands them in.
+    Line(Line),
+}
+
+impl AsFd for Source {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Listener(listener) => listener.as_fd(),
+            Self::Line(line) => line.as_fd(),
+        }
+    }
+}
+
+impl Source {
+    fn take(&self) -> io::Result<(UnixStream, Whose)> {
+        match self {
+            Self::Listener(listener) => Ok((listener.accept()?.0, Whose::Client)),
+            Self::Line(line) => line.take(),
+        }
+    }
+
+    /// What is handed in without room for it is lost, so that room is looked for first.
+    fn has_room(&self) -> io::Result<()> {
+        match self {
+            Self::Listener(_) => Ok(()),
+            Self::Line(line) => line.as_fd().try_clone_to_owned().map(drop),
+        }
+    }
+}
+
+/// Whose connection it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Whose {
+    Client,
+    /// The process that this one was made by, and for.
+    Parent,
+}
+
+/// Where connections come in, whoever may be behind them.
+#[derive(Debug)]
+pub struct Gate {
+    source: Option<Source>,
     /// Given up for a moment when no descriptor is left, so that a connection can be taken and closed.
-    spare: Option<File>,
+    spare: Option<OwnedFd>,
     /// Nobody is let in before.
     closed_until: Option<Instant>,
 }
 
-impl Door {
-    pub fn new(allow_uids: &[u32]) -> Self {
-        Self { listener: None, places: Places::new(allow_uids), spare: spare(), closed_until: None }
+/// See the module.
+#[derive(Debug)]
+pub struct Door {
+    pub gate: Gate,
+    pub places: Arc<Places>,
+}
+
+impl Gate {
+    pub fn new() -> Self {
+        Self { source: None, spare: spare(), closed_until: None }
     }
 
-    pub fn listener(&self) -> Option<&UnixListener> {
-        self.listener.as_ref()
+    pub fn source(&self) -> Option<&Source> {
+        self.source.as_ref()
     }
 
-    pub fn listen(&mut self, listener: UnixListener) {
-        self.listener = Some(listener);
+    /// Whoever connects to a listener may send no descriptors along.
+    pub fn open(&mut self, source: Source) {
+        if let Source::Listener(listener) = &source {
+            refuse_descriptors(listener.as_fd());
+        }
+        self.source = Some(source);
     }
 
-    pub fn take_listener(&mut self) -> Option<UnixListener> {
-        self.listener.take()
+    pub fn take_source(&mut self) -> Option<Source> {
+        self.source.take()
     }
 
     /// When whoever waits may be let in again.
@@ -165,42 +226,53 @@ impl Door {
         }
     }
 
-    /// Takes those who wait, as many as one look may take, each with its place. Afterwards the door may be closed.
-    pub fn accept(&mut self) -> Vec<(UnixStream, Place)> {
-        let mut taken = Vec::new();
-        let Some(listener) = &self.listener else { return taken };
-        for _ in 0..ACCEPTS_PER_LOOK {
-            match faults::io(Point::Accept).and_then(|()| listener.accept()) {
-                Ok((stream, _)) => taken.extend(self.admit(stream)),
-                Err(e) if e.kind() == ErrorKind::WouldBlock => break,
-                Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
-                Err(e) => {
-                    // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
-                    let waiting = self.spare.take().and_then(|spare| {
-                        drop(spare);
-                        listener.accept().ok()
-                    });
-                    match &waiting {
-                        Some((stream, _)) => {
-                            log::error!("a connection is refused: {e}{}", advice(&e));
-                            refuse(stream, "descriptors", 0, 1);
-                        }
-                        None => log::error!("cannot accept a connection: {e}{}", advice(&e)),
-                    }
-                    let refused = waiting.is_some();
-                    drop(waiting);
-                    self.spare = spare();
-                    if !refused || self.spare.is_none() {
-                        self.closed_until = Instant::now().checked_add(PAUSE);
-                        break;
-                    }
-                }
-            }
+    /// Takes one who waits. Afterwards it may be closed.
+    pub fn accept(&mut self) -> Option<(UnixStream, Whose)> {
+        let source = self.source.as_ref()?;
+        let error = match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
+            Ok(taken) => return Some(taken),
+            Err(e) => e,
+        };
+        if matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted | ErrorKind::ConnectionAborted) {
+            return None;
         }
-        taken
+        // left in the queue it would wait for as long as there is no descriptor; nobody may be in the queue
+        let waiting = self.spare.take().and_then(|spare| {
+            drop(spare);
+            source.take().ok()
+        });
+        match &waiting {
+            Some((stream, _)) => {
+                log::error!("a connection is refused: {error}{}", advice(&error));
+                refuse(stream, "descriptors", 0, 1);
+            }
+            None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
+        }
+        let refused = waiting.is_some();
+        drop(waiting);
+        self.spare = spare();
+        if !refused || self.spare.is_none() {
+            self.closed_until = Instant::now().checked_add(PAUSE);
+        }
+        None
+    }
+}
+
+impl Door {
+    pub fn new(allow_uids: &[u32]) -> Self {
+        Self { gate: Gate::new(), places: Places::new(allow_uids) }
     }
 
-    fn admit(&self, stream: UnixStream) -> Option<(UnixStream, Place)> {
+    /// As [`Gate::accept`], with its place.
+    pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
+        let (stream, whose) = self.gate.accept()?;
+        self.admit(stream, whose)
+    }
+
+    fn admit(&self, stream: UnixStream, whose: Whose) -> Option<(UnixStream, Place)> {
+        if whose == Whose::Parent {
+            return Some((stream, self.places.of_parent()));
+        }
         let peer: UnixCredentials = match getsockopt(&stream, sockopt::PeerCredentials) {
             Ok(peer) => peer,
             Err(e) => {
@@ -208,14 +280,10 @@ impl Door {
                 return None;
             }
         };
-        let Some(class) = self.places.class(peer.uid()) else {
-            log::warn!(
-                "a connection of user {} (process {}) is refused: allowUids does not list that user",
-                peer.uid(),
-                peer.pid()
-            );
+        if !self.places.knows(peer.uid(), peer.pid()) {
             return None;
-        };
+        }
+        let class = self.places.class(peer.uid())?;
         let place = self.places.take(class, peer.uid());
         if place.is_none() {
             let share = self.places.share();
@@ -226,9 +294,9 @@ impl Door {
     }
 }
 
-/// A descriptor to give up.
-fn spare() -> Option<File> {
-    File::open("/dev/null").ok()
+/// A descriptor to give up. A copy of one that is there: opening a file may be forbidden.
+fn spare() -> Option<OwnedFd> {
+    io::stderr().as_fd().try_clone_to_owned().ok()
 }
 
 /// Tells why it is closed. The socket is new, so that there is room for it.

@@ -106,15 +106,15 @@ mod tests {
     use crate::config::Config;
     use crate::lifecycle::Exit;
     use crate::runtime::Runtime;
-    use crate::server::Mode;
+    use crate::server::{Mode, Surroundings};
 
     #[test]
     fn the_watchdog_waits_for_nobody_who_has_the_buffer_of_a_connection() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let runtime = Arc::new(Runtime::new(Config::default()).unwrap());
-        let server = Server::new(runtime, Mode::Child, Arc::new(Exit::new().unwrap())).unwrap();
-        server.adopt(theirs).unwrap();
-        let connection = server.lock().connections.values().next().unwrap().clone();
+        let server = Server::new(runtime, Mode::Child, Arc::new(Exit::new().unwrap()), Surroundings::alone()).unwrap();
+        let connection = server.with_poller(|poller| poller.adopt(theirs)).unwrap();
+        server.opened(connection.clone());
         let (locked, is_locked) = mpsc::channel();
         let (release, released) = mpsc::channel::<()>();
         let writer = connection.clone();

@@ -41,8 +41,8 @@ impl Server {
         }
         for event in events.drain(..) {
             match event {
-                Event::Opened(connection) => self.opened(connection),
                 Event::Closed(session) => self.closed(session),
+                Event::Freed(bytes) => self.leave_to_housekeeper(|chores| chores.dropped.push(Box::new(bytes))),
                 Event::Frame(connection, action) => {
                     let session = connection.session;
                     let closes = matches!(action, Action::Close(..));
@@ -98,7 +98,10 @@ impl Server {
     /// Does what a frame asks for. True: something was appended to the connection.
     pub(super) fn act(&self, connection: &Arc<Connection>, action: Action) -> bool {
         match action {
-            Action::Welcome => self.welcome(connection),
+            Action::Welcome => {
+                self.opened(connection.clone());
+                self.welcome(connection);
+            }
             Action::Work(job) => return self.enqueue(connection, job),
             Action::CancelRequest { id, target } => {
                 let outcome = self.lock().hub.cancel_request(connection.session, target);

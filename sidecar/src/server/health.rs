@@ -15,8 +15,8 @@ const LOCK_PAUSE: Duration = Duration::from_millis(1);
 /// Counts that grow while the server works. To be compared after a [`Server::prod`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
-    polls: u64,
-    ticks: u64,
+    pub polls: u64,
+    pub ticks: u64,
 }
 
 impl Pulse {

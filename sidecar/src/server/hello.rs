@@ -31,7 +31,7 @@ impl Server {
             version: ProtocolVersion::V2,
             build: env!("CARGO_PKG_VERSION"),
             engine: &self.engine_digest,
-            pid: std::process::id(),
+            pid: self.pid,
             debug: config.debug,
             limits,
         };

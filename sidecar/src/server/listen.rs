@@ -6,7 +6,7 @@
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::fs::{DirBuilderExt, FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use nix::unistd::geteuid;
 
 use crate::error::StartError;
 use crate::exit::ExitCode;
+use crate::os;
 
 /// Longest path that a Unix socket can have.
 const MAX_PATH_BYTES: usize = 107;
@@ -100,6 +101,7 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, Bound), St
     remove_stale(path).map_err(refused)?;
     let io = |doing| move |source| refused(ListenError::Io { doing, path: path.to_owned(), source });
     let listener = UnixListener::bind(path).map_err(io("bind"))?;
+    refuse_descriptors(listener.as_fd());
     let mode = match audience {
         Audience::Own => 0o600,
         Audience::Listed => 0o666,
@@ -107,6 +109,13 @@ pub fn bind(path: &Path, audience: Audience) -> Result<(UnixListener, Bound), St
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).map_err(io("set the mode of"))?;
     let inode = fs::symlink_metadata(path).map_err(io("look at"))?.ino();
     Ok((listener, Bound { path: path.to_owned(), inode, _lock: lock }))
+}
+
+/// From whoever connects, and from a parent. Where the kernel does not know of that, they are closed where they are read.
+pub fn refuse_descriptors(socket: BorrowedFd<'_>) {
+    if let Err(e) = os::refuse_descriptors(socket) {
+        log::debug!("peers may send descriptors along: {e}");
+    }
 }
 
 /// Makes the directory, or checks that nobody else can put something into it, or reach the socket.

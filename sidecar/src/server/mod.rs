@@ -13,7 +13,7 @@
 mod busy;
 pub mod connection;
 mod crew;
-mod door;
+pub mod door;
 mod drain;
 mod errand;
 mod events;
@@ -39,4 +39,4 @@ mod tick;
 mod work;
 
 pub use health::Pulse;
-pub use state::{Mode, Server};
+pub use state::{Mode, Server, Surroundings};

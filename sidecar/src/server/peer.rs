@@ -18,10 +18,12 @@ use super::session::{self, Action, Session, protocol_error};
 use crate::budget::{Charge, Full};
 use crate::faults::{self, Point};
 
-/// Read from one connection before the others get their turn.
-const READ_TURN_BYTES: usize = 1 << 20;
+/// Read from one connection before the others get their turn: to copy it takes some tens of microseconds.
+const READ_TURN_BYTES: usize = 128 << 10;
 /// Taken of one connection before the others get their turn: a hundred kilobytes may be a thousand requests.
 pub const TURN_FRAMES: usize = 32;
+/// Who sends more than this at a turn has its next one after those who do not.
+const LIGHT_TURN_BYTES: usize = 16 << 10;
 
 /// See the module.
 #[derive(Debug)]
@@ -32,8 +34,14 @@ pub struct Peer {
     max_frame_bytes: usize,
     /// What epoll is asked for.
     pub interest: EpollFlags,
-    /// Whole frames were left in the decoder when its turn was over.
+    /// Something was left when its turn was over, whole frames or bytes: it has the next one without a word from epoll.
     pub has_left: bool,
+    /// It stands in line for it.
+    pub in_line: bool,
+    /// The look at which it had its last turn.
+    pub last_turn: u64,
+    /// That was a long one.
+    pub is_heavy: bool,
     /// Since when hello, or the rest of a frame, is waited for.
     pub incomplete_since: Option<Instant>,
     /// With too much unread: what it had read at which time; that it reads starts a new time.
@@ -51,6 +59,8 @@ pub enum Turn {
     Done,
     /// With whole frames left.
     Left,
+    /// In the middle of a frame, and more of it may be there.
+    Amid,
     /// With the connection.
     Over,
 }
@@ -64,6 +74,9 @@ impl Peer {
             max_frame_bytes,
             interest: EpollFlags::EPOLLIN,
             has_left: false,
+            in_line: false,
+            last_turn: 0,
+            is_heavy: false,
             incomplete_since: Some(now),
             unread: None,
             dismissed_until: None,
@@ -79,15 +92,23 @@ impl Peer {
 
     /// Takes the frames that were left, then reads and takes more.
     pub fn turn(&mut self, session: SessionId, events: &mut Vec<Event>) -> Turn {
-        let (mut frames, mut total) = (0, 0);
+        let mut total = 0;
+        let end = self.take_turn(session, &mut total, events);
+        self.is_heavy = total > LIGHT_TURN_BYTES || matches!(end, Turn::Left | Turn::Amid);
+        end
+    }
+
+    /// `total`: what was read.
+    fn take_turn(&mut self, session: SessionId, total: &mut usize, events: &mut Vec<Event>) -> Turn {
+        let mut frames = 0;
         loop {
             if let Some(end) = self.take_frames(&mut frames, events) {
                 return end;
             }
-            if total >= READ_TURN_BYTES {
-                return Turn::Done;
+            if *total >= READ_TURN_BYTES {
+                return Turn::Amid;
             }
-            if let Err(refused) = self.make_room() {
+            if let Err(refused) = self.make_room(events) {
                 let closes = matches!(refused, Action::Close(..));
                 events.push(Event::Frame(self.connection.clone(), refused));
                 if closes {
@@ -95,7 +116,7 @@ impl Peer {
                 }
             }
             let spare = self.decoder.spare();
-            let room = spare.len();
+            let room = spare.len().min(READ_TURN_BYTES);
             let mut read = |room| self.connection.stream().read(spare.get_mut(..room).unwrap_or_default());
             let got = match faults::transfer(Point::Read, room).and_then(&mut read) {
                 Ok(0) => {
@@ -110,7 +131,7 @@ impl Peer {
                 Err(_) => return Turn::Over,
             };
             self.decoder.advance(got);
-            total += got;
+            *total += got;
             if got < room {
                 // the socket is empty: one call less to learn that
                 return self.take_frames(&mut frames, events).unwrap_or(Turn::Done);
@@ -147,7 +168,7 @@ impl Peer {
     }
 
     /// Counts what the read buffer is about to take. When there is no room for it the frame is skipped: what to answer.
-    fn make_room(&mut self) -> Result<(), Action> {
+    fn make_room(&mut self, events: &mut Vec<Event>) -> Result<(), Action> {
         let wanted = self.decoder.next_capacity_bytes();
         if wanted <= FREE_BUFFER_BYTES {
             if self.buffer.bytes() > 0 {
@@ -163,7 +184,10 @@ impl Peer {
             Some((_, id)) => Action::Refuse(id, session::too_large_for_its_kind()),
             None => Action::Close(RequestId::CONNECTION, protocol_error("the body is not [kind, id, fields]".into())),
         };
-        self.decoder.skip_frame();
+        let begun = self.decoder.skip_frame();
+        if begun.capacity() > FREE_BUFFER_BYTES {
+            events.push(Event::Freed(begun));
+        }
         self.buffer.set(0);
         Err(refused)
     }

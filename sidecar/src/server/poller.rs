@@ -2,34 +2,39 @@
 //! object, so only one thread at a time does.
 //!
 //! **The rule.** That thread does nothing whose cost a peer chooses, since everybody waits for it. All that it does:
-//! - it waits, and takes a bounded number of new connections ([`door`](super::door));
-//! - it reads a bounded part of what a peer has sent, and cuts it into frames ([`peer`](super::peer));
+//! - it waits, and takes one new connection ([`door`](super::door)), which stands in no books before it has said hello;
+//! - it reads a bounded part of what a peer has sent, and cuts it into frames ([`peer`](super::peer)); of those that send much, one at
+//!   a look has its turn, and while somebody asks for something a newcomer waits for some looks;
 //! - it decodes frames that are no work, which are small, and answers hello, ping, stats and whatever is refused; a cancellation,
 //!   a kill and a `shutdown` it notes in the books;
 //! - it gives work to the hub, still encoded;
 //! - it runs errands of the watchdog, which are answers of a bounded size;
 //! - it writes what waits for a connection, as far as the socket takes it.
 //!
+//! A peer may send no descriptors along: to close them would take as long as they want.
+//!
 //! What takes longer is the work of a worker, or a chore of the housekeeper: lists and metrics, the end of a connection and of
 //! an execution, and freeing whatever a peer has made large. How long it has been busy is seen by the watchdog: see `busy`.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{self, Read};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::RequestId;
 use nexus_protocol::limits::{
-    FRAME_READ_TIMEOUT_MS, LAST_WORDS_MS, MAX_CONNECTIONS, OPERATOR_CONNECTIONS, UNREAD_TIMEOUT_MS,
+    FRAME_READ_TIMEOUT_MS, LAST_WORDS_MS, LOOKS_PER_ACCEPT, MAX_CONNECTIONS, OPERATOR_CONNECTIONS, UNREAD_TIMEOUT_MS,
 };
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
 use super::Mode;
 use super::busy::Busy;
 use super::connection::{Connection, Flushed};
-use super::door::{self, Door, Place};
+use super::door::{self, Door, Place, Source};
 use super::hub::SessionId;
+use super::listen::refuse_descriptors;
 use super::memory::Memory;
 use super::peer::{Peer, Turn};
 use super::session::{Action, Session, protocol_error};
@@ -51,9 +56,10 @@ const HOT: Duration = Duration::from_millis(1);
 /// What one look found.
 #[derive(Debug)]
 pub enum Event {
-    Opened(Arc<Connection>),
     Frame(Arc<Connection>, Action),
     Closed(SessionId),
+    /// What a frame took that was refused, to be freed elsewhere.
+    Freed(Vec<u8>),
 }
 
 /// What holds for all connections.
@@ -78,8 +84,12 @@ pub struct Poller {
     peers: HashMap<u64, Peer>,
     /// Those that keep us waiting: their deadlines are looked at.
     waited_for: HashSet<u64>,
-    /// Those that have their next turn without a word from epoll, as they have frames left.
-    left: Vec<u64>,
+    /// Those that have their turns one after the other, one at a look: they have something left, or sent much.
+    left: VecDeque<u64>,
+    /// Looks so far.
+    looks: u64,
+    /// Those since somebody has knocked who was not let in.
+    looks_at_door: u32,
     /// Connections in places for looking after the sidecar, the oldest first.
     operators: VecDeque<SessionId>,
     /// Peers that are gone and not freed yet.
@@ -103,7 +113,9 @@ impl Poller {
             wake,
             peers: HashMap::new(),
             waited_for: HashSet::new(),
-            left: Vec::new(),
+            left: VecDeque::new(),
+            looks: 0,
+            looks_at_door: 0,
             operators: VecDeque::new(),
             gone: Vec::new(),
             last_sweep: Instant::now(),
@@ -119,23 +131,26 @@ impl Poller {
         &self.busy
     }
 
-    pub fn listen(&mut self, listener: UnixListener) -> io::Result<()> {
-        listener.set_nonblocking(true)?;
-        self.epoll.add(&listener, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
-        self.door.listen(listener);
+    pub fn listen(&mut self, source: Source) -> io::Result<()> {
+        if let Source::Listener(listener) = &source {
+            listener.set_nonblocking(true)?;
+        }
+        self.epoll.add(&source, EpollEvent::new(EpollFlags::EPOLLIN, LISTENER))?;
+        self.door.gate.open(source);
         Ok(())
     }
 
     /// Takes no more connections.
     pub fn stop_listening(&mut self) {
-        if let Some(listener) = self.door.take_listener() {
-            let _ = self.epoll.delete(&listener);
+        if let Some(source) = self.door.gate.take_source() {
+            let _ = self.epoll.delete(&source);
         }
     }
 
     /// Adds the connection of a parent.
     pub fn adopt(&mut self, stream: UnixStream) -> io::Result<Arc<Connection>> {
         let place = self.door.places.of_parent();
+        refuse_descriptors(stream.as_fd());
         self.add(stream, place)
     }
 
@@ -185,8 +200,8 @@ impl Poller {
                 self.close(session);
                 return false;
             }
-            if peer.has_left && interest.contains(EpollFlags::EPOLLIN) && !self.left.contains(&session.0) {
-                self.left.push(session.0);
+            if peer.has_left && interest.contains(EpollFlags::EPOLLIN) {
+                stand_in_line(&mut self.left, session.0, peer);
             }
         }
         true
@@ -206,12 +221,16 @@ impl Poller {
     /// Closes a connection, and keeps what is left of it to be freed elsewhere: see [`take_gone`](Self::take_gone).
     pub fn close(&mut self, session: SessionId) {
         if let Some(peer) = self.peers.remove(&session.0) {
+            self.waited_for.remove(&session.0);
             let _ = self.epoll.delete(&*peer.connection);
             let _ = peer.connection.stream().shutdown(std::net::Shutdown::Both);
             if peer.connection.place().is_for_operator() {
                 self.operators.retain(|operator| *operator != session);
             }
-            self.gone.push(peer);
+            // of whoever has not said hello there is next to nothing
+            if peer.session == Session::Open {
+                self.gone.push(peer);
+            }
         }
     }
 
@@ -223,29 +242,32 @@ impl Poller {
     /// Waits for something to happen (`block`) or just looks, and appends what happened.
     pub fn poll(&mut self, block: bool, events: &mut Vec<Event>) {
         let mut ready = [EpollEvent::empty(); BATCH];
-        let left = std::mem::take(&mut self.left);
         self.busy.end();
-        let n = self.wait(block && left.is_empty(), &mut ready);
+        let n = self.wait(block && self.left.is_empty(), &mut ready);
         let now = Instant::now();
+        self.looks += 1;
         self.busy.begin(now);
-        if self.door.reopens(now) {
+        if self.door.gate.reopens(now) {
             self.ask_for_listener(EpollFlags::EPOLLIN);
         }
-        self.door.refill();
+        self.door.gate.refill();
+        let mut knocked = false;
         for event in ready.iter().take(n) {
             match event.data() {
-                LISTENER => self.accept(events),
+                LISTENER => knocked = true,
                 WAKE => {
                     drain(&self.wake);
                 }
-                token => self.serve(SessionId(token), event.events(), events),
+                token => self.look_at(SessionId(token), event.events(), events),
             }
         }
-        for token in left {
-            // not one that epoll told of, which has had its turn, nor one that has to read its answers first
-            let is_read = |peer: &Peer| peer.has_left && peer.interest.contains(EpollFlags::EPOLLIN);
-            if !self.left.contains(&token) && self.peers.get(&token).is_some_and(is_read) {
-                self.serve(SessionId(token), EpollFlags::EPOLLIN, events);
+        self.serve_one_left(events);
+        if knocked {
+            // whoever is in goes first
+            self.looks_at_door += 1;
+            if events.is_empty() || self.looks_at_door >= LOOKS_PER_ACCEPT {
+                self.looks_at_door = 0;
+                self.accept(events);
             }
         }
         if n > 0 {
@@ -319,7 +341,7 @@ impl Poller {
         }
         // rounded up: a wait that ends too early would be followed by many short ones
         let until_open = |until: Instant| until.saturating_duration_since(Instant::now()) + Duration::from_millis(1);
-        let to_open = self.door.closed_until().map(until_open);
+        let to_open = self.door.gate.closed_until().map(until_open);
         let to_sweep = (!self.waited_for.is_empty()).then_some(SWEEP);
         match to_open.into_iter().chain(to_sweep).min() {
             None => look(EpollTimeout::NONE, ready),
@@ -328,30 +350,26 @@ impl Poller {
     }
 
     fn ask_for_listener(&self, interest: EpollFlags) {
-        if let Some(listener) = self.door.listener()
-            && let Err(e) = self.epoll.modify(listener, &mut EpollEvent::new(interest, LISTENER))
+        if let Some(source) = self.door.gate.source()
+            && let Err(e) = self.epoll.modify(source, &mut EpollEvent::new(interest, LISTENER))
         {
             log::error!("cannot change what is waited for at the socket: {e}");
         }
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
-        for (stream, place) in self.door.accept() {
+        if let Some((stream, place)) = self.door.accept() {
             let for_operator = place.is_for_operator();
             if for_operator && self.operators.len() >= OPERATOR_CONNECTIONS {
                 self.make_way(events);
             }
             match self.add(stream, place) {
-                Ok(connection) => {
-                    if for_operator {
-                        self.operators.push_back(connection.session);
-                    }
-                    events.push(Event::Opened(connection));
-                }
+                Ok(connection) if for_operator => self.operators.push_back(connection.session),
+                Ok(_) => {}
                 Err(e) => log::error!("cannot take a connection: {e}"),
             }
         }
-        if self.door.closed_until().is_some() {
+        if self.door.gate.closed_until().is_some() {
             self.ask_for_listener(EpollFlags::empty());
         }
     }
@@ -366,6 +384,34 @@ impl Poller {
         }
         self.close(oldest);
         events.push(Event::Closed(oldest));
+    }
+
+    /// Epoll has told of a connection: it has its turn, or stands in line for it when its last one was long.
+    fn look_at(&mut self, session: SessionId, flags: EpollFlags, events: &mut Vec<Event>) {
+        let Some(peer) = self.peers.get_mut(&session.0) else { return };
+        if peer.is_heavy && flags.contains(EpollFlags::EPOLLIN) && peer.dismissed_until.is_none() {
+            peer.has_left = true;
+            stand_in_line(&mut self.left, session.0, peer);
+        }
+        let flags = if peer.in_line { flags & EpollFlags::EPOLLOUT } else { flags };
+        self.serve(session, flags, events);
+    }
+
+    /// The first of those who stand in line has its turn, if it has not had one at this look.
+    fn serve_one_left(&mut self, events: &mut Vec<Event>) {
+        while let Some(token) = self.left.front().copied() {
+            let peer = self.peers.get_mut(&token);
+            if peer.as_ref().is_some_and(|peer| peer.last_turn == self.looks) {
+                return;
+            }
+            self.left.pop_front();
+            let Some(peer) = peer else { continue };
+            peer.in_line = false;
+            // not one that has to read its answers first
+            if peer.has_left && peer.interest.contains(EpollFlags::EPOLLIN) {
+                return self.serve(SessionId(token), EpollFlags::EPOLLIN, events);
+            }
+        }
     }
 
     fn serve(&mut self, session: SessionId, flags: EpollFlags, events: &mut Vec<Event>) {
@@ -386,14 +432,17 @@ impl Poller {
             return;
         }
         let before = events.len();
+        peer.last_turn = self.looks;
         let turn = peer.turn(session, events);
-        peer.has_left = turn == Turn::Left;
+        peer.has_left = matches!(turn, Turn::Left | Turn::Amid);
+        if peer.has_left {
+            stand_in_line(&mut self.left, session.0, peer);
+        }
         if turn == Turn::Over {
             self.close(session);
             events.push(Event::Closed(session));
-        } else if peer.has_left {
+        } else if turn == Turn::Left {
             peer.incomplete_since = None;
-            self.left.push(session.0);
         } else if peer.session == Session::Open && peer.is_at_boundary() {
             peer.incomplete_since = None;
         } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
@@ -401,6 +450,12 @@ impl Poller {
             peer.incomplete_since = Some(Instant::now());
             self.wait_for(session.0);
         }
+    }
+}
+
+fn stand_in_line(line: &mut VecDeque<u64>, token: u64, peer: &mut Peer) {
+    if !std::mem::replace(&mut peer.in_line, true) {
+        line.push_back(token);
     }
 }
 
@@ -418,8 +473,8 @@ fn drain(stream: &UnixStream) -> bool {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::os::unix::net::UnixListener;
 
-    use nexus_protocol::limits::ACCEPTS_PER_LOOK;
     use nexus_protocol::message::{ClientHello, ClientMessage};
     use nexus_protocol::version::{MAGIC, VersionRange};
 
@@ -492,24 +547,46 @@ mod tests {
     }
 
     #[test]
-    fn a_crowd_at_the_door_comes_in_a_few_at_a_time() {
+    fn of_those_who_send_much_one_has_its_turn_at_a_look_and_who_sends_little_has_one_at_each() {
+        const MANY: usize = 8;
+        let (wake, _waker) = UnixStream::pair().unwrap();
+        let mut poller = poller(wake);
+        let mut connect = |pings| {
+            let (mut ours, theirs) = UnixStream::pair().unwrap();
+            ours.write_all(&frames(pings)).unwrap();
+            (ours, poller.adopt(theirs).unwrap().session)
+        };
+        let many: Vec<_> = (0..MANY).map(|_| connect(200)).collect();
+        let (mut modest, of_modesty) = connect(1);
+        // what they are like shows at their first turn
+        poller.poll(true, &mut Vec::new());
+        let mut turns = [0; MANY];
+        for look in 1..=3 * MANY {
+            modest.write_all(&frames(1)[frames(0).len()..]).unwrap();
+            let mut events = Vec::new();
+            poller.poll(true, &mut events);
+            assert_eq!(pings_of(of_modesty, &events), 1, "look {look}");
+            let had_one = |(_, session): &&(UnixStream, SessionId)| pings_of(*session, &events) > 0;
+            assert_eq!(many.iter().filter(had_one).count(), 1, "look {look}");
+            let at = many.iter().position(|one| had_one(&one)).unwrap();
+            turns[at] += 1;
+        }
+        assert_eq!(turns, [3; MANY]);
+    }
+
+    #[test]
+    fn a_crowd_at_the_door_comes_in_one_by_one() {
         let (wake, _waker) = UnixStream::pair().unwrap();
         let mut poller = poller(wake);
         let path = std::env::temp_dir().join(format!("nexus-poller-{}.sock", std::process::id()));
         let listener = UnixListener::bind(&path).unwrap();
-        poller.listen(listener).unwrap();
+        poller.listen(Source::Listener(listener)).unwrap();
         let crowd: Vec<UnixStream> = (0..50).map(|_| UnixStream::connect(&path).unwrap()).collect();
         std::fs::remove_file(&path).unwrap();
-        let mut taken = 0;
-        for look in 1.. {
+        for look in 1..=crowd.len() {
             let mut events = Vec::new();
             poller.poll(true, &mut events);
-            taken += events.len();
-            assert!(events.len() <= ACCEPTS_PER_LOOK, "{} at look {look}", events.len());
-            assert!(look <= crowd.len(), "{taken} were taken");
-            if taken == crowd.len() {
-                break;
-            }
+            assert_eq!((poller.peers.len(), events.len()), (look, 0));
         }
     }
 

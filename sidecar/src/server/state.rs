@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::suspension_kept_ms;
@@ -26,7 +26,23 @@ use crate::lifecycle::Exit;
 use crate::os;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
-use crate::segments::Arenas;
+use crate::segments::{Arenas, OwnSegments, SegmentMaker};
+use crate::walls::seal::Walls;
+
+/// What a server is part of: the process that clients know, which may be another than its own.
+pub struct Surroundings {
+    pub pid: u32,
+    pub segments: Box<dyn SegmentMaker>,
+    /// What stands between this process and the machine, once that is known. None: nothing.
+    pub walls: Option<Arc<OnceLock<Walls>>>,
+}
+
+impl Surroundings {
+    /// Nobody but this process.
+    pub fn alone() -> Self {
+        Self { pid: std::process::id(), segments: Box::new(OwnSegments), walls: None }
+    }
+}
 
 /// How a server ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +83,9 @@ pub(super) struct State {
 /// See the module.
 pub struct Server {
     pub(super) runtime: Arc<Runtime>,
+    /// The process that clients know.
+    pub(super) pid: u32,
+    pub(super) walls: Option<Arc<OnceLock<Walls>>>,
     pub(super) mode: Mode,
     pub(super) state: Mutex<State>,
     pub(super) states: States,
@@ -93,7 +112,13 @@ pub struct Server {
 
 impl Server {
     /// A server with its poller. Its end is announced through `exit`.
-    pub fn new(runtime: Arc<Runtime>, mode: Mode, exit: Arc<Exit>) -> io::Result<Arc<Self>> {
+    pub fn new(
+        runtime: Arc<Runtime>,
+        mode: Mode,
+        exit: Arc<Exit>,
+        surroundings: Surroundings,
+    ) -> io::Result<Arc<Self>> {
+        let Surroundings { pid, segments, walls } = surroundings;
         // as long as there are descriptors; without it, it is tried again when it is needed
         if let Err(e) = os::page_map() {
             log::debug!("cannot open the page map: {e}");
@@ -101,7 +126,7 @@ impl Server {
         let (wake, wake_reader) = UnixStream::pair()?;
         wake.set_nonblocking(true)?;
         let config = &runtime.config;
-        let spin = std::thread::available_parallelism().is_ok_and(|n| n.get() > 1);
+        let spin = os::processors() > 1;
         let states = States::new(StateLimits {
             states: config.max_states,
             bytes: config.max_state_bytes,
@@ -113,7 +138,8 @@ impl Server {
         let poller = Poller::new(rules, wake_reader)?;
         let polling = poller.busy().clone();
         let hub = Hub::new(hub_limits(config, mode));
-        let arenas = Arenas::new(config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
+        let arenas =
+            Arenas::new(segments, config.max_arena_bytes, config.max_total_arena_bytes, config.max_frame_bytes);
         let engine_digest = runtime.engine().digest().iter().map(|b| format!("{b:02x}")).collect();
         let now = Instant::now();
         let poller = Some(Box::new(poller));
@@ -138,6 +164,8 @@ impl Server {
         };
         Ok(Arc::new(Self {
             runtime,
+            pid,
+            walls,
             mode,
             state: Mutex::new(state),
             states,
@@ -173,11 +201,10 @@ impl Server {
 
     /// Adds the connection of a parent.
     pub fn adopt(&self, stream: UnixStream) -> io::Result<()> {
-        let connection = self.with_poller(|p| p.adopt(stream))?;
-        self.opened(connection);
-        Ok(())
+        self.with_poller(|p| p.adopt(stream)).map(drop)
     }
 
+    /// A connection has said hello: from now on it is in the books.
     pub(super) fn opened(&self, connection: Arc<Connection>) {
         self.runtime.join(self.client_of(connection.session));
         self.states.open(connection.session.0);
@@ -239,6 +266,7 @@ impl Server {
             retired_threads: state.hub.crew.retired() as u64,
             retired_threads_total: state.hub.crew.retired_total(),
             arena_bytes: self.arenas.bytes(),
+            walls: self.walls.as_ref().and_then(|walls| walls.get().copied()).unwrap_or_default(),
         }
     }
 }
@@ -256,8 +284,7 @@ pub(super) fn broken<T>(_: &PoisonError<T>) -> ! {
 /// What one of several connections may run at once: half of the instances, and not more than there are processors, since
 /// guests do nothing but compute.
 fn max_running_each(config: &Config) -> usize {
-    let processors = std::thread::available_parallelism().map_or(1, usize::from);
-    (config.max_instances as usize).div_ceil(2).min(processors)
+    (config.max_instances as usize).div_ceil(2).min(os::processors())
 }
 
 fn hub_limits(config: &Config, mode: Mode) -> HubLimits {

@@ -28,9 +28,10 @@ pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
     let shop = &places.workshop()?;
     let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
+    let runtime = stages.run("engine without compiler", || wasmedge.runtime(shop))?;
     stages.run("guest compiler", toolchain::ensure)?;
     let binaryen = stages.run("Binaryen", || Binaryen::ensure(shop))?;
-    wasmedge.link(&places.links)?;
+    wasmedge.link(&places.links, &runtime)?;
     toolchain::link(&places.links)?;
     stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
 }

@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything between a fresh clone and a tested, measured sidecar, as one command each.
 //!
 //! ```text
-//!  setup:  WasmEdge -> guest compiler -> Binaryen -> guest -> links in .nexus -> cargo build, npm run build
+//!  setup:  WasmEdge -> the engine without its compiler -> guest compiler -> Binaryen -> guest -> links in .nexus -> cargo build, npm run build
 //!  test, demo, bench:  setup, then their own stages
 //! ```
 //!
@@ -13,6 +13,7 @@
 mod apt;
 mod binaryen;
 mod digest;
+mod elf;
 mod frames;
 mod guest;
 mod loops;
@@ -26,6 +27,7 @@ mod schema;
 mod soak;
 mod stack_gate;
 mod stages;
+mod standin;
 mod toolchain;
 mod wasmedge;
 mod workspace;
@@ -45,10 +47,11 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing
-  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --state]
+  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state]
                  setup, then the measurements; with --json as JSON on standard output; with --overrun only how late
                  deadlines are kept, with --fairness only what one connection feels of others, with --peers only a ping
-                 beside work of the host, with --calls only many calls of one handler, with --state only large states
+                 beside work of the host, with --calls only many calls of one handler, with --start only the way to the
+                 first result, with and without the engine's compiler, with --state only large states
   fuzz [--seconds N] [--seed S]
                  setup, then hostile input from a seed, for ten minutes if nothing is said
   soak [--executions N] [--seed S]
@@ -97,7 +100,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| {
-            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--state"].contains(word)
+            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state"].contains(word)
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,

@@ -4,7 +4,8 @@
 //! unpacked into a private prefix; and, for machines that reach neither, an explanation.
 //!
 //! Debian's newer packages need a newer libc than Debian 12 has, so the prefix brings its own, with its own loader. All
-//! libraries stand in one directory, where libLLVM's relative search path finds its own.
+//! libraries stand in one directory, where libLLVM's relative search path finds its own. The sidecar finds those that it loads in
+//! another one, without the compiler (`standin.rs`).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,9 +15,10 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::PrivateApt;
-use crate::places::{Workshop, point, remove};
+use crate::places::{Workshop, point, remove, write_if_changed};
 use crate::process::quiet;
 use crate::stages::{advise, note};
+use crate::standin;
 
 /// What `wasmedge-sdk` of the workspace is made for.
 pub const VERSION: &str = "0.17.1";
@@ -91,17 +93,25 @@ impl WasmEdge {
         command
     }
 
+    /// The directory of the libraries that the sidecar loads, made if need be.
+    pub fn runtime(&self, shop: &Workshop) -> Result<PathBuf> {
+        standin::ensure(shop, &self.lib, self.loader.as_deref())
+    }
+
     /// Leaves the links that `.cargo/config.toml` and `sidecar/build.rs` point to.
-    pub fn link(&self, links: &Path) -> Result<()> {
+    pub fn link(&self, links: &Path, runtime: &Path) -> Result<()> {
         let here = links.join("wasmedge");
         fs::create_dir_all(here.join("link"))?;
         point(&here.join("include"), &self.include)?;
-        point(&here.join("lib"), &self.lib)?;
+        point(&here.join("lib"), runtime)?;
+        point(&here.join("whole"), &self.lib)?;
+        // For cargo, which sees by a file's time whether it is another one.
+        write_if_changed(&here.join("runtime"), &format!("{}\n", runtime.display()))?;
         // A directory with this one library: wasmedge-sys puts it on the library path of rustc itself, which crashes when
         // it finds another libc there.
         point(&here.join("link/libwasmedge.so"), &self.lib.join("libwasmedge.so"))?;
-        match &self.loader {
-            Some(loader) => point(&here.join("loader"), loader),
+        match self.loader.as_deref().and_then(Path::file_name) {
+            Some(loader) => point(&here.join("loader"), &runtime.join(loader)),
             None => remove(&here.join("loader")),
         }
     }

@@ -491,3 +491,55 @@ fn what_cannot_be_read_may_need_everything() {
     assert_eq!(tokens.join(" "), ALL);
     assert!(found.unparsed.is_some());
 }
+
+#[test]
+fn values_that_go_where_no_name_says_are_seen() {
+    check(&[
+        // a method of the state under another name
+        ("const { ['s' + 'et']: q } = $state; q('x', 1)", "state:read:* state:write:*?"),
+        ("let q; ({ [$args]: q } = $state); q('x', 1)", "state:read:* state:write:*?"),
+        ("const q = $state[$args]; q('x', 1)", "state:read:* state:write:*?"),
+        ("const o = { q: $state[$args] }; o.q('x', 1)", "state:read:* state:write:*?"),
+        ("for (const q of [$state[$args]]) q('x')", "state:read:* state:write:*?"),
+        ("f($state[$args]); function f(q) { q('x') }", "state:read:* state:write:*?"),
+        ("const item = $state[$args]; return item.list.map(x => x.n).filter(Boolean).forEach($log)", "state:read:*"),
+        ("return $state[$args].toFixed(2)", "state:read:*"),
+        // a constructor may give what it likes, to whose fields the next one writes
+        (
+            "class A { constructor() { return $state.o } } class B extends A { x = 1 } new B()",
+            "state:read:o? state:write:o?",
+        ),
+        ("class A { constructor() { return $state.o } } new A().x = 1", "state:read:o? state:write:o?"),
+        ("class A { constructor() { return $state.o } } return new A().x", "state:read:o?"),
+        ("class A {} class B extends A { x = $state.o } return new B()", "state:read:o? state:write:o?"),
+        ("class B { x = $state.o } return new B()", "state:read:o?"),
+        // what is thrown
+        (
+            "function* g() { try { yield } catch (e) { e.x = 1 } } const i = g(); i.next(); i.throw($state.o)",
+            "state:read:o state:write:o?",
+        ),
+        ("try { await Promise.reject($state.o) } catch (e) { e.x = 1 }", "state:read:o? state:write:o?"),
+        (
+            "const f = async () => { throw $state.o }; try { await f() } catch (e) { e.x = 1 }",
+            "state:read:o? state:write:o?",
+        ),
+        ("try { const r = await $ext.a.b($state.o); return r } catch (e) { e.x = 1 }", "ext:a.b? state:read:o?"),
+        (
+            "const [a, b] = await Promise.all([$state.a, $state.b]); a.x = 1; try { await b } catch (e) { $log(e) }",
+            "state:read:a state:read:b state:write:a? state:write:b?",
+        ),
+        ("const a = await $state.a; const b = await $state.b; a.x = 1", "state:read:a state:read:b state:write:a?"),
+    ]);
+}
+
+#[test]
+fn what_comes_behind_a_name_that_nothing_declares_is_not_certain() {
+    check(&[
+        ("undefinedFn(); return $state.x", "state:read:x?"),
+        ("$state.y; undefinedFn($state.z); $emit('e')", "events:emit:e? state:read:y state:read:z?"),
+        ("undefinedName; return $state.x", "state:read:x?"),
+        ("x = undefinedName.y; return $state.x", "state:read:x?"),
+        ("const f = () => undefinedFn(); return $state.x", "state:read:x"),
+        ("console.log(1); Math.max(parseInt('1')); return $state.x", "state:read:x"),
+    ]);
+}

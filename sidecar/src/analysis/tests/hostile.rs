@@ -170,6 +170,15 @@ fn what_is_too_deep_says_so_in_its_place() {
     let error = refused(&format!("let a = 1;\n{}", "(".repeat(100_000)));
     assert_eq!((error.line, error.message.as_str()), (2, "the handler is nested too deeply"));
     assert!(error.column > 1_000);
+    // whatever stands there
+    for (head, around) in [("return ", "await "), ("return await ", "await ("), ("return ", "(await ")] {
+        let error = refused(&format!("{head}{}", around.repeat(20_000)));
+        let told = [
+            "the handler is nested too deeply",
+            "too many arrow functions, comparisons or modifiers within one another",
+        ];
+        assert!(told.contains(&&*error.message), "{head}{around}: {}", error.message);
+    }
 }
 
 #[test]

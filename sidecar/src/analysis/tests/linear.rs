@@ -16,16 +16,17 @@ use super::sources;
 use crate::os::thread_cpu_time;
 use crate::token::{StopCause, StopToken};
 
-const SMALL_BYTES: usize = 64 << 10;
-/// No text of this size has more tokens than are parsed.
-const LARGE_BYTES: usize = 512 << 10;
+const SMALL_BYTES: usize = LARGE_BYTES / 8;
+/// No text of this size has more tokens than are parsed. Without optimization everything takes ten times as long: then less shows as
+/// much.
+const LARGE_BYTES: usize = if cfg!(debug_assertions) { 64 << 10 } else { 512 << 10 };
 /// Linear is 8; caches that a large tree does not fit make up to twice of that.
 const MOST: u32 = 24;
 /// What takes less than this altogether does nobody harm, however it grows.
 const HARMLESS: Duration = Duration::from_millis(20);
 const TURNS: usize = 8;
-/// What takes longer is not worth another turn.
-const HOPELESS: Duration = Duration::from_secs(1);
+/// What is this far off is not worth another turn: no noise makes that of it.
+const HOPELESS: u32 = 2 * MOST;
 
 fn taken(source: &str) -> Duration {
     let started = thread_cpu_time();
@@ -46,7 +47,7 @@ fn eight_times_the_text_takes_about_eight_times_as_long() {
                 break;
             }
             small = small.min(taken(&small_source));
-            if large <= small * MOST || large > HOPELESS {
+            if large <= small * MOST || large > small * HOPELESS {
                 break;
             }
         }

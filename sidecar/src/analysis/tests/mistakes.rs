@@ -7,6 +7,7 @@ const IMPORT: &str =
     "a handler cannot import modules: put the code into the handler, or call an extension, `$ext.name.method()`";
 const EXPORT: &str = "a handler cannot export: leave `export` out, and `return` the result";
 const AWAIT: &str = "`await` is only for async functions: write `async` before the function that it stands in";
+const SEPARATOR: &str = "a `_` in a number stands between two of its digits";
 const SEMICOLON: &str =
     "Expected a semicolon or an implicit semicolon after a statement, but found none; Try inserting a semicolon here";
 
@@ -51,6 +52,27 @@ fn mistakes_are_told_in_the_parsers_words_with_advice() {
         ("const x", "Missing initializer in const declaration; Add an initializer (e.g. ` = undefined`) here", 1, 7),
         ("return a b", SEMICOLON, 1, 9),
         ("let 1a = 2", "Invalid characters after number", 1, 6),
+        ("return 1_000_", SEPARATOR, 1, 13),
+        ("1_000_", SEPARATOR, 1, 6),
+        ("f(1__0)", SEPARATOR, 1, 4),
+        (
+            "#x in {}",
+            "no class around `#x` declares it: declare it as a field of the class, or leave out the `#`",
+            1,
+            1,
+        ),
+        (
+            "class A { #x }\nreturn o.#x",
+            "no class around `#x` declares it: declare it as a field of the class, or leave out the `#`",
+            2,
+            10,
+        ),
+        (
+            "class A { #x; m() { class B { #y; n(o) { return o.#z + this.#x + this.#y } } } }",
+            "no class around `#z` declares it: declare it as a field of the class, or leave out the `#`",
+            1,
+            51,
+        ),
         (
             "enum A { B }",
             "a TypeScript enum needs generated code, and types in a handler are only erased; write an object, `const A = { B: 0 }`",
@@ -122,7 +144,17 @@ fn what_only_quickjs_refuses_has_its_words_or_better_ones() {
         ),
         ("'use strict'; with (a) b", "invalid keyword: with", 1, 15, Some(("`with` is not for strict code", 1, 15))),
         ("function f(a, a) { 'use strict' }", "Duplicate parameter name", 1, 20, Some(("two parameters", 1, 20))),
-        ("break", "break must be inside loop or switch", 1, 6, None),
+        ("break", "break must be inside loop or switch", 1, 6, Some(("`break` is only for loops and `switch`", 1, 1))),
+        ("if (a) { continue; }", "continue must be inside loop", 1, 18, Some(("`continue` is only for loops", 1, 10))),
+        ("f(() => { x.break; break })", "break must be inside loop or switch", 1, 26, Some(("`break` is", 1, 20))),
+        (
+            "a: for (;;) { break b }",
+            "break/continue label not found",
+            1,
+            23,
+            Some(("nothing around this has the label `b`", 1, 21)),
+        ),
+        ("break", "break must be inside loop or switch", 1, 1, None),
         ("", "invalid redefinition", 9, 9, None),
         ("}", "invalid redefinition", 1, 2, None),
     ] {

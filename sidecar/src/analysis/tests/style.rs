@@ -23,6 +23,9 @@ fn a_mention_of_promises_makes_promise_style() {
         ("return new globalThis.Promise(ok => ok($ext.a.b()))", "Promise", 1, 22),
         ("const { Promise: P } = globalThis; return P.all([$ext.a.b()])", "Promise", 1, 9),
         ("let P; ({ Promise: P } = globalThis); return P.all([$ext.a.b()])", "Promise", 1, 11),
+        ("const { then } = $ext.a.b(); return then", ".then", 1, 9),
+        ("let c; ({ catch: c } = $ext.a.b())", ".catch", 1, 11),
+        ("const f = ({ finally: f }) => f; return f($ext.a.b())", ".finally", 1, 14),
         ("const Promise = { all: x => x }; return Promise.all([$ext.a.b()])", "Promise", 1, 7),
         ("return $ext.a.b() instanceof Promise", "Promise", 1, 30),
         ("$ext.a.b().then(r => { $state.r = r })", ".then", 1, 11),
@@ -73,6 +76,9 @@ fn calls_without_a_mention_are_stack_style() {
         "const o = { then() {}, catch() {} }; return $ext.a.b(o)",
         "const async = 1; return $ext.a.b(async)",
         "try { return $ext.a.b() } catch { return 1 } finally { $log(1) }",
+        "Promise: for (;;) { $ext.a.b(); break Promise }",
+        "return { Promise: $ext.a.b(), 'then': 1, finally() {} }",
+        "class A { then() {} static Promise = 1 } return $ext.a.b(A)",
         // types are erased
         "let r: Promise<string> = $ext.a.b(); return r",
         "function f(x): Promise<number> { return $ext.a.b(x) } return f(1)",
@@ -163,6 +169,16 @@ fn a_promise_that_is_certainly_used_as_a_value_is_warned_about() {
         ("await 1; switch ($ext.a.b()) { case 1: }", 18, 28),
         ("await 1; const a = $ext.a; return a.b().c", 35, 42),
         ("await 1; return 'c' in $ext.a.b()", 24, 34),
+        ("await 1; for (const k in $ext.a.b()) ;", 26, 36),
+        ("await 1; $ext.a.b()`x`", 10, 23),
+        ("await 1; return { [$ext.a.b()]: 1 }", 20, 30),
+        ("await 1; class A { [$ext.a.b()]() {} }", 21, 31),
+        ("await 1; const { [$ext.a.b()]: c } = $args", 19, 29),
+        ("await 1; $ext.a.b().x = 5", 10, 20),
+        ("await 1; $ext.a.b().x += 5", 10, 20),
+        ("await 1; $ext.a.b().x++", 10, 20),
+        ("await 1; delete $ext.a.b().x", 17, 27),
+        ("await 1; [$ext.a.b().x] = [1]", 11, 21),
     ] {
         assert_eq!(warned(source, None), [(1, column, until)], "{source}");
     }

@@ -51,14 +51,14 @@ fn measure(healthy: &mut Client, calls: usize) -> Sample {
     Sample::of(0, calls, || assert_eq!(healthy.run(run.clone()).value(), 2))
 }
 
-pub fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
+fn compare(figures: &mut Map<String, Value>, name: &str, alone: &Sample, among: &Sample) {
     for (which, sample) in [("Alone", alone), ("", among)] {
         figures.insert(format!("{name}{which}"), summary(sample));
     }
     ratios(figures, name, alone, among);
 }
 
-fn ratios(figures: &mut Map<String, Value>, name: &str, below: &Sample, above: &Sample) {
+pub fn ratios(figures: &mut Map<String, Value>, name: &str, below: &Sample, above: &Sample) {
     let ratio = |of: fn(&Sample) -> f64| json!((of(above) / of(below) * 100.0).round() / 100.0);
     figures.insert(format!("{name}P50Ratio"), ratio(Sample::p50_us));
     figures.insert(format!("{name}P99Ratio"), ratio(Sample::p99_us));

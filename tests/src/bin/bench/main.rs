@@ -1,5 +1,5 @@
 //! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --calls |
-//! --state]`, built with `--release`.
+//! --start | --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -13,6 +13,7 @@ mod node;
 mod overrun;
 mod peers;
 mod socket;
+mod start;
 mod state;
 
 use std::path::Path;
@@ -42,10 +43,11 @@ fn main() {
         echo::serve(Path::new(path));
     }
     if let Some(unknown) = args.iter().find(|a| {
-        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls"].contains(&a.as_str())
+        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls", "--start"]
+            .contains(&a.as_str())
     }) {
         eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls"
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start"
         );
         std::process::exit(2);
     }
@@ -58,6 +60,7 @@ fn main() {
         ("fairness", fairness::figures),
         ("peers", peers::figures),
         ("calls", calls::figures),
+        ("start", start::figures),
     ] {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));
@@ -82,6 +85,7 @@ fn main() {
     figures.insert("overrun".into(), Value::Object(overrun::figures(scale)));
     figures.insert("fairness".into(), Value::Object(fairness::figures(scale)));
     figures.insert("peers".into(), Value::Object(peers::figures(scale)));
+    figures.insert("start".into(), Value::Object(start::figures(scale)));
     let ratios = ratios(&figures);
     figures.insert("ratios".into(), Value::Object(ratios));
     figures.insert("machine".into(), machine());

@@ -101,6 +101,9 @@ pub struct Setting {
     /// A reload changes it.
     #[serde(default)]
     pub live: bool,
+    /// Whether a worker is told of it; what only the process that has the sockets needs is not.
+    #[serde(default = "yes")]
+    pub workers: bool,
     pub env_mebibytes: Option<String>,
     /// One sentence without its full stop: the help text puts default and bounds behind it.
     pub doc: Spanned<String>,
@@ -126,6 +129,8 @@ pub enum SettingKind {
     Uids,
     Endpoint,
     Level,
+    /// Where guests run.
+    Isolation,
 }
 
 impl SettingKind {
@@ -294,6 +299,8 @@ impl Schema {
                 Ok(())
             }
             (SettingKind::Level, _) => Err("needs a level as its default".to_owned()),
+            (SettingKind::Isolation, Some(Value::Text(word))) if ["none", "shared"].contains(&word.as_str()) => Ok(()),
+            (SettingKind::Isolation, _) => Err("needs none or shared as its default".to_owned()),
             (_, None) => Ok(()),
             (_, Some(_)) => Err("is absent by default, so it has no default".to_owned()),
         }

@@ -152,16 +152,18 @@ fn value(value: &Value) -> String {
 fn settings(schema: &Schema) -> String {
     let mut text = String::from(
         "//! The configuration as the sidecar uses it, and every setting of it.\n\n\
-         use std::path::PathBuf;\n\nuse log::LevelFilter;\nuse nexus_protocol::limits;\n\n\
-         use super::endpoint::Endpoint;\nuse super::table::{Setting, bytes, count, live, millis, setting};\n\
+         use std::path::PathBuf;\n\nuse log::LevelFilter;\nuse nexus_protocol::limits;\nuse serde::{Deserialize, Serialize};\n\n\
+         use super::endpoint::Endpoint;\nuse super::isolation::Isolation;\nuse super::table::{Setting, bytes, count, live, millis, setting};\n\
          use super::value::{Kind, Place};\n\n\
          /// What is in force. Sizes are bytes, durations milliseconds; the unit is the last word of the name.\n///\n\
          /// A `Config` that came out of [`ConfigArgs::load`](super::ConfigArgs::load) has every value within its bound and\n\
-         /// `min_instances <= max_instances`.\n\
-         #[derive(Debug, Clone, PartialEq, Eq)]\npub struct Config {\n",
+         /// `min_instances <= max_instances`.\n///\n\
+         /// What only the process that has the sockets needs to know is not told to a worker.\n\
+         #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]\npub struct Config {\n",
     );
     for setting in &schema.settings {
         text += &rust_doc(&described(setting), 4);
+        text += if setting.workers { "" } else { "#[serde(skip)]\n" };
         text += &format!("pub {}: {},\n", snake(setting.key.get_ref()), field_type(setting.kind));
     }
     text += "}\n\nimpl Default for Config {\n\
@@ -190,12 +192,14 @@ fn field_type(kind: SettingKind) -> &'static str {
         SettingKind::Uids => "Vec<u32>",
         SettingKind::Endpoint => "Option<Endpoint>",
         SettingKind::Level => "LevelFilter",
+        SettingKind::Isolation => "Isolation",
     }
 }
 
 fn default(schema: &Schema, setting: &Setting) -> String {
     match (setting.kind, setting.default.as_ref().map(|value| value.get_ref())) {
         (SettingKind::Level, Some(Value::Text(level))) => format!("LevelFilter::{}", pascal(level)),
+        (SettingKind::Isolation, Some(Value::Text(word))) => format!("Isolation::{}", pascal(word)),
         (SettingKind::Uids, _) => "Vec::new()".to_owned(),
         (_, None) => "None".to_owned(),
         (_, Some(value)) => wide(schema, value),
@@ -229,6 +233,7 @@ fn entry(schema: &Schema, setting: &Setting) -> String {
         SettingKind::Uids => ("Kind::Uids".to_owned(), "Uids"),
         SettingKind::Endpoint => ("Kind::Endpoint".to_owned(), "Endpoint"),
         SettingKind::Level => ("Kind::Level".to_owned(), "Level"),
+        SettingKind::Isolation => ("Kind::Isolation".to_owned(), "Isolation"),
     };
     let (key, doc) = (setting.key.get_ref(), flowing(setting.doc.get_ref()));
     let make = if setting.live { "live" } else { "setting" };

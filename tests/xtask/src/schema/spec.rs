@@ -123,6 +123,7 @@ fn form(setting: &Setting) -> &'static str {
         SettingKind::Uids => "numbers with commas between them",
         SettingKind::Endpoint => "an address or a path",
         SettingKind::Level => "off, error, warn, info, debug, trace",
+        SettingKind::Isolation => "none, shared",
     }
 }
 

@@ -86,7 +86,9 @@ fn type_of(kind: SettingKind) -> &'static str {
     match kind {
         SettingKind::Count | SettingKind::Bytes | SettingKind::Millis => "number",
         SettingKind::Switch => "boolean",
-        SettingKind::Path | SettingKind::Uids | SettingKind::Endpoint | SettingKind::Level => "string",
+        SettingKind::Path | SettingKind::Uids | SettingKind::Endpoint | SettingKind::Level | SettingKind::Isolation => {
+            "string"
+        }
     }
 }
 

@@ -1,0 +1,214 @@
+//! What is called `nexus-sidecar` in a package: finds the tree that it stands in, maps the program and the loader beside it into this
+//! very process, and enters the loader as the kernel would have.
+//!
+//! ```text
+//!  TREE/bin/nexus-sidecar   this
+//!  TREE/lib/nexus-sidecar   the program, with the libraries and the loader that it is made for
+//! ```
+//!
+//! Nothing is executed a second time: process, name, arguments, environment, descriptors, signals and the wish to die with the
+//! parent are those that the kernel gave, and `/proc/self/exe` is this file, which can be executed again.
+//!
+//! Needs no libc, no `/proc`, no search path and no current folder. Whatever is wrong is said on standard error.
+#![no_std]
+#![no_main]
+
+mod system;
+
+use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
+use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list, preloaded_libc};
+
+use system::{EACCES, ENOENT, EPERM, Errno, Space, Start};
+
+/// Of the sidecar: the engine cannot be brought up.
+const EXIT_CODE: u8 = 5;
+
+const PROGRAM: &[u8] = b"nexus-sidecar";
+const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
+
+/// The names of what else stands in `lib`, with a line feed between them.
+const LIBRARIES: &str = env!("NEXUS_TREE_LIBRARIES");
+
+const DT_STRTAB: usize = 5;
+const DT_RPATH: usize = 15;
+
+/// As many links as the kernel itself follows.
+const MOST_LINKS: usize = 40;
+
+/// Where the tree is found, and by what.
+struct Tree {
+    /// The path of `lib`.
+    lib: PathBuffer,
+    /// By the kernel's name for the running file. The loader asks for the same, and so finds the libraries by itself.
+    by_kernel: bool,
+}
+
+/// Maps everything and tells where to go on.
+fn launch(start: &mut Start) -> usize {
+    if start.has_foreign_rights() {
+        give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
+    }
+    if let Some(word) = start.variable(b"LD_PRELOAD").and_then(preloaded_libc) {
+        give_up(&[b"LD_PRELOAD names ", word, b"; this program has a libc of its own, and two do not work. Unset it"]);
+    }
+    let tree = find(start);
+    for name in LIBRARIES.split('\n') {
+        if let Err(error) = system::is_readable(beside(&tree.lib, name.as_bytes()).with_nul()) {
+            unusable(&beside(&tree.lib, name.as_bytes()), error);
+        }
+    }
+    let (program, program_at) = map(&beside(&tree.lib, PROGRAM));
+    if program.table == 0 {
+        damaged(&beside(&tree.lib, PROGRAM));
+    }
+    let (loader, loader_at) = map(&beside(&tree.lib, LOADER));
+    if !tree.by_kernel {
+        name_libraries(&program, &program_at, &tree.lib);
+    }
+    start.describe(
+        loader_at.start,
+        program_at.start + program.entry,
+        program_at.start + program.table,
+        program.table_entry_len,
+        program.table_entries,
+    );
+    loader_at.start + loader.entry
+}
+
+/// The kernel knows by which file it started this. Where that is not told (no `/proc`) or leads nowhere here (another root), the
+/// path that it was started by does.
+fn find(start: &Start) -> Tree {
+    let mut itself = PathBuffer::new();
+    if read_link(b"/proc/self/exe\0", &mut itself) {
+        // The file may have been replaced; what stands at its place then is newer, and whole.
+        let marked = system::is_readable(itself.with_nul()).is_err() && or_too_long(itself.without_mark());
+        if let Some(lib) = lib_of(itself.clone()) {
+            return Tree { lib, by_kernel: true };
+        }
+        if marked {
+            give_up(&[b"the installation that this program was part of is no longer at ", itself.as_bytes()]);
+        }
+    }
+    let Some(name) = start.started_as() else {
+        give_up(&[b"neither /proc nor the kernel tells where this program stands"]);
+    };
+    or_too_long(itself.set(name));
+    let mut target = PathBuffer::new();
+    for _ in 0..MOST_LINKS {
+        if !read_link_at(&itself, &mut target) {
+            break;
+        }
+        or_too_long(itself.follow(target.as_bytes()));
+    }
+    match lib_of(itself.clone()) {
+        Some(lib) => Tree { lib, by_kernel: false },
+        None => give_up(&[
+            b"there is no lib/",
+            PROGRAM,
+            b" beside the folder of ",
+            itself.as_bytes(),
+            b". The folders bin and lib of a package belong together: make a link to this program rather than a copy, \
+            or install the package anew",
+        ]),
+    }
+}
+
+/// `lib` beside the folder of a program, if our program is in it.
+fn lib_of(mut path: PathBuffer) -> Option<PathBuffer> {
+    or_too_long(path.to_parent());
+    or_too_long(path.push(b"/../lib"));
+    let found = system::is_readable(beside(&path, PROGRAM).with_nul());
+    match found {
+        Ok(()) => Some(path),
+        Err(Errno(ENOENT)) => None,
+        Err(error) => unusable(&beside(&path, PROGRAM), error),
+    }
+}
+
+fn beside(lib: &PathBuffer, name: &[u8]) -> PathBuffer {
+    let mut path = lib.clone();
+    or_too_long(path.push(b"/"));
+    or_too_long(path.push(name));
+    path
+}
+
+fn read_link(path: &[u8], into: &mut PathBuffer) -> bool {
+    match system::read_link(path, into.space()) {
+        Ok(len) => or_too_long(into.filled(len).map(|()| true)),
+        Err(_) => false,
+    }
+}
+
+fn read_link_at(path: &PathBuffer, into: &mut PathBuffer) -> bool {
+    read_link(path.with_nul(), into)
+}
+
+fn map(path: &PathBuffer) -> (Image, Space) {
+    let file = system::open(path.with_nul()).unwrap_or_else(|error| unusable(path, error));
+    let mut head = [0; HEAD_BYTES];
+    let len = system::read_head(&file, &mut head).unwrap_or_else(|error| unusable(path, error));
+    let image = match Image::parse(head.get(..len).unwrap_or_default()) {
+        Ok(image) => image,
+        Err(Fault::OtherMachine(_)) => {
+            give_up(&[path.as_bytes(), b" is made for another kind of processor than this program"])
+        }
+        Err(Fault::NotElf | Fault::Malformed) => damaged(path),
+    };
+    let space = system::reserve(image.span).unwrap_or_else(|error| unusable(path, error));
+    for segment in image.segments() {
+        if let Err(error) = space.map(&file, segment, PAGE) {
+            unusable(path, error);
+        }
+    }
+    system::close(file);
+    (image, space)
+}
+
+/// Without the kernel's name the loader does not find the libraries beside the program, so it is given their path: as the value
+/// of the program's own search path, which is counted from its table of strings on.
+fn name_libraries(program: &Image, at: &Space, lib: &PathBuffer) {
+    if means_something_in_a_list(lib.as_bytes()) {
+        give_up(&[
+            b"the path ",
+            lib.as_bytes(),
+            b" has a colon or a dollar sign, which works only where /proc is mounted",
+        ]);
+    }
+    let Ok(path) = system::keep(lib.with_nul()) else { give_up(&[b"there is no memory"]) };
+    let (address, len) = program.dynamic;
+    let mut strings = 0;
+    at.change(address, len, |tag, value| {
+        if tag == DT_STRTAB {
+            strings = at.start + value;
+        }
+        None
+    });
+    at.change(address, len, |tag, _| (tag == DT_RPATH).then(|| path.wrapping_sub(strings)));
+}
+
+fn or_too_long<T>(result: Result<T, TooLong>) -> T {
+    result.unwrap_or_else(|TooLong| give_up(&[b"the path of this program is too long"]))
+}
+
+fn damaged(path: &PathBuffer) -> ! {
+    give_up(&[path.as_bytes(), b" is damaged; install the package anew"])
+}
+
+fn unusable(path: &PathBuffer, error: Errno) -> ! {
+    let why: &[u8] = match error {
+        Errno(ENOENT) => b" is missing; install the package anew",
+        Errno(EACCES) => b" may not be read by this user",
+        Errno(EPERM) => b" may not be executed: its file system is mounted noexec",
+        _ => b" cannot be mapped",
+    };
+    give_up(&[path.as_bytes(), why])
+}
+
+fn give_up(text: &[&[u8]]) -> ! {
+    system::say(b"nexus-sidecar: ");
+    for part in text {
+        system::say(part);
+    }
+    system::say(b"\n");
+    system::exit(EXIT_CODE)
+}

@@ -1,0 +1,21 @@
+//! The walls between processes: a *supervisor*, which has the sockets, the keys and the names, and a sealed *worker*, in which
+//! guests run.
+//!
+//! The cut is below `serve` and above `Server`: a request is read, run and answered inside of one process, by the same threads as
+//! without a wall, and crosses nothing. A worker has its clients' connections from the supervisor, and what would need a path (a
+//! cache entry, a segment's name) it asks the supervisor for, off the path of requests.
+
+#[cfg(feature = "faults")]
+pub mod hostile;
+mod line;
+mod names;
+mod page;
+mod policy;
+mod remote;
+pub mod seal;
+mod supervise;
+mod words;
+pub mod worker;
+
+pub use line::Line;
+pub use supervise::{Clients, Supervisor};

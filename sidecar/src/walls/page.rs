@@ -1,0 +1,103 @@
+//! A file in memory that supervisor and worker have open: too long for a message, and not worth a channel.
+//!
+//! ```text
+//! offset  bytes
+//!      0      8  what the cache on disk takes, written by the supervisor
+//!      8      8  its entries that were no good
+//!   4096      n  text of the metrics, written by the worker, which says how long it is
+//! ```
+//! It is never mapped, and its length cannot change: whatever a worker writes, the supervisor copies a bounded part of it once.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nexus_protocol::limits::PAGE_TEXT_BYTES;
+
+use crate::cache::LowerCounts;
+use crate::os;
+
+const TEXT_AT: u64 = 4096;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Page(File);
+
+impl Page {
+    pub fn new() -> io::Result<Self> {
+        Ok(Self(os::fixed_memory_file("nexus-page", TEXT_AT + PAGE_TEXT_BYTES)?))
+    }
+
+    pub fn try_clone(&self) -> io::Result<Self> {
+        Ok(Self(self.0.try_clone()?))
+    }
+
+    pub fn write_counts(&self, counts: LowerCounts) {
+        let LowerCounts { used_bytes, rejected } = counts;
+        let mut bytes = [0; 16];
+        bytes[..8].copy_from_slice(&used_bytes.to_le_bytes());
+        bytes[8..].copy_from_slice(&rejected.to_le_bytes());
+        // figures for people: an old one does no harm
+        let _ = self.0.write_all_at(&bytes, 0);
+    }
+
+    pub fn counts(&self) -> LowerCounts {
+        let mut bytes = [0; 16];
+        let _ = self.0.read_exact_at(&mut bytes, 0);
+        let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
+        LowerCounts { used_bytes: word(0), rejected: word(8) }
+    }
+
+    /// Returns its length. None: it is too long.
+    pub fn write_text(&self, text: &str) -> Option<u64> {
+        let len = text.len() as u64;
+        (len <= PAGE_TEXT_BYTES && self.0.write_all_at(text.as_bytes(), TEXT_AT).is_ok()).then_some(len)
+    }
+
+    /// A copy of the text. None: that length makes no sense.
+    pub fn text(&self, len: u64) -> Option<String> {
+        let len = usize::try_from(len).ok().filter(|len| *len as u64 <= PAGE_TEXT_BYTES)?;
+        let mut bytes = vec![0; len];
+        self.0.read_exact_at(&mut bytes, TEXT_AT).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+}
+
+impl AsFd for Page {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl From<OwnedFd> for Page {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd.into())
+    }
+}
+
+impl From<Page> for OwnedFd {
+    fn from(page: Page) -> Self {
+        page.0.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_lies_is_no_text_and_the_file_keeps_its_own() {
+        let page = Page::new().unwrap();
+        assert_eq!(page.write_text("metrics"), Some(7));
+        assert_eq!(page.text(7).as_deref(), Some("metrics"));
+        for len in [PAGE_TEXT_BYTES + 1, u64::MAX, 1 << 62] {
+            assert_eq!(page.text(len), None);
+        }
+        assert_eq!(page.text(PAGE_TEXT_BYTES).map(|text| text.len() as u64), Some(PAGE_TEXT_BYTES));
+        assert!(page.0.set_len(0).is_err() && page.0.set_len(1 << 30).is_err());
+        let counts = LowerCounts { used_bytes: 3, rejected: 4 };
+        page.write_counts(counts);
+        assert_eq!(page.counts(), counts);
+    }
+}

@@ -1,0 +1,220 @@
+//! A server in another process, as the supervisor knows it.
+//!
+//! Nothing here waits for the worker without a limit: commands go out from a thread of their own, and answers come in to
+//! another. At most one question is open at a time, so that a worker that does not answer is not sent more and more of them.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::Sender;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use nexus_protocol::limits::WORKER_ANSWER_MS;
+
+use super::page::Page;
+use super::seal::Walls;
+use super::words::{Command, Question, Said};
+use crate::config::Config;
+use crate::lifecycle::Served;
+use crate::server::Pulse;
+
+const PATIENCE: Duration = Duration::from_millis(WORKER_ANSWER_MS);
+
+/// How far a worker has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    Starting,
+    Attached,
+    /// Which parts of its seal hold.
+    Ready(u64),
+    Gone,
+}
+
+#[derive(Debug)]
+struct Heard {
+    stage: Stage,
+    /// Of the last question.
+    asked: u64,
+    answer: Option<[u64; 3]>,
+    /// What was said that made no sense.
+    garbage: u64,
+}
+
+/// See the module.
+pub struct Remote {
+    heard: Mutex<Heard>,
+    changed: Condvar,
+    /// Whoever holds it asks.
+    asking: Mutex<()>,
+    commands: Mutex<Sender<Command>>,
+    page: Page,
+    draining: AtomicBool,
+    stuck: AtomicBool,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Remote {
+    pub fn new(commands: Sender<Command>, page: Page) -> Self {
+        let heard = Heard { stage: Stage::Starting, asked: 0, answer: None, garbage: 0 };
+        Self {
+            heard: Mutex::new(heard),
+            changed: Condvar::new(),
+            asking: Mutex::new(()),
+            commands: Mutex::new(commands),
+            page,
+            draining: AtomicBool::new(false),
+            stuck: AtomicBool::new(false),
+        }
+    }
+
+    /// Takes in what the worker says.
+    pub fn hear(&self, said: Option<Said>) {
+        let mut heard = lock(&self.heard);
+        match (said, heard.stage) {
+            (Some(Said::Attached), Stage::Starting) => heard.stage = Stage::Attached,
+            (Some(Said::Ready { walls }), Stage::Attached) => heard.stage = Stage::Ready(walls),
+            (Some(Said::Answer { number, values }), Stage::Ready(_)) if number == heard.asked => {
+                heard.answer = Some(values);
+            }
+            // of a question that nobody waits for any more
+            (Some(Said::Answer { number, .. }), Stage::Ready(_)) if number < heard.asked => {}
+            _ => {
+                heard.garbage += 1;
+                if heard.garbage == 1 {
+                    log::error!("a worker says what makes no sense; it is passed over (said once)");
+                }
+            }
+        }
+        self.changed.notify_all();
+    }
+
+    pub fn is_gone(&self) {
+        lock(&self.heard).stage = Stage::Gone;
+        self.changed.notify_all();
+    }
+
+    /// Waits until the worker has come further than that.
+    pub fn after(&self, stage: Stage) -> Stage {
+        let heard = lock(&self.heard);
+        self.changed.wait_while(heard, |heard| heard.stage == stage).unwrap_or_else(PoisonError::into_inner).stage
+    }
+
+    pub fn command(&self, command: Command) {
+        // without a worker there is nobody to command, and its end is known by then
+        let _ = lock(&self.commands).send(command);
+    }
+
+    pub fn reload(&self, config: &Config) {
+        self.command(Command::Reload(Box::new(config.clone())));
+    }
+
+    /// None: no answer in time, or none to the last question yet.
+    fn ask(&self, question: Question, patience: Duration) -> Option<[u64; 3]> {
+        let until = Instant::now() + patience;
+        let _asking = lock(&self.asking);
+        let mut heard = lock(&self.heard);
+        let unanswered = heard.asked > 0 && heard.answer.is_none();
+        if unanswered {
+            // it may still come; a new question would only wait behind it
+            heard = self.wait(heard, until);
+            heard.answer?;
+        }
+        heard.asked += 1;
+        heard.answer = None;
+        self.command(Command::Ask { number: heard.asked, question });
+        self.wait(heard, until).answer
+    }
+
+    fn wait<'a>(&'a self, heard: MutexGuard<'a, Heard>, until: Instant) -> MutexGuard<'a, Heard> {
+        let left = until.saturating_duration_since(Instant::now());
+        let waits = |heard: &mut Heard| heard.answer.is_none() && heard.stage != Stage::Gone;
+        self.changed.wait_timeout_while(heard, left, waits).unwrap_or_else(PoisonError::into_inner).0
+    }
+}
+
+impl Served for Remote {
+    fn drain(&self) {
+        self.draining.store(true, Ordering::Release);
+        self.command(Command::Drain);
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    fn prod(&self) {
+        self.command(Command::Prod);
+    }
+
+    fn pulse(&self) -> Option<Pulse> {
+        let [polls, ticks, stuck] = self.ask(Question::Pulse, PATIENCE)?;
+        self.stuck.store(stuck != 0, Ordering::Release);
+        Some(Pulse { polls, ticks })
+    }
+
+    fn has_stuck_run(&self) -> bool {
+        self.stuck.load(Ordering::Acquire)
+    }
+
+    fn is_alive(&self, patience: Duration) -> bool {
+        matches!(self.ask(Question::Alive, patience + PATIENCE), Some([1, ..]))
+    }
+
+    fn prometheus(&self) -> Option<String> {
+        let [len, ..] = self.ask(Question::Metrics, PATIENCE)?;
+        self.page.text(len)
+    }
+
+    fn walls(&self) -> String {
+        match lock(&self.heard).stage {
+            Stage::Ready(walls) => {
+                let walls = Walls::from_bits(walls);
+                let missing = walls.missing().map(|missing| format!("; missing: {missing}")).unwrap_or_default();
+                format!("isolation shared: guests run in a worker behind {walls}{missing}")
+            }
+            _ => "isolation shared: the worker is not there".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, mpsc};
+
+    use super::*;
+    use crate::random::Random;
+
+    #[test]
+    fn a_worker_that_says_anything_at_any_time_neither_answers_for_itself_nor_ends_the_supervisor() {
+        let mut random = Random(7);
+        for _ in 0..200 {
+            let (commands, given) = mpsc::channel();
+            let remote = Arc::new(Remote::new(commands, Page::new().unwrap()));
+            remote.hear(Some(Said::Attached));
+            remote.hear(Some(Said::Ready { walls: random.next() }));
+            for _ in 0..random.below(200) {
+                remote.hear(match random.below(5) {
+                    0 => None,
+                    1 => Some(Said::Attached),
+                    2 => Some(Said::Ready { walls: random.next() }),
+                    _ => Some(Said::Answer { number: random.next() >> random.below(64), values: [random.next(); 3] }),
+                });
+            }
+            assert_eq!(remote.pulse(), None, "nothing of that was an answer to a question");
+            let Ok(Command::Ask { number, .. }) = given.try_recv() else { panic!("it was not asked") };
+            remote.hear(Some(Said::Answer { number, values: [1, 2, 0] }));
+            // the next question is asked when the last one is answered, and its text may have any length
+            let asker = std::thread::spawn({
+                let remote = remote.clone();
+                move || remote.prometheus()
+            });
+            let Ok(Command::Ask { number, .. }) = given.recv() else { panic!("it was not asked") };
+            remote.hear(Some(Said::Answer { number, values: [u64::MAX >> random.below(40), 0, 0] }));
+            let _ = asker.join().unwrap();
+            remote.is_gone();
+            assert!(!remote.is_alive(Duration::from_secs(60)) && given.try_recv().is_ok());
+        }
+    }
+}

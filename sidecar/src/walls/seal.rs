@@ -1,0 +1,192 @@
+//! What stands between an engine worker and the machine: how it is put up, and which parts of it hold.
+//!
+//! ```text
+//!   no new privileges, landlock without a rule (before the first thread) -> threads, guests -> no core dumps, seccomp (all threads)
+//! ```
+//! A kernel that lacks a part leaves the others: what is missing is told, and whoever wants all of them says `requireSandbox`.
+//! Nothing of it can be taken back.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, Ruleset, RulesetAttr, RulesetStatus,
+    Scope,
+};
+use nix::sys::prctl;
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule, TargetArch,
+};
+
+use super::policy::{self, Allowed, Arg};
+use crate::faults::{self, Point};
+
+/// The parts, each with the name of its metric and its words.
+const PARTS: [(u64, &str, &str); 4] = [
+    (1, "no_new_privs", "no new privileges"),
+    (1 << 1, "landlock", "landlock"),
+    (1 << 2, "seccomp", "seccomp"),
+    (1 << 3, "undumpable", "no core dumps and no debugger"),
+];
+const NO_NEW_PRIVS: u64 = PARTS[0].0;
+const LANDLOCK: u64 = PARTS[1].0;
+const SECCOMP: u64 = PARTS[2].0;
+const UNDUMPABLE: u64 = PARTS[3].0;
+/// Where the version of landlock stands.
+const ABI_SHIFT: u32 = 8;
+
+/// Which parts of a seal hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Walls {
+    bits: u64,
+}
+
+impl Walls {
+    /// Of what a worker has said: bits that mean nothing are passed over.
+    pub fn from_bits(bits: u64) -> Self {
+        Self { bits }
+    }
+
+    pub fn bits(self) -> u64 {
+        self.bits
+    }
+
+    /// Each part by the name of its metric, and whether it holds.
+    pub fn parts(self) -> impl Iterator<Item = (&'static str, bool)> {
+        PARTS.into_iter().map(move |(bit, name, _)| (name, self.bits & bit != 0))
+    }
+
+    /// What is not there, in words. None: nothing.
+    pub fn missing(self) -> Option<String> {
+        let missing: Vec<&str> =
+            PARTS.into_iter().filter(|(bit, ..)| self.bits & bit == 0).map(|(.., words)| words).collect();
+        (!missing.is_empty()).then(|| missing.join(", "))
+    }
+
+    /// The version of landlock that is in force; 0: none.
+    pub fn landlock_version(self) -> u64 {
+        self.bits >> ABI_SHIFT & 0xff
+    }
+
+    fn hold(&mut self, part: u64) {
+        self.bits |= part;
+    }
+}
+
+impl fmt::Display for Walls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut separator = "";
+        for (bit, _, words) in PARTS.into_iter().filter(|(bit, ..)| self.bits & bit != 0) {
+            write!(f, "{separator}{words}")?;
+            if bit == LANDLOCK {
+                write!(f, " {}", self.landlock_version())?;
+            }
+            separator = ", ";
+        }
+        if separator.is_empty() { f.write_str("nothing") } else { Ok(()) }
+    }
+}
+
+/// A part that is missing, and what the kernel has said.
+pub type Lack = (&'static str, String);
+
+/// The first half, of the calling thread and all that it makes: for a process that has no other thread.
+pub fn close_paths(walls: &mut Walls) -> Result<(), Lack> {
+    faults::io(Point::Wall).map_err(|e| ("no new privileges", e.to_string()))?;
+    prctl::set_no_new_privs().map_err(|e| ("no new privileges", e.to_string()))?;
+    walls.hold(NO_NEW_PRIVS);
+    let failed = |e: &dyn fmt::Display| ("landlock", e.to_string());
+    faults::io(Point::Wall).map_err(|e| failed(&e))?;
+    // what a kernel does not know of is left out
+    let version = ABI::V9;
+    let status = Ruleset::default()
+        .set_compatibility(CompatLevel::BestEffort)
+        .handle_access(AccessFs::from_all(version))
+        .and_then(|rules| rules.handle_access(AccessNet::from_all(version)))
+        .and_then(|rules| rules.scope(Scope::from_all(version)))
+        .and_then(Ruleset::create)
+        .and_then(|rules| rules.restrict_self())
+        .map_err(|e| failed(&e))?;
+    match (status.ruleset, status.landlock) {
+        (RulesetStatus::NotEnforced, landlock) => Err(failed(&format!("{landlock:?}"))),
+        (_, LandlockStatus::Available { effective_abi, .. }) => {
+            walls.hold(LANDLOCK);
+            walls.bits |= (effective_abi as u64) << ABI_SHIFT;
+            Ok(())
+        }
+        (_, landlock) => Err(failed(&format!("{landlock:?}"))),
+    }
+}
+
+/// The second half, of all threads that there are and will be.
+pub fn close_calls(walls: &mut Walls) -> Result<(), Lack> {
+    faults::io(Point::Wall).map_err(|e| ("no core dumps", e.to_string()))?;
+    prctl::set_dumpable(false).map_err(|e| ("no core dumps", e.to_string()))?;
+    walls.hold(UNDUMPABLE);
+    faults::io(Point::Wall).map_err(|e| ("seccomp", e.to_string()))?;
+    for filter in filters(std::process::id()).map_err(|e| ("seccomp", e.to_string()))? {
+        seccompiler::apply_filter_all_threads(&filter).map_err(|e| ("seccomp", format!("{e:?}")))?;
+    }
+    walls.hold(SECCOMP);
+    Ok(())
+}
+
+/// What of it this kernel has, found out by a thread that ends with it. A process can't be made undumpable for a try.
+pub fn possible_here() -> Walls {
+    let find_out = || {
+        let mut walls = Walls::default();
+        let _ = close_paths(&mut walls);
+        walls.hold(UNDUMPABLE);
+        let applied =
+            filters(std::process::id()).is_ok_and(|all| all.iter().all(|f| seccompiler::apply_filter(f).is_ok()));
+        if applied {
+            walls.hold(SECCOMP);
+        }
+        walls
+    };
+    std::thread::spawn(find_out).join().unwrap_or_default()
+}
+
+/// The last one first in force: of all that are there, the kernel takes the strictest word.
+fn filters(pid: u32) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+    let refuse = |calls: &[libc::c_long], number: i32| {
+        let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
+        compile(rules, SeccompAction::Allow, SeccompAction::Errno(number as u32))
+    };
+    let known = policy::REFUSED.iter().chain(policy::ABSENT).map(|call| Allowed { call: *call, when: Vec::new() });
+    let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for Allowed { call, when } in policy::engine_worker(pid).into_iter().chain(known) {
+        let when: Result<Vec<SeccompRule>, _> = when.iter().map(|all| rule(all)).collect();
+        rules.insert(call, when?);
+    }
+    Ok(vec![
+        refuse(policy::REFUSED, libc::EACCES)?,
+        refuse(policy::ABSENT, libc::ENOSYS)?,
+        compile(rules, SeccompAction::KillProcess, SeccompAction::Allow)?,
+    ])
+}
+
+fn compile(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    action: SeccompAction,
+) -> Result<BpfProgram, seccompiler::BackendError> {
+    let arch = TargetArch::try_from(std::env::consts::ARCH)?;
+    SeccompFilter::new(rules, otherwise, action, arch)?.try_into()
+}
+
+fn rule(all: &[Arg]) -> Result<SeccompRule, seccompiler::BackendError> {
+    let conditions: Result<Vec<SeccompCondition>, _> = all
+        .iter()
+        .map(|arg| match *arg {
+            Arg::Is(index, value) => SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, value),
+            Arg::IsInt(index, value) => {
+                SeccompCondition::new(index, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, value.into())
+            }
+            Arg::Without(index, bits) => {
+                SeccompCondition::new(index, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(bits), 0)
+            }
+        })
+        .collect();
+    SeccompRule::new(conditions?)
+}

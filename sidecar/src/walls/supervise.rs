@@ -1,0 +1,320 @@
+//! The supervisor's side of a worker: it is started, told what to do, listened to, and reaped.
+//!
+//! ```text
+//!            main: spawn ... wait for ready ... watch the life of the sidecar ... end
+//!   listener --> door -- connections, by descriptor --> worker      (and the parent's, at the start)
+//!                mouth -- commands, by ipc-channel ---> worker
+//!                 ear <-- words of a fixed length ----- worker
+//!              shelves <-- handlers, asked for and made worker      two threads, where there is a cache on disk
+//!               names <-- segments, asked for --------- worker
+//! ```
+//! The worker is spawned by the main thread, since the kernel ends it with the thread that made it. Whatever it does, no thread
+//! here does more for it than its channel is there for, and the main thread waits for none of them.
+
+use std::io::{self, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::{self, Child, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use command_fds::{CommandFdExt, FdMapping};
+use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::Pid;
+
+use super::line::Line;
+use super::page::Page;
+use super::remote::{Remote, Stage};
+use super::words::{Beginning, Command, SAID_BYTES, Said};
+use super::{names, worker};
+use crate::cache::disk::DiskTier;
+use crate::cache::handle::HandleKey;
+use crate::cache::{LowerTier, shelf};
+use crate::config::Config;
+use crate::engine;
+use crate::error::StartError;
+use crate::exit::ExitCode;
+use crate::lifecycle::{Exit, Served};
+use crate::own_program::own_program;
+use crate::runtime::engine_options;
+use crate::server::Mode;
+use crate::server::door::{Gate, Places, Source, Whose};
+use crate::server::listen::refuse_descriptors;
+
+/// The environment of a worker: nothing of what whoever started the sidecar may have put there.
+const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::faults::VARIABLE];
+/// Without room for another descriptor.
+const PAUSE_SLICE: Duration = Duration::from_millis(10);
+
+/// Where the clients of a worker come from.
+pub enum Clients {
+    Parent(UnixStream),
+    Listener(UnixListener),
+}
+
+/// See the module.
+pub struct Supervisor {
+    pub remote: Arc<Remote>,
+    child: Arc<Mutex<Child>>,
+    disk: Option<Arc<DiskTier>>,
+    /// They end with the worker.
+    attendants: Mutex<Vec<JoinHandle<()>>>,
+    /// Rung when no more connections are taken.
+    bell: UnixStream,
+}
+
+/// The ends that stay here.
+struct Ends {
+    line: Line,
+    reads: UnixStream,
+    writes: UnixStream,
+    names: Line,
+    page: Page,
+}
+
+impl Supervisor {
+    /// Starts a worker and waits until it serves. An exit code: it ended before, and has said why.
+    pub fn start(
+        config: &Config,
+        mode: Mode,
+        clients: Clients,
+        exit: &Arc<Exit>,
+    ) -> Result<Result<Self, ExitCode>, StartError> {
+        let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
+        let (server, name) = IpcOneShotServer::<IpcSender<Command>>::new().map_err(|source| StartError::Io {
+            context: "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
+            source,
+        })?;
+        let (mut child, ends) = spawn(&name).map_err(io("cannot start the worker"))?;
+        // waits for the worker to connect, and has no time limit
+        let attach = thread::Builder::new().name("attach".into());
+        let attach = attach.spawn(move || server.accept().map(|(_, commands)| commands));
+        let attach = attach.map_err(io("cannot start a thread"))?;
+        let attached = hear_from(&ends.line) == Some(Some(Said::Attached));
+        if !attached {
+            // it will not come any more: somebody else has to, or that thread waits for ever
+            let _ = IpcSender::<IpcSender<Command>>::connect(name);
+        }
+        let commands = attach.join().ok().and_then(Result::ok).filter(|_| attached);
+        let Some(commands) = commands else {
+            let _ = child.kill();
+            return Ok(Err(code_of(child.wait().map_err(io("cannot wait for the worker"))?)));
+        };
+        let engine = engine::digest_of(&engine_options(config)).map_err(|e| StartError::Engine(Box::new(e)))?;
+        let max_bytes = config.max_cache_size_bytes;
+        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, engine, max_bytes)).map(Arc::new);
+        let handles = match &disk {
+            Some(disk) => disk.handle_key(),
+            None => HandleKey::random().map_err(io("cannot make a key"))?,
+        };
+        let beginning = Beginning {
+            config: config.clone(),
+            for_parent: mode == Mode::Child,
+            pid: std::process::id(),
+            handles: handles.bytes(),
+            keeps_handlers: disk.is_some(),
+        };
+        let (mouth, given) = mpsc::channel::<Command>();
+        let speak = move || given.into_iter().all(|command| commands.send(command).is_ok());
+        thread::Builder::new().name("mouth".into()).spawn(speak).map_err(io("cannot start a thread"))?;
+        let Ends { line, reads, writes, names, page } = ends;
+        if let Some(disk) = &disk {
+            let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
+            disk.tell(Box::new(move |counts| page.write_counts(counts)));
+        }
+        let remote = Arc::new(Remote::new(mouth, page));
+        remote.hear(Some(Said::Attached));
+        remote.command(Command::Begin(Box::new(beginning)));
+        let child = Arc::new(Mutex::new(child));
+        let (bell, heard) = UnixStream::pair().map_err(io("cannot make a socket pair"))?;
+        let mut attendants = Vec::new();
+        let mut attend = |name: &str, life: Box<dyn FnOnce() + Send>| {
+            let thread = thread::Builder::new().name(name.into()).spawn(life).map_err(io("cannot start a thread"))?;
+            attendants.push(thread);
+            Ok::<_, StartError>(())
+        };
+        if let Some(disk) = &disk {
+            let (reader, writer) = (disk.clone(), disk.clone());
+            attend("shelf-reads", Box::new(move || shelf::serve_reads(&reader, &reads)))?;
+            attend("shelf-writes", Box::new(move || shelf::serve_writes(&writer, &engine, &writes)))?;
+        }
+        let max_arena_bytes = config.max_arena_bytes;
+        attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
+        let ear = line.try_clone().map_err(io("cannot copy a descriptor"))?;
+        let (heard_by, ends_as, reaped) = (remote.clone(), exit.clone(), child.clone());
+        attend("ear", Box::new(move || listen_to(&ear, &heard_by, &reaped, &ends_as)))?;
+        match clients {
+            Clients::Parent(stream) => {
+                refuse_descriptors(stream.as_fd());
+                line.hand_over(&stream, Whose::Parent).map_err(io("cannot hand the parent's socket over"))?;
+            }
+            Clients::Listener(listener) => {
+                listener.set_nonblocking(true).map_err(io("cannot listen"))?;
+                let mut gate = Gate::new();
+                gate.open(Source::Listener(listener));
+                let places = Places::new(&config.allow_uids);
+                let life = move || keep_door(gate, &places, &line, &heard);
+                thread::Builder::new().name("door".into()).spawn(life).map_err(io("cannot start a thread"))?;
+            }
+        }
+        let this = Self { remote, child, disk, attendants: Mutex::new(attendants), bell };
+        Ok(match this.remote.after(Stage::Attached) {
+            Stage::Gone => Err(this.end().unwrap_or(ExitCode::Internal)),
+            _ => Ok(this),
+        })
+    }
+
+    pub fn keeps_handlers(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    pub fn reload(&self, config: &Config) {
+        self.remote.reload(config);
+    }
+
+    /// Takes no more connections.
+    fn close_door(&self) {
+        let _ = (&self.bell).write(&[1]);
+    }
+
+    /// Ends the worker if it is still there, and writes what it has left. How it ended.
+    pub fn end(&self) -> Option<ExitCode> {
+        self.close_door();
+        let status = {
+            let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+            // once it was waited for, its number may be another's, and this does nothing
+            let _ = child.kill();
+            child.wait().ok()
+        };
+        for attendant in std::mem::take(&mut *self.attendants.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let _ = attendant.join();
+        }
+        if let Some(disk) = &self.disk {
+            disk.flush();
+        }
+        status.map(code_of)
+    }
+}
+
+impl Served for Supervisor {
+    fn drain(&self) {
+        self.close_door();
+        self.remote.drain();
+    }
+
+    fn is_draining(&self) -> bool {
+        self.remote.is_draining()
+    }
+
+    fn prod(&self) {
+        self.remote.prod();
+    }
+
+    fn pulse(&self) -> Option<crate::server::Pulse> {
+        self.remote.pulse()
+    }
+
+    fn has_stuck_run(&self) -> bool {
+        self.remote.has_stuck_run()
+    }
+
+    fn is_alive(&self, patience: Duration) -> bool {
+        self.remote.is_alive(patience)
+    }
+
+    fn prometheus(&self) -> Option<String> {
+        self.remote.prometheus()
+    }
+
+    fn walls(&self) -> String {
+        self.remote.walls()
+    }
+}
+
+/// Executes this program as a worker, with the other ends under the numbers that it expects them at, and nothing else.
+fn spawn(name: &str) -> io::Result<(Child, Ends)> {
+    let (line, its_line) = Line::pair()?;
+    let (reads, its_reads) = UnixStream::pair()?;
+    let (writes, its_writes) = UnixStream::pair()?;
+    let (names, its_names) = Line::pair()?;
+    let page = Page::new()?;
+    let given: [OwnedFd; worker::DESCRIPTORS.len()] =
+        [its_line.into(), its_reads.into(), its_writes.into(), its_names.into(), page.try_clone()?.into()];
+    let mappings = given.into_iter().zip(worker::DESCRIPTORS);
+    let mut command = process::Command::new(own_program()?);
+    command
+        .arg0("nexus-sidecar")
+        .args([worker::NAME, &Pid::this().to_string(), name])
+        .env_clear()
+        .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .fd_mappings(mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect())
+        .map_err(io::Error::other)?;
+    Ok((command.spawn()?, Ends { line, reads, writes, names, page }))
+}
+
+/// The next word of a worker, if it makes sense. None: it is gone.
+fn hear_from(line: &Line) -> Option<Option<Said>> {
+    // one more than a word has, so that what is longer is seen to be
+    let mut bytes = [0; SAID_BYTES + 1];
+    match line.hear(&mut bytes) {
+        Ok(len @ 1..) => Some(bytes.get(..len).and_then(Said::parse)),
+        _ => None,
+    }
+}
+
+/// The life of the ear: until the worker is gone, whose end is the sidecar's.
+fn listen_to(line: &Line, remote: &Remote, child: &Mutex<Child>, exit: &Exit) {
+    while let Some(said) = hear_from(line) {
+        remote.hear(said);
+    }
+    let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+    remote.is_gone();
+    exit.announce(status.map_or(ExitCode::Internal, code_of));
+}
+
+/// What the sidecar ends with when its worker has ended like that.
+fn code_of(status: ExitStatus) -> ExitCode {
+    match (status.code().and_then(ExitCode::of_number), status.signal()) {
+        (Some(code), _) => code,
+        (None, Some(signal)) => {
+            let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
+            log::error!("the worker was ended by {name}: the sidecar ends with exit code {}", ExitCode::Stuck as u8);
+            ExitCode::Stuck
+        }
+        (None, None) => ExitCode::Internal,
+    }
+}
+
+/// The life of the door: takes connections and hands them over, until the bell rings or there is nobody to have them.
+fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream) {
+    loop {
+        let Some(source) = gate.source() else { return };
+        let pause = gate.closed_until().is_some();
+        let listener = if pause { PollFlags::empty() } else { PollFlags::POLLIN };
+        let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(source.as_fd(), listener)];
+        let timeout = if pause { PollTimeout::try_from(PAUSE_SLICE) } else { Ok(PollTimeout::NONE) };
+        let _ = poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE));
+        if fds[0].any().unwrap_or(false) {
+            return;
+        }
+        gate.reopens(std::time::Instant::now());
+        gate.refill();
+        if let Some((stream, whose)) = gate.accept() {
+            match getsockopt(&stream, sockopt::PeerCredentials) {
+                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
+                Ok(_) => {
+                    if let Err(e) = line.hand_over(&stream, whose) {
+                        log::error!("cannot hand a connection over: {e}");
+                    }
+                }
+                Err(e) => log::error!("cannot read a peer's credentials: {e}"),
+            }
+        }
+    }
+}

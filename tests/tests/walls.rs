@@ -1,0 +1,286 @@
+//! The walls around guests: a sealed process in which they run, seen from outside, and native code that tries to get out of it.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nexus_tests::leaks::{is_alive, of_guests};
+use nexus_tests::process::{binary, command};
+use nexus_tests::temp::TempDir;
+use nexus_tests::{Options, SOON, Sidecar, Watchdog, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+
+/// What separates guests, whatever the default is.
+fn shared() -> Options {
+    Options::new().flag("isolation", "shared")
+}
+
+fn worker_of(sidecar: &Sidecar) -> u32 {
+    let worker = of_guests(sidecar.pid());
+    assert_ne!(worker, sidecar.pid(), "there is no worker");
+    worker
+}
+
+fn signal(pid: u32, signal: Signal) {
+    kill(Pid::from_raw(pid as i32), signal).unwrap();
+}
+
+/// What `engine --json` says of this kernel.
+fn missing_walls() -> String {
+    let out = Command::new(binary()).args(["engine", "--json"]).output().unwrap();
+    let told: Value = serde_json::from_slice(&out.stdout).unwrap();
+    told["missingWalls"].as_str().unwrap().to_owned()
+}
+
+fn healthz(path: &Path) -> String {
+    let mut scraper = UnixStream::connect(path).unwrap();
+    scraper.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    scraper.read_to_string(&mut text).unwrap();
+    text
+}
+
+// ---- what is there ----
+
+#[test]
+fn every_thread_of_a_worker_is_sealed_and_it_has_nothing_but_what_it_needs() {
+    let _w = Watchdog::seconds(60);
+    let sidecar = shared().env("A_SECRET", "of whoever has started it").listen();
+    let mut client = sidecar.connect();
+    client.still_works();
+    let worker = worker_of(&sidecar);
+    for task in fs::read_dir(format!("/proc/{worker}/task")).unwrap() {
+        let status = fs::read_to_string(task.unwrap().path().join("status")).unwrap();
+        for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+            assert!(status.contains(line), "{line} is not in\n{status}");
+        }
+    }
+    let environment = fs::read(format!("/proc/{worker}/environ")).unwrap();
+    assert!(!String::from_utf8_lossy(&environment).contains("A_SECRET"));
+    for descriptor in fs::read_dir(format!("/proc/{worker}/fd")).unwrap() {
+        let descriptor = descriptor.unwrap();
+        let number: u32 = descriptor.file_name().to_str().unwrap().parse().unwrap();
+        let target = fs::read_link(descriptor.path()).unwrap().into_os_string().into_string().unwrap();
+        let known = ["socket:", "anon_inode:[eventpoll]", "/memfd:nexus-image", "/memfd:nexus-page"];
+        let own = format!("/proc/{worker}/pagemap");
+        // standard error may be anything, and a copy of it waits for when no descriptor is left
+        let is_error = fs::read_link(format!("/proc/{worker}/fd/2")).unwrap().to_str() == Some(&target);
+        let good = known.iter().any(|start| target.starts_with(start)) || target == own || is_error;
+        assert!(good || number == 0 && target == "/dev/null", "{number} is {target}");
+    }
+}
+
+#[test]
+fn what_holds_is_told_in_the_log_by_http_and_as_a_metric() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = shared().flag("http-listen", http.display()).listen();
+    let told = "isolation shared: guests run in a worker behind no new privileges";
+    assert!(sidecar.stderr().contains(told), "{}", sidecar.stderr());
+    assert!(healthz(&http).contains(told));
+    let metrics = sidecar.connect().metrics();
+    for wall in ["no_new_privs", "seccomp", "undumpable"] {
+        assert!(metrics.contains(&format!("nexus_walls{{wall=\"{wall}\"}} 1")), "{metrics}");
+    }
+    let landlock = u8::from(!missing_walls().contains("landlock"));
+    assert!(metrics.contains(&format!("nexus_walls{{wall=\"landlock\"}} {landlock}")), "{metrics}");
+    let alone = Options::new().flag("isolation", "none").listen();
+    assert!(alone.connect().metrics().contains("nexus_walls{wall=\"seccomp\"} 0"));
+}
+
+#[test]
+fn whoever_requires_all_walls_gets_them_or_no_sidecar() {
+    let _w = Watchdog::seconds(60);
+    let start = |options: Options| {
+        let dir = TempDir::new();
+        options.flag("require-sandbox", true).listen_on(&dir.join("s.sock"))
+    };
+    let mut alone = start(Options::new().flag("isolation", "none"));
+    assert_eq!(alone.exit_code(SOON), 5);
+    assert!(alone.stderr().contains("isolation is none"), "{}", alone.stderr());
+    if missing_walls() == "none" {
+        shared().flag("require-sandbox", true).listen().connect().still_works();
+    }
+    // whichever of them the kernel refuses
+    for (wall, name) in ["no new privileges", "landlock", "no core dumps", "seccomp"].iter().enumerate() {
+        let plan = format!("wall:error=1@{}", wall + 1);
+        let mut without = start(shared().faults(&plan));
+        assert_eq!(without.exit_code(SOON), 5, "{name}");
+        assert!(without.stderr().contains("requireSandbox is true"), "{}", without.stderr());
+        // whoever does not ask for it is told, and served
+        let sidecar = shared().faults(&plan).listen();
+        assert!(sidecar.stderr().contains(&format!("a wall is missing around guests: {name}")), "{}", sidecar.stderr());
+        sidecar.connect().still_works();
+    }
+}
+
+// ---- the life of a worker ----
+
+#[test]
+fn clients_see_one_process_which_ends_as_its_worker_does() {
+    let _w = Watchdog::seconds(60);
+    let mut sidecar = shared().listen();
+    let mut client = sidecar.connect_silently();
+    assert!(format!("{:?}", client.hello()).contains(&format!("pid: {}", sidecar.pid())));
+    client.start("for (;;);");
+    signal(worker_of(&sidecar), Signal::SIGKILL);
+    assert!(client.is_closed());
+    assert_eq!(sidecar.exit_code(SOON), 71);
+    assert!(sidecar.stderr().contains("the worker was ended by SIGKILL"), "{}", sidecar.stderr());
+    let path = sidecar.path().to_owned();
+    assert!(!path.exists(), "its socket is gone");
+}
+
+#[test]
+fn nothing_of_it_outlives_the_process_that_clients_know() {
+    let _w = Watchdog::seconds(60);
+    for child in [false, true] {
+        let (mut sidecar, _client) = if child {
+            let (sidecar, client) = shared().child();
+            (sidecar, Some(client))
+        } else {
+            (shared().listen(), None)
+        };
+        let worker = worker_of(&sidecar);
+        sidecar.kill();
+        eventually("the worker is gone", SOON, || !is_alive(worker));
+    }
+}
+
+#[test]
+fn signals_that_reach_all_processes_end_the_worker_no_sooner_than_the_sidecar() {
+    let _w = Watchdog::seconds(60);
+    let mut sidecar = shared().listen();
+    let mut client = sidecar.connect();
+    let worker = worker_of(&sidecar);
+    for one in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        signal(worker, one);
+    }
+    client.still_works();
+    let id = client.start("let n = 0; while (n < 3e6) n++; return n");
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(client.wait(id).value(), serde_json::json!(3_000_000));
+    assert_eq!(sidecar.exit_code(SOON), 0);
+    assert!(!is_alive(worker));
+}
+
+#[test]
+fn a_worker_that_is_stopped_is_noticed_and_goes_on_when_it_may() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = shared().flag("http-listen", http.display()).listen();
+    let mut client = sidecar.connect();
+    client.still_works();
+    let worker = worker_of(&sidecar);
+    for _ in 0..3 {
+        assert!(healthz(&http).starts_with("HTTP/1.1 200"));
+        signal(worker, Signal::SIGSTOP);
+        assert!(healthz(&http).starts_with("HTTP/1.1 503"));
+        signal(worker, Signal::SIGCONT);
+        client.still_works();
+    }
+    eventually("it is alive", SOON, || healthz(&http).starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn a_handler_that_is_compiled_outlives_worker_and_sidecar() {
+    let _w = Watchdog::seconds(60);
+    let cache = TempDir::new();
+    let options = shared().flag("cache-dir", cache.join("c").display());
+    for round in 0..3 {
+        let mut sidecar = options.listen();
+        let mut client = sidecar.connect();
+        client.run("return 'kept'");
+        let stats = client.stats();
+        assert_eq!(stats.cache_hit_rate > 0.0, round > 0, "round {round}");
+        sidecar.signal(Signal::SIGTERM);
+        assert_eq!(sidecar.exit_code(SOON), 0);
+    }
+    assert_eq!(nexus_tests::process::handlers_on_disk(&cache.join("c")), 1);
+}
+
+#[test]
+fn a_worker_is_nothing_that_anybody_else_can_start() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let run = |supervisor: u32| {
+        let mut worker = command(dir.path());
+        worker.args(["worker", &supervisor.to_string(), "/nowhere"]).stdout(Stdio::null()).stderr(Stdio::null());
+        worker.status().unwrap().code()
+    };
+    assert_eq!(run(1), Some(75), "that is not its parent");
+    assert_eq!(run(std::process::id()), Some(70), "it was left no descriptors");
+}
+
+// ---- native code that has taken a worker over ----
+
+/// What the program with faults can try.
+fn attempts() -> Vec<&'static str> {
+    let source = include_str!("../../sidecar/src/walls/hostile.rs");
+    let names = source.lines().filter_map(|line| line.trim().strip_prefix("attempt(\"")?.split('"').next());
+    names.collect()
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Outcome {
+    Refused(String),
+    Ended,
+    GotThrough(String),
+}
+
+/// A request whose thread tries it.
+fn outcome_of(options: Options, name: &str) -> (Sidecar, Outcome) {
+    let mut sidecar = options.faults(&format!("worker:escape={name}@1")).listen();
+    sidecar.connect().start("return 1");
+    let mut outcome = None;
+    eventually("something comes of it", SOON, || {
+        let text = sidecar.stderr();
+        let said = |what: &str| {
+            let line = text.lines().find_map(|line| line.strip_prefix(&format!("NEXUS_FAULTS: {name} {what}: ")));
+            line.map(str::to_owned)
+        };
+        outcome = match (said("is refused"), said("got through")) {
+            (Some(why), _) => Some(Outcome::Refused(why)),
+            (_, Some(what)) => Some(Outcome::GotThrough(what)),
+            _ => text.contains("the worker was ended by SIGSYS").then_some(Outcome::Ended),
+        };
+        outcome.is_some() || !sidecar.is_running()
+    });
+    let outcome = outcome.unwrap_or_else(|| panic!("{name}: {}", sidecar.stderr()));
+    (sidecar, outcome)
+}
+
+#[test]
+fn native_code_in_a_worker_gets_nowhere() {
+    let _w = Watchdog::seconds(600);
+    let attempts = attempts();
+    assert!(attempts.len() > 70, "{attempts:?}");
+    let mut through = Vec::new();
+    for name in attempts {
+        let (mut sidecar, outcome) = outcome_of(shared(), name);
+        println!("{name:32} {outcome:?}");
+        match outcome {
+            Outcome::Refused(_) => sidecar.connect().still_works(),
+            Outcome::Ended => assert_eq!(sidecar.exit_code(SOON), 71, "{name}"),
+            Outcome::GotThrough(what) => through.push(format!("{name}: {what}")),
+        }
+    }
+    assert_eq!(through, Vec::<String>::new());
+}
+
+#[test]
+fn the_same_code_gets_through_where_there_are_no_walls() {
+    let _w = Watchdog::seconds(120);
+    for name in
+        ["open-passwd", "stat", "memory-file", "socket-unix", "kill-supervisor", "fork", "map-executable", "limits"]
+    {
+        let (_sidecar, outcome) = outcome_of(Options::new().flag("isolation", "none"), name);
+        assert!(matches!(outcome, Outcome::GotThrough(_)), "{name}: {outcome:?}");
+    }
+}
