@@ -104,6 +104,8 @@ mod restart;
 mod run;
 mod run_options;
 mod running;
+#[cfg(test)]
+mod scheduling_tests;
 mod segment;
 mod session;
 mod settings;
