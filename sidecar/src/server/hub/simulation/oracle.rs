@@ -57,6 +57,12 @@ impl World {
         has_something && running < max_running && has_share && (!takes_last || own == 0 && !self.is_busy(session))
     }
 
+    /// Whether a session has something that could have the last instance, if that were free.
+    pub fn may_begin_last(&self, session: SessionId) -> bool {
+        let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
+        has_something && self.running_of(session) == 0 && !self.is_busy(session)
+    }
+
     /// What is counted for sessions is what their executions have.
     fn check_parts(&self) {
         let hub = &self.hub;
@@ -73,7 +79,9 @@ impl World {
         assert!(bytes <= hub.suspended_bytes() && hub.suspended_bytes() <= most);
     }
 
-    pub fn check(&self) {
+    pub fn check(&mut self) {
+        let ready = self.sessions.iter().any(|session| self.may_begin(*session));
+        assert_eq!(self.hub.has_ready(self.now), ready, "ready");
         let hub = &self.hub;
         let mailed = hub.entries.values().map(|entry| entry.mailbox.len()).sum::<usize>();
         assert_eq!(hub.queued, hub.queued_jobs().count() + mailed, "queued");
@@ -92,8 +100,6 @@ impl World {
             let own = going_on().filter(|work| work.job.session == *session).count();
             assert_eq!(hub.sessions[session].running, own, "running of a session");
         }
-        let ready = self.sessions.iter().any(|session| self.may_begin(*session));
-        assert_eq!(hub.has_ready(self.now), ready, "ready");
         self.check_parts();
         for (id, place) in &hub.by_suspension {
             assert_eq!(hub.entries[&place.key].ids[place.at], *id, "ids");
@@ -112,7 +118,7 @@ impl World {
             assert_eq!(answered, entry.mailbox.len(), "answered calls");
         }
         assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
-        let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
+        let turns = |session| hub.turns.all().filter(|turn| *turn == session).count();
         for (session, books) in &hub.sessions {
             assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
             let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
