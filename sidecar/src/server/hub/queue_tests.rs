@@ -30,11 +30,9 @@ fn job(session: u64, id: u32, connection: &Reader, now: Instant) -> Job<Reader> 
     }
 }
 
-#[test]
-fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
-    let now = Instant::now();
-    let mut hub: Hub<Execution, Reader> = Hub::new(HubLimits {
-        max_running: 2,
+fn hub(max_running: usize) -> Hub<Execution, Reader> {
+    Hub::new(HubLimits {
+        max_running,
         max_running_each: 2,
         keeps_last: true,
         max_queued: 10,
@@ -43,7 +41,13 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
         max_in_flight: 10,
         max_queue_time: None,
         suspension_timeout: None,
-    });
+    })
+}
+
+#[test]
+fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
+    let now = Instant::now();
+    let mut hub = hub(2);
     let worker = hub.crew.hire();
     let (deaf, other) = (Reader::default(), Reader::default());
     for (session, reader) in [(1, &deaf), (2, &other)] {
@@ -79,17 +83,7 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
 #[test]
 fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_waits_for_it() {
     let now = Instant::now();
-    let mut hub: Hub<Execution, Reader> = Hub::new(HubLimits {
-        max_running: 3,
-        max_running_each: 2,
-        keeps_last: true,
-        max_queued: 10,
-        max_suspended: 1,
-        max_suspended_bytes: 1,
-        max_in_flight: 10,
-        max_queue_time: None,
-        suspension_timeout: None,
-    });
+    let mut hub = hub(3);
     let workers = [(); 5].map(|()| hub.crew.hire());
     let reader = Reader::default();
     let mut next = |hub: &mut Hub<Execution, Reader>, session: u64, worker: usize| {
@@ -126,4 +120,19 @@ fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_wait
     assert!(matches!(hub.cancel_request(SessionId(5), RequestId(1)), Cancelled::Underway));
     assert!(!hub.begin_anew(&last.job, last.run, now) && hub.answer(last.run));
     assert_eq!(hub.end_trial(Duration::ZERO, now), None);
+}
+
+#[test]
+fn who_ends_takes_nothing_new_but_resumes_and_gives_back_what_waits() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(2);
+    hub.open_session(SessionId(1));
+    hub.enqueue(job(1, 1, &reader, now)).unwrap();
+    hub.drain();
+    let refused = hub.enqueue(job(1, 2, &reader, now));
+    assert!(matches!(refused, Err((_, Refusal::Draining))), "{refused:?}");
+    hub.enqueue(Job { kind: Kind::Resume, ..job(1, 3, &reader, now) }).unwrap();
+    let waiting: Vec<RequestId> = hub.drain_queues().iter().map(|job| job.id).collect();
+    assert_eq!(waiting, [RequestId(1), RequestId(3)]);
+    assert!(hub.queued() == 0 && !hub.has_ready(now));
 }

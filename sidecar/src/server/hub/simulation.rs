@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
+use oracle::name_of;
 
 use super::queue::LONG_RUN;
 use super::*;
@@ -233,9 +234,11 @@ impl World {
             due: Due::Unread,
             connection: (),
         };
-        let place = self.has_place(session);
+        let (place, addressee) = (self.has_place(session), self.addressee(session, suspension));
         match self.hub.enqueue(job) {
             Ok(()) => {
+                let waits = self.hub.sessions[&session].requests[&id];
+                assert_eq!(waits, addressee.map_or(Request::Queued, Request::Mailed), "where a resume waits");
                 assert!(place, "there was no place");
                 assert!(self.open.insert((session, id)), "an id is in use twice");
             }
@@ -449,13 +452,21 @@ impl World {
                 if self.open.contains(&(session, id)) {
                     self.requests_to_end.insert((session, id));
                 }
-                self.hub.cancel_request(session, id)
+                let waits = self.hub.sessions[&session].requests.get(&id).copied();
+                let outcome = self.hub.cancel_request(session, id);
+                match (waits, &outcome) {
+                    (None, Cancelled::Nothing) | (Some(Request::Running(_)), Cancelled::Underway) => {}
+                    (Some(_), Cancelled::Job(job)) => assert_eq!((job.session, job.id), (session, id), "another's"),
+                    unexpected => panic!("{unexpected:?}"),
+                }
+                outcome
             }
             1 if !self.given.is_empty() => {
                 let (owner, id) = self.given[self.rng.below(self.given.len())];
                 let key = self.hub.by_suspension.get(&id).map(|place| place.key);
+                let expected = key.filter(|_| owner == session).map_or("nothing", |key| self.end_of(key));
                 let outcome = self.hub.cancel_suspension(session, id);
-                assert!(owner == session || matches!(outcome, Cancelled::Nothing), "another's was cancelled");
+                assert_eq!(name_of(&outcome), expected);
                 if owner == session {
                     self.to_end.extend(key);
                 }
@@ -464,7 +475,13 @@ impl World {
             _ => {
                 let number = self.rng.next() % self.hub.next_number;
                 self.to_end.insert(number);
-                self.hub.kill(number)
+                let expected = self.hub.entries.contains_key(&number).then(|| self.end_of(number));
+                let outcome = self.hub.kill(number);
+                assert!(expected.is_none_or(|expected| name_of(&outcome) == expected), "{expected:?} and {outcome:?}");
+                if let Cancelled::Job(job) = &outcome {
+                    assert_eq!((job.number, job.kind), (number, Kind::Execute), "another's");
+                }
+                outcome
             }
         };
         match outcome {

@@ -20,6 +20,25 @@ impl World {
         waiting < max || waiting == max && self.waiting_of(session) == 0
     }
 
+    /// The execution whose mailbox a resume belongs to: of the same session, with that call, which no other resume has answered.
+    pub fn addressee(&self, session: SessionId, suspension: Option<SuspensionId>) -> Option<u64> {
+        let is_it = |entry: &Entry<Token, ()>| {
+            let is_answered = entry.mailbox.iter().any(|job| job.suspension == suspension);
+            entry.session == session && suspension.is_some_and(|id| entry.ids.contains(&id)) && !is_answered
+        };
+        self.hub.entries.iter().find(|(_, entry)| is_it(entry)).map(|(key, _)| *key)
+    }
+
+    /// What becomes of an execution that has been suspended when somebody ends it.
+    pub fn end_of(&self, key: u64) -> &'static str {
+        match self.hub.entries[&key].holder {
+            Holder::Suspended(_) => "execution",
+            Holder::Running(_) => "under way",
+            Holder::Parking { ended: false } => "being parked",
+            Holder::Parking { ended: true } => "nothing",
+        }
+    }
+
     /// Whether an execution of a session may be suspended, as far as their number goes; `key`: not counting that one.
     pub fn may_suspend(&self, session: SessionId, key: u64) -> bool {
         let has_others = self.hub.entries.iter().any(|(other, entry)| *other != key && entry.session == session);
@@ -126,5 +145,15 @@ impl World {
         }
         let gone = |session: &SessionId| !hub.sessions.contains_key(session);
         assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
+    }
+}
+
+pub fn name_of(outcome: &Cancelled<Token, ()>) -> &'static str {
+    match outcome {
+        Cancelled::Nothing => "nothing",
+        Cancelled::Underway => "under way",
+        Cancelled::Job(_) => "job",
+        Cancelled::Execution(_) => "execution",
+        Cancelled::BeingParked => "being parked",
     }
 }
