@@ -20,7 +20,8 @@ import {
 } from './limits.js';
 import { Kind, writeRequest } from './messages.js';
 import { Restarts } from './restarts.js';
-import { childEnv, findBinary, spawnSidecar, type Death } from './spawn.js';
+import { findBinary } from './program.js';
+import { childEnv, spawnSidecar, type Death } from './spawn.js';
 
 const DEFAULT_START_TIMEOUT_MS = 10_000;
 const DEFAULT_SHUTDOWN_TIMEOUT_MS = 5_000;

@@ -11,7 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
-use crate::{toolchain, workspace};
+use crate::{package, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -25,7 +25,7 @@ const FUZZ_CASES: &str = "1000000";
 pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
 /// Until the guest artifact is there and plain cargo commands work.
-pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
+pub fn guest(places: &Places, stages: &mut Stages) -> Result<WasmEdge> {
     let shop = &places.workshop()?;
     let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
     let runtime = stages.run("engine without compiler", || wasmedge.runtime(shop))?;
@@ -33,7 +33,8 @@ pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
     let binaryen = stages.run("Binaryen", || Binaryen::ensure(shop))?;
     wasmedge.link(&places.links, &runtime)?;
     toolchain::link(&places.links)?;
-    stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
+    stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))?;
+    Ok(wasmedge)
 }
 
 pub fn setup(places: &Places, stages: &mut Stages) -> Result<()> {
@@ -72,6 +73,7 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
         ("fuzzing, briefly", cargo_with(root, &[FUZZ, &["--seconds", "20"]].concat())),
     ];
     let mut failed = Vec::new();
+    failed.extend(package::try_briefly(places, stages).err());
     for (name, mut command) in checks {
         if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
             failed.push(error);

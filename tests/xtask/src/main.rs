@@ -16,8 +16,10 @@ mod digest;
 mod elf;
 mod frames;
 mod guest;
+mod levels;
 mod loops;
 mod mutants;
+mod package;
 mod patches;
 mod places;
 mod process;
@@ -65,6 +67,9 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  changes the code that keeps tenants apart, one operator or result at a time, and runs its unit tests:
                  each change has to be noticed, or stand with a reason in tests/xtask/mutants.toml. Hours for all
                  files; parts of their names choose some, such as `mutants capability pool.rs`
+  package        what users install, in target/package: a tree that runs anywhere, and of it the npm packages, the Debian
+                 package and the archive, with checksums, a bill of materials and the texts of third parties
+  package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -98,6 +103,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
+        "package" => rest.is_empty() || rest == ["--tree"],
         _ => rest.is_empty(),
     };
     if !accepts {
@@ -109,7 +115,9 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
             Ok(())
         }
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
-        "guest" => loops::guest(&Places::open()?, stages),
+        "guest" => loops::guest(&Places::open()?, stages).map(drop),
+        "package" if rest == ["--tree"] => package::try_briefly(&Places::open()?, stages),
+        "package" => package::package(&Places::open()?, stages).map(drop),
         "setup" => loops::setup(&Places::open()?, stages),
         "demo" => loops::demo(&Places::open()?, stages),
         "test" => loops::test(&Places::open()?, stages),
