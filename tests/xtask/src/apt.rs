@@ -98,7 +98,7 @@ fn configuration(directory: &Path) -> Result<String> {
 
 /// The mirror that this machine already uses for Debian itself. Asked in a way that needs no package lists, which a new
 /// machine does not have.
-fn debian_mirror() -> Result<String> {
+pub fn debian_mirror() -> Result<String> {
     let listed = quiet("asking apt", Command::new("apt-get").args(["update", "--print-uris"])).unwrap_or_default();
     let mirror = listed.lines().find_map(|line| {
         let (mirror, _) = line.strip_prefix('\'')?.split_once("/dists/")?;

@@ -69,6 +69,8 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  files; parts of their names choose some, such as `mutants capability pool.rs`
   package        what users install, in target/package: a tree that runs anywhere, and of it the npm packages, the Debian
                  package and the archive, with checksums, a bill of materials and the texts of third parties
+  package --try  the same, then tried out: installed, used, upgraded and removed in roots with only Node, only Debian, only
+                 busybox, and one that nobody may write (root)
   package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
@@ -103,7 +105,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
-        "package" => rest.is_empty() || rest == ["--tree"],
+        "package" => rest.is_empty() || rest == ["--tree"] || rest == ["--try"],
         _ => rest.is_empty(),
     };
     if !accepts {
@@ -117,7 +119,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
         "guest" => loops::guest(&Places::open()?, stages).map(drop),
         "package" if rest == ["--tree"] => package::try_briefly(&Places::open()?, stages),
-        "package" => package::package(&Places::open()?, stages).map(drop),
+        "package" => package::package(&Places::open()?, stages, rest == ["--try"]),
         "setup" => loops::setup(&Places::open()?, stages),
         "demo" => loops::demo(&Places::open()?, stages),
         "test" => loops::test(&Places::open()?, stages),

@@ -83,6 +83,7 @@ exit 0
 ";
 
 /// What both are made of.
+#[derive(Clone, Copy)]
 pub struct Contents<'a> {
     pub root: &'a Path,
     pub tree: &'a Path,

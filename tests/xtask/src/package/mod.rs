@@ -13,6 +13,7 @@ mod npm;
 mod pages;
 mod root;
 mod tree;
+mod trial;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,8 +35,8 @@ pub struct Made {
     pub archive: PathBuf,
 }
 
-/// Makes all of it in `target/package`.
-pub fn package(places: &Places, stages: &mut Stages) -> Result<Made> {
+/// Makes all of it in `target/package`; and, if that is wanted, tries it out on machines that have nothing.
+pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()> {
     let _alone = places.lock()?;
     let wasmedge = loops::guest(places, stages)?;
     let version = version(&places.root)?;
@@ -53,9 +54,13 @@ pub fn package(places: &Places, stages: &mut Stages) -> Result<Made> {
         debian::Contents { root: &places.root, tree: &tree, notices: &notices, pages: &pages, version: &version };
     let debian = stages.run("Debian package", || contents.package(&out))?;
     let archive = stages.run("archive", || contents.archive(&out))?;
-    let made = Made { tree, npm, debian, archive };
+    let made = Made { tree: tree.clone(), npm, debian, archive };
     sum(&out, [&made.npm[0], &made.npm[1], &made.debian, &made.archive])?;
-    Ok(made)
+    if try_out {
+        stages.run("tree in an empty root", || bare::try_out(&made.tree, &out))?;
+        trial::Trial { places, made: &made, contents, out: &out }.run(stages)?;
+    }
+    Ok(())
 }
 
 /// Puts the sidecar that is built already into a tree, and tries that out in a root with nothing else.

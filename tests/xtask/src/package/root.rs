@@ -53,14 +53,19 @@ impl Root {
         for folder in ["proc", "tmp", "dev"] {
             fs::create_dir_all(path.join(folder))?;
         }
-        Ok(Self {
+        Ok(Self::of(path))
+    }
+
+    /// One that is there.
+    pub fn of(path: &Path) -> Self {
+        Self {
             path: path.to_owned(),
             proc: true,
             read_only: false,
             user: None,
             environment: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
             no_exec: None,
-        })
+        }
     }
 
     /// Puts a tree somewhere in it.
