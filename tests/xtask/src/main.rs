@@ -24,6 +24,7 @@ mod patches;
 mod places;
 mod process;
 mod quickjs;
+mod release;
 mod soak;
 mod stack_gate;
 mod stages;
@@ -72,6 +73,8 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   package --try  the same, then tried out: installed, used, upgraded and removed in roots with only Node, only Debian, only
                  busybox, and one that nobody may write (root)
   package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
+  release --dry-run
+                 do sources, changelog, protocol and packages agree on the version?
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -105,6 +108,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
+        "release" => rest == ["--dry-run"],
         "package" => rest.is_empty() || rest == ["--tree"] || rest == ["--try"],
         _ => rest.is_empty(),
     };
@@ -118,6 +122,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }
         "gate" => stack_gate::print_cycles(rest[0].as_ref()),
         "guest" => loops::guest(&Places::open()?, stages).map(drop),
+        "release" => release::dry_run(&Places::open()?),
         "package" if rest == ["--tree"] => package::try_briefly(&Places::open()?, stages),
         "package" => package::package(&Places::open()?, stages, rest == ["--try"]),
         "setup" => loops::setup(&Places::open()?, stages),

@@ -15,6 +15,8 @@ mod root;
 mod tree;
 mod trial;
 
+pub use npm::PLATFORM;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -82,7 +84,7 @@ fn sum(out: &Path, files: [&PathBuf; 4]) -> Result<()> {
 }
 
 /// The version of the workspace, which is that of everything.
-fn version(root: &Path) -> Result<String> {
+pub fn version(root: &Path) -> Result<String> {
     let manifest: toml::Value = toml::from_str(&fs::read_to_string(root.join("Cargo.toml"))?)?;
     let version = manifest["workspace"]["package"]["version"].as_str().context("the workspace has no version")?;
     Ok(version.to_owned())
