@@ -275,6 +275,7 @@ fn a_descriptor_that_takes_a_minute_to_close_holds_nobody_up() {
     assert!(longest < Duration::from_secs(30) && sidecar.is_running(), "{longest:?}");
 }
 
+// shows P-no-descriptors
 #[test]
 fn descriptors_that_a_peer_sends_along_are_closed() {
     let _w = Watchdog::seconds(60);
