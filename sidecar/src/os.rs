@@ -342,6 +342,14 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Any system call with any arguments: what a process does that is no longer to be trusted, for tests of what it comes to.
+#[cfg(feature = "faults")]
+pub fn any_call(number: libc::c_long, arguments: [i64; 6]) -> libc::c_long {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: none is promised. It is in no program that is shipped; its caller hands over addresses of memory that it has.
+    unsafe { libc::syscall(number, a, b, c, d, e, f) }
+}
+
 /// A descriptor of a process, readable once that process has ended.
 pub fn open_process(pid: Pid) -> io::Result<OwnedFd> {
     // SAFETY: takes two numbers, touches no memory of ours.

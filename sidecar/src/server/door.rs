@@ -224,11 +224,12 @@ impl Gate {
     }
 
     /// Takes those who wait, as many as one look may take. Afterwards it may be closed.
-    pub fn accept(&mut self) -> Vec<(UnixStream, Whose)> {
+    /// `before`: passed each time, and may fail.
+    pub fn accept(&mut self, before: impl Fn() -> io::Result<()>) -> Vec<(UnixStream, Whose)> {
         let mut taken = Vec::new();
         let Some(source) = &self.source else { return taken };
         for _ in 0..ACCEPTS_PER_LOOK {
-            match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
+            match before().and_then(|()| source.has_room()).and_then(|()| source.take()) {
                 Ok(one) => taken.push(one),
                 Err(e) if e.kind() == ErrorKind::WouldBlock => break,
                 Err(e) if matches!(e.kind(), ErrorKind::Interrupted | ErrorKind::ConnectionAborted) => {}
@@ -266,7 +267,7 @@ impl Door {
 
     /// As [`Gate::accept`], each with its place.
     pub fn accept(&mut self) -> Vec<(UnixStream, Place)> {
-        let taken = self.gate.accept();
+        let taken = self.gate.accept(|| faults::io(Point::Accept));
         taken.into_iter().filter_map(|(stream, whose)| self.admit(stream, whose)).collect()
     }
 

@@ -14,9 +14,11 @@ mod policy;
 mod program;
 mod remote;
 pub mod seal;
+mod succession;
 mod supervise;
 mod words;
 pub mod worker;
 
 pub use line::Line;
-pub use supervise::{Clients, Supervisor};
+pub use succession::{Deaths, Incumbent};
+pub use supervise::{Clients, Household, Supervisor};

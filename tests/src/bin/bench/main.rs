@@ -1,5 +1,5 @@
 //! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --calls |
-//! --state]`, built with `--release`.
+//! --walls | --state]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -14,6 +14,7 @@ mod overrun;
 mod peers;
 mod socket;
 mod state;
+mod walls;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -42,10 +43,11 @@ fn main() {
         echo::serve(Path::new(path));
     }
     if let Some(unknown) = args.iter().find(|a| {
-        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls"].contains(&a.as_str())
+        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls", "--walls"]
+            .contains(&a.as_str())
     }) {
         eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls"
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --walls"
         );
         std::process::exit(2);
     }
@@ -58,6 +60,7 @@ fn main() {
         ("fairness", fairness::figures),
         ("peers", peers::figures),
         ("calls", calls::figures),
+        ("walls", walls::figures),
     ] {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));
