@@ -212,6 +212,11 @@ impl Supervisor {
         let (heard_by, ends_as, reaped, is_lost) = (remote.clone(), exit.clone(), child.clone(), lost.clone());
         let untaken = household.untaken.clone();
         attend("ear", Box::new(move || listen_to(&ear, &heard_by, &untaken, &reaped, &is_lost, &ends_as)))?;
+        let this = Self { remote, child, lost, attendants: Mutex::new(attendants), bell };
+        // nothing of a client comes to a worker that is not sealed
+        if this.remote.after(Stage::Attached) == Stage::Gone {
+            return Ok(Err(this.end().unwrap_or(ExitCode::Internal)));
+        }
         match clients {
             Clients::Parent(stream) => {
                 line.hand_over(&stream, Whose::Parent).map_err(io("cannot hand the parent's socket over"))?;
@@ -224,14 +229,11 @@ impl Supervisor {
                 let untaken = household.untaken.clone();
                 untaken.hand_over_again(&line);
                 let life = move || keep_door(gate, &places, &line, &heard, &untaken);
-                attend("door", Box::new(life))?;
+                let door = thread::Builder::new().name("door".into()).spawn(life);
+                this.attendants().push(door.map_err(io("cannot start a thread"))?);
             }
         }
-        let this = Self { remote, child, lost, attendants: Mutex::new(attendants), bell };
-        Ok(match this.remote.after(Stage::Attached) {
-            Stage::Gone => Err(this.end().unwrap_or(ExitCode::Internal)),
-            _ => Ok(this),
-        })
+        Ok(Ok(this))
     }
 
     /// Whether the worker has ended otherwise than by itself.
@@ -241,6 +243,10 @@ impl Supervisor {
 
     pub fn reload(&self, config: &Config) {
         self.remote.reload(config);
+    }
+
+    fn attendants(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.attendants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no more connections.
@@ -257,7 +263,8 @@ impl Supervisor {
             let _ = child.kill();
             child.wait().ok()
         };
-        for attendant in std::mem::take(&mut *self.attendants.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let attendants = std::mem::take(&mut *self.attendants());
+        for attendant in attendants {
             let _ = attendant.join();
         }
         status.map(code_of)
