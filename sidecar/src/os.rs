@@ -237,6 +237,15 @@ pub fn bound_heap() {
     }
 }
 
+/// How many parts the heap has at the most, which the allocator else finds out from files, each time that a thread begins.
+pub fn bound_parts_of_heap(parts: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no precondition; the allocator takes its own locks.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, i32::try_from(parts).unwrap_or(i32::MAX));
+    }
+}
+
 /// Gives memory back to the system that the allocator has free, wherever it lies but at the end of a thread's part.
 pub fn trim_heap() {
     // SAFETY: has no precondition; the allocator takes its own locks.

@@ -44,6 +44,9 @@ pub const DESCRIPTORS: [RawFd; 5] = [3, 4, 5, 6, 7];
 /// Up to 1000, where the kernel ends a process before all others when memory is short.
 const OOM_SCORE: &str = "500";
 
+/// As the allocator has it by itself.
+const HEAP_PARTS_PER_PROCESSOR: usize = 8;
+
 /// How long a server may take to show that it moves.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -87,7 +90,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         log::debug!("cannot change what the kernel thinks of this process when memory is short: {e}");
     }
     // what is found out by opening files, while that is possible
-    os::processors();
+    os::bound_parts_of_heap(HEAP_PARTS_PER_PROCESSOR * os::processors());
     match os::page_map() {
         Ok(_) => {}
         Err(e) if os::is_for_good(&e) => log::warn!("suspended executions keep their instances: no page map: {e}"),
