@@ -233,6 +233,11 @@ pub const SHELF_TIMEOUT_MS: u64 = 2_000;
 
 // ---- Processes -----------------------------------------------------------------------------------------------------
 
+/// So many workers that are lost within `WORKER_DEATHS_WINDOW_MS` are a loop that ends the sidecar: whatever ends them
+/// would end the next one.
+pub const MAX_WORKER_DEATHS: usize = 5;
+/// The time within which they are counted.
+pub const WORKER_DEATHS_WINDOW_MS: u64 = 5_000;
 /// The longest text of metrics that a worker hands to the supervisor; its labels are from fixed lists, which makes some
 /// 30 KB.
 pub const PAGE_TEXT_BYTES: u64 = 1 << 20;
