@@ -189,7 +189,8 @@ pub struct Door {
 }
 
 impl Gate {
-    pub fn new() -> Self {
+    /// One that nobody comes in by yet.
+    pub fn closed() -> Self {
         Self { source: None, spare: spare(), closed_until: None }
     }
 
@@ -261,7 +262,7 @@ impl Gate {
 
 impl Door {
     pub fn new(allow_uids: &[u32]) -> Self {
-        Self { gate: Gate::new(), places: Places::new(allow_uids) }
+        Self { gate: Gate::closed(), places: Places::new(allow_uids) }
     }
 
     /// As [`Gate::accept`], with its place.

@@ -225,7 +225,7 @@ impl Supervisor {
             }
             Clients::Listener(listener) => {
                 listener.set_nonblocking(true).map_err(io("cannot listen"))?;
-                let mut gate = Gate::new();
+                let mut gate = Gate::closed();
                 gate.open(Source::Listener(listener));
                 let places = Places::new(&config.allow_uids);
                 let untaken = household.untaken.clone();
