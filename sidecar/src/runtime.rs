@@ -89,7 +89,7 @@ impl<'a> Armed<'a> {
     }
 
     /// There was no guest.
-    const fn none() -> Self {
+    pub const fn none() -> Self {
         Self(None)
     }
 

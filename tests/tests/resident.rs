@@ -52,6 +52,28 @@ fn a_value_is_read_as_it_was_written_in_the_same_execution() {
 
 // shows P-state-versions
 #[test]
+fn keys_have_the_same_order_as_in_a_state_that_comes_with_the_request() {
+    let (_w, _s, mut client) = listening(&Options::new());
+    let entries = ["z", "b", "10", "m", "a", "9"].into_iter().zip(1..).map(|(key, n)| (key.into(), n.into())).collect();
+    let mut state = Vec::new();
+    rmpv::encode::write_value(&mut state, &rmpv::Value::Map(entries)).unwrap();
+    let keys = "const own = Object.keys($state); return [own, $state.keys(), Object.keys({...$state}), JSON.stringify($state)]";
+    let write =
+        "$state.new = 1; $state.b = 9; delete $state.z; $state.z = 2; $state.a2 = 3; delete $state.m; $state.a = 0;";
+    let (id, _) = client.try_create_state(&state).unwrap();
+    let given = |source: &str| Run::source(source).state_bytes(state.clone()).grant(&["state:read:*", "state:write:*"]);
+    let value = client.run(on(&id, keys)).value();
+    assert_eq!(value, client.run(given(keys)).value());
+    assert_eq!(value[0], json!(["9", "10", "z", "b", "m", "a"]));
+    // within the execution that writes, and in the next one
+    let together = format!("{write} {keys}");
+    let expected = client.run(given(&together)).value();
+    assert_eq!(client.run(on(&id, &together)).value(), expected);
+    assert_eq!(client.run(on(&id, keys)).value(), expected);
+    assert_eq!(expected[0], json!(["9", "10", "b", "a", "new", "z", "a2"]));
+}
+
+#[test]
 fn patches_set_and_delete_as_one_change() {
     let (_w, _s, mut client) = listening(&Options::new());
     let id = client.create_state(&json!({"a": 1, "b": 2}));

@@ -278,7 +278,7 @@ fn things_happen_in_the_order_of_the_language() {
             ("{ function f() { return 1 } function f() { return 2 } } return f()", json!(2)),
             (
                 "const seen = []; for (let n = 0; n < 2; n++) { seen.push(typeof f); function f() { return n } } return [seen, f()]",
-                json!([["undefined", "function"], 1]),
+                json!([["function", "function"], 1]),
             ),
             ("switch (1) { case 0: function f() {} case 1: } return typeof f", json!("undefined")),
             ("if (true) function f() { return 1 } return f()", json!(1)),
@@ -320,8 +320,8 @@ fn the_handler_is_called_by_its_name_in_its_own_stacks() {
             let frames = format!("    at f ({file}:2:14)\n    at handler ({file}:4:8)\n");
             assert_eq!(gives(i, source, named(name)), json!(frames), "{name:?}");
             let wire = fails(i, "const a = 1\nnull.x", named(name));
-            assert_eq!(wire.stack.as_deref(), Some(&*format!("at handler ({file}:2:5)")));
-            assert_eq!(wire.location.map(|at| (at.line, at.column)), Some((2, 5)), "{name:?}");
+            assert_eq!(wire.stack.as_deref(), Some(&*format!("at handler ({file}:2:6)")));
+            assert_eq!(wire.location.map(|at| (at.line, at.column)), Some((2, 6)), "{name:?}");
         }
         let sites = "Error.prepareStackTrace = (e, sites) => sites.map(s => [s.getFileName(), s.getLineNumber()]); return new Error('x').stack";
         assert_eq!(gives(i, sites, named("orders/save")), json!([["orders/save", 1]]));

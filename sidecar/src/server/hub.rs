@@ -28,6 +28,7 @@ mod sessions;
 #[cfg(test)]
 mod simulation;
 mod suspensions;
+mod turns;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -49,6 +50,7 @@ pub use queue::{Next, Resumed, Taken};
 pub use runs::Retired;
 use sessions::Books;
 pub use sessions::{Closed, Left};
+use turns::Turns;
 
 /// What the books know of a suspended execution.
 pub trait Held {
@@ -239,8 +241,8 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     limits: HubLimits,
     pub crew: Crew<P>,
     sessions: HashMap<SessionId, Books<P>>,
-    /// Sessions that have something in their queue, in turn.
-    turn: VecDeque<SessionId>,
+    /// Sessions that have something in their queue.
+    turns: Turns,
     /// Jobs in queues and mailboxes.
     queued: usize,
     entries: HashMap<u64, Entry<E, P>>,
@@ -264,7 +266,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             limits,
             crew: Crew::default(),
             sessions: HashMap::new(),
-            turn: VecDeque::new(),
+            turns: Turns::default(),
             queued: 0,
             entries: HashMap::new(),
             by_suspension: HashMap::new(),

@@ -5,6 +5,7 @@
 //! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
 //! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
 //!   as many as the queue holds at the most;
+//! - it takes the last instance from a run that has had it for long enough;
 //! - it looks whether an end has come (`drain`), and whether answers are held back;
 //! - it wakes who is needed: a worker for the poller or for a job, the housekeeper, the thread that has the poller.
 //!
@@ -14,6 +15,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
+
 use super::Server;
 use super::errand::Errand;
 use super::hub::Expired;
@@ -22,6 +25,8 @@ use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
+/// What the last free instance is lent for while others wait for it.
+const TRIAL: Duration = Duration::from_millis(LAST_INSTANCE_TRIAL_MS);
 /// A job that has waited this long gets a worker of its own.
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Time between two looks for what has expired.
@@ -51,6 +56,9 @@ impl Server {
             let unwritten = state.connections.values().filter(|connection| connection.pending_bytes() > 0);
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);
+        }
+        if let Some(run) = state.hub.end_trial(TRIAL, now) {
+            log::debug!("the run of worker {} is begun anew elsewhere", run.worker().number());
         }
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();

@@ -496,14 +496,14 @@ fn what_cannot_be_read_may_need_everything() {
 fn values_that_go_where_no_name_says_are_seen() {
     check(&[
         // a method of the state under another name
-        ("const { ['s' + 'et']: q } = $state; q('x', 1)", "state:read:* state:write:*?"),
-        ("let q; ({ [$args]: q } = $state); q('x', 1)", "state:read:* state:write:*?"),
-        ("const q = $state[$args]; q('x', 1)", "state:read:* state:write:*?"),
-        ("const o = { q: $state[$args] }; o.q('x', 1)", "state:read:* state:write:*?"),
-        ("for (const q of [$state[$args]]) q('x')", "state:read:* state:write:*?"),
-        ("f($state[$args]); function f(q) { q('x') }", "state:read:* state:write:*?"),
-        ("const item = $state[$args]; return item.list.map(x => x.n).filter(Boolean).forEach($log)", "state:read:*"),
-        ("return $state[$args].toFixed(2)", "state:read:*"),
+        ("const { ['s' + 'et']: q } = $state; q('x', 1)", "state:read:*? state:write:*?"),
+        ("let q; ({ [$args]: q } = $state); q('x', 1)", "state:read:*? state:write:*?"),
+        ("const q = $state[$args]; q('x', 1)", "state:read:*? state:write:*?"),
+        ("const o = { q: $state[$args] }; o.q('x', 1)", "state:read:*? state:write:*?"),
+        ("for (const q of [$state[$args]]) q('x')", "state:read:*? state:write:*?"),
+        ("f($state[$args]); function f(q) { q('x') }", "state:read:*? state:write:*?"),
+        ("const item = $state[$args]; return item.list.map(x => x.n).filter(Boolean).forEach($log)", "state:read:*?"),
+        ("return $state[$args].toFixed(2)", "state:read:*?"),
         // a constructor may give what it likes, to whose fields the next one writes
         (
             "class A { constructor() { return $state.o } } class B extends A { x = 1 } new B()",

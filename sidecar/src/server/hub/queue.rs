@@ -10,7 +10,7 @@ use nexus_protocol::message::Kind;
 use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
 use crate::budget::Full;
 use crate::execution::Arrival;
-use crate::server::crew::{RunId, WorkerId};
+use crate::server::crew::{Run, RunId, WorkerId};
 use crate::share::{Share, Whose};
 use crate::token::StopToken;
 
@@ -105,7 +105,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn push_back(&mut self, session: SessionId, item: Item<P>) {
         let Some(books) = self.sessions.get_mut(&session) else { return };
         if books.queue.is_empty() {
-            self.turn.push_back(session);
+            self.turns.push_back(session, books.busy_until);
         }
         books.queue.push_back(item);
     }
@@ -114,7 +114,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn push_front(&mut self, session: SessionId, item: Item<P>) {
         let Some(books) = self.sessions.get_mut(&session) else { return };
         if books.queue.is_empty() {
-            self.turn.push_front(session);
+            self.turns.push_front(session, books.busy_until);
         }
         books.queue.push_front(item);
     }
@@ -135,32 +135,76 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// Sessions without anything in their queue have no turn.
     pub(super) fn skip_the_empty(&mut self) {
         let sessions = &self.sessions;
-        self.turn.retain(|session| sessions.get(session).is_some_and(|books| !books.queue.is_empty()));
+        self.turns.retain(|session| sessions.get(session).is_some_and(|books| !books.queue.is_empty()));
     }
 
-    /// Whose turn it is, as a place among the turns; None: nobody may run more than is running.
+    /// Whose turn it is; None: nobody may run more than is running.
     ///
     /// A session with too many answers that are not read has its turn when they are. While there are several sessions, each may
     /// run its share at once: guests only compute, so more of them at once than there are processors would help nobody.
     ///
     /// From three instances on, the last free one is for sessions that run nothing and whose runs are brief: so whoever comes finds
-    /// it free, or free in a moment, whatever others have all the other instances do.
-    fn first_in_turn(&self, now: Instant) -> Option<usize> {
+    /// it free, or free in a moment, whatever others have all the other instances do. What a run is like shows when it runs: one
+    /// that takes its time there while others wait is begun anew elsewhere, see `end_trial`.
+    ///
+    /// Only those that run something are passed over, of which there are few, and those that do not read.
+    fn first_in_turn(&mut self, now: Instant) -> Option<SessionId> {
         let (running, max) = (self.running(), self.limits.max_running);
         if running >= max {
             return None;
         }
-        let is_last = self.limits.keeps_last && max >= KEEPS_ONE_FROM && running + 1 == max;
-        let each = match self.sessions.len() {
-            _ if is_last => 1,
-            0 | 1 => max,
-            _ => self.limits.max_running_each.max(1),
-        };
-        self.turn.iter().position(|session| {
-            self.sessions
-                .get(session)
-                .is_some_and(|books| books.running < each && !(is_last && books.is_busy(now)) && !self.is_over(books))
-        })
+        self.relieve(now);
+        if self.is_last_free() {
+            return self.turns.brief().find(|session| self.may_run(*session, 1));
+        }
+        let each = if self.sessions.len() <= 1 { max } else { self.limits.max_running_each.max(1) };
+        self.turns.all().find(|session| self.may_run(*session, each))
+    }
+
+    /// Whether one instance is free, and it is not for everybody.
+    fn is_last_free(&self) -> bool {
+        let max = self.limits.max_running;
+        self.limits.keeps_last && max >= KEEPS_ONE_FROM && self.running() + 1 == max
+    }
+
+    fn may_run(&self, session: SessionId, each: usize) -> bool {
+        self.sessions.get(&session).is_some_and(|books| books.running < each && !self.is_over(books))
+    }
+
+    /// Whose long runs are long ago is not busy any more.
+    fn relieve(&mut self, now: Instant) {
+        if self.turns.has_relief(now) {
+            let Self { turns, sessions, .. } = self;
+            turns.relieve(|session| {
+                let books = sessions.get_mut(&session)?;
+                books.busy_until = books.busy_until.filter(|until| *until > now);
+                books.busy_until
+            });
+        }
+    }
+
+    /// Ends the trial of a run that has the last instance, has used `time` of a processor there, and keeps it from somebody who
+    /// waits: it is stopped, and its worker begins it anew, see `begin_anew`. Nothing of it has been told by then.
+    pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<RunId> {
+        if self.running() < self.limits.max_running {
+            return None;
+        }
+        let run = self.crew.on_trial_for(time)?;
+        let session = self.crew.get(run)?.session;
+        self.relieve(now);
+        let waits = self.turns.brief().any(|other| other != session && self.may_run(other, 1));
+        (waits && self.crew.end_trial(run)).then_some(run)
+    }
+
+    /// For a run that was stopped: puts its job in front of the others of its session, if it was for the end of its trial; its
+    /// session then is one whose runs take long. False: it was stopped for good.
+    pub fn begin_anew(&mut self, job: &Job<P>, run: RunId, now: Instant) -> bool {
+        if !self.crew.get(run).is_some_and(Run::is_tried) {
+            return false;
+        }
+        self.used(run, LONG_RUN, || now);
+        self.put_off(job.clone(), run);
+        true
     }
 
     /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free
@@ -170,10 +214,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
             return;
         }
         let now = now();
-        let Some(books) = self.crew.get(run).and_then(|run| self.sessions.get_mut(&run.session)) else { return };
+        let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
+        let Some(books) = self.sessions.get_mut(&session) else { return };
         let since = books.busy_until.map_or(now, |until| until.max(now));
         let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
         books.busy_until = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min();
+        if let Some(until) = books.busy_until {
+            self.turns.is_busy(session, until);
+        }
     }
 
     fn is_over(&self, books: &Books<P>) -> bool {
@@ -188,15 +236,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// Whether `next` would give something.
-    pub fn has_ready(&self, now: Instant) -> bool {
+    pub fn has_ready(&mut self, now: Instant) -> bool {
         self.first_in_turn(now).is_some()
     }
 
     /// Whether the job that is next could run, and has waited for `age`.
-    pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
-        let Some(books) = self.first_in_turn(now).and_then(|at| self.sessions.get(self.turn.get(at)?)) else {
-            return false;
-        };
+    pub fn has_backlog(&mut self, now: Instant, age: Duration) -> bool {
+        let first = self.first_in_turn(now);
+        let Some(books) = first.and_then(|session| self.sessions.get(&session)) else { return false };
         let since = match books.queue.front() {
             Some(Item::Job(job)) => job.enqueued,
             Some(Item::Mail(key)) => {
@@ -212,11 +259,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The next job, in turn of the sessions, and what it resumes. It is the worker's run until that is answered.
     pub fn next(&mut self, worker: WorkerId, now: Instant) -> Option<Next<E, P>> {
-        let session = self.turn.remove(self.first_in_turn(now)?)?;
+        let session = self.first_in_turn(now)?;
+        let is_last = self.is_last_free();
+        self.turns.remove(session);
         let books = self.sessions.get_mut(&session)?;
         let item = books.queue.pop_front()?;
         if !books.queue.is_empty() {
-            self.turn.push_back(session);
+            self.turns.push_back(session, books.busy_until);
         }
         let (job, key) = match item {
             Item::Job(job) => (job, None),
@@ -228,6 +277,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         };
         self.no_longer_queued();
         let (run, token) = self.crew.begin(worker, &job, now)?;
+        if is_last && key.is_none() && matches!(job.kind, Kind::Execute | Kind::Precompile | Kind::Check) {
+            self.crew.try_out(run);
+        }
         if let Some(books) = self.sessions.get_mut(&session) {
             books.running += 1;
             books.requests.insert(job.id, Request::Running(run));

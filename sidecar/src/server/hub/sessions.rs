@@ -54,11 +54,6 @@ impl<P> Books<P> {
     pub fn waiting(&self) -> usize {
         self.requests.len() - self.running
     }
-
-    /// Whether its runs took long lately.
-    pub fn is_busy(&self, now: Instant) -> bool {
-        self.busy_until.is_some_and(|until| until > now)
-    }
 }
 
 /// What a session has left behind, to be dropped by the caller.
@@ -126,7 +121,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             jobs.extend(std::mem::take(&mut entry.mailbox));
             self.is_without_mail(key);
         }
-        self.turn.retain(|turn| *turn != session);
+        self.turns.remove(session);
         jobs.iter().for_each(|_| self.no_longer_queued());
         // what stands in the queue may name anybody's
         for job in jobs.iter().skip(from_queue) {

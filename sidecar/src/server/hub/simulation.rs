@@ -16,6 +16,7 @@ use std::sync::atomic::Ordering;
 use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
+use oracle::name_of;
 
 use super::queue::LONG_RUN;
 use super::*;
@@ -43,6 +44,8 @@ struct AtWork {
     guest: Option<Arc<FakeControl>>,
     /// Others have answered in its place.
     given_up: bool,
+    /// It is stopped since others wait for its instance.
+    is_tried: bool,
 }
 
 struct World {
@@ -168,6 +171,7 @@ impl World {
             13 => self.expire(),
             14 => self.begin_parking(),
             15 if self.rng.chance(30) => self.retire(),
+            15 => self.end_trial(),
             16 if self.rng.chance(20) => self.leave(),
             17 if self.rng.chance(20) => {
                 let max_running = 1 + self.rng.below(MAX_RUNNING);
@@ -230,9 +234,11 @@ impl World {
             due: Due::Unread,
             connection: (),
         };
-        let place = self.has_place(session);
+        let (place, addressee) = (self.has_place(session), self.addressee(session, suspension));
         match self.hub.enqueue(job) {
             Ok(()) => {
+                let waits = self.hub.sessions[&session].requests[&id];
+                assert_eq!(waits, addressee.map_or(Request::Queued, Request::Mailed), "where a resume waits");
                 assert!(place, "there was no place");
                 assert!(self.open.insert((session, id)), "an id is in use twice");
             }
@@ -288,7 +294,7 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false });
+        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false, is_tried: false });
     }
 
     /// A worker enters or leaves a guest.
@@ -316,11 +322,35 @@ impl World {
         let work = &self.at_work[at];
         let key = work.resumed.as_ref().map_or(work.job.number, |resumed| resumed.key);
         let is_meant = work.given_up
+            || work.is_tried
             || !self.sessions.contains(&work.job.session)
             || self.to_end.contains(&key)
             || self.requests_to_end.contains(&(work.job.session, work.job.id));
         assert!(is_meant || !instance.stopped.load(Ordering::Relaxed), "stopped instead of somebody else");
         assert!(is_meant || work.token.check().is_ok(), "stopped instead of somebody else");
+    }
+
+    /// Only one that somebody else waits for who could have its instance.
+    fn end_trial(&mut self) {
+        let waiting: Vec<SessionId> =
+            self.sessions.iter().copied().filter(|session| self.may_begin_last(*session)).collect();
+        let Some(run) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
+        assert!(self.hub.running() >= self.hub.limits.max_running, "another one is free");
+        let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
+        assert!(work.resumed.is_none() && !work.given_up && work.token.check().is_err());
+        assert!(waiting.iter().any(|session| *session != work.job.session), "nobody waits");
+        work.is_tried = true;
+    }
+
+    /// A run that was stopped ends without an answer, if it was stopped for nothing else.
+    fn goes_back(&mut self, job: &Job<()>, run: RunId) -> bool {
+        let ends = !self.sessions.contains(&job.session) || self.requests_to_end.contains(&(job.session, job.id));
+        let back = self.hub.begin_anew(job, run, self.now);
+        assert!(!back || !ends && !self.to_end.contains(&job.number), "somebody has asked for its end");
+        if back {
+            self.long_runs.push((job.session, self.now, LONG_RUN));
+        }
+        back
     }
 
     fn end_job(&mut self) {
@@ -332,7 +362,10 @@ impl World {
             self.leave_guest(at, &instance);
             self.instances.push(instance);
         }
-        let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
+        let AtWork { job, run, resumed, given_up, is_tried, .. } = self.at_work.remove(at);
+        if is_tried && !given_up && self.rng.chance(50) && self.goes_back(&job, run) {
+            return self.free_workers.push(run.worker());
+        }
         let suspends = self.rng.chance(60);
         let mut answered = false;
         let cpu = Duration::from_micros([0, 9_999, 10_000, 25_000][self.rng.below(4)]);
@@ -419,13 +452,21 @@ impl World {
                 if self.open.contains(&(session, id)) {
                     self.requests_to_end.insert((session, id));
                 }
-                self.hub.cancel_request(session, id)
+                let waits = self.hub.sessions[&session].requests.get(&id).copied();
+                let outcome = self.hub.cancel_request(session, id);
+                match (waits, &outcome) {
+                    (None, Cancelled::Nothing) | (Some(Request::Running(_)), Cancelled::Underway) => {}
+                    (Some(_), Cancelled::Job(job)) => assert_eq!((job.session, job.id), (session, id), "another's"),
+                    unexpected => panic!("{unexpected:?}"),
+                }
+                outcome
             }
             1 if !self.given.is_empty() => {
                 let (owner, id) = self.given[self.rng.below(self.given.len())];
                 let key = self.hub.by_suspension.get(&id).map(|place| place.key);
+                let expected = key.filter(|_| owner == session).map_or("nothing", |key| self.end_of(key));
                 let outcome = self.hub.cancel_suspension(session, id);
-                assert!(owner == session || matches!(outcome, Cancelled::Nothing), "another's was cancelled");
+                assert_eq!(name_of(&outcome), expected);
                 if owner == session {
                     self.to_end.extend(key);
                 }
@@ -434,7 +475,13 @@ impl World {
             _ => {
                 let number = self.rng.next() % self.hub.next_number;
                 self.to_end.insert(number);
-                self.hub.kill(number)
+                let expected = self.hub.entries.contains_key(&number).then(|| self.end_of(number));
+                let outcome = self.hub.kill(number);
+                assert!(expected.is_none_or(|expected| name_of(&outcome) == expected), "{expected:?} and {outcome:?}");
+                if let Cancelled::Job(job) = &outcome {
+                    assert_eq!((job.number, job.kind), (number, Kind::Execute), "another's");
+                }
+                outcome
             }
         };
         match outcome {
@@ -530,7 +577,7 @@ impl World {
         let hub = &self.hub;
         assert_eq!((hub.queued(), hub.running(), hub.suspended(), hub.suspensions()), (0, 0, 0, 0));
         assert_eq!((hub.suspended_bytes(), hub.parked_count(), hub.parked_suspensions()), (0, 0, 0));
-        assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turn.is_empty());
+        assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turns.is_empty());
     }
 }
 
