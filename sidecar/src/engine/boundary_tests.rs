@@ -320,7 +320,7 @@ fn a_guest_that_waits_for_nothing_is_broken() {
         let end = run(i, source, context(json!({}), ALL));
         assert!(matches!(end, SegmentEnd::Suspended), "{end:?}");
         // the host's book says that only one is outstanding
-        i.context_mut().unwrap().note_answer();
+        i.context_mut().unwrap().note_answer(None);
         let end = i.resume(0, Ok(&[1]), None).end;
         assert!(matches!(end, SegmentEnd::Broken(_)), "{end:?}");
         assert!(!i.is_sound());

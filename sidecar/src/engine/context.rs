@@ -276,8 +276,11 @@ impl Context {
         &self.refusals
     }
 
-    /// One of the calls gets its answer.
-    pub fn note_answer(&mut self) {
+    /// One of the calls gets its answer; `failure`: that it failed, as its client tells it.
+    pub fn note_answer(&mut self, failure: Option<&[u8]>) {
+        if let Some(refusal) = failure.and_then(Refusal::of_answer) {
+            self.refusals.note(refusal);
+        }
         self.answered = self.answered.saturating_add(1).min(self.calls);
     }
 

@@ -104,6 +104,7 @@ impl GuestError {
     fn refused(&self, refusals: &Refusals) -> Option<ErrorCode> {
         refusals.confirm(&Claim {
             code: self.code.as_deref()?,
+            message: &self.message,
             capability: self.capability.as_deref(),
             extension: self.extension.as_deref(),
             method: self.method.as_deref(),

@@ -237,7 +237,7 @@ impl Instance {
     pub fn resume(&mut self, call: u32, answer: Result<&[u8], &[u8]>, deadline: Option<Instant>) -> Segment {
         if let Some(context) = self.context_mut() {
             context.begin_segment();
-            context.note_answer();
+            context.note_answer(answer.err());
         }
         let (ok, bytes) = match answer {
             Ok(bytes) => (1, bytes),

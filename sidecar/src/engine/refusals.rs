@@ -1,12 +1,13 @@
 //! What the host has refused to an execution, as far as an error may claim it.
 //!
 //! The guest describes how a handler failed, and a handler can throw an object with any code. Whether the host has refused
-//! something is for the host to know: an error's claim counts if it names a refusal that is written down here.
+//! something is for the host to know: an error's claim counts if it names a refusal that is written down here. So does what a client
+//! says of an answer that it could not send.
 
 use std::collections::VecDeque;
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::limits::MAX_REMEMBERED_REFUSALS;
+use nexus_protocol::limits::{MAX_NAME_BYTES, MAX_REMEMBERED_REFUSALS};
 
 /// One thing that was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,12 +18,34 @@ pub enum Refusal {
     Extension(String),
     /// A method that an extension does not have.
     Method { extension: String, method: String },
+    /// An answer that could not be encoded, by the beginning of what its client says of it.
+    Answer(String),
 }
 
+/// How much of a message tells it from others.
+const COMPARED: usize = MAX_NAME_BYTES;
+
+const SERIALIZATION_ERROR: &str = "SERIALIZATION_ERROR";
+
 impl Refusal {
+    /// By a client's `{message, name?, code?}`: None, if it is about anything else.
+    pub fn of_answer(failure: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Failure<'a> {
+            message: &'a str,
+            code: Option<&'a str>,
+        }
+        let failure: Failure<'_> = rmp_serde::from_slice(failure).ok()?;
+        (failure.code? == SERIALIZATION_ERROR).then(|| Self::answer(failure.message))
+    }
+
+    fn answer(message: &str) -> Self {
+        Self::Answer(message.get(..message.floor_char_boundary(COMPARED)).unwrap_or_default().to_owned())
+    }
+
     fn text_bytes(&self) -> usize {
         match self {
-            Self::Capability(text) | Self::Extension(text) => text.len(),
+            Self::Capability(text) | Self::Extension(text) | Self::Answer(text) => text.len(),
             Self::Method { extension, method } => extension.len() + method.len(),
         }
     }
@@ -32,6 +55,7 @@ impl Refusal {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Claim<'a> {
     pub code: &'a str,
+    pub message: &'a str,
     pub capability: Option<&'a str>,
     pub extension: Option<&'a str>,
     pub method: Option<&'a str>,
@@ -62,6 +86,7 @@ impl Refusals {
                 let (extension, method) = (text(claim.extension)?, text(claim.method)?);
                 (ErrorCode::MethodNotFound, Refusal::Method { extension, method })
             }
+            SERIALIZATION_ERROR => (ErrorCode::SerializationError, Refusal::answer(claim.message)),
             _ => return None,
         };
         self.0.contains(&claimed).then_some(code)
@@ -102,6 +127,28 @@ mod tests {
             Claim { code: "SERIALIZATION_ERROR", ..method },
         ] {
             assert_eq!(refusals.confirm(&claim), None, "{claim:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_could_not_be_sent_is_confirmed_by_what_is_said_of_it() {
+        let failure = |code: &str, message: &str| {
+            let told = serde_json::json!({"message": message, "name": "E", "code": code});
+            Refusal::of_answer(&rmp_serde::to_vec_named(&told).unwrap())
+        };
+        let long = "é".repeat(COMPARED);
+        let mut refusals = Refusals::default();
+        for message in ["it has a cycle", &long] {
+            let claim = Claim { code: SERIALIZATION_ERROR, message, ..Claim::default() };
+            assert_eq!(refusals.confirm(&claim), None);
+            refusals.note(failure(SERIALIZATION_ERROR, message).unwrap());
+            assert_eq!(refusals.confirm(&claim), Some(ErrorCode::SerializationError));
+            assert_eq!(refusals.confirm(&Claim { message: "another", ..claim }), None);
+        }
+        assert!(refusals.held_bytes() < 3 * MAX_NAME_BYTES as u64);
+        assert_eq!(failure("MINE", "x"), None);
+        for other in [&b"\xc0"[..], b"", b"\x81\xa7message\x01", b"\xa1x"] {
+            assert_eq!(Refusal::of_answer(other), None);
         }
     }
 

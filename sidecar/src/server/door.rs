@@ -227,9 +227,10 @@ impl Gate {
     }
 
     /// Takes one who waits. Afterwards it may be closed.
-    pub fn accept(&mut self) -> Option<(UnixStream, Whose)> {
+    /// `before`: passed each time, and may fail.
+    pub fn accept(&mut self, before: impl FnOnce() -> io::Result<()>) -> Option<(UnixStream, Whose)> {
         let source = self.source.as_ref()?;
-        let error = match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
+        let error = match before().and_then(|()| source.has_room()).and_then(|()| source.take()) {
             Ok(taken) => return Some(taken),
             Err(e) => e,
         };
@@ -265,7 +266,7 @@ impl Door {
 
     /// As [`Gate::accept`], with its place.
     pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
-        let (stream, whose) = self.gate.accept()?;
+        let (stream, whose) = self.gate.accept(|| faults::io(Point::Accept))?;
         self.admit(stream, whose)
     }
 

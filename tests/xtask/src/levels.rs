@@ -13,7 +13,7 @@ use anyhow::{Context, Result, anyhow};
 
 use crate::digest::{self, Inputs};
 use crate::guest::{self, AOT};
-use crate::places::{Workshop, remove};
+use crate::places::{Workshop, remove, write_if_changed};
 use crate::process::quiet;
 use crate::stages::note;
 use crate::wasmedge::{self, WasmEdge};
@@ -40,12 +40,11 @@ const LEVELS: &[Level] = &[
 /// takes them. What is not in the cache is compiled.
 pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
     let modules = shop.places.links.join("guest");
-    remove(out)?;
     fs::create_dir_all(out)?;
-    let mut waiting = Vec::new();
+    let (mut waiting, mut lines) = (Vec::new(), Vec::new());
     for stem in guest::stems() {
         let module = modules.join(format!("{stem}.wasm"));
-        fs::copy(&module, out.join(format!("{stem}.wasm")))?;
+        lines.push(put(&module, out, &format!("{stem}.wasm"))?);
         for level in LEVELS {
             let mut inputs = Inputs::new("guest for a level, form 1");
             inputs.add("module", digest::of_file(&module)?.as_bytes());
@@ -70,16 +69,20 @@ pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
     })?;
     remove(&work)?;
     for (stem, level, _, place) in &waiting {
-        fs::copy(shop.places.cache.join(place).join("guest.so"), out.join(format!("{stem}.{}.so", level.name)))?;
+        lines.push(put(&shop.places.cache.join(place).join("guest.so"), out, &format!("{stem}.{}.so", level.name))?);
     }
-    let mut names: Vec<String> = Vec::new();
-    for entry in fs::read_dir(out)? {
-        names.push(entry?.file_name().to_string_lossy().into_owned());
+    lines.sort_by(|one: &String, other| one.split("  ").last().cmp(&other.split("  ").last()));
+    // The last to be written: the sidecar's build watches it.
+    write_if_changed(&out.join("SHA256SUMS"), &lines.concat())
+}
+
+/// Copies a file unless it is there already, whose time would tell cargo that it has changed. Returns its line of sums.
+fn put(from: &Path, out: &Path, name: &str) -> Result<String> {
+    let (sum, to) = (digest::of_file(from)?, out.join(name));
+    if digest::of_file(&to).ok().as_ref() != Some(&sum) {
+        fs::copy(from, to)?;
     }
-    names.sort();
-    let lines = names.iter().map(|name| Ok(format!("{}  {name}\n", digest::of_file(&out.join(name))?)));
-    fs::write(out.join("SHA256SUMS"), lines.collect::<Result<String>>()?)?;
-    Ok(())
+    Ok(format!("{sum}  {name}\n"))
 }
 
 fn compile(shop: &Workshop, wasmedge: &WasmEdge, level: &Level, module: &Path, work: &Path, place: &str) -> Result<()> {

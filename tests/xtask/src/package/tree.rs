@@ -101,19 +101,22 @@ impl Parts {
 
     /// No file of the tree names a place of the machine that made it.
     pub fn names_no_path_of_here(&self, tree: &Path) -> Result<()> {
-        for file in files_in(tree)? {
-            let bytes = fs::read(&file)?;
-            for path in &self.paths_of_here {
-                if let Some(at) = bytes.windows(path.len()).position(|window| window == path.as_bytes()) {
-                    let around = bytes.get(at..(at + 160).min(bytes.len())).unwrap_or_default();
-                    let shown: String =
-                        String::from_utf8_lossy(around).chars().take_while(|c| !c.is_control()).collect();
-                    bail!("{} names {shown}, a path of this machine", file.display());
-                }
+        names_none_of(&self.paths_of_here, tree)
+    }
+}
+
+fn names_none_of(paths: &[String], tree: &Path) -> Result<()> {
+    for file in files_in(tree)? {
+        let bytes = fs::read(&file)?;
+        for path in paths {
+            if let Some(at) = bytes.windows(path.len()).position(|window| window == path.as_bytes()) {
+                let around = bytes.get(at..(at + 160).min(bytes.len())).unwrap_or_default();
+                let shown: String = String::from_utf8_lossy(around).chars().take_while(|c| !c.is_control()).collect();
+                bail!("{} names {shown}, a path of this machine", file.display());
             }
         }
-        Ok(())
     }
+    Ok(())
 }
 
 /// Flags with which the compiler writes other paths than those of this machine.
@@ -208,4 +211,23 @@ pub fn files_in(directory: &Path) -> Result<Vec<PathBuf>> {
 
 pub fn bytes_in(directory: &Path) -> Result<u64> {
     files_in(directory)?.iter().map(|file| Ok(fs::symlink_metadata(file)?.len())).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_of_this_machine_is_found_in_the_middle_of_any_file() {
+        let tree = std::env::temp_dir().join(format!("nexus-tree-{}", std::process::id()));
+        fs::create_dir_all(tree.join("lib")).unwrap();
+        let file = tree.join("lib/program");
+        let paths = ["/home/builder/.cargo".to_owned(), "/work/checkout".to_owned()];
+        fs::write(&file, b"\0\xff/cargo/registry/x.rs\0/workshop\0").unwrap();
+        names_none_of(&paths, &tree).unwrap();
+        fs::write(&file, b"\0\xff/home/builder/.cargo/registry/x.rs\0").unwrap();
+        let said = names_none_of(&paths, &tree).unwrap_err().to_string();
+        assert!(said.contains("names /home/builder/.cargo/registry/x.rs, a path of this machine"), "{said}");
+        fs::remove_dir_all(tree).unwrap();
+    }
 }
