@@ -55,11 +55,11 @@ test('packed and installed, it is there by require and by import, types included
   assert.equal(runNode(folder, 'b.mjs'), '42');
   assert.equal(runNode(folder, 'c.mjs'), 'true true true false true');
   assert.throws(() => execFileSync(process.execPath, ['-e', `require('@nexus/sidecar/dist/cjs/core.js')`], { ...npm, stdio: 'pipe' }));
-  for (const [file, module] of [['t.cts', 'Node16'], ['t.mts', 'Node16']] as const) {
-    writeFileSync(join(folder, file), `import { NexusRuntime, type RunResult } from '@nexus/sidecar';\nexport const f = (r: NexusRuntime): Promise<RunResult> => r.run('');\n`);
+  for (const [file, module, resolution] of [['t.cts', 'Node16', 'Node16'], ['t.mts', 'Node16', 'Node16'], ['t.ts', 'ES2022', 'Bundler'], ['u.ts', 'CommonJS', 'Node10']] as const) {
+    writeFileSync(join(folder, file), `import { NexusRuntime, type RunResult } from '@nexus/sidecar';\nimport { createRuntime } from '@nexus/sidecar/kernel';\nimport { WasmRuntime } from '@nexus/sidecar/reactor';\nexport const doors = [createRuntime, WasmRuntime];\nexport const f = (r: NexusRuntime): Promise<RunResult> => r.run('');\n`);
     const tsc = join(packageRoot, 'node_modules/typescript/bin/tsc');
     const types = ['--types', 'node', '--typeRoots', join(packageRoot, 'node_modules/@types')];
-    const { status, stdout } = spawnSync(process.execPath, [tsc, '--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--module', module, '--moduleResolution', module, ...types, file], { cwd: folder, encoding: 'utf8' });
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--module', module, '--moduleResolution', resolution, ...types, file], { cwd: folder, encoding: 'utf8' });
     assert.equal(status, 0, stdout);
   }
 });
