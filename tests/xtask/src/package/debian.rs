@@ -90,6 +90,8 @@ pub struct Contents<'a> {
     pub notices: &'a Path,
     pub pages: &'a [Page],
     pub version: &'a str,
+    /// What dpkg-deb calls the way in which a package is compressed.
+    pub compression: &'a str,
 }
 
 impl Contents<'_> {
@@ -135,7 +137,10 @@ impl Contents<'_> {
         }
         let package = out.join(format!("{NAME}_{}_amd64.deb", self.version));
         let mut build = Command::new("dpkg-deb");
-        build.args(["--build", "--root-owner-group", "-Zxz"]).env("SOURCE_DATE_EPOCH", &TIME[1..]);
+        build
+            .args(["--build", "--root-owner-group"])
+            .arg(format!("-Z{}", self.compression))
+            .env("SOURCE_DATE_EPOCH", &TIME[1..]);
         quiet("building the Debian package", build.arg(&work).arg(&package))?;
         Ok(package)
     }

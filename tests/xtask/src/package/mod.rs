@@ -52,8 +52,14 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
     })?;
     let npm = stages.run("npm packages", || npm::pack(places, &out, &tree, &notices, &version))?;
     let pages = pages::read(&tree.join("bin").join(tree::NAME))?;
-    let contents =
-        debian::Contents { root: &places.root, tree: &tree, notices: &notices, pages: &pages, version: &version };
+    let contents = debian::Contents {
+        root: &places.root,
+        tree: &tree,
+        notices: &notices,
+        pages: &pages,
+        version: &version,
+        compression: "xz",
+    };
     let debian = stages.run("Debian package", || contents.package(&out))?;
     let archive = stages.run("archive", || contents.archive(&out))?;
     let made = Made { tree: tree.clone(), npm, debian, archive };

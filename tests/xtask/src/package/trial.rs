@@ -149,7 +149,7 @@ impl Trial<'_> {
             Ok(files)
         };
         let pristine = listed()?;
-        let of_before = Contents { version: BEFORE, ..self.contents };
+        let of_before = Contents { version: BEFORE, compression: "none", ..self.contents };
         let before = of_before.package(&self.out.join("before"))?;
         for (package, to) in [(&before, "/before.deb"), (&self.made.debian, "/package.deb")] {
             fs::copy(package, root.inside(to))?;
