@@ -46,6 +46,8 @@ struct AtWork {
     given_up: bool,
     /// It is stopped since others wait for its instance.
     is_tried: bool,
+    /// It goes on beside the others.
+    is_beside: bool,
 }
 
 struct World {
@@ -294,7 +296,16 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false, is_tried: false });
+        self.at_work.push(AtWork {
+            job,
+            run,
+            token,
+            resumed,
+            guest: None,
+            given_up: false,
+            is_tried: false,
+            is_beside: false,
+        });
     }
 
     /// A worker enters or leaves a guest.
@@ -334,12 +345,23 @@ impl World {
     fn end_trial(&mut self) {
         let waiting: Vec<SessionId> =
             self.sessions.iter().copied().filter(|session| self.may_begin_last(*session)).collect();
-        let Some(run) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
-        assert!(self.hub.running() >= self.hub.limits.max_running, "another one is free");
+        let occupied = self.hub.occupied();
+        let Some(end) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
+        assert!(occupied >= self.hub.limits.max_running, "another one is free");
+        let (TrialEnd::Anew(run) | TrialEnd::Beside(run)) = end;
         let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
-        assert!(work.resumed.is_none() && !work.given_up && work.token.check().is_err());
-        assert!(waiting.iter().any(|session| *session != work.job.session), "nobody waits");
-        work.is_tried = true;
+        assert!(!work.given_up && waiting.iter().any(|session| *session != work.job.session), "nobody waits");
+        if let TrialEnd::Anew(_) = end {
+            assert!(work.job.kind == Kind::Execute && work.token.check().is_err());
+            work.is_tried = true;
+            return;
+        }
+        assert_eq!(work.job.kind, Kind::Resume);
+        if !self.hub.has_worker_beside() {
+            self.free_workers.push(self.hub.crew.hire());
+        }
+        self.hub.goes_on_beside(run);
+        work.is_beside = true;
     }
 
     /// A run that was stopped ends without an answer, if it was stopped for nothing else.
