@@ -98,6 +98,8 @@ enum Trial {
     On(Option<Duration>),
     /// It is stopped for nothing but that.
     Over,
+    /// It could not be begun anew, and goes on with an instance beside.
+    Beside,
 }
 
 /// One request in the hands of a worker: all that is known of it.
@@ -139,6 +141,10 @@ impl<P> Run<P> {
     /// Whether it was stopped since its trial is over, and for no other reason.
     pub fn is_tried(&self) -> bool {
         self.trial == Trial::Over
+    }
+
+    pub fn is_beside(&self) -> bool {
+        self.trial == Trial::Beside
     }
 }
 
@@ -296,7 +302,9 @@ impl<P: Clone> Crew<P> {
     pub fn stop(&mut self, run: RunId, cause: StopCause) -> bool {
         let Some(Place { worker: Worker::Working(run), token, .. }) = self.place_mut(run) else { return false };
         run.ending.get_or_insert(cause);
-        run.trial = Trial::None;
+        if run.trial != Trial::Beside {
+            run.trial = Trial::None;
+        }
         token.stop(cause);
         if let Some(armed) = run.stage.armed() {
             armed.control.stop(armed.ticket, cause);
@@ -311,15 +319,27 @@ impl<P: Clone> Crew<P> {
         }
     }
 
-    /// One of those that are on trial, and have used so much of a processor since they were first looked at.
-    pub fn on_trial_for(&mut self, time: Duration) -> Option<RunId> {
+    /// One of those of certain kinds that are on trial, and have used so much of a processor since they were first looked at.
+    pub fn on_trial_for(&mut self, time: Duration, is_meant: impl Fn(Kind) -> bool) -> Option<RunId> {
         let mut places = self.places.iter_mut().zip(0..);
         places.find_map(|(place, worker)| {
-            let Worker::Working(Run { trial: Trial::On(from), .. }) = &mut place.worker else { return None };
+            let Worker::Working(Run { trial: Trial::On(from), kind, .. }) = &mut place.worker else { return None };
             let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
             let is_over = used.saturating_sub(*from.get_or_insert(used)) >= time;
-            is_over.then_some(RunId { worker, generation: place.generation })
+            (is_over && is_meant(*kind)).then_some(RunId { worker, generation: place.generation })
         })
+    }
+
+    /// A run that is on trial goes on with an instance beside. False: it is over, or ends.
+    pub fn set_beside(&mut self, run: RunId) -> bool {
+        let on_trial = self.get_mut(run).filter(|run| matches!(run.trial, Trial::On(_)));
+        on_trial.map(|run| run.trial = Trial::Beside).is_some()
+    }
+
+    /// Workers that are at work or could be.
+    pub fn workers(&self) -> usize {
+        let is_there = |place: &&Place<P>| !matches!(place.worker, Worker::Retired | Worker::Ended);
+        self.places.iter().filter(is_there).count()
     }
 
     /// Stops a run since its trial is over. False: it is over itself, or ends for another reason.

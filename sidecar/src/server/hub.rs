@@ -46,7 +46,7 @@ use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
 pub use listing::{About, Listed, Memory, Names};
-pub use queue::{Next, Resumed, Taken};
+pub use queue::{Next, Resumed, Taken, TrialEnd};
 pub use runs::Retired;
 use sessions::Books;
 pub use sessions::{Closed, Left};
@@ -243,6 +243,10 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     sessions: HashMap<SessionId, Books<P>>,
     /// Sessions that have something in their queue.
     turns: Turns,
+    /// How often in turn the last instance went to a session whose runs are brief while another one waited.
+    brief_in_turn: u32,
+    /// Runs that have their instance beside `max_running`.
+    beside: usize,
     /// Jobs in queues and mailboxes.
     queued: usize,
     entries: HashMap<u64, Entry<E, P>>,
@@ -267,6 +271,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
             crew: Crew::default(),
             sessions: HashMap::new(),
             turns: Turns::default(),
+            brief_in_turn: 0,
+            beside: 0,
             queued: 0,
             entries: HashMap::new(),
             by_suspension: HashMap::new(),

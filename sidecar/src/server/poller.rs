@@ -38,6 +38,7 @@ use super::listen::refuse_descriptors;
 use super::memory::Memory;
 use super::peer::{Peer, Turn};
 use super::session::{Action, Session, protocol_error};
+use crate::budget::Charge;
 use crate::faults::{self, Point};
 
 const LISTENER: u64 = 0;
@@ -58,8 +59,8 @@ const HOT: Duration = Duration::from_millis(1);
 pub enum Event {
     Frame(Arc<Connection>, Action),
     Closed(SessionId),
-    /// What a frame took that was refused, to be freed elsewhere.
-    Freed(Vec<u8>),
+    /// What a frame took that was refused, to be freed elsewhere. It counts until then.
+    Freed(Vec<u8>, Charge),
 }
 
 /// What holds for all connections.
@@ -441,9 +442,7 @@ impl Poller {
         if turn == Turn::Over {
             self.close(session);
             events.push(Event::Closed(session));
-        } else if turn == Turn::Left {
-            peer.incomplete_since = None;
-        } else if peer.session == Session::Open && peer.is_at_boundary() {
+        } else if turn == Turn::Left || peer.session == Session::Open && peer.is_at_boundary() {
             peer.incomplete_since = None;
         } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
             // what is there now is the beginning of another frame

@@ -86,7 +86,7 @@ fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_wait
     let mut hub = hub(3);
     let workers = [(); 5].map(|()| hub.crew.hire());
     let reader = Reader::default();
-    let mut next = |hub: &mut Hub<Execution, Reader>, session: u64, worker: usize| {
+    let next = |hub: &mut Hub<Execution, Reader>, session: u64, worker: usize| {
         hub.open_session(SessionId(session));
         hub.enqueue(job(session, 1, &reader, now)).unwrap();
         hub.next(workers[worker], now).unwrap()
@@ -101,7 +101,7 @@ fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_wait
     hub.open_session(SessionId(4));
     hub.enqueue(job(4, 1, &reader, now)).unwrap();
     assert_eq!(hub.end_trial(Duration::from_millis(1), now), None, "it has not had its time");
-    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(fresh.run));
+    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(fresh.run)));
     assert!(fresh.token.check().is_err() && hub.end_trial(Duration::ZERO, now).is_none(), "once");
     assert!(hub.begin_anew(&fresh.job, fresh.run, now) && !hub.begin_anew(&fresh.job, fresh.run, now));
     assert_eq!((hub.running(), hub.queued(), hub.in_flight(SessionId(3))), (2, 3, 2));
@@ -116,7 +116,7 @@ fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_wait
     // somebody else has the last one now, and its own client does not want it any more
     let last = next(&mut hub, 5, 4);
     hub.enqueue(job(4, 2, &reader, now)).unwrap();
-    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(last.run));
+    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(last.run)));
     assert!(matches!(hub.cancel_request(SessionId(5), RequestId(1)), Cancelled::Underway));
     assert!(!hub.begin_anew(&last.job, last.run, now) && hub.answer(last.run));
     assert_eq!(hub.end_trial(Duration::ZERO, now), None);

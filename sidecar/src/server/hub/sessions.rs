@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
 use super::super::holdings::Part;
+use super::turns::Standing;
 use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
@@ -26,8 +26,8 @@ pub(super) struct Books<P> {
     pub part: Part,
     /// Runs that go on.
     pub running: usize,
-    /// Its runs took long: the last free instance is not for it before that time.
-    pub busy_until: Option<Instant>,
+    /// What its runs are like: the last free instance is not for everybody.
+    pub standing: Standing,
     /// It has asked for its end: nothing new is taken.
     pub leaving: bool,
     /// Threads that were given up over what it asked for.
@@ -42,7 +42,7 @@ impl<P> Default for Books<P> {
             entries: HashSet::new(),
             part: Part::default(),
             running: 0,
-            busy_until: None,
+            standing: Standing::default(),
             leaving: false,
             cost: 0,
         }

@@ -6,6 +6,7 @@
 //! `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
 
 mod doubles;
+mod ends;
 mod oracle;
 
 use std::cell::Cell;
@@ -16,7 +17,6 @@ use std::sync::atomic::Ordering;
 use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
-use oracle::name_of;
 
 use super::queue::LONG_RUN;
 use super::*;
@@ -46,6 +46,8 @@ struct AtWork {
     given_up: bool,
     /// It is stopped since others wait for its instance.
     is_tried: bool,
+    /// It goes on beside the others.
+    is_beside: bool,
 }
 
 struct World {
@@ -294,7 +296,16 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false, is_tried: false });
+        self.at_work.push(AtWork {
+            job,
+            run,
+            token,
+            resumed,
+            guest: None,
+            given_up: false,
+            is_tried: false,
+            is_beside: false,
+        });
     }
 
     /// A worker enters or leaves a guest.
@@ -328,29 +339,6 @@ impl World {
             || self.requests_to_end.contains(&(work.job.session, work.job.id));
         assert!(is_meant || !instance.stopped.load(Ordering::Relaxed), "stopped instead of somebody else");
         assert!(is_meant || work.token.check().is_ok(), "stopped instead of somebody else");
-    }
-
-    /// Only one that somebody else waits for who could have its instance.
-    fn end_trial(&mut self) {
-        let waiting: Vec<SessionId> =
-            self.sessions.iter().copied().filter(|session| self.may_begin_last(*session)).collect();
-        let Some(run) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
-        assert!(self.hub.running() >= self.hub.limits.max_running, "another one is free");
-        let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
-        assert!(work.resumed.is_none() && !work.given_up && work.token.check().is_err());
-        assert!(waiting.iter().any(|session| *session != work.job.session), "nobody waits");
-        work.is_tried = true;
-    }
-
-    /// A run that was stopped ends without an answer, if it was stopped for nothing else.
-    fn goes_back(&mut self, job: &Job<()>, run: RunId) -> bool {
-        let ends = !self.sessions.contains(&job.session) || self.requests_to_end.contains(&(job.session, job.id));
-        let back = self.hub.begin_anew(job, run, self.now);
-        assert!(!back || !ends && !self.to_end.contains(&job.number), "somebody has asked for its end");
-        if back {
-            self.long_runs.push((job.session, self.now, LONG_RUN));
-        }
-        back
     }
 
     fn end_job(&mut self) {
@@ -391,7 +379,9 @@ impl World {
             None => {}
             Some(Resumed { key, id, execution }) if self.rng.chance(10) => {
                 // what it brought makes no sense: the suspension can be resumed again
-                drop(self.hub.undo(run, key, id, execution, self.now));
+                let ended = self.hub.undo(run, key, id, execution, self.now);
+                let is_there = self.hub.by_suspension.get(&id).is_some_and(|place| place.key == key);
+                assert_eq!(ended.is_none(), is_there, "whether it can be resumed again");
                 self.suspended_at.insert(key, self.now);
             }
             Some(Resumed { key, id, mut execution }) => {
@@ -442,53 +432,6 @@ impl World {
         work.given_up = true;
         let (session, id) = (work.job.session, work.job.id);
         self.is_answered(session, id);
-    }
-
-    fn cancel(&mut self) {
-        let Some(session) = self.a_session() else { return };
-        let outcome = match self.rng.below(3) {
-            0 => {
-                let id = RequestId(1 + self.rng.below(8) as u32);
-                if self.open.contains(&(session, id)) {
-                    self.requests_to_end.insert((session, id));
-                }
-                let waits = self.hub.sessions[&session].requests.get(&id).copied();
-                let outcome = self.hub.cancel_request(session, id);
-                match (waits, &outcome) {
-                    (None, Cancelled::Nothing) | (Some(Request::Running(_)), Cancelled::Underway) => {}
-                    (Some(_), Cancelled::Job(job)) => assert_eq!((job.session, job.id), (session, id), "another's"),
-                    unexpected => panic!("{unexpected:?}"),
-                }
-                outcome
-            }
-            1 if !self.given.is_empty() => {
-                let (owner, id) = self.given[self.rng.below(self.given.len())];
-                let key = self.hub.by_suspension.get(&id).map(|place| place.key);
-                let expected = key.filter(|_| owner == session).map_or("nothing", |key| self.end_of(key));
-                let outcome = self.hub.cancel_suspension(session, id);
-                assert_eq!(name_of(&outcome), expected);
-                if owner == session {
-                    self.to_end.extend(key);
-                }
-                outcome
-            }
-            _ => {
-                let number = self.rng.next() % self.hub.next_number;
-                self.to_end.insert(number);
-                let expected = self.hub.entries.contains_key(&number).then(|| self.end_of(number));
-                let outcome = self.hub.kill(number);
-                assert!(expected.is_none_or(|expected| name_of(&outcome) == expected), "{expected:?} and {outcome:?}");
-                if let Cancelled::Job(job) = &outcome {
-                    assert_eq!((job.number, job.kind), (number, Kind::Execute), "another's");
-                }
-                outcome
-            }
-        };
-        match outcome {
-            Cancelled::Job(job) => self.answer_unrun(&job),
-            Cancelled::Execution(execution) => drop(execution),
-            Cancelled::Nothing | Cancelled::Underway | Cancelled::BeingParked => {}
-        }
     }
 
     fn expire(&mut self) {

@@ -1,20 +1,34 @@
 //! Whose turn it is: sessions that have something in their queue, in the order in which they came.
 //!
-//! Those whose runs took long lately stand in a line of their own, so that the last free instance, which is not for them, is given
-//! out without a look at each. Whoever is next of both has the lower ticket. A session is in the line that its busy time says as
-//! of the last time that somebody asked; to move it costs as much as there are sessions, and one long run is moved for twice.
+//! They stand in lines by what is known of their runs, so that the last free instance, which is not for everybody, is given out
+//! without a look at each. Whoever is next of all has the lowest ticket. A session is in the line that was right when somebody last
+//! asked; to move it costs as much as there are sessions, and a session moves for a run that was long, and for the first brief one
+//! after that.
 
 use std::collections::VecDeque;
 use std::time::Instant;
 
 use super::SessionId;
 
+/// What is known of the runs of a session.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// The last one was brief.
+    Brief,
+    /// It has had none, or long ones long ago.
+    #[default]
+    Unknown,
+    /// They took long: until then it is busy.
+    Busy(Instant),
+}
+
 type Line = VecDeque<(i64, SessionId)>;
 
-/// See the module. A session stands in it once at most.
+/// See the module. A session stands in one line, once.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     brief: Line,
+    unknown: Line,
     busy: Line,
     /// Of the next one that comes; those that go in front have tickets below `front`.
     back: i64,
@@ -26,49 +40,58 @@ pub(super) struct Turns {
 impl Turns {
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.brief.is_empty() && self.busy.is_empty()
+        self.all().next().is_none()
     }
 
-    pub fn push_back(&mut self, session: SessionId, busy_until: Option<Instant>) {
+    pub fn push_back(&mut self, session: SessionId, standing: Standing) {
         let ticket = self.back;
         self.back += 1;
-        self.line_for(busy_until).push_back((ticket, session));
+        self.line_for(standing).push_back((ticket, session));
     }
 
-    pub fn push_front(&mut self, session: SessionId, busy_until: Option<Instant>) {
+    pub fn push_front(&mut self, session: SessionId, standing: Standing) {
         self.front -= 1;
         let ticket = self.front;
-        self.line_for(busy_until).push_front((ticket, session));
+        self.line_for(standing).push_front((ticket, session));
     }
 
-    fn line_for(&mut self, busy_until: Option<Instant>) -> &mut Line {
-        if busy_until.is_none() {
-            return &mut self.brief;
-        }
-        self.relief = self.relief.into_iter().chain(busy_until).min();
-        &mut self.busy
-    }
-
-    pub fn remove(&mut self, session: SessionId) {
-        for line in [&mut self.brief, &mut self.busy] {
-            // the one whose turn it is stands in front
-            if let Some(at) = line.iter().position(|(_, one)| *one == session) {
-                line.remove(at);
-                return;
+    fn line_for(&mut self, standing: Standing) -> &mut Line {
+        match standing {
+            Standing::Brief => &mut self.brief,
+            Standing::Unknown => &mut self.unknown,
+            Standing::Busy(until) => {
+                self.relief = self.relief.into_iter().chain([until]).min();
+                &mut self.busy
             }
         }
     }
 
-    pub fn retain(&mut self, keep: impl Fn(&SessionId) -> bool) {
-        self.brief.retain(|(_, session)| keep(session));
-        self.busy.retain(|(_, session)| keep(session));
+    fn lines(&mut self) -> [&mut Line; 3] {
+        [&mut self.brief, &mut self.unknown, &mut self.busy]
     }
 
-    /// Its runs took long.
-    pub fn is_busy(&mut self, session: SessionId, until: Instant) {
-        let Some(at) = self.brief.iter().position(|(_, one)| *one == session) else { return };
-        let Some(one) = self.brief.remove(at) else { return };
-        insert(self.line_for(Some(until)), one);
+    /// None: it stands nowhere.
+    fn take(&mut self, session: SessionId) -> Option<(i64, SessionId)> {
+        self.lines().into_iter().find_map(|line| {
+            // the one whose turn it is stands in front
+            let at = line.iter().position(|(_, one)| *one == session)?;
+            line.remove(at)
+        })
+    }
+
+    pub fn remove(&mut self, session: SessionId) {
+        self.take(session);
+    }
+
+    pub fn retain(&mut self, keep: impl Fn(&SessionId) -> bool) {
+        self.lines().into_iter().for_each(|line| line.retain(|(_, session)| keep(session)));
+    }
+
+    /// Something else is known of a session.
+    pub fn is_now(&mut self, session: SessionId, standing: Standing) {
+        if let Some(one) = self.take(session) {
+            insert(self.line_for(standing), one);
+        }
     }
 
     /// Whether somebody may be busy no more.
@@ -76,14 +99,11 @@ impl Turns {
         self.relief.is_some_and(|at| at <= now)
     }
 
-    /// `until`: how long a session is busy still; None: it is not.
-    pub fn relieve(&mut self, mut until: impl FnMut(SessionId) -> Option<Instant>) {
+    /// `standing`: what is known now of those that were busy.
+    pub fn relieve(&mut self, mut standing: impl FnMut(SessionId) -> Standing) {
         self.relief = None;
         for one in std::mem::take(&mut self.busy) {
-            match until(one.1) {
-                Some(until) => self.line_for(Some(until)).push_back(one),
-                None => insert(&mut self.brief, one),
-            }
+            insert(self.line_for(standing(one.1)), one);
         }
     }
 
@@ -92,16 +112,20 @@ impl Turns {
         self.brief.iter().map(|(_, session)| *session)
     }
 
+    /// Those of whom nothing is known.
+    pub fn unknown(&self) -> impl Iterator<Item = SessionId> {
+        self.unknown.iter().map(|(_, session)| *session)
+    }
+
     /// All, in turn.
     pub fn all(&self) -> impl Iterator<Item = SessionId> {
-        let (mut brief, mut busy) = (self.brief.iter().peekable(), self.busy.iter().peekable());
+        let mut lines = [&self.brief, &self.unknown, &self.busy].map(|line| line.iter().peekable());
         std::iter::from_fn(move || {
-            let busy_is_next = match (brief.peek(), busy.peek()) {
-                (Some((one, _)), Some((other, _))) => other < one,
-                (first, _) => first.is_none(),
-            };
-            let next = if busy_is_next { busy.next() } else { brief.next() };
-            next.map(|(_, session)| *session)
+            let ticket_of =
+                |line: &mut std::iter::Peekable<_>| line.peek().map(|(ticket, _): &&(i64, SessionId)| *ticket);
+            let first =
+                lines.iter_mut().filter_map(|line| Some((ticket_of(line)?, line))).min_by_key(|(ticket, _)| *ticket);
+            first.and_then(|(_, line)| line.next()).map(|(_, session)| *session)
         })
     }
 }
@@ -116,32 +140,36 @@ fn insert(line: &mut Line, one: (i64, SessionId)) {
 mod tests {
     use std::time::Duration;
 
+    use super::Standing::{Brief, Busy, Unknown};
     use super::*;
 
     #[test]
-    fn who_is_busy_for_a_while_keeps_its_turn_among_all() {
+    fn whatever_is_known_of_a_session_it_keeps_its_turn_among_all() {
         let now = Instant::now();
         let [soon, later] = [1, 2].map(|s| now + Duration::from_secs(s));
         let mut turns = Turns::default();
         let [a, b, c, d, e] = [1, 2, 3, 4, 5].map(SessionId);
-        for (session, until) in [(a, None), (b, Some(later)), (c, None), (d, Some(soon))] {
-            turns.push_back(session, until);
+        for (session, standing) in [(a, Unknown), (b, Busy(later)), (c, Brief), (d, Busy(soon))] {
+            turns.push_back(session, standing);
         }
-        turns.push_front(e, Some(later));
-        let all = |turns: &Turns| turns.all().collect::<Vec<_>>();
-        assert_eq!((all(&turns), turns.brief().collect::<Vec<_>>()), (vec![e, a, b, c, d], vec![a, c]));
-        turns.is_busy(a, soon);
-        turns.is_busy(a, later);
-        assert_eq!((all(&turns), turns.brief().collect::<Vec<_>>()), (vec![e, a, b, c, d], vec![c]));
+        turns.push_front(e, Busy(later));
+        let lines =
+            |turns: &Turns| [turns.all().collect::<Vec<_>>(), turns.brief().collect(), turns.unknown().collect()];
+        assert_eq!(lines(&turns), [vec![e, a, b, c, d], vec![c], vec![a]]);
+        turns.is_now(a, Busy(soon));
+        turns.is_now(c, Unknown);
+        assert_eq!(lines(&turns), [vec![e, a, b, c, d], vec![], vec![c]]);
         assert!(!turns.has_relief(now) && turns.has_relief(soon));
-        turns.relieve(|session| (![a, d].contains(&session)).then_some(later));
-        assert_eq!((all(&turns), turns.brief().collect::<Vec<_>>()), (vec![e, a, b, c, d], vec![a, c, d]));
+        turns.relieve(|session| if [a, d].contains(&session) { Unknown } else { Busy(later) });
+        assert_eq!(lines(&turns), [vec![e, a, b, c, d], vec![], vec![a, c, d]]);
         assert!(!turns.has_relief(soon) && turns.has_relief(later));
         turns.remove(e);
-        turns.remove(c);
+        turns.is_now(c, Brief);
         turns.retain(|session| *session != d);
-        assert_eq!((all(&turns), turns.brief().collect::<Vec<_>>()), (vec![a, b], vec![a]));
-        turns.relieve(|_| None);
+        assert_eq!(lines(&turns), [vec![a, b, c], vec![c], vec![a]]);
+        turns.is_now(d, Brief);
+        turns.relieve(|_| Unknown);
+        assert_eq!(lines(&turns), [vec![a, b, c], vec![c], vec![a, b]]);
         turns.retain(|_| false);
         assert!(turns.is_empty() && !turns.has_relief(later));
     }

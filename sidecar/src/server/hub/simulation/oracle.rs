@@ -69,17 +69,19 @@ impl World {
     /// are brief.
     pub fn may_begin(&self, session: SessionId) -> bool {
         let HubLimits { max_running, max_running_each, .. } = self.hub.limits;
-        let (running, own) = (self.hub.running(), self.running_of(session));
+        let (running, own) = (self.hub.occupied(), self.running_of(session));
         let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
         let has_share = self.sessions.len() == 1 || own < max_running_each;
         let takes_last = max_running >= 3 && running + 1 == max_running;
-        has_something && running < max_running && has_share && (!takes_last || own == 0 && !self.is_busy(session))
+        has_something && running < max_running && has_share && (!takes_last || self.may_begin_last(session))
     }
 
     /// Whether a session has something that could have the last instance, if that were free.
     pub fn may_begin_last(&self, session: SessionId) -> bool {
-        let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
-        has_something && self.running_of(session) == 0 && !self.is_busy(session)
+        let next = self.hub.sessions.get(&session).and_then(|books| books.queue.front());
+        let resumes = matches!(next, Some(Item::Mail(_)) | Some(Item::Job(Job { kind: Kind::Resume, .. })));
+        let may_stay = !resumes || self.hub.beside < self.hub.limits.max_running;
+        next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_busy(session)
     }
 
     /// What is counted for sessions is what their executions have.
@@ -107,7 +109,12 @@ impl World {
         let going_on = || self.at_work.iter().filter(|work| !work.given_up);
         assert_eq!(hub.running(), going_on().count(), "running");
         assert_eq!(hub.crew.retired(), self.at_work.len() - going_on().count(), "retired");
-        assert!(hub.running() <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING);
+        assert_eq!(hub.beside, going_on().filter(|work| work.is_beside).count(), "beside");
+        assert!(
+            hub.occupied() <= MAX_RUNNING
+                && hub.beside <= MAX_RUNNING
+                && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING
+        );
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
         assert_eq!(hub.parking, self.parking.len());
