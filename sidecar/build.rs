@@ -1,8 +1,7 @@
 //! Links the sidecar with the WasmEdge that `cargo xtask setup` prepared, and tells the source where the guest is.
 //!
-//! Sets for the source: `NEXUS_GUEST_SO` and `NEXUS_GUEST_WASM` (absolute paths) and `NEXUS_GUEST_SHA256` (of the former), the
-//! same with `NEXUS_GUEST_STACK_` for the guest in stack style, and `NEXUS_SOURCE_REVISION`, which differs when anything differs
-//! that this crate is built from.
+//! Writes `guests.rs` for the source, which includes the guests, and sets `NEXUS_SOURCE_REVISION`, which differs when anything
+//! differs that this crate is built from. With `NEXUS_PACKAGE` set, the program finds its libraries beside itself and nowhere else.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
@@ -20,31 +19,57 @@ fn main() {
 
 fn link_wasmedge(wasmedge: &Path) {
     println!("cargo:rerun-if-changed={}", wasmedge.join("runtime").display());
-    let lib = resolve(&wasmedge.join("lib"));
+    println!("cargo:rerun-if-env-changed=NEXUS_PACKAGE");
     let argument = |argument: &str| println!("cargo:rustc-link-arg={argument}");
-    // DT_RPATH rather than DT_RUNPATH: it also counts for the libraries of the libraries.
-    argument(&format!("-Wl,--disable-new-dtags,-rpath,{}", lib.display()));
     // A loader beside the libraries means that they need a newer libc than the system's. What we link has to run on that
     // one, and the linker, which sees the system's, must not look for the new one's symbols in it.
     let loader = wasmedge.join("loader");
     if loader.exists() {
-        argument(&format!("-Wl,--dynamic-linker={}", resolve(&loader).display()));
         argument("-Wl,--allow-shlib-undefined");
+    }
+    // DT_RPATH rather than DT_RUNPATH: it also counts for the libraries of the libraries, and before LD_LIBRARY_PATH.
+    argument("-Wl,--disable-new-dtags");
+    // In a tree of bin and lib; the launcher there starts what stands beside it.
+    argument("-Wl,-rpath,$ORIGIN/../lib");
+    if env::var_os("NEXUS_PACKAGE").is_none() {
+        argument(&format!("-Wl,-rpath,{}", resolve(&wasmedge.join("lib")).display()));
+        if loader.exists() {
+            argument(&format!("-Wl,--dynamic-linker={}", resolve(&loader).display()));
+        }
     }
 }
 
+/// Writes `guests.rs`: the modules, and of each the native code that the directory has, the most demanding first.
 fn embed_guests(guests: &Path) {
     let sums = guests.join("SHA256SUMS");
     println!("cargo:rerun-if-changed={}", sums.display());
     let text = fs::read_to_string(&sums).unwrap_or_else(|error| give_up(&sums, &error));
-    for (stem, name) in [("nexus-guest", "NEXUS_GUEST"), ("nexus-guest-stack", "NEXUS_GUEST_STACK")] {
-        let library = format!("{stem}.so");
-        let sum = text.lines().filter_map(|line| line.split_once("  ")).find(|(_, file)| *file == library);
-        let Some((sum, _)) = sum else { give_up(&sums, &format!("it does not name {library}")) };
-        println!("cargo:rustc-env={name}_SHA256={sum}");
-        println!("cargo:rustc-env={name}_SO={}", resolve(&guests.join(library)).display());
-        println!("cargo:rustc-env={name}_WASM={}", resolve(&guests.join(format!("{stem}.wasm"))).display());
+    let sum_of = |name: &str| {
+        let lines = text.lines().filter_map(|line| line.split_once("  "));
+        lines.filter(|(_, file)| *file == name).map(|(sum, _)| sum).next()
+    };
+    let mut source = String::new();
+    for (stem, name) in [("nexus-guest", "DIRECT"), ("nexus-guest-stack", "STACK")] {
+        let module = format!("{stem}.wasm");
+        let Some(digest) = sum_of(&module) else { give_up(&sums, &format!("it does not name {module}")) };
+        let included = |file: &str| format!("include_bytes!({:?})", resolve(&guests.join(file)));
+        let levels = [("V3", ".x86-64-v3"), ("V2", ".x86-64-v2"), ("OfTheBuild", "")];
+        let natives: String = levels
+            .iter()
+            .map(|(level, part)| (level, format!("{stem}{part}.so")))
+            .filter(|(_, file)| sum_of(file).is_some())
+            .map(|(level, file)| format!("Native {{ level: Level::{level}, code: {} }}, ", included(&file)))
+            .collect();
+        if natives.is_empty() {
+            give_up(&sums, &format!("it names no native code of {stem}"));
+        }
+        let pairs = digest.as_bytes().chunks(2).map(|pair| format!("0x{}, ", String::from_utf8_lossy(pair)));
+        let (wasm, digest) = (included(&module), pairs.collect::<String>());
+        let fields = format!("natives: &[{natives}], wasm: {wasm}, digest: [{digest}]");
+        source.push_str(&format!("static {name}: BuiltIn = BuiltIn {{ {fields} }};\n"));
     }
+    let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("guests.rs");
+    fs::write(&out, source).unwrap_or_else(|error| give_up(&out, &error));
 }
 
 /// Compiled handlers on disk are a build's own: what is kept of a handler, and how it is derived, is anywhere in the source.

@@ -32,7 +32,7 @@ export interface CallOptions {
 }
 
 /** A resident state, or what an execution demands of it. */
-type OnResident<State extends object = Record<string, unknown>> = ResidentState<State> | ResidentUse<State>;
+export type OnResident<State extends object = Record<string, unknown>> = ResidentState<State> | ResidentUse<State>;
 
 export class NexusRuntime {
   readonly #core: Core;

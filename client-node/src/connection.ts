@@ -13,17 +13,8 @@ import { Arena } from './arena.js';
 import { midway, NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { endFrame, frameEnd, FrameSplitter } from './frames.js';
-import {
-  ARENA_THRESHOLD_BYTES,
-  KEEP_BATCH_BYTES,
-  MAX_FRAME_BYTES,
-  MAX_WAITING_BYTES,
-  MAX_WAITING_REQUESTS,
-  OVERLOADED_RETRY_MS,
-  PLACES_EXPIRE_MS,
-  UNANSWERED_BEFORE_HELLO,
-} from './limits.js';
 import { Kind } from './kinds.js';
+import { ARENA_THRESHOLD_BYTES, KEEP_BATCH_BYTES, MAX_FRAME_BYTES, MAX_WAITING_BYTES, MAX_WAITING_REQUESTS } from './limits.js';
 import {
   PROTOCOL_VERSION,
   readAnswer,
@@ -34,13 +25,13 @@ import {
   type Answer,
   type HelloInfo,
 } from './messages.js';
-import { string, uint } from './typed.js';
-import { Places, type Place } from './places.js';
+import type { Place } from './places.js';
 import { Bin, MalformedError } from './reader.js';
+import { Scheduler, type Bounds } from './scheduler.js';
+import { string, uint } from './typed.js';
 import { CLIENT_NAME } from './version.js';
 import { Vigil } from './vigil.js';
-import { Waiting, type Turn } from './waiting.js';
-import { Window } from './window.js';
+import type { Turn } from './waiting.js';
 import { Writer } from './writer.js';
 
 const FIRST_BATCH_BYTES = 16 * 1024;
@@ -62,6 +53,8 @@ interface Pending {
   background: boolean;
   /** Goes on with an execution. */
   continues: boolean;
+  /** By the scheduler: it is not urgent. */
+  counted: boolean;
   settle(fields: Record<string, unknown>): void;
   reject(error: NexusError): void;
 }
@@ -78,9 +71,7 @@ export interface RequestOptions extends Turn {
 let connections = 0;
 
 /** What may wait here for the sidecar. */
-export interface WaitingBounds {
-  requests: number;
-  bytes: number;
+export interface WaitingBounds extends Bounds {
   /** Large payloads may go through shared memory. */
   sharedMemory?: boolean;
   /** The event loop may look for an answer (vigil.ts). */
@@ -100,11 +91,7 @@ export class Connection {
   readonly #watchers = new Set<(error: NexusError) => void>();
 
   readonly #pending = new Map<number, Pending>();
-  /** Pending requests that have not been sent yet. */
-  readonly #waiting = new Waiting();
-  readonly #window = new Window();
-  readonly #places = new Places(PLACES_EXPIRE_MS, () => this.#sendWaiting());
-  readonly #bounds: WaitingBounds;
+  readonly #scheduler: Scheduler;
   /** The kernel has not taken all that was written. */
   #blocked = false;
   #foreground = 0;
@@ -124,7 +111,7 @@ export class Connection {
   readonly #splitter = new FrameSplitter(MAX_FRAME_BYTES, (bytes, start, end) => this.#receive(bytes, start, end));
 
   constructor(bounds: WaitingBounds = { requests: MAX_WAITING_REQUESTS, bytes: MAX_WAITING_BYTES }) {
-    this.#bounds = bounds;
+    this.#scheduler = new Scheduler(bounds, () => this.#sendWaiting());
     this.#vigil = new Vigil(bounds.spin === true);
     this.#arenaState = bounds.sharedMemory === true ? 'none' : 'never';
     this.hello = new Promise((resolve, reject) => {
@@ -187,12 +174,16 @@ export class Connection {
       const continues = options.continues === true;
       if (this.#failure !== undefined) return reject(ended(this.#failure, continues));
       const id = this.#nextId();
+      // Before the socket is there everything waits, so that it can be withdrawn, and in the order of the calls.
+      const isUrgent = options.urgent === true && this.#socket !== undefined;
+      const isSent = !isUrgent && this.#mayWrite() && this.#scheduler.passes(options);
       try {
-        if (this.#mayBeSent(options)) this.#write(id, encode);
-        else this.#wait(id, encode, options);
+        if (isUrgent || isSent) this.#write(id, encode);
+        else this.#scheduler.wait(id, () => this.#encodeAside(id, encode), options);
       } catch (error) {
+        if (isSent) this.#scheduler.done();
         this.#arena?.release(id);
-        if (options.place !== undefined) this.#places.leave(options.place);
+        if (options.place !== undefined) this.#scheduler.leave(options.place);
         throw error;
       }
       // Encoding may have run a getter of the caller's that ended this connection.
@@ -203,7 +194,7 @@ export class Connection {
         if (decoded instanceof Held) decoded.handOut({ resolve, reject });
         else resolve(decoded);
       };
-      this.#pending.set(id, { expect, background, continues, settle, reject });
+      this.#pending.set(id, { expect, background, continues, counted: !isUrgent, settle, reject });
       if (!background) this.#hold();
       options.onId?.(id);
     });
@@ -229,37 +220,19 @@ export class Connection {
     });
   }
 
-  #mayBeSent({ urgent, place }: RequestOptions): boolean {
-    // Before the socket is there everything waits, so that it can be withdrawn, and in the order of the calls.
-    if (this.#socket === undefined) return false;
-    if (urgent === true) return true;
-    if (!this.#hasRoom()) return false;
-    return place === undefined || (!this.#waiting.forPlaces && this.#places.take(place));
-  }
-
-  #hasRoom(): boolean {
-    return !this.#blocked && this.#pending.size - this.#waiting.size < this.#window.size;
-  }
-
-  #wait(id: number, encode: RequestEncoder, turn: Turn): void {
-    const { requests, bytes } = this.#bounds;
-    if (this.#waiting.size >= requests) throw overloaded('waitingRequests', requests, this.#waiting.size);
-    const frame = this.#encodeAside(id, encode);
-    const waiting = this.#waiting.bytes + frame.length;
-    // One alone may be as large as a frame can be.
-    if (waiting > bytes && this.#waiting.size > 0) throw overloaded('waitingBytes', bytes, waiting);
-    this.#waiting.add(id, frame, turn);
+  #mayWrite(): boolean {
+    return this.#socket !== undefined && !this.#blocked;
   }
 
   /** What was begun at this place is over. */
   leave(place: Place): void {
-    this.#places.leave(place);
+    this.#scheduler.leave(place);
   }
 
   /** Takes back a request that has not been sent yet: it rejects with `error`. False when it is out already. */
   withdraw(id: number, error: NexusError): boolean {
     const pending = this.#pending.get(id);
-    if (pending === undefined || this.#waiting.take(id) === undefined) return false;
+    if (pending === undefined || !this.#scheduler.withdraw(id)) return false;
     this.#settled(id, pending);
     pending.reject(error);
     return true;
@@ -272,8 +245,7 @@ export class Connection {
     this.#helloSettle.reject(error);
     const pending = [...this.#pending.values()];
     this.#pending.clear();
-    this.#waiting.clear();
-    this.#places.close();
+    this.#scheduler.close();
     this.#foreground = 0;
     this.#vigil.off();
     this.#socket?.destroy();
@@ -385,11 +357,11 @@ export class Connection {
     }
     if (answer.kind === Kind.error) {
       const error = readError(answer.fields['error']);
+      if (pending.counted) this.#scheduler.done();
       this.#settled(answer.id, pending);
       pending.reject(error);
       return;
     }
-    if (answer.kind === Kind.result) this.#window.answered(queueMs(answer.fields), this.#waiting.size > 0);
     if (answer.kind !== pending.expect) throw new MalformedError(`answer of kind ${answer.kind}, expected ${pending.expect}`);
     if (end - start >= ARENA_THRESHOLD_BYTES) this.#wantArena();
     try {
@@ -403,6 +375,7 @@ export class Connection {
       // The frame is whole but this answer is not what it should be: its request fails, the connection goes on.
       pending.reject(protocolError(error));
     }
+    if (pending.counted) this.#scheduler.done(answer.kind === Kind.result ? queueMs(answer.fields) : undefined);
     this.#settled(answer.id, pending);
   }
 
@@ -417,8 +390,7 @@ export class Connection {
     this.#maxFrameBytes = info.limits['maxFrameBytes'] ?? MAX_FRAME_BYTES;
     this.#splitter.maxFrameBytes = this.#maxFrameBytes;
     this.#batch.maxBytes = 2 * KEEP_BATCH_BYTES + this.#maxFrameBytes;
-    this.#window.open(info.limits['maxInFlight'] ?? UNANSWERED_BEFORE_HELLO, info.limits['timeoutMs'] ?? 0);
-    this.#places.open(info.limits['maxSuspended'], info.limits['suspensionTimeoutMs']);
+    this.#scheduler.open(info.limits);
     this.#helloSettle.resolve(info);
     if (this.#wanted) this.#wantArena();
     this.#sendWaiting();
@@ -459,9 +431,8 @@ export class Connection {
   }
 
   #sendWaiting(): void {
-    if (this.#socket === undefined) return;
-    while (this.#waiting.size > 0 && this.#hasRoom()) {
-      const frame = this.#waiting.next((place) => this.#places.take(place));
+    while (this.#mayWrite()) {
+      const frame = this.#scheduler.next();
       if (frame === undefined) return;
       this.#append(frame);
     }
@@ -470,8 +441,7 @@ export class Connection {
   #settled(id: number, pending: Pending): void {
     this.#pending.delete(id);
     this.#arena?.release(id);
-    if (this.#waiting.size > 0) this.#sendWaiting();
-    else if (this.#pending.size === 0) this.#window.rest();
+    if (!this.#scheduler.isIdle) this.#sendWaiting();
     if (!pending.background) this.#release();
   }
 }
@@ -479,12 +449,6 @@ export class Connection {
 /** The end of the connection, for one request: what an execution had done before is done. */
 function ended(error: NexusError, continues: boolean): NexusError {
   return continues ? midway(error) : error;
-}
-
-function overloaded(resource: string, limit: number, count: number): NexusError {
-  return new NexusError('OVERLOADED', `too much waits for the sidecar already: ${count} of ${limit} (${resource})`, {
-    context: { resource, limit, count, retryAfterMs: OVERLOADED_RETRY_MS },
-  });
 }
 
 /** How long the request of this result had waited in the sidecar. */

@@ -8,6 +8,7 @@ import type { Connection, RequestOptions } from './connection.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { Handles } from './handles.js';
+import { tellLimited } from './limited.js';
 import { Link } from './link.js';
 import { Kind } from './kinds.js';
 import { readExecutionList, readHandlerCheck, type ExecutionList } from './maps.js';
@@ -190,14 +191,22 @@ export class Core {
   }
 }
 
-export function executeOn<Result>(
+export function executeOn<Result extends object>(
   connection: Connection,
   request: ExecuteRequest,
   read: ReadResult<Result>,
   options?: RequestOptions,
 ): Promise<Result> {
   checkUse(request.resident, connection);
-  return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request, connection.arena), read, options);
+  const asks = request.timeoutMs !== undefined || request.limits !== undefined;
+  const note: NoteResult<Result> = !asks
+    ? read
+    : (fields) => {
+        const result = read(fields);
+        tellLimited(result, request, connection.info?.limits ?? {});
+        return result;
+      };
+  return connection.request(Kind.result, (writer, id) => writeExecute(writer, id, request, connection.arena), note, options);
 }
 
 export function resumeOn<Result>(

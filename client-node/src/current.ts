@@ -5,19 +5,31 @@
  * although this call was not answered. It is made when it is asked for: most extensions never do.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
+import { randomUUID } from 'node:crypto';
 
 import { NexusError } from './errors.js';
 import type { Suspension } from './types.js';
 
 /** Of which run a call is. */
-export interface CallOrigin {
+export class CallOrigin {
   readonly handlerName: string | undefined;
   readonly panelId: string | undefined;
   readonly labels: Readonly<Record<string, string>>;
+  #executionId: string | undefined;
+
+  constructor(handlerName: string | undefined, panelId: string | undefined, labels: Readonly<Record<string, string>>) {
+    this.handlerName = handlerName;
+    this.panelId = panelId;
+    this.labels = labels;
+  }
+
+  get executionId(): string {
+    return (this.#executionId ??= randomUUID());
+  }
 }
 
 /** The extension call that is being answered. */
-export class CurrentCall implements CallOrigin {
+export class CurrentCall {
   readonly suspensionId: string;
   readonly extensionName: string;
   readonly method: string;
@@ -27,6 +39,7 @@ export class CurrentCall implements CallOrigin {
   readonly labels: Readonly<Record<string, string>>;
   /** Milliseconds since 1970 after which the answer comes too late. Infinity: it never does. */
   readonly deadline: number;
+  readonly #origin: CallOrigin;
   /** Why nobody waits any more, once that is so. */
   #over: { reason: unknown } | undefined;
   #controller: AbortController | undefined;
@@ -39,7 +52,13 @@ export class CurrentCall implements CallOrigin {
     this.handlerName = origin.handlerName;
     this.panelId = origin.panelId;
     this.labels = origin.labels;
+    this.#origin = origin;
     this.deadline = ms > 0 ? Date.now() + ms : Infinity;
+  }
+
+  /** The same for all calls of one run, and of no other: for logs. The client's own; `executions` has the sidecar's numbers. */
+  get executionId(): string {
+    return this.#origin.executionId;
   }
 
   /** Aborts when nobody waits for the answer any more; `fetch(url, { signal })` ends then. */

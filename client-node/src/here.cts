@@ -1,8 +1,2 @@
-/** CommonJS on purpose, in both builds: `require.resolve` from this package, without import.meta. */
-export function resolvePackage(id: string): string | undefined {
-  try {
-    return require.resolve(id);
-  } catch {
-    return undefined;
-  }
-}
+/** Where this file is, for the CommonJS build. `here.mts` is its twin for the other; the build puts each where it belongs. */
+export const here = __filename;

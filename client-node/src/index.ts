@@ -1,9 +1,10 @@
 /** Public API of @nexus/sidecar. What is not exported here may change in any release. */
-export { NexusRuntime, type CallOptions } from './client.js';
+export { NexusRuntime, type CallOptions, type OnResident } from './client.js';
 export { configFromEnv, type ClientConfig, type RuntimeConfig, type SidecarConfig } from './config.js';
 export { currentCall, type CurrentCall } from './current.js';
-export { HandlerError, NexusError, type ErrorCode, type SourceLocation, type SourceSnippet } from './errors.js';
+export { HandlerError, NexusError, type ErrorCode, type ErrorDetails, type SourceLocation, type SourceSnippet } from './errors.js';
 export { formatError, type FormatOptions } from './format.js';
+export type { ExecutionInfo, ExecutionList, ExecutionState, Status } from './maps.js';
 export type { HelloInfo } from './messages.js';
 export { applyMutations } from './mutations.js';
 export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
@@ -27,7 +28,6 @@ export type {
   Suspension,
   ViewCommand,
 } from './types.js';
-export type { ExecutionInfo, ExecutionList } from './maps.js';
 export type { DoorConfig } from './dialects/door.js';
 export { createRuntime } from './dialects/kernel.js';
 export type {

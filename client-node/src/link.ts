@@ -23,7 +23,8 @@ import {
 import { Kind } from './kinds.js';
 import { writeRequest } from './messages.js';
 import { Restarts } from './restarts.js';
-import { childEnv, findBinary, spawnSidecar, type Death } from './spawn.js';
+import { findBinary } from './program.js';
+import { childEnv, spawnSidecar, type Death } from './spawn.js';
 
 /** One sidecar from its start to its end. */
 interface Life {

@@ -36,14 +36,14 @@ export class Places {
   /** What the sidecar has said. No limit: it is an older one, and says how many are too many when they are. */
   open(limit: number | undefined, expiryMs: number | undefined): void {
     this.#limit = limit === undefined ? Infinity : Math.max(1, limit);
-    if (expiryMs !== undefined && expiryMs > 0) this.#expiryMs = suspensionGoneMs(expiryMs);
+    if (expiryMs !== undefined) this.#expiryMs = suspensionGoneMs(expiryMs);
   }
 
   /** False: there is none; `onFree` says when to ask again. */
   take(place: Place): boolean {
     if (place.round !== 0) return true;
     if (this.#taken >= this.#limit) {
-      this.#timer ??= setTimeout(() => this.#expire(), this.#expiryMs).unref();
+      if (this.#expiryMs < Infinity) this.#timer ??= setTimeout(() => this.#expire(), this.#expiryMs).unref();
       return false;
     }
     this.#taken++;

@@ -20,10 +20,12 @@ export class ResidentUse<State extends object = Record<string, unknown>> {
   /** For the compiler alone, which takes a state for no wider and no narrower one: no such property exists. */
   declare readonly [STATE]?: (state: State) => State;
 
+  /** @internal */
   readonly connection: Connection;
   /** As the wire has it. */
   readonly fields: { id: string; expectVersion?: number; exclusive?: true };
 
+  /** @internal */
   constructor(connection: Connection, fields: ResidentUse['fields']) {
     this.connection = connection;
     this.fields = fields;

@@ -10,7 +10,7 @@ import { checkSignal } from './abort.js';
 import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
-import { answering, CurrentCall, type CallOrigin } from './current.js';
+import { answering, CallOrigin, CurrentCall } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { failure, happened, type Thrown } from './failures.js';
 import { checkLossless } from './lossless.js';
@@ -58,6 +58,8 @@ export interface Segment<State extends object = Record<string, unknown>> {
   /** What the handler's author should know of its text: in the first segment, if there is something. */
   warnings?: HandlerNote[];
   metrics: ExecutionMetrics;
+  /** In the first segment: limits that count although the call has asked for wider ones. Absent: it has what it asked for. */
+  limited?: Record<string, number>;
 }
 
 export interface RunOptions<State extends object = Record<string, unknown>, Exts = Extensions>
@@ -91,6 +93,8 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
   stateVersion?: number;
   /** Of the whole execution. */
   metrics: ExecutionMetrics;
+  /** Limits that count although the call has asked for wider ones (`timeoutMs` too). Absent: it has what it asked for. */
+  limited?: Record<string, number>;
 }
 
 const OPTIONS = new Set<string>([
@@ -204,7 +208,7 @@ class Run {
     this.#extensions = extensions;
     this.#onSegment = onSegment;
     this.#onExtensionError = onExtensionError;
-    this.#origin = { handlerName, panelId, labels };
+    this.#origin = new CallOrigin(handlerName, panelId, labels);
     this.#isLossless = isLossless(options);
     this.#promise = promise;
   }
@@ -288,6 +292,7 @@ class Run {
     const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
     if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
     if (result.warnings !== undefined) segment.warnings = result.warnings;
+    if (result.limited !== undefined) segment.limited = result.limited;
     if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);
@@ -405,6 +410,8 @@ class Run {
     this.#finish(undefined);
     const run: RunResult = { ...happened(this.#segments), value: result.returnValue, metrics: result.metrics };
     if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
+    const [first] = this.#segments;
+    if (first?.limited !== undefined) run.limited = first.limited;
     if (this.#deliveries.length === 0) return this.#promise.resolve(run);
     Promise.all(this.#deliveries).then(
       () => this.#promise.resolve(run),

@@ -1,71 +1,15 @@
 /**
- * Finding the sidecar's program and running it as a child that speaks on fd 3. Knows processes, not the protocol.
+ * Running the sidecar's program as a child that speaks on fd 3. Knows processes, not the protocol.
  *
  * The connection is the socketpair that Node makes for an extra 'pipe': no path, nobody else can connect, and its end is
  * the sidecar's sign that this process has gone. Neither the child nor its stderr keeps Node alive.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { accessSync, constants, statSync } from 'node:fs';
 import type { Socket } from 'node:net';
-import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 
-import { NexusError } from './errors.js';
-import { resolvePackage } from './here.cjs';
 import { DEATH_DETAIL_MS, STDERR_LINE_CHARS, STDERR_TAIL_LINES } from './limits.js';
 
-const PROGRAM = 'nexus-sidecar';
 const SIDECAR_FD = 3;
-
-export interface Lookup {
-  binaryPath?: string | undefined;
-  env: Readonly<Record<string, string | undefined>>;
-}
-
-/** The path of the program; an error that lists every place when it is nowhere. */
-export function findBinary({ binaryPath, env }: Lookup): string {
-  // A path that was named is meant: no other program is tried in its place.
-  if (binaryPath !== undefined) return namedBinary(binaryPath, 'option `binaryPath`');
-  const fromEnv = env['NEXUS_SIDECAR_BIN'];
-  if (fromEnv !== undefined && fromEnv !== '') return namedBinary(fromEnv, 'environment variable NEXUS_SIDECAR_BIN');
-
-  const platformPackage = `@nexus/sidecar-${process.platform}-${process.arch}`;
-  const looked = ['option `binaryPath`: not set', 'environment variable NEXUS_SIDECAR_BIN: not set'];
-  const manifest = resolvePackage(`${platformPackage}/package.json`);
-  if (manifest === undefined) {
-    looked.push(`package ${platformPackage}: not installed`);
-  } else {
-    const packaged = join(dirname(manifest), 'bin', PROGRAM);
-    if (isProgram(packaged)) return packaged;
-    looked.push(`package ${platformPackage}: no program at ${packaged}`);
-  }
-  for (const folder of (env['PATH'] ?? '').split(delimiter)) {
-    if (!isAbsolute(folder)) continue; // a relative PATH entry would run a program of the current folder
-    const candidate = join(folder, PROGRAM);
-    if (isProgram(candidate)) return candidate;
-  }
-  looked.push(`PATH: ${env['PATH'] ?? '(empty)'}`);
-  const remedy = `Install ${platformPackage}, or set NEXUS_SIDECAR_BIN or the option \`binaryPath\` to the program`;
-  throw notFound(`${PROGRAM} was not found. ${remedy}. Looked at:\n  ${looked.join('\n  ')}`);
-}
-
-function namedBinary(path: string, where: string): string {
-  const full = resolve(path);
-  if (!isProgram(full)) throw notFound(`${where} names ${full}, which is not an executable file`);
-  return full;
-}
-
-function isProgram(path: string): boolean {
-  try {
-    accessSync(path, constants.X_OK);
-    return statSync(path).isFile();
-  } catch {
-    return false;
-  }
-}
-
-function notFound(message: string): NexusError {
-  return new NexusError('SIDECAR_NOT_FOUND', message);
-}
 
 /** What a sidecar that runs untrusted code gets of this process's environment: nothing that may hold a secret. */
 const INHERITED = /^(PATH|HOME|USER|LANG|LC_.*|TZ|TMPDIR|XDG_.*|LD_LIBRARY_PATH|NEXUS_.*|WASMEDGE_.*|RUST_.*)$/;

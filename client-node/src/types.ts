@@ -95,6 +95,8 @@ interface ResultBase<Args> {
   /** What the handler's author should know of its text: in the first segment, if there is something. */
   warnings?: HandlerNote[];
   metrics: ExecutionMetrics;
+  /** In the first segment: limits that count although the call has asked for wider ones. Absent: it has what it asked for. */
+  limited?: Record<string, number>;
 }
 
 /** One segment. The effects are deltas: what happened since the segment before. */

@@ -1,8 +1,8 @@
 /** The package as it is installed: the packed tarball by require and by import, the README's examples, worker threads. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawnSync } from 'node:child_process';
-import { readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
@@ -32,7 +32,7 @@ test('packed and installed, it is there by require and by import, types included
   const tarball = join(folder, packed.trim().split('\n').at(-1) ?? '');
   execFileSync('npm', ['install', '--offline', '--no-audit', '--no-fund', '--silent', tarball], npm);
   const installed = join(folder, 'node_modules/@nexus/sidecar');
-  assert.deepEqual(readdirSync(installed).sort(), ['README.md', 'dist', 'package.json']);
+  assert.deepEqual(readdirSync(installed).sort(), ['CHANGELOG.md', 'README.md', 'dist', 'package.json']);
   const { dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as { dependencies?: object };
   assert.equal(dependencies, undefined);
   const use = `(async () => {
@@ -55,13 +55,64 @@ test('packed and installed, it is there by require and by import, types included
   assert.equal(runNode(folder, 'b.mjs'), '42');
   assert.equal(runNode(folder, 'c.mjs'), 'true true true false true');
   assert.throws(() => execFileSync(process.execPath, ['-e', `require('@nexus/sidecar/dist/cjs/core.js')`], { ...npm, stdio: 'pipe' }));
-  for (const [file, module] of [['t.cts', 'Node16'], ['t.mts', 'Node16']] as const) {
-    writeFileSync(join(folder, file), `import { NexusRuntime, type RunResult } from '@nexus/sidecar';\nexport const f = (r: NexusRuntime): Promise<RunResult> => r.run('');\n`);
+  for (const [file, module, resolution] of [['t.cts', 'Node16', 'Node16'], ['t.mts', 'Node16', 'Node16'], ['t.ts', 'ES2022', 'Bundler'], ['u.ts', 'CommonJS', 'Node10']] as const) {
+    writeFileSync(join(folder, file), `import { NexusRuntime, type RunResult } from '@nexus/sidecar';\nimport { createRuntime } from '@nexus/sidecar/kernel';\nimport { WasmRuntime } from '@nexus/sidecar/reactor';\nexport const doors = [createRuntime, WasmRuntime];\nexport const f = (r: NexusRuntime): Promise<RunResult> => r.run('');\n`);
     const tsc = join(packageRoot, 'node_modules/typescript/bin/tsc');
     const types = ['--types', 'node', '--typeRoots', join(packageRoot, 'node_modules/@types')];
-    const { status, stdout } = spawnSync(process.execPath, [tsc, '--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--module', module, '--moduleResolution', module, ...types, file], { cwd: folder, encoding: 'utf8' });
+    const { status, stdout } = spawnSync(process.execPath, [tsc, '--strict', '--noEmit', '--target', 'es2022', '--lib', 'es2023,esnext.disposable', '--module', module, '--moduleResolution', resolution, ...types, file], { cwd: folder, encoding: 'utf8' });
     assert.equal(status, 0, stdout);
   }
+});
+
+test('installed with its platform package, the program is found by every kind of module, in bundles and by its own command', { timeout: 600_000 }, () => {
+  const project = join(folder, 'platform');
+  const platform = join(project, `node_modules/@nexus/sidecar-${process.platform}-${process.arch}`);
+  mkdirSync(join(platform, 'bin'), { recursive: true });
+  writeFileSync(join(platform, 'package.json'), '{}');
+  writeFileSync(join(platform, 'bin/nexus-sidecar'), `#!/bin/sh\nexec ${sidecarBinary()} "$@"\n`, { mode: 0o755 });
+  // The package itself, as npm puts it there; beside the other, so that only its own place or the bundle's leads there.
+  const client = join(project, 'node_modules/@nexus/sidecar');
+  mkdirSync(client, { recursive: true });
+  cpSync(join(packageRoot, 'dist'), join(client, 'dist'), { recursive: true });
+  cpSync(join(packageRoot, 'package.json'), join(client, 'package.json'));
+  const use = `new NexusRuntime().run('return $args + 1', { args: 41 }).then(({ value }) => console.log(value));`;
+  const { NEXUS_SIDECAR_BIN: _, ...rest } = process.env;
+  const bare = { ...rest, PATH: dirname(process.execPath) };
+  const elsewhere = newFolder('elsewhere');
+  const run = (...args: string[]): string => {
+    const { status, stdout, stderr } = spawnSync(process.execPath, args, { cwd: elsewhere, env: bare, encoding: 'utf8', timeout: 200_000 });
+    assert.equal(status, 0, `${args.join(' ')}: ${stderr}`);
+    return stdout.trim();
+  };
+  const cjs = join(project, 'a.cjs');
+  const esm = join(project, 'b.mjs');
+  writeFileSync(cjs, `const { NexusRuntime } = require('@nexus/sidecar'); ${use}`);
+  writeFileSync(esm, `import { NexusRuntime } from '@nexus/sidecar'; ${use}`);
+  writeFileSync(join(project, 'w.cjs'), `new (require('node:worker_threads').Worker)(require.resolve('./a.cjs'))`);
+  assert.equal(run(cjs), '42');
+  assert.equal(run(esm), '42');
+  assert.equal(run(join(project, 'w.cjs')), '42');
+  for (const [source, format, out] of [[esm, 'esm', 'out.mjs'], [esm, 'cjs', 'out.cjs'], [cjs, 'cjs', 'out2.cjs']] as const) {
+    const bundle = join(project, out);
+    const esbuild = join(packageRoot, 'node_modules/esbuild/bin/esbuild');
+    execFileSync(esbuild, ['--bundle', '--platform=node', `--format=${format}`, '--log-level=error', `--outfile=${bundle}`, source], { cwd: project });
+    assert.equal(run(bundle), '42', out);
+  }
+  const { bin } = JSON.parse(readFileSync(join(client, 'package.json'), 'utf8')) as { bin: Record<string, string> };
+  const command = join(client, bin['nexus-sidecar'] ?? '');
+  assert.match(run(command, '--version'), /^nexus-sidecar \d/);
+  writeFileSync(join(elsewhere, 'h.js'), 'return 6 * 7');
+  assert.match(run(command, 'run', 'h.js'), /^42/);
+  const wrong = spawnSync(process.execPath, [command, 'no-such-command'], { cwd: elsewhere, env: bare, encoding: 'utf8' });
+  assert.equal(wrong.status, 2, wrong.stderr);
+  // Ended by a signal, it ends by that signal.
+  writeFileSync(join(platform, 'bin/nexus-sidecar'), '#!/bin/sh\nkill -TERM $$\n', { mode: 0o755 });
+  assert.equal(spawnSync(process.execPath, [command], { env: bare }).signal, 'SIGTERM');
+  rmSync(platform, { recursive: true });
+  const missing = spawnSync(process.execPath, [command, '--version'], { cwd: elsewhere, env: bare, encoding: 'utf8' });
+  assert.equal(missing.status, 127);
+  assert.match(missing.stderr, /What to do: /);
+  rmSync(elsewhere, { recursive: true });
 });
 
 test('the examples of the README run', WATCHDOG, () => {

@@ -403,6 +403,9 @@ test('an extension can ask about its call, and its signal aborts when nobody wai
   assert.deepEqual([first.extensionName, first.method, first.handlerName, first.panelId, first.labels], ['x', 'ask', 'h', 'p', labels]);
   assert.ok(first.suspensionId !== second.suspensionId && first.deadline >= before + 30_000);
   assert.equal(first.signal.aborted, false);
+  await runtime.run('await $ext.x.ask()', { extensions: { x: { ask } } });
+  const ids = asked.map(({ executionId }) => executionId);
+  assert.ok(ids[0] === ids[1] && ids[1] !== ids[2] && ids.every((id) => id.length > 0), String(ids));
 
   // over although it is not answered: the race is won, the run is aborted, the handler fails
   const reasons: unknown[] = [];
@@ -500,4 +503,17 @@ test('an instance of a class travels by its toJSON, and what would be lost is na
   function get(): void {}
   assert.deepEqual([called.message, called.code], ['`x.get().f` is a function, and would be left out', 'SERIALIZATION_ERROR']);
   assert.equal((await failure(runtime.run('return 1', { lossy: 'maybe' as 'drop' }))).code, 'INVALID_ARGUMENT');
+});
+
+test('a limit that is wider than the sidecar\'s own is told, and one that is not is not', WATCHDOG, async () => {
+  const narrow = newRuntime({ timeoutMs: 4000, maxEvents: 7 });
+  const wide = { timeoutMs: 20_000, limits: { maxEvents: 8, maxHostCalls: 5 } };
+  const result = await narrow.run('await $ext.a.b(); return 1', { ...wide, extensions: { a: { b: () => 1 } } });
+  assert.deepEqual([result.limited, ...result.segments.map(({ limited }) => limited)], [{ timeoutMs: 4000, maxEvents: 7 }, { timeoutMs: 4000, maxEvents: 7 }, undefined]);
+  assert.deepEqual((await narrow.executeHandler('return 1', { limits: wide.limits })).limited, { maxEvents: 7 });
+  const obeyed = await narrow.run('return 1', { timeoutMs: 4000, limits: { maxEvents: 7 } });
+  assert.ok(!('limited' in obeyed) && !('limited' in (await narrow.run('return 1'))));
+  const failed = await failure(narrow.run('throw new Error("no")', wide));
+  assert.deepEqual(failed.segments?.[0]?.limited, { timeoutMs: 4000, maxEvents: 7 });
+  await narrow.shutdown();
 });

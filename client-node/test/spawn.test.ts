@@ -8,7 +8,8 @@ import { after, test } from 'node:test';
 import { NexusError, NexusRuntime } from '@nexus/sidecar';
 import { beginFrame, endFrame } from '../dist/esm/frames.js';
 import { encodeFields, type Fields } from '../dist/esm/fields.js';
-import { childEnv, findBinary } from '../dist/esm/spawn.js';
+import { findBinary } from '../dist/esm/program.js';
+import { childEnv } from '../dist/esm/spawn.js';
 import { Writer } from '../dist/esm/writer.js';
 
 import { newFolder } from './sidecar.js';
@@ -60,6 +61,60 @@ test('a binary that is nowhere is an error that says where it was looked for', a
     const error = await failure(new NexusRuntime({ binaryPath }).ping());
     assert.ok(error.message.includes(binaryPath) && error.code === 'SIDECAR_NOT_FOUND');
   }
+});
+
+/** A package with a program, where the file `from` finds it. */
+function installed(name: string, platform: string): { from: string[]; program: string } {
+  const project = join(folder, name);
+  const home = join(project, `node_modules/@nexus/sidecar-${platform}`);
+  mkdirSync(join(home, 'bin'), { recursive: true });
+  writeFileSync(join(home, 'package.json'), '{}');
+  return { from: [join(project, 'main.js')], program: program(`${name}/node_modules/@nexus/sidecar-${platform}/bin/nexus-sidecar`, '') };
+}
+
+/** What a search says that finds nothing. */
+function searched(platform: string, from: (string | undefined)[]): string {
+  let message = '';
+  assert.throws(() => findBinary({ env: {}, platform, from }), (error) => {
+    assert.ok(error instanceof NexusError && error.code === 'SIDECAR_NOT_FOUND');
+    message = error.message;
+    return true;
+  });
+  return message;
+}
+
+test('the package for this platform is found from the files that ask, before PATH', () => {
+  const { from, program: packaged } = installed('here', 'linux-x64');
+  assert.equal(findBinary({ env: { PATH: join(folder, 'bin') }, platform: 'linux-x64', from }), packaged);
+  assert.equal(findBinary({ env: {}, platform: 'linux-x64', from: [undefined, '/nonexistent/x.js', ...from] }), packaged);
+});
+
+test('a search that finds nothing says what to do on this platform', () => {
+  const nowhere = ['/nonexistent/x.js'];
+  assert.match(searched('linux-x64', nowhere), /package @nexus\/sidecar-linux-x64: not installed\n[^]*What to do: npm i @nexus\/sidecar-linux-x64@\d+\.\d+\.\d+ /);
+  for (const platform of ['linux-arm64', 'darwin-arm64']) {
+    assert.match(searched(platform, nowhere), new RegExp(`What to do: @nexus/sidecar-${platform} is not built yet; run it on linux-x64 and connect`));
+  }
+  assert.match(searched('win32-x64', nowhere), /there is no nexus-sidecar for win32-x64/);
+  assert.match(searched('linux-x64', [undefined]), /could not look \(this file is bundled/);
+  const { from } = installed('copied', 'linux-x64');
+  assert.match(searched('darwin-arm64', from), /not installed; @nexus\/sidecar-linux-x64 is, but this is darwin-arm64: were the packages installed on another machine\?/);
+});
+
+test('a program for another processor, without x, or for nobody here is told as such', () => {
+  const foreign = join(folder, 'foreign');
+  const head = Buffer.alloc(64);
+  head.write('\x7fELF\x02\x01', 'latin1');
+  for (const [machine, arch] of [[183, 'arm64'], [243, 'riscv64'], [999, 'machine 999']] as const) {
+    head.writeUInt16LE(machine, 18);
+    writeFileSync(foreign, head, { mode: 0o755 });
+    assert.throws(() => findBinary({ binaryPath: foreign, env: {} }), new RegExp(`names ${foreign}, .*: it is a program for ${arch}, and this is ${process.arch}`));
+  }
+  chmodSync(foreign, 0o644);
+  assert.throws(() => findBinary({ binaryPath: foreign, env: {} }), /its mode has no x/);
+  const { from, program: packaged } = installed('damaged', 'linux-x64');
+  rmSync(packaged);
+  assert.match(searched('linux-x64', from), /package @nexus\/sidecar-linux-x64: \S+ does not exist/);
 });
 
 test('a program that ends at once rejects what waits, with exit code and its last words', async () => {

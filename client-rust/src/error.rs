@@ -13,6 +13,7 @@ use nexus_protocol::{EncodeError, WireError};
 
 use crate::failed_run::FailedRun;
 use crate::payload::{Payload, PayloadError};
+use crate::program::Unfit;
 use crate::told::{ErrorCode, SidecarError, Violation};
 
 /// Why a call failed.
@@ -175,7 +176,8 @@ impl From<StartError> for Error {
 pub enum StartError {
     /// The program is nowhere.
     #[error(
-        "nexus-sidecar was not found; install it, or set NEXUS_SIDECAR_BIN or `SpawnOptions::binary` to the program. Looked at: {}",
+        "nexus-sidecar was not found; install its Debian package, unpack its archive to ~/.local/lib or /opt, or `npm i @nexus/sidecar` \
+         and set NEXUS_SIDECAR_BIN or `SpawnOptions::binary` to the program in it. Looked at: {}",
         looked_at.join("; ")
     )]
     NotFound {
@@ -183,12 +185,14 @@ pub enum StartError {
         looked_at: Vec<String>,
     },
     /// A path that was named explicitly is no program; no other is tried in its place.
-    #[error("{named_by} names {}, which is not an executable file", path.display())]
+    #[error("{named_by} names {}, {why}", path.display())]
     NotAProgram {
         /// Who named it.
         named_by: &'static str,
         /// What it is.
         path: PathBuf,
+        /// What is wrong with it.
+        why: Unfit,
     },
     /// The operating system refused.
     #[error("cannot start {}", path.display())]

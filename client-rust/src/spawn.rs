@@ -1,16 +1,14 @@
-//! How a sidecar is found and started.
+//! How a sidecar is started.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
 
 use crate::error::StartError;
 use crate::options::ClientOptions;
+use crate::program::Search;
 use crate::restart::RestartPolicy;
-
-const PROGRAM: &str = "nexus-sidecar";
-const PROGRAM_VARIABLE: &str = "NEXUS_SIDECAR_BIN";
 
 /// What a sidecar, which runs untrusted code, gets of this process's environment: nothing that may hold a secret.
 const INHERITED: [&str; 7] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH"];
@@ -20,7 +18,8 @@ const INHERITED_PREFIXES: [&str; 5] = ["LC_", "XDG_", "NEXUS_", "WASMEDGE_", "RU
 /// configuration; what is not set is as in its environment, file or defaults.
 ///
 /// The program is the one of [`binary`](Self::binary), else of the environment variable `NEXUS_SIDECAR_BIN`, else
-/// `nexus-sidecar` on `PATH`. Its log goes to this program's logger (crate `log`), target `nexus_sidecar`, level debug; its
+/// `nexus-sidecar` on `PATH`, else where packages and archives put it (`~/.local/bin`, `/usr/local/bin`, `/usr/bin`,
+/// `/opt/nexus-sidecar/bin` and the like). Its log goes to this program's logger (crate `log`), target `nexus_sidecar`, level debug; its
 /// last lines are in the error that tells of its end. Of this program's environment it gets `PATH`, `HOME`, `USER`, `LANG`,
 /// `LC_*`, `TZ`, `TMPDIR`, `XDG_*`, `LD_LIBRARY_PATH`, `NEXUS_*`, `WASMEDGE_*`, `RUST_*` and what [`env`](Self::env) adds.
 #[derive(Clone, Debug, Default)]
@@ -109,7 +108,7 @@ impl SpawnOptions {
 
     /// The command line, with descriptor `fd` as the connection, and the program's path.
     pub(crate) fn command(&self, fd: i32) -> Result<(Command, PathBuf), StartError> {
-        let program = self.program(std::env::var_os(PROGRAM_VARIABLE), std::env::var_os("PATH"))?;
+        let program = Search::of_this_process(self.binary.clone()).find()?;
         let mut command = Command::new(&program);
         command.arg("serve").arg("--fd").arg(fd.to_string());
         for (flag, value) in &self.flags {
@@ -119,36 +118,6 @@ impl SpawnOptions {
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         Ok((command, program))
     }
-
-    fn program(&self, from_env: Option<OsString>, search: Option<OsString>) -> Result<PathBuf, StartError> {
-        if let Some(path) = &self.binary {
-            return named(path, "the option `binary`");
-        }
-        if let Some(path) = from_env.filter(|path| !path.is_empty()) {
-            return named(Path::new(&path), "the environment variable NEXUS_SIDECAR_BIN");
-        }
-        let search = search.unwrap_or_default();
-        // A relative entry would run a program of whatever the current folder is.
-        let mut candidates =
-            std::env::split_paths(&search).filter(|folder| folder.is_absolute()).map(|folder| folder.join(PROGRAM));
-        candidates.find(|path| is_program(path)).ok_or_else(|| StartError::NotFound {
-            looked_at: vec![
-                "the option `binary` (not set)".to_owned(),
-                format!("the environment variable {PROGRAM_VARIABLE} (not set)"),
-                format!("PATH ({})", search.display()),
-            ],
-        })
-    }
-}
-
-fn named(path: &Path, named_by: &'static str) -> Result<PathBuf, StartError> {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    if is_program(&path) { Ok(path) } else { Err(StartError::NotAProgram { named_by, path }) }
-}
-
-fn is_program(path: &Path) -> bool {
-    use std::os::unix::fs::PermissionsExt;
-    path.metadata().is_ok_and(|metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0)
 }
 
 fn is_inherited(name: &OsStr) -> bool {
@@ -159,23 +128,6 @@ fn is_inherited(name: &OsStr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_named_program_is_meant_and_no_other_is_tried() {
-        let path = Some(OsString::from("/bin"));
-        let error = SpawnOptions::new().binary("/nowhere/nexus-sidecar").program(None, path.clone()).unwrap_err();
-        assert!(error.to_string().starts_with("the option `binary` names /nowhere/nexus-sidecar"));
-        let error = SpawnOptions::new().program(Some("/etc/passwd".into()), path).unwrap_err();
-        assert!(error.to_string().contains("NEXUS_SIDECAR_BIN names /etc/passwd, which is not an executable file"));
-    }
-
-    #[test]
-    fn every_place_is_listed_when_it_is_nowhere() {
-        let error = SpawnOptions::new().program(None, Some("/nowhere:relative".into())).unwrap_err().to_string();
-        for place in ["`binary`", "NEXUS_SIDECAR_BIN", "PATH (/nowhere:relative)"] {
-            assert!(error.contains(place), "{error}");
-        }
-    }
 
     #[test]
     fn options_become_kebab_case_flags() {

@@ -151,6 +151,9 @@ pub const LONG_RUN_MS: u64 = 10;
 pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
 /// Longest time for which a long run keeps its connection from the last free instance.
 pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
+/// While others wait for the last free instance, a run has it for so much processor time, and is begun anew on another
+/// one when there is one. Longer than what most handlers take; short, since those who wait take turns.
+pub const LAST_INSTANCE_TRIAL_MS: u64 = 2;
 /// Time an execution may wait for an instance.
 pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;
 /// What an overloaded sidecar asks its clients to wait: longer than most handlers run.
@@ -230,6 +233,11 @@ pub const SHELF_TIMEOUT_MS: u64 = 2_000;
 
 // ---- Processes -----------------------------------------------------------------------------------------------------
 
+/// So many workers that are lost within `WORKER_DEATHS_WINDOW_MS` are a loop that ends the sidecar: whatever ends them
+/// would end the next one.
+pub const MAX_WORKER_DEATHS: usize = 5;
+/// The time within which they are counted.
+pub const WORKER_DEATHS_WINDOW_MS: u64 = 5_000;
 /// The longest text of metrics that a worker hands to the supervisor; its labels are from fixed lists, which makes some
 /// 30 KB.
 pub const PAGE_TEXT_BYTES: u64 = 1 << 20;

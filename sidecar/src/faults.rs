@@ -100,6 +100,7 @@ mod plan {
 
 #[cfg(feature = "faults")]
 mod plan {
+    use std::io::Write;
     use std::os::unix::fs::FileExt;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -182,6 +183,11 @@ mod plan {
         }
     }
 
+    /// In one piece: another process may write there, too.
+    fn say(what: &str) {
+        let _ = std::io::stderr().write_all(format!("NEXUS_FAULTS: {what}\n").as_bytes());
+    }
+
     /// What the file holds now. It is opened once: later, this process may open none.
     fn read_again(path: &str) -> String {
         static FILE: OnceLock<Option<std::fs::File>> = OnceLock::new();
@@ -238,7 +244,7 @@ mod plan {
                 continue;
             }
             let name = POINTS.iter().find(|(_, known)| *known == point).map_or("", |(name, _)| name);
-            eprintln!("NEXUS_FAULTS: {name} does {:?}", entry.action);
+            say(&format!("{name} does {:?}", entry.action));
             match entry.action {
                 Action::Hang => loop {
                     std::thread::sleep(Duration::from_secs(3600));
@@ -248,9 +254,9 @@ mod plan {
                 Action::Error(errno) => return Err(std::io::Error::from_raw_os_error(errno)),
                 Action::Short => len = len.min(1),
                 Action::Escape(name) => match hostile::attempt_by_name(name) {
-                    Some(Ok(got)) => eprintln!("NEXUS_FAULTS: {name} got through: {got}"),
-                    Some(Err(e)) => eprintln!("NEXUS_FAULTS: {name} is refused: {e}"),
-                    None => eprintln!("NEXUS_FAULTS: there is no {name}"),
+                    Some(Ok(got)) => say(&format!("{name} got through: {got}")),
+                    Some(Err(e)) => say(&format!("{name} is refused: {e}")),
+                    None => say(&format!("there is no {name}")),
                 },
             }
         }

@@ -13,7 +13,8 @@ pub fn main() {
         // whoever reads the output has seen enough
         Err(StartError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Ok,
         Err(error) => {
-            eprintln!("nexus-sidecar: {error}");
+            // in one piece, as a supervisor and its worker have one standard error
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("nexus-sidecar: {error}\n").as_bytes());
             error.exit_code()
         }
     };

@@ -251,6 +251,15 @@ pub fn bound_heap() {
     }
 }
 
+/// How many parts the heap has at the most, which the allocator else finds out from files, each time that a thread begins.
+pub fn bound_parts_of_heap(parts: usize) {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: has no precondition; the allocator takes its own locks.
+    unsafe {
+        libc::mallopt(libc::M_ARENA_MAX, i32::try_from(parts).unwrap_or(i32::MAX));
+    }
+}
+
 /// Gives memory back to the system that the allocator has free, wherever it lies but at the end of a thread's part.
 pub fn trim_heap() {
     // SAFETY: has no precondition; the allocator takes its own locks.
@@ -367,6 +376,14 @@ pub fn inherited(number: RawFd) -> io::Result<OwnedFd> {
     fcntl(borrowed, FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC))?;
     // SAFETY: the number is open (checked above), and it was left there for the caller, who asks for it once.
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
+}
+
+/// Any system call with any arguments: what a process does that is no longer to be trusted, for tests of what it comes to.
+#[cfg(feature = "faults")]
+pub fn any_call(number: libc::c_long, arguments: [i64; 6]) -> libc::c_long {
+    let [a, b, c, d, e, f] = arguments;
+    // SAFETY: none is promised. It is in no program that is shipped; its caller hands over addresses of memory that it has.
+    unsafe { libc::syscall(number, a, b, c, d, e, f) }
 }
 
 /// A descriptor of a process, readable once that process has ended.

@@ -89,7 +89,7 @@ impl<'a> Armed<'a> {
     }
 
     /// There was no guest.
-    const fn none() -> Self {
+    pub const fn none() -> Self {
         Self(None)
     }
 
@@ -190,17 +190,18 @@ impl Keeping {
 
 impl Runtime {
     pub fn new(config: Config) -> Result<Self, EngineError> {
-        let guests = Guests::one(engine_options(&config))?;
-        let digest = *guests.digest();
-        let keeping = Keeping::of(&config, digest)?;
-        Self::start(config, guests, keeping)
+        Self::start(config.clone(), Guests::one(engine_options(&config))?, Keeping::of)
     }
 
     /// A runtime that opens nothing itself.
-    pub fn start(config: Config, guests: Guests, keeping: Keeping) -> Result<Self, EngineError> {
+    pub fn start(
+        config: Config,
+        guests: Guests,
+        keeping: impl FnOnce(&Config, [u8; 32]) -> Result<Keeping, EngineError>,
+    ) -> Result<Self, EngineError> {
         let engine = Engine::start_loaded(guests)?;
         let pools = Pools::new(engine.clone(), config.min_instances as usize, config.max_instances as usize)?;
-        let Keeping { handles, lower } = keeping;
+        let Keeping { handles, lower } = keeping(&config, *engine.digest())?;
         Ok(Self {
             cache: CompileCache::new(config.max_cache_size_bytes, lower),
             config: LiveConfig::new(config),

@@ -11,6 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
+use std::time::Instant;
 
 use nexus_protocol::limits::MAX_CONNECTIONS;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -32,7 +33,7 @@ use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
 use crate::server::{Mode, Server, Surroundings, door};
-use crate::walls::{Clients, Supervisor};
+use crate::walls::{Clients, Deaths, Household, Incumbent, Supervisor};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
@@ -140,7 +141,8 @@ impl Serving<'_> {
                 server.reconfigure();
             });
         };
-        let code = Lifecycle { server: &*server, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
+        let served = server.clone();
+        let code = Lifecycle { server: served, signals, exit, parent, notifier, reload: &mut reload }.watch();
         server.remove_segment_names();
         runtime.flush();
         Ok(code)
@@ -149,28 +151,57 @@ impl Serving<'_> {
     /// In a worker.
     fn behind_walls(self) -> Result<ExitCode, StartError> {
         let Self { args, config, mode, source, status, exit, told, signals, parent, notifier } = self;
-        let (clients, _bound) = match source {
-            Source::Parent(stream) => (Clients::Parent(stream), None),
-            Source::Listener(listener, bound) => (Clients::Listener(listener), bound),
+        let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
+        // the listener stays, for the workers to come
+        let (clients, listener, _bound) = match source {
+            Source::Parent(stream) => (Clients::Parent(stream), None, None),
+            Source::Listener(listener, bound) => {
+                let copy = listener.try_clone().map_err(io("cannot copy a descriptor"))?;
+                (Clients::Listener(copy), Some(listener), bound)
+            }
         };
-        let supervisor = match Supervisor::start(&config, mode, clients, &exit)? {
-            Ok(supervisor) => Arc::new(supervisor),
+        let household = Household::open(&config)?;
+        let first = match Supervisor::start(&household, &config, mode, clients, &exit)? {
+            Ok(supervisor) => supervisor,
             Err(code) => return Ok(code),
         };
-        log::info!("{}", supervisor.walls());
-        status.serving(supervisor.clone());
-        is_ready(&told, config.cache_dir.clone().filter(|_| supervisor.keeps_handlers()));
+        log::info!("{}", first.walls());
+        let incumbent = Arc::new(Incumbent::new(first));
+        status.serving(incumbent.clone());
+        is_ready(&told, config.cache_dir.clone().filter(|_| household.keeps_handlers()));
         notifier.ready();
         let config = LiveConfig::new(config);
         let mut reload = || {
             reload(args, &config, |new| {
-                supervisor.reload(&new);
+                incumbent.reload(&new);
                 config.replace(new);
             });
         };
-        let served = &*supervisor;
-        let code = Lifecycle { server: served, signals, exit: &exit, parent, notifier, reload: &mut reload }.watch();
-        supervisor.end();
+        let server = incumbent.clone();
+        let mut lifecycle = Lifecycle { server, signals, exit, parent, notifier, reload: &mut reload };
+        let mut deaths = Deaths::default();
+        let code = loop {
+            let code = lifecycle.watch();
+            let last = incumbent.now();
+            let Some(listener) = listener.as_ref().filter(|_| last.was_lost() && !last.is_draining()) else {
+                break code;
+            };
+            last.end();
+            if deaths.one_more(Instant::now()) {
+                log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
+                break code;
+            }
+            let listener = listener.try_clone().map_err(io("cannot copy a descriptor"))?;
+            let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
+            match Supervisor::start(&household, &config, mode, Clients::Listener(listener), &exit)? {
+                Ok(next) => incumbent.succeed(next),
+                Err(code) => break code,
+            }
+            log::warn!("another worker serves; what was with the one that was lost is lost with it");
+            lifecycle.exit = exit;
+        };
+        incumbent.now().end();
+        household.flush();
         Ok(code)
     }
 }

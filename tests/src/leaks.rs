@@ -147,6 +147,11 @@ pub fn private_bytes(pid: u32) -> u64 {
     all_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
 }
 
+/// As [`private_bytes`], of one process.
+pub fn private_bytes_of(pid: u32) -> u64 {
+    field_kib(pid, "smaps_rollup", "Private_Dirty:") << 10
+}
+
 /// The most that the process had at once since its start, or since it was forgotten.
 pub fn peak_rss_bytes(pid: u32) -> u64 {
     all_kib(pid, "status", "VmHWM:") << 10
@@ -175,6 +180,17 @@ pub fn names_in_shm(pid: u32) -> usize {
     let prefix = format!("nexus-sidecar.{pid}.");
     let names = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
     names.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)).count()
+}
+
+/// CPU time that a sidecar has used, in hundredths of a second: proc(5), the 14th and 15th field.
+pub fn cpu_ticks(pid: u32) -> u64 {
+    let ticks = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let fields: Vec<&str> = stat.rsplit(") ").next().unwrap_or_default().split(' ').collect();
+        let number = |at: usize| fields.get(at).and_then(|field| field.parse::<u64>().ok()).unwrap_or(0);
+        number(11) + number(12)
+    };
+    family(pid).into_iter().map(ticks).sum()
 }
 
 /// Whether the process runs. A zombie does not.

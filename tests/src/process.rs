@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -85,6 +86,14 @@ fn command_of(program: &Path, cache: &Path) -> Command {
 pub fn handlers_on_disk(cache: &Path) -> usize {
     let entries = std::fs::read_dir(cache).into_iter().flatten().flatten();
     entries.filter(|entry| entry.path().extension().is_some_and(|extension| extension == "qjsc")).count()
+}
+
+/// Puts a plan of faults into its file, in one step and in place: whoever reads it may have it open for good.
+pub fn write_plan(path: &Path, plan: &str) {
+    const BYTES: usize = 4096;
+    assert!(plan.len() <= BYTES, "a plan is short");
+    let file = std::fs::File::options().create(true).truncate(false).write(true).open(path).expect("a file of ours");
+    file.write_all_at(format!("{plan:BYTES$}").as_bytes(), 0).expect("a file of ours");
 }
 
 /// Whether a sidecar with faults was built.

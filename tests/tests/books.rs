@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::{Check, CreateState, Precompile, Regions, Resolution, Resume, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, RequestId};
 use nexus_tests::client::Answer;
-use nexus_tests::process::command;
+use nexus_tests::process::{command, write_plan};
 use nexus_tests::run::{ALL, calling};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Client, Options, Run, SOON, Segment, Sidecar, Watchdog, churn, eventually};
@@ -169,17 +169,20 @@ fn a_run_that_hangs_is_given_up_though_the_sidecar_was_started_without_a_timeout
     let file = dir.join("c.toml");
     fs::write(&file, "timeoutMs = 0\nmaxInstances = 2\n").unwrap();
     let plan = dir.join("plan");
-    fs::write(&plan, "").unwrap();
+    write_plan(&plan, "");
     let options = Options::new().faults(&format!("file={}", plan.display())).flag("config", file.display());
     let sidecar = options.listen();
     let mut client = sidecar.connect();
     let holds = client.start("for (;;);");
-    eventually("it runs", SOON, || client.stats().active_instances == 1);
+    // it counts as active before it is in its instance
+    let before = nexus_tests::leaks::cpu_ticks(sidecar.pid());
+    eventually("it runs", SOON, || {
+        client.stats().active_instances == 1 && nexus_tests::leaks::cpu_ticks(sidecar.pid()) > before + 20
+    });
     fs::write(&file, "timeoutMs = 1000\nmaxInstances = 2\n").unwrap();
     sidecar.signal(Signal::SIGHUP);
     eventually("it is read", SOON, || sidecar.stderr().contains("changed: timeoutMs"));
-    fs::write(dir.join("next"), "map:hang@1").unwrap();
-    fs::rename(dir.join("next"), &plan).unwrap();
+    write_plan(&plan, "map:hang@1");
     // its worker hangs in the host, where it makes a second instance
     let id = client.start("return 1");
     assert_eq!(client.segment(id).status, Status::Error);

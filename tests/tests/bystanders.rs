@@ -4,7 +4,6 @@
 //! The faults are planned (`sidecar/src/faults.rs`), everything else is real. What is slow is made to last until the end of the
 //! test, so that no machine is too fast or too busy to see the difference.
 
-use std::fs;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -12,6 +11,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::PROCESS_GRACE_MS;
 use nexus_protocol::message::{CreateState, Regions};
 use nexus_protocol::{ClientMessage, ErrorCode};
+use nexus_tests::process::write_plan;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -32,16 +32,14 @@ impl Stage {
     fn new(options: &Options) -> Self {
         let (watchdog, dir) = (Watchdog::seconds(150), TempDir::new());
         let plan = dir.join("plan");
-        fs::write(&plan, "").unwrap();
+        write_plan(&plan, "");
         let sidecar = options.clone().faults(&format!("file={}", plan.display())).listen();
         Self { sidecar, plan, changes: 0, _dir: dir, _watchdog: watchdog }
     }
 
     fn plan(&mut self, plan: &str) {
         self.changes += 1;
-        let next = self.plan.with_extension("next");
-        fs::write(&next, format!("#{},{plan}", self.changes)).unwrap();
-        fs::rename(&next, &self.plan).unwrap();
+        write_plan(&self.plan, &format!("#{},{plan}", self.changes));
     }
 
     fn happened(&self, what: &str) -> bool {

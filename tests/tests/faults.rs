@@ -3,7 +3,7 @@
 //! everything else is real.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use nexus_protocol::message::{
 };
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId};
 use nexus_tests::leaks::{names_in_shm, settled_counts};
-use nexus_tests::process::handlers_on_disk;
+use nexus_tests::process::{handlers_on_disk, write_plan};
 use nexus_tests::run::{BUILTIN, pack};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Run, SOON, Sidecar, Watchdog, eventually};
@@ -278,16 +278,14 @@ impl Stage {
         let watchdog = Watchdog::seconds(150);
         let dir = TempDir::new();
         let plan = dir.join("plan");
-        fs::write(&plan, "").unwrap();
+        write_plan(&plan, "");
         let sidecar = options.clone().faults(&format!("file={}", plan.display())).listen();
         Self { plan, changes: 0, requests: 0, handles: Vec::new(), sidecar, _dir: dir, _watchdog: watchdog }
     }
 
     fn plan(&mut self, plan: &str) {
         self.changes += 1;
-        let next = self.plan.with_extension("next");
-        fs::write(&next, format!("#{},{plan}", self.changes)).unwrap();
-        fs::rename(&next, &self.plan).unwrap();
+        write_plan(&self.plan, &format!("#{},{plan}", self.changes));
     }
 
     /// How often each fault has happened.

@@ -154,7 +154,7 @@ fn answers() -> Vec<Vector> {
         age_ms: 0,
         cpu_us: 0,
         memory_bytes: None,
-        ..running.clone()
+        ..running
     };
     let executions = Executions { executions: vec![running, queued], total: 3 };
     let compiled = Compiled {

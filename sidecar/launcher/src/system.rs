@@ -345,7 +345,7 @@ unsafe extern "C" fn memset(to: *mut u8, byte: i32, len: usize) -> *mut u8 {
 unsafe extern "C" fn strlen(text: *const u8) -> usize {
     let mut len = 0;
     // SAFETY: the end is still to come. Volatile, lest the compiler makes a call of this of it.
-    while unsafe { text.add(len).read_volatile() } != 0 {
+    while unsafe { text.wrapping_add(len).read_volatile() } != 0 {
         len += 1;
     }
     len
@@ -356,9 +356,9 @@ unsafe extern "C" fn strlen(text: *const u8) -> usize {
 unsafe extern "C" fn memcmp(one: *const u8, other: *const u8, len: usize) -> i32 {
     for at in 0..len {
         // SAFETY: the caller's promise.
-        let one = unsafe { one.add(at).read_volatile() };
+        let one = unsafe { one.wrapping_add(at).read_volatile() };
         // SAFETY: the caller's promise.
-        let other = unsafe { other.add(at).read_volatile() };
+        let other = unsafe { other.wrapping_add(at).read_volatile() };
         if one != other {
             return i32::from(one) - i32::from(other);
         }

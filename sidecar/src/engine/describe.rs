@@ -5,16 +5,29 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::message::SuspendMode;
 
-use super::load::built_in;
+use super::load::{BuiltIn, built_in};
 use super::{Engine, EngineError, EngineOptions, abi};
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::walls::seal;
 
 pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let engine = built_in(SuspendMode::Await).native_sha256;
+    let engine = hex(&built_in(SuspendMode::Await).digest);
     writeln!(out, "nexus-sidecar {} (engine {engine})", env!("CARGO_PKG_VERSION"))?;
     Ok(ExitCode::Ok)
+}
+
+fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|b| format!("{b:02x}")).collect()
+}
+
+/// What the native code is made for, of which one was chosen.
+fn levels(guest: &BuiltIn) -> String {
+    guest.natives.iter().map(|native| native.level.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn bytes(guest: &BuiltIn) -> usize {
+    guest.native().map_or(0, |native| native.code.len())
 }
 
 /// Starts both built-in guests, self-tests included, and tells what they are.
@@ -36,7 +49,6 @@ pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
         .join()
         .map_err(|_| StartError::Engine("the engine panicked".into()))?
         .map_err(|e| StartError::Engine(Box::new(e)))?;
-    let hex = |digest: &[u8; 32]| digest.iter().map(|b| format!("{b:02x}")).collect::<String>();
     let milliseconds = |d: Duration| serde_json::json!(d.as_secs_f64() * 1000.0);
     let (direct, stack) = (built_in(SuspendMode::Await), built_in(SuspendMode::Stack));
     let fields = [
@@ -46,10 +58,12 @@ pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
         ("digest", serde_json::json!(hex(engine.digest()))),
         ("stackDigest", serde_json::json!(hex(stack_style.digest()))),
         ("abi", serde_json::json!(abi::ABI_VERSION)),
-        ("nativeBytes", serde_json::json!(direct.native.len())),
+        ("processor", serde_json::json!(direct.native().map_or("none", |native| native.level.name()))),
+        ("levels", serde_json::json!(levels(direct))),
+        ("nativeBytes", serde_json::json!(bytes(direct))),
         ("wasmBytes", serde_json::json!(direct.wasm.len())),
         ("idleInstanceBytes", serde_json::json!(engine.idle_bytes())),
-        ("stackNativeBytes", serde_json::json!(stack.native.len())),
+        ("stackNativeBytes", serde_json::json!(bytes(stack))),
         ("stackWasmBytes", serde_json::json!(stack.wasm.len())),
         ("selfTest", serde_json::json!("native code runs")),
         ("startMs", milliseconds(ready)),

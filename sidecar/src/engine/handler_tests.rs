@@ -55,6 +55,7 @@ fn packed(state: Packed, capabilities: &[&str]) -> Box<Context> {
     Box::new(Context::new(capabilities, StateView::new(bytes), limits()))
 }
 
+// shows P-key-order
 #[test]
 fn keys_have_the_order_of_an_objects_properties() {
     in_both_styles(|i| {

@@ -4,7 +4,7 @@
 //! memory file, since WasmEdge loads native code by path only: nothing on disk can be exchanged under it. WasmEdge's loader uses
 //! what it has not opened, which ends the process; so it works where opening cannot be refused for want of descriptors.
 
-use std::fs;
+use std::{fs, io};
 
 use nexus_protocol::message::SuspendMode;
 use sha2::{Digest, Sha256};
@@ -12,27 +12,28 @@ use wasmedge_sdk::config::{CommonConfigOptions, Config, ConfigBuilder, RuntimeCo
 use wasmedge_sdk::{LogManager, Module, RunMode};
 
 use super::dataless::without_data;
+use super::processor::{self, Level, Native};
 use super::{EngineError, EngineOptions, abi};
 use crate::os::{self, BlankFile};
 
 /// One built-in guest.
 pub(super) struct BuiltIn {
-    pub native: &'static [u8],
-    /// SHA-256 of the native code, as the build computed it.
-    pub native_sha256: &'static str,
+    /// For one processor or several, the most demanding first.
+    pub natives: &'static [Native],
     pub wasm: &'static [u8],
+    /// SHA-256 of the module, which is the engine's identity whatever native code of it runs.
+    pub digest: [u8; 32],
 }
 
-static DIRECT: BuiltIn = BuiltIn {
-    native: include_bytes!(env!("NEXUS_GUEST_SO")),
-    native_sha256: env!("NEXUS_GUEST_SHA256"),
-    wasm: include_bytes!(env!("NEXUS_GUEST_WASM")),
-};
-static STACK: BuiltIn = BuiltIn {
-    native: include_bytes!(env!("NEXUS_GUEST_STACK_SO")),
-    native_sha256: env!("NEXUS_GUEST_STACK_SHA256"),
-    wasm: include_bytes!(env!("NEXUS_GUEST_STACK_WASM")),
-};
+impl BuiltIn {
+    /// The native code for this processor.
+    pub fn native(&self) -> Option<&'static Native> {
+        processor::choose(self.natives, Level::is_met)
+    }
+}
+
+// DIRECT and STACK, of what the build was given.
+include!(concat!(env!("OUT_DIR"), "/guests.rs"));
 
 pub(super) fn built_in(mode: SuspendMode) -> &'static BuiltIn {
     match mode {
@@ -51,7 +52,7 @@ pub struct Loaded {
     /// Makes all others, into which the image is put.
     pub module: Module,
     pub config: Config,
-    /// Of the WebAssembly module or of the native code, whichever runs.
+    /// Of the WebAssembly module, or of the file that was given instead.
     pub digest: [u8; 32],
     /// For the image.
     pub blank: BlankFile,
@@ -64,8 +65,7 @@ pub fn digest_of(options: &EngineOptions) -> Result<[u8; 32], EngineError> {
             let bytes = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
             Ok(Sha256::digest(bytes).into())
         }
-        None if options.aot => Ok(Sha256::digest(built_in(options.mode).native).into()),
-        None => Ok(Sha256::digest(built_in(options.mode).wasm).into()),
+        None => Ok(built_in(options.mode).digest),
     }
 }
 
@@ -78,7 +78,10 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
             file = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
             (path.display().to_string(), &file)
         }
-        None if options.aot => ("(built in)".into(), built_in(options.mode).native),
+        None if options.aot => {
+            let native = built_in(options.mode).native().ok_or(EngineError::Processor)?;
+            ("(built in)".into(), native.code)
+        }
         None => ("(built in)".into(), built_in(options.mode).wasm),
     };
     let fail = |reason: String| EngineError::Load { name: name.clone(), reason };
@@ -108,13 +111,20 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
         None => complete.clone(),
     };
     let blank = BlankFile::new("nexus-image", abi::LINEAR_MEMORY_BYTES).map_err(|e| fail(e.to_string()))?;
-    Ok(Loaded { complete, module, config, digest: Sha256::digest(bytes).into(), blank })
+    let digest = if options.module.is_some() { Sha256::digest(bytes).into() } else { built_in(options.mode).digest };
+    Ok(Loaded { complete, module, config, digest, blank })
 }
 
 fn native_module(config: &Config, bytes: &[u8]) -> Result<Module, String> {
     let sealed = os::sealed_memory_file("nexus-guest", bytes).map_err(|e| e.to_string())?;
     // what it cannot open is told here
-    drop(fs::File::open(sealed.path()).map_err(|e| e.to_string())?);
+    match fs::File::open(sealed.path()) {
+        Ok(file) => drop(file),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            return Err(format!("/proc, by which it is loaded, is not mounted here ({e})"));
+        }
+        Err(e) => return Err(e.to_string()),
+    }
     Module::from_file(Some(config), sealed.path()).map_err(|e| e.to_string())
 }
 
@@ -143,6 +153,15 @@ mod tests {
 
     /// Behind the stack.
     const WHERE_DATA_IS: usize = 8 << 20;
+
+    #[test]
+    fn an_engine_is_known_by_its_module_whatever_code_of_it_runs() {
+        for mode in [SuspendMode::Await, SuspendMode::Stack] {
+            let of = |aot| load(&EngineOptions { mode, aot, ..EngineOptions::default() }).unwrap().digest;
+            let module: [u8; 32] = Sha256::digest(built_in(mode).wasm).into();
+            assert_eq!((of(true), of(false)), (module, module));
+        }
+    }
 
     #[test]
     fn instances_after_the_first_are_made_from_a_module_without_data() {

@@ -41,6 +41,7 @@ mod native_stack_tests;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
+mod processor;
 pub mod refusals;
 pub mod registry;
 #[cfg(test)]

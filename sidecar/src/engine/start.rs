@@ -59,6 +59,11 @@ pub enum EngineError {
     ReadModule { path: PathBuf, source: std::io::Error },
     #[error("cannot load the guest module {name}: {reason}")]
     Load { name: String, reason: String },
+    #[error(
+        "this processor is older than what the guest was compiled for (x86-64-v2, which is what processors have had since about \
+         2009); build the sidecar on this machine, or set enableAOT to false to run interpreted"
+    )]
+    Processor,
     #[error("cannot create an instance: {0}")]
     Instantiate(String),
     #[error("the guest module does not fit this sidecar: {0}")]

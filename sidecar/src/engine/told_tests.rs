@@ -93,6 +93,7 @@ fn codes_tell_what_happened_and_not_what_an_error_says() {
     });
 }
 
+// shows P-names
 #[test]
 fn a_denial_of_any_name_says_what_can_be_granted_or_that_nothing_can() {
     in_both_styles(|i| {
@@ -189,6 +190,7 @@ fn methods_of_our_names_cannot_be_assigned_to_either() {
     });
 }
 
+// shows P-dates-and-bytes
 #[test]
 fn dates_and_bytes_in_the_state_take_no_properties() {
     in_both_styles(|i| {

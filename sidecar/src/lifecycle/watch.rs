@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -50,9 +50,10 @@ impl Exit {
 
 /// What the main thread watches over.
 pub struct Lifecycle<'a> {
-    pub server: &'a dyn Served,
+    pub server: Arc<dyn Served>,
     pub signals: Signals,
-    pub exit: &'a Exit,
+    /// Of what serves now.
+    pub exit: Arc<Exit>,
     /// In child mode.
     pub parent: Option<Parent>,
     pub notifier: Notifier,
@@ -62,8 +63,8 @@ pub struct Lifecycle<'a> {
 
 impl Lifecycle<'_> {
     /// Sleeps and reacts until the process is to end.
-    pub fn watch(self) -> ExitCode {
-        let mut beat = self.notifier.watchdog_interval().map(|interval| Beat::new(self.server, interval));
+    pub fn watch(&mut self) -> ExitCode {
+        let mut beat = self.notifier.watchdog_interval().map(|interval| Beat::new(&*self.server, interval));
         loop {
             if let Some(code) = self.exit.code.get() {
                 return *code;
@@ -87,7 +88,7 @@ impl Lifecycle<'_> {
                 log::debug!("told that the parent may be gone; it is not");
             }
             if let Some(beat) = &mut beat
-                && beat.tick(self.server, Instant::now())
+                && beat.tick(&*self.server, Instant::now())
             {
                 self.notifier.alive();
             }

@@ -474,6 +474,7 @@ mod tests {
         assert_eq!((before.version(), state.snapshot().version()), (1, 2));
     }
 
+    // shows P-key-order
     #[test]
     fn keys_come_in_the_order_in_which_they_were_made_whatever_the_size_of_a_change() {
         let budget = Budget::new("bytes", 1 << 30);

@@ -90,6 +90,18 @@ pub struct Budget {
     pub spent: Duration,
 }
 
+/// Whether a run is on trial: it has an instance that others may need sooner, and can be begun anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trial {
+    None,
+    /// The worker's CPU time when it was first looked at.
+    On(Option<Duration>),
+    /// It is stopped for nothing but that.
+    Over,
+    /// It could not be begun anew, and goes on with an instance beside.
+    Beside,
+}
+
 /// One request in the hands of a worker: all that is known of it.
 #[derive(Debug)]
 pub struct Run<P> {
@@ -109,6 +121,7 @@ pub struct Run<P> {
     stage: Stage,
     /// Why it is to end, once it is.
     ending: Option<StopCause>,
+    trial: Trial,
     /// Before this moment nobody could work: the process or the machine stood still.
     not_before: Instant,
     /// The worker's CPU time when the run was first found to be late.
@@ -120,8 +133,18 @@ impl<P> Run<P> {
         &self.stage
     }
 
+    /// Why it is to end for good.
     pub fn ending(&self) -> Option<StopCause> {
-        self.ending
+        self.ending.filter(|_| !self.is_tried())
+    }
+
+    /// Whether it was stopped since its trial is over, and for no other reason.
+    pub fn is_tried(&self) -> bool {
+        self.trial == Trial::Over
+    }
+
+    pub fn is_beside(&self) -> bool {
+        self.trial == Trial::Beside
     }
 }
 
@@ -231,6 +254,7 @@ impl<P: Clone> Crew<P> {
             held_back: None,
             stage: Stage::Host,
             ending: None,
+            trial: Trial::None,
             not_before: now,
             late_from: None,
         });
@@ -278,11 +302,57 @@ impl<P: Clone> Crew<P> {
     pub fn stop(&mut self, run: RunId, cause: StopCause) -> bool {
         let Some(Place { worker: Worker::Working(run), token, .. }) = self.place_mut(run) else { return false };
         run.ending.get_or_insert(cause);
+        if run.trial != Trial::Beside {
+            run.trial = Trial::None;
+        }
         token.stop(cause);
         if let Some(armed) = run.stage.armed() {
             armed.control.stop(armed.ticket, cause);
         }
         true
+    }
+
+    /// A run is on trial from now on.
+    pub fn try_out(&mut self, run: RunId) {
+        if let Some(run) = self.get_mut(run) {
+            run.trial = Trial::On(None);
+        }
+    }
+
+    /// One of those of certain kinds that are on trial, and have used so much of a processor since they were first looked at.
+    pub fn on_trial_for(&mut self, time: Duration, is_meant: impl Fn(Kind) -> bool) -> Option<RunId> {
+        let mut places = self.places.iter_mut().zip(0..);
+        places.find_map(|(place, worker)| {
+            let Worker::Working(Run { trial: Trial::On(from), kind, .. }) = &mut place.worker else { return None };
+            let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
+            let is_over = used.saturating_sub(*from.get_or_insert(used)) >= time;
+            (is_over && is_meant(*kind)).then_some(RunId { worker, generation: place.generation })
+        })
+    }
+
+    /// A run that is on trial goes on with an instance beside. False: it is over, or ends.
+    pub fn set_beside(&mut self, run: RunId) -> bool {
+        let on_trial = self.get_mut(run).filter(|run| matches!(run.trial, Trial::On(_)));
+        on_trial.map(|run| run.trial = Trial::Beside).is_some()
+    }
+
+    /// Workers that are at work or could be.
+    pub fn workers(&self) -> usize {
+        let is_there = |place: &&Place<P>| !matches!(place.worker, Worker::Retired | Worker::Ended);
+        self.places.iter().filter(is_there).count()
+    }
+
+    /// Stops a run since its trial is over. False: it is over itself, or ends for another reason.
+    pub fn end_trial(&mut self, run: RunId) -> bool {
+        let goes_on = self.get(run).is_some_and(|run| run.ending.is_none());
+        if goes_on
+            && self.stop(run, StopCause::Cancelled)
+            && let Some(run) = self.get_mut(run)
+        {
+            run.trial = Trial::Over;
+            return true;
+        }
+        false
     }
 
     /// Runs that go on.

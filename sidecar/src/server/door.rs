@@ -189,7 +189,8 @@ pub struct Door {
 }
 
 impl Gate {
-    pub fn new() -> Self {
+    /// One that nobody comes in by yet.
+    pub fn closed() -> Self {
         Self { source: None, spare: spare(), closed_until: None }
     }
 
@@ -227,9 +228,10 @@ impl Gate {
     }
 
     /// Takes one who waits. Afterwards it may be closed.
-    pub fn accept(&mut self) -> Option<(UnixStream, Whose)> {
+    /// `before`: passed each time, and may fail.
+    pub fn accept(&mut self, before: impl FnOnce() -> io::Result<()>) -> Option<(UnixStream, Whose)> {
         let source = self.source.as_ref()?;
-        let error = match faults::io(Point::Accept).and_then(|()| source.has_room()).and_then(|()| source.take()) {
+        let error = match before().and_then(|()| source.has_room()).and_then(|()| source.take()) {
             Ok(taken) => return Some(taken),
             Err(e) => e,
         };
@@ -260,12 +262,12 @@ impl Gate {
 
 impl Door {
     pub fn new(allow_uids: &[u32]) -> Self {
-        Self { gate: Gate::new(), places: Places::new(allow_uids) }
+        Self { gate: Gate::closed(), places: Places::new(allow_uids) }
     }
 
     /// As [`Gate::accept`], with its place.
     pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
-        let (stream, whose) = self.gate.accept()?;
+        let (stream, whose) = self.gate.accept(|| faults::io(Point::Accept))?;
         self.admit(stream, whose)
     }
 

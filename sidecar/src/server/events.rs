@@ -42,7 +42,9 @@ impl Server {
         for event in events.drain(..) {
             match event {
                 Event::Closed(session) => self.closed(session),
-                Event::Freed(bytes) => self.leave_to_housekeeper(|chores| chores.dropped.push(Box::new(bytes))),
+                Event::Freed(bytes, charge) => {
+                    self.leave_to_housekeeper(|chores| chores.dropped.push(Box::new((bytes, charge))));
+                }
                 Event::Frame(connection, action) => {
                     let session = connection.session;
                     let closes = matches!(action, Action::Close(..));

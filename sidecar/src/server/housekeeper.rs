@@ -232,7 +232,7 @@ impl Server {
 
     /// A resume that waited for the execution may be in the queue now.
     fn wake_worker(&self) {
-        let state = self.lock();
+        let mut state = self.lock();
         if state.idle > 0 && state.hub.has_ready(Instant::now()) {
             self.work.notify_one();
         }

@@ -28,6 +28,7 @@ mod sessions;
 #[cfg(test)]
 mod simulation;
 mod suspensions;
+mod turns;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -45,10 +46,11 @@ use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
 pub use listing::{About, Listed, Memory, Names};
-pub use queue::{Next, Resumed, Taken};
+pub use queue::{Next, Resumed, Taken, TrialEnd};
 pub use runs::Retired;
 use sessions::Books;
 pub use sessions::{Closed, Left};
+use turns::Turns;
 
 /// What the books know of a suspended execution.
 pub trait Held {
@@ -239,8 +241,12 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     limits: HubLimits,
     pub crew: Crew<P>,
     sessions: HashMap<SessionId, Books<P>>,
-    /// Sessions that have something in their queue, in turn.
-    turn: VecDeque<SessionId>,
+    /// Sessions that have something in their queue.
+    turns: Turns,
+    /// How often in turn the last instance went to a session whose runs are brief while another one waited.
+    brief_in_turn: u32,
+    /// Runs that have their instance beside `max_running`.
+    beside: usize,
     /// Jobs in queues and mailboxes.
     queued: usize,
     entries: HashMap<u64, Entry<E, P>>,
@@ -264,7 +270,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
             limits,
             crew: Crew::default(),
             sessions: HashMap::new(),
-            turn: VecDeque::new(),
+            turns: Turns::default(),
+            brief_in_turn: 0,
+            beside: 0,
             queued: 0,
             entries: HashMap::new(),
             by_suspension: HashMap::new(),

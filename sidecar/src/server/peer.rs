@@ -186,7 +186,7 @@ impl Peer {
         };
         let begun = self.decoder.skip_frame();
         if begun.capacity() > FREE_BUFFER_BYTES {
-            events.push(Event::Freed(begun));
+            events.push(Event::Freed(begun, self.buffer.take()));
         }
         self.buffer.set(0);
         Err(refused)

@@ -5,6 +5,7 @@
 //! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
 //! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
 //!   as many as the queue holds at the most;
+//! - it takes the last instance from a run that has had it for long enough, for which it may start a worker;
 //! - it looks whether an end has come (`drain`), and whether answers are held back;
 //! - it wakes who is needed: a worker for the poller or for a job, the housekeeper, the thread that has the poller.
 //!
@@ -14,14 +15,19 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
+
 use super::Server;
+use super::crew::RunId;
 use super::errand::Errand;
-use super::hub::Expired;
+use super::hub::{Expired, TrialEnd};
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 
+/// What the last free instance is lent for while others wait for it.
+const TRIAL: Duration = Duration::from_millis(LAST_INSTANCE_TRIAL_MS);
 /// A job that has waited this long gets a worker of its own.
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Time between two looks for what has expired.
@@ -52,6 +58,7 @@ impl Server {
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);
         }
+        let trial_end = state.hub.end_trial(TRIAL, now);
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();
         // not for a job that is there at this moment: waking a second thread would cost more than the job
@@ -76,10 +83,25 @@ impl Server {
         if errands {
             self.wake_poller();
         }
+        match trial_end {
+            Some(TrialEnd::Beside(run)) => self.set_beside(run),
+            Some(TrialEnd::Anew(run)) => log::debug!("the run of worker {} is begun anew", run.worker().number()),
+            None => {}
+        }
         if over {
             self.exit.announce(ExitCode::Ok);
         }
         if self.has_to_tidy() { vigilance.max(Vigilance::Slow) } else { vigilance }
+    }
+
+    /// Somebody else gets the instance that a run counts for, with a worker for it.
+    fn set_beside(self: &Arc<Self>, run: RunId) {
+        let has_worker = self.lock().hub.has_worker_beside();
+        if !has_worker && let Err(e) = self.start_worker() {
+            return log::warn!("a long run keeps the last instance: cannot start another worker: {e}");
+        }
+        self.lock().hub.goes_on_beside(run);
+        self.work.notify_one();
     }
 
     pub(super) fn has_to_tidy(&self) -> bool {

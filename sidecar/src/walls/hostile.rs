@@ -164,10 +164,8 @@ pub fn attempt_by_name(name: &str) -> Option<Result<i64, io::Error>> {
             }
         };
     }
-    let [a, b, c, d, e, f] = arguments;
-    // SAFETY: this is what a process does that is no longer to be trusted, in a program that is never shipped. Memory that a call
-    // may write to is `room`, which is larger than what any of them writes; a child of `fork` ends below.
-    let got = unsafe { libc::syscall(attempt.call, a, b, c, d, e, f) };
+    // memory that a call may write to is `room`, which is larger than what any of them writes; a child of `fork` ends below
+    let got = crate::os::any_call(attempt.call, arguments);
     if got == 0 && matches!(attempt.call, libc::SYS_clone | libc::SYS_clone3) {
         crate::os::exit_now(0);
     }

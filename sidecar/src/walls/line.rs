@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair};
 
+use super::words::Said;
 use crate::os;
 use crate::server::door::Whose;
 
@@ -85,15 +86,20 @@ impl Line {
         self.give(&[word], stream.as_fd())
     }
 
-    /// A connection that was handed over. Waits for none.
+    /// A connection that was handed over; that it is taken is said at once. Waits for none.
     pub fn take(&self) -> io::Result<(UnixStream, Whose)> {
         let mut word = [0];
         let (_, descriptor) = os::receive(self.as_fd(), &mut word, MsgFlags::MSG_DONTWAIT)?;
         let stream = UnixStream::from(descriptor.ok_or(io::ErrorKind::ConnectionAborted)?);
-        match word {
-            [OF_PARENT] => Ok((stream, Whose::Parent)),
-            _ => Ok((stream, Whose::Client)),
+        let whose = match word {
+            [OF_PARENT] => Whose::Parent,
+            _ => Whose::Client,
+        };
+        if whose == Whose::Client {
+            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+            let _ = send(self.0.as_raw_fd(), &Said::Taken.to_bytes(), flags);
         }
+        Ok((stream, whose))
     }
 }
 
@@ -101,6 +107,7 @@ impl Line {
 mod tests {
     use std::io::{Read, Write};
 
+    use super::super::words::SAID_BYTES;
     use super::*;
 
     #[test]
@@ -113,6 +120,11 @@ mod tests {
             drop(handed);
             let (mut taken, is) = theirs.take().unwrap();
             assert_eq!(is, whose);
+            if whose == Whose::Client {
+                let mut said = [0; SAID_BYTES];
+                ours.hear(&mut said).unwrap();
+                assert_eq!(Said::parse(&said), Some(Said::Taken));
+            }
             client.write_all(b"x").unwrap();
             let mut byte = [0];
             taken.read_exact(&mut byte).unwrap();

@@ -13,9 +13,11 @@ mod page;
 mod policy;
 mod remote;
 pub mod seal;
+mod succession;
 mod supervise;
 mod words;
 pub mod worker;
 
 pub use line::Line;
-pub use supervise::{Clients, Supervisor};
+pub use succession::{Deaths, Incumbent};
+pub use supervise::{Clients, Household, Supervisor};

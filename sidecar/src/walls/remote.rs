@@ -17,6 +17,8 @@ use crate::config::Config;
 use crate::lifecycle::Served;
 use crate::server::Pulse;
 
+/// What is done for a reload takes no time; a worker that takes longer is stopped, or its machine is busy.
+const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(WORKER_ANSWER_MS);
 
 /// How far a worker has come.
@@ -106,8 +108,13 @@ impl Remote {
         let _ = lock(&self.commands).send(command);
     }
 
+    /// Has a configuration put in force. Returns when it is, or when that takes too long.
     pub fn reload(&self, config: &Config) {
         self.command(Command::Reload(Box::new(config.clone())));
+        // what is asked behind it is answered when that is done
+        if self.ask(Question::Pulse, RELOAD_PATIENCE).is_none() {
+            log::warn!("the worker has not taken the configuration yet");
+        }
     }
 
     /// None: no answer in time, or none to the last question yet.

@@ -11,12 +11,14 @@
 //! The worker is spawned by the main thread, since the kernel ends it with the thread that made it. Whatever it does, no thread
 //! here does more for it than its channel is there for, and the main thread waits for none of them.
 
+use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{self, Child, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError, mpsc};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -56,11 +58,81 @@ pub enum Clients {
     Listener(UnixListener),
 }
 
+/// What workers have in common, one after the other: the cache, its key, and the page.
+pub struct Household {
+    engine: [u8; 32],
+    disk: Option<Arc<DiskTier>>,
+    handles: HandleKey,
+    page: Page,
+    /// Connections that no worker has taken yet, the oldest first: what was handed to one that is lost is the next one's.
+    untaken: Arc<Untaken>,
+}
+
+/// See [`Household`].
+#[derive(Debug, Default)]
+struct Untaken(Mutex<VecDeque<UnixStream>>);
+
+impl Untaken {
+    fn lock(&self) -> MutexGuard<'_, VecDeque<UnixStream>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Hands one over, and keeps it until it is taken: also where there is nobody to have it.
+    fn hand_over(&self, line: &Line, stream: UnixStream) {
+        // first here: it may be taken at once
+        let copy = stream.try_clone();
+        self.lock().push_back(stream);
+        match copy {
+            Ok(copy) => drop(line.hand_over(&copy, Whose::Client)),
+            Err(e) => log::error!("a connection waits for another worker: {e}"),
+        }
+    }
+
+    /// Hands all over that another worker was handed.
+    fn hand_over_again(&self, line: &Line) {
+        let untaken = std::mem::take(&mut *self.lock());
+        for stream in untaken {
+            self.hand_over(line, stream);
+        }
+    }
+}
+
+impl Household {
+    pub fn open(config: &Config) -> Result<Self, StartError> {
+        let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
+        let page = Page::new().map_err(io("cannot make a file in memory"))?;
+        let engine = engine::digest_of(&engine_options(config)).map_err(|e| StartError::Engine(Box::new(e)))?;
+        let max_bytes = config.max_cache_size_bytes;
+        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, engine, max_bytes)).map(Arc::new);
+        let handles = match &disk {
+            Some(disk) => disk.handle_key(),
+            None => HandleKey::random().map_err(io("cannot make a key"))?,
+        };
+        if let Some(disk) = &disk {
+            let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
+            disk.tell(Box::new(move |counts| page.write_counts(counts)));
+        }
+        Ok(Self { engine, disk, handles, page, untaken: Arc::default() })
+    }
+
+    pub fn keeps_handlers(&self) -> bool {
+        self.disk.is_some()
+    }
+
+    /// Has what was handed over written.
+    pub fn flush(&self) {
+        if let Some(disk) = &self.disk {
+            disk.flush();
+        }
+    }
+}
+
 /// See the module.
 pub struct Supervisor {
     pub remote: Arc<Remote>,
     child: Arc<Mutex<Child>>,
-    disk: Option<Arc<DiskTier>>,
+    /// It was ended from outside, or by what it did.
+    lost: Arc<AtomicBool>,
     /// They end with the worker.
     attendants: Mutex<Vec<JoinHandle<()>>>,
     /// Rung when no more connections are taken.
@@ -73,12 +145,12 @@ struct Ends {
     reads: UnixStream,
     writes: UnixStream,
     names: Line,
-    page: Page,
 }
 
 impl Supervisor {
     /// Starts a worker and waits until it serves. An exit code: it ended before, and has said why.
     pub fn start(
+        household: &Household,
         config: &Config,
         mode: Mode,
         clients: Clients,
@@ -89,7 +161,7 @@ impl Supervisor {
             context: "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
             source,
         })?;
-        let (mut child, ends) = spawn(&name).map_err(io("cannot start the worker"))?;
+        let (mut child, ends) = spawn(&name, &household.page).map_err(io("cannot start the worker"))?;
         // waits for the worker to connect, and has no time limit
         let attach = thread::Builder::new().name("attach".into());
         let attach = attach.spawn(move || server.accept().map(|(_, commands)| commands));
@@ -104,13 +176,8 @@ impl Supervisor {
             let _ = child.kill();
             return Ok(Err(code_of(child.wait().map_err(io("cannot wait for the worker"))?)));
         };
-        let engine = engine::digest_of(&engine_options(config)).map_err(|e| StartError::Engine(Box::new(e)))?;
-        let max_bytes = config.max_cache_size_bytes;
-        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, engine, max_bytes)).map(Arc::new);
-        let handles = match &disk {
-            Some(disk) => disk.handle_key(),
-            None => HandleKey::random().map_err(io("cannot make a key"))?,
-        };
+        let Household { engine, disk, handles, page, .. } = household;
+        let engine = *engine;
         let beginning = Beginning {
             config: config.clone(),
             for_parent: mode == Mode::Child,
@@ -121,11 +188,8 @@ impl Supervisor {
         let (mouth, given) = mpsc::channel::<Command>();
         let speak = move || given.into_iter().all(|command| commands.send(command).is_ok());
         thread::Builder::new().name("mouth".into()).spawn(speak).map_err(io("cannot start a thread"))?;
-        let Ends { line, reads, writes, names, page } = ends;
-        if let Some(disk) = &disk {
-            let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
-            disk.tell(Box::new(move |counts| page.write_counts(counts)));
-        }
+        let Ends { line, reads, writes, names } = ends;
+        let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
         let remote = Arc::new(Remote::new(mouth, page));
         remote.hear(Some(Said::Attached));
         remote.command(Command::Begin(Box::new(beginning)));
@@ -137,7 +201,7 @@ impl Supervisor {
             attendants.push(thread);
             Ok::<_, StartError>(())
         };
-        if let Some(disk) = &disk {
+        if let Some(disk) = disk {
             let (reader, writer) = (disk.clone(), disk.clone());
             attend("shelf-reads", Box::new(move || shelf::serve_reads(&reader, &reads)))?;
             attend("shelf-writes", Box::new(move || shelf::serve_writes(&writer, &engine, &writes)))?;
@@ -145,8 +209,15 @@ impl Supervisor {
         let max_arena_bytes = config.max_arena_bytes;
         attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
         let ear = line.try_clone().map_err(io("cannot copy a descriptor"))?;
-        let (heard_by, ends_as, reaped) = (remote.clone(), exit.clone(), child.clone());
-        attend("ear", Box::new(move || listen_to(&ear, &heard_by, &reaped, &ends_as)))?;
+        let lost = Arc::<AtomicBool>::default();
+        let (heard_by, ends_as, reaped, is_lost) = (remote.clone(), exit.clone(), child.clone(), lost.clone());
+        let untaken = household.untaken.clone();
+        attend("ear", Box::new(move || listen_to(&ear, &heard_by, &untaken, &reaped, &is_lost, &ends_as)))?;
+        let this = Self { remote, child, lost, attendants: Mutex::new(attendants), bell };
+        // nothing of a client comes to a worker that is not sealed
+        if this.remote.after(Stage::Attached) == Stage::Gone {
+            return Ok(Err(this.end().unwrap_or(ExitCode::Internal)));
+        }
         match clients {
             Clients::Parent(stream) => {
                 refuse_descriptors(stream.as_fd());
@@ -154,26 +225,30 @@ impl Supervisor {
             }
             Clients::Listener(listener) => {
                 listener.set_nonblocking(true).map_err(io("cannot listen"))?;
-                let mut gate = Gate::new();
+                let mut gate = Gate::closed();
                 gate.open(Source::Listener(listener));
                 let places = Places::new(&config.allow_uids);
-                let life = move || keep_door(gate, &places, &line, &heard);
-                thread::Builder::new().name("door".into()).spawn(life).map_err(io("cannot start a thread"))?;
+                let untaken = household.untaken.clone();
+                untaken.hand_over_again(&line);
+                let life = move || keep_door(gate, &places, &line, &heard, &untaken);
+                let door = thread::Builder::new().name("door".into()).spawn(life);
+                this.attendants().push(door.map_err(io("cannot start a thread"))?);
             }
         }
-        let this = Self { remote, child, disk, attendants: Mutex::new(attendants), bell };
-        Ok(match this.remote.after(Stage::Attached) {
-            Stage::Gone => Err(this.end().unwrap_or(ExitCode::Internal)),
-            _ => Ok(this),
-        })
+        Ok(Ok(this))
     }
 
-    pub fn keeps_handlers(&self) -> bool {
-        self.disk.is_some()
+    /// Whether the worker has ended otherwise than by itself.
+    pub fn was_lost(&self) -> bool {
+        self.lost.load(Ordering::Acquire)
     }
 
     pub fn reload(&self, config: &Config) {
         self.remote.reload(config);
+    }
+
+    fn attendants(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
+        self.attendants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes no more connections.
@@ -181,7 +256,7 @@ impl Supervisor {
         let _ = (&self.bell).write(&[1]);
     }
 
-    /// Ends the worker if it is still there, and writes what it has left. How it ended.
+    /// Ends the worker if it is still there, and takes in what it has left. How it ended.
     pub fn end(&self) -> Option<ExitCode> {
         self.close_door();
         let status = {
@@ -190,11 +265,9 @@ impl Supervisor {
             let _ = child.kill();
             child.wait().ok()
         };
-        for attendant in std::mem::take(&mut *self.attendants.lock().unwrap_or_else(PoisonError::into_inner)) {
+        let attendants = std::mem::take(&mut *self.attendants());
+        for attendant in attendants {
             let _ = attendant.join();
-        }
-        if let Some(disk) = &self.disk {
-            disk.flush();
         }
         status.map(code_of)
     }
@@ -236,12 +309,11 @@ impl Served for Supervisor {
 }
 
 /// Executes this program as a worker, with the other ends under the numbers that it expects them at, and nothing else.
-fn spawn(name: &str) -> io::Result<(Child, Ends)> {
+fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
     let (line, its_line) = Line::pair()?;
     let (reads, its_reads) = UnixStream::pair()?;
     let (writes, its_writes) = UnixStream::pair()?;
     let (names, its_names) = Line::pair()?;
-    let page = Page::new()?;
     let given: [OwnedFd; worker::DESCRIPTORS.len()] =
         [its_line.into(), its_reads.into(), its_writes.into(), its_names.into(), page.try_clone()?.into()];
     let mappings = given.into_iter().zip(worker::DESCRIPTORS);
@@ -255,7 +327,7 @@ fn spawn(name: &str) -> io::Result<(Child, Ends)> {
         .stdin(Stdio::null())
         .fd_mappings(mappings.map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd }).collect())
         .map_err(io::Error::other)?;
-    Ok((command.spawn()?, Ends { line, reads, writes, names, page }))
+    Ok((command.spawn()?, Ends { line, reads, writes, names }))
 }
 
 /// The next word of a worker, if it makes sense. None: it is gone.
@@ -268,12 +340,17 @@ fn hear_from(line: &Line) -> Option<Option<Said>> {
     }
 }
 
-/// The life of the ear: until the worker is gone, whose end is the sidecar's.
-fn listen_to(line: &Line, remote: &Remote, child: &Mutex<Child>, exit: &Exit) {
+/// The life of the ear: until the worker is gone.
+fn listen_to(line: &Line, remote: &Remote, untaken: &Untaken, child: &Mutex<Child>, lost: &AtomicBool, exit: &Exit) {
     while let Some(said) = hear_from(line) {
-        remote.hear(said);
+        match said {
+            Some(Said::Taken) => drop(untaken.lock().pop_front()),
+            said => remote.hear(said),
+        }
     }
     let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
+    let by_signal = status.as_ref().is_ok_and(|status| status.signal().is_some());
+    lost.store(by_signal, Ordering::Release);
     remote.is_gone();
     exit.announce(status.map_or(ExitCode::Internal, code_of));
 }
@@ -284,7 +361,7 @@ fn code_of(status: ExitStatus) -> ExitCode {
         (Some(code), _) => code,
         (None, Some(signal)) => {
             let name = nix::sys::signal::Signal::try_from(signal).map_or("a signal", |signal| signal.as_str());
-            log::error!("the worker was ended by {name}: the sidecar ends with exit code {}", ExitCode::Stuck as u8);
+            log::error!("the worker was ended by {name}");
             ExitCode::Stuck
         }
         (None, None) => ExitCode::Internal,
@@ -292,7 +369,7 @@ fn code_of(status: ExitStatus) -> ExitCode {
 }
 
 /// The life of the door: takes connections and hands them over, until the bell rings or there is nobody to have them.
-fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream) {
+fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream, untaken: &Untaken) {
     loop {
         let Some(source) = gate.source() else { return };
         let pause = gate.closed_until().is_some();
@@ -305,14 +382,10 @@ fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream) {
         }
         gate.reopens(std::time::Instant::now());
         gate.refill();
-        if let Some((stream, whose)) = gate.accept() {
+        if let Some((stream, _)) = gate.accept(|| Ok(())) {
             match getsockopt(&stream, sockopt::PeerCredentials) {
                 Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
-                Ok(_) => {
-                    if let Err(e) = line.hand_over(&stream, whose) {
-                        log::error!("cannot hand a connection over: {e}");
-                    }
-                }
+                Ok(_) => untaken.hand_over(line, stream),
                 Err(e) => log::error!("cannot read a peer's credentials: {e}"),
             }
         }

@@ -52,6 +52,8 @@ pub enum Question {
 pub enum Said {
     /// It hears commands from now on.
     Attached,
+    /// It has the oldest of the connections that were handed to it and that it had not taken.
+    Taken,
     /// It serves. Which parts of its seal hold.
     Ready {
         walls: u64,
@@ -69,6 +71,7 @@ impl Said {
     pub fn to_bytes(self) -> [u8; SAID_BYTES] {
         let words = match self {
             Self::Attached => [1, 0, 0, 0, 0],
+            Self::Taken => [4, 0, 0, 0, 0],
             Self::Ready { walls } => [2, walls, 0, 0, 0],
             Self::Answer { number, values: [a, b, c] } => [3, number, a, b, c],
         };
@@ -86,6 +89,7 @@ impl Said {
         let mut next = || words.next().unwrap_or_default();
         match [next(), next(), next(), next(), next()] {
             [1, 0, 0, 0, 0] => Some(Self::Attached),
+            [4, 0, 0, 0, 0] => Some(Self::Taken),
             [2, walls, 0, 0, 0] => Some(Self::Ready { walls }),
             [3, number, a, b, c] => Some(Self::Answer { number, values: [a, b, c] }),
             _ => None,
@@ -100,8 +104,12 @@ mod tests {
 
     #[test]
     fn what_is_said_is_heard_and_nothing_else_is() {
-        let all =
-            [Said::Attached, Said::Ready { walls: u64::MAX }, Said::Answer { number: 7, values: [1, 2, u64::MAX] }];
+        let all = [
+            Said::Attached,
+            Said::Taken,
+            Said::Ready { walls: u64::MAX },
+            Said::Answer { number: 7, values: [1, 2, u64::MAX] },
+        ];
         for said in all {
             assert_eq!(Said::parse(&said.to_bytes()), Some(said));
             let whole = said.to_bytes();

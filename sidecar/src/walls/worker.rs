@@ -44,6 +44,9 @@ pub const DESCRIPTORS: [RawFd; 5] = [3, 4, 5, 6, 7];
 /// Up to 1000, where the kernel ends a process before all others when memory is short.
 const OOM_SCORE: &str = "500";
 
+/// As the allocator has it by itself.
+const HEAP_PARTS_PER_PROCESSOR: usize = 8;
+
 /// How long a server may take to show that it moves.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -87,12 +90,15 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         log::debug!("cannot change what the kernel thinks of this process when memory is short: {e}");
     }
     // what is found out by opening files, while that is possible
-    os::processors();
-    if let Err(e) = os::page_map() {
-        log::debug!("cannot open the page map: {e}");
+    os::bound_parts_of_heap(HEAP_PARTS_PER_PROCESSOR * os::processors());
+    match os::page_map() {
+        Ok(_) => {}
+        Err(e) if os::is_for_good(&e) => log::warn!("suspended executions keep their instances: no page map: {e}"),
+        // later it cannot be had
+        Err(e) => return Err(StartError::Io { context: "cannot open the page map", source: e }),
     }
     // the bounds of the first thread's stack are in a file
-    os::prepare_thread_for_guests().map_err(io("cannot prepare the thread"))?;
+    os::prepare_thread_for_guests().map_err(|e| StartError::Engine(Box::new(e)))?;
     let guests = Guests::all(engine_options(&config)).map_err(|e| StartError::Engine(Box::new(e)))?;
     // what loading them took on the way
     os::trim_heap();
@@ -108,7 +114,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         false => None,
     };
     let keeping = Keeping { handles: HandleKey::new(handles), lower };
-    let runtime = Runtime::start(config, guests, keeping).map_err(|e| StartError::Engine(Box::new(e)))?;
+    let runtime = Runtime::start(config, guests, |_, _| Ok(keeping)).map_err(|e| StartError::Engine(Box::new(e)))?;
     let (runtime, exit) = (Arc::new(runtime), Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?));
     let holding = Arc::new(OnceLock::new());
     let surroundings =

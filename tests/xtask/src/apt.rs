@@ -52,22 +52,24 @@ impl PrivateApt {
         install.args(["install", "--download-only", "--no-install-recommends", "--yes"]).args(packages);
         quiet("downloading", &mut install)?;
         fs::create_dir_all(root)?;
-        let mut archives: Vec<PathBuf> = Vec::new();
-        for entry in fs::read_dir(self.directory.join("cache/archives"))? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|extension| extension == "deb") {
-                archives.push(path);
-            }
-        }
+        let archives = self.archives()?;
         if archives.is_empty() {
             bail!("apt downloaded nothing for {packages:?}");
         }
-        archives.sort();
         note(format!("{} packages", archives.len()));
         for archive in archives {
             quiet("unpacking", Command::new("dpkg-deb").arg("-x").arg(&archive).arg(root))?;
         }
         Ok(())
+    }
+
+    /// What [`Self::unpack`] has downloaded.
+    pub fn archives(&self) -> Result<Vec<PathBuf>> {
+        let entries = fs::read_dir(self.directory.join("cache/archives"))?.map(|entry| Ok(entry?.path()));
+        let mut archives = entries.collect::<Result<Vec<_>>>()?;
+        archives.retain(|path| path.extension().is_some_and(|extension| extension == "deb"));
+        archives.sort();
+        Ok(archives)
     }
 
     fn command(&self, program: &str) -> Command {
@@ -96,7 +98,7 @@ fn configuration(directory: &Path) -> Result<String> {
 
 /// The mirror that this machine already uses for Debian itself. Asked in a way that needs no package lists, which a new
 /// machine does not have.
-fn debian_mirror() -> Result<String> {
+pub fn debian_mirror() -> Result<String> {
     let listed = quiet("asking apt", Command::new("apt-get").args(["update", "--print-uris"])).unwrap_or_default();
     let mirror = listed.lines().find_map(|line| {
         let (mirror, _) = line.strip_prefix('\'')?.split_once("/dists/")?;

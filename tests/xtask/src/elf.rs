@@ -9,7 +9,6 @@ use anyhow::{Context, Result, bail};
 const DT_NULL: u64 = 0;
 const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
-const DT_SONAME: u64 = 14;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
 const PT_LOAD: u32 = 1;
@@ -58,15 +57,6 @@ impl Elf {
     /// The libraries that it asks for, by name.
     pub fn needed(&self) -> Result<Vec<String>> {
         self.strings(DT_NEEDED)
-    }
-
-    pub fn soname(&self) -> Result<Option<String>> {
-        Ok(self.strings(DT_SONAME)?.pop())
-    }
-
-    /// Where it has its libraries looked for.
-    pub fn search_paths(&self) -> Result<Vec<String>> {
-        Ok([self.strings(DT_RPATH)?, self.strings(DT_RUNPATH)?].concat())
     }
 
     pub fn interpreter(&self) -> Result<Option<String>> {

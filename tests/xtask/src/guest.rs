@@ -61,7 +61,7 @@ const FEATURES: &[&str] = &[
     "--enable-multivalue",
 ];
 
-const AOT: &[&str] = &["compile", "--optimize", "3"];
+pub const AOT: &[&str] = &["compile", "--optimize", "3"];
 
 /// QuickJS's other translation units; those that this version does not have are passed over.
 const QUICKJS_UNITS: &[&str] = &["libregexp.c", "libunicode.c", "dtoa.c", "cutils.c"];
@@ -152,6 +152,11 @@ pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
     write_if_changed(&here.join("guest.json"), &(serde_json::to_string_pretty(&described)? + "\n"))?;
     // The last to be written: build.rs watches it.
     write_if_changed(&here.join("SHA256SUMS"), &sums)
+}
+
+/// The file names of the artifacts, without their endings.
+pub fn stems() -> impl Iterator<Item = &'static str> {
+    VARIANTS.iter().map(|variant| variant.stem)
 }
 
 impl Sources {

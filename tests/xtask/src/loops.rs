@@ -11,7 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
-use crate::{promises, schema, toolchain, workspace};
+use crate::{package, promises, schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -25,7 +25,7 @@ const FUZZ_CASES: &str = "1000000";
 pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
 /// Until the guest artifact is there and plain cargo commands work.
-pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
+pub fn guest(places: &Places, stages: &mut Stages) -> Result<WasmEdge> {
     let shop = &places.workshop()?;
     let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
     let runtime = stages.run("engine without compiler", || wasmedge.runtime(shop))?;
@@ -33,7 +33,8 @@ pub fn guest(places: &Places, stages: &mut Stages) -> Result<()> {
     let binaryen = stages.run("Binaryen", || Binaryen::ensure(shop))?;
     wasmedge.link(&places.links, &runtime)?;
     toolchain::link(&places.links)?;
-    stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))
+    stages.run("guest", || guest::ensure(shop, &Tools { binaryen: &binaryen, wasmedge: &wasmedge }))?;
+    Ok(wasmedge)
 }
 
 pub fn setup(places: &Places, stages: &mut Stages) -> Result<()> {
@@ -74,6 +75,7 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     let mut failed = Vec::new();
     failed.extend(stages.run("generated files", || schema::check(root)).err());
     failed.extend(stages.run("promises of the specification", || promises::look(root)).err());
+    failed.extend(package::try_briefly(places, stages).err());
     for (name, mut command) in checks {
         if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
             failed.push(error);

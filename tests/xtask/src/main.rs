@@ -16,13 +16,16 @@ mod digest;
 mod elf;
 mod frames;
 mod guest;
+mod levels;
 mod loops;
 mod mutants;
+mod package;
 mod patches;
 mod places;
 mod process;
 mod promises;
 mod quickjs;
+mod release;
 mod schema;
 mod soak;
 mod stack_gate;
@@ -71,6 +74,13 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  write what protocol/schema.toml says into the protocol, the clients, the sidecar's configuration and
                  SPEC.md; with --check only look, and fail where a file is otherwise
   spec           list the promises of SPEC.md that no test shows, and fail where a test names one that is not there
+  package        what users install, in target/package: a tree that runs anywhere, and of it the npm packages, the Debian
+                 package and the archive, with checksums, a bill of materials and the texts of third parties
+  package --try  the same, then tried out: installed, used, upgraded and removed in roots with only Node, only Debian, only
+                 busybox, and one that nobody may write (root)
+  package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
+  release --dry-run
+                 do sources, changelog, protocol and packages agree on the version?
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -105,6 +115,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
         "generate" => rest.is_empty() || rest == ["--check"],
+        "release" => rest == ["--dry-run"],
+        "package" => rest.is_empty() || rest == ["--tree"] || rest == ["--try"],
         _ => rest.is_empty(),
     };
     if !accepts {
@@ -119,7 +131,10 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "generate" if rest.is_empty() => schema::generate(&Places::open()?.root),
         "generate" => schema::check(&Places::open()?.root),
         "spec" => promises::look(&Places::open()?.root),
-        "guest" => loops::guest(&Places::open()?, stages),
+        "guest" => loops::guest(&Places::open()?, stages).map(drop),
+        "release" => release::dry_run(&Places::open()?),
+        "package" if rest == ["--tree"] => package::try_briefly(&Places::open()?, stages),
+        "package" => package::package(&Places::open()?, stages, rest == ["--try"]),
         "setup" => loops::setup(&Places::open()?, stages),
         "demo" => loops::demo(&Places::open()?, stages),
         "test" => loops::test(&Places::open()?, stages),

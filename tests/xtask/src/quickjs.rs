@@ -35,6 +35,16 @@ pub fn locate(root: &Path) -> Result<PathBuf> {
     Ok(source)
 }
 
+/// The version that its header tells.
+pub fn version(source: &Path) -> Result<String> {
+    let header = fs::read_to_string(source.join("quickjs.h"))?;
+    let part = |name: &str| {
+        let line = header.lines().find_map(|line| line.strip_prefix("#define QJS_VERSION_")?.strip_prefix(name));
+        line.map(|rest| rest.trim().trim_matches('"').to_owned()).with_context(|| format!("quickjs.h tells no {name}"))
+    };
+    Ok(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
+}
+
 /// The C files and headers, by name.
 pub fn read(source: &Path) -> Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();

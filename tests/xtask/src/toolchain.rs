@@ -17,10 +17,7 @@ pub const CLANG: &str = "clang-16";
 
 /// Installs what is missing.
 pub fn ensure() -> Result<()> {
-    let missing: Vec<&str> = PACKAGES.iter().copied().filter(|package| apt::installed(package).is_none()).collect();
-    if !missing.is_empty() {
-        apt::install(&missing)?;
-    }
+    ensure_packages(PACKAGES)?;
     let said = quiet("asking clang", Command::new(CLANG).arg("--version")).map_err(|error| {
         error.context(advise("clang-16 does not run", "reinstall it: apt-get install --reinstall clang-16 lld-16"))
     })?;
@@ -38,8 +35,12 @@ pub fn ensure_systemd_analyze() -> Result<()> {
 
 /// Installs what boots a machine of its own, see `soak --systemd`. Nothing is started.
 pub fn ensure_nspawn() -> Result<()> {
-    let missing: Vec<&str> =
-        ["systemd", "systemd-container", "dbus"].into_iter().filter(|name| apt::installed(name).is_none()).collect();
+    ensure_packages(&["systemd", "systemd-container", "dbus"])
+}
+
+/// Installs what is missing of these Debian packages.
+pub fn ensure_packages(packages: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = packages.iter().copied().filter(|name| apt::installed(name).is_none()).collect();
     if missing.is_empty() { Ok(()) } else { apt::install(&missing) }
 }
 

@@ -15,6 +15,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::apt::PrivateApt;
+use crate::digest::{self, Inputs};
 use crate::places::{Workshop, point, remove, write_if_changed};
 use crate::process::quiet;
 use crate::stages::{advise, note};
@@ -58,6 +59,13 @@ pub struct WasmEdge {
     loader: Option<PathBuf>,
 }
 
+/// Where a library comes from.
+pub struct Origin {
+    pub package: String,
+    pub version: String,
+    pub copyright: String,
+}
+
 impl WasmEdge {
     /// Finds it or fetches it.
     pub fn ensure(shop: &Workshop) -> Result<Self> {
@@ -96,6 +104,81 @@ impl WasmEdge {
     /// The directory of the libraries that the sidecar loads, made if need be.
     pub fn runtime(&self, shop: &Workshop) -> Result<PathBuf> {
         standin::ensure(shop, &self.lib, self.loader.as_deref())
+    }
+
+    /// The Debian packages that the libraries of a runtime come from, with their copyright. They are asked once, and told from then
+    /// on by the cache.
+    pub fn origins(&self, shop: &Workshop, libraries: &[PathBuf]) -> Result<Vec<Origin>> {
+        let mut inputs = Inputs::new("origins, form 1");
+        for library in libraries {
+            inputs.add(&library.display().to_string(), digest::of_file(&self.original(library)?)?.as_bytes());
+        }
+        let name = format!("origins-{}", &inputs.hex()[..16]);
+        if !shop.places.cache.join(&name).is_dir() {
+            let found = SUITES.iter().map(|suite| self.ask_origins(shop, suite, libraries, &name));
+            let mut failed = Vec::new();
+            if !found.into_iter().any(|result| result.map_err(|error| failed.push(format!("{error:#}"))).is_ok()) {
+                let what = format!("nobody tells where the engine's libraries come from.\n{}", failed.join("\n"));
+                let remove = format!("remove {} and run this again", self.lib.display());
+                return Err(advise(what, &remove));
+            }
+        }
+        let mut origins = Vec::new();
+        for path in names_in(&shop.places.cache.join(&name))? {
+            let (package, version) = path.split_once('_').context("an origin has no version")?;
+            let copyright = fs::read_to_string(shop.places.cache.join(&name).join(&path))?;
+            origins.push(Origin { package: package.to_owned(), version: version.to_owned(), copyright });
+        }
+        Ok(origins)
+    }
+
+    fn ask_origins(&self, shop: &Workshop, suite: &str, libraries: &[PathBuf], name: &str) -> Result<()> {
+        let work = shop.scratch("origins")?;
+        let (root, out) = (work.join("root"), work.join("out"));
+        fs::create_dir_all(&out)?;
+        let apt = PrivateApt::of_suite(&work.join("apt"), suite)?;
+        apt.unpack(&["libwasmedge0"], &root)?;
+        let mut waiting = Vec::new();
+        for library in libraries {
+            waiting.push((library.file_name().context("a library has no name")?.to_owned(), self.original(library)?));
+        }
+        for archive in apt.archives()? {
+            let listed = quiet("listing a package", Command::new("dpkg-deb").arg("-c").arg(&archive))?;
+            let files: Vec<PathBuf> = listed
+                .lines()
+                .filter_map(|line| line.split_whitespace().nth(5)?.strip_prefix("./"))
+                .map(|path| root.join(path))
+                .filter(|path| path.is_file())
+                .collect();
+            let before = waiting.len();
+            // By its bytes: a newer one of the same name is not what is shipped.
+            waiting.retain(|(_, original)| {
+                let own = digest::of_file(original).ok();
+                !files
+                    .iter()
+                    .any(|file| own.is_some() && same_size(file, original) && digest::of_file(file).ok() == own)
+            });
+            if waiting.len() < before {
+                let field = |field: &str| {
+                    quiet("asking a package", Command::new("dpkg-deb").arg("-f").arg(&archive).arg(field))
+                };
+                let (package, version) = (field("Package")?.trim().to_owned(), field("Version")?.trim().to_owned());
+                let copyright = root.join("usr/share/doc").join(&package).join("copyright");
+                fs::copy(&copyright, out.join(format!("{package}_{version}")))
+                    .with_context(|| format!("{package} has no copyright"))?;
+            }
+        }
+        if let Some((missing, _)) = waiting.first() {
+            bail!("Debian {suite} has no package with this {}", missing.display());
+        }
+        shop.finish(&out, name)?;
+        remove(&work)
+    }
+
+    /// A library of a runtime as it was before anything was changed in it.
+    fn original(&self, library: &Path) -> Result<PathBuf> {
+        let name = library.file_name().context("a library has no name")?;
+        self.lib.join(name).canonicalize().with_context(|| format!("there is no {}", name.display()))
     }
 
     /// Leaves the links that `.cargo/config.toml` and `sidecar/build.rs` point to.
@@ -252,6 +335,10 @@ fn gather_libraries(root: &Path, lib: &Path, with_glibc: bool) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn same_size(one: &Path, other: &Path) -> bool {
+    matches!((fs::metadata(one), fs::metadata(other)), (Ok(one), Ok(other)) if one.len() == other.len())
 }
 
 fn names_in(directory: &Path) -> Result<Vec<String>> {

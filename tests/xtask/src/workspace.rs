@@ -78,9 +78,13 @@ pub fn npm(root: &Path, words: &[&str]) -> Command {
 
 /// The sidecar that `build` made.
 pub fn sidecar(root: &Path) -> Result<PathBuf> {
+    Ok(target(root)?.join("release/nexus-sidecar"))
+}
+
+/// Cargo's target directory.
+pub fn target(root: &Path) -> Result<PathBuf> {
     let mut command = cargo(root);
     command.args(["metadata", "--format-version", "1", "--no-deps"]);
     let metadata: Value = serde_json::from_str(&quiet("asking cargo", &mut command)?)?;
-    let target = metadata["target_directory"].as_str().context("cargo does not tell its target directory")?;
-    Ok(Path::new(target).join("release/nexus-sidecar"))
+    Ok(metadata["target_directory"].as_str().context("cargo does not tell its target directory")?.into())
 }

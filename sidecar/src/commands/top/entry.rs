@@ -129,7 +129,7 @@ mod tests {
             handler_name: None,
             memory_bytes: None,
             pending_calls: 2,
-            ..running.clone()
+            ..running
         };
         let page = Entries::from_wire(&[running, suspended], 3).table();
         assert!(page.starts_with("3 executions: 1 running, 1 suspended, 0 queued, and more"), "{page}");

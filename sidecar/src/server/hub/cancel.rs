@@ -20,7 +20,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 let Some(at) = books.queue.iter().position(is_it) else { return Cancelled::Nothing };
                 let Some(Item::Job(job)) = books.queue.remove(at) else { return Cancelled::Nothing };
                 if books.queue.is_empty() {
-                    self.turn.retain(|turn| *turn != session);
+                    self.turns.remove(session);
                 }
                 self.no_longer_queued();
                 Cancelled::Job(job)

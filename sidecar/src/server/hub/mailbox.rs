@@ -108,7 +108,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let Some(books) = self.sessions.get_mut(&session) else { return };
         books.queue.retain(|item| !matches!(item, Item::Mail(of) if *of == key));
         if books.queue.is_empty() {
-            self.turn.retain(|turn| *turn != session);
+            self.turns.remove(session);
         }
     }
 

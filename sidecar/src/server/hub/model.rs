@@ -135,7 +135,7 @@ fn is_whole(books: &Books, drops: &AtomicU32) {
     drop(hub.end_entries(&left));
     assert_eq!(drops.load(Ordering::Relaxed), 1);
     assert_eq!((hub.suspended(), hub.suspensions(), hub.parked_count()), (0, 0, 0));
-    assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turn.is_empty());
+    assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turns.is_empty());
 }
 
 fn check(model: impl Fn() + Sync + Send + 'static) {

@@ -7,15 +7,18 @@ use nexus_protocol::SuspensionId;
 use nexus_protocol::limits::{LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
 
+use super::turns::Standing;
 use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
 use crate::budget::Full;
 use crate::execution::Arrival;
-use crate::server::crew::{RunId, WorkerId};
+use crate::server::crew::{Run, RunId, WorkerId};
 use crate::share::{Share, Whose};
 use crate::token::StopToken;
 
 /// From so many instances on the last one is kept for sessions that run nothing.
 const KEEPS_ONE_FROM: usize = 3;
+/// So often in turn the last instance goes to one whose runs are brief while one of whom nothing is known waits.
+const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
 const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
@@ -31,6 +34,15 @@ pub struct Next<E, P> {
     pub arrival: Arrival,
     /// What the job resumes, where that was known before it was read.
     pub resumed: Option<Resumed<E>>,
+}
+
+/// What becomes of a run that has had the last instance for long enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TrialEnd {
+    /// It is stopped, to be begun anew.
+    Anew(RunId),
+    /// It is to go on beside the others.
+    Beside(RunId),
 }
 
 /// A suspended execution that its worker has.
@@ -80,7 +92,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     fn refuses(&self, books: &Books<P>) -> Option<Full> {
         let HubLimits { max_running, max_queued, max_in_flight, .. } = self.limits;
         // what finds an instance at once does not wait
-        let free = max_running.saturating_sub(self.running()) as u64;
+        let free = max_running.saturating_sub(self.occupied()) as u64;
         let (waiting, limit) = (books.waiting() as u64 + 1, max_queued as u64);
         let full = |resource, limit: u64, whose| Some(Full { resource, limit, count: limit + 1, whose });
         // the setting before what follows from it
@@ -105,7 +117,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn push_back(&mut self, session: SessionId, item: Item<P>) {
         let Some(books) = self.sessions.get_mut(&session) else { return };
         if books.queue.is_empty() {
-            self.turn.push_back(session);
+            self.turns.push_back(session, books.standing);
         }
         books.queue.push_back(item);
     }
@@ -114,7 +126,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn push_front(&mut self, session: SessionId, item: Item<P>) {
         let Some(books) = self.sessions.get_mut(&session) else { return };
         if books.queue.is_empty() {
-            self.turn.push_front(session);
+            self.turns.push_front(session, books.standing);
         }
         books.queue.push_front(item);
     }
@@ -135,32 +147,120 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// Sessions without anything in their queue have no turn.
     pub(super) fn skip_the_empty(&mut self) {
         let sessions = &self.sessions;
-        self.turn.retain(|session| sessions.get(session).is_some_and(|books| !books.queue.is_empty()));
+        self.turns.retain(|session| sessions.get(session).is_some_and(|books| !books.queue.is_empty()));
     }
 
-    /// Whose turn it is, as a place among the turns; None: nobody may run more than is running.
+    /// Whose turn it is; None: nobody may run more than is running.
     ///
     /// A session with too many answers that are not read has its turn when they are. While there are several sessions, each may
     /// run its share at once: guests only compute, so more of them at once than there are processors would help nobody.
     ///
     /// From three instances on, the last free one is for sessions that run nothing and whose runs are brief: so whoever comes finds
-    /// it free, or free in a moment, whatever others have all the other instances do.
-    fn first_in_turn(&self, now: Instant) -> Option<usize> {
-        let (running, max) = (self.running(), self.limits.max_running);
-        if running >= max {
+    /// it free, or free in a moment, whatever others have all the other instances do. Those whose last run was brief come before those
+    /// of whom nothing is known, a few times in turn. What a run is like shows when it runs: see `end_trial`.
+    ///
+    /// Only those that run something are passed over, of which there are few, and those that do not read.
+    fn first_in_turn(&mut self, now: Instant) -> Option<SessionId> {
+        let max = self.limits.max_running;
+        if self.occupied() >= max {
             return None;
         }
-        let is_last = self.limits.keeps_last && max >= KEEPS_ONE_FROM && running + 1 == max;
-        let each = match self.sessions.len() {
-            _ if is_last => 1,
-            0 | 1 => max,
-            _ => self.limits.max_running_each.max(1),
+        self.relieve(now);
+        if self.is_last_free() {
+            let brief = self.turns.brief().find(|session| self.may_run_last(*session));
+            if brief.is_some() && self.brief_in_turn < BRIEF_IN_TURN {
+                return brief;
+            }
+            return self.turns.unknown().find(|session| self.may_run_last(*session)).or(brief);
+        }
+        let each = if self.sessions.len() <= 1 { max } else { self.limits.max_running_each.max(1) };
+        self.turns.all().find(|session| self.may_run(*session, each))
+    }
+
+    /// Whether one instance is free, and it is not for everybody.
+    fn is_last_free(&self) -> bool {
+        let max = self.limits.max_running;
+        self.limits.keeps_last && max >= KEEPS_ONE_FROM && self.occupied() + 1 == max
+    }
+
+    /// Instances that are in use, of those that there may be.
+    pub(super) fn occupied(&self) -> usize {
+        self.running() - self.beside
+    }
+
+    /// What has the last instance can be begun anew, or have another one beside.
+    fn may_run_last(&self, session: SessionId) -> bool {
+        let resumes = || match self.sessions.get(&session).and_then(|books| books.queue.front()) {
+            Some(Item::Job(job)) => job.kind == Kind::Resume,
+            Some(Item::Mail(_)) => true,
+            None => false,
         };
-        self.turn.iter().position(|session| {
-            self.sessions
-                .get(session)
-                .is_some_and(|books| books.running < each && !(is_last && books.is_busy(now)) && !self.is_over(books))
-        })
+        self.may_run(session, 1) && (self.has_room_beside() || !resumes())
+    }
+
+    fn has_room_beside(&self) -> bool {
+        self.beside < self.limits.max_running
+    }
+
+    fn may_run(&self, session: SessionId, each: usize) -> bool {
+        self.sessions.get(&session).is_some_and(|books| books.running < each && !self.is_over(books))
+    }
+
+    /// Whose long runs are long ago is not busy any more.
+    fn relieve(&mut self, now: Instant) {
+        if self.turns.has_relief(now) {
+            let Self { turns, sessions, .. } = self;
+            turns.relieve(|session| {
+                let Some(books) = sessions.get_mut(&session) else { return Standing::Unknown };
+                if matches!(books.standing, Standing::Busy(until) if until <= now) {
+                    books.standing = Standing::Unknown;
+                }
+                books.standing
+            });
+        }
+    }
+
+    /// Ends the trial of a run that has the last instance, has used `time` of a processor there, and keeps it from somebody who
+    /// waits. A first segment is stopped, and its worker begins it anew, see `begin_anew`: nothing of it has been told by then. A
+    /// resume cannot be begun anew, and has its instance in any case: it goes on beside the others, of which there may be as many
+    /// as may run; the caller sees to it that there is a worker for the free instance, and then calls `goes_on_beside`.
+    pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<TrialEnd> {
+        if self.occupied() < self.limits.max_running {
+            return None;
+        }
+        let has_room = self.has_room_beside();
+        let run = self.crew.on_trial_for(time, |kind| has_room || kind != Kind::Resume)?;
+        let (session, kind) = self.crew.get(run).map(|run| (run.session, run.kind))?;
+        self.relieve(now);
+        let mut others = self.turns.brief().chain(self.turns.unknown()).filter(|other| *other != session);
+        if !others.any(|other| self.may_run_last(other)) {
+            return None;
+        }
+        if kind == Kind::Resume {
+            return Some(TrialEnd::Beside(run));
+        }
+        self.crew.end_trial(run).then_some(TrialEnd::Anew(run))
+    }
+
+    /// There is a worker for its place.
+    pub fn goes_on_beside(&mut self, run: RunId) {
+        self.beside += usize::from(self.crew.set_beside(run));
+    }
+
+    /// Whether as many workers are there as can be at work, with one more run beside and one at the poller.
+    pub fn has_worker_beside(&self) -> bool {
+        self.crew.workers() > self.limits.max_running + self.beside + 1
+    }
+
+    /// For a run that was stopped: puts its job in front of the others of its session, if it was for the end of its trial; its
+    /// session then is one whose runs take long. False: it was stopped for good.
+    pub fn begin_anew(&mut self, job: &Job<P>, run: RunId, now: Instant) -> bool {
+        if !self.crew.get(run).is_some_and(Run::is_tried) {
+            return false;
+        }
+        self.used(run, LONG_RUN, || now);
+        self.put_off(job.clone(), run);
+        true
     }
 
     /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free
@@ -170,10 +270,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
             return;
         }
         let now = now();
-        let Some(books) = self.crew.get(run).and_then(|run| self.sessions.get_mut(&run.session)) else { return };
-        let since = books.busy_until.map_or(now, |until| until.max(now));
+        let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
+        let Some(books) = self.sessions.get_mut(&session) else { return };
+        let since = if let Standing::Busy(until) = books.standing { until.max(now) } else { now };
         let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
-        books.busy_until = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min();
+        if let Some(until) = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min() {
+            books.standing = Standing::Busy(until);
+            self.turns.is_now(session, books.standing);
+        }
     }
 
     fn is_over(&self, books: &Books<P>) -> bool {
@@ -188,15 +292,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// Whether `next` would give something.
-    pub fn has_ready(&self, now: Instant) -> bool {
+    pub fn has_ready(&mut self, now: Instant) -> bool {
         self.first_in_turn(now).is_some()
     }
 
     /// Whether the job that is next could run, and has waited for `age`.
-    pub fn has_backlog(&self, now: Instant, age: Duration) -> bool {
-        let Some(books) = self.first_in_turn(now).and_then(|at| self.sessions.get(self.turn.get(at)?)) else {
-            return false;
-        };
+    pub fn has_backlog(&mut self, now: Instant, age: Duration) -> bool {
+        let first = self.first_in_turn(now);
+        let Some(books) = first.and_then(|session| self.sessions.get(&session)) else { return false };
         let since = match books.queue.front() {
             Some(Item::Job(job)) => job.enqueued,
             Some(Item::Mail(key)) => {
@@ -212,11 +315,18 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The next job, in turn of the sessions, and what it resumes. It is the worker's run until that is answered.
     pub fn next(&mut self, worker: WorkerId, now: Instant) -> Option<Next<E, P>> {
-        let session = self.turn.remove(self.first_in_turn(now)?)?;
+        let session = self.first_in_turn(now)?;
+        let is_last = self.is_last_free();
+        self.turns.remove(session);
+        if is_last {
+            let is_brief = self.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
+            let passes = is_brief && self.turns.unknown().next().is_some();
+            self.brief_in_turn = if passes { self.brief_in_turn + 1 } else { 0 };
+        }
         let books = self.sessions.get_mut(&session)?;
         let item = books.queue.pop_front()?;
         if !books.queue.is_empty() {
-            self.turn.push_back(session);
+            self.turns.push_back(session, books.standing);
         }
         let (job, key) = match item {
             Item::Job(job) => (job, None),
@@ -228,6 +338,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         };
         self.no_longer_queued();
         let (run, token) = self.crew.begin(worker, &job, now)?;
+        if is_last && matches!(job.kind, Kind::Execute | Kind::Resume | Kind::Precompile | Kind::Check) {
+            self.crew.try_out(run);
+        }
         if let Some(books) = self.sessions.get_mut(&session) {
             books.running += 1;
             books.requests.insert(job.id, Request::Running(run));
@@ -243,7 +356,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// A run ends without an answer: its job waits again, in front of the others of its session.
     pub fn put_off(&mut self, job: Job<P>, run: RunId) {
         if let Some(run) = self.crew.end(run) {
-            self.no_longer_running(run.session);
+            self.no_longer_running(&run);
         }
         // whoever is gone waits for nothing
         if self.is_open(job.session) {
@@ -275,7 +388,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             };
         }
         if let Some(run) = self.crew.end(run) {
-            self.no_longer_running(run.session);
+            self.no_longer_running(&run);
         }
         self.queued += 1;
         self.deliver(key, job);

@@ -30,11 +30,9 @@ fn job(session: u64, id: u32, connection: &Reader, now: Instant) -> Job<Reader> 
     }
 }
 
-#[test]
-fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
-    let now = Instant::now();
-    let mut hub: Hub<Execution, Reader> = Hub::new(HubLimits {
-        max_running: 2,
+fn hub(max_running: usize) -> Hub<Execution, Reader> {
+    Hub::new(HubLimits {
+        max_running,
         max_running_each: 2,
         keeps_last: true,
         max_queued: 10,
@@ -43,7 +41,13 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
         max_in_flight: 10,
         max_queue_time: None,
         suspension_timeout: None,
-    });
+    })
+}
+
+#[test]
+fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
+    let now = Instant::now();
+    let mut hub = hub(2);
     let worker = hub.crew.hire();
     let (deaf, other) = (Reader::default(), Reader::default());
     for (session, reader) in [(1, &deaf), (2, &other)] {
@@ -74,4 +78,61 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
     hub.enqueue(job(1, 2, &deaf, now)).unwrap();
     deaf.0.store(true, Ordering::Relaxed);
     assert!(!hub.has_ready(now));
+}
+
+#[test]
+fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_waits_for_it() {
+    let now = Instant::now();
+    let mut hub = hub(3);
+    let workers = [(); 5].map(|()| hub.crew.hire());
+    let reader = Reader::default();
+    let next = |hub: &mut Hub<Execution, Reader>, session: u64, worker: usize| {
+        hub.open_session(SessionId(session));
+        hub.enqueue(job(session, 1, &reader, now)).unwrap();
+        hub.next(workers[worker], now).unwrap()
+    };
+    let one = next(&mut hub, 1, 0);
+    next(&mut hub, 2, 1);
+    let fresh = next(&mut hub, 3, 2);
+    assert_eq!(hub.end_trial(Duration::ZERO, now), None, "nobody waits");
+    hub.enqueue(job(3, 2, &reader, now)).unwrap();
+    assert_eq!(hub.end_trial(Duration::ZERO, now), None, "nobody else waits");
+    assert!(!hub.begin_anew(&fresh.job, fresh.run, now), "it was not stopped");
+    hub.open_session(SessionId(4));
+    hub.enqueue(job(4, 1, &reader, now)).unwrap();
+    assert_eq!(hub.end_trial(Duration::from_millis(1), now), None, "it has not had its time");
+    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(fresh.run)));
+    assert!(fresh.token.check().is_err() && hub.end_trial(Duration::ZERO, now).is_none(), "once");
+    assert!(hub.begin_anew(&fresh.job, fresh.run, now) && !hub.begin_anew(&fresh.job, fresh.run, now));
+    assert_eq!((hub.running(), hub.queued(), hub.in_flight(SessionId(3))), (2, 3, 2));
+    let newcomer = hub.next(workers[3], now).unwrap();
+    assert_eq!(newcomer.job.session, SessionId(4));
+    hub.end_run(newcomer.run);
+    assert!(!hub.has_ready(now), "the last one is not for it any more");
+    hub.end_run(one.run);
+    let again = hub.next(workers[3], now).unwrap();
+    assert_eq!((again.job.session, again.job.id, again.job.number), (SessionId(3), RequestId(1), fresh.job.number));
+    assert!(again.token.check().is_ok());
+    // somebody else has the last one now, and its own client does not want it any more
+    let last = next(&mut hub, 5, 4);
+    hub.enqueue(job(4, 2, &reader, now)).unwrap();
+    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(last.run)));
+    assert!(matches!(hub.cancel_request(SessionId(5), RequestId(1)), Cancelled::Underway));
+    assert!(!hub.begin_anew(&last.job, last.run, now) && hub.answer(last.run));
+    assert_eq!(hub.end_trial(Duration::ZERO, now), None);
+}
+
+#[test]
+fn who_ends_takes_nothing_new_but_resumes_and_gives_back_what_waits() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(2);
+    hub.open_session(SessionId(1));
+    hub.enqueue(job(1, 1, &reader, now)).unwrap();
+    hub.drain();
+    let refused = hub.enqueue(job(1, 2, &reader, now));
+    assert!(matches!(refused, Err((_, Refusal::Draining))), "{refused:?}");
+    hub.enqueue(Job { kind: Kind::Resume, ..job(1, 3, &reader, now) }).unwrap();
+    let waiting: Vec<RequestId> = hub.drain_queues().iter().map(|job| job.id).collect();
+    assert_eq!(waiting, [RequestId(1), RequestId(3)]);
+    assert!(hub.queued() == 0 && !hub.has_ready(now));
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 use nexus_protocol::RequestId;
 use nexus_protocol::message::Kind;
 
+use super::turns::Standing;
 use super::{Held, Hub, Peer, Request, SessionId};
 use crate::server::crew::{Budget, Run, RunId, Stuck};
 
@@ -36,7 +37,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     fn is_answered(&mut self, over: &Run<P>, run: RunId) {
-        self.no_longer_running(over.session);
+        self.no_longer_running(over);
         if let Some(books) = self.sessions.get_mut(&over.session)
             && books.requests.get(&over.id) == Some(&Request::Running(run))
         {
@@ -48,9 +49,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    pub(super) fn no_longer_running(&mut self, session: SessionId) {
-        if let Some(books) = self.sessions.get_mut(&session) {
-            books.running -= 1;
+    pub(super) fn no_longer_running(&mut self, over: &Run<P>) {
+        self.beside -= usize::from(over.is_beside());
+        let Some(books) = self.sessions.get_mut(&over.session) else { return };
+        books.running -= 1;
+        // a run that was long has said so by now
+        if books.standing == Standing::Unknown {
+            books.standing = Standing::Brief;
+            self.turns.is_now(over.session, Standing::Brief);
         }
     }
 

@@ -5,12 +5,12 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
 
 use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
 use super::super::holdings::Part;
+use super::turns::Standing;
 use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
@@ -26,8 +26,8 @@ pub(super) struct Books<P> {
     pub part: Part,
     /// Runs that go on.
     pub running: usize,
-    /// Its runs took long: the last free instance is not for it before that time.
-    pub busy_until: Option<Instant>,
+    /// What its runs are like: the last free instance is not for everybody.
+    pub standing: Standing,
     /// It has asked for its end: nothing new is taken.
     pub leaving: bool,
     /// Threads that were given up over what it asked for.
@@ -42,7 +42,7 @@ impl<P> Default for Books<P> {
             entries: HashSet::new(),
             part: Part::default(),
             running: 0,
-            busy_until: None,
+            standing: Standing::default(),
             leaving: false,
             cost: 0,
         }
@@ -53,11 +53,6 @@ impl<P> Books<P> {
     /// Requests that wait for a worker or an execution.
     pub fn waiting(&self) -> usize {
         self.requests.len() - self.running
-    }
-
-    /// Whether its runs took long lately.
-    pub fn is_busy(&self, now: Instant) -> bool {
-        self.busy_until.is_some_and(|until| until > now)
     }
 }
 
@@ -126,7 +121,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             jobs.extend(std::mem::take(&mut entry.mailbox));
             self.is_without_mail(key);
         }
-        self.turn.retain(|turn| *turn != session);
+        self.turns.remove(session);
         jobs.iter().for_each(|_| self.no_longer_queued());
         // what stands in the queue may name anybody's
         for job in jobs.iter().skip(from_queue) {

@@ -6,6 +6,7 @@
 //! `NEXUS_SEED=n` replays one run, `NEXUS_SEEDS=n` runs so many.
 
 mod doubles;
+mod ends;
 mod oracle;
 
 use std::cell::Cell;
@@ -43,6 +44,10 @@ struct AtWork {
     guest: Option<Arc<FakeControl>>,
     /// Others have answered in its place.
     given_up: bool,
+    /// It is stopped since others wait for its instance.
+    is_tried: bool,
+    /// It goes on beside the others.
+    is_beside: bool,
 }
 
 struct World {
@@ -168,6 +173,7 @@ impl World {
             13 => self.expire(),
             14 => self.begin_parking(),
             15 if self.rng.chance(30) => self.retire(),
+            15 => self.end_trial(),
             16 if self.rng.chance(20) => self.leave(),
             17 if self.rng.chance(20) => {
                 let max_running = 1 + self.rng.below(MAX_RUNNING);
@@ -230,9 +236,11 @@ impl World {
             due: Due::Unread,
             connection: (),
         };
-        let place = self.has_place(session);
+        let (place, addressee) = (self.has_place(session), self.addressee(session, suspension));
         match self.hub.enqueue(job) {
             Ok(()) => {
+                let waits = self.hub.sessions[&session].requests[&id];
+                assert_eq!(waits, addressee.map_or(Request::Queued, Request::Mailed), "where a resume waits");
                 assert!(place, "there was no place");
                 assert!(self.open.insert((session, id)), "an id is in use twice");
             }
@@ -288,7 +296,16 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false });
+        self.at_work.push(AtWork {
+            job,
+            run,
+            token,
+            resumed,
+            guest: None,
+            given_up: false,
+            is_tried: false,
+            is_beside: false,
+        });
     }
 
     /// A worker enters or leaves a guest.
@@ -316,6 +333,7 @@ impl World {
         let work = &self.at_work[at];
         let key = work.resumed.as_ref().map_or(work.job.number, |resumed| resumed.key);
         let is_meant = work.given_up
+            || work.is_tried
             || !self.sessions.contains(&work.job.session)
             || self.to_end.contains(&key)
             || self.requests_to_end.contains(&(work.job.session, work.job.id));
@@ -332,7 +350,10 @@ impl World {
             self.leave_guest(at, &instance);
             self.instances.push(instance);
         }
-        let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
+        let AtWork { job, run, resumed, given_up, is_tried, .. } = self.at_work.remove(at);
+        if is_tried && !given_up && self.rng.chance(50) && self.goes_back(&job, run) {
+            return self.free_workers.push(run.worker());
+        }
         let suspends = self.rng.chance(60);
         let mut answered = false;
         let cpu = Duration::from_micros([0, 9_999, 10_000, 25_000][self.rng.below(4)]);
@@ -358,7 +379,9 @@ impl World {
             None => {}
             Some(Resumed { key, id, execution }) if self.rng.chance(10) => {
                 // what it brought makes no sense: the suspension can be resumed again
-                drop(self.hub.undo(run, key, id, execution, self.now));
+                let ended = self.hub.undo(run, key, id, execution, self.now);
+                let is_there = self.hub.by_suspension.get(&id).is_some_and(|place| place.key == key);
+                assert_eq!(ended.is_none(), is_there, "whether it can be resumed again");
                 self.suspended_at.insert(key, self.now);
             }
             Some(Resumed { key, id, mut execution }) => {
@@ -409,39 +432,6 @@ impl World {
         work.given_up = true;
         let (session, id) = (work.job.session, work.job.id);
         self.is_answered(session, id);
-    }
-
-    fn cancel(&mut self) {
-        let Some(session) = self.a_session() else { return };
-        let outcome = match self.rng.below(3) {
-            0 => {
-                let id = RequestId(1 + self.rng.below(8) as u32);
-                if self.open.contains(&(session, id)) {
-                    self.requests_to_end.insert((session, id));
-                }
-                self.hub.cancel_request(session, id)
-            }
-            1 if !self.given.is_empty() => {
-                let (owner, id) = self.given[self.rng.below(self.given.len())];
-                let key = self.hub.by_suspension.get(&id).map(|place| place.key);
-                let outcome = self.hub.cancel_suspension(session, id);
-                assert!(owner == session || matches!(outcome, Cancelled::Nothing), "another's was cancelled");
-                if owner == session {
-                    self.to_end.extend(key);
-                }
-                outcome
-            }
-            _ => {
-                let number = self.rng.next() % self.hub.next_number;
-                self.to_end.insert(number);
-                self.hub.kill(number)
-            }
-        };
-        match outcome {
-            Cancelled::Job(job) => self.answer_unrun(&job),
-            Cancelled::Execution(execution) => drop(execution),
-            Cancelled::Nothing | Cancelled::Underway | Cancelled::BeingParked => {}
-        }
     }
 
     fn expire(&mut self) {
@@ -530,7 +520,7 @@ impl World {
         let hub = &self.hub;
         assert_eq!((hub.queued(), hub.running(), hub.suspended(), hub.suspensions()), (0, 0, 0, 0));
         assert_eq!((hub.suspended_bytes(), hub.parked_count(), hub.parked_suspensions()), (0, 0, 0));
-        assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turn.is_empty());
+        assert!(hub.entries.is_empty() && hub.expiring.is_empty() && hub.turns.is_empty());
     }
 }
 

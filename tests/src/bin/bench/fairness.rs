@@ -26,6 +26,9 @@ const GREED: usize = 10;
 /// instances, and six times as many.
 const HOGS: [usize; 2] = [10, 60];
 const HOG_SECONDS: usize = 15;
+/// Connections of which nobody knows yet that each runs an endless loop, and how often they come.
+const FRESH: usize = 60;
+const FRESH_ROUNDS: usize = 10;
 
 pub fn figures(scale: Scale) -> Map<String, Value> {
     let mut figures = Map::new();
@@ -35,6 +38,8 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
     for hogs in HOGS {
         beside_hogs(&mut figures, hogs, scale.of(HOG_SECONDS));
     }
+    beside_fresh_hogs(&mut figures, scale.of(FRESH_ROUNDS));
+    beside_reconnecting_hogs(&mut figures, scale.of(HOG_SECONDS));
     figures
 }
 
@@ -189,13 +194,62 @@ fn beside_hogs(figures: &mut Map<String, Value>, hogs: usize, seconds: usize) {
         let mut taken = Vec::new();
         let until = Instant::now() + Duration::from_secs(seconds as u64);
         while Instant::now() < until {
-            let started = Instant::now();
-            sidecar.connect().still_works();
-            taken.push(started.elapsed());
+            taken.push(newcomer(&sidecar));
             std::thread::sleep(Duration::from_millis(20));
         }
         done.store(true, Ordering::Relaxed);
         taken
     });
     figures.insert(format!("newcomerBeside{hogs}Hogs"), summary(&Sample::from(taken)));
+}
+
+fn newcomer(sidecar: &Sidecar) -> Duration {
+    let started = Instant::now();
+    sidecar.connect().still_works();
+    started.elapsed()
+}
+
+/// As above, when all of the others have come a moment ago and begin their first loop.
+fn beside_fresh_hogs(figures: &mut Map<String, Value>, rounds: usize) {
+    let sidecar = Options::new().flag("log", "error").listen();
+    let taken: Vec<Duration> = (0..rounds)
+        .map(|_| {
+            let mut crowd: Vec<Client> = (0..FRESH).map(|_| sidecar.connect()).collect();
+            crowd.iter_mut().for_each(|hog| {
+                hog.start(Run::source("for (;;);").timeout_ms(5_000));
+            });
+            crowd.iter_mut().for_each(Client::ping);
+            let took = newcomer(&sidecar);
+            drop(crowd);
+            std::thread::sleep(Duration::from_millis(500));
+            took
+        })
+        .collect();
+    figures.insert(format!("newcomerBeside{FRESH}FreshHogs"), summary(&Sample::from(taken)));
+}
+
+/// As above, when each of the others has a connection for each loop.
+fn beside_reconnecting_hogs(figures: &mut Map<String, Value>, seconds: usize) {
+    let hogs = HOGS[0] * 2;
+    let sidecar = Options::new().flag("log", "error").listen();
+    let done = AtomicBool::new(false);
+    let taken = std::thread::scope(|scope| {
+        for _ in 0..hogs {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    sidecar.connect().run(Run::source("for (;;);").timeout_ms(1_000));
+                }
+            });
+        }
+        std::thread::sleep(Duration::from_secs(1));
+        let mut taken = Vec::new();
+        let until = Instant::now() + Duration::from_secs(seconds as u64);
+        while Instant::now() < until {
+            taken.push(newcomer(&sidecar));
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        done.store(true, Ordering::Relaxed);
+        taken
+    });
+    figures.insert(format!("newcomerBeside{hogs}ReconnectingHogs"), summary(&Sample::from(taken)));
 }

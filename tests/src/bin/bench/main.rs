@@ -1,5 +1,5 @@
 //! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --calls |
-//! --start | --state]`, built with `--release`.
+//! --start | --state | --walls]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -15,6 +15,7 @@ mod peers;
 mod socket;
 mod start;
 mod state;
+mod walls;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -43,11 +44,11 @@ fn main() {
         echo::serve(Path::new(path));
     }
     if let Some(unknown) = args.iter().find(|a| {
-        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls", "--start"]
+        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls", "--start", "--walls"]
             .contains(&a.as_str())
     }) {
         eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start"
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start, --walls"
         );
         std::process::exit(2);
     }
@@ -61,6 +62,7 @@ fn main() {
         ("peers", peers::figures),
         ("calls", calls::figures),
         ("start", start::figures),
+        ("walls", walls::figures),
     ] {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));

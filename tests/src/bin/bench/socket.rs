@@ -59,7 +59,7 @@ impl Lean {
     }
 
     /// Sends, receives, and holds the value against what it has to be.
-    fn round_trip(&mut self, run: &Run, expected: &[u8]) {
+    pub(super) fn round_trip(&mut self, run: &Run, expected: &[u8]) {
         self.send(1, run);
         self.receive(|_, result| check(result, expected));
     }
@@ -99,7 +99,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 }
 
 /// `WIDTH` requests are outstanding all the time.
-fn pipelined(lean: &mut Lean, run: &Run, total: usize) -> Value {
+pub(super) fn pipelined(lean: &mut Lean, run: &Run, total: usize) -> Value {
     let mut sent_at = Vec::with_capacity(total);
     let mut taken = Vec::with_capacity(total);
     let started = Instant::now();

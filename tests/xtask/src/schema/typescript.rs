@@ -19,14 +19,17 @@ pub fn files(schema: &Schema) -> Vec<Output> {
 }
 
 fn codes(schema: &Schema) -> String {
-    let about =
-        "The error codes of SPEC 4: whether the same request may succeed later, as far as the code alone can tell.";
-    let mut text = typescript_doc(about, 0) + "export const RETRYABLE_BY_CODE = {\n";
-    for code in &schema.codes {
+    let mut text = typescript_doc("What went wrong, as one of the codes of SPEC 4.", 0) + "export type ErrorCode =\n";
+    for (at, code) in schema.codes.iter().enumerate() {
+        let end = if at + 1 == schema.codes.len() { ";" } else { "" };
         text += &typescript_doc(code.doc.get_ref(), 2);
-        text += &format!("  {}: {},\n", code.name.get_ref(), code.retryable);
+        text += &format!("  | '{}'{end}\n", code.name.get_ref());
     }
-    text + "} as const;\n\nexport type ErrorCode = keyof typeof RETRYABLE_BY_CODE;\n"
+    let about = "Whether the same request may succeed later, as far as the code alone can tell.";
+    text += &format!("\n{}", typescript_doc(about, 0));
+    text += "export const RETRYABLE_BY_CODE: Readonly<Record<ErrorCode, boolean>> = {\n";
+    text.extend(schema.codes.iter().map(|code| format!("  {}: {},\n", code.name.get_ref(), code.retryable)));
+    text + "};\n"
 }
 
 fn limits(schema: &Schema) -> String {

@@ -20,6 +20,25 @@ impl World {
         waiting < max || waiting == max && self.waiting_of(session) == 0
     }
 
+    /// The execution whose mailbox a resume belongs to: of the same session, with that call, which no other resume has answered.
+    pub fn addressee(&self, session: SessionId, suspension: Option<SuspensionId>) -> Option<u64> {
+        let is_it = |entry: &Entry<Token, ()>| {
+            let is_answered = entry.mailbox.iter().any(|job| job.suspension == suspension);
+            entry.session == session && suspension.is_some_and(|id| entry.ids.contains(&id)) && !is_answered
+        };
+        self.hub.entries.iter().find(|(_, entry)| is_it(entry)).map(|(key, _)| *key)
+    }
+
+    /// What becomes of an execution that has been suspended when somebody ends it.
+    pub fn end_of(&self, key: u64) -> &'static str {
+        match self.hub.entries[&key].holder {
+            Holder::Suspended(_) => "execution",
+            Holder::Running(_) => "under way",
+            Holder::Parking { ended: false } => "being parked",
+            Holder::Parking { ended: true } => "nothing",
+        }
+    }
+
     /// Whether an execution of a session may be suspended, as far as their number goes; `key`: not counting that one.
     pub fn may_suspend(&self, session: SessionId, key: u64) -> bool {
         let has_others = self.hub.entries.iter().any(|(other, entry)| *other != key && entry.session == session);
@@ -50,11 +69,19 @@ impl World {
     /// are brief.
     pub fn may_begin(&self, session: SessionId) -> bool {
         let HubLimits { max_running, max_running_each, .. } = self.hub.limits;
-        let (running, own) = (self.hub.running(), self.running_of(session));
+        let (running, own) = (self.hub.occupied(), self.running_of(session));
         let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
         let has_share = self.sessions.len() == 1 || own < max_running_each;
         let takes_last = max_running >= 3 && running + 1 == max_running;
-        has_something && running < max_running && has_share && (!takes_last || own == 0 && !self.is_busy(session))
+        has_something && running < max_running && has_share && (!takes_last || self.may_begin_last(session))
+    }
+
+    /// Whether a session has something that could have the last instance, if that were free.
+    pub fn may_begin_last(&self, session: SessionId) -> bool {
+        let next = self.hub.sessions.get(&session).and_then(|books| books.queue.front());
+        let resumes = matches!(next, Some(Item::Mail(_)) | Some(Item::Job(Job { kind: Kind::Resume, .. })));
+        let may_stay = !resumes || self.hub.beside < self.hub.limits.max_running;
+        next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_busy(session)
     }
 
     /// What is counted for sessions is what their executions have.
@@ -73,14 +100,21 @@ impl World {
         assert!(bytes <= hub.suspended_bytes() && hub.suspended_bytes() <= most);
     }
 
-    pub fn check(&self) {
+    pub fn check(&mut self) {
+        let ready = self.sessions.iter().any(|session| self.may_begin(*session));
+        assert_eq!(self.hub.has_ready(self.now), ready, "ready");
         let hub = &self.hub;
         let mailed = hub.entries.values().map(|entry| entry.mailbox.len()).sum::<usize>();
         assert_eq!(hub.queued, hub.queued_jobs().count() + mailed, "queued");
         let going_on = || self.at_work.iter().filter(|work| !work.given_up);
         assert_eq!(hub.running(), going_on().count(), "running");
         assert_eq!(hub.crew.retired(), self.at_work.len() - going_on().count(), "retired");
-        assert!(hub.running() <= MAX_RUNNING && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING);
+        assert_eq!(hub.beside, going_on().filter(|work| work.is_beside).count(), "beside");
+        assert!(
+            hub.occupied() <= MAX_RUNNING
+                && hub.beside <= MAX_RUNNING
+                && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING
+        );
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
         assert_eq!(hub.parking, self.parking.len());
@@ -92,8 +126,6 @@ impl World {
             let own = going_on().filter(|work| work.job.session == *session).count();
             assert_eq!(hub.sessions[session].running, own, "running of a session");
         }
-        let ready = self.sessions.iter().any(|session| self.may_begin(*session));
-        assert_eq!(hub.has_ready(self.now), ready, "ready");
         self.check_parts();
         for (id, place) in &hub.by_suspension {
             assert_eq!(hub.entries[&place.key].ids[place.at], *id, "ids");
@@ -112,7 +144,7 @@ impl World {
             assert_eq!(answered, entry.mailbox.len(), "answered calls");
         }
         assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
-        let turns = |session| hub.turn.iter().filter(|turn| **turn == session).count();
+        let turns = |session| hub.turns.all().filter(|turn| *turn == session).count();
         for (session, books) in &hub.sessions {
             assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
             let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
@@ -120,5 +152,15 @@ impl World {
         }
         let gone = |session: &SessionId| !hub.sessions.contains_key(session);
         assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
+    }
+}
+
+pub fn name_of(outcome: &Cancelled<Token, ()>) -> &'static str {
+    match outcome {
+        Cancelled::Nothing => "nothing",
+        Cancelled::Underway => "under way",
+        Cancelled::Job(_) => "job",
+        Cancelled::Execution(_) => "execution",
+        Cancelled::BeingParked => "being parked",
     }
 }

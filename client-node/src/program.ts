@@ -1,0 +1,158 @@
+/**
+ * Finding the sidecar's program: named, in the package for this platform, or on PATH. What is there but cannot run here is
+ * told as such, with what to do.
+ *
+ * Packages are looked for from this file and from the program's main file, never from the current folder: what happens to lie
+ * there must not become a program that runs.
+ */
+import { accessSync, closeSync, constants, existsSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { createRequire } from 'node:module';
+import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
+
+import { NexusError } from './errors.js';
+import { here } from './here.cjs';
+import { CLIENT_VERSION } from './version.js';
+
+const PROGRAM = 'nexus-sidecar';
+
+/** Platforms, by Node's names, and whether there is a package for them. */
+const PLATFORMS: Readonly<Record<string, boolean>> = { 'linux-x64': true, 'linux-arm64': false, 'darwin-arm64': false };
+
+/** What an ELF file says of the machine that it is for (`e_machine`), by Node's names. */
+const MACHINES: Readonly<Record<number, string>> = { 62: 'x64', 183: 'arm64', 3: 'ia32', 40: 'arm', 243: 'riscv64', 22: 's390x', 21: 'ppc64' };
+
+export interface Lookup {
+  binaryPath?: string | undefined;
+  env: Readonly<Record<string, string | undefined>>;
+  /** This platform, unless another is meant. */
+  platform?: string;
+  /** Files from which packages are looked for. */
+  from?: readonly (string | undefined)[];
+}
+
+/** The path of the program; an error that lists every place when it is nowhere. */
+export function findBinary({ binaryPath, env, platform = `${process.platform}-${process.arch}`, from = [here, mainFile()] }: Lookup): string {
+  // A path that was named is meant: no other program is tried in its place.
+  if (binaryPath !== undefined) return named(binaryPath, 'option `binaryPath`');
+  const fromEnv = env['NEXUS_SIDECAR_BIN'];
+  if (fromEnv !== undefined && fromEnv !== '') return named(fromEnv, 'environment variable NEXUS_SIDECAR_BIN');
+
+  const looked = ['option `binaryPath`: not set', 'environment variable NEXUS_SIDECAR_BIN: not set'];
+  const found = packaged(platform, from, looked);
+  if (found !== undefined) return found;
+  for (const folder of (env['PATH'] ?? '').split(delimiter)) {
+    if (!isAbsolute(folder)) continue; // a relative PATH entry would run a program of the current folder
+    const candidate = join(folder, PROGRAM);
+    const obstacle = whyNot(candidate);
+    if (obstacle === undefined) return candidate;
+    if (existsSync(candidate)) looked.push(`${candidate}: ${obstacle}`);
+  }
+  looked.push(`PATH: ${env['PATH'] ?? '(empty)'}`);
+  throw notFound(`${PROGRAM} was not found. Looked at:\n  ${looked.join('\n  ')}\n${remedy(platform)}`);
+}
+
+/** The program of the package for this platform. What was looked at and did not help is added to `looked`. */
+function packaged(platform: string, from: readonly (string | undefined)[], looked: string[]): string | undefined {
+  const name = packageOf(platform);
+  const places = from.filter((file) => file !== undefined);
+  if (places.length === 0) {
+    looked.push(`package ${name}: could not look (this file is bundled and does not know where it is)`);
+    return undefined;
+  }
+  const manifest = manifestOf(name, places);
+  if (manifest === undefined) {
+    const other = Object.keys(PLATFORMS).find((one) => one !== platform && manifestOf(packageOf(one), places) !== undefined);
+    const instead = other === undefined ? '' : `; ${packageOf(other)} is, but this is ${platform}: were the packages installed on another machine?`;
+    looked.push(`package ${name}: not installed${instead}`);
+    return undefined;
+  }
+  const program = join(dirname(manifest), 'bin', PROGRAM);
+  const obstacle = whyNot(program);
+  if (obstacle === undefined) return program;
+  looked.push(`package ${name}: ${program} ${obstacle}`);
+  return undefined;
+}
+
+function packageOf(platform: string): string {
+  return `@nexus/sidecar-${platform}`;
+}
+
+function manifestOf(name: string, from: readonly string[]): string | undefined {
+  for (const file of from) {
+    try {
+      return createRequire(file).resolve(`${name}/package.json`);
+    } catch {
+      // not from there
+    }
+  }
+  return undefined;
+}
+
+/** The file that Node was started with: a bundle stands beside the packages that it needs. */
+function mainFile(): string | undefined {
+  try {
+    return process.argv[1] === undefined ? undefined : realpathSync(process.argv[1]);
+  } catch {
+    return undefined;
+  }
+}
+
+function remedy(platform: string): string {
+  const itself = 'or set NEXUS_SIDECAR_BIN or the option `binaryPath` to a program that you have built';
+  const built = PLATFORMS[platform];
+  if (built === true) {
+    return `What to do: npm i ${packageOf(platform)}@${CLIENT_VERSION} (npm leaves it out with --omit=optional), ${itself}`;
+  }
+  const elsewhere = `run it on linux-x64 and connect to its socket (option \`connect\`), ${itself}`;
+  const why = built === false ? `${packageOf(platform)} is not built yet` : `there is no ${PROGRAM} for ${platform}`;
+  return `What to do: ${why}; ${elsewhere}`;
+}
+
+function named(path: string, where: string): string {
+  const full = resolve(path);
+  const obstacle = whyNot(full);
+  if (obstacle !== undefined) throw notFound(`${where} names ${full}, which is not an executable file: it ${obstacle}`);
+  return full;
+}
+
+/** Why a file cannot be run here. */
+function whyNot(path: string): string | undefined {
+  let mode: number;
+  try {
+    const stat = statSync(path);
+    if (!stat.isFile()) return 'is not a file';
+    mode = stat.mode;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code === 'EACCES' ? 'stands where this user may not look' : 'does not exist';
+  }
+  try {
+    accessSync(path, constants.X_OK);
+  } catch {
+    if ((mode & 0o111) === 0) return 'may not be executed by anybody (its mode has no x)';
+    return 'may not be executed: by this user, or at all on this file system (noexec)';
+  }
+  const machine = machineOf(path);
+  return machine === undefined || machine === process.arch ? undefined : `is a program for ${machine}, and this is ${process.arch}`;
+}
+
+/** What machine a program is for, if it is machine code and says so. */
+function machineOf(path: string): string | undefined {
+  const head = Buffer.alloc(20);
+  try {
+    const file = openSync(path, 'r');
+    try {
+      readSync(file, head, 0, head.length, 0);
+    } finally {
+      closeSync(file);
+    }
+  } catch {
+    return undefined; // it may be executed though not read
+  }
+  if (head.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
+  const machine = head[5] === 2 ? head.readUInt16BE(18) : head.readUInt16LE(18);
+  return MACHINES[machine] ?? `machine ${machine}`;
+}
+
+function notFound(message: string): NexusError {
+  return new NexusError('SIDECAR_NOT_FOUND', message);
+}

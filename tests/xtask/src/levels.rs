@@ -1,0 +1,116 @@
+//! The guests as native code for levels of processors rather than for the one that compiles them: what a package ships.
+//!
+//! WasmEdge asks LLVM which processor the host has and compiles for that one. A few bytes of a library, loaded before LLVM, answer in
+//! its place: with a level of the x86-64 psABI, whose processors all have the same. The result depends on the module and the level
+//! alone, not on the machine that made it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Instant;
+
+use anyhow::{Context, Result, anyhow};
+
+use crate::digest::{self, Inputs};
+use crate::guest::{self, AOT};
+use crate::places::{Workshop, remove, write_if_changed};
+use crate::process::quiet;
+use crate::stages::note;
+use crate::wasmedge::{self, WasmEdge};
+
+/// A level, and what LLVM calls the features of it. The names are those of the psABI, which `sidecar/src/engine/processor.rs` knows.
+struct Level {
+    name: &'static str,
+    features: &'static str,
+}
+
+const LEVELS: &[Level] = &[
+    Level {
+        name: "x86-64-v3",
+        features: "+cx8,+cmov,+mmx,+fxsr,+sse,+sse2,+cx16,+sahf,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2,+avx,+avx2,+bmi,+bmi2,+f16c,\
+                   +fma,+lzcnt,+movbe,+xsave",
+    },
+    Level {
+        name: "x86-64-v2",
+        features: "+cx8,+cmov,+mmx,+fxsr,+sse,+sse2,+cx16,+sahf,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2",
+    },
+];
+
+/// Fills a directory with each guest's module and its native code for each level, and with their sums, as the sidecar's build
+/// takes them. What is not in the cache is compiled.
+pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
+    let modules = shop.places.links.join("guest");
+    fs::create_dir_all(out)?;
+    let (mut waiting, mut lines) = (Vec::new(), Vec::new());
+    for stem in guest::stems() {
+        let module = modules.join(format!("{stem}.wasm"));
+        lines.push(put(&module, out, &format!("{stem}.wasm"))?);
+        for level in LEVELS {
+            let mut inputs = Inputs::new("guest for a level, form 1");
+            inputs.add("module", digest::of_file(&module)?.as_bytes());
+            inputs.add("recipe", format!("{AOT:?} {} {}", level.name, level.features).as_bytes());
+            inputs.add("wasmedge", wasmedge::VERSION.as_bytes());
+            let place = format!("levels/{stem}-{}-{}", level.name, &inputs.hex()[..16]);
+            waiting.push((stem, level, module.clone(), place));
+        }
+    }
+    let work = shop.scratch("levels")?;
+    // Each takes one core for a while.
+    std::thread::scope(|scope| {
+        let compiled: Vec<_> = waiting
+            .iter()
+            .filter(|(.., place)| !shop.places.cache.join(place).join("guest.so").exists())
+            .map(|(stem, level, module, place)| {
+                let work = work.join(format!("{stem}-{}", level.name));
+                scope.spawn(move || compile(shop, wasmedge, level, module, &work, place))
+            })
+            .collect();
+        compiled.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?)
+    })?;
+    remove(&work)?;
+    for (stem, level, _, place) in &waiting {
+        lines.push(put(&shop.places.cache.join(place).join("guest.so"), out, &format!("{stem}.{}.so", level.name))?);
+    }
+    lines.sort_by(|one: &String, other| one.split("  ").last().cmp(&other.split("  ").last()));
+    // The last to be written: the sidecar's build watches it.
+    write_if_changed(&out.join("SHA256SUMS"), &lines.concat())
+}
+
+/// Copies a file unless it is there already, whose time would tell cargo that it has changed. Returns its line of sums.
+fn put(from: &Path, out: &Path, name: &str) -> Result<String> {
+    let (sum, to) = (digest::of_file(from)?, out.join(name));
+    if digest::of_file(&to).ok().as_ref() != Some(&sum) {
+        fs::copy(from, to)?;
+    }
+    Ok(format!("{sum}  {name}\n"))
+}
+
+fn compile(shop: &Workshop, wasmedge: &WasmEdge, level: &Level, module: &Path, work: &Path, place: &str) -> Result<()> {
+    let started = Instant::now();
+    let out = work.join("out");
+    fs::create_dir_all(&out)?;
+    let answers = answers(work, level)?;
+    let mut compile = wasmedge.command();
+    compile.env("LD_PRELOAD", answers).args(AOT).arg(module).arg(out.join("guest.so"));
+    quiet(&format!("compiling a guest for {}", level.name), &mut compile)?;
+    shop.finish(&out, place)?;
+    note(format!("{place}: {:.0} s", started.elapsed().as_secs_f64()));
+    Ok(())
+}
+
+/// A library that says of the host what the level says. LLVM frees what it is given, so LLVM makes it.
+fn answers(work: &Path, level: &Level) -> Result<PathBuf> {
+    let (source, library) = (work.join("answers.s"), work.join("answers.so"));
+    let mut text = String::new();
+    for (function, answer) in [("LLVMGetHostCPUName", level.name), ("LLVMGetHostCPUFeatures", level.features)] {
+        text.push_str(&format!(
+            ".section .rodata\n.L{function}: .asciz \"{answer}\"\n.text\n.globl {function}\n.type {function},@function\n\
+             {function}:\n lea .L{function}(%rip), %rdi\n jmp LLVMCreateMessage@PLT\n"
+        ));
+    }
+    fs::write(&source, text)?;
+    let mut link = Command::new("cc");
+    link.args(["-shared", "-nostdlib", "-Wl,-z,noexecstack"]).arg(&source).arg("-o").arg(&library);
+    quiet("linking the answers to LLVM", &mut link).context("the compiler's questions cannot be answered")?;
+    Ok(library)
+}

@@ -1,0 +1,92 @@
+//! The two npm packages: the client, and the tree for linux-x64 that it asks for as an optional dependency of its own version.
+//! Neither runs a script when it is installed.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use crate::places::{Places, remove};
+use crate::process::quiet;
+use crate::workspace;
+
+pub const CLIENT: &str = "@nexus/sidecar";
+pub const PLATFORM: &str = "@nexus/sidecar-linux-x64";
+
+/// Packs both; returns the tarballs, the platform's first.
+pub fn pack(places: &Places, out: &Path, tree: &Path, notices: &Path, version: &str) -> Result<[PathBuf; 2]> {
+    workspace::build_node_client(places)?;
+    let npm = out.join("npm");
+    remove(&npm)?;
+    let platform = platform(&npm.join("sidecar-linux-x64"), tree, notices, version)?;
+    let client = client(&places.root, &npm.join("sidecar"), notices, version)?;
+    Ok([packed(&platform, out, version)?, packed(&client, out, version)?])
+}
+
+fn platform(directory: &Path, tree: &Path, notices: &Path, version: &str) -> Result<PathBuf> {
+    for part in ["bin", "lib"] {
+        copy_tree(&tree.join(part), &directory.join(part))?;
+    }
+    texts(directory, notices)?;
+    let manifest = json!({
+        "name": PLATFORM, "version": version, "license": "Apache-2.0",
+        "description": "The program of @nexus/sidecar for Linux on x86-64, whatever its libc",
+        "os": ["linux"], "cpu": ["x64"], "engines": { "node": ">=20" }, "preferUnplugged": true,
+        "files": ["bin", "lib", "LICENSE", "THIRD-PARTY.txt", "sbom.cdx.json"],
+    });
+    write_manifest(directory, &manifest)?;
+    fs::write(
+        directory.join("README.md"),
+        format!(
+            "# {PLATFORM}\n\nThe program of [{CLIENT}](https://www.npmjs.com/package/{CLIENT}), which installs it. It needs no libc, no compiler and no script.\n"
+        ),
+    )?;
+    Ok(directory.to_owned())
+}
+
+fn client(root: &Path, directory: &Path, notices: &Path, version: &str) -> Result<PathBuf> {
+    let source = root.join("client-node");
+    copy_tree(&source.join("dist"), &directory.join("dist"))?;
+    for file in ["README.md", "CHANGELOG.md"] {
+        fs::copy(source.join(file), directory.join(file)).with_context(|| format!("client-node has no {file}"))?;
+    }
+    fs::copy(notices.join("LICENSE"), directory.join("LICENSE"))?;
+    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(source.join("package.json"))?)?;
+    let fields = manifest.as_object_mut().context("package.json is no object")?;
+    for field in ["private", "scripts", "devDependencies"] {
+        fields.remove(field);
+    }
+    fields.insert("version".into(), json!(version));
+    fields.insert("optionalDependencies".into(), json!({ PLATFORM: version }));
+    write_manifest(directory, &manifest)?;
+    Ok(directory.to_owned())
+}
+
+/// The texts that go with the program.
+pub fn texts(directory: &Path, notices: &Path) -> Result<()> {
+    for file in ["LICENSE", "THIRD-PARTY.txt", "sbom.cdx.json"] {
+        fs::copy(notices.join(file), directory.join(file))?;
+    }
+    Ok(())
+}
+
+fn write_manifest(directory: &Path, manifest: &Value) -> Result<()> {
+    Ok(fs::write(directory.join("package.json"), serde_json::to_string_pretty(manifest)? + "\n")?)
+}
+
+fn packed(directory: &Path, out: &Path, version: &str) -> Result<PathBuf> {
+    let mut pack = Command::new("npm");
+    pack.args(["pack", "--ignore-scripts", "--silent", "--pack-destination"]).arg(out).current_dir(directory);
+    quiet("packing for npm", &mut pack)?;
+    let name = directory.file_name().context("it has no name")?.to_string_lossy();
+    Ok(out.join(format!("nexus-{name}-{version}.tgz")))
+}
+
+/// Files, links and modes, as they are.
+pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+    remove(to)?;
+    fs::create_dir_all(to.parent().context("no parent")?)?;
+    quiet("copying", Command::new("cp").arg("-a").arg("--no-preserve=ownership").arg(from).arg(to)).map(drop)
+}

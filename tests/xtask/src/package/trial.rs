@@ -1,0 +1,254 @@
+//! The packages on machines that have nothing: roots made for it, in which a user's first minutes are done by hand. Needs root, and the
+//! network once for Debian's own files; what is tried needs neither.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+
+use super::debian::Contents;
+use super::npm::{CLIENT, PLATFORM, copy_tree};
+use super::root::Root;
+use super::tree::{NAME, files_in};
+use super::{Made, npm};
+use crate::apt;
+use crate::places::{Places, remove};
+use crate::process::quiet;
+use crate::stages::{Stages, note};
+use crate::toolchain;
+
+/// A version before every other, to upgrade from.
+const BEFORE: &str = "0.0.0";
+
+const HANDLER: &str = "return 6 * 7";
+
+/// Somebody whom no list of users knows.
+const FOREIGN_USER: u32 = 54_321;
+
+/// What is tried, and of what the version before is packed.
+pub struct Trial<'a> {
+    pub places: &'a Places,
+    pub made: &'a Made,
+    pub contents: Contents<'a>,
+    pub out: &'a Path,
+}
+
+impl Trial<'_> {
+    pub fn run(&self, stages: &mut Stages) -> Result<()> {
+        stages
+            .run("what is tried with", || toolchain::ensure_packages(&["debootstrap", "busybox-static", "systemd"]))?;
+        let work = self.out.join("trial");
+        remove(&work)?;
+        fs::create_dir_all(&work)?;
+        fs::create_dir_all(self.out.join("before"))?;
+        stages.run("a root with only Node", || self.with_node(&work.join("node")))?;
+        stages.run("a root with only Debian", || self.with_debian(&work.join("debian")))?;
+        stages.run("a root with only busybox", || self.with_busybox(&work.join("busybox")))?;
+        stages.run("a root that nobody may write", || self.read_only(&work.join("read-only")))?;
+        remove(&work)
+    }
+
+    /// npm without a network: install, first program, examples, command, upgrade, uninstall.
+    fn with_node(&self, path: &Path) -> Result<()> {
+        let root = self.debian_root(path)?;
+        copy_tree(Path::new(&found("node")?), &root.inside("/usr/bin/node"))?;
+        let npm_home = found("npm")?.canonicalize()?;
+        let npm_home = npm_home.ancestors().find(|folder| folder.ends_with("npm")).context("npm has no folder")?;
+        copy_tree(npm_home, &root.inside("/usr/lib/node_modules/npm"))?;
+        for command in ["npm", "npx"] {
+            std::os::unix::fs::symlink(
+                format!("../lib/node_modules/npm/bin/{command}-cli.js"),
+                root.inside(format!("/usr/bin/{command}")),
+            )?;
+        }
+        let root = root.environment("HOME", "/root").environment("npm_config_offline", "true");
+        let before =
+            npm::pack(self.places, &self.out.join("before"), self.contents.tree, self.contents.notices, BEFORE)?;
+        let project = root.inside("/home/project");
+        fs::create_dir_all(&project)?;
+        fs::write(project.join("package.json"), r#"{"private":true,"type":"module"}"#)?;
+        let in_project = |line: &str| root.must(["/bin/sh", "-c", &format!("cd /home/project && {line}")], "");
+        let install = |packages: &[PathBuf; 2], folder: &str| -> Result<Duration> {
+            let to = root.inside(folder);
+            fs::create_dir_all(&to)?;
+            let mut names = Vec::new();
+            for package in packages {
+                let name = package.file_name().context("no name")?;
+                fs::copy(package, to.join(name))?;
+                names.push(format!("{folder}/{}", name.to_string_lossy()));
+            }
+            Ok(in_project(&format!("npm install --no-audit --no-fund {}", names.join(" ")))?.took)
+        };
+        let versions = || -> Result<String> { Ok(in_project("npm ls --all")?.out) };
+        install(&before, "/packages-before")?;
+        ensure!(versions()?.contains(&format!("{CLIENT}@{BEFORE}")), "the version before is not installed");
+        let took = install(&self.made.npm, "/packages")?;
+        for name in [CLIENT, PLATFORM] {
+            ensure!(versions()?.contains(&format!("{name}@{}", self.contents.version)), "{name} is not upgraded");
+        }
+        let bytes = super::tree::bytes_in(&project.join("node_modules"))?;
+        note(format!(
+            "npm install, offline, over the version before: {:.1} s, {:.1} MB",
+            took.as_secs_f64(),
+            bytes as f64 / 1e6
+        ));
+        fs::write(project.join("first.mjs"), self.first_program("client-node/README.md")?)?;
+        let ended = in_project("node first.mjs")?;
+        ensure!(ended.out.contains("Ada 3"), "the first program of the README prints {:?}", ended.out);
+        note(format!("the first program: {:.2} s", ended.took.as_secs_f64()));
+        self.examples(&project, &in_project)?;
+        fs::write(project.join("h.js"), HANDLER)?;
+        let ended = in_project("npx nexus-sidecar run h.js")?;
+        ensure!(ended.out.starts_with("42"), "npx nexus-sidecar prints {:?}", ended.out);
+        note(format!("npx nexus-sidecar run: {:.2} s", ended.took.as_secs_f64()));
+        in_project(&format!("npm uninstall {CLIENT} {PLATFORM}"))?;
+        let left =
+            files_in(&project)?.into_iter().filter(|file| file.to_string_lossy().contains("nexus")).collect::<Vec<_>>();
+        ensure!(left.is_empty(), "npm uninstall leaves {left:?}");
+        note("npm uninstall: nothing is left");
+        Ok(())
+    }
+
+    /// The first JavaScript of a text.
+    fn first_program(&self, file: &str) -> Result<String> {
+        let text = fs::read_to_string(self.places.root.join(file))?;
+        let rest = text.split_once("```js\n").context("no program")?.1;
+        Ok(rest.split_once("```").context("a program without end")?.0.to_owned())
+    }
+
+    /// Each prints what it says that it prints.
+    fn examples(&self, project: &Path, in_project: &dyn Fn(&str) -> Result<super::root::Ended>) -> Result<()> {
+        let (mut count, mut took) = (0, Duration::ZERO);
+        for file in files_in(&self.places.root.join("client-node/examples"))? {
+            let name = file.file_name().context("no name")?.to_string_lossy().into_owned();
+            let source = fs::read_to_string(&file)?;
+            fs::write(project.join(&name), &source)?;
+            let ended = in_project(&format!("node {name}"))?;
+            let said: Vec<&str> =
+                source.lines().filter_map(|line| line.strip_prefix("// prints ")).map(str::trim_end).collect();
+            let printed: Vec<&str> = ended.out.lines().map(str::trim_end).collect();
+            ensure!(said.is_empty() || said == printed, "{name} prints {printed:?}");
+            (count, took) = (count + 1, took + ended.took);
+        }
+        ensure!(count >= 10, "there are {count} examples");
+        note(format!("{count} examples: {:.1} s", took.as_secs_f64()));
+        Ok(())
+    }
+
+    /// The Debian package: install, upgrade, which keeps the cache, unit, uninstall.
+    fn with_debian(&self, path: &Path) -> Result<()> {
+        let root = self.debian_root(path)?;
+        let listed = || -> Result<Vec<PathBuf>> {
+            let mut files = files_in(&root.path)?;
+            // What dpkg keeps of its own work.
+            files.retain(|file| {
+                !["var/lib/dpkg", "var/log", "var/cache/ldconfig"].iter().any(|own| file.starts_with(root.inside(own)))
+            });
+            Ok(files)
+        };
+        let pristine = listed()?;
+        let of_before = Contents { version: BEFORE, compression: "none", ..self.contents };
+        let before = of_before.package(&self.out.join("before"))?;
+        for (package, to) in [(&before, "/before.deb"), (&self.made.debian, "/package.deb")] {
+            fs::copy(package, root.inside(to))?;
+        }
+        root.must(["dpkg", "-i", "/before.deb"], "")?;
+        let (kept, settings) =
+            (root.inside("/var/cache/nexus-sidecar/kept"), root.inside("/etc/nexus-sidecar/environment"));
+        fs::create_dir_all(kept.parent().context("no parent")?)?;
+        fs::write(&kept, "a cache")?;
+        fs::write(&settings, "NEXUS_MAX_INSTANCES=3\n")?;
+        let took = root.must(["dpkg", "-i", "--force-confold", "/package.deb"], "")?.took;
+        ensure!(
+            kept.exists() && fs::read_to_string(&settings)?.contains("=3"),
+            "the upgrade does not keep cache and settings"
+        );
+        let ended = root.must(["nexus-sidecar", "run", "-"], HANDLER)?;
+        ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
+        note(format!(
+            "dpkg -i over the version before: {:.1} s; first result {:.2} s",
+            took.as_secs_f64(),
+            ended.took.as_secs_f64()
+        ));
+        root.must(["nexus-sidecar", "serve", "--config", "/etc/nexus-sidecar/sidecar.toml", "--check-config"], "")?;
+        root.must(["getent", "group", "nexus-sidecar-clients"], "")?;
+        let mut verify = Command::new("systemd-analyze");
+        verify.arg("verify").arg(format!("--root={}", root.path.display())).args(["--man=no", "--recursive-errors=no"]);
+        quiet("verifying the unit", verify.args(["nexus-sidecar.service", "nexus-sidecar.socket"]))?;
+        note("systemd-analyze verify: nothing to complain of");
+        root.must(["dpkg", "--purge", NAME], "")?;
+        if root.run(["getent", "group", "nexus-sidecar-clients"], "")?.code == Some(0) {
+            bail!("the purge leaves the group");
+        }
+        for file in ["/before.deb", "/package.deb"] {
+            remove(&root.inside(file))?;
+        }
+        let left: Vec<_> = listed()?.into_iter().filter(|file| !pristine.contains(file)).collect();
+        // Both are copies that groupadd makes of files that were there.
+        let left: Vec<_> = left.iter().filter(|file| !file.to_string_lossy().ends_with('-')).collect();
+        ensure!(left.is_empty(), "the purge leaves {left:?}");
+        note("dpkg --purge: nothing is left");
+        Ok(())
+    }
+
+    /// The archive, unpacked by busybox.
+    fn with_busybox(&self, path: &Path) -> Result<()> {
+        let root = Root::new(path)?;
+        fs::create_dir_all(root.inside("/bin"))?;
+        fs::create_dir_all(root.inside("/opt"))?;
+        fs::copy(found("busybox")?, root.inside("/bin/busybox"))?;
+        fs::copy(&self.made.archive, root.inside("/archive.tar.xz"))?;
+        let unpacked = root.must(["/bin/busybox", "tar", "-xJf", "/archive.tar.xz", "-C", "/opt"], "")?;
+        let ended = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "run", "-"], HANDLER)?;
+        ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
+        note(format!(
+            "unpacked in {:.1} s, first result {:.2} s",
+            unpacked.took.as_secs_f64(),
+            ended.took.as_secs_f64()
+        ));
+        let engine = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "engine"], "")?;
+        ensure!(engine.out.contains("x86-64-v3, x86-64-v2"), "the engine has {}", engine.out);
+        remove(&root.inside("/opt/nexus-sidecar"))?;
+        note("removed with its folder: nothing is left");
+        Ok(())
+    }
+
+    /// As a container has it: nothing but the tree, which cannot be written, and a user without a name or a home.
+    fn read_only(&self, path: &Path) -> Result<()> {
+        let root = Root::new(path)?;
+        root.put(&self.made.tree, "/usr/lib/nexus-sidecar")?;
+        let root = root.read_only_as(FOREIGN_USER);
+        let ended = root.must(["/usr/lib/nexus-sidecar/bin/nexus-sidecar", "run", "-"], HANDLER)?;
+        ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
+        note(format!("first result {:.2} s, as user {FOREIGN_USER}", ended.took.as_secs_f64()));
+        Ok(())
+    }
+
+    /// Debian 12, minimal, made once.
+    fn debian_root(&self, path: &Path) -> Result<Root> {
+        let kept = self.places.cache.join("bookworm-minbase.tar");
+        if !kept.is_file() {
+            let work = self.places.workshop()?.scratch("bookworm")?;
+            let mut bootstrap = Command::new("debootstrap");
+            bootstrap.args(["--variant=minbase", "bookworm"]).arg(work.join("root")).arg(apt::debian_mirror()?);
+            quiet("making a Debian", &mut bootstrap)?;
+            let packed = work.join("root.tar");
+            quiet("keeping it", Command::new("tar").arg("-cf").arg(&packed).arg("-C").arg(work.join("root")).arg("."))?;
+            fs::rename(&packed, &kept)?;
+            remove(&work)?;
+        }
+        fs::create_dir_all(path)?;
+        quiet("unpacking a Debian", Command::new("tar").arg("-xf").arg(&kept).arg("-C").arg(path))?;
+        Ok(Root::of(path))
+    }
+}
+
+/// A program on the search path.
+fn found(program: &str) -> Result<PathBuf> {
+    let path = std::env::var_os("PATH").context("there is no PATH")?;
+    let mut places = std::env::split_paths(&path).map(|folder| folder.join(program));
+    let found = places.find(|path| path.is_file()).with_context(|| format!("{program} is not on the PATH"))?;
+    Ok(found.canonicalize()?)
+}
