@@ -34,6 +34,14 @@ fn what_does_not_compile_is_told_with_what_to_do_and_where() {
         ("enum Color { Red }\nreturn Color.Red", CODE, (1, 1)),
         ("class A {\n  constructor(private x: string) {}\n}", CODE, (2, 15)),
         ("let x: Map<string = 1", "Expected", (1, 19)),
+        ("let a; let a", "`a` is declared twice", (1, 12)),
+        ("break", "`break` is only for loops and `switch`", (1, 1)),
+        ("if ($args) { continue }", "`continue` is only for loops", (1, 14)),
+        ("a: for (;;) { break b }", "nothing around this has the label `b`", (1, 21)),
+        ("#x in {}", "no class around `#x` declares it", (1, 1)),
+        ("class A { #x }\nreturn $args.#y", "no class around `#y` declares it", (2, 14)),
+        ("1_000_", "a `_` in a number stands between two of its digits", (1, 6)),
+        ("return 1_000_", "a `_` in a number stands between two of its digits", (1, 13)),
     ] {
         let of_run = client.run(source).error().clone();
         for error in [client.check(source).unwrap_err(), client.precompile(source).unwrap_err(), of_run] {
@@ -44,6 +52,40 @@ fn what_does_not_compile_is_told_with_what_to_do_and_where() {
             );
             assert!(error.message.contains(message), "{source}: {}", error.message);
             assert_eq!(error.location.as_ref().map(|at| (at.line, at.column)), Some(at), "{source}: {}", error.message);
+        }
+    }
+}
+
+/// What is deep, and no mistake: it runs, or it is said to be too deep.
+#[test]
+fn what_is_deep_is_taken_or_told_as_deep() {
+    let (_w, _s, mut client) = listening(&Options::new());
+    let deep = |head: &str, open: &str, inner: &str, close: &str, tail: &str, depth: usize| {
+        format!("{head}{}{inner}{}{tail}", open.repeat(depth), close.repeat(depth))
+    };
+    for depth in [200, 256, 300, 500, 999, 1_000, 3_000] {
+        for source in [
+            deep("const ", "{ a: ", "b", " = {}}", " = {}; return 1", depth),
+            deep("const ", "[", "b", " = []]", " = []; return 1", depth),
+            deep("await 1; return ", "await ", "1", "", "", depth),
+            deep("return ", "(await ", "1", ")", "", depth),
+        ] {
+            let segment = client.run(&*source);
+            match segment.error.as_ref() {
+                None => assert_eq!(segment.value(), json!(1)),
+                Some(error) => assert!(
+                    error.message.contains("nested too deeply") || error.message.contains("within one another"),
+                    "{depth} levels of {:?}: {}",
+                    &source[..20],
+                    error.message
+                ),
+            }
+            assert!(
+                depth > 300 || segment.error.is_none(),
+                "{depth} levels of {:?}: {:?}",
+                &source[..20],
+                segment.error
+            );
         }
     }
 }

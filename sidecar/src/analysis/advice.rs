@@ -75,15 +75,17 @@ pub fn beyond_parser(source: &str, message: &str, line: u32, column: u32) -> Opt
         return told(format!("`{word}` is only for {of}, and none is around it: leave it out, or `return`"), start);
     }
     if message.contains("label not found") {
+        // it stands at the label, or behind it
         let spaced = before.trim_end();
         let start = word_start(spaced);
-        let label = spaced.get(start..)?;
-        return told(
-            format!(
-                "nothing around this has the label `{label}`: write it before the loop, as in `{label}: for (...)`"
-            ),
-            start,
+        let (label, start) = match spaced.get(start..)? {
+            "break" | "continue" => (word(after), at),
+            label => (label, start),
+        };
+        let message = format!(
+            "nothing around this has the label `{label}`: write it before the loop, as in `{label}: for (...)`"
         );
+        return told(message, start);
     }
     if message.contains("redefinition") {
         // it has read on: the name is the last word before, or behind the `class` before

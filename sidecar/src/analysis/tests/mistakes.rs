@@ -151,6 +151,13 @@ fn what_only_quickjs_refuses_has_its_words_or_better_ones() {
             "a: for (;;) { break b }",
             "break/continue label not found",
             1,
+            21,
+            Some(("nothing around this has the label `b`", 1, 21)),
+        ),
+        (
+            "a: for (;;) { break b }",
+            "break/continue label not found",
+            1,
             23,
             Some(("nothing around this has the label `b`", 1, 21)),
         ),
