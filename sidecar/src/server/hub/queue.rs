@@ -21,6 +21,8 @@ const KEEPS_ONE_FROM: usize = 3;
 const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+/// What a run counts that was begun anew: nobody knows how long it is, and it must not be back in line before those who wait.
+pub(super) const TRIED_COUNTS: Duration = Duration::from_millis(10 * LONG_RUN_MS);
 const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
@@ -258,7 +260,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if !self.crew.get(run).is_some_and(Run::is_tried) {
             return false;
         }
-        self.used(run, LONG_RUN, || now);
+        self.used(run, TRIED_COUNTS, || now);
         self.put_off(job.clone(), run);
         true
     }

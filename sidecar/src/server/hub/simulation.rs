@@ -18,7 +18,7 @@ use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
-use super::queue::LONG_RUN;
+use super::queue::{LONG_RUN, TRIED_COUNTS};
 use super::*;
 use crate::random::Random;
 use crate::runtime::Purpose;

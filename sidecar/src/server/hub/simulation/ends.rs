@@ -33,7 +33,7 @@ impl World {
         let back = self.hub.begin_anew(job, run, self.now);
         assert!(!back || !ends && !self.to_end.contains(&job.number), "somebody has asked for its end");
         if back {
-            self.long_runs.push((job.session, self.now, LONG_RUN));
+            self.long_runs.push((job.session, self.now, TRIED_COUNTS));
         }
         back
     }
