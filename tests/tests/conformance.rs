@@ -111,7 +111,8 @@ fn the_gc_that_the_files_are_given_collects_cycles() {
     let _w = Watchdog::seconds(60);
     let (_sidecar, mut client) = Options::new().child();
     let source = "const make = () => { const cycle = {}; cycle.cycle = cycle; return new WeakRef(cycle) };
-        const weak = make(), before = weak.deref() !== undefined; gc(); return [before, weak.deref() === undefined];";
+        const weak = make(), before = weak.deref() !== undefined; gc();
+        const within = weak.deref() !== undefined; await null; gc(); return [before, within, weak.deref() === undefined];";
     let value = client.run(format!("{source}\n{}", conformance::SHELL).as_str()).value();
-    assert_eq!(value, serde_json::json!([true, true]));
+    assert_eq!(value, serde_json::json!([true, true, true]));
 }
