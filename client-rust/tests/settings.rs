@@ -21,7 +21,9 @@ fn every_setting_of_a_sidecar_can_be_made_when_it_is_spawned() {
     });
     let flags: Vec<_> = flags.filter(|flag| !NOT_OF_A_CHILD.contains(flag)).collect();
     assert!(flags.len() >= 30, "{flags:?}");
-    let source = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/spawn.rs")).unwrap();
+    let source = ["src/settings.rs", "src/spawn.rs"]
+        .map(|file| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(file)).unwrap())
+        .concat();
     let missing: Vec<_> = flags.iter().filter(|flag| !source.contains(&format!("\"{flag}\""))).collect();
     assert!(missing.is_empty(), "SpawnOptions has no methods for {missing:?}");
 }

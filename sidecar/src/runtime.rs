@@ -89,7 +89,7 @@ impl<'a> Armed<'a> {
     }
 
     /// There was no guest.
-    pub const fn none() -> Self {
+    const fn none() -> Self {
         Self(None)
     }
 

@@ -90,15 +90,13 @@ pub struct Budget {
     pub spent: Duration,
 }
 
-/// Whether a run is on trial: it has an instance that others may need sooner, and can be begun anew.
+/// Whether a run is on trial: it has an instance that others may need sooner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
     None,
     /// The worker's CPU time when it was first looked at.
     On(Option<Duration>),
-    /// It is stopped for nothing but that.
-    Over,
-    /// It could not be begun anew, and goes on with an instance beside.
+    /// It goes on, and has its instance beside those that there may be.
     Beside,
 }
 
@@ -133,14 +131,9 @@ impl<P> Run<P> {
         &self.stage
     }
 
-    /// Why it is to end for good.
+    /// Why it is to end.
     pub fn ending(&self) -> Option<StopCause> {
-        self.ending.filter(|_| !self.is_tried())
-    }
-
-    /// Whether it was stopped since its trial is over, and for no other reason.
-    pub fn is_tried(&self) -> bool {
-        self.trial == Trial::Over
+        self.ending
     }
 
     pub fn is_beside(&self) -> bool {
@@ -319,14 +312,14 @@ impl<P: Clone> Crew<P> {
         }
     }
 
-    /// One of those of certain kinds that are on trial, and have used so much of a processor since they were first looked at.
-    pub fn on_trial_for(&mut self, time: Duration, is_meant: impl Fn(Kind) -> bool) -> Option<RunId> {
+    /// One of those that are on trial, and have used so much of a processor since they were first looked at.
+    pub fn on_trial_for(&mut self, time: Duration) -> Option<RunId> {
         let mut places = self.places.iter_mut().zip(0..);
         places.find_map(|(place, worker)| {
-            let Worker::Working(Run { trial: Trial::On(from), kind, .. }) = &mut place.worker else { return None };
+            let Worker::Working(Run { trial: Trial::On(from), .. }) = &mut place.worker else { return None };
             let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
             let is_over = used.saturating_sub(*from.get_or_insert(used)) >= time;
-            (is_over && is_meant(*kind)).then_some(RunId { worker, generation: place.generation })
+            is_over.then_some(RunId { worker, generation: place.generation })
         })
     }
 
@@ -340,19 +333,6 @@ impl<P: Clone> Crew<P> {
     pub fn workers(&self) -> usize {
         let is_there = |place: &&Place<P>| !matches!(place.worker, Worker::Retired | Worker::Ended);
         self.places.iter().filter(is_there).count()
-    }
-
-    /// Stops a run since its trial is over. False: it is over itself, or ends for another reason.
-    pub fn end_trial(&mut self, run: RunId) -> bool {
-        let goes_on = self.get(run).is_some_and(|run| run.ending.is_none());
-        if goes_on
-            && self.stop(run, StopCause::Cancelled)
-            && let Some(run) = self.get_mut(run)
-        {
-            run.trial = Trial::Over;
-            return true;
-        }
-        false
     }
 
     /// Runs that go on.

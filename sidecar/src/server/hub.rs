@@ -46,7 +46,7 @@ use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
 pub use listing::{About, Listed, Memory, Names};
-pub use queue::{Next, Resumed, Taken, TrialEnd};
+pub use queue::{Next, Resumed, Taken};
 pub use runs::Retired;
 use sessions::Books;
 pub use sessions::{Closed, Left};

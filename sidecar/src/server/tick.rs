@@ -20,7 +20,7 @@ use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
 use super::Server;
 use super::crew::RunId;
 use super::errand::Errand;
-use super::hub::{Expired, TrialEnd};
+use super::hub::Expired;
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
 use crate::faults::{self, Point};
@@ -83,10 +83,8 @@ impl Server {
         if errands {
             self.wake_poller();
         }
-        match trial_end {
-            Some(TrialEnd::Beside(run)) => self.set_beside(run),
-            Some(TrialEnd::Anew(run)) => log::debug!("the run of worker {} is begun anew", run.worker().number()),
-            None => {}
+        if let Some(run) = trial_end {
+            self.set_beside(run);
         }
         if over {
             self.exit.announce(ExitCode::Ok);

@@ -24,7 +24,7 @@ use crate::engine::control::{Control, RunControl};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
-use crate::runtime::{Armed, Overseer, Purpose, Ran};
+use crate::runtime::{Overseer, Purpose, Ran};
 use crate::segments::Lent;
 use crate::token::StopToken;
 
@@ -264,9 +264,6 @@ impl Server {
                         };
                         self.reply(answering, &SidecarMessage::Compiled(message));
                     }
-                    Err(error) if error.code == ErrorCode::Cancelled && self.begin_anew(answering, &job) => {
-                        return Outcome::Waits;
-                    }
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
@@ -274,9 +271,6 @@ impl Server {
             ClientMessage::Check(request) => {
                 match self.runtime.compile(request.source, None, client, oversight) {
                     Ok(found) => self.reply(answering, &SidecarMessage::Checked(found.handler.checked())),
-                    Err(error) if error.code == ErrorCode::Cancelled && self.begin_anew(answering, &job) => {
-                        return Outcome::Waits;
-                    }
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
@@ -315,16 +309,7 @@ impl Server {
         request.args = args.as_deref().or(request.args);
         request.scope = scope.as_deref().or(request.scope);
         let client = self.client_of(session);
-        let mut ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
-        let is_cancelled = ran.report.error.as_ref().is_some_and(|error| error.code == ErrorCode::Cancelled);
-        if is_cancelled && let Progress::Finished(instance) = &mut ran.progress {
-            // nobody may stop what runs there next
-            drop(std::mem::replace(&mut ran.armed, Armed::none()));
-            if self.begin_anew(answering, job) {
-                self.runtime.give_back(instance.take());
-                return Outcome::Waits;
-            }
-        }
+        let ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
         let lent = self.arenas.lent(session.0, &request.regions);
         self.conclude(answering, ran, lent, Turn::First(job.number, job.enqueued, &request))
     }
@@ -373,11 +358,6 @@ impl Server {
         let Resumed { key, id, execution } = resumed;
         let ran = self.runtime.resume(*execution, id, answer.as_answer(), arrival, oversight);
         self.conclude(answering, ran, lent, Turn::Resumed(key))
-    }
-
-    /// Whether a request that was stopped waits for another instance, and is answered by whoever has it then.
-    fn begin_anew(&self, answering: Answering<'_>, job: &Job) -> bool {
-        self.books(answering.run).is_some_and(|mut state| state.hub.begin_anew(job, answering.run, Instant::now()))
     }
 
     fn refuse_resume(&self, answering: Answering<'_>) -> Outcome {

@@ -11,7 +11,7 @@ use super::turns::Standing;
 use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
 use crate::budget::Full;
 use crate::execution::Arrival;
-use crate::server::crew::{Run, RunId, WorkerId};
+use crate::server::crew::{RunId, WorkerId};
 use crate::share::{Share, Whose};
 use crate::token::StopToken;
 
@@ -21,8 +21,6 @@ const KEEPS_ONE_FROM: usize = 3;
 const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
-/// What a run counts that was begun anew: nobody knows how long it is, and it must not be back in line before those who wait.
-pub(super) const TRIED_COUNTS: Duration = Duration::from_millis(10 * LONG_RUN_MS);
 const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
@@ -36,15 +34,6 @@ pub struct Next<E, P> {
     pub arrival: Arrival,
     /// What the job resumes, where that was known before it was read.
     pub resumed: Option<Resumed<E>>,
-}
-
-/// What becomes of a run that has had the last instance for long enough.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrialEnd {
-    /// It is stopped, to be begun anew.
-    Anew(RunId),
-    /// It is to go on beside the others.
-    Beside(RunId),
 }
 
 /// A suspended execution that its worker has.
@@ -190,14 +179,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.running() - self.beside
     }
 
-    /// What has the last instance can be begun anew, or have another one beside.
+    /// Who is known to be brief may have the last instance in any case; somebody else, where its run can go on beside the others
+    /// if it takes its time.
     fn may_run_last(&self, session: SessionId) -> bool {
-        let resumes = || match self.sessions.get(&session).and_then(|books| books.queue.front()) {
-            Some(Item::Job(job)) => job.kind == Kind::Resume,
-            Some(Item::Mail(_)) => true,
-            None => false,
-        };
-        self.may_run(session, 1) && (self.has_room_beside() || !resumes())
+        let is_brief = || self.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
+        self.may_run(session, 1) && (self.has_room_beside() || is_brief())
     }
 
     fn has_room_beside(&self) -> bool {
@@ -222,26 +208,18 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    /// Ends the trial of a run that has the last instance, has used `time` of a processor there, and keeps it from somebody who
-    /// waits. A first segment is stopped, and its worker begins it anew, see `begin_anew`: nothing of it has been told by then. A
-    /// resume cannot be begun anew, and has its instance in any case: it goes on beside the others, of which there may be as many
-    /// as may run; the caller sees to it that there is a worker for the free instance, and then calls `goes_on_beside`.
-    pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<TrialEnd> {
-        if self.occupied() < self.limits.max_running {
+    /// A run that has the last instance, has used `time` of a processor there, and keeps it from somebody who waits: it is to go on
+    /// beside the others, of which as many may do that as may run. The caller sees to it that there is a worker for the instance
+    /// that is free then, and calls `goes_on_beside`. Nothing is stopped for it, and nobody sees a difference.
+    pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<RunId> {
+        if self.occupied() < self.limits.max_running || !self.has_room_beside() {
             return None;
         }
-        let has_room = self.has_room_beside();
-        let run = self.crew.on_trial_for(time, |kind| has_room || kind != Kind::Resume)?;
-        let (session, kind) = self.crew.get(run).map(|run| (run.session, run.kind))?;
+        let run = self.crew.on_trial_for(time)?;
+        let session = self.crew.get(run)?.session;
         self.relieve(now);
         let mut others = self.turns.brief().chain(self.turns.unknown()).filter(|other| *other != session);
-        if !others.any(|other| self.may_run_last(other)) {
-            return None;
-        }
-        if kind == Kind::Resume {
-            return Some(TrialEnd::Beside(run));
-        }
-        self.crew.end_trial(run).then_some(TrialEnd::Anew(run))
+        others.any(|other| self.may_run_last(other)).then_some(run)
     }
 
     /// There is a worker for its place.
@@ -252,17 +230,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// Whether as many workers are there as can be at work, with one more run beside and one at the poller.
     pub fn has_worker_beside(&self) -> bool {
         self.crew.workers() > self.limits.max_running + self.beside + 1
-    }
-
-    /// For a run that was stopped: puts its job in front of the others of its session, if it was for the end of its trial; its
-    /// session then is one whose runs take long. False: it was stopped for good.
-    pub fn begin_anew(&mut self, job: &Job<P>, run: RunId, now: Instant) -> bool {
-        if !self.crew.get(run).is_some_and(Run::is_tried) {
-            return false;
-        }
-        self.used(run, TRIED_COUNTS, || now);
-        self.put_off(job.clone(), run);
-        true
     }
 
     /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free

@@ -2,6 +2,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_protocol::FrameDecoder;
 
+use super::turns::Standing;
 use super::*;
 
 /// Of a connection: whether it has too much unread.
@@ -81,45 +82,42 @@ fn nothing_is_begun_for_whoever_does_not_read_and_others_have_their_turn() {
 }
 
 #[test]
-fn who_has_the_last_instance_for_long_is_begun_anew_elsewhere_once_somebody_waits_for_it() {
+fn who_has_the_last_instance_for_long_goes_on_beside_once_somebody_waits_for_it() {
     let now = Instant::now();
     let mut hub = hub(3);
-    let workers = [(); 5].map(|()| hub.crew.hire());
+    let workers = [(); 9].map(|()| hub.crew.hire());
     let reader = Reader::default();
     let next = |hub: &mut Hub<Execution, Reader>, session: u64, worker: usize| {
         hub.open_session(SessionId(session));
         hub.enqueue(job(session, 1, &reader, now)).unwrap();
-        hub.next(workers[worker], now).unwrap()
+        hub.next(workers[worker], now)
     };
-    let one = next(&mut hub, 1, 0);
-    next(&mut hub, 2, 1);
-    let fresh = next(&mut hub, 3, 2);
+    next(&mut hub, 1, 0).unwrap();
+    next(&mut hub, 2, 1).unwrap();
+    let mut fresh = next(&mut hub, 3, 2).unwrap();
     assert_eq!(hub.end_trial(Duration::ZERO, now), None, "nobody waits");
     hub.enqueue(job(3, 2, &reader, now)).unwrap();
     assert_eq!(hub.end_trial(Duration::ZERO, now), None, "nobody else waits");
-    assert!(!hub.begin_anew(&fresh.job, fresh.run, now), "it was not stopped");
-    hub.open_session(SessionId(4));
-    hub.enqueue(job(4, 1, &reader, now)).unwrap();
-    assert_eq!(hub.end_trial(Duration::from_millis(1), now), None, "it has not had its time");
-    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(fresh.run)));
-    assert!(fresh.token.check().is_err() && hub.end_trial(Duration::ZERO, now).is_none(), "once");
-    assert!(hub.begin_anew(&fresh.job, fresh.run, now) && !hub.begin_anew(&fresh.job, fresh.run, now));
-    assert_eq!((hub.running(), hub.queued(), hub.in_flight(SessionId(3))), (2, 3, 2));
-    let newcomer = hub.next(workers[3], now).unwrap();
-    assert_eq!(newcomer.job.session, SessionId(4));
-    hub.end_run(newcomer.run);
-    assert!(!hub.has_ready(now), "the last one is not for it any more");
-    hub.end_run(one.run);
-    let again = hub.next(workers[3], now).unwrap();
-    assert_eq!((again.job.session, again.job.id, again.job.number), (SessionId(3), RequestId(1), fresh.job.number));
-    assert!(again.token.check().is_ok());
-    // somebody else has the last one now, and its own client does not want it any more
-    let last = next(&mut hub, 5, 4);
-    hub.enqueue(job(4, 2, &reader, now)).unwrap();
-    assert_eq!(hub.end_trial(Duration::ZERO, now), Some(TrialEnd::Anew(last.run)));
-    assert!(matches!(hub.cancel_request(SessionId(5), RequestId(1)), Cancelled::Underway));
-    assert!(!hub.begin_anew(&last.job, last.run, now) && hub.answer(last.run));
-    assert_eq!(hub.end_trial(Duration::ZERO, now), None);
+    for beside in 1..=3 {
+        assert!(next(&mut hub, 3 + beside, 9 - beside as usize).is_none(), "three run");
+        assert_eq!(hub.end_trial(Duration::from_millis(1), now), None, "it has not had its time");
+        assert_eq!(hub.end_trial(Duration::ZERO, now), Some(fresh.run));
+        hub.goes_on_beside(fresh.run);
+        assert!(fresh.token.check().is_ok(), "nothing is stopped for it");
+        assert_eq!((hub.occupied(), hub.running()), (2, 2 + beside as usize));
+        if beside < 3 {
+            fresh = hub.next(workers[9 - beside as usize], now).unwrap();
+            assert_eq!(fresh.job.session, SessionId(3 + beside));
+        }
+    }
+    // as many are beside as there may be: the last one is for those of whom it is known that they are brief
+    assert!(!hub.has_ready(now));
+    hub.sessions.get_mut(&SessionId(6)).unwrap().standing = Standing::Brief;
+    hub.turns.is_now(SessionId(6), Standing::Brief);
+    let brief = hub.next(workers[6], now).unwrap();
+    assert_eq!((brief.job.session, hub.end_trial(Duration::ZERO, now)), (SessionId(6), None));
+    // one that is over makes room
+    assert!(hub.answer(fresh.run) && hub.beside == 2);
 }
 
 #[test]

@@ -18,7 +18,8 @@ use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
-use super::queue::{LONG_RUN, TRIED_COUNTS};
+use super::queue::LONG_RUN;
+use super::turns::Standing;
 use super::*;
 use crate::random::Random;
 use crate::runtime::Purpose;
@@ -44,8 +45,6 @@ struct AtWork {
     guest: Option<Arc<FakeControl>>,
     /// Others have answered in its place.
     given_up: bool,
-    /// It is stopped since others wait for its instance.
-    is_tried: bool,
     /// It goes on beside the others.
     is_beside: bool,
 }
@@ -296,16 +295,7 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork {
-            job,
-            run,
-            token,
-            resumed,
-            guest: None,
-            given_up: false,
-            is_tried: false,
-            is_beside: false,
-        });
+        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false, is_beside: false });
     }
 
     /// A worker enters or leaves a guest.
@@ -333,7 +323,6 @@ impl World {
         let work = &self.at_work[at];
         let key = work.resumed.as_ref().map_or(work.job.number, |resumed| resumed.key);
         let is_meant = work.given_up
-            || work.is_tried
             || !self.sessions.contains(&work.job.session)
             || self.to_end.contains(&key)
             || self.requests_to_end.contains(&(work.job.session, work.job.id));
@@ -350,10 +339,7 @@ impl World {
             self.leave_guest(at, &instance);
             self.instances.push(instance);
         }
-        let AtWork { job, run, resumed, given_up, is_tried, .. } = self.at_work.remove(at);
-        if is_tried && !given_up && self.rng.chance(50) && self.goes_back(&job, run) {
-            return self.free_workers.push(run.worker());
-        }
+        let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
         let suspends = self.rng.chance(60);
         let mut answered = false;
         let cpu = Duration::from_micros([0, 9_999, 10_000, 25_000][self.rng.below(4)]);

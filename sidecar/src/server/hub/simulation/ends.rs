@@ -9,33 +9,15 @@ impl World {
         let waiting: Vec<SessionId> =
             self.sessions.iter().copied().filter(|session| self.may_begin_last(*session)).collect();
         let occupied = self.hub.occupied();
-        let Some(end) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
+        let Some(run) = self.hub.end_trial(Duration::ZERO, self.now) else { return };
         assert!(occupied >= self.hub.limits.max_running, "another one is free");
-        let (TrialEnd::Anew(run) | TrialEnd::Beside(run)) = end;
         let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
         assert!(!work.given_up && waiting.iter().any(|session| *session != work.job.session), "nobody waits");
-        if let TrialEnd::Anew(_) = end {
-            assert!(work.job.kind == Kind::Execute && work.token.check().is_err());
-            work.is_tried = true;
-            return;
-        }
-        assert_eq!(work.job.kind, Kind::Resume);
         if !self.hub.has_worker_beside() {
             self.free_workers.push(self.hub.crew.hire());
         }
         self.hub.goes_on_beside(run);
         work.is_beside = true;
-    }
-
-    /// A run that was stopped ends without an answer, if it was stopped for nothing else.
-    pub fn goes_back(&mut self, job: &Job<()>, run: RunId) -> bool {
-        let ends = !self.sessions.contains(&job.session) || self.requests_to_end.contains(&(job.session, job.id));
-        let back = self.hub.begin_anew(job, run, self.now);
-        assert!(!back || !ends && !self.to_end.contains(&job.number), "somebody has asked for its end");
-        if back {
-            self.long_runs.push((job.session, self.now, TRIED_COUNTS));
-        }
-        back
     }
 
     pub fn cancel(&mut self) {

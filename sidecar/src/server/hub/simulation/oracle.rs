@@ -79,8 +79,8 @@ impl World {
     /// Whether a session has something that could have the last instance, if that were free.
     pub fn may_begin_last(&self, session: SessionId) -> bool {
         let next = self.hub.sessions.get(&session).and_then(|books| books.queue.front());
-        let resumes = matches!(next, Some(Item::Mail(_)) | Some(Item::Job(Job { kind: Kind::Resume, .. })));
-        let may_stay = !resumes || self.hub.beside < self.hub.limits.max_running;
+        let is_brief = self.hub.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
+        let may_stay = is_brief || self.hub.beside < self.hub.limits.max_running;
         next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_busy(session)
     }
 
