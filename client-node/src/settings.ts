@@ -3,8 +3,8 @@
 /** Passed on as flags. Absent: the sidecar's own environment, file and defaults decide. */
 export interface SidecarConfig {
   /**
-   * Instances that may run at once; from 3 on the last free one is for connections that run nothing. A resume that
-   * takes its time on that one runs beside it, as many more at most. Default 10.
+   * Instances that may run at once; from 3 on the last free one is for connections that run nothing. What takes its
+   * time on that one while others wait goes on beside it: as many more at most. Default 10.
    */
   maxInstances?: number;
   /** Instances made ready at start. Default 1. */

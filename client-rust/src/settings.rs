@@ -8,8 +8,8 @@ use std::path::PathBuf;
 use crate::spawn::{LogLevel, SpawnOptions};
 
 impl SpawnOptions {
-    /// Instances that may run at once; from 3 on the last free one is for connections that run nothing. A resume that
-    /// takes its time on that one runs beside it, as many more at most.
+    /// Instances that may run at once; from 3 on the last free one is for connections that run nothing. What takes its
+    /// time on that one while others wait goes on beside it: as many more at most.
     #[must_use]
     pub fn max_instances(self, value: u32) -> Self {
         self.flag("--max-instances", value.to_string())

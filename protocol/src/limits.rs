@@ -151,8 +151,8 @@ pub const LONG_RUN_MS: u64 = 10;
 pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
 /// Longest time for which a long run keeps its connection from the last free instance.
 pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
-/// While others wait for the last free instance, a run has it for so much processor time, and is begun anew on another
-/// one when there is one. Longer than what most handlers take; short, since those who wait take turns.
+/// While others wait for the last free instance, a run has it for so much processor time, and then goes on beside the
+/// others. Longer than what most handlers take; short, since those who wait take turns.
 pub const LAST_INSTANCE_TRIAL_MS: u64 = 2;
 /// Time an execution may wait for an instance.
 pub const DEFAULT_MAX_QUEUE_MS: u64 = 5_000;

@@ -21,8 +21,8 @@ use super::value::{Kind, Place};
 /// What only the process that has the sockets needs to know is not told to a worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Config {
-    /// Instances that may run at once; from 3 on the last free one is for connections that run nothing. A resume that
-    /// takes its time on that one runs beside it, as many more at most.
+    /// Instances that may run at once; from 3 on the last free one is for connections that run nothing. What takes its
+    /// time on that one while others wait goes on beside it: as many more at most.
     pub max_instances: u64,
     /// Instances made ready at start.
     pub min_instances: u64,
