@@ -104,10 +104,8 @@ fn what_holds_is_told_in_the_log_by_http_and_as_a_metric() {
 #[test]
 fn whoever_requires_all_walls_gets_them_or_no_sidecar() {
     let _w = Watchdog::seconds(60);
-    let start = |options: Options| {
-        let dir = TempDir::new();
-        options.flag("require-sandbox", true).listen_on(&dir.join("s.sock"))
-    };
+    let dir = TempDir::new();
+    let start = |options: Options| options.flag("require-sandbox", true).listen_on(&dir.join("s.sock"));
     let mut alone = start(Options::new().flag("isolation", "none"));
     assert_eq!(alone.exit_code(SOON), 5);
     assert!(alone.stderr().contains("isolation is none"), "{}", alone.stderr());
