@@ -12,9 +12,10 @@ import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { answering, CallOrigin, CurrentCall } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
+import { registryOf } from './extensions.js';
 import { failure, happened, type Thrown } from './failures.js';
 import { checkLossless } from './lossless.js';
-import { checkNames } from './names.js';
+import { checkOptions, checkPlain } from './names.js';
 import { Patience } from './patience.js';
 import { asPayload } from './payload.js';
 import type { Place } from './places.js';
@@ -30,7 +31,7 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
+import { checkHandle, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
 
 /** Errors of extensions that a run remembers, to be the cause of its own. */
 const MAX_REMEMBERED_ERRORS = 100;
@@ -103,18 +104,17 @@ const OPTIONS = new Set<string>([
 ]);
 
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
-  checkMap('options', options);
-  checkNames('option of `run`', options, OPTIONS);
+  checkOptions('what is given as options', 'option of `run`', options, OPTIONS);
   const { extensions = {}, labels = {} } = options;
-  checkMap('extensions', extensions);
-  checkMap('labels', labels);
+  checkPlain('`extensions`', extensions);
+  checkPlain('`labels`', labels);
   for (const name of ['onSegment', 'onExtensionError'] as const) {
     if (options[name] !== undefined && typeof options[name] !== 'function') {
       throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a function`);
     }
   }
   const signal = checkSignal(options);
-  const registry = registryOf(extensions);
+  const registry = registryOf(extensions, options.capabilities);
   const request = contextFields(options, checkTimeout(options.timeoutMs), registry);
   // Who hands over an extension means it to be called. A list, and be it empty, says exactly what is granted.
   request.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
@@ -135,29 +135,6 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
       });
     });
   });
-}
-
-/** Names and methods as the handler may see them in `$ext.list()`. */
-function registryOf(extensions: Extensions): Record<string, string[]> {
-  const registry: Record<string, string[]> = Object.create(null) as Record<string, string[]>;
-  for (const [name, extension] of Object.entries(extensions)) {
-    const isObject = typeof extension === 'object' && extension !== null;
-    const methods = isObject ? Object.keys(extension).filter((method) => typeof extension[method] === 'function') : [];
-    if (methods.length === 0) throw noExtension(name, extension);
-    registry[name] = methods;
-  }
-  return registry;
-}
-
-function noExtension(name: string, extension: unknown): NexusError {
-  const example = `{ ${name}: { get: async (...args) => ... } }`;
-  const is =
-    typeof extension === 'function'
-      ? 'is a function; an extension is an object of methods'
-      : typeof extension === 'object' && extension !== null
-        ? 'has no methods of its own (those of a class are its prototype\'s, which no handler reaches); wrap them'
-        : 'is not an object of methods';
-  return new NexusError('INVALID_ARGUMENT', `extension \`${name}\` ${is}: ${example}`);
 }
 
 /** What a resume is for. */
