@@ -64,16 +64,26 @@ test('an onSegment that never settles is given up when the sidecar dies, and at 
 test('what onSegment returned is waited for, and what it rejects with is thrown', WATCHDOG, async () => {
   const gate = deferred<void>();
   let settled = false;
-  const run = runtime.run('return 1', { onSegment: () => gate.promise }).finally(() => (settled = true));
-  await runtime.ping();
+  const begun = deferred<void>();
+  const waits = (): Promise<void> => {
+    begun.resolve();
+    return gate.promise;
+  };
+  const run = runtime.run('return 1', { onSegment: waits }).finally(() => (settled = true));
+  await begun.promise;
   await runtime.ping();
   assert.equal(settled, false);
   gate.resolve();
   assert.equal(((await run) as { value: unknown }).value, 1);
   const own = new Error('the disk is full');
   const refused = deferred<void>();
-  const failing = runtime.run('return 1', { onSegment: () => refused.promise });
-  await runtime.ping();
+  const called = deferred<void>();
+  const onSegment = (): Promise<void> => {
+    called.resolve();
+    return refused.promise;
+  };
+  const failing = runtime.run('return 1', { onSegment });
+  await called.promise;
   refused.reject(own);
   await assert.rejects(failing, own);
 });
