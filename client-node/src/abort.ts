@@ -7,7 +7,7 @@
 import type { Connection, RequestOptions } from './connection.js';
 import type { CancelTarget } from './core.js';
 import { abortError, NexusError } from './errors.js';
-import { checkNames } from './names.js';
+import { checkOptions } from './names.js';
 import type { Suspension } from './types.js';
 
 const SIGNAL = new Set(['signal']);
@@ -60,15 +60,11 @@ function aborted(signal: AbortSignal): NexusError {
 
 /** Of the options of a call that runs one segment. */
 export function signalOf(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
-  const signal = checkSignal(options);
-  if (options !== undefined) checkNames('option', options, SIGNAL);
-  return signal;
+  if (options !== undefined) checkOptions('what is given as options', 'option', options, SIGNAL);
+  return checkSignal(options);
 }
 
 export function checkSignal(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
-  if (options !== undefined && (typeof options !== 'object' || options === null)) {
-    throw new NexusError('INVALID_ARGUMENT', 'the options are not an object');
-  }
   const signal: unknown = options?.signal;
   if (signal === undefined || isSignal(signal)) return signal;
   throw new NexusError('INVALID_ARGUMENT', '`signal` is not an AbortSignal');

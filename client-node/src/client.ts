@@ -9,7 +9,7 @@ import { Core } from './core.js';
 import type { ExecutionList } from './maps.js';
 import { withCaller } from './failures.js';
 import type { ExecuteRequest, HelloInfo } from './messages.js';
-import { asPayload } from './payload.js';
+import { asMessagePack, asPayload } from './payload.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
 import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
@@ -113,6 +113,7 @@ export class NexusRuntime {
       if ('value' in outcome && !Buffer.isBuffer(result)) outcome.value = asPayload(outcome.value);
       return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
     }
+    if ('value' in outcome) outcome.value = asMessagePack(outcome.value);
     return this.#core.resume(suspensionId, outcome, readBufferResult, signal);
   }
 

@@ -5,7 +5,7 @@
 import { inspect } from 'node:util';
 
 import { NexusError } from './errors.js';
-import { didYouMean } from './names.js';
+import { checkPlain, didYouMean } from './names.js';
 import { SIDECAR_KEYS, type SidecarConfig } from './settings.js';
 
 export type { SidecarConfig };
@@ -68,7 +68,7 @@ export interface CheckedConfig extends ClientConfig {
 }
 
 export function checkConfig(config: RuntimeConfig): CheckedConfig {
-  if (typeof config !== 'object' || config === null) throw invalid('the configuration is not an object');
+  checkPlain('the configuration', config);
   const flags: string[] = [];
   const client: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(config) as [string, unknown][]) {
@@ -110,6 +110,7 @@ function check(key: string, value: unknown, wanted: Check): void {
   const ok =
     wanted === 'count' ? Number.isSafeInteger(value) && (value as number) >= 0 : typeof value === wanted && value !== null;
   if (!ok) throw invalid(`\`${key}\` must be ${CALLED[wanted]}; it is ${shown(value)}`);
+  if (wanted === 'object') checkPlain(`\`${key}\``, value);
 }
 
 const ENV_NUMBERS = [
@@ -122,6 +123,7 @@ const ENV_NUMBERS = [
 
 /** Reads MAX_INSTANCES, MIN_INSTANCES, MEMORY_LIMIT_MB, TIMEOUT_MS, MAX_HOST_CALLS and CACHE_DIR. Unset or empty: absent. */
 export function configFromEnv(env: Readonly<Record<string, string | undefined>>): SidecarConfig {
+  checkPlain('the environment', env);
   const config: SidecarConfig = {};
   for (const [name, key, factor] of ENV_NUMBERS) {
     const text = env[name]?.trim();

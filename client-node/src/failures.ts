@@ -6,12 +6,33 @@ import { copyOf, NexusError } from './errors.js';
 import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
 import type { Segment } from './run.js';
 
-/** What an extension threw, and as which error the handler got it. */
-export interface Thrown {
-  readonly extensionName: string;
-  readonly method: string;
-  readonly message: string;
-  readonly error: unknown;
+/** Errors of extensions that a run remembers, to be the cause of its own. */
+const MAX_REMEMBERED_ERRORS = 100;
+/** Stands for errors that a handler cannot tell apart, and so nobody by what the handler throws. */
+const AMBIGUOUS = Symbol('ambiguous');
+
+/**
+ * What extensions threw, by what the handler got. An error that the handler throws on says which extension and method it is of, but
+ * not which call: where two calls threw different ones that look the same, none is known to be it. Once there are too many, later ones
+ * are not remembered, rather than earlier ones forgotten: what was forgotten could make a later one look like the only one.
+ */
+export class ThrownErrors {
+  readonly #bySight = new Map<string, unknown>();
+
+  add(extension: string, method: string, message: string, error: unknown): void {
+    const sight = JSON.stringify([extension, method, message]);
+    const known = this.#bySight.has(sight);
+    if (!known && this.#bySight.size >= MAX_REMEMBERED_ERRORS) return;
+    this.#bySight.set(sight, !known || Object.is(this.#bySight.get(sight), error) ? error : AMBIGUOUS);
+  }
+
+  /** What was thrown, where the error is certainly that, thrown on by the handler. */
+  causeOf({ code, properties, message }: NexusError): { cause?: unknown } {
+    if (code !== 'EXECUTION_ERROR' || properties === undefined) return {};
+    const sight = JSON.stringify([properties['extension'], properties['method'], message]);
+    const error = this.#bySight.get(sight);
+    return error === AMBIGUOUS || !this.#bySight.has(sight) ? {} : { cause: error };
+  }
 }
 
 /** The effects of all segments so far, in order. */
@@ -47,19 +68,13 @@ function append<Item>(list: Item[], items: readonly Item[]): void {
  * A copy of the error that a run ends with: many runs may end with the same one. What has happened stands in properties that are not
  * enumerable, so that printing the error shows the error. Who repeats a run that had begun has its effects twice: not retryable.
  */
-export function failure(error: unknown, segments: Segment[], thrown: readonly Thrown[]): unknown {
+export function failure(error: unknown, segments: Segment[], thrown: ThrownErrors): unknown {
   if (!(error instanceof NexusError)) return error;
-  const source = Object.hasOwn(error, 'cause') ? undefined : thrown.findLast((one) => isIt(error, one));
+  const source = Object.hasOwn(error, 'cause') ? {} : thrown.causeOf(error);
   const retryable = error.retryable && segments.length === 0;
-  const copy = copyOf(error, source === undefined ? { retryable } : { retryable, cause: source.error });
+  const copy = copyOf(error, { retryable, ...source });
   for (const [key, value] of Object.entries(happened(segments))) define(copy, key, value);
   return copy;
-}
-
-/** Whether a handler's error is what an extension threw, thrown on. */
-function isIt({ code, properties, message }: NexusError, thrown: Thrown): boolean {
-  if (code !== 'EXECUTION_ERROR' || properties === undefined || message !== thrown.message) return false;
-  return properties['extension'] === thrown.extensionName && properties['method'] === thrown.method;
 }
 
 function define(error: NexusError, key: string, value: unknown): void {

@@ -2,6 +2,7 @@
 import { inspect } from 'node:util';
 
 import type { NexusError } from './errors.js';
+import { checkOptions } from './names.js';
 
 export interface FormatOptions {
   /** The handler's source. Without it the lines that the error brought (with `debug`), or none. */
@@ -12,6 +13,8 @@ export interface FormatOptions {
   handlerName?: string;
 }
 
+const OPTIONS = new Set<keyof FormatOptions>(['source', 'color', 'handlerName']);
+
 /** Lines before and behind the one that is meant. */
 const AROUND = 2;
 /** A longer line is cut: some handlers are one line. */
@@ -19,6 +22,7 @@ const MAX_LINE_CHARS = 160;
 
 /** Several lines, without an end of line behind the last. */
 export function formatError(error: NexusError, options: FormatOptions = {}): string {
+  checkOptions('what is given as options', 'option', options, OPTIONS);
   const paint = options.color === true ? (code: number, text: string): string => `\u001b[${code}m${text}\u001b[0m` : (_: number, text: string): string => text;
   const { code, errorName, message, location } = error;
   const name = errorName === undefined || errorName === 'Error' ? '' : `${errorName}: `;

@@ -4,12 +4,11 @@
  */
 import { NexusError } from './errors.js';
 import { MAX_PAYLOAD_DEPTH } from './limits.js';
-import { Encoded } from './payload.js';
-import { ResidentState, ResidentUse } from './resident.js';
+import { standsFor } from './payload.js';
 
 /** Throws SERIALIZATION_ERROR that names the first thing that would not arrive as what it is. `name`: what the value is called. */
 export function checkLossless(name: string, value: unknown): void {
-  if (value === undefined || value instanceof Encoded || value instanceof ResidentState || value instanceof ResidentUse) return;
+  if (value === undefined) return;
   check(value, name, 0);
 }
 
@@ -17,8 +16,8 @@ function check(value: unknown, path: string, depth: number): void {
   if (value === undefined) throw lost(path, 'is undefined, and would become null');
   if (typeof value === 'function' || typeof value === 'symbol') throw lost(path, `is a ${typeof value}, and would be left out`);
   if (typeof value === 'string' && /\p{Surrogate}/u.test(value)) throw lost(path, 'has an unpaired surrogate, which would be replaced');
-  // deeper ones, and cycles, are the encoder's to refuse
-  if (typeof value !== 'object' || value === null || depth > MAX_PAYLOAD_DEPTH) return;
+  // deeper ones, cycles, and what is no value are the encoder's to refuse
+  if (typeof value !== 'object' || value === null || depth > MAX_PAYLOAD_DEPTH || standsFor(value) !== undefined) return;
   if (Array.isArray(value)) {
     for (let index = 0; index < value.length; index++) check(value[index], `${path}[${index}]`, depth + 1);
     return;

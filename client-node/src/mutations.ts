@@ -1,3 +1,5 @@
+import { NexusError } from './errors.js';
+import { checkPlain } from './names.js';
 import { define } from './payload.js';
 import type { StateMutation } from './types.js';
 
@@ -6,11 +8,13 @@ export function applyMutations(
   state: Readonly<Record<string, unknown>>,
   mutations: readonly StateMutation[],
 ): Record<string, unknown> {
+  checkPlain('the state', state);
   const next: Record<string, unknown> = {};
   for (const key of Object.keys(state)) define(next, key, state[key]);
   for (const mutation of mutations) {
     if (mutation.op === 'set') define(next, mutation.key, mutation.value);
-    else delete next[mutation.key];
+    else if (mutation.op === 'delete') delete next[mutation.key];
+    else throw new NexusError('INVALID_ARGUMENT', "a mutation's `op` is neither 'set' nor 'delete'");
   }
   return next;
 }

@@ -1,5 +1,32 @@
-/** Names that callers give, of options above all: one that nobody knows is a mistake, and mostly near a known one. */
+/**
+ * Objects whose properties are looked up by name, options above all. A name that nobody knows is a mistake, and mostly near a known
+ * one; and an object that keeps what it holds elsewhere (a Map, an instance of a class) would be taken for an empty one.
+ */
 import { NexusError } from './errors.js';
+
+/** Throws INVALID_ARGUMENT unless it is a plain object with none but known properties. `what`: a property, as `option`; `whole`: the object. */
+export function checkOptions(whole: string, what: string, given: unknown, known: ReadonlySet<string>): void {
+  checkPlain(whole, given);
+  checkNames(what, given, known);
+}
+
+/** Throws INVALID_ARGUMENT unless all that the value holds are its own properties. `what`: what it is called. */
+export function checkPlain(what: string, value: unknown): asserts value is object {
+  if (typeof value !== 'object' || value === null) throw new NexusError('INVALID_ARGUMENT', `${what} is not an object`);
+  const prototype: unknown = Object.getPrototypeOf(value);
+  // Node's own environment is of a class of its own.
+  if (prototype === Object.prototype || prototype === null || value === process.env) return;
+  // Object.prototype of another realm
+  if (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype as object, 'isPrototypeOf')) return;
+  throw new NexusError('INVALID_ARGUMENT', `${what} is ${kindOf(value, prototype as object)}; a plain object is needed`);
+}
+
+function kindOf(value: object, prototype: object): string {
+  if (Array.isArray(value)) return 'an array';
+  const { constructor } = prototype as { constructor?: unknown };
+  const name = typeof constructor === 'function' ? constructor.name : '';
+  return name === '' || name === 'Object' ? 'an object that inherits from another' : `an instance of ${name}`;
+}
 
 /** Throws INVALID_ARGUMENT for an own property that is none of the known ones; what is undefined is not there. */
 export function checkNames(what: string, given: object, known: ReadonlySet<string>): void {

@@ -7,7 +7,7 @@
 import type { CurrentCall } from './current.js';
 
 /** The longest that a timer of Node takes. */
-const LONGEST_TIMER_MS = 2 ** 31 - 1;
+export const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 export class Patience {
   /** For one call; 0: for ever. */

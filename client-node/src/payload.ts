@@ -44,8 +44,35 @@ export function asBuffer(bytes: Uint8Array): Buffer {
   return Buffer.isBuffer(bytes) ? bytes : Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
 }
 
+/**
+ * On the prototypes of objects that stand for something else and are no values themselves: what they are. By `Symbol.for`, so that
+ * one of the package's other build (`import` and `require`) is known for what it is.
+ */
+const STANDS_FOR = Symbol.for('@nexus/sidecar.standsFor');
+
+type StandIn = 'encoded' | 'resident';
+
+const WHERE: Record<StandIn, string> = {
+  encoded:
+    'what `encoded` gives may stand for a whole `state`, `args`, `scope` or answer of an extension, and nowhere inside one; createState and patch take the Buffer itself',
+  resident: 'a resident state (ResidentState, ResidentUse) may be the `state` that an execution runs on, and nothing else',
+};
+
+export function markStandIn(prototype: object, what: StandIn): void {
+  Object.defineProperty(prototype, STANDS_FOR, { value: what });
+}
+
+/** What the object stands for; undefined: it is a value. */
+export function standsFor(value: unknown): StandIn | undefined {
+  return typeof value === 'object' && value !== null ? (value as { [STANDS_FOR]?: StandIn })[STANDS_FOR] : undefined;
+}
+
 /** MessagePack that stands for the value that it encodes. */
 export class Encoded {
+  static {
+    markStandIn(this.prototype, 'encoded');
+  }
+
   readonly bytes: Buffer;
 
   /** @internal */
@@ -62,8 +89,13 @@ export function encoded(bytes: Uint8Array): Encoded {
 
 /** A payload as the writers of messages take it: a Buffer is MessagePack there, a Uint8Array is bytes. */
 export function asPayload(value: unknown): unknown {
-  if (value instanceof Encoded) return value.bytes;
+  if (standsFor(value) === 'encoded') return (value as Encoded).bytes;
   return Buffer.isBuffer(value) ? new Uint8Array(value.buffer, value.byteOffset, value.length) : value;
+}
+
+/** The same where a Buffer is MessagePack to the caller too. */
+export function asMessagePack(value: unknown): unknown {
+  return standsFor(value) === 'encoded' ? (value as Encoded).bytes : value;
 }
 
 export function writeValue(writer: Writer, value: unknown): void {
@@ -103,6 +135,8 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (value instanceof Map) return writeMapObject(writer, value, depth);
   if (value instanceof Set) return writeArray(writer, itemsOf(value), depth);
   if (value instanceof Error) return writeMap(writer, { name: value.name, message: value.message }, depth);
+  const standIn = standsFor(value);
+  if (standIn !== undefined) throw new NexusError('INVALID_ARGUMENT', WHERE[standIn]);
   // An instance of a class is what its class says. One that returns itself ends at the depth that is allowed.
   const { toJSON } = value as { toJSON?: unknown };
   if (typeof toJSON === 'function') return write(writer, Reflect.apply(toJSON, value, ['']), depth);

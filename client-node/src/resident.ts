@@ -10,13 +10,18 @@ import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { Kind } from './kinds.js';
 import { writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
+import { checkOptions } from './names.js';
 import { bin, boolean, string, uint } from './typed.js';
-import { decodeBin } from './payload.js';
+import { decodeBin, markStandIn, standsFor } from './payload.js';
 
 declare const STATE: unique symbol;
 
 /** What an execution runs on: a resident state, and what the execution demands of it. */
 export class ResidentUse<State extends object = Record<string, unknown>> {
+  static {
+    markStandIn(this.prototype, 'resident');
+  }
+
   /** For the compiler alone, which takes a state for no wider and no narrower one: no such property exists. */
   declare readonly [STATE]?: (state: State) => State;
 
@@ -44,6 +49,8 @@ export interface StatePatch<State extends object = Record<string, unknown>> {
   expectVersion?: number;
 }
 
+const PATCH = new Set<keyof StatePatch>(['set', 'delete', 'expectVersion']);
+
 export interface StateSnapshot<State extends object = Record<string, unknown>> {
   version: number;
   /** Its type is what the caller of `createState` said: nothing checks it at run time. */
@@ -57,6 +64,10 @@ const forgotten = new FinalizationRegistry<ResidentUse<any>>((use) => {
 
 /** A resident state. Give it as `state` to `run`, `executeHandler` and `executeCompiledHandler`. */
 export class ResidentState<State extends object = Record<string, unknown>> {
+  static {
+    markStandIn(this.prototype, 'resident');
+  }
+
   readonly #use: ResidentUse<State>;
 
   /** @internal Made by `NexusRuntime.createState`. */
@@ -82,7 +93,7 @@ export class ResidentState<State extends object = Record<string, unknown>> {
 
   /** Changes keys, all at once. The new version. */
   async patch(patch: StatePatch<State>): Promise<number> {
-    if (typeof patch !== 'object' || patch === null) throw invalid('the patch is not an object');
+    checkOptions('the patch', 'field of the patch', patch, PATCH);
     const { set, expectVersion } = patch;
     const deleted = patch.delete;
     if (deleted !== undefined) checkKeys('delete', deleted);
@@ -125,7 +136,9 @@ export class ResidentState<State extends object = Record<string, unknown>> {
   /** @internal */
   static use(state: unknown): ResidentUse<any> | undefined {
     if (state instanceof ResidentUse) return state;
-    return state instanceof ResidentState ? state.#use : undefined;
+    if (state instanceof ResidentState) return state.#use;
+    if (standsFor(state) !== 'resident') return undefined;
+    throw invalid('the resident state belongs to a runtime of the other build of this package (one was imported, one required)');
   }
 }
 

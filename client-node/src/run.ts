@@ -2,8 +2,8 @@
  * The whole loop of one handler: execute, deliver each segment, call extensions, resume, until it ends.
  *
  * Invariants: segments reach `onSegment` in the order of their `seq`, whatever order the answers arrive in; each suspension's
- * extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; the promise settles once, and nothing
- * that happens later (an extension that answers after the end) is an unhandled rejection. A handler reaches own properties of the
+ * extension is called once and answered for once, at the latest after `suspensionTimeoutMs`; the promise settles once, whatever the
+ * caller's functions do, and nothing that happens later (an extension that answers after the end) is an unhandled rejection. A handler reaches own properties of the
  * extensions only, never a prototype.
  */
 import { checkSignal } from './abort.js';
@@ -12,10 +12,11 @@ import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { answering, CallOrigin, CurrentCall } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
-import { failure, happened, type Thrown } from './failures.js';
+import { registryOf } from './extensions.js';
+import { failure, happened, ThrownErrors } from './failures.js';
 import { checkLossless } from './lossless.js';
-import { checkNames } from './names.js';
-import { Patience } from './patience.js';
+import { checkOptions, checkPlain } from './names.js';
+import { LONGEST_TIMER_MS, Patience } from './patience.js';
 import { asPayload } from './payload.js';
 import type { Place } from './places.js';
 import { readPlainResult } from './results.js';
@@ -30,10 +31,7 @@ import type {
   Suspension,
   ViewCommand,
 } from './types.js';
-import { checkHandle, checkMap, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
-
-/** Errors of extensions that a run remembers, to be the cause of its own. */
-const MAX_REMEMBERED_ERRORS = 100;
+import { checkHandle, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
 
 /** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
 export type ExtensionMethod = (...args: any[]) => unknown;
@@ -68,12 +66,15 @@ export interface RunOptions<State extends object = Record<string, unknown>, Exts
   extensions?: Exts;
   /**
    * What the handler gets of an error that an extension has thrown: an Error, or `{message, name?, code?}`; undefined: its message, name
-   * and code. The run's own error, where the handler lets it through, has what was thrown as `cause` in any case.
+   * and code. The run's own error, where the handler lets it through, has what was thrown as `cause` in any case where it is known.
    */
   onExtensionError?: (error: unknown, call: CurrentCall) => unknown;
   /** Of the caller's own, for `currentCall()` in its extensions. */
   labels?: Readonly<Record<string, string>>;
-  /** Called at once for every segment, the last one included. What it throws ends the run and is thrown by it. */
+  /**
+   * Called at once for every segment, the last one included. What it throws ends the run and is thrown by it. A promise is waited for: once
+   * the handler has returned, for `timeoutMs` or else the sidecar's `suspensionTimeoutMs` at most, then the run ends with TIMEOUT.
+   */
   onSegment?: (segment: Segment<State>) => unknown;
   /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
   signal?: AbortSignal;
@@ -103,18 +104,17 @@ const OPTIONS = new Set<string>([
 ]);
 
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
-  checkMap('options', options);
-  checkNames('option of `run`', options, OPTIONS);
+  checkOptions('what is given as options', 'option of `run`', options, OPTIONS);
   const { extensions = {}, labels = {} } = options;
-  checkMap('extensions', extensions);
-  checkMap('labels', labels);
+  checkPlain('`extensions`', extensions);
+  checkPlain('`labels`', labels);
   for (const name of ['onSegment', 'onExtensionError'] as const) {
     if (options[name] !== undefined && typeof options[name] !== 'function') {
       throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a function`);
     }
   }
   const signal = checkSignal(options);
-  const registry = registryOf(extensions);
+  const registry = registryOf(extensions, options.capabilities);
   const request = contextFields(options, checkTimeout(options.timeoutMs), registry);
   // Who hands over an extension means it to be called. A list, and be it empty, says exactly what is granted.
   request.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
@@ -137,29 +137,6 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   });
 }
 
-/** Names and methods as the handler may see them in `$ext.list()`. */
-function registryOf(extensions: Extensions): Record<string, string[]> {
-  const registry: Record<string, string[]> = Object.create(null) as Record<string, string[]>;
-  for (const [name, extension] of Object.entries(extensions)) {
-    const isObject = typeof extension === 'object' && extension !== null;
-    const methods = isObject ? Object.keys(extension).filter((method) => typeof extension[method] === 'function') : [];
-    if (methods.length === 0) throw noExtension(name, extension);
-    registry[name] = methods;
-  }
-  return registry;
-}
-
-function noExtension(name: string, extension: unknown): NexusError {
-  const example = `{ ${name}: { get: async (...args) => ... } }`;
-  const is =
-    typeof extension === 'function'
-      ? 'is a function; an extension is an object of methods'
-      : typeof extension === 'object' && extension !== null
-        ? 'has no methods of its own (those of a class are its prototype\'s, which no handler reaches); wrap them'
-        : 'is not an object of methods';
-  return new NexusError('INVALID_ARGUMENT', `extension \`${name}\` ${is}: ${example}`);
-}
-
 /** What a resume is for. */
 interface Resumed {
   suspension: string;
@@ -171,6 +148,9 @@ interface Settle {
   resolve(result: RunResult): void;
   reject(error: unknown): void;
 }
+
+/** `delivering`: the handler has returned, and what `onSegment` returned is waited for. */
+type Phase = 'running' | 'delivering' | 'over';
 
 class Run {
   readonly #connection: Connection;
@@ -189,21 +169,23 @@ class Run {
   #patience: Patience | undefined;
   /** What the handler was told of the last call that was late. */
   #late: ExtensionError | undefined;
-  /** What extensions have thrown, the latest last. */
-  readonly #thrown: Thrown[] = [];
+  readonly #thrown = new ThrownErrors();
   /** Ids of requests that are unanswered. */
   readonly #inFlight = new Set<number>();
   /** What `onSegment` returned, when that were promises. */
   readonly #deliveries: PromiseLike<unknown>[] = [];
   /** Why the run is being ended from outside, once it is. */
   #stopped: { error: unknown; isOurs: boolean } | undefined;
-  #finished = false;
+  #phase: Phase = 'running';
+  /** Ends what is waited for behind the handler's end. */
+  #deliveryTimer: NodeJS.Timeout | undefined;
+  readonly #timeoutMs: number | undefined;
   readonly #unwatch: (() => void)[] = [];
   /** Where it may be suspended. */
   place: Place | undefined;
 
   constructor(connection: Connection, options: RunOptions, promise: Settle) {
-    const { extensions = {}, onSegment, onExtensionError, handlerName, panelId, labels = {} } = options;
+    const { extensions = {}, onSegment, onExtensionError, handlerName, panelId, labels = {}, timeoutMs } = options;
     this.#connection = connection;
     this.#extensions = extensions;
     this.#onSegment = onSegment;
@@ -211,12 +193,11 @@ class Run {
     this.#origin = new CallOrigin(handlerName, panelId, labels);
     this.#isLossless = isLossless(options);
     this.#promise = promise;
+    this.#timeoutMs = timeoutMs;
   }
 
   needsPlace(): void {
-    const place = { round: 0 };
-    this.place = place;
-    this.#unwatch.push(() => this.#connection.leave(place));
+    this.place = { round: 0 };
   }
 
   get stopped(): boolean {
@@ -249,18 +230,18 @@ class Run {
       },
       (error: unknown) => {
         this.#inFlight.delete(requestId);
-        if (this.#finished || resumed?.onRefused(error) === true) return;
+        if (this.#phase !== 'running' || resumed?.onRefused(error) === true) return;
         this.#fail(error);
       },
     );
   }
 
   #take(result: ExecutionResult, answered: string | undefined): void {
-    if (this.#finished) return;
+    if (this.#phase !== 'running') return;
     if (answered !== undefined && result.seq === 0) return this.#refused(result);
     if (result.seq === this.#segments.length) this.#deliver(result, answered);
     else this.#early.set(result.seq, { result, answered });
-    for (let next; !this.#finished && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
+    for (let next; this.#phase === 'running' && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
       this.#early.delete(next.result.seq);
       this.#deliver(next.result, next.answered);
     }
@@ -282,7 +263,7 @@ class Run {
   }
 
   #expectMore(): void {
-    if (!this.#finished && this.#early.size > 0 && this.#inFlight.size === 0) {
+    if (this.#phase === 'running' && this.#early.size > 0 && this.#inFlight.size === 0) {
       this.#fail(new NexusError('PROTOCOL_ERROR', `segment ${this.#segments.length} of the execution is missing`));
     }
   }
@@ -349,8 +330,7 @@ class Run {
       error = toExtensionError(failed);
     }
     const { extensionName, method } = call;
-    if (this.#thrown.length === MAX_REMEMBERED_ERRORS) this.#thrown.shift();
-    this.#thrown.push({ extensionName, method, message: error.message, error: thrown });
+    this.#thrown.add(extensionName, method, error.message, thrown);
     return error;
   }
 
@@ -367,7 +347,7 @@ class Run {
   }
 
   #resume(suspensionId: string, outcome: Outcome): void {
-    if (this.#finished || this.#stopped !== undefined) return;
+    if (this.#phase !== 'running' || this.#stopped !== undefined) return;
     this.send(
       (onId) => resumeOn(this.#connection, suspensionId, outcome, readPlainResult, { onId }),
       {
@@ -384,8 +364,9 @@ class Run {
 
   /** Ends the execution from outside. The run settles when the sidecar has said what became of it, effects included. */
   #stop(error: unknown, isOurs: boolean): void {
-    if (this.#finished || this.#stopped !== undefined) return;
+    if (this.#phase === 'over' || this.#stopped !== undefined) return;
     this.#stopped = { error, isOurs };
+    if (this.#phase === 'delivering') return this.#fail(error);
     for (const call of this.#patience?.stop() ?? []) call.end(error);
     const withdrawn = new NexusError('CANCELLED', 'the run was aborted');
     for (const request of [...this.#inFlight]) {
@@ -407,33 +388,54 @@ class Run {
 
   #succeed(result: ExecutionResult): void {
     if (this.#stopped !== undefined) return this.#fail(this.#stopped.error);
-    this.#finish(undefined);
+    this.#leave(undefined);
     const run: RunResult = { ...happened(this.#segments), value: result.returnValue, metrics: result.metrics };
     if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
     const [first] = this.#segments;
     if (first?.limited !== undefined) run.limited = first.limited;
-    if (this.#deliveries.length === 0) return this.#promise.resolve(run);
-    Promise.all(this.#deliveries).then(
-      () => this.#promise.resolve(run),
-      (error: unknown) => this.#promise.reject(error),
-    );
+    const settle = (): void => {
+      if (this.#phase === 'over') return;
+      this.#finish();
+      this.#promise.resolve(run);
+    };
+    if (this.#deliveries.length === 0) return settle();
+    this.#phase = 'delivering';
+    this.#limitDeliveries();
+    // One that rejects ends the run where it was taken (`#notify`).
+    Promise.all(this.#deliveries).then(settle, () => undefined);
+  }
+
+  /** The caller's own functions get no more time than the caller gave the handler, or than an extension has. */
+  #limitDeliveries(): void {
+    const ms = this.#timeoutMs || (this.#connection.info?.limits['suspensionTimeoutMs'] ?? 0);
+    if (ms === 0) return;
+    this.#deliveryTimer = setTimeout(() => {
+      this.#stop(new NexusError('TIMEOUT', `the handler has returned, and what onSegment returned did not settle within ${ms} ms`), true);
+    }, Math.min(ms, LONGEST_TIMER_MS));
   }
 
   #fail(error: unknown): void {
-    if (this.#finished) return;
+    if (this.#phase === 'over') return;
     const { error: why, isOurs } = this.#stopped ?? { error, isOurs: true };
     // What the caller's own function threw is thrown by `run` as it is.
     const reason = isOurs ? failure(why, this.#segments, this.#thrown) : why;
-    this.#finish(reason);
+    this.#leave(reason);
+    this.#finish();
     this.#promise.reject(reason);
   }
 
-  /** `reason`: of the end; undefined: the handler has returned. */
-  #finish(reason: unknown): void {
-    this.#finished = true;
+  /** The sidecar has no part in it any more. `reason`: of the end; undefined: the handler has returned. */
+  #leave(reason: unknown): void {
     for (const call of this.#patience?.stop() ?? []) call.end(reason ?? new NexusError('CANCELLED', 'the run is over'));
-    for (const unwatch of this.#unwatch) unwatch();
+    if (this.place !== undefined) this.#connection.leave(this.place);
+    this.place = undefined;
     this.#early.clear();
+  }
+
+  #finish(): void {
+    this.#phase = 'over';
+    clearTimeout(this.#deliveryTimer);
+    for (const unwatch of this.#unwatch) unwatch();
   }
 }
 

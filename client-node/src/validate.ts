@@ -6,8 +6,8 @@ import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { checkLossless } from './lossless.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './messages.js';
-import { checkNames } from './names.js';
-import { asPayload } from './payload.js';
+import { checkOptions, checkPlain } from './names.js';
+import { asMessagePack, asPayload } from './payload.js';
 import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
@@ -48,6 +48,7 @@ const LIMIT_NAMES = ['memoryLimitBytes', 'maxHostCalls', 'maxStateMutations', 'm
 const CONTEXT = new Set<string>(CONTEXT_NAMES);
 const LIMITS = new Set(LIMIT_NAMES);
 const PRECOMPILE = new Set(['suspendMode']);
+const ASYNC_RESULT = new Set(['success', 'value', 'error']);
 
 export function checkIsContext(context: unknown): void {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
@@ -55,8 +56,7 @@ export function checkIsContext(context: unknown): void {
 
 /** A context with nothing in it that would be ignored. */
 export function checkContext(context: HandlerContext): HandlerContext {
-  checkIsContext(context);
-  checkNames('field of the context', context, CONTEXT);
+  checkOptions('the context', 'field of the context', context, CONTEXT);
   return context;
 }
 
@@ -67,22 +67,16 @@ export function contextFields(
   extensionRegistry = context.extensionRegistry,
   buffers: 'messagepack' | 'bytes' = 'bytes',
 ): ExecuteRequest {
-  const { panelId, handlerName, capabilities, limits, strictCapabilities, suspendMode, seed } = context;
+  const { panelId, handlerName, capabilities, strictCapabilities, suspendMode, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);
   let names = capabilities === undefined ? 0 : checkStrings('capabilities', capabilities);
   if (extensionRegistry !== undefined) {
-    checkMap('extensionRegistry', extensionRegistry);
+    checkPlain('`extensionRegistry`', extensionRegistry);
     for (const methods of Object.values(extensionRegistry)) names += 2 + checkStrings('extensionRegistry', methods);
   }
   if (names > MAX_LISTED_NAMES) throw invalid(`capabilities and extensions list more than ${MAX_LISTED_NAMES} names`);
-  if (limits !== undefined) {
-    checkMap('limits', limits);
-    checkNames('limit', limits, LIMITS);
-    for (const [name, limit] of Object.entries(limits)) {
-      if (!Number.isSafeInteger(limit) || limit < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
-    }
-  }
+  const limits = checkLimits(context.limits);
   if (strictCapabilities !== undefined && typeof strictCapabilities !== 'boolean') {
     throw invalid('`strictCapabilities` is not a boolean');
   }
@@ -93,7 +87,7 @@ export function contextFields(
   if (buffers === 'bytes' && Buffer.isBuffer(context.state)) {
     throw invalid('`state` is a Buffer, which is bytes here, and a state is an object; `encoded(buffer)` says that it is MessagePack');
   }
-  const payload = buffers === 'bytes' ? asPayload : (value: unknown): unknown => value;
+  const payload = buffers === 'bytes' ? asPayload : asMessagePack;
   return {
     panelId,
     handlerName,
@@ -119,8 +113,7 @@ export function isLossless({ lossy }: HandlerContext): boolean {
 
 export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
   if (options === undefined) return undefined;
-  if (typeof options !== 'object' || options === null) throw invalid('the options are not an object');
-  checkNames('option', options, PRECOMPILE);
+  checkOptions('what is given as options', 'option', options, PRECOMPILE);
   checkSuspendMode(options.suspendMode);
   return options.suspendMode;
 }
@@ -148,8 +141,17 @@ function checkStrings(key: string, value: unknown): number {
   return value.length;
 }
 
-export function checkMap(key: string, value: unknown): void {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw invalid(`\`${key}\` is not an object`);
+/** Those that are there: one that is undefined is absent. */
+function checkLimits(limits: HandlerContext['limits']): Record<string, number> | undefined {
+  if (limits === undefined) return undefined;
+  checkOptions('`limits`', 'limit', limits, LIMITS);
+  const given: Record<string, number> = {};
+  for (const [name, limit] of Object.entries<unknown>(limits)) {
+    if (limit === undefined) continue;
+    if (!Number.isSafeInteger(limit) || (limit as number) < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
+    given[name] = limit as number;
+  }
+  return given;
 }
 
 function checkSeed(seed: number | bigint): void {
@@ -162,6 +164,7 @@ export type Outcome = { value: unknown } | { error: ExtensionError };
 
 export function checkAsyncResult(result: AsyncResult | Buffer): Outcome {
   if (Buffer.isBuffer(result)) return { value: result };
+  if (typeof result === 'object' && result !== null) checkOptions('the result of an extension call', 'field of the result', result, ASYNC_RESULT);
   const success: unknown = typeof result === 'object' && result !== null ? result.success : undefined;
   if (success === true) return { value: (result as { value?: unknown }).value };
   if (success === false) return { error: extensionError((result as { error?: unknown }).error) };

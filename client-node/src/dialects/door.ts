@@ -6,6 +6,7 @@ import type { RuntimeConfig } from '../config.js';
 import { Core } from '../core.js';
 import { NexusError, toExtensionError } from '../errors.js';
 import { MAX_LABEL_BYTES } from '../limits.js';
+import { checkPlain } from '../names.js';
 import { Recent } from '../recent.js';
 import type { ReadResult, Segment } from '../suspended.js';
 import type { Outcome } from '../validate.js';
@@ -32,6 +33,7 @@ export class Door {
   constructor(config: DoorConfig, change: (config: RuntimeConfig) => RuntimeConfig) {
     let infers = false;
     try {
+      checkPlain('the configuration', config ?? {});
       const { inferCapabilities = process.env['NEXUS_INFER_CAPABILITIES'] === '1', ...rest } = config ?? {};
       if (typeof inferCapabilities !== 'boolean') throw new NexusError('INVALID_ARGUMENT', '`inferCapabilities` is not a boolean');
       infers = inferCapabilities;
