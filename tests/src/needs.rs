@@ -68,11 +68,20 @@ fn write(rng: &mut Rng, target: &str) -> String {
     }
 }
 
+/// The global object, in one of its spellings.
+fn global(rng: &mut Rng) -> String {
+    let mut spelled = (*rng.pick(&["globalThis", "this"])).to_owned();
+    for _ in 0..rng.below(5) {
+        spelled += *rng.pick(&[".globalThis", "['globalThis']", "[`globalThis`]", "?.globalThis", ".valueOf()"]);
+    }
+    spelled
+}
+
 fn statement(rng: &mut Rng, at: usize) -> String {
     let key = *rng.pick(&OBJECTS);
     let list = *rng.pick(&LISTS);
     let object = object(rng, 2);
-    match rng.below(38) {
+    match rng.below(50) {
         0 => format!("const v{at} = {object}; {}", write(rng, &format!("v{at}"))),
         1 => format!("let v{at}; v{at} = {object}; const w{at} = v{at}; {}", write(rng, &format!("w{at}"))),
         2 => format!("const {{ deep: d{at} }} = {object}; d{at}.er.n = {at}"),
@@ -116,6 +125,31 @@ fn statement(rng: &mut Rng, at: usize) -> String {
         35 => format!("const p{at} = Object.create({object}); {}", write(rng, &format!("p{at}"))),
         36 => format!("try {{ await Promise.reject({object}) }} catch (e) {{ {} }}", write(rng, "e")),
         37 => format!("await new Promise((_, no) => no({object})).catch(e => {{ {} }})", write(rng, "e")),
+        38 => format!("{}.$emit('t{at}'); {}.$view.focus('u{at}')", global(rng), global(rng)),
+        39 => format!(
+            "noted.push({}.$state.{key}.n, {}.crypto.getRandomValues(new Uint8Array(1)).length)",
+            global(rng),
+            global(rng)
+        ),
+        40 => format!("const {{ globalThis: g{at} }} = {}; noted.push(g{at}.$state.{key}.n)", global(rng)),
+        41 => format!("noted.push($state.valueOf().{key}.n, $state.__lookupGetter__?.('{key}'))"),
+        42 => format!("noted.push(JSON.stringify(Object.assign($state, {{ n: {at} }}).{key}))"),
+        43 => format!(
+            "(() => {{ const s = Object.assign($state, {{ n: {at} }}); {} }})()",
+            write(rng, &format!("s.{key}"))
+        ),
+        44 => {
+            let arrow = *rng.pick(&["() => {", "async () => {"]);
+            format!("await (function () {{ return ({arrow} 'use strict'; noted.push(this.$state.{key}.n) }})() }})()")
+        }
+        45 => format!("$state.{list}.forEach(function () {{ {} }}, {object})", write(rng, "this")),
+        46 => format!("$state.{list}.forEach(function () {{ const {{ deep }} = this; deep.er.n = {at} }}, {object})"),
+        47 => format!("try {{ throw new AggregateError([{object}]) }} catch (e) {{ {} }}", write(rng, "e.errors[0]")),
+        48 => format!(
+            "class OwnError {{ constructor(o) {{ this.o = o }} }} try {{ throw new OwnError({object}) }} catch (e) {{ {} }}",
+            write(rng, "e.o")
+        ),
+        49 => format!("(function () {{ class K {{ [this.$state.{key}.n]() {{}} }} }})()"),
         _ => format!("if ($args.x) {{ {} }}", write(rng, &format!("$state.{key}"))),
     }
 }
@@ -136,7 +170,7 @@ pub fn handler(rng: &mut Rng) -> String {
 
 /// A handler of statements that run one after the other, with nothing around them.
 pub fn straight(rng: &mut Rng) -> String {
-    const PLAIN: [&str; 16] = [
+    const PLAIN: [&str; 23] = [
         "$state.a",
         "$state.b = 1",
         "$state.c.n = 2",
@@ -153,6 +187,13 @@ pub fn straight(rng: &mut Rng) -> String {
         "{ function $view() {} }",
         "notDeclared($args.x)",
         "if ($args.x) notDeclared.x",
+        "$state.b",
+        "$state.n++",
+        "$state.text = 'y'",
+        "$state.c = {}",
+        "delete $state.a",
+        "await $ext.x.then?.(() => 1)",
+        "$ext.x.then?.(() => 1)",
     ];
     let mut body = String::new();
     for at in 0..1 + rng.below(5) {

@@ -14,7 +14,7 @@ fn strict_refuses_a_certain_need_at_its_place() {
         ("let n: number = 1;\n$state.k = n;", "state:write:k", (2, 1)),
         ("delete $state.k", "state:write:k", (1, 8)),
         ("return 'k' in $state", "state:read:k", (1, 15)),
-        ("$state.update('k', k => k)", "state:read:k", (1, 1)),
+        ("$state.update('k', k => k)", "state:write:k", (1, 1)),
         ("return $state.keys()", "state:read:*", (1, 8)),
         ("const { k } = $state;", "state:read:k", (1, 15)),
         ("$emit('saved', 1)", "events:emit:saved", (1, 1)),

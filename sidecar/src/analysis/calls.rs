@@ -35,9 +35,7 @@ impl<'a> Walker<'a, '_> {
             self.keys(callee);
             let skipped = self.optional.is_some_and(|chain| chain.start == it.span.start);
             let call = PathCall { path, arguments: &it.arguments, span: it.span, want };
-            // capabilities are always there: `$ext.a?.b?.()` is a call
-            let sure = matches!(call.path.root, Root::Extensions | Root::Emit | Root::View);
-            return if skipped && !sure { self.perhaps(|is| is.path_call(&call)) } else { self.path_call(&call) };
+            return if skipped { self.perhaps(|is| is.path_call(&call)) } else { self.path_call(&call) };
         }
         let place = self.flow.place();
         let arguments = self.callee(callee, &it.arguments, place);
@@ -97,7 +95,10 @@ impl<'a> Walker<'a, '_> {
         if self.is_global_object(object) {
             // `this.$emit(...)`
             self.hidden_global(&method, callee.span().start);
-            self.give(self.flow.undeclared, Want::Into(place));
+            self.give_global(Want::Into(place));
+            if writes_receiver(&method) {
+                self.flow.write(place, Fresh::Old);
+            }
         } else if writes_receiver(&method) {
             self.written_object(object, place);
         } else {
@@ -170,7 +171,7 @@ impl<'a> Walker<'a, '_> {
         }
         let fresh = self.fresh(object);
         if self.is_global_object(object) {
-            self.flow.join(place, self.flow.undeclared);
+            self.give_global(Want::Into(place));
         } else {
             self.expression(object, Want::Into(place));
         }
@@ -305,7 +306,11 @@ impl<'a> Walker<'a, '_> {
                 self.write(&key, position);
                 self.flow.join(place, self.flow.stored);
             }
-            (Root::Object, "assign") => self.assigned_into_state(call.arguments, position, place),
+            (Root::Object, "assign") => {
+                self.assigned_into_state(call.arguments, position, place);
+                // it gives the state itself
+                self.path_value(&path, call.want);
+            }
             _ => return false,
         }
         true
@@ -359,8 +364,16 @@ impl<'a> Walker<'a, '_> {
             }
             (1, Some(name)) if is_language_lookup(name) => {
                 self.read_perhaps(step, position);
-                if matches!(name, "hasOwnProperty" | "propertyIsEnumerable") {
-                    self.read_perhaps(&key(), position);
+                match name {
+                    "hasOwnProperty" | "propertyIsEnumerable" | "__lookupGetter__" | "__lookupSetter__" => {
+                        self.read_perhaps(&key(), position);
+                    }
+                    "__defineGetter__" | "__defineSetter__" => self.write_perhaps(&key(), position),
+                    // calls the other
+                    "toLocaleString" => self.read_perhaps(&Step::Name("toString".into()), position),
+                    // gives the state itself
+                    "valueOf" => self.path_value(&Path::of(Root::State, position), call.want),
+                    _ => {}
                 }
             }
             // `$state.get.call(...)`

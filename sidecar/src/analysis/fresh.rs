@@ -114,6 +114,11 @@ fn makes(name: &str) -> bool {
         || name.ends_with("Error")
 }
 
+/// Built-in errors that are made of a text, and keep no more of their first argument. An `AggregateError` keeps a list.
+pub(super) fn is_error_of_text(name: &str) -> bool {
+    matches!(name, "Error" | "EvalError" | "RangeError" | "ReferenceError" | "SyntaxError" | "TypeError" | "URIError")
+}
+
 /// Built-in functions that look at their arguments and keep nothing of them, nor give it back.
 pub(super) fn consumes(name: &str, method: Option<&str>) -> bool {
     match method {

@@ -27,12 +27,12 @@ impl<'a> Walker<'a, '_> {
         place: Place,
         own_this: bool,
     ) {
-        let outer = (self.returns, self.this, self.strict, self.doubts);
+        let outer = (self.returns, self.this, self.strict, self.strict_this, self.doubts);
         self.returns = Some(place);
-        if own_this {
-            self.this = Some(place);
-        }
         self.strict |= body.is_some_and(is_strict);
+        if own_this {
+            (self.this, self.strict_this) = (Some(place), self.strict);
+        }
         self.doubts += 1;
         let mut names = Vec::new();
         parameter_names(params, &mut names);
@@ -57,7 +57,7 @@ impl<'a> Walker<'a, '_> {
             self.scopes.leave();
         }
         self.scopes.leave();
-        (self.returns, self.this, self.strict, self.doubts) = outer;
+        (self.returns, self.this, self.strict, self.strict_this, self.doubts) = outer;
     }
 
     /// A variable may hold what is at a place.
@@ -92,10 +92,15 @@ impl<'a> Walker<'a, '_> {
         if let Some(heritage) = &it.heritage {
             self.expression(&heritage.expression, Want::Into(place));
         }
-        let outer = (self.returns.replace(place), self.this.replace(place));
+        // computed names belong to what is around the class: `this` is another there
+        self.perhaps(|is| {
+            it.body.body.iter().filter_map(ClassElement::property_key).for_each(|key| is.property_key(key))
+        });
+        let outer =
+            (self.returns.replace(place), self.this.replace(place), std::mem::replace(&mut self.strict_this, true));
         let extends = it.heritage.is_some();
         self.perhaps(|is| it.body.body.iter().for_each(|member| is.member(member, place, extends)));
-        (self.returns, self.this) = outer;
+        (self.returns, self.this, self.strict_this) = outer;
         self.scopes.leave();
         self.strict = strict;
     }
@@ -106,7 +111,6 @@ impl<'a> Walker<'a, '_> {
         }
         match it {
             ClassElement::MethodDefinition(it) => {
-                self.property_key(&it.key);
                 self.flow.own_methods |= property_key(&it.key).name().is_none_or(gives_new);
                 self.any_function(&it.value, place);
             }
@@ -118,7 +122,6 @@ impl<'a> Walker<'a, '_> {
                 self.scopes.leave();
             }
             ClassElement::PropertyDefinition(it) => {
-                self.property_key(&it.key);
                 if let Some(value) = &it.value {
                     self.own_method(&property_key(&it.key), value);
                     self.expression(value, Want::Into(place));
@@ -129,7 +132,6 @@ impl<'a> Walker<'a, '_> {
                 }
             }
             ClassElement::AccessorProperty(it) => {
-                self.property_key(&it.key);
                 if let Some(value) = &it.value {
                     self.expression(value, Want::Into(place));
                 }

@@ -2,7 +2,8 @@
 //!
 //! A need is certain if the handler fails without the grant whenever it runs, as far as its text tells: the name is written
 //! out, and so is the way there. `if (x) $state.a = 1` may need `state:write:a`; `$state[k]` needs one name that only the run
-//! knows, and stands as `state:read:*`. Who grants all of them, the uncertain ones too, has granted enough.
+//! knows, and stands as `state:read:*`. A read of a key that the text also writes is not certain: what a handler has written it
+//! may read. Nor is an optional call. Who grants all of them, the uncertain ones too, has granted enough.
 //! Invariants: every token parses as a capability; sorted, each once; a token's position is that of its first use, or of
 //! its first certain use if it has one. More than `MAX_CAPABILITIES` tokens are not listed one by one: the wildcards of
 //! their kinds stand for the rest.
@@ -101,6 +102,19 @@ impl Needs {
 
     pub(super) fn random(&mut self, need: Need) {
         self.add("crypto:random".into(), need);
+    }
+
+    /// What a handler has written it may read: a read of a key that it writes, or may write, is not certain. All keys
+    /// together are never its own.
+    pub(super) fn doubt_reads_of_what_is_written(&mut self) {
+        let (read, write) = (Kind::StateRead.prefix(), Kind::StateWrite.prefix());
+        let written: Vec<String> =
+            self.0.keys().filter_map(|token| Some(token.strip_prefix(write)?.to_owned())).collect();
+        let any = written.iter().any(|key| key == "*");
+        for (token, need) in &mut self.0 {
+            let Some(key) = token.strip_prefix(read).filter(|key| *key != "*") else { continue };
+            need.certain &= !any && written.binary_search_by(|known| known.as_str().cmp(key)).is_err();
+        }
     }
 
     pub(super) fn into_tokens(self) -> impl Iterator<Item = (String, Need)> {

@@ -14,6 +14,9 @@ use oxc_span::GetSpan;
 use super::fresh::is_global_object;
 use super::scope::Scopes;
 
+/// The global object's name, which is a property of it too.
+pub(super) const GLOBAL_OBJECT: &str = "globalThis";
+
 /// Where a path starts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Root {
@@ -183,7 +186,9 @@ pub(super) fn peel<'e, 'a>(mut expression: &'e Expression<'a>) -> &'e Expression
 
 /// The path that an expression spells.
 pub(super) fn path_of<'a>(expression: &Expression<'a>, scopes: &Scopes<'a>) -> Option<Path<'a>> {
-    let (mut path, global) = root_of(root_identifier(expression)?, scopes)?;
+    let start = start_of(expression)?;
+    let (mut path, global) = root_of(start.identifier, scopes)?;
+    let end = if global { start.steps - start.own } else { start.steps };
     // seen from the end: the first ones come last, and one of them may be the root
     let mut first: VecDeque<Step<'a>> = VecDeque::new();
     let (mut seen, mut last) = (0, None);
@@ -197,6 +202,9 @@ pub(super) fn path_of<'a>(expression: &Expression<'a>, scopes: &Scopes<'a>) -> O
         };
         at = inner;
         let Some(step) = step else { continue };
+        if seen == end {
+            break;
+        }
         if seen == 0 {
             last = Some(step.clone());
         }
@@ -217,13 +225,30 @@ pub(super) fn path_of<'a>(expression: &Expression<'a>, scopes: &Scopes<'a>) -> O
     Some(path)
 }
 
-fn root_identifier<'e, 'a>(mut expression: &'e Expression<'a>) -> Option<&'e IdentifierReference<'a>> {
+/// Where a chain starts.
+struct Start<'e, 'a> {
+    identifier: &'e IdentifierReference<'a>,
+    /// How many properties the chain has.
+    steps: usize,
+    /// So many of the first ones are `globalThis`: on the global object these lead nowhere else.
+    own: usize,
+}
+
+fn start_of<'e, 'a>(mut expression: &'e Expression<'a>) -> Option<Start<'e, 'a>> {
+    let (mut steps, mut own) = (0, 0);
     loop {
-        expression = match link(expression) {
-            Link::Same(inner) | Link::Property(inner, _) | Link::Index(inner, _) => inner,
-            Link::Identifier(identifier) => return Some(identifier),
+        let (inner, is_own) = match link(expression) {
+            Link::Same(inner) => {
+                expression = inner;
+                continue;
+            }
+            Link::Property(inner, name) => (inner, name == GLOBAL_OBJECT),
+            Link::Index(inner, key) => (inner, key_of(key).name() == Some(GLOBAL_OBJECT)),
+            Link::Identifier(identifier) => return Some(Start { identifier, steps, own }),
             Link::Other => return None,
         };
+        (expression, steps) = (inner, steps + 1);
+        own = if is_own { own + 1 } else { 0 };
     }
 }
 

@@ -5,7 +5,7 @@ use oxc_ast_visit::{Visit, walk};
 use oxc_span::GetSpan;
 
 use super::flow::Place;
-use super::fresh::Fresh;
+use super::fresh::{Fresh, is_error_of_text};
 use super::path::{Step, peel, property_key};
 use super::scope::{block_names, declared_names, pattern_names};
 use super::walk::{Walker, Want};
@@ -43,7 +43,7 @@ impl<'a> Visit<'a> for Walker<'a, '_> {
             }
             Statement::ThrowStatement(it) => {
                 let place = self.returns.unwrap_or(self.flow.thrown);
-                if !is_plain_error(&it.argument) {
+                if !is_plain_error(&it.argument, self) {
                     self.flow.join(place, self.flow.thrown);
                 }
                 self.expression(&it.argument, Want::Into(place));
@@ -253,7 +253,11 @@ impl<'a> Walker<'a, '_> {
 }
 
 /// `new Error('text')`: nothing of the state is thrown with it.
-fn is_plain_error(thrown: &Expression<'_>) -> bool {
+fn is_plain_error(thrown: &Expression<'_>, walker: &Walker<'_, '_>) -> bool {
     let Expression::NewExpression(it) = peel(thrown) else { return false };
-    matches!(peel(&it.callee), Expression::Identifier(id) if id.name.ends_with("Error")) && it.arguments.len() < 2
+    let Expression::Identifier(id) = peel(&it.callee) else { return false };
+    let name = id.name.as_str();
+    let built_in = is_error_of_text(name) && walker.scopes.lookup(name).is_none() && walker.within.is_none();
+    // a second argument, which a spread may hold, may name a cause
+    built_in && it.arguments.len() < 2 && it.arguments.iter().all(|argument| argument.as_expression().is_some())
 }

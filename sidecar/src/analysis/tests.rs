@@ -1,6 +1,7 @@
 //! Tables of handlers and what the analysis must say of them.
 
 mod capabilities;
+mod escapes;
 mod hostile;
 mod linear;
 mod mistakes;

@@ -456,7 +456,7 @@ impl<'a> Walker<'a, '_> {
     /// The global object is known by what was taken from it.
     fn value_taken_apart(&mut self, value: &Expression<'a>, want: Want) {
         if self.is_global_object(value) {
-            self.give(self.flow.undeclared, want);
+            self.give_global(want);
         } else {
             self.expression(value, want);
         }

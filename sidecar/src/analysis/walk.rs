@@ -22,7 +22,7 @@ use super::flow::{Flow, Place};
 use super::fresh::{Fresh, fresh, is_builtin, is_global_object};
 use super::needs::{Kind, Need, Needs};
 use super::pace::Pace;
-use super::path::{Link, Path, Step, key_of, link, path_of, peel, property_key};
+use super::path::{GLOBAL_OBJECT, Link, Path, Step, key_of, link, path_of, peel, property_key};
 use super::plain::{Odd, PlainUse};
 use super::scope::Scopes;
 use crate::token::{StopCause, StopToken};
@@ -60,6 +60,8 @@ pub(super) struct Walker<'a, 't> {
     /// What `this` and `arguments` are. None: the handler's own.
     pub(super) this: Option<Place>,
     pub(super) strict: bool,
+    /// The function that `this` belongs to is strict.
+    pub(super) strict_this: bool,
     /// The chain with a `?.` that is being looked at.
     pub(super) optional: Option<Span>,
     /// What `with` statements around name.
@@ -94,6 +96,7 @@ pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken
         returns: None,
         this: None,
         strict: is_strict(body),
+        strict_this: is_strict(body),
         optional: None,
         within: None,
         perhaps_written: false,
@@ -114,6 +117,7 @@ pub(super) fn walk(body: &FunctionBody<'_>, mode: SuspendMode, token: &StopToken
     for (key, position) in flow.written_keys() {
         needs.key(Kind::StateWrite, &key, Need { position, certain: false });
     }
+    needs.doubt_reads_of_what_is_written();
     pace.finish(Found { needs, plain, odd })
 }
 
@@ -124,7 +128,7 @@ pub(super) fn is_strict(body: &FunctionBody<'_>) -> bool {
 /// What is written in a chain of properties.
 #[derive(Default)]
 struct Names<'a> {
-    /// The first one, if it is written out.
+    /// The first one but for `globalThis`, if it is written out.
     first: Option<Cow<'a, str>>,
     any_dynamic: bool,
 }
@@ -304,8 +308,7 @@ impl<'a> Walker<'a, '_> {
         // properties of the global object, if that is what it is, are known by their names
         if let Some(first) = names.first.filter(|_| self.is_global_object(start)) {
             self.hidden_global(&first, expression.span().start);
-            self.give(self.this.unwrap_or(self.flow.undeclared), want);
-            self.give(self.flow.undeclared, want);
+            self.give_global(want);
         } else {
             self.expression(start, if let Want::Into(_) = want { want } else { Want::Plain });
         }
@@ -341,13 +344,20 @@ impl<'a> Walker<'a, '_> {
                 Some(name) => self.wild(name),
                 None => names.any_dynamic = true,
             }
-            names.first = name;
+            // on the global object it leads nowhere else
+            if name.as_deref() != Some(GLOBAL_OBJECT) {
+                names.first = name;
+            }
             expression = inner;
         }
     }
 
     /// `this.$ext`: what is done with it is not looked at.
     pub(super) fn hidden_global(&mut self, name: &str, position: u32) {
+        // which give the object itself
+        if matches!(name, GLOBAL_OBJECT | "valueOf") {
+            self.needs.everything(position);
+        }
         if let Some(path) = super::path::path_of_property(name, position) {
             let anywhere = self.flow.undeclared;
             self.perhaps(|is| is.path_value(&path, Want::Into(anywhere)));
@@ -421,7 +431,7 @@ impl<'a> Walker<'a, '_> {
         if let Some(place) = self.this {
             self.give(place, want);
         }
-        if self.this.is_none() || !self.strict {
+        if self.this.is_none() || !self.strict_this {
             self.global_object(position, want);
         }
     }
@@ -436,14 +446,30 @@ impl<'a> Walker<'a, '_> {
     }
 
     /// Whether an expression is, or may be, the global object.
-    pub(super) fn is_global_object(&self, expression: &Expression<'a>) -> bool {
-        match peel(expression) {
-            Expression::ThisExpression(_) => self.this.is_none() || !self.strict,
-            Expression::Identifier(it) => {
-                is_global_object(it.name.as_str()) && self.scopes.lookup(it.name.as_str()).is_none()
-            }
-            _ => false,
+    pub(super) fn is_global_object(&self, mut expression: &Expression<'a>) -> bool {
+        loop {
+            expression = match link(expression) {
+                Link::Same(inner) => inner,
+                Link::Property(inner, GLOBAL_OBJECT) => inner,
+                Link::Index(inner, key) if key_of(key).name() == Some(GLOBAL_OBJECT) => inner,
+                Link::Identifier(it) => {
+                    let name = it.name.as_str();
+                    return is_global_object(name) && self.scopes.lookup(name).is_none();
+                }
+                _ => return self.is_global_this(expression),
+            };
         }
+    }
+
+    /// A `this` that may be the global object: what `this` is follows the function that it belongs to, which no arrow is.
+    fn is_global_this(&self, expression: &Expression<'a>) -> bool {
+        matches!(expression, Expression::ThisExpression(_)) && (self.this.is_none() || !self.strict_this)
+    }
+
+    /// Something of what may be the global object is wanted; if it is a `this`, it may be any other object as well.
+    pub(super) fn give_global(&mut self, want: Want) {
+        self.give(self.flow.undeclared, want);
+        self.this.into_iter().for_each(|this| self.give(this, want));
     }
 
     fn binary(&mut self, it: &BinaryExpression<'a>) {
