@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -13,6 +14,7 @@ use nexus_tests::process::{binary, command};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -321,6 +323,32 @@ fn a_worker_that_is_stopped_is_noticed_and_goes_on_when_it_may() {
     assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"));
     signal(worker, Signal::SIGCONT);
     eventually("it is ready", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn however_many_come_at_once_the_supervisor_keeps_none_that_the_worker_has() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = ready(&shared());
+    sidecar.connect().still_works();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
+    let before = descriptors();
+    for _ in 0..3 {
+        // all wait at the socket, and are taken in one go
+        signal(sidecar.pid(), Signal::SIGSTOP);
+        let clients: Vec<_> = (0..900).map_while(|_| waiting_at(sidecar.path())).collect();
+        assert!(clients.len() > 100, "only {} can wait", clients.len());
+        signal(sidecar.pid(), Signal::SIGCONT);
+        drop(clients);
+        sidecar.connect().still_works();
+        eventually("nothing is kept", SOON, || descriptors() <= before);
+    }
+}
+
+/// A connection that nobody has taken yet. None: no more can wait.
+fn waiting_at(path: &Path) -> Option<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).ok()?;
+    Some(socket)
 }
 
 #[test]
