@@ -1,14 +1,16 @@
 //! The walls around guests: a sealed process in which they run, seen from outside, and native code that tries to get out of it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
-use nexus_protocol::limits::MAX_WORKER_DEATHS;
+use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_START_MS};
 use nexus_tests::leaks::{is_alive, of_guests};
 use nexus_tests::process::{binary, command};
 use nexus_tests::temp::TempDir;
@@ -240,6 +242,30 @@ fn a_worker_that_stands_still_keeps_no_sidecar_from_its_end() {
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exit_code(SOON), 71);
     assert!(sidecar.stderr().contains("has not ended in time") && !is_alive(worker), "{}", sidecar.stderr());
+}
+
+#[test]
+fn a_child_whose_worker_stands_still_while_it_starts_goes_with_its_parent() {
+    let _w = Watchdog::seconds(60);
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let mut parent = Command::new("sh");
+    parent.args(["-c", "\"$0\" serve --fd 3 --isolation shared & echo $!; wait"]).arg(binary()).stdout(Stdio::piped());
+    parent.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }]).unwrap();
+    let mut parent = parent.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let sidecar: u32 = line.trim().parse().unwrap();
+    let mut worker = sidecar;
+    eventually("there is a worker", SOON, || {
+        worker = of_guests(sidecar);
+        worker != sidecar
+    });
+    signal(worker, Signal::SIGSTOP);
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    // long before the worker is given up
+    let gone = || !is_alive(sidecar) && !is_alive(worker);
+    eventually("both are gone", Duration::from_millis(WORKER_START_MS / 2), gone);
 }
 
 #[test]
