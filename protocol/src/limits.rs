@@ -243,6 +243,12 @@ pub const WORKER_DEATHS_WINDOW_MS: u64 = 5_000;
 pub const PAGE_TEXT_BYTES: u64 = 1 << 20;
 /// Time that a worker has to answer the supervisor, beyond what it takes to see whether it moves.
 pub const WORKER_ANSWER_MS: u64 = 200;
+/// Time that a worker has from its start until it serves. It takes less than a second on a machine that is not busy;
+/// one that takes longer than this stands still, and is lost.
+pub const WORKER_START_MS: u64 = 30_000;
+/// Time that a worker has for its end: beyond `drainTimeoutMs` when it is told to end, of which a second is its own,
+/// and from where it hears nobody any more. Then it is killed.
+pub const WORKER_END_MS: u64 = 1_200;
 
 // ---- Resident states -----------------------------------------------------------------------------------------------
 

@@ -246,7 +246,8 @@ fn answer_to(path: &str, status: &Status) -> Answer {
         }
         ("/healthz", Some(_)) => plain(unavailable, "no progress\n"),
         ("/readyz", Some(server)) if server.is_draining() => plain(unavailable, "draining\n"),
-        ("/readyz", Some(_)) => plain("200 OK", "ready\n"),
+        ("/readyz", Some(server)) if server.is_ready() => plain("200 OK", "ready\n"),
+        ("/readyz", Some(_)) => plain(unavailable, "nobody takes clients\n"),
         ("/metrics", Some(server)) => match server.prometheus() {
             Some(text) => Answer("200 OK", METRICS, text),
             None => plain(unavailable, "no answer\n"),

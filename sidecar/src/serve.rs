@@ -11,9 +11,9 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::MAX_CONNECTIONS;
+use nexus_protocol::limits::{MAX_CONNECTIONS, WORKER_END_MS};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::stat::{Mode as FileMode, umask};
 use nix::unistd::dup2_stdout;
@@ -26,14 +26,14 @@ use crate::http::{Http, Status};
 use crate::lifecycle::parent::Parent;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::systemd::{self, Notifier};
-use crate::lifecycle::{Exit, Lifecycle, Served, parent_of};
+use crate::lifecycle::{Exit, Lifecycle, Served, interrupted, parent_of};
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
 use crate::server::{Mode, Server, Surroundings, door};
-use crate::walls::{Clients, Deaths, Household, Incumbent, Supervisor};
+use crate::walls::{Clients, Deaths, Household, Incumbent, Supervisor, Unstarted};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
@@ -142,7 +142,8 @@ impl Serving<'_> {
             });
         };
         let served = server.clone();
-        let code = Lifecycle { server: served, signals, exit, parent, notifier, reload: &mut reload }.watch();
+        let patience = None;
+        let code = Lifecycle { server: served, signals, exit, parent, notifier, patience, reload: &mut reload }.watch();
         server.remove_segment_names();
         runtime.flush();
         Ok(code)
@@ -161,9 +162,10 @@ impl Serving<'_> {
             }
         };
         let household = Household::open(&config)?;
-        let first = match Supervisor::start(&household, &config, mode, clients, &exit)? {
+        let ended = || interrupted(&signals, parent.as_ref());
+        let first = match Supervisor::start(&household, &config, mode, clients, &exit, &ended)? {
             Ok(supervisor) => supervisor,
-            Err(code) => return Ok(code),
+            Err(Unstarted::Ended(code) | Unstarted::Lost(code)) => return Ok(code),
         };
         log::info!("{}", first.walls());
         let incumbent = Arc::new(Incumbent::new(first));
@@ -178,27 +180,37 @@ impl Serving<'_> {
             });
         };
         let server = incumbent.clone();
-        let mut lifecycle = Lifecycle { server, signals, exit, parent, notifier, reload: &mut reload };
+        let patience = || Duration::from_millis(config.drain_timeout_ms.saturating_add(WORKER_END_MS));
+        let patience: Option<&dyn Fn() -> Duration> = Some(&patience);
+        let mut lifecycle = Lifecycle { server, signals, exit, parent, notifier, patience, reload: &mut reload };
         let mut deaths = Deaths::default();
-        let code = loop {
-            let code = lifecycle.watch();
+        let code = 'serving: loop {
+            let mut code = lifecycle.watch();
             let last = incumbent.now();
             let Some(listener) = listener.as_ref().filter(|_| last.was_lost() && !last.is_draining()) else {
                 break code;
             };
             last.end();
-            if deaths.one_more(Instant::now()) {
-                log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
-                break code;
-            }
-            let listener = listener.try_clone().map_err(io("cannot copy a descriptor"))?;
-            let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
-            match Supervisor::start(&household, &config, mode, Clients::Listener(listener), &exit)? {
-                Ok(next) => incumbent.succeed(next),
-                Err(code) => break code,
+            // one that is lost before it serves is lost like any other
+            loop {
+                if deaths.one_more(Instant::now()) {
+                    log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
+                    break 'serving code;
+                }
+                let clients = Clients::Listener(listener.try_clone().map_err(io("cannot copy a descriptor"))?);
+                let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
+                let ended = || interrupted(&lifecycle.signals, lifecycle.parent.as_ref());
+                match Supervisor::start(&household, &config, mode, clients, &exit, &ended)? {
+                    Ok(next) => {
+                        incumbent.succeed(next);
+                        lifecycle.exit = exit;
+                        break;
+                    }
+                    Err(Unstarted::Lost(with)) => code = with,
+                    Err(Unstarted::Ended(code)) => break 'serving code,
+                }
             }
             log::warn!("another worker serves; what was with the one that was lost is lost with it");
-            lifecycle.exit = exit;
         };
         incumbent.now().end();
         household.flush();

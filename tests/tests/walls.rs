@@ -1,17 +1,22 @@
 //! The walls around guests: a sealed process in which they run, seen from outside, and native code that tries to get out of it.
 
 use std::fs;
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
+use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
+use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_START_MS};
 use nexus_tests::leaks::{is_alive, of_guests};
 use nexus_tests::process::{binary, command};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use nix::unistd::Pid;
 use serde_json::Value;
 
@@ -45,8 +50,12 @@ fn missing_walls() -> String {
 }
 
 fn healthz(path: &Path) -> String {
+    get(path, "healthz")
+}
+
+fn get(path: &Path, what: &str) -> String {
     let mut scraper = UnixStream::connect(path).unwrap();
-    scraper.write_all(b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
+    write!(scraper, "GET /{what} HTTP/1.1\r\n\r\n").unwrap();
     let mut text = String::new();
     scraper.read_to_string(&mut text).unwrap();
     text
@@ -168,6 +177,111 @@ fn workers_that_are_lost_one_after_the_other_end_the_sidecar() {
 }
 
 #[test]
+fn a_worker_that_is_lost_while_it_starts_is_one_of_those_that_are_lost() {
+    let _w = Watchdog::seconds(120);
+    let mut sidecar = ready(&shared());
+    let (mut lost, mut last) = (0, 0);
+    eventually("as many are lost as may be", SOON, || {
+        let worker = of_guests(sidecar.pid());
+        if worker != sidecar.pid() && worker != last {
+            signal(worker, Signal::SIGKILL);
+            (last, lost) = (worker, lost + 1);
+        }
+        assert!(sidecar.is_running(), "after {lost}: {}", sidecar.stderr());
+        lost == MAX_WORKER_DEATHS - 1
+    });
+    sidecar.connect().still_works();
+    assert_eq!(sidecar.stderr().matches("another worker serves").count(), 1, "{}", sidecar.stderr());
+}
+
+/// A worker of a sidecar that was just started, or whose last one is lost; it does not serve yet, and goes no further.
+fn stopped_at_its_start(sidecar: &Sidecar, last: u32) -> u32 {
+    let mut worker = last;
+    eventually("there is a worker", SOON, || {
+        worker = of_guests(sidecar.pid());
+        worker != sidecar.pid() && worker != last
+    });
+    signal(worker, Signal::SIGSTOP);
+    worker
+}
+
+#[test]
+fn a_worker_that_stands_still_while_it_starts_is_killed_after_a_while_and_a_sidecar_that_is_told_to_end_does() {
+    let _w = Watchdog::seconds(300);
+    let dir = TempDir::new();
+    // the first one
+    let mut sidecar = shared().listen_on(&dir.join("a.sock"));
+    let worker = stopped_at_its_start(&sidecar, 0);
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+    assert!(!sidecar.stderr().contains("ready: ") && !is_alive(worker));
+    let mut waits = shared().listen_on(&dir.join("b.sock"));
+    let stopped = stopped_at_its_start(&waits, 0);
+    // and one that comes after
+    let http = dir.join("http.sock");
+    let sidecar = ready(&shared().flag("http-listen", http.display()));
+    let first = worker_of(&sidecar);
+    signal(first, Signal::SIGKILL);
+    let second = stopped_at_its_start(&sidecar, first);
+    assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"), "nobody takes clients");
+    sidecar.connect().still_works();
+    assert!(!is_alive(second) && sidecar.stderr().contains("does not serve after"), "{}", sidecar.stderr());
+    assert!(get(&http, "readyz").starts_with("HTTP/1.1 200"));
+    assert_eq!(waits.exit_code(SOON), 71);
+    assert!(waits.stderr().contains("does not serve after") && !is_alive(stopped), "{}", waits.stderr());
+}
+
+#[test]
+fn a_worker_that_stands_still_keeps_no_sidecar_from_its_end() {
+    let _w = Watchdog::seconds(60);
+    let mut sidecar = ready(&shared().flag("drain-timeout-ms", 100));
+    let worker = worker_of(&sidecar);
+    signal(worker, Signal::SIGSTOP);
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 71);
+    assert!(sidecar.stderr().contains("has not ended in time") && !is_alive(worker), "{}", sidecar.stderr());
+}
+
+#[test]
+fn a_child_whose_worker_stands_still_while_it_starts_goes_with_its_parent() {
+    let _w = Watchdog::seconds(60);
+    let (_ours, theirs) = UnixStream::pair().unwrap();
+    let mut parent = Command::new("sh");
+    parent.args(["-c", "\"$0\" serve --fd 3 --isolation shared & echo $!; wait"]).arg(binary()).stdout(Stdio::piped());
+    parent.fd_mappings(vec![FdMapping { parent_fd: theirs.into(), child_fd: 3 }]).unwrap();
+    let mut parent = parent.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let sidecar: u32 = line.trim().parse().unwrap();
+    let mut worker = sidecar;
+    eventually("there is a worker", SOON, || {
+        worker = of_guests(sidecar);
+        worker != sidecar
+    });
+    signal(worker, Signal::SIGSTOP);
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    // long before the worker is given up
+    let gone = || !is_alive(sidecar) && !is_alive(worker);
+    eventually("both are gone", Duration::from_millis(WORKER_START_MS / 2), gone);
+}
+
+#[test]
+fn a_directory_for_temporary_files_that_is_of_no_use_is_told_of() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    fs::write(dir.join("file"), "").unwrap();
+    let long = dir.join(&"d".repeat(100));
+    fs::create_dir(&long).unwrap();
+    for tmp in [dir.join("nowhere"), dir.join("file"), long] {
+        let mut sidecar = shared().env("TMPDIR", tmp.to_str().unwrap()).listen_on(&dir.join("s.sock"));
+        assert_eq!(sidecar.exit_code(SOON), 70, "{}: {}", tmp.display(), sidecar.stderr());
+        let told = sidecar.stderr();
+        assert!(told.contains("TMPDIR names another one") && !told.contains("panicked"), "{told}");
+    }
+}
+
+#[test]
 fn the_parent_of_a_child_whose_worker_is_lost_is_told_by_its_end() {
     let _w = Watchdog::seconds(60);
     let (mut sidecar, mut client) = shared().child();
@@ -229,6 +343,36 @@ fn a_worker_that_is_stopped_is_noticed_and_goes_on_when_it_may() {
         client.still_works();
     }
     eventually("it is alive", SOON, || healthz(&http).starts_with("HTTP/1.1 200"));
+    signal(worker, Signal::SIGSTOP);
+    assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"));
+    signal(worker, Signal::SIGCONT);
+    eventually("it is ready", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn however_many_come_at_once_the_supervisor_keeps_none_that_the_worker_has() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = ready(&shared());
+    sidecar.connect().still_works();
+    let descriptors = || fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
+    let before = descriptors();
+    for _ in 0..3 {
+        // all wait at the socket, and are taken in one go
+        signal(sidecar.pid(), Signal::SIGSTOP);
+        let clients: Vec<_> = (0..900).map_while(|_| waiting_at(sidecar.path())).collect();
+        assert!(clients.len() > 100, "only {} can wait", clients.len());
+        signal(sidecar.pid(), Signal::SIGCONT);
+        drop(clients);
+        sidecar.connect().still_works();
+        eventually("nothing is kept", SOON, || descriptors() <= before);
+    }
+}
+
+/// A connection that nobody has taken yet. None: no more can wait.
+fn waiting_at(path: &Path) -> Option<OwnedFd> {
+    let socket = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_NONBLOCK, None).unwrap();
+    connect(socket.as_raw_fd(), &UnixAddr::new(path).unwrap()).ok()?;
+    Some(socket)
 }
 
 #[test]

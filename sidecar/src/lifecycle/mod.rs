@@ -17,4 +17,4 @@ pub mod systemd;
 mod watch;
 
 pub use served::Served;
-pub use watch::{Exit, Lifecycle, parent_of};
+pub use watch::{Exit, Lifecycle, interrupted, parent_of};

@@ -19,6 +19,8 @@ pub trait Served: Send + Sync {
     fn is_alive(&self, patience: Duration) -> bool;
     /// All metrics in the Prometheus text format. None: it does not answer.
     fn prometheus(&self) -> Option<String>;
+    /// Whether somebody is there to take clients.
+    fn is_ready(&self) -> bool;
     /// What stands between guests and the machine, in words: one line.
     fn walls(&self) -> String;
 }
@@ -50,6 +52,10 @@ impl Served for Server {
 
     fn prometheus(&self) -> Option<String> {
         Some(self.prometheus())
+    }
+
+    fn is_ready(&self) -> bool {
+        true
     }
 
     fn walls(&self) -> String {

@@ -57,6 +57,8 @@ pub struct Lifecycle<'a> {
     /// In child mode.
     pub parent: Option<Parent>,
     pub notifier: Notifier,
+    /// How long what is told to end may take, where nothing else sees to that.
+    pub patience: Option<&'a dyn Fn() -> Duration>,
     /// Reads the configuration again.
     pub reload: &'a mut dyn FnMut(),
 }
@@ -64,6 +66,7 @@ pub struct Lifecycle<'a> {
 impl Lifecycle<'_> {
     /// Sleeps and reacts until the process is to end.
     pub fn watch(&mut self) -> ExitCode {
+        let mut end_by: Option<Instant> = None;
         let mut beat = self.notifier.watchdog_interval().map(|interval| Beat::new(&*self.server, interval));
         loop {
             if let Some(code) = self.exit.code.get() {
@@ -73,10 +76,16 @@ impl Lifecycle<'_> {
                 log::info!("the parent is gone");
                 return ExitCode::ParentGone;
             }
-            self.sleep(beat.as_ref().map(Beat::due));
+            if end_by.is_some_and(|end_by| Instant::now() >= end_by) {
+                log::error!("what was told to end has not ended in time");
+                return ExitCode::Stuck;
+            }
+            self.sleep(beat.as_ref().map(Beat::due).into_iter().chain(end_by).min());
             drain(&self.exit.heard);
             for _ in 0..drain(&self.signals.end) {
                 self.told_to_end();
+                let patience = self.patience.map(|patience| patience());
+                end_by = end_by.or_else(|| Instant::now().checked_add(patience?));
             }
             if drain(&self.signals.reload) > 0 {
                 self.notifier.reloading();
@@ -134,6 +143,19 @@ fn drain(stream: &UnixStream) -> usize {
         count += n;
     }
     count
+}
+
+/// Whether the process is to end before it serves, and with what.
+pub fn interrupted(signals: &Signals, parent: Option<&Parent>) -> Option<ExitCode> {
+    if parent.is_some_and(Parent::is_gone) {
+        log::info!("the parent is gone");
+        return Some(ExitCode::ParentGone);
+    }
+    let told = drain(&signals.end) > 0;
+    if told {
+        log::info!("told to end: nothing is under way");
+    }
+    told.then_some(ExitCode::Ok)
 }
 
 /// Whether a server in this mode has a parent to look after.

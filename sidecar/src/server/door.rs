@@ -23,7 +23,7 @@ use nix::unistd::geteuid;
 use super::listen::refuse_descriptors;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
-use crate::walls::Line;
+use crate::walls::Intake;
 
 pub const ROOT: u32 = 0;
 const PAUSE: Duration = Duration::from_millis(ACCEPT_PAUSE_MS);
@@ -134,7 +134,7 @@ impl Drop for Place {
 pub enum Source {
     Listener(UnixListener),
     /// Somebody else takes them, and hands them in.
-    Line(Line),
+    Line(Intake),
 }
 
 impl AsFd for Source {

@@ -10,7 +10,6 @@ use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, recv, send, sendmsg, socketpair};
 
-use super::words::Said;
 use crate::os;
 use crate::server::door::Whose;
 
@@ -54,6 +53,12 @@ impl Line {
         Ok(())
     }
 
+    /// As [`Line::say`], without waiting.
+    pub fn say_if_there_is_room(&self, bytes: &[u8]) -> io::Result<()> {
+        send(self.0.as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)?;
+        Ok(())
+    }
+
     /// Waits for a message. 0: the other end is gone, or has sent nothing.
     pub fn hear(&self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -86,20 +91,20 @@ impl Line {
         self.give(&[word], stream.as_fd())
     }
 
-    /// A connection that was handed over; that it is taken is said at once. Waits for none.
-    pub fn take(&self) -> io::Result<(UnixStream, Whose)> {
+    /// What was handed over: whose it is, and the connection unless there was no room for it here. Waits for none.
+    pub fn take(&self) -> io::Result<(Whose, Option<OwnedFd>)> {
         let mut word = [0];
-        let (_, descriptor) = os::receive(self.as_fd(), &mut word, MsgFlags::MSG_DONTWAIT)?;
-        let stream = UnixStream::from(descriptor.ok_or(io::ErrorKind::ConnectionAborted)?);
-        let whose = match word {
-            [OF_PARENT] => Whose::Parent,
-            _ => Whose::Client,
-        };
-        if whose == Whose::Client {
-            let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-            let _ = send(self.0.as_raw_fd(), &Said::Taken.to_bytes(), flags);
+        let (len, descriptor) = os::receive(self.as_fd(), &mut word, MsgFlags::MSG_DONTWAIT)?;
+        match (len, word) {
+            (0, _) => Err(io::ErrorKind::ConnectionAborted.into()),
+            (_, [OF_PARENT]) => Ok((Whose::Parent, descriptor)),
+            _ => Ok((Whose::Client, descriptor)),
         }
-        Ok((stream, whose))
+    }
+
+    #[cfg(test)]
+    pub fn hear_if_there_is_any(&self, bytes: &mut [u8]) -> io::Result<usize> {
+        Ok(recv(self.0.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT)?)
     }
 }
 
@@ -107,7 +112,6 @@ impl Line {
 mod tests {
     use std::io::{Read, Write};
 
-    use super::super::words::SAID_BYTES;
     use super::*;
 
     #[test]
@@ -118,13 +122,9 @@ mod tests {
             let (mut client, handed) = UnixStream::pair().unwrap();
             ours.hand_over(&handed, whose).unwrap();
             drop(handed);
-            let (mut taken, is) = theirs.take().unwrap();
+            let (is, taken) = theirs.take().unwrap();
+            let mut taken = UnixStream::from(taken.unwrap());
             assert_eq!(is, whose);
-            if whose == Whose::Client {
-                let mut said = [0; SAID_BYTES];
-                ours.hear(&mut said).unwrap();
-                assert_eq!(Said::parse(&said), Some(Said::Taken));
-            }
             client.write_all(b"x").unwrap();
             let mut byte = [0];
             taken.read_exact(&mut byte).unwrap();

@@ -5,6 +5,7 @@
 //! without a wall, and crosses nothing. A worker has its clients' connections from the supervisor, and what would need a path (a
 //! cache entry, a segment's name) it asks the supervisor for, off the path of requests.
 
+mod handover;
 #[cfg(feature = "faults")]
 pub mod hostile;
 mod line;
@@ -18,6 +19,6 @@ mod supervise;
 mod words;
 pub mod worker;
 
-pub use line::Line;
+pub use handover::Intake;
 pub use succession::{Deaths, Incumbent};
-pub use supervise::{Clients, Household, Supervisor};
+pub use supervise::{Clients, Household, Supervisor, Unstarted};

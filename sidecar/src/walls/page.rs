@@ -4,6 +4,7 @@
 //! offset  bytes
 //!      0      8  what the cache on disk takes, written by the supervisor
 //!      8      8  its entries that were no good
+//!     16      8  how many connections the worker has taken, written by it, and by the supervisor before it is there
 //!   4096      n  text of the metrics, written by the worker, which says how long it is
 //! ```
 //! It is never mapped, and its length cannot change: whatever a worker writes, the supervisor copies a bounded part of it once.
@@ -18,6 +19,7 @@ use nexus_protocol::limits::PAGE_TEXT_BYTES;
 use crate::cache::LowerCounts;
 use crate::os;
 
+const TAKEN_AT: u64 = 16;
 const TEXT_AT: u64 = 4096;
 
 /// See the module.
@@ -47,6 +49,17 @@ impl Page {
         let _ = self.0.read_exact_at(&mut bytes, 0);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap_or_default());
         LowerCounts { used_bytes: word(0), rejected: word(8) }
+    }
+
+    pub fn write_taken(&self, taken: u64) {
+        // its length is fixed and its pages are there: this has nothing to fail of
+        let _ = self.0.write_all_at(&taken.to_le_bytes(), TAKEN_AT);
+    }
+
+    pub fn taken(&self) -> u64 {
+        let mut bytes = [0; 8];
+        let _ = self.0.read_exact_at(&mut bytes, TAKEN_AT);
+        u64::from_le_bytes(bytes)
     }
 
     /// Returns its length. None: it is too long.
@@ -98,6 +111,7 @@ mod tests {
         assert!(page.0.set_len(0).is_err() && page.0.set_len(1 << 30).is_err());
         let counts = LowerCounts { used_bytes: 3, rejected: 4 };
         page.write_counts(counts);
-        assert_eq!(page.counts(), counts);
+        page.write_taken(u64::MAX);
+        assert_eq!((page.counts(), page.taken()), (counts, u64::MAX));
     }
 }

@@ -17,8 +17,8 @@ use crate::config::Config;
 use crate::lifecycle::Served;
 use crate::server::Pulse;
 
-/// What is done for a reload takes no time; a worker that takes longer is stopped, or its machine is busy.
-const RELOAD_PATIENCE: Duration = Duration::from_secs(1);
+/// What is asked takes no time to answer; a worker that takes longer is stopped, or its machine is busy.
+const LONG_PATIENCE: Duration = Duration::from_secs(1);
 const PATIENCE: Duration = Duration::from_millis(WORKER_ANSWER_MS);
 
 /// How far a worker has come.
@@ -97,10 +97,16 @@ impl Remote {
         self.changed.notify_all();
     }
 
-    /// Waits until the worker has come further than that.
-    pub fn after(&self, stage: Stage) -> Stage {
+    /// Waits until the worker has come further than that, or that time is over. Where it is.
+    pub fn after(&self, stage: Stage, patience: Duration) -> Stage {
         let heard = lock(&self.heard);
-        self.changed.wait_while(heard, |heard| heard.stage == stage).unwrap_or_else(PoisonError::into_inner).stage
+        let waits = |heard: &mut Heard| heard.stage == stage;
+        self.changed.wait_timeout_while(heard, patience, waits).unwrap_or_else(PoisonError::into_inner).0.stage
+    }
+
+    /// How many connections the worker says that it has taken.
+    pub fn taken(&self) -> u64 {
+        self.page.taken()
     }
 
     pub fn command(&self, command: Command) {
@@ -112,7 +118,7 @@ impl Remote {
     pub fn reload(&self, config: &Config) {
         self.command(Command::Reload(Box::new(config.clone())));
         // what is asked behind it is answered when that is done
-        if self.ask(Question::Pulse, RELOAD_PATIENCE).is_none() {
+        if self.ask(Question::Pulse, LONG_PATIENCE).is_none() {
             log::warn!("the worker has not taken the configuration yet");
         }
     }
@@ -172,6 +178,12 @@ impl Served for Remote {
     fn prometheus(&self) -> Option<String> {
         let [len, ..] = self.ask(Question::Metrics, PATIENCE)?;
         self.page.text(len)
+    }
+
+    fn is_ready(&self) -> bool {
+        let serves = matches!(lock(&self.heard).stage, Stage::Ready(_));
+        // one that stands still takes nobody
+        serves && self.ask(Question::Pulse, LONG_PATIENCE).is_some()
     }
 
     fn walls(&self) -> String {

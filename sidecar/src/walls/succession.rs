@@ -66,6 +66,10 @@ impl Served for Incumbent {
         self.now().prometheus()
     }
 
+    fn is_ready(&self) -> bool {
+        self.now().is_ready()
+    }
+
     fn walls(&self) -> String {
         self.now().walls()
     }

@@ -11,23 +11,26 @@
 //! The worker is spawned by the main thread, since the kernel ends it with the thread that made it. Whatever it does, no thread
 //! here does more for it than its channel is there for, and the main thread waits for none of them.
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::Path;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
+use nexus_protocol::limits::{WORKER_END_MS, WORKER_START_MS};
+use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
-use nix::unistd::Pid;
+use nix::unistd::{AccessFlags, Pid, access};
 
+use super::handover::Untaken;
 use super::line::Line;
 use super::page::Page;
 use super::remote::{Remote, Stage};
@@ -52,6 +55,22 @@ const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::fa
 /// Without room for another descriptor.
 const PAUSE_SLICE: Duration = Duration::from_millis(10);
 
+/// Between two looks at a worker that starts or ends.
+const LOOK_SLICE: Duration = Duration::from_millis(20);
+const START_PATIENCE: Duration = Duration::from_millis(WORKER_START_MS);
+const END_PATIENCE: Duration = Duration::from_millis(WORKER_END_MS);
+/// As long as an address may be, without what is behind the directory in it.
+const MAX_TEMP_DIR_BYTES: usize = 80;
+
+/// Why there is no worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unstarted {
+    /// It has ended by itself and has said why, or the sidecar is to end.
+    Ended(ExitCode),
+    /// It was ended from outside or by what it did, or stood still: the next one may do better.
+    Lost(ExitCode),
+}
+
 /// Where the clients of a worker come from.
 pub enum Clients {
     Parent(UnixStream),
@@ -64,37 +83,7 @@ pub struct Household {
     disk: Option<Arc<DiskTier>>,
     handles: HandleKey,
     page: Page,
-    /// Connections that no worker has taken yet, the oldest first: what was handed to one that is lost is the next one's.
     untaken: Arc<Untaken>,
-}
-
-/// See [`Household`].
-#[derive(Debug, Default)]
-struct Untaken(Mutex<VecDeque<UnixStream>>);
-
-impl Untaken {
-    fn lock(&self) -> MutexGuard<'_, VecDeque<UnixStream>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Hands one over, and keeps it until it is taken: also where there is nobody to have it.
-    fn hand_over(&self, line: &Line, stream: UnixStream) {
-        // first here: it may be taken at once
-        let copy = stream.try_clone();
-        self.lock().push_back(stream);
-        match copy {
-            Ok(copy) => drop(line.hand_over(&copy, Whose::Client)),
-            Err(e) => log::error!("a connection waits for another worker: {e}"),
-        }
-    }
-
-    /// Hands all over that another worker was handed.
-    fn hand_over_again(&self, line: &Line) {
-        let untaken = std::mem::take(&mut *self.lock());
-        for stream in untaken {
-            self.hand_over(line, stream);
-        }
-    }
 }
 
 impl Household {
@@ -148,33 +137,55 @@ struct Ends {
 }
 
 impl Supervisor {
-    /// Starts a worker and waits until it serves. An exit code: it ended before, and has said why.
+    /// Starts a worker and waits until it serves, or does not in time. `interrupted`: whether there is no need of it any more.
     pub fn start(
         household: &Household,
         config: &Config,
         mode: Mode,
         clients: Clients,
         exit: &Arc<Exit>,
-    ) -> Result<Result<Self, ExitCode>, StartError> {
+        interrupted: &dyn Fn() -> Option<ExitCode>,
+    ) -> Result<Result<Self, Unstarted>, StartError> {
         let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
-        let (server, name) = IpcOneShotServer::<IpcSender<Command>>::new().map_err(|source| StartError::Io {
-            context: "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
-            source,
-        })?;
+        let until = Instant::now() + START_PATIENCE;
+        let given_up = || match interrupted() {
+            Some(code) => Some(Unstarted::Ended(code)),
+            None if Instant::now() < until => None,
+            None => {
+                log::error!("the worker does not serve after {} s: it is killed", START_PATIENCE.as_secs());
+                Some(Unstarted::Lost(ExitCode::Stuck))
+            }
+        };
+        let (server, name) = channel().map_err(io(
+            "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
+        ))?;
+        household.untaken.turn_over(&household.page);
         let (mut child, ends) = spawn(&name, &household.page).map_err(io("cannot start the worker"))?;
         // waits for the worker to connect, and has no time limit
-        let attach = thread::Builder::new().name("attach".into());
-        let attach = attach.spawn(move || server.accept().map(|(_, commands)| commands));
-        let attach = attach.map_err(io("cannot start a thread"))?;
-        let attached = hear_from(&ends.line) == Some(Some(Said::Attached));
+        let (attached_to, attach) = mpsc::channel();
+        let accept = move || drop(attached_to.send(server.accept().map(|(_, commands)| commands)));
+        thread::Builder::new().name("attach".into()).spawn(accept).map_err(io("cannot start a thread"))?;
+        let (attached, given_up_as) = loop {
+            if let Some(unstarted) = given_up() {
+                break (false, Some(unstarted));
+            }
+            if is_heard_within(&ends.line, LOOK_SLICE) {
+                break (hear_from(&ends.line) == Some(Some(Said::Attached)), None);
+            }
+        };
         if !attached {
             // it will not come any more: somebody else has to, or that thread waits for ever
             let _ = IpcSender::<IpcSender<Command>>::connect(name);
         }
-        let commands = attach.join().ok().and_then(Result::ok).filter(|_| attached);
+        let commands = attach.recv_timeout(END_PATIENCE).ok().and_then(Result::ok).filter(|_| attached);
         let Some(commands) = commands else {
-            let _ = child.kill();
-            return Ok(Err(code_of(child.wait().map_err(io("cannot wait for the worker"))?)));
+            if given_up_as.is_some() {
+                let _ = child.kill();
+            }
+            let status = end_of(&Mutex::new(child)).map_err(io("cannot wait for the worker"))?;
+            let code = code_of(status);
+            let unstarted = if was_lost(status) { Unstarted::Lost(code) } else { Unstarted::Ended(code) };
+            return Ok(Err(given_up_as.unwrap_or(unstarted)));
         };
         let Household { engine, disk, handles, page, .. } = household;
         let engine = *engine;
@@ -215,8 +226,21 @@ impl Supervisor {
         attend("ear", Box::new(move || listen_to(&ear, &heard_by, &untaken, &reaped, &is_lost, &ends_as)))?;
         let this = Self { remote, child, lost, attendants: Mutex::new(attendants), bell };
         // nothing of a client comes to a worker that is not sealed
-        if this.remote.after(Stage::Attached) == Stage::Gone {
-            return Ok(Err(this.end().unwrap_or(ExitCode::Internal)));
+        loop {
+            match this.remote.after(Stage::Attached, LOOK_SLICE) {
+                Stage::Ready(_) => break,
+                Stage::Gone => {
+                    let code = this.end().unwrap_or(ExitCode::Internal);
+                    let lost = this.was_lost();
+                    return Ok(Err(if lost { Unstarted::Lost(code) } else { Unstarted::Ended(code) }));
+                }
+                Stage::Starting | Stage::Attached => {
+                    if let Some(unstarted) = given_up() {
+                        this.end();
+                        return Ok(Err(unstarted));
+                    }
+                }
+            }
         }
         match clients {
             Clients::Parent(stream) => {
@@ -229,8 +253,10 @@ impl Supervisor {
                 gate.open(Source::Listener(listener));
                 let places = Places::new(&config.allow_uids);
                 let untaken = household.untaken.clone();
-                untaken.hand_over_again(&line);
-                let life = move || keep_door(gate, &places, &line, &heard, &untaken);
+                let life = move || {
+                    untaken.hand_over_again(&line);
+                    keep_door(gate, &places, &line, &heard, &untaken);
+                };
                 let door = thread::Builder::new().name("door".into()).spawn(life);
                 this.attendants().push(door.map_err(io("cannot start a thread"))?);
             }
@@ -303,6 +329,10 @@ impl Served for Supervisor {
         self.remote.prometheus()
     }
 
+    fn is_ready(&self) -> bool {
+        self.remote.is_ready()
+    }
+
     fn walls(&self) -> String {
         self.remote.walls()
     }
@@ -330,6 +360,28 @@ fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
     Ok((command.spawn()?, Ends { line, reads, writes, names }))
 }
 
+/// A channel that a worker finds by a name in the directory for temporary files.
+fn channel() -> io::Result<(IpcOneShotServer<IpcSender<Command>>, String)> {
+    let dir = std::env::temp_dir();
+    // what the library takes for granted about it
+    if dir.to_str().is_none_or(|dir| dir.len() > MAX_TEMP_DIR_BYTES || dir.contains('\0')) {
+        let why = format!("{} is longer than {MAX_TEMP_DIR_BYTES} bytes, or no UTF-8", dir.display());
+        return Err(io::Error::new(io::ErrorKind::InvalidFilename, why));
+    }
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { &dir };
+    access(dir, AccessFlags::W_OK | AccessFlags::X_OK)
+        .and_then(|()| if dir.is_dir() { Ok(()) } else { Err(Errno::ENOTDIR) })
+        .map_err(|e| io::Error::new(io::Error::from(e).kind(), format!("{}: {}", dir.display(), e.desc())))?;
+    // and it panics where its error has no number
+    let made = std::panic::catch_unwind(IpcOneShotServer::new);
+    made.unwrap_or_else(|_| Err(io::Error::other(format!("{} is full, perhaps", dir.display()))))
+}
+
+fn is_heard_within(line: &Line, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(line.as_fd(), PollFlags::POLLIN)];
+    poll(&mut fds, PollTimeout::try_from(patience).unwrap_or(PollTimeout::ZERO)).is_ok_and(|ready| ready > 0)
+}
+
 /// The next word of a worker, if it makes sense. None: it is gone.
 fn hear_from(line: &Line) -> Option<Option<Said>> {
     // one more than a word has, so that what is longer is seen to be
@@ -343,16 +395,38 @@ fn hear_from(line: &Line) -> Option<Option<Said>> {
 /// The life of the ear: until the worker is gone.
 fn listen_to(line: &Line, remote: &Remote, untaken: &Untaken, child: &Mutex<Child>, lost: &AtomicBool, exit: &Exit) {
     while let Some(said) = hear_from(line) {
-        match said {
-            Some(Said::Taken) => drop(untaken.lock().pop_front()),
-            said => remote.hear(said),
+        untaken.are_taken(remote.taken());
+        if said != Some(Said::Taken) {
+            remote.hear(said);
         }
     }
-    let status = child.lock().unwrap_or_else(PoisonError::into_inner).wait();
-    let by_signal = status.as_ref().is_ok_and(|status| status.signal().is_some());
-    lost.store(by_signal, Ordering::Release);
+    untaken.are_taken(remote.taken());
+    let status = end_of(child);
+    lost.store(status.as_ref().is_ok_and(|status| was_lost(*status)), Ordering::Release);
     remote.is_gone();
     exit.announce(status.map_or(ExitCode::Internal, code_of));
+}
+
+/// How a worker has ended that says no more: one that does not end is of no use to anybody, and is killed.
+fn end_of(child: &Mutex<Child>) -> io::Result<ExitStatus> {
+    let until = Instant::now() + END_PATIENCE;
+    loop {
+        // whoever else wants its end has a turn in between
+        let mut this = child.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(status) = this.try_wait()? {
+            return Ok(status);
+        }
+        if Instant::now() >= until {
+            this.kill()?;
+            return this.wait();
+        }
+        drop(this);
+        thread::sleep(LOOK_SLICE / 10);
+    }
+}
+
+fn was_lost(status: ExitStatus) -> bool {
+    status.signal().is_some()
 }
 
 /// What the sidecar ends with when its worker has ended like that.
@@ -385,7 +459,7 @@ fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream, un
         if let Some((stream, _)) = gate.accept(|| Ok(())) {
             match getsockopt(&stream, sockopt::PeerCredentials) {
                 Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
-                Ok(_) => untaken.hand_over(line, stream),
+                Ok(_) => untaken.hand_over(line, Arc::new(stream)),
                 Err(e) => log::error!("cannot read a peer's credentials: {e}"),
             }
         }

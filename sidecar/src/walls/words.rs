@@ -52,7 +52,7 @@ pub enum Question {
 pub enum Said {
     /// It hears commands from now on.
     Attached,
-    /// It has the oldest of the connections that were handed to it and that it had not taken.
+    /// It has taken connections that were handed to it; the page has how many.
     Taken,
     /// It serves. Which parts of its seal hold.
     Ready {

@@ -18,6 +18,7 @@ use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, getppid};
 
+use super::handover::Intake;
 use super::line::Line;
 use super::names::AskedSegments;
 use super::page::Page;
@@ -121,7 +122,9 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         Surroundings { pid, segments: Box::new(AskedSegments::over(names)), walls: Some(holding.clone()) };
     let server = Server::new(runtime.clone(), mode, exit.clone(), surroundings);
     let server = server.map_err(io("cannot make the server"))?;
-    let source = Source::Line(line.try_clone().map_err(io("cannot copy a descriptor"))?);
+    let copy = io("cannot copy a descriptor");
+    let source =
+        Source::Line(line.try_clone().and_then(|line| Ok(Intake::new(line, page.try_clone()?))).map_err(copy)?);
     server.with_poller(|poller| poller.listen(source)).map_err(io("cannot listen"))?;
     put_up(seal::close_calls(&mut walls));
     let _ = holding.set(walls);
