@@ -67,6 +67,23 @@ fn strict_leaves_what_is_uncertain_to_the_run() {
 }
 
 #[test]
+fn strict_lets_a_handler_read_what_it_has_written() {
+    let (_w, _s, mut client) = listening(&Options::new());
+    for source in [
+        "$state.q = 1; return $state.q",
+        "$state.q = 1; $state.q++",
+        "$state.q = { a: 1 }; $state.q.c = 3",
+        "$state.set('q', 1); return $state.get('q')",
+        "delete $state.q; return $state.q",
+    ] {
+        let run = || Run::source(source).grant(&["state:write:q"]);
+        assert!(client.run(run()).error.is_none(), "{source}");
+        let strict = client.run(run().strict());
+        assert!(strict.error.is_none(), "{source}: {:?}", strict.error);
+    }
+}
+
+#[test]
 fn typescript_that_does_not_parse_or_needs_generated_code_fails_where_it_stands() {
     let (_w, _s, mut client) = listening(&Options::new());
     for (source, word, at) in [
