@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_UNREAD_BYTES};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::client::Answer;
-use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually};
+use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually, time};
 use nix::sys::signal::Signal;
 
 // shows P-slow-frames
@@ -114,6 +114,35 @@ fn a_greedy_session_is_refused_and_others_are_served_in_turn() {
     assert!(refused > 100, "{refused} were refused");
     // it came when thirty or so were waiting already: two of them may go before it, and the last of them waits for all
     assert!(waited < longest / 2, "it waited for {waited} us, and the last of the greedy one's for {longest} us");
+}
+
+// shows P-cancel
+#[test]
+fn whoever_is_told_that_a_request_is_cancelled_hears_it_of_the_answer_too() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let mut client = sidecar.connect();
+    let state = client.create_state(&serde_json::json!({ "n": 0 }));
+    let source = "for (let i = 0; i < 300_000; i++); $state.n = $state.n + 1; return 7";
+    let run = || Run::source(source).grant(&["state:read:n", "state:write:n"]).resident(&state);
+    client.run(run());
+    let alone = time(|| drop(client.run(run())));
+    let (mut told, mut late) = (0, 0);
+    for round in 0..900 {
+        // when the run is about to end
+        let asked = client.start(run());
+        std::thread::sleep(alone.mul_f64(0.6 + f64::from(round % 90) / 150.0));
+        let cancelled = client.cancel_request(asked);
+        let segment = client.segment(asked);
+        assert_eq!(cancelled, segment.error.is_some(), "{segment:?}");
+        if cancelled {
+            assert_eq!(segment.code(), ErrorCode::Cancelled);
+            told += 1;
+        } else {
+            late += 1;
+        }
+    }
+    println!("{told} were cancelled, {late} were over");
 }
 
 // shows P-cancel

@@ -102,7 +102,7 @@ impl Server {
             }
         };
         // first: once somebody else has answered, the place that was lent is the client's again
-        if self.finish(answering) {
+        if self.finish(answering).is_some() {
             let state_region = self.arenas.lent(job.session.0, &request.regions).put(std::iter::once(&*state));
             let message =
                 StateSnapshot { version, state: None, regions: Regions { state: state_region, ..Regions::NONE } };

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::Server;
 use super::connection::Connection;
-use super::crew::{Budget, RunId, WorkerId};
+use super::crew::{Budget, Run, RunId, WorkerId};
 use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
 use super::meter::Meter;
 use super::poller::{Event, Poller};
@@ -26,7 +26,7 @@ use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 use crate::runtime::{Overseer, Purpose, Ran};
 use crate::segments::Lent;
-use crate::token::StopToken;
+use crate::token::{StopCause, StopToken};
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
@@ -216,7 +216,7 @@ impl Server {
                     Action::Refuse(id, error) => (id, error, false),
                     _ => return Outcome::Answered(None),
                 };
-                if !self.finish(answering) {
+                if self.finish(answering).is_none() {
                     return Outcome::Answered(None);
                 }
                 self.runtime.observer.record_error(error.code);
@@ -416,8 +416,13 @@ impl Server {
             Progress::Finished(instance) => instance,
         };
         // only when the answer is this worker's: a request that was given up is answered, and the place is the client's again
-        if answered || self.finish(answering) {
+        let ending = if answered { Some(None) } else { self.finish(answering) };
+        if let Some(ending) = ending {
             armed.was_let_go();
+            // somebody was told that it is cancelled, when the guest was done with it
+            if ending == Some(StopCause::Cancelled) {
+                report = report.into_failure(execution::cancelled());
+            }
             report.share(&mut lent);
             answering.connection.append(|out, max| report.encode(answering.id, max, out));
         }
@@ -427,7 +432,9 @@ impl Server {
     pub(super) fn answer_failure(&self, answering: Answering<'_>, error: WireError) {
         self.runtime.observer.record_error(error.code);
         if matches!(answering.kind, Kind::Execute | Kind::Resume) {
-            if self.finish(answering) {
+            if let Some(ending) = self.finish(answering) {
+                let is_cancelled = ending == Some(StopCause::Cancelled);
+                let error = if is_cancelled { execution::cancelled() } else { error };
                 let report = Totals::begun(answering.arrival).failure(error);
                 answering.connection.append(|out, max| report.encode(answering.id, max, out));
             }
@@ -436,17 +443,19 @@ impl Server {
         }
     }
 
-    /// Marks the request as answered, which ends the watch over this worker; false: somebody else has answered it.
-    pub(super) fn finish(&self, answering: Answering<'_>) -> bool {
+    /// Marks the request as answered, which ends the watch over this worker. Why it was to end, if it was: whoever asked for that
+    /// was told that it does. None: somebody else has answered it.
+    pub(super) fn finish(&self, answering: Answering<'_>) -> Option<Option<StopCause>> {
         let cpu = answering.meter.read();
         let mut state = self.lock();
         // before anybody may run what its session has waiting
         state.hub.used(answering.run, cpu, Instant::now);
-        state.hub.answer(answering.run)
+        let ending = state.hub.crew.get(answering.run).and_then(Run::ending);
+        state.hub.answer(answering.run).then_some(ending)
     }
 
     pub(super) fn reply(&self, answering: Answering<'_>, message: &SidecarMessage<'_>) {
-        if self.finish(answering) {
+        if self.finish(answering).is_some() {
             answering.connection.send(answering.id, message);
         }
     }
