@@ -202,6 +202,16 @@ impl<P: Clone> Crew<P> {
         WorkerId(u32::try_from(at).unwrap_or(u32::MAX))
     }
 
+    /// A worker that has nothing to do ends, if there are more of them than `wanted`. False: it is to stay.
+    pub fn let_go(&mut self, worker: WorkerId, wanted: usize) -> bool {
+        // most of the time there never were more
+        if self.places.len() <= wanted || self.workers() <= wanted {
+            return false;
+        }
+        let place = self.places.get_mut(worker.0 as usize);
+        place.filter(|place| matches!(place.worker, Worker::Free)).map(|place| place.worker = Worker::Ended).is_some()
+    }
+
     /// The worker's thread runs; `clock` tells its CPU time.
     pub fn started(&mut self, worker: WorkerId, clock: ThreadClock) {
         if let Some(place) = self.places.get_mut(worker.0 as usize) {

@@ -50,9 +50,12 @@ impl Server {
                 server.give_up("a worker panicked outside of any request");
             }
         };
-        faults::io(Point::Thread)?;
-        std::thread::Builder::new().name(format!("worker-{}", id.number())).stack_size(stack).spawn(life)?;
-        Ok(())
+        let thread = std::thread::Builder::new().name(format!("worker-{}", id.number())).stack_size(stack);
+        let started = faults::io(Point::Thread).and_then(|()| thread.spawn(life)).map(drop);
+        if started.is_err() {
+            self.lock().hub.crew.let_go(id, 0);
+        }
+        started
     }
 
     /// Gives up whoever is stuck. Called at every look of the watchdog, which has the books then; None: somebody else has them.

@@ -94,11 +94,13 @@ impl Server {
 
     /// Somebody else gets the instance that a run counts for, with a worker for it.
     fn set_beside(self: &Arc<Self>, run: RunId) {
-        let has_worker = self.lock().hub.has_worker_beside();
-        if !has_worker && let Err(e) = self.start_worker() {
-            return log::warn!("a long run keeps the last instance: cannot start another worker: {e}");
+        let has_workers = {
+            let mut state = self.lock();
+            !state.hub.goes_on_beside(run) || state.hub.has_workers()
+        };
+        if !has_workers && let Err(e) = self.start_worker() {
+            log::warn!("who waits for the last instance waits for a worker too: cannot start another one: {e}");
         }
-        self.lock().hub.goes_on_beside(run);
         self.work.notify_one();
     }
 

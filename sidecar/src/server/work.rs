@@ -38,6 +38,8 @@ enum Step {
     Run(Next<Execution, Arc<Connection>>),
     Poll(Box<Poller>, bool),
     Flush,
+    /// It is one more than are wanted.
+    End,
 }
 
 /// Answers of this worker that are not written yet.
@@ -61,7 +63,8 @@ impl Unflushed {
 }
 
 impl Server {
-    /// The life of a worker thread. It ends only when the worker was given up, and has come back.
+    /// The life of a worker thread. It ends when the worker was given up, and has come back, and when a run is over for which it was
+    /// one more.
     pub(super) fn work(&self, worker: WorkerId) {
         let mut unflushed = Unflushed::default();
         let mut events: Vec<Event> = Vec::new();
@@ -79,6 +82,7 @@ impl Server {
                     }
                 }
                 Step::Flush => self.flush_all(&mut unflushed),
+                Step::End => return,
                 Step::Poll(mut poller, block) => {
                     poller.poll(block, &mut events);
                     self.handle(&mut poller, &mut events);
@@ -128,6 +132,9 @@ impl Server {
             }
             if let Some(next) = take_job(&mut state, holding, now) {
                 return Step::Run(next);
+            }
+            if state.hub.lets_go(worker) {
+                return Step::End;
             }
             state.idle += 1;
             state = self.work.wait(state).unwrap_or_else(|poisoned| broken(&poisoned));

@@ -209,8 +209,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// A run that has the last instance, has used `time` of a processor there, and keeps it from somebody who waits: it is to go on
-    /// beside the others, of which as many may do that as may run. The caller sees to it that there is a worker for the instance
-    /// that is free then, and calls `goes_on_beside`. Nothing is stopped for it, and nobody sees a difference.
+    /// beside the others, of which as many may do that as may run. The caller calls `goes_on_beside`, and sees to it that there are
+    /// workers for that. Nothing is stopped for it, and nobody sees a difference.
     pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<RunId> {
         if self.occupied() < self.limits.max_running || !self.has_room_beside() {
             return None;
@@ -222,14 +222,26 @@ impl<E: Held, P: Peer> Hub<E, P> {
         others.any(|other| self.may_run_last(other)).then_some(run)
     }
 
-    /// There is a worker for its place.
-    pub fn goes_on_beside(&mut self, run: RunId) {
-        self.beside += usize::from(self.crew.set_beside(run));
+    /// A run goes on beside the others. False: it is over, or ends.
+    pub fn goes_on_beside(&mut self, run: RunId) -> bool {
+        let goes_on = self.crew.set_beside(run);
+        self.beside += usize::from(goes_on);
+        goes_on
     }
 
-    /// Whether as many workers are there as can be at work, with one more run beside and one at the poller.
-    pub fn has_worker_beside(&self) -> bool {
-        self.crew.workers() > self.limits.max_running + self.beside + 1
+    /// Workers that there have to be: for what may run, for what runs beside, and one at the poller.
+    fn workers_wanted(&self) -> usize {
+        self.limits.max_running + self.beside + 1
+    }
+
+    pub fn has_workers(&self) -> bool {
+        self.crew.workers() >= self.workers_wanted()
+    }
+
+    /// For a worker that finds nothing to do: true if it was there for a run beside, and is to end.
+    pub fn lets_go(&mut self, worker: WorkerId) -> bool {
+        let wanted = self.workers_wanted();
+        self.crew.let_go(worker, wanted)
     }
 
     /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free

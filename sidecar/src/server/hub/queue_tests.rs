@@ -102,7 +102,7 @@ fn who_has_the_last_instance_for_long_goes_on_beside_once_somebody_waits_for_it(
         assert!(next(&mut hub, 3 + beside, 9 - beside as usize).is_none(), "three run");
         assert_eq!(hub.end_trial(Duration::from_millis(1), now), None, "it has not had its time");
         assert_eq!(hub.end_trial(Duration::ZERO, now), Some(fresh.run));
-        hub.goes_on_beside(fresh.run);
+        assert!(hub.goes_on_beside(fresh.run));
         assert!(fresh.token.check().is_ok(), "nothing is stopped for it");
         assert_eq!((hub.occupied(), hub.running()), (2, 2 + beside as usize));
         if beside < 3 {
@@ -116,8 +116,11 @@ fn who_has_the_last_instance_for_long_goes_on_beside_once_somebody_waits_for_it(
     hub.turns.is_now(SessionId(6), Standing::Brief);
     let brief = hub.next(workers[6], now).unwrap();
     assert_eq!((brief.job.session, hub.end_trial(Duration::ZERO, now)), (SessionId(6), None));
-    // one that is over makes room
+    // one that is over makes room, and its worker goes: four are wanted, one for each of those beside, and nine are there
     assert!(hub.answer(fresh.run) && hub.beside == 2);
+    hub.crew.end(fresh.run);
+    let ended = workers.iter().filter(|worker| hub.lets_go(**worker)).count();
+    assert_eq!((ended, hub.crew.workers(), hub.has_workers()), (3, 6, true));
 }
 
 #[test]

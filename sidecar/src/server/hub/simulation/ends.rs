@@ -13,10 +13,10 @@ impl World {
         assert!(occupied >= self.hub.limits.max_running, "another one is free");
         let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
         assert!(!work.given_up && waiting.iter().any(|session| *session != work.job.session), "nobody waits");
-        if !self.hub.has_worker_beside() {
+        assert!(self.hub.goes_on_beside(run));
+        if !self.hub.has_workers() {
             self.free_workers.push(self.hub.crew.hire());
         }
-        self.hub.goes_on_beside(run);
         work.is_beside = true;
     }
 
