@@ -3,7 +3,6 @@
 //! Calls block the thread they are made on, which needs the stack of `engine::thread_stack_bytes`. Used by the server's
 //! workers, and by the `run` and `check` commands directly.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -177,14 +176,9 @@ pub struct Keeping {
 impl Keeping {
     /// The directory of the configuration, or nothing.
     fn of(config: &Config, engine: [u8; 32]) -> Result<Self, EngineError> {
-        let open = |dir: &Path| DiskTier::open(dir, engine, config.max_cache_size_bytes);
-        match config.cache_dir.as_deref().and_then(open) {
-            Some(disk) => Ok(Self { handles: disk.handle_key(), lower: Some(Box::new(disk)) }),
-            None => {
-                let handles = HandleKey::random().map_err(|e| EngineError::Init(e.to_string()))?;
-                Ok(Self { handles, lower: None })
-            }
-        }
+        let (disk, handles) = DiskTier::open_with_key(config.cache_dir.as_deref(), engine, config.max_cache_size_bytes)
+            .map_err(|e| EngineError::Init(e.to_string()))?;
+        Ok(Self { handles, lower: disk.map(|disk| Box::new(disk) as Box<dyn LowerTier>) })
     }
 }
 

@@ -93,6 +93,18 @@ impl DiskTier {
             .ok()
     }
 
+    /// As `open`, where a directory is given, and the key of handles: that of the directory, so that handles outlive the process, or a
+    /// new one.
+    pub fn open_with_key(
+        path: Option<&Path>,
+        engine: [u8; 32],
+        max_bytes: u64,
+    ) -> io::Result<(Option<Self>, HandleKey)> {
+        let disk = path.and_then(|path| Self::open(path, engine, max_bytes));
+        let handles = disk.as_ref().map_or_else(HandleKey::random, |disk| Ok(disk.handle_key()))?;
+        Ok((disk, handles))
+    }
+
     fn start(path: &Path, engine: [u8; 32], max_bytes: u64) -> Result<Self, DirError> {
         let dir = Dir::open(path)?;
         let key = CacheKey::of(&dir)?;

@@ -13,9 +13,9 @@ pub enum Isolation {
 }
 
 impl Isolation {
-    /// As a setting names them.
-    pub const WORDS: &[&str] = &["none", "shared"];
+    const ALL: [Self; 2] = [Self::None, Self::Shared];
 
+    /// As a setting names it.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -23,7 +23,23 @@ impl Isolation {
         }
     }
 
+    /// All of them.
+    pub(super) fn words(separator: &str) -> String {
+        Self::ALL.map(Self::word).join(separator)
+    }
+
     pub(super) fn parse(word: &str) -> Option<Self> {
-        [Self::None, Self::Shared].into_iter().find(|one| one.word() == word)
+        Self::ALL.into_iter().find(|one| one.word() == word)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Kind;
+
+    #[test]
+    fn help_names_all_of_them() {
+        assert_eq!(Kind::Isolation.placeholder(), Isolation::words("|"));
     }
 }

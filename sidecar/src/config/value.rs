@@ -79,7 +79,7 @@ pub enum Problem {
     NotAnEndpoint,
     #[error("must be one of off, error, warn, info, debug, trace")]
     NotALevel,
-    #[error("must be one of {}", Isolation::WORDS.join(", "))]
+    #[error("must be one of {}", Isolation::words(", "))]
     NotAnIsolation,
     #[error("must be text in UTF-8")]
     NotText,

@@ -91,12 +91,9 @@ impl Household {
         let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
         let page = Page::new().map_err(io("cannot make a file in memory"))?;
         let engine = engine::digest_of(&engine_options(config)).map_err(|e| StartError::Engine(Box::new(e)))?;
-        let max_bytes = config.max_cache_size_bytes;
-        let disk = config.cache_dir.as_deref().and_then(|dir| DiskTier::open(dir, engine, max_bytes)).map(Arc::new);
-        let handles = match &disk {
-            Some(disk) => disk.handle_key(),
-            None => HandleKey::random().map_err(io("cannot make a key"))?,
-        };
+        let (disk, handles) = DiskTier::open_with_key(config.cache_dir.as_deref(), engine, config.max_cache_size_bytes)
+            .map_err(io("cannot make a key"))?;
+        let disk = disk.map(Arc::new);
         if let Some(disk) = &disk {
             let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
             disk.tell(Box::new(move |counts| page.write_counts(counts)));

@@ -158,11 +158,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         self.relieve(now);
         if self.is_last_free() {
-            let brief = self.turns.brief().find(|session| self.may_run_last(*session));
-            if brief.is_some() && self.brief_in_turn < BRIEF_IN_TURN {
+            let brief = self.turns.brief().find(|session| self.may_run(*session, 1));
+            if brief.is_some() && self.brief_in_turn < BRIEF_IN_TURN || !self.has_room_beside() {
                 return brief;
             }
-            return self.turns.unknown().find(|session| self.may_run_last(*session)).or(brief);
+            return self.turns.unknown().find(|session| self.may_run(*session, 1)).or(brief);
         }
         let each = if self.sessions.len() <= 1 { max } else { self.limits.max_running_each.max(1) };
         self.turns.all().find(|session| self.may_run(*session, each))
@@ -181,11 +181,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// Who is known to be brief may have the last instance in any case; somebody else, where its run can go on beside the others
     /// if it takes its time.
-    fn may_run_last(&self, session: SessionId) -> bool {
-        let is_brief = || self.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
-        self.may_run(session, 1) && (self.has_room_beside() || is_brief())
-    }
-
     fn has_room_beside(&self) -> bool {
         self.beside < self.limits.max_running
     }
@@ -219,7 +214,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let session = self.crew.get(run)?.session;
         self.relieve(now);
         let mut others = self.turns.brief().chain(self.turns.unknown()).filter(|other| *other != session);
-        others.any(|other| self.may_run_last(other)).then_some(run)
+        others.any(|other| self.may_run(other, 1)).then_some(run)
     }
 
     /// A run goes on beside the others. False: it is over, or ends.

@@ -191,16 +191,22 @@ fn beside_hogs(figures: &mut Map<String, Value>, hogs: usize, seconds: usize) {
         while known.load(Ordering::Relaxed) < hogs {
             std::thread::sleep(Duration::from_millis(20));
         }
-        let mut taken = Vec::new();
-        let until = Instant::now() + Duration::from_secs(seconds as u64);
-        while Instant::now() < until {
-            taken.push(newcomer(&sidecar));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let taken = newcomers(&sidecar, seconds);
         done.store(true, Ordering::Relaxed);
         taken
     });
     figures.insert(format!("newcomerBeside{hogs}Hogs"), summary(&Sample::from(taken)));
+}
+
+/// One after the other for so long, and what each has to wait.
+fn newcomers(sidecar: &Sidecar, seconds: usize) -> Vec<Duration> {
+    let mut taken = Vec::new();
+    let until = Instant::now() + Duration::from_secs(seconds as u64);
+    while Instant::now() < until {
+        taken.push(newcomer(sidecar));
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    taken
 }
 
 fn newcomer(sidecar: &Sidecar) -> Duration {
@@ -242,12 +248,7 @@ fn beside_reconnecting_hogs(figures: &mut Map<String, Value>, seconds: usize) {
             });
         }
         std::thread::sleep(Duration::from_secs(1));
-        let mut taken = Vec::new();
-        let until = Instant::now() + Duration::from_secs(seconds as u64);
-        while Instant::now() < until {
-            taken.push(newcomer(&sidecar));
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let taken = newcomers(&sidecar, seconds);
         done.store(true, Ordering::Relaxed);
         taken
     });

@@ -118,6 +118,11 @@ pub struct Setting {
     pub rust_type: Option<String>,
 }
 
+/// What a setting of the kind `level` may be.
+pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+/// And one of the kind `isolation`.
+pub const ISOLATIONS: [&str; 2] = ["none", "shared"];
+
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]
 pub enum SettingKind {
@@ -293,14 +298,10 @@ impl Schema {
         match (setting.kind, default) {
             (SettingKind::Switch, Some(Value::Switch(_))) => Ok(()),
             (SettingKind::Switch, _) => Err("needs a default, true or false".to_owned()),
-            (SettingKind::Level, Some(Value::Text(level)))
-                if ["off", "error", "warn", "info", "debug", "trace"].contains(&level.as_str()) =>
-            {
-                Ok(())
-            }
+            (SettingKind::Level, Some(Value::Text(level))) if LEVELS.contains(&level.as_str()) => Ok(()),
             (SettingKind::Level, _) => Err("needs a level as its default".to_owned()),
-            (SettingKind::Isolation, Some(Value::Text(word))) if ["none", "shared"].contains(&word.as_str()) => Ok(()),
-            (SettingKind::Isolation, _) => Err("needs none or shared as its default".to_owned()),
+            (SettingKind::Isolation, Some(Value::Text(word))) if ISOLATIONS.contains(&word.as_str()) => Ok(()),
+            (SettingKind::Isolation, _) => Err(format!("needs one of {} as its default", ISOLATIONS.join(", "))),
             (_, None) => Ok(()),
             (_, Some(_)) => Err("is absent by default, so it has no default".to_owned()),
         }

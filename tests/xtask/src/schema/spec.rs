@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::Output;
-use super::model::{Code, Figure, Schema, Setting, SettingKind, Value};
+use super::model::{Code, Figure, ISOLATIONS, LEVELS, Schema, Setting, SettingKind, Value};
 use super::wire::{Absent, Enum, Map, Type};
 use super::words::{amount, flowing, without_links};
 
@@ -100,7 +100,7 @@ fn settings(schema: &Schema) -> String {
         };
         let bounds = match (&setting.min, &setting.max) {
             (Some(min), Some(max)) => format!("{} to {}", in_words(min), in_words(max)),
-            _ => form(setting).to_owned(),
+            _ => form(setting),
         };
         let default = match (&setting.default_words, &setting.default) {
             (Some(words), _) => words.clone(),
@@ -115,16 +115,17 @@ fn settings(schema: &Schema) -> String {
 }
 
 /// What a value that is no number looks like.
-fn form(setting: &Setting) -> &'static str {
-    match setting.kind {
+fn form(setting: &Setting) -> String {
+    let words = match setting.kind {
         SettingKind::Count | SettingKind::Bytes | SettingKind::Millis => "a number",
         SettingKind::Switch => "true or false",
         SettingKind::Path => "a path",
         SettingKind::Uids => "numbers with commas between them",
         SettingKind::Endpoint => "an address or a path",
-        SettingKind::Level => "off, error, warn, info, debug, trace",
-        SettingKind::Isolation => "none, shared",
-    }
+        SettingKind::Level => return LEVELS.join(", "),
+        SettingKind::Isolation => return ISOLATIONS.join(", "),
+    };
+    words.to_owned()
 }
 
 fn statistics(schema: &Schema) -> String {

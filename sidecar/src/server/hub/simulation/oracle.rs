@@ -15,7 +15,8 @@ impl World {
 
     /// Whether the queue has a place for a session, whatever that may have by itself.
     pub fn has_place(&self, session: SessionId) -> bool {
-        let max = MAX_QUEUED + self.hub.limits.max_running.saturating_sub(self.hub.running());
+        let in_use = self.at_work.iter().filter(|work| !work.given_up && !work.is_beside).count();
+        let max = MAX_QUEUED + self.hub.limits.max_running.saturating_sub(in_use);
         let waiting: usize = self.sessions.iter().map(|session| self.waiting_of(*session)).sum();
         waiting < max || waiting == max && self.waiting_of(session) == 0
     }
