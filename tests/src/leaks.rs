@@ -28,9 +28,16 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The process in which guests run: the one that clients know, or the one that it has made.
+/// The process in which guests run: the one that clients know, or the one that it has made. Between fork and exec a child is
+/// still a copy of its parent, which waits for that: it is nobody's worker yet.
 pub fn of_guests(pid: u32) -> u32 {
-    family(pid).last().copied().unwrap_or(pid)
+    let command_of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let own = command_of(pid);
+    let made = family(pid)
+        .into_iter()
+        .rev()
+        .find(|made| *made != pid && ![own.as_slice(), &[]].contains(&&*command_of(*made)));
+    made.unwrap_or(pid)
 }
 
 impl LeakProbe {
