@@ -114,7 +114,7 @@ pub fn for_one_handler(loaded: &Loaded) -> Config {
 fn begin(loaded: &Loaded) -> Config {
     let config = for_one_handler(loaded);
     // Fails only where there is a log already, which then is as good.
-    let _ = logging::init(config.log, Layout::Plain);
+    let _ = logging::init(config.log, if config.log_json { Layout::Json } else { Layout::Plain });
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
