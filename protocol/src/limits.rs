@@ -220,6 +220,8 @@ pub const HTTP_MAX_CONNECTIONS: usize = 16;
 pub const HTTP_MAX_HEAD_BYTES: usize = 8 << 10;
 /// Time for one HTTP exchange, from accept to the last byte of the answer.
 pub const HTTP_TIMEOUT_MS: u64 = 5_000;
+/// Between two times that the metrics are written to a file; collectors read such files about as often.
+pub const METRICS_TEXTFILE_MS: u64 = 15_000;
 
 // ---- Cache ---------------------------------------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
 use crate::server::{Mode, Server, Surroundings, door};
+use crate::textfile;
 use crate::walls::{Clients, Deaths, Household, Incumbent, Supervisor, Unstarted};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
@@ -43,7 +44,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Serves until the parent is gone, or until a signal says so. `args`: by which the configuration is read again.
 pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitCode, StartError> {
     // fails only when a logger is there already, which then is as good
-    let _ = logging::init(loaded.config.log, Layout::detect());
+    let _ = logging::init(loaded.config.log, Layout::detect(loaded.config.log_json));
     let place = Place::find(listen)?;
     os::close_inherited(&place.descriptor().into_iter().collect::<Vec<_>>());
     let descriptors = settle_process();
@@ -77,6 +78,10 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
         }
         None => None,
     };
+    if let Some(path) = &loaded.config.metrics_textfile {
+        textfile::start(path, status.clone())?;
+        log::info!("metrics are written to {}", path.display());
+    }
     // before the first segment of our own
     match segments::sweep() {
         0 => {}

@@ -261,6 +261,7 @@ impl Server {
             parked_suspensions: state.hub.parked_suspensions() as u64,
             suspensions: state.hub.suspensions() as u64,
             queued: state.hub.queued() as u64,
+            connections: state.hub.connections() as u64,
             resident_states,
             resident_state_bytes,
             retired_threads: state.hub.crew.retired() as u64,

@@ -77,7 +77,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     line.say(&Said::Attached.to_bytes()).map_err(io("cannot reach the supervisor"))?;
     let Ok(Command::Begin(beginning)) = commands.recv() else { return Ok(ExitCode::ParentGone) };
     let Beginning { config, for_parent, pid, handles, keeps_handlers } = *beginning;
-    let _ = logging::init(config.log, Layout::detect());
+    let _ = logging::init(config.log, Layout::detect(config.log_json));
     let require_sandbox = config.require_sandbox;
     let mode = if for_parent { Mode::Child } else { Mode::Service };
     let mut walls = Walls::default();
