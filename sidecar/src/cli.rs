@@ -30,6 +30,11 @@ pub enum Command {
         json: bool,
         config: ConfigArgs,
     },
+    /// Print what a handler finds by name.
+    Types {
+        extensions: Option<JsonSource>,
+        config: ConfigArgs,
+    },
     Stats(Connect),
     Metrics(Connect),
     Ping(Connect),
@@ -170,6 +175,12 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             watch: watch(sub)?,
             config: config_args(sub),
         }))),
+        "check" if sub.get_flag("types") => {
+            Ok(Command::Types { extensions: sub.get_one("ext").cloned(), config: config_args(sub) })
+        }
+        "check" if sub.contains_id("ext") => Err(UsageError(
+            "error: --ext is for --types here: a check runs nothing, so that no call is answered".to_owned(),
+        )),
         "check" => Ok(Command::Check { file: script(sub), json: sub.get_flag("json"), config: config_args(sub) }),
         "stats" => Ok(Command::Stats(connect(sub))),
         "metrics" => Ok(Command::Metrics(connect(sub))),
@@ -362,10 +373,20 @@ mod tests {
         let Ok(Command::Check { file, .. }) = parsed(&["check", "--eval", "return 1"]) else { panic!("not check") };
         assert_eq!(file, Script::Text("return 1".to_owned()));
         assert!(refused(&["run", "h.js", "-e", "1"]).contains("cannot be used with"));
-        for command in ["run", "check"] {
+        for (command, usage) in [("run", "<FILE|--eval <CODE>>"), ("check", "<FILE|--eval <CODE>|--types>")] {
             let message = refused(&[command]);
-            assert!(message.contains("<FILE|--eval <CODE>>"), "{message}");
+            assert!(message.contains(usage), "{message}");
         }
+    }
+
+    #[test]
+    fn names_are_declared_without_a_handler() {
+        let Ok(Command::Types { extensions, .. }) = parsed(&["check", "--types", "--ext", "{}"]) else {
+            panic!("not types")
+        };
+        assert_eq!(extensions, Some(JsonSource::Inline(json!({}))));
+        assert!(refused(&["check", "h.js", "--types"]).contains("cannot be used with"));
+        assert!(refused(&["check", "h.js", "--ext", "{}"]).contains("--types"));
     }
 
     #[test]

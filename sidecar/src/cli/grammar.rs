@@ -80,9 +80,11 @@ fn run() -> clap::Command {
 
 fn check() -> clap::Command {
     command("check", "Compile a handler; list the capabilities that it needs and how it suspends")
-        .after_help("Example:\n  nexus-sidecar check handler.js\n\nEnds with 0 when the handler compiles, else with 1.")
+        .after_help("Examples:\n  nexus-sidecar check handler.js\n  nexus-sidecar check --types --ext @fixtures.json > handler.d.ts\n\nEnds with 0 when the handler compiles, else with 1.")
         .args(handler_args())
-        .group(handler_group())
+        .arg(switch("types", "Print TypeScript declarations of what a handler finds by name, instead of a check"))
+        .arg(json_source("ext", "Answers for extension calls, as run takes them: their methods are declared"))
+        .group(handler_group().arg("types"))
         .arg(switch("json", "Print one JSON document for programs"))
         .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
 }

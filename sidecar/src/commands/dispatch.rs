@@ -8,7 +8,7 @@ use log::LevelFilter;
 use super::local::with_sidecar;
 use super::watch::Watched;
 use super::{input, remote, report};
-use crate::cli::{Connect, Run, Script, Top};
+use crate::cli::{Connect, JsonSource, Run, Script, Top};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
 use crate::error::StartError;
 use crate::exit::ExitCode;
@@ -51,6 +51,12 @@ pub fn check(file: &Script, json: bool, loaded: &Loaded, out: &mut dyn Write) ->
     let (code, text) = with_sidecar(config, |sidecar| super::check::check(sidecar, &name, &source, json))?;
     out.write_all(text.as_bytes())?;
     Ok(code)
+}
+
+/// Prints what a handler finds by name.
+pub fn types(extensions: Option<&JsonSource>, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    out.write_all(super::types::declarations(extensions, loaded.config.max_frame_bytes)?.as_bytes())?;
+    Ok(ExitCode::Ok)
 }
 
 pub fn stats(connect: &Connect, out: &mut dyn Write) -> Result<ExitCode, StartError> {
@@ -138,7 +144,6 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::cli::JsonSource;
 
     /// A handler in a file of its own, gone when dropped.
     struct HandlerFile(PathBuf);
