@@ -352,8 +352,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// For a run whose frame did not say at once which suspension it is for.
     pub fn take(&mut self, id: SuspensionId, mut job: Job<P>, run: RunId, now: Instant) -> Taken<E, P> {
         job.suspension = Some(id);
-        // whoever is gone resumes nothing
-        let Some(key) = self.crew.get(run).and_then(|_| self.addressee(&job)) else { return Taken::Unknown(job) };
+        // whoever is gone resumes nothing, and nothing of it waits: its runs may take a while to end
+        let is_there = self.crew.get(run).is_some() && self.is_open(job.session);
+        let Some(key) = self.addressee(&job).filter(|_| is_there) else { return Taken::Unknown(job) };
         let Some(entry) = self.entries.get(&key) else { return Taken::Unknown(job) };
         if matches!(entry.holder, Holder::Suspended(_)) && entry.mailbox.is_empty() {
             let arrival = self.arrival(Some(key), &job, now);

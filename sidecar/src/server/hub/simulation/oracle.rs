@@ -152,7 +152,12 @@ impl World {
             assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
         }
         let gone = |session: &SessionId| !hub.sessions.contains_key(session);
-        assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
+        let left = || hub.entries.values().filter(|entry| gone(&entry.session));
+        assert!(
+            left().all(|entry| !matches!(entry.holder, Holder::Suspended(_))),
+            "whoever is gone has nothing suspended"
+        );
+        assert!(left().all(|entry| entry.mailbox.is_empty()), "and has nothing that waits");
     }
 }
 
