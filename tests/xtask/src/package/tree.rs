@@ -15,6 +15,7 @@ use crate::levels;
 use crate::places::{Places, remove};
 use crate::process::{cargo, quiet, shown};
 use crate::stages::{Stages, note};
+use crate::toolchain;
 use crate::wasmedge::WasmEdge;
 use crate::workspace;
 
@@ -41,6 +42,7 @@ impl Parts {
     pub fn build(places: &Places, wasmedge: &WasmEdge, stages: &mut Stages) -> Result<Self> {
         let out = workspace::target(&places.root)?.join("package");
         let guests = out.join("guests");
+        stages.run("what guests are packed with", || toolchain::ensure_packages(&["zstd"]))?;
         stages.run("guests for levels", || levels::gather(&places.workshop()?, wasmedge, &guests))?;
         let target = out.join("build");
         stages.run("build for the package", || {
