@@ -15,6 +15,7 @@ use crate::levels;
 use crate::places::{Places, remove};
 use crate::process::{cargo, quiet, shown};
 use crate::stages::{Stages, note};
+use crate::standin;
 use crate::toolchain;
 use crate::wasmedge::WasmEdge;
 use crate::workspace;
@@ -68,7 +69,7 @@ impl Parts {
     /// The libraries that came from somewhere: neither the stand-in nor the program.
     pub fn foreign_libraries(&self) -> Vec<PathBuf> {
         let is_stand_in =
-            |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libLLVM"));
+            |path: &&PathBuf| path.file_name().is_some_and(|name| standin::is_stand_in(&name.to_string_lossy()));
         self.libraries.iter().filter(|path| !is_stand_in(path)).cloned().collect()
     }
 
