@@ -39,7 +39,8 @@ fn link_wasmedge(wasmedge: &Path) {
     }
 }
 
-/// Writes `guests.rs`: the modules, and of each the native code that the directory has, the most demanding first.
+/// Writes `guests.rs`: the modules, and of each the native code that the directory has, the most demanding first. Native code that is
+/// packed has its module in it.
 fn embed_guests(guests: &Path) {
     let sums = guests.join("SHA256SUMS");
     println!("cargo:rerun-if-changed={}", sums.display());
@@ -54,18 +55,43 @@ fn embed_guests(guests: &Path) {
         let Some(digest) = sum_of(&module) else { give_up(&sums, &format!("it does not name {module}")) };
         let included = |file: &str| format!("include_bytes!({:?})", resolve(&guests.join(file)));
         let levels = [("V3", ".x86-64-v3"), ("V2", ".x86-64-v2"), ("OfTheBuild", "")];
-        let natives: String = levels
-            .iter()
-            .map(|(level, part)| (level, format!("{stem}{part}.so")))
-            .filter(|(_, file)| sum_of(file).is_some())
-            .map(|(level, file)| format!("Native {{ level: Level::{level}, code: {} }}, ", included(&file)))
-            .collect();
+        let mut natives = String::new();
+        // What is packed is the difference from what came first.
+        let mut first: Option<String> = None;
+        for (level, part) in levels {
+            let (plain, packed) = (format!("{stem}{part}.so"), format!("{stem}{part}.so.zst"));
+            let code = if sum_of(&packed).is_some() {
+                let frame = included(&packed);
+                match &first {
+                    None => format!("Stored::Packed({frame})"),
+                    Some(first) => format!("Stored::Difference {{ frame: {frame}, from: &{first} }}"),
+                }
+            } else if sum_of(&plain).is_some() {
+                format!("Stored::Plain({})", included(&plain))
+            } else {
+                continue;
+            };
+            let item = format!("{name}_{}", level.to_uppercase());
+            source.push_str(&format!("static {item}: Stored = {code};\n"));
+            natives.push_str(&format!("Native {{ level: Level::{level}, code: &{item} }}, "));
+            if code.starts_with("Stored::Packed") {
+                first = Some(item);
+            }
+        }
         if natives.is_empty() {
             give_up(&sums, &format!("it names no native code of {stem}"));
         }
         let pairs = digest.as_bytes().chunks(2).map(|pair| format!("0x{}, ", String::from_utf8_lossy(pair)));
-        let (wasm, digest) = (included(&module), pairs.collect::<String>());
-        let fields = format!("natives: &[{natives}], wasm: {wasm}, digest: [{digest}]");
+        let digest = format!("[{}]", pairs.collect::<String>());
+        let wasm = match first {
+            None => format!("Stored::Plain({})", included(&module)),
+            Some(code) => {
+                let file = guests.join(&module);
+                let len = fs::metadata(&file).unwrap_or_else(|error| give_up(&file, &error)).len();
+                format!("Stored::Within {{ code: &{code}, len: {len}, digest: {digest} }}")
+            }
+        };
+        let fields = format!("natives: &[{natives}], wasm: {wasm}, digest: {digest}");
         source.push_str(&format!("static {name}: BuiltIn = BuiltIn {{ {fields} }};\n"));
     }
     let out = PathBuf::from(env::var_os("OUT_DIR").unwrap_or_default()).join("guests.rs");

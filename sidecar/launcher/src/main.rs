@@ -6,6 +6,8 @@
 //!  TREE/lib/nexus-sidecar   the program, with the libraries and the loader that it is made for
 //! ```
 //!
+//! A single file has its tree behind it, and the tree is unpacked into the user's cache first (`unpack.rs`).
+//!
 //! Nothing is executed a second time: process, name, arguments, environment, descriptors, signals and the wish to die with the
 //! parent are those that the kernel gave, and `/proc/self/exe` is this file, which can be executed again.
 //!
@@ -14,8 +16,10 @@
 #![no_main]
 
 mod system;
+mod unpack;
 
 use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
+use nexus_launcher::parcel::Label;
 use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list, preloaded_libc};
 
 use system::{EACCES, ENOENT, EPERM, Errno, Space, Start};
@@ -39,8 +43,17 @@ const MOST_LINKS: usize = 40;
 struct Tree {
     /// The path of `lib`.
     lib: PathBuffer,
+    found: Found,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
     /// By the kernel's name for the running file. The loader asks for the same, and so finds the libraries by itself.
-    by_kernel: bool,
+    ByKernel,
+    /// By the name that it was started as.
+    ByName,
+    /// Where this file has unpacked it.
+    Unpacked,
 }
 
 /// Maps everything and tells where to go on.
@@ -51,19 +64,22 @@ fn launch(start: &mut Start) -> usize {
     if let Some(word) = start.variable(b"LD_PRELOAD").and_then(preloaded_libc) {
         give_up(&[b"LD_PRELOAD names ", word, b"; this program has a libc of its own, and two do not work. Unset it"]);
     }
-    let tree = find(start);
+    let tree = match Label::parse(&system::label()) {
+        Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked },
+        None => find(start),
+    };
     for name in LIBRARIES.split('\n') {
         if let Err(error) = system::is_readable(beside(&tree.lib, name.as_bytes()).with_nul()) {
-            unusable(&beside(&tree.lib, name.as_bytes()), error);
+            unusable(&beside(&tree.lib, name.as_bytes()), error, tree.found);
         }
     }
-    let (program, program_at) = map(&beside(&tree.lib, PROGRAM));
+    let (program, program_at) = map(&beside(&tree.lib, PROGRAM), tree.found);
     if program.table == 0 {
         damaged(&beside(&tree.lib, PROGRAM));
     }
-    let (loader, loader_at) = map(&beside(&tree.lib, LOADER));
-    if !tree.by_kernel {
-        name_libraries(&program, &program_at, &tree.lib);
+    let (loader, loader_at) = map(&beside(&tree.lib, LOADER), tree.found);
+    if tree.found != Found::ByKernel {
+        name_libraries(&program, &program_at, &tree);
     }
     start.describe(
         loader_at.start,
@@ -83,7 +99,7 @@ fn find(start: &Start) -> Tree {
         // The file may have been replaced; what stands at its place then is newer, and whole.
         let marked = system::is_readable(itself.with_nul()).is_err() && or_too_long(itself.without_mark());
         if let Some(lib) = lib_of(itself.clone()) {
-            return Tree { lib, by_kernel: true };
+            return Tree { lib, found: Found::ByKernel };
         }
         if marked {
             give_up(&[b"the installation that this program was part of is no longer at ", itself.as_bytes()]);
@@ -101,7 +117,7 @@ fn find(start: &Start) -> Tree {
         or_too_long(itself.follow(target.as_bytes()));
     }
     match lib_of(itself.clone()) {
-        Some(lib) => Tree { lib, by_kernel: false },
+        Some(lib) => Tree { lib, found: Found::ByName },
         None => give_up(&[
             b"there is no lib/",
             PROGRAM,
@@ -121,7 +137,7 @@ fn lib_of(mut path: PathBuffer) -> Option<PathBuffer> {
     match found {
         Ok(()) => Some(path),
         Err(Errno(ENOENT)) => None,
-        Err(error) => unusable(&beside(&path, PROGRAM), error),
+        Err(error) => unusable(&beside(&path, PROGRAM), error, Found::ByName),
     }
 }
 
@@ -143,10 +159,10 @@ fn read_link_at(path: &PathBuffer, into: &mut PathBuffer) -> bool {
     read_link(path.with_nul(), into)
 }
 
-fn map(path: &PathBuffer) -> (Image, Space) {
-    let file = system::open(path.with_nul()).unwrap_or_else(|error| unusable(path, error));
+fn map(path: &PathBuffer, found: Found) -> (Image, Space) {
+    let file = system::open(path.with_nul()).unwrap_or_else(|error| unusable(path, error, found));
     let mut head = [0; HEAD_BYTES];
-    let len = system::read_head(&file, &mut head).unwrap_or_else(|error| unusable(path, error));
+    let len = system::read_at(&file, &mut head, 0).unwrap_or_else(|error| unusable(path, error, found));
     let image = match Image::parse(head.get(..len).unwrap_or_default()) {
         Ok(image) => image,
         Err(Fault::OtherMachine(_)) => {
@@ -154,10 +170,10 @@ fn map(path: &PathBuffer) -> (Image, Space) {
         }
         Err(Fault::NotElf | Fault::Malformed) => damaged(path),
     };
-    let space = system::reserve(image.span).unwrap_or_else(|error| unusable(path, error));
+    let space = system::reserve(image.span).unwrap_or_else(|error| unusable(path, error, found));
     for segment in image.segments() {
         if let Err(error) = space.map(&file, segment, PAGE) {
-            unusable(path, error);
+            unusable(path, error, found);
         }
     }
     system::close(file);
@@ -166,15 +182,16 @@ fn map(path: &PathBuffer) -> (Image, Space) {
 
 /// Without the kernel's name the loader does not find the libraries beside the program, so it is given their path: as the value
 /// of the program's own search path, which is counted from its table of strings on.
-fn name_libraries(program: &Image, at: &Space, lib: &PathBuffer) {
-    if means_something_in_a_list(lib.as_bytes()) {
-        give_up(&[
-            b"the path ",
-            lib.as_bytes(),
-            b" has a colon or a dollar sign, which works only where /proc is mounted",
-        ]);
+fn name_libraries(program: &Image, at: &Space, tree: &Tree) {
+    let lib = tree.lib.as_bytes();
+    if means_something_in_a_list(lib) {
+        let what: &[u8] = match tree.found {
+            Found::Unpacked => b" has a colon or a dollar sign, which the loader reads as something else",
+            _ => b" has a colon or a dollar sign, which works only where /proc is mounted",
+        };
+        give_up(&[b"the path ", lib, what, advice(tree.found)]);
     }
-    let Ok(path) = system::keep(lib.with_nul()) else { give_up(&[b"there is no memory"]) };
+    let Ok(path) = system::keep(tree.lib.with_nul()) else { give_up(&[b"there is no memory"]) };
     let (address, len) = program.dynamic;
     let mut strings = 0;
     at.change(address, len, |tag, value| {
@@ -194,14 +211,18 @@ fn damaged(path: &PathBuffer) -> ! {
     give_up(&[path.as_bytes(), b" is damaged; install the package anew"])
 }
 
-fn unusable(path: &PathBuffer, error: Errno) -> ! {
+fn advice(found: Found) -> &'static [u8] {
+    if found == Found::Unpacked { unpack::ADVICE } else { b"" }
+}
+
+fn unusable(path: &PathBuffer, error: Errno, found: Found) -> ! {
     let why: &[u8] = match error {
         Errno(ENOENT) => b" is missing; install the package anew",
         Errno(EACCES) => b" may not be read by this user",
         Errno(EPERM) => b" may not be executed: its file system is mounted noexec",
         _ => b" cannot be mapped",
     };
-    give_up(&[path.as_bytes(), why])
+    give_up(&[path.as_bytes(), why, advice(found)])
 }
 
 fn give_up(text: &[&[u8]]) -> ! {

@@ -55,6 +55,14 @@ impl PathBuffer {
         self.filled(end)
     }
 
+    /// In decimal digits.
+    pub fn push_number(&mut self, number: usize) -> Result<(), TooLong> {
+        if number > 9 {
+            self.push_number(number / 10)?;
+        }
+        self.push(&[b'0' + (number % 10) as u8])
+    }
+
     /// Takes away what follows the last slash; of a name without one everything, which leaves the current folder.
     pub fn to_parent(&mut self) -> Result<(), TooLong> {
         match self.as_bytes().iter().rposition(|byte| *byte == b'/') {
@@ -132,6 +140,15 @@ mod tests {
             let mut path = path(at.as_bytes());
             path.follow(target.as_bytes()).unwrap();
             assert_eq!(path.as_bytes(), to.as_bytes());
+        }
+    }
+
+    #[test]
+    fn a_number_is_written_in_decimal_digits() {
+        for number in [0, 9, 10, 4_194_304, usize::MAX] {
+            let mut path = path(b"/n-");
+            path.push_number(number).unwrap();
+            assert_eq!(path.as_bytes(), format!("/n-{number}").as_bytes());
         }
     }
 

@@ -6,9 +6,15 @@ use core::panic::PanicInfo;
 use core::slice;
 
 use nexus_launcher::image::Segment;
+use nexus_launcher::parcel::{LABEL_BYTES, MARK};
 
 const READ_ONLY_CLOSE_ON_EXEC: usize = 0o2_000_000;
+const NEW_TO_BE_WRITTEN: usize = 0o301;
 const AT_CURRENT_FOLDER: usize = -100_isize as usize;
+
+const AT_SYMLINK_NOFOLLOW: usize = 0x100;
+const AT_REMOVEDIR: usize = 0x200;
+const RENAME_EXCHANGE: usize = 2;
 
 const PROT_READ: usize = 1;
 const PROT_WRITE: usize = 2;
@@ -30,7 +36,32 @@ const AT_EXECFN: usize = 31;
 
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
+pub const EINTR: i32 = 4;
 pub const EACCES: i32 = 13;
+pub const EEXIST: i32 = 17;
+pub const ENOTDIR: i32 = 20;
+pub const ENOSPC: i32 = 28;
+pub const EROFS: i32 = 30;
+pub const ENOTEMPTY: i32 = 39;
+pub const EDQUOT: i32 = 122;
+
+/// What follows this launcher in its file: nothing, as long as nobody has written into this.
+#[used]
+static LABEL: [u8; LABEL_BYTES] = {
+    let mut label = [0; LABEL_BYTES];
+    let mut at = 0;
+    while at < MARK.len() {
+        label[at] = MARK[at];
+        at += 1;
+    }
+    label
+};
+
+/// As it stands in the file.
+pub fn label() -> [u8; LABEL_BYTES] {
+    // SAFETY: a static of ours; volatile, since what the compiler knows of it is no longer true in a single file.
+    unsafe { (&raw const LABEL).read_volatile() }
+}
 
 /// An error number of the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,6 +227,92 @@ pub fn open(path: &[u8]) -> Result<File, Errno> {
     unsafe { call(257, [AT_CURRENT_FOLDER, path, READ_ONLY_CLOSE_ON_EXEC, 0, 0, 0]) }.map(File)
 }
 
+/// A new file for this user alone, to be written.
+pub fn create(path: &[u8]) -> Result<File, Errno> {
+    let flags = READ_ONLY_CLOSE_ON_EXEC | NEW_TO_BE_WRITTEN;
+    // SAFETY: the kernel reads the string, which has an end, and makes a descriptor.
+    unsafe { call(257, [AT_CURRENT_FOLDER, path.as_ptr() as usize, flags, 0o400, 0, 0]) }.map(File)
+}
+
+/// A new folder for this user alone.
+pub fn make_folder(path: &[u8]) -> Result<(), Errno> {
+    // SAFETY: the kernel reads the string, which has an end.
+    unsafe { call(258, [AT_CURRENT_FOLDER, path.as_ptr() as usize, 0o700, 0, 0, 0]) }.map(|_| ())
+}
+
+pub fn write_all(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
+    while !bytes.is_empty() {
+        // SAFETY: the kernel reads the slice.
+        match unsafe { call(1, [file.0, bytes.as_ptr() as usize, bytes.len(), 0, 0, 0]) } {
+            Ok(written) => bytes = bytes.get(written..).unwrap_or_default(),
+            Err(Errno(EINTR)) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// Waits until the file's bytes would survive a loss of power.
+pub fn settle(file: &File) -> Result<(), Errno> {
+    // SAFETY: changes nothing.
+    unsafe { call(75, [file.0, 0, 0, 0, 0, 0]) }.map(|_| ())
+}
+
+/// What is known of a path.
+pub struct Status {
+    pub mode: u32,
+    pub owner: u32,
+    pub len: u64,
+}
+
+impl Status {
+    pub fn is_folder(&self) -> bool {
+        self.mode & 0o170_000 == 0o040_000
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.mode & 0o170_000 == 0o100_000
+    }
+}
+
+/// `follow`: if it is a link, of what that leads to.
+pub fn status(path: &[u8], follow: bool) -> Result<Status, Errno> {
+    // As the kernel lays it out: mode and owner in the fourth word, the length in the seventh, of 18.
+    let mut words = [0_u64; 18];
+    let flags = if follow { 0 } else { AT_SYMLINK_NOFOLLOW };
+    let to = words.as_mut_ptr() as usize;
+    // SAFETY: the kernel reads the string, which has an end, and writes 144 bytes.
+    unsafe { call(262, [AT_CURRENT_FOLDER, path.as_ptr() as usize, to, flags, 0, 0]) }?;
+    let [_, _, _, mode_and_owner, _, _, len, ..] = words;
+    Ok(Status { mode: mode_and_owner as u32, owner: (mode_and_owner >> 32) as u32, len })
+}
+
+/// Whatever was at `to` is gone afterwards, if the kernel lets it; with `exchange` it is at `from`.
+pub fn rename(from: &[u8], to: &[u8], exchange: bool) -> Result<(), Errno> {
+    let (from, to) = (from.as_ptr() as usize, to.as_ptr() as usize);
+    let flags = if exchange { RENAME_EXCHANGE } else { 0 };
+    // SAFETY: the kernel reads the strings, which have ends.
+    unsafe { call(316, [AT_CURRENT_FOLDER, from, AT_CURRENT_FOLDER, to, flags, 0]) }.map(|_| ())
+}
+
+/// A file or link; or a folder, which has to be empty. Whether it was there does not matter.
+pub fn remove(path: &[u8], folder: bool) {
+    let flags = if folder { AT_REMOVEDIR } else { 0 };
+    // SAFETY: the kernel reads the string, which has an end.
+    let _ = unsafe { call(263, [AT_CURRENT_FOLDER, path.as_ptr() as usize, flags, 0, 0, 0]) };
+}
+
+/// As whom this process acts.
+pub fn user() -> u32 {
+    // SAFETY: changes nothing.
+    unsafe { call(107, [0; 6]) }.unwrap_or(usize::MAX) as u32
+}
+
+pub fn process() -> usize {
+    // SAFETY: changes nothing.
+    unsafe { call(39, [0; 6]) }.unwrap_or(0)
+}
+
 pub fn is_readable(path: &[u8]) -> Result<(), Errno> {
     // SAFETY: the kernel reads the string, which has an end.
     unsafe { call(269, [AT_CURRENT_FOLDER, path.as_ptr() as usize, 4, 0, 0, 0]) }.map(|_| ())
@@ -206,10 +323,10 @@ pub fn read_link(path: &[u8], into: &mut [u8]) -> Result<usize, Errno> {
     unsafe { call(267, [AT_CURRENT_FOLDER, path.as_ptr() as usize, into.as_mut_ptr() as usize, into.len(), 0, 0]) }
 }
 
-/// From the file's beginning.
-pub fn read_head(file: &File, into: &mut [u8]) -> Result<usize, Errno> {
+/// From there on, as much as one call gives.
+pub fn read_at(file: &File, into: &mut [u8], at: u64) -> Result<usize, Errno> {
     // SAFETY: the kernel writes no more than the slice has.
-    unsafe { call(17, [file.0, into.as_mut_ptr() as usize, into.len(), 0, 0, 0]) }
+    unsafe { call(17, [file.0, into.as_mut_ptr() as usize, into.len(), at as usize, 0, 0]) }
 }
 
 pub fn close(file: File) {

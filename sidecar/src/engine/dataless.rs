@@ -11,17 +11,20 @@ const CODE: u8 = 10;
 const DATA: u8 = 11;
 const DATA_COUNT: u8 = 12;
 
-/// Without its data sections. None: there is no WebAssembly module in it, or none that has any.
-pub fn without_data(bytes: &[u8]) -> Option<Vec<u8>> {
+/// Takes the data sections away. False: there is no WebAssembly module in it, or none that has any.
+pub fn remove_data(bytes: &mut [u8]) -> bool {
     let starts = bytes.windows(MAGIC.len()).enumerate().filter(|(_, window)| *window == MAGIC);
-    let sections = starts.map(|(at, _)| at + MAGIC.len()).find_map(|at| data_sections(bytes, at))?;
-    let mut patched = bytes.to_vec();
+    let found = starts.map(|(at, _)| at + MAGIC.len()).find_map(|at| data_sections(bytes, at));
+    let Some(sections) = found.filter(|sections| !sections.is_empty()) else { return false };
     for section in sections {
-        *patched.get_mut(section.id_at)? = CUSTOM;
         // the name of a custom section, an empty one
-        *patched.get_mut(section.content_at)? = 0;
+        for (at, byte) in [(section.id_at, CUSTOM), (section.content_at, 0)] {
+            if let Some(place) = bytes.get_mut(at) {
+                *place = byte;
+            }
+        }
     }
-    Some(patched)
+    true
 }
 
 struct Section {
@@ -70,26 +73,31 @@ mod tests {
     use super::super::load::{BuiltIn, built_in};
     use super::*;
 
+    fn removed(bytes: &[u8]) -> Option<Vec<u8>> {
+        let mut bytes = bytes.to_vec();
+        remove_data(&mut bytes).then_some(bytes)
+    }
+
     #[test]
     fn only_the_heads_of_two_sections_change() {
         let (direct, stack) = (built_in(SuspendMode::Await), built_in(SuspendMode::Stack));
-        let native = |guest: &BuiltIn| guest.native().unwrap().code;
-        for bytes in [direct.wasm, native(direct), stack.wasm, native(stack)] {
-            let patched = without_data(bytes).expect("the guest has data");
+        let native = |guest: &BuiltIn| guest.native().unwrap().code.bytes().unwrap();
+        for bytes in [direct.wasm.bytes().unwrap(), native(direct), stack.wasm.bytes().unwrap(), native(stack)] {
+            let patched = removed(&bytes).expect("the guest has data");
             assert_eq!(patched.len(), bytes.len());
             let changed = bytes.iter().zip(&patched).filter(|(a, b)| a != b).count();
             assert!((2..=4).contains(&changed), "{changed}");
-            assert!(without_data(&patched).is_none());
+            assert!(removed(&patched).is_none());
         }
     }
 
     #[test]
     fn what_is_no_module_is_left_alone() {
-        assert!(without_data(b"").is_none());
-        assert!(without_data(MAGIC).is_none());
-        assert!(without_data(b"\0asm\x01\0\0\0\x0b\x01\x00").is_none(), "data without code");
-        assert!(without_data(b"\0asm\x01\0\0\0\x0a\xff\xff\xff\xff\xff").is_none());
-        let head = &built_in(SuspendMode::Await).wasm[..4096];
-        assert!((0..head.len()).all(|len| without_data(&head[..len]).is_none()));
+        assert!(removed(b"").is_none());
+        assert!(removed(MAGIC).is_none());
+        assert!(removed(b"\0asm\x01\0\0\0\x0b\x01\x00").is_none(), "data without code");
+        assert!(removed(b"\0asm\x01\0\0\0\x0a\xff\xff\xff\xff\xff").is_none());
+        let head = &built_in(SuspendMode::Await).wasm.bytes().unwrap()[..4096];
+        assert!((0..head.len()).all(|len| removed(&head[..len]).is_none()));
     }
 }

@@ -4,6 +4,7 @@
 //! memory file, since WasmEdge loads native code by path only: nothing on disk can be exchanged under it. WasmEdge's loader uses
 //! what it has not opened, which ends the process; so it works where opening cannot be refused for want of descriptors.
 
+use std::borrow::Cow;
 use std::{fs, io};
 
 use nexus_protocol::message::SuspendMode;
@@ -11,8 +12,9 @@ use sha2::{Digest, Sha256};
 use wasmedge_sdk::config::{CommonConfigOptions, Config, ConfigBuilder, RuntimeConfigOptions};
 use wasmedge_sdk::{LogManager, Module, RunMode};
 
-use super::dataless::without_data;
+use super::dataless::remove_data;
 use super::processor::{self, Level, Native};
+use super::stored::{Damaged, Stored};
 use super::{EngineError, EngineOptions, abi};
 use crate::os::{self, BlankFile};
 
@@ -20,7 +22,7 @@ use crate::os::{self, BlankFile};
 pub(super) struct BuiltIn {
     /// For one processor or several, the most demanding first.
     pub natives: &'static [Native],
-    pub wasm: &'static [u8],
+    pub wasm: Stored,
     /// SHA-256 of the module, which is the engine's identity whatever native code of it runs.
     pub digest: [u8; 32],
 }
@@ -72,19 +74,17 @@ pub fn digest_of(options: &EngineOptions) -> Result<[u8; 32], EngineError> {
 pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
     // WasmEdge writes every trap to stdout, which belongs to nobody but the user
     LogManager::log_off();
-    let file;
-    let (name, bytes): (String, &[u8]) = match &options.module {
-        Some(path) => {
-            file = fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?;
-            (path.display().to_string(), &file)
-        }
+    let name = options.module.as_ref().map_or_else(|| "(built in)".into(), |path| path.display().to_string());
+    let fail = |reason: String| EngineError::Load { name: name.clone(), reason };
+    let damaged = |Damaged| fail("this program is damaged; install it anew".into());
+    let bytes: Cow<'static, [u8]> = match &options.module {
+        Some(path) => fs::read(path).map_err(|source| EngineError::ReadModule { path: path.clone(), source })?.into(),
         None if options.aot => {
             let native = built_in(options.mode).native().ok_or(EngineError::Processor)?;
-            ("(built in)".into(), native.code)
+            native.code.bytes().map_err(damaged)?
         }
-        None => ("(built in)".into(), built_in(options.mode).wasm),
+        None => built_in(options.mode).wasm.bytes().map_err(damaged)?,
     };
-    let fail = |reason: String| EngineError::Load { name: name.clone(), reason };
     let config = config(options).map_err(|e| fail(e.to_string()))?;
     let native = bytes.starts_with(ELF_MAGIC);
     if native && !options.aot {
@@ -97,12 +97,14 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
             Module::from_bytes(Some(&config), bytes).map_err(|e| e.to_string())
         }
     };
-    let complete = load(bytes).map_err(&fail)?;
+    let complete = load(&bytes).map_err(&fail)?;
     if let Some(foreign) = complete.imports().iter().find(|i| i.module_name() != abi::IMPORT_MODULE) {
         let what = format!("{}.{}", foreign.module_name(), foreign.name());
         return Err(fail(format!("it imports {what}, which no guest of ours needs")));
     }
-    let module = match without_data(bytes).map(|bytes| load(&bytes)) {
+    let digest = if options.module.is_some() { Sha256::digest(&bytes).into() } else { built_in(options.mode).digest };
+    let mut bytes = bytes.into_owned();
+    let module = match remove_data(&mut bytes).then(|| load(&bytes)) {
         Some(Ok(module)) => module,
         Some(Err(e)) => {
             log::debug!("instances keep the data segments of the guest: {e}");
@@ -111,7 +113,6 @@ pub fn load(options: &EngineOptions) -> Result<Loaded, EngineError> {
         None => complete.clone(),
     };
     let blank = BlankFile::new("nexus-image", abi::LINEAR_MEMORY_BYTES).map_err(|e| fail(e.to_string()))?;
-    let digest = if options.module.is_some() { Sha256::digest(bytes).into() } else { built_in(options.mode).digest };
     Ok(Loaded { complete, module, config, digest, blank })
 }
 
@@ -158,7 +159,7 @@ mod tests {
     fn an_engine_is_known_by_its_module_whatever_code_of_it_runs() {
         for mode in [SuspendMode::Await, SuspendMode::Stack] {
             let of = |aot| load(&EngineOptions { mode, aot, ..EngineOptions::default() }).unwrap().digest;
-            let module: [u8; 32] = Sha256::digest(built_in(mode).wasm).into();
+            let module: [u8; 32] = Sha256::digest(built_in(mode).wasm.bytes().unwrap()).into();
             assert_eq!((of(true), of(false)), (module, module));
         }
     }

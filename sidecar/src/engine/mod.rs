@@ -49,6 +49,7 @@ mod shim_tests;
 mod start;
 mod state;
 mod state_index;
+mod stored;
 #[cfg(test)]
 mod told_tests;
 pub mod watchdog;

@@ -3,6 +3,8 @@
 //! A build from source has code for the processor that built it; a package has code for levels of the x86-64 psABI. Which of them
 //! runs changes nothing but the speed: an engine's identity is that of its WebAssembly module.
 
+use super::stored::Stored;
+
 /// What some native code needs of a processor.
 #[allow(dead_code, reason = "a build has code for some of them")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,7 +39,7 @@ impl Level {
 /// Native code of one guest.
 pub struct Native {
     pub level: Level,
-    pub code: &'static [u8],
+    pub code: &'static Stored,
 }
 
 /// The first that runs here; the list has the most demanding first.
@@ -83,7 +85,10 @@ fn has_v3() -> bool {
 mod tests {
     use super::*;
 
-    static BOTH: [Native; 2] = [Native { level: Level::V3, code: b"3" }, Native { level: Level::V2, code: b"2" }];
+    static BOTH: [Native; 2] = [
+        Native { level: Level::V3, code: &Stored::Plain(b"3") },
+        Native { level: Level::V2, code: &Stored::Plain(b"2") },
+    ];
 
     #[test]
     fn the_most_demanding_code_that_runs_is_chosen() {

@@ -36,8 +36,11 @@ const LEVELS: &[Level] = &[
     },
 ];
 
-/// Fills a directory with each guest's module and its native code for each level, and with their sums, as the sidecar's build
-/// takes them. What is not in the cache is compiled.
+/// How native code is packed. One thread: more of them pack less.
+const PACKED: &[&str] = &["--quiet", "--ultra", "-22", "--long=27", "--single-thread"];
+
+/// Fills a directory with each guest's module and its native code for each level, packed, and with their sums, as the sidecar's
+/// build takes them. What is not in the cache is compiled.
 pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
     let modules = shop.places.links.join("guest");
     fs::create_dir_all(out)?;
@@ -68,12 +71,43 @@ pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
         compiled.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?)
     })?;
     remove(&work)?;
-    for (stem, level, _, place) in &waiting {
-        lines.push(put(&shop.places.cache.join(place).join("guest.so"), out, &format!("{stem}.{}.so", level.name))?);
+    for stem in guest::stems() {
+        let mut first = None;
+        for (_, level, _, place) in waiting.iter().filter(|(of, ..)| *of == stem) {
+            let code = shop.places.cache.join(place).join("guest.so");
+            let frame = packed(shop, &code, first.as_deref())?;
+            lines.push(put(&frame, out, &format!("{stem}.{}.so.zst", level.name))?);
+            first.get_or_insert(code);
+        }
     }
     lines.sort_by(|one: &String, other| one.split("  ").last().cmp(&other.split("  ").last()));
     // The last to be written: the sidecar's build watches it.
     write_if_changed(&out.join("SHA256SUMS"), &lines.concat())
+}
+
+/// Native code as a package has it: packed; what is not the first of a guest as the
+/// difference from that.
+fn packed(shop: &Workshop, code: &Path, from: Option<&Path>) -> Result<PathBuf> {
+    let mut inputs = Inputs::new("packed native code, form 1");
+    inputs.add("code", digest::of_file(code)?.as_bytes());
+    inputs.add("from", from.map(digest::of_file).transpose()?.unwrap_or_default().as_bytes());
+    inputs.add("how", PACKED.concat().as_bytes());
+    let place = format!("levels/packed-{}", &inputs.hex()[..16]);
+    let frame = shop.places.cache.join(&place).join("guest.zst");
+    if !frame.exists() {
+        let work = shop.scratch("packed")?;
+        let out = work.join("out");
+        fs::create_dir_all(&out)?;
+        let mut pack = Command::new("zstd");
+        pack.args(PACKED).arg(code).arg("-o").arg(out.join("guest.zst"));
+        if let Some(from) = from {
+            pack.arg(format!("--patch-from={}", from.display()));
+        }
+        quiet("packing native code", &mut pack)?;
+        shop.finish(&out, &place)?;
+        remove(&work)?;
+    }
+    Ok(frame)
 }
 
 /// Copies a file unless it is there already, whose time would tell cargo that it has changed. Returns its line of sums.

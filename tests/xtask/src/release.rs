@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::digest;
-use crate::package::version;
+use crate::package::{agrees_with_binstall, version};
 use crate::places::Places;
 use crate::process::quiet;
 use crate::stages::note;
@@ -67,6 +67,7 @@ fn sources(root: &Path, version: &str) -> Result<Vec<String>> {
     let protocol = between(&specification, "protocol, version ", "\n").context("SPEC.md tells no version")?;
     let text = read("client-node/src/messages.ts")?;
     expect("client-node/src/messages.ts, the protocol", between(&text, "PROTOCOL_VERSION = ", ";"), protocol);
+    wrong.extend(agrees_with_binstall(root, version)?);
     Ok(wrong)
 }
 
@@ -78,6 +79,7 @@ fn packages(out: &Path, version: &str) -> Result<Vec<String>> {
         format!("nexus-sidecar-{version}.tgz"),
         format!("nexus-sidecar_{version}_amd64.deb"),
         format!("nexus-sidecar-{version}-x86_64-linux.tar.xz"),
+        format!("nexus-sidecar-{version}-x86_64-linux-single.tar.xz"),
     ];
     for name in &names {
         let listed = sums.lines().find_map(|line| line.split_once("  ").filter(|(_, file)| file == name));

@@ -1,11 +1,12 @@
-//! The engine without its compiler: a stand-in for libLLVM, and the directory that the sidecar finds its libraries in.
+//! The engine without its compiler: stand-ins for libLLVM and for what packs its output, and the directory that the sidecar finds its
+//! libraries in.
 //!
 //! libwasmedge links all of LLVM, 139 MB that are loaded, relocated and never called: guests are compiled when they are built.
-//! The stand-in has each symbol that this very libwasmedge asks for, in the version that it asks for. Calling one of them writes
+//! A stand-in has each symbol that this very libwasmedge asks for, in the version that it asks for. Calling one of them writes
 //! its name to standard error and ends the process with the exit code of an engine that cannot be brought up.
 //!
 //! ```text
-//!  wasmedge-0.17.1/lib (whole, for `wasmedge compile`) --symbols--> runtime-DIGEST/ (stand-in, and what else is wanted)
+//!  wasmedge-0.17.1/lib (whole, for `wasmedge compile`) --symbols--> runtime-DIGEST/ (stand-ins, and what else is wanted)
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,6 +32,12 @@ pub const ENGINE: &str = "libwasmedge.so.0";
 
 const COMPILER: &str = "libLLVM";
 
+/// What only the linker within libwasmedge uses: it packs sections for debuggers.
+const OF_THE_COMPILER: &[&str] = &["libz.so.", "libzstd.so."];
+
+/// Where symbols are that are asked for in no version.
+const UNVERSIONED: &str = "NEXUS_STANDIN";
+
 /// One symbol of the stand-in.
 #[derive(Debug, PartialEq, Eq)]
 enum Symbol {
@@ -42,11 +49,13 @@ enum Symbol {
 /// The directory with everything that a program has to load, and nothing else. `loader`: the libc stands in `lib` as well.
 pub fn ensure(shop: &Workshop, lib: &Path, loader: Option<&Path>) -> Result<PathBuf> {
     let engine = lib.join(ENGINE);
-    let Some(compiler) = Elf::read(&engine)?.needed()?.into_iter().find(|name| name.starts_with(COMPILER)) else {
+    let mut left_out = Elf::read(&engine)?.needed()?;
+    left_out.retain(|name| is_stand_in(name));
+    if !left_out.iter().any(|name| name.starts_with(COMPILER)) {
         note("it has no library of a compiler to leave out");
         return Ok(lib.to_owned());
-    };
-    let mut inputs = Inputs::new("runtime, form 1");
+    }
+    let mut inputs = Inputs::new("runtime, form 2");
     inputs.add("source", include_bytes!("standin.rs"));
     inputs.add("engine", digest::of_file(&engine)?.as_bytes());
     inputs.add("libraries", format!("{} {loader:?}", lib.display()).as_bytes());
@@ -56,24 +65,36 @@ pub fn ensure(shop: &Workshop, lib: &Path, loader: Option<&Path>) -> Result<Path
         let work = shop.scratch("runtime")?;
         let out = work.join("out");
         fs::create_dir_all(&out)?;
-        gather(lib, &compiler, &out)?;
-        let whole = locate(lib, &engine, &compiler)?;
-        let symbols = wanted(&engine, &whole)?;
-        build(&work, &compiler, &symbols, &out.join(&compiler))?;
-        check(&work, &out, loader, &compiler, &symbols)?;
+        gather(lib, &left_out, &out)?;
+        let mut made = Vec::new();
+        for name in &left_out {
+            let symbols = wanted(&engine, &locate(lib, &engine, name)?)?;
+            build(&work, name, &symbols, &out.join(name))?;
+            made.push((name, symbols));
+        }
+        for (name, symbols) in &made {
+            check(&work, &out, loader, name, symbols)?;
+        }
         symlink(ENGINE, out.join("libwasmedge.so"))?;
         shop.finish(&out, &name)?;
         remove(&work)?;
     }
-    let bytes = fs::metadata(directory.join(&compiler))?.len();
-    note(format!("{compiler}: a stand-in of {} KB in its place", bytes.div_ceil(1000)));
+    for name in &left_out {
+        let bytes = fs::metadata(directory.join(name))?.len();
+        note(format!("{name}: a stand-in of {} KB in its place", bytes.div_ceil(1000)));
+    }
     Ok(directory)
 }
 
-/// Copies what the engine loads but for the compiler and what only that one loads.
-fn gather(lib: &Path, compiler: &str, out: &Path) -> Result<()> {
+/// Whether a stand-in takes the place of the library of this name.
+pub fn is_stand_in(name: &str) -> bool {
+    name.starts_with(COMPILER) || OF_THE_COMPILER.iter().any(|start| name.starts_with(start))
+}
+
+/// Copies what the engine loads but for what is left out and what only that loads.
+fn gather(lib: &Path, left_out: &[String], out: &Path) -> Result<()> {
     let mut waiting = vec![ENGINE.to_owned()];
-    let mut seen = BTreeSet::from([compiler.to_owned(), ENGINE.to_owned()]);
+    let mut seen: BTreeSet<String> = left_out.iter().chain(&waiting).cloned().collect();
     while let Some(name) = waiting.pop() {
         let from = lib.join(&name);
         if !from.exists() {
@@ -106,37 +127,54 @@ fn locate(lib: &Path, engine: &Path, compiler: &str) -> Result<PathBuf> {
     Ok(Path::new("/").join(place))
 }
 
-/// The symbols that the engine wants of the compiler, by version and name.
-fn wanted(engine: &Path, compiler: &Path) -> Result<BTreeMap<String, BTreeMap<String, Symbol>>> {
+/// The symbols that the engine wants of a library, by version and name.
+fn wanted(engine: &Path, library: &Path) -> Result<BTreeMap<String, BTreeMap<String, Symbol>>> {
     let nm =
         |which: &str, file: &Path| quiet("reading symbols", Command::new("nm").args(["-D", "-S", which]).arg(file));
-    let (asked, has) = (nm("--undefined-only", engine)?, nm("--defined-only", compiler)?);
+    let (asked, has) = (nm("--undefined-only", engine)?, nm("--defined-only", library)?);
+    // NAME, NAME@VERSION or NAME@@VERSION
+    let apart = |word: &str| -> (String, String) {
+        let (name, version) = word.split_once('@').unwrap_or((word, ""));
+        (name.to_owned(), version.trim_start_matches('@').to_owned())
+    };
     let mut kinds = BTreeMap::new();
     for line in has.lines() {
-        // ADDRESS SIZE KIND NAME@@VERSION
-        if let [_, size, kind, name] = line.split_whitespace().collect::<Vec<_>>()[..] {
-            let name = name.split('@').next().unwrap_or(name);
+        // ADDRESS SIZE KIND NAME
+        if let [_, size, kind, word] = line.split_whitespace().collect::<Vec<_>>()[..] {
             let is_code = kind.eq_ignore_ascii_case("t") || kind.eq_ignore_ascii_case("w") || kind == "i";
-            kinds.insert(name, if is_code { Symbol::Code } else { Symbol::Data(u64::from_str_radix(size, 16)?) });
+            kinds
+                .insert(apart(word), if is_code { Symbol::Code } else { Symbol::Data(u64::from_str_radix(size, 16)?) });
         }
     }
     let mut symbols: BTreeMap<String, BTreeMap<String, Symbol>> = BTreeMap::new();
-    for line in asked.lines() {
-        let Some((name, version)) = line.split_whitespace().last().and_then(|word| word.split_once('@')) else {
-            continue;
+    for (name, version) in asked.lines().filter_map(|line| line.split_whitespace().last().map(apart)) {
+        let found = if version.is_empty() {
+            // Whichever version it has there.
+            let key = kinds.keys().find(|(known, _)| *known == name).cloned();
+            key.and_then(|key| kinds.remove(&key))
+        } else {
+            kinds.remove(&(name.clone(), version.clone()))
         };
-        let version = version.trim_start_matches('@');
-        if !version.starts_with("LLVM") {
-            continue;
+        match found {
+            Some(kind) => {
+                let version = if version.is_empty() { UNVERSIONED.to_owned() } else { version };
+                symbols.entry(version).or_default().insert(name, kind);
+            }
+            // What is wanted only if it is there has to be there as well: it was when the engine was tried out.
+            None if version.starts_with("LLVM") && is_compiler(library) => {
+                bail!("{} does not have {name}", library.display())
+            }
+            None => {}
         }
-        // What is wanted only if it is there has to be there as well: it was when the engine was tried out.
-        let kind = kinds.remove(name).with_context(|| format!("{} does not have {name}", compiler.display()))?;
-        symbols.entry(version.to_owned()).or_default().insert(name.to_owned(), kind);
     }
     if symbols.is_empty() {
-        bail!("{} asks its compiler for nothing", engine.display());
+        bail!("{} asks {} for nothing", engine.display(), library.display());
     }
     Ok(symbols)
+}
+
+fn is_compiler(library: &Path) -> bool {
+    library.file_name().is_some_and(|name| name.to_string_lossy().starts_with(COMPILER))
 }
 
 /// Assembles and links it.
@@ -147,11 +185,13 @@ fn build(work: &Path, name: &str, symbols: &BTreeMap<String, BTreeMap<String, Sy
     let (source, versions) = (work.join("standin.s"), work.join("standin.map"));
     fs::write(&source, assembly(symbols)?)?;
     let mut map = String::new();
-    for (version, names) in symbols {
-        let names: Vec<String> = names.keys().map(|name| format!("\"{name}\"; ")).collect();
-        writeln!(map, "{version} {{ global: {} }};", names.concat())?;
+    let listed =
+        |names: &BTreeMap<String, Symbol>| names.keys().map(|name| format!("\"{name}\"; ")).collect::<String>();
+    for (version, names) in symbols.iter().filter(|(version, _)| *version != UNVERSIONED) {
+        writeln!(map, "{version} {{ global: {} }};", listed(names))?;
     }
-    writeln!(map, "NEXUS_STANDIN {{ local: *; }};")?;
+    let global = symbols.get(UNVERSIONED).map(|names| format!("global: {}", listed(names))).unwrap_or_default();
+    writeln!(map, "{UNVERSIONED} {{ {global} local: *; }};")?;
     fs::write(&versions, map)?;
     let mut link = Command::new("cc");
     link.args([
@@ -308,6 +348,29 @@ mod tests {
         }
         // A call through a table, which the caller above makes when the table is what it is given.
         assert!(called(&work, &library, "table").is_err(), "a table is not code");
+        fs::remove_dir_all(work).unwrap();
+    }
+
+    #[test]
+    fn what_is_asked_for_in_no_version_is_found_whatever_version_it_has() {
+        let work = scratch("unversioned");
+        let (whole, engine) = (work.join("libz.so.1"), work.join("libengine.so"));
+        let both = BTreeMap::from([
+            ("Z_1".to_owned(), BTreeMap::from([("combine".to_owned(), Symbol::Code)])),
+            (UNVERSIONED.to_owned(), BTreeMap::from([("deflate".to_owned(), Symbol::Code)])),
+        ]);
+        build(&work, "libz.so.1", &both, &whole).unwrap();
+        let source = work.join("engine.s");
+        fs::write(&source, ".data\n .quad \"combine\"\n .quad \"deflate\"\n .quad \"of_another\"\n").unwrap();
+        let mut link = Command::new("cc");
+        // As a library that was linked without the versions of this one.
+        link.args(["-shared", "-nostdlib"]).arg(&source).arg("-o").arg(&engine);
+        quiet("linking", &mut link).unwrap();
+        let asked = wanted(&engine, &whole).unwrap();
+        assert_eq!(asked[UNVERSIONED].keys().collect::<Vec<_>>(), ["combine", "deflate"]);
+        for symbol in ["combine", "deflate"] {
+            assert!(called(&work, &whole, symbol).unwrap().contains(&format!("({symbol})")));
+        }
         fs::remove_dir_all(work).unwrap();
     }
 

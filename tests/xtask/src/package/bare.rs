@@ -9,12 +9,13 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::root::{Ended, Root};
+use super::alone;
+use super::root::{Ended, Mounted, Root};
 use super::tree::{NAME, files_in};
 use crate::places::remove;
 use crate::stages::note;
 
-const HANDLER: &str = "return 6 * 7";
+pub const HANDLER: &str = "return 6 * 7";
 const PROGRAM: &str = "/opt/nexus-sidecar/bin/nexus-sidecar";
 
 /// What the launcher ends with; `ExitCode::EngineInit` of the sidecar.
@@ -30,11 +31,12 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     with_libraries_of_others(&root)?;
     let root = damaged(root, tree)?;
     let root = misused(root)?;
-    remove(&root.path)
+    remove(&root.path)?;
+    alone::try_out(tree, work)
 }
 
 /// It runs a handler.
-fn answers(root: &Root, program: impl AsRef<OsStr>) -> Result<()> {
+pub fn answers(root: &Root, program: impl AsRef<OsStr>) -> Result<()> {
     let ended = root.must([program.as_ref(), "run".as_ref(), "-".as_ref()], HANDLER)?;
     ensure!(ended.out.starts_with("42"), "the handler returned {:?}", ended.out);
     Ok(())
@@ -125,9 +127,9 @@ fn damaged(root: Root, tree: &Path) -> Result<Root> {
 
 /// A machine that does not let it.
 fn misused(root: Root) -> Result<Root> {
-    let root = root.no_exec(Some("/opt/nexus-sidecar/lib"));
+    let root = root.mounted("/opt/nexus-sidecar/lib", Mounted::NoExec);
     refused(&root.run([PROGRAM, "--version"], "")?, "its file system is mounted noexec")?;
-    let root = root.no_exec(None).without_proc();
+    let root = root.without_mount().without_proc();
     for program in [PROGRAM, "/usr/bin/nexus-sidecar", "/other-name", "nexus-sidecar"] {
         root.must([program, "--version"], "").context("without /proc")?;
     }
@@ -136,7 +138,7 @@ fn misused(root: Root) -> Result<Root> {
     Ok(root.with_proc())
 }
 
-fn refused(ended: &Ended, text: &str) -> Result<()> {
+pub fn refused(ended: &Ended, text: &str) -> Result<()> {
     if ended.code != Some(UNUSABLE) || !ended.err.contains(text) {
         bail!("expected exit code {UNUSABLE} and {text:?}, found {:?} and {:?}", ended.code, ended.err);
     }

@@ -9,6 +9,7 @@ use anyhow::Result;
 
 use super::npm::{copy_tree, texts};
 use super::pages::{self, Page};
+use super::single;
 use super::tree::{NAME, bytes_in};
 use crate::places::remove;
 use crate::process::quiet;
@@ -156,16 +157,17 @@ impl Contents<'_> {
         fs::copy(self.root.join("client-node/CHANGELOG.md"), folder.join("CHANGELOG.md"))?;
         copy_tree(&self.root.join("sidecar/deploy"), &folder.join("share/deploy"))?;
         self.add_pages(&folder.join("share"))?;
-        let archive = out.join(format!("{NAME}-{}-x86_64-linux.tar.xz", self.version));
-        remove(&archive)?;
-        let mut pack = Command::new("tar");
-        pack.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"])
-            .arg(format!("--mtime={TIME}"));
-        quiet(
-            "packing the archive",
-            pack.env("XZ_OPT", "-9").arg("-cJf").arg(&archive).arg("-C").arg(&work).arg(NAME),
-        )?;
-        Ok(archive)
+        packed(&work, NAME, &out.join(format!("{NAME}-{}-x86_64-linux.tar.xz", self.version)))
+    }
+
+    /// Packs `nexus-sidecar-VERSION-x86_64-linux-single.tar.xz`: one program, with the texts beside it.
+    pub fn single(&self, out: &Path) -> Result<PathBuf> {
+        let work = out.join("single");
+        let name = single::archive_name(self.version);
+        remove(&work)?;
+        single::write(self.tree, &single::place_in(&work, self.version))?;
+        texts(&work.join(&name), self.notices)?;
+        packed(&work, &name, &out.join(format!("{name}.tar.xz")))
     }
 
     fn add_pages(&self, share: &Path) -> Result<()> {
@@ -179,6 +181,17 @@ impl Contents<'_> {
         }
         Ok(())
     }
+}
+
+/// Packs a folder of `work`.
+fn packed(work: &Path, folder: &str, archive: &Path) -> Result<PathBuf> {
+    remove(archive)?;
+    let mut pack = Command::new("tar");
+    pack.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"])
+        .arg(format!("--mtime={TIME}"));
+    pack.env("XZ_OPT", "-9").arg("-cJf").arg(archive).arg("-C").arg(work).arg(folder);
+    quiet("packing an archive", &mut pack)?;
+    Ok(archive.to_owned())
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {

@@ -2,20 +2,23 @@
 //!
 //! ```text
 //!  guests for levels --> sidecar (own build: no path of this machine in it) --+
-//!  launcher -------------------------------------------------------------------+--> tree --> npm, .deb, .tar.xz
+//!  launcher -------------------------------------------------------------------+--> tree --> npm, .deb, .tar.xz, single file
 //!  libraries of the engine, the stand-in for its compiler ---------------------+
 //! ```
 
+mod alone;
 mod bare;
 mod debian;
 mod notices;
 mod npm;
 mod pages;
 mod root;
+mod single;
 mod tree;
 mod trial;
 
 pub use npm::PLATFORM;
+pub use single::agrees_with_binstall;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +38,8 @@ pub struct Made {
     pub npm: [PathBuf; 2],
     pub debian: PathBuf,
     pub archive: PathBuf,
+    /// The archive of the single file.
+    pub single: PathBuf,
 }
 
 /// Makes all of it in `target/package`; and, if that is wanted, tries it out on machines that have nothing.
@@ -62,8 +67,9 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
     };
     let debian = stages.run("Debian package", || contents.package(&out))?;
     let archive = stages.run("archive", || contents.archive(&out))?;
-    let made = Made { tree: tree.clone(), npm, debian, archive };
-    sum(&out, [&made.npm[0], &made.npm[1], &made.debian, &made.archive])?;
+    let single = stages.run("single file", || contents.single(&out))?;
+    let made = Made { tree: tree.clone(), npm, debian, archive, single };
+    sum(&out, [&made.npm[0], &made.npm[1], &made.debian, &made.archive, &made.single])?;
     if try_out {
         stages.run("tree in an empty root", || bare::try_out(&made.tree, &out))?;
         trial::Trial { places, made: &made, contents, out: &out }.run(stages)?;
@@ -79,7 +85,7 @@ pub fn try_briefly(places: &Places, stages: &mut Stages) -> Result<()> {
 }
 
 /// Says how large each is, and writes their digests beside them.
-fn sum(out: &Path, files: [&PathBuf; 4]) -> Result<()> {
+fn sum(out: &Path, files: [&PathBuf; 5]) -> Result<()> {
     let mut sums = String::new();
     for file in files {
         let name = file.file_name().context("it has no name")?.display();

@@ -20,8 +20,16 @@ pub struct Root {
     /// The user that programs run as; root if none is said.
     user: Option<u32>,
     environment: Vec<(String, String)>,
-    /// A folder of it that nothing may be executed from.
-    no_exec: Option<String>,
+    /// A folder of it that is mounted in a way of its own.
+    mounted: Option<(String, Mounted)>,
+}
+
+#[derive(Clone, Copy)]
+pub enum Mounted {
+    /// Nothing may be executed from it.
+    NoExec,
+    /// Empty, with room for a megabyte.
+    Small,
 }
 
 /// How a program ended.
@@ -33,16 +41,19 @@ pub struct Ended {
 }
 
 /// Mounts what is wanted within a mount namespace of its own and goes there. $1: the root; $2: whether with /proc; $3: whether
-/// read-only; $4: the user; $5: the folder without execution; then the program.
+/// read-only; $4: the user; $5: the folder that is mounted in a way of its own; $6: in which; then the program.
 const ENTER: &str = r#"
 set -e
 mount --bind "$1" "$1"
 [ "$2" = no ] || mount -t proc proc "$1/proc"
 mount -t tmpfs -o mode=1777 tmpfs "$1/tmp"
-[ -z "$5" ] || { mount --bind "$1$5" "$1$5"; mount -o remount,bind,noexec "$1$5"; }
+case "$6" in
+  noexec) mount --bind "$1$5" "$1$5"; mount -o remount,bind,noexec "$1$5" ;;
+  small) mount -t tmpfs -o size=1m,mode=700 tmpfs "$1$5" ;;
+esac
 [ "$3" = no ] || mount -o remount,bind,ro "$1"
 root=$1 user=$4
-shift 5
+shift 6
 exec chroot ${user:+--userspec=$user:$user} "$root" "$@"
 "#;
 
@@ -64,7 +75,7 @@ impl Root {
             read_only: false,
             user: None,
             environment: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
-            no_exec: None,
+            mounted: None,
         }
     }
 
@@ -95,8 +106,13 @@ impl Root {
         self
     }
 
-    pub fn no_exec(mut self, folder: Option<&str>) -> Self {
-        self.no_exec = folder.map(str::to_owned);
+    pub fn mounted(mut self, folder: &str, how: Mounted) -> Self {
+        self.mounted = Some((folder.to_owned(), how));
+        self
+    }
+
+    pub fn without_mount(mut self) -> Self {
+        self.mounted = None;
         self
     }
 
@@ -114,7 +130,12 @@ impl Root {
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c", ENTER, "sh"]).arg(&self.path);
         command.args([word(self.proc), word(self.read_only), &self.user.map(|id| id.to_string()).unwrap_or_default()]);
-        command.arg(self.no_exec.as_deref().unwrap_or_default()).args(words);
+        let (folder, how) = match &self.mounted {
+            None => ("", "no"),
+            Some((folder, Mounted::NoExec)) => (folder.as_str(), "noexec"),
+            Some((folder, Mounted::Small)) => (folder.as_str(), "small"),
+        };
+        command.args([folder, how]).args(words);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();

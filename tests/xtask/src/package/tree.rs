@@ -15,6 +15,8 @@ use crate::levels;
 use crate::places::{Places, remove};
 use crate::process::{cargo, quiet, shown};
 use crate::stages::{Stages, note};
+use crate::standin;
+use crate::toolchain;
 use crate::wasmedge::WasmEdge;
 use crate::workspace;
 
@@ -41,6 +43,7 @@ impl Parts {
     pub fn build(places: &Places, wasmedge: &WasmEdge, stages: &mut Stages) -> Result<Self> {
         let out = workspace::target(&places.root)?.join("package");
         let guests = out.join("guests");
+        stages.run("what guests are packed with", || toolchain::ensure_packages(&["zstd"]))?;
         stages.run("guests for levels", || levels::gather(&places.workshop()?, wasmedge, &guests))?;
         let target = out.join("build");
         stages.run("build for the package", || {
@@ -66,7 +69,7 @@ impl Parts {
     /// The libraries that came from somewhere: neither the stand-in nor the program.
     pub fn foreign_libraries(&self) -> Vec<PathBuf> {
         let is_stand_in =
-            |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("libLLVM"));
+            |path: &&PathBuf| path.file_name().is_some_and(|name| standin::is_stand_in(&name.to_string_lossy()));
         self.libraries.iter().filter(|path| !is_stand_in(path)).cloned().collect()
     }
 
