@@ -90,8 +90,12 @@ pub struct Config {
     /// Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none.
     #[serde(skip)]
     pub http_listen: Option<Endpoint>,
-    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
+    /// (connection).
     pub isolation: Isolation,
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
+    /// instance at least.
+    pub max_workers: u64,
     /// Start only where guests run in a sealed process of which no wall is missing.
     pub require_sandbox: bool,
     /// Least severe log record that is written to stderr.
@@ -137,13 +141,14 @@ impl Default for Config {
             allow_uids: Vec::new(),
             http_listen: None,
             isolation: Isolation::None,
+            max_workers: limits::DEFAULT_MAX_WORKERS,
             require_sandbox: false,
             log: LevelFilter::Info,
         }
     }
 }
 
-pub static SETTINGS: [Setting; 36] = [
+pub static SETTINGS: [Setting; 37] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, limits::MAX_INSTANCES_CEILING),
@@ -304,8 +309,14 @@ pub static SETTINGS: [Setting; 36] = [
     setting(
         "isolation",
         Kind::Isolation,
-        "Where guests run: in the process that serves (none), or in a sealed one (shared)",
+        "Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection (connection)",
         |c| Place::Isolation(&mut c.isolation),
+    ),
+    setting(
+        "maxWorkers",
+        count(limits::MIN_MAX_WORKERS as u64, limits::MAX_WORKERS_CEILING),
+        "Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance at least",
+        |c| Place::Number(&mut c.max_workers),
     ),
     setting(
         "requireSandbox",
