@@ -235,6 +235,13 @@ pub const SHELF_TIMEOUT_MS: u64 = 2_000;
 
 // ---- Processes -----------------------------------------------------------------------------------------------------
 
+/// Workers with a connection each, where each connection has one.
+pub const DEFAULT_MAX_WORKERS: u64 = 16;
+/// Without one nobody is served.
+pub const MIN_MAX_WORKERS: u32 = 1;
+/// A worker takes some ten threads and 12 MB while it does nothing, of which a service's unit allows a few thousand
+/// threads.
+pub const MAX_WORKERS_CEILING: u64 = 256;
 /// So many workers that are lost within `WORKER_DEATHS_WINDOW_MS` are a loop that ends the sidecar: whatever ends them
 /// would end the next one.
 pub const MAX_WORKER_DEATHS: usize = 5;

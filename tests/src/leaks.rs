@@ -28,16 +28,19 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The process in which guests run: the one that clients know, or the one that it has made. Between fork and exec a child is
-/// still a copy of its parent, which waits for that: it is nobody's worker yet.
+/// The process in which guests run: the one that clients know, or the first that it has made of those that are there. The last one
+/// stands ready, where there are several.
 pub fn of_guests(pid: u32) -> u32 {
+    workers_of(pid).first().copied().unwrap_or(pid)
+}
+
+/// Those that a sidecar has made, the oldest first. Between fork and exec a child is still a copy of its parent, which waits for that:
+/// it is nobody's worker yet.
+pub fn workers_of(pid: u32) -> Vec<u32> {
     let command_of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let own = command_of(pid);
-    let made = family(pid)
-        .into_iter()
-        .rev()
-        .find(|made| *made != pid && ![own.as_slice(), &[]].contains(&&*command_of(*made)));
-    made.unwrap_or(pid)
+    let is_worker = |made: &u32| *made != pid && ![own.as_slice(), &[]].contains(&&*command_of(*made));
+    family(pid).into_iter().filter(is_worker).collect()
 }
 
 impl LeakProbe {

@@ -96,8 +96,12 @@ pub struct Config {
     /// File that is written anew with the metrics every 15 s, for a collector of text files; none = no file.
     #[serde(skip)]
     pub metrics_textfile: Option<PathBuf>,
-    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
+    /// (connection).
     pub isolation: Isolation,
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
+    /// instance at least.
+    pub max_workers: u64,
     /// Start only where guests run in a sealed process of which no wall is missing.
     pub require_sandbox: bool,
     /// Least severe log record that is written to stderr.
@@ -147,6 +151,7 @@ impl Default for Config {
             http_allow_remote: false,
             metrics_textfile: None,
             isolation: Isolation::None,
+            max_workers: limits::DEFAULT_MAX_WORKERS,
             require_sandbox: false,
             log: LevelFilter::Info,
             log_json: false,
@@ -154,7 +159,7 @@ impl Default for Config {
     }
 }
 
-pub static SETTINGS: [Setting; 39] = [
+pub static SETTINGS: [Setting; 40] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, limits::MAX_INSTANCES_CEILING),
@@ -327,8 +332,14 @@ pub static SETTINGS: [Setting; 39] = [
     setting(
         "isolation",
         Kind::Isolation,
-        "Where guests run: in the process that serves (none), or in a sealed one (shared)",
+        "Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection (connection)",
         |c| Place::Isolation(&mut c.isolation),
+    ),
+    setting(
+        "maxWorkers",
+        count(limits::MIN_MAX_WORKERS as u64, limits::MAX_WORKERS_CEILING),
+        "Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance at least",
+        |c| Place::Number(&mut c.max_workers),
     ),
     setting(
         "requireSandbox",

@@ -104,7 +104,7 @@ impl Kind {
             Self::Uids => "UIDS",
             Self::Endpoint => "ADDRESS|PATH",
             Self::Level => "LEVEL",
-            Self::Isolation => "none|shared",
+            Self::Isolation => "none|shared|connection",
         }
     }
 
