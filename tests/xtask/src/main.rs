@@ -50,11 +50,12 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing
-  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state]
+  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state | --levels]
                  setup, then the measurements; with --json as JSON on standard output; with --overrun only how late
                  deadlines are kept, with --fairness only what one connection feels of others, with --peers only a ping
                  beside work of the host, with --calls only many calls of one handler, with --start only the way to the
-                 first result, with and without the engine's compiler, with --state only large states
+                 first result, with and without the engine's compiler, with --state only large states, with --levels only the guests of
+                 a package beside the one for this processor (compiles what is not there yet)
   fuzz [--seconds N] [--seed S]
                  setup, then hostile input from a seed, for ten minutes if nothing is said
   soak [--executions N] [--seed S]
@@ -110,7 +111,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| {
-            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state"].contains(word)
+            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state", "--levels"]
+                .contains(word)
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
