@@ -227,7 +227,9 @@ fn unusable(path: &PathBuffer, error: Errno, found: Found) -> ! {
         Errno(ENOMEM) => b" cannot be mapped: there is no room in memory for it (RLIMIT_AS)",
         _ => b" cannot be mapped",
     };
-    give_up(&[path.as_bytes(), why, advice(found)])
+    // Another folder helps against nothing else.
+    let advice = if error == Errno(EPERM) { advice(found) } else { b"" };
+    give_up(&[path.as_bytes(), why, advice])
 }
 
 fn give_up(text: &[&[u8]]) -> ! {

@@ -76,9 +76,9 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  SPEC.md; with --check only look, and fail where a file is otherwise
   spec           list the promises of SPEC.md that no test shows, and fail where a test names one that is not there
   package        what users install, in target/package: a tree that runs anywhere, and of it the npm packages, the Debian
-                 package and the archive, with checksums, a bill of materials and the texts of third parties
+                 package, the archive and the single file, with checksums, a bill of materials and the texts of third parties
   package --try  the same, then tried out: installed, used, upgraded and removed in roots with only Node, only Debian, only
-                 busybox, and one that nobody may write (root)
+                 busybox, one that nobody may write, a machine that boots systemd, and as an image (root)
   package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
   release --dry-run
                  do sources, changelog, protocol and packages agree on the version?

@@ -73,7 +73,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
 /// The handler's own, as its result tells it.
 fn processor_us(handler: &str, module: Option<&PathBuf>) -> f64 {
     let mut command = Command::new(binary());
-    command.args(["run", "-", "--json"]).env("NEXUS_CACHE_DIR", "none");
+    command.args(["run", "-", "--json"]).env("NEXUS_CACHE_DIR", "none").env_remove(LEVELS);
     if let Some(module) = module {
         command.env("NEXUS_QUICKJS_MODULE_PATH", module);
     }
