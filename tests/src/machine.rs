@@ -1,6 +1,7 @@
-//! A machine of its own: systemd as process 1 in a container over this system's `/usr`, with everything else empty.
+//! A machine of its own: systemd as process 1 in a container over this system's `/usr`, with everything else empty; or over a root
+//! directory that somebody made for it, which keeps what is done in it.
 //!
-//! It needs root and `systemd-nspawn`. Nothing of the host is changed: `/usr` is seen read-only, the rest is in memory and
+//! It needs root and `systemd-nspawn`. Nothing of the host is changed: its `/usr` is seen read-only, the rest is in memory and
 //! gone with the machine. Nothing is registered with a service manager of the host, and none is needed.
 
 use std::fs;
@@ -49,10 +50,19 @@ impl Bind {
 impl Machine {
     /// Starts it and waits until its service manager answers.
     pub fn boot(binds: &[Bind]) -> Result<Self, String> {
+        Self::start(&["--directory=/", "--volatile=yes"], binds)
+    }
+
+    /// The same over a root directory.
+    pub fn boot_root(root: &Path) -> Result<Self, String> {
+        Self::start(&[&format!("--directory={}", root.display())], &[])
+    }
+
+    fn start(over: &[&str], binds: &[Bind]) -> Result<Self, String> {
         let dir = TempDir::new();
         let name = format!("nexus-{}", std::process::id());
         let mut command = Command::new("systemd-nspawn");
-        command.args(["--quiet", "--register=no", "--directory=/", "--volatile=yes", "--boot", "--console=pipe"]);
+        command.args(["--quiet", "--register=no", "--boot", "--console=pipe"]).args(over);
         command.arg(format!("--machine={name}"));
         if !Path::new("/run/systemd/system").exists() {
             // nobody is there who could make a scope

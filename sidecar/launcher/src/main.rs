@@ -20,9 +20,9 @@ mod unpack;
 
 use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
 use nexus_launcher::parcel::Label;
-use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list, preloaded_libc};
+use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list, named_twice};
 
-use system::{EACCES, ENOENT, EPERM, Errno, Space, Start};
+use system::{EACCES, EMFILE, ENFILE, ENOENT, ENOMEM, EPERM, Errno, Space, Start};
 
 /// Of the sidecar: the engine cannot be brought up.
 const EXIT_CODE: u8 = 5;
@@ -61,8 +61,11 @@ fn launch(start: &mut Start) -> usize {
     if start.has_foreign_rights() {
         give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
     }
-    if let Some(word) = start.variable(b"LD_PRELOAD").and_then(preloaded_libc) {
-        give_up(&[b"LD_PRELOAD names ", word, b"; this program has a libc of its own, and two do not work. Unset it"]);
+    for list in [b"LD_PRELOAD".as_slice(), b"LD_AUDIT"] {
+        let own = |name: &[u8]| LIBRARIES.split('\n').any(|library| library.as_bytes() == name);
+        if let Some(word) = start.variable(list).and_then(|value| named_twice(value, own)) {
+            give_up(&[list, b" names ", word, b"; this program has one of its own, and two do not work. Unset it"]);
+        }
     }
     let tree = match Label::parse(&system::label()) {
         Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked },
@@ -220,9 +223,13 @@ fn unusable(path: &PathBuffer, error: Errno, found: Found) -> ! {
         Errno(ENOENT) => b" is missing; install the package anew",
         Errno(EACCES) => b" may not be read by this user",
         Errno(EPERM) => b" may not be executed: its file system is mounted noexec",
+        Errno(EMFILE | ENFILE) => b" cannot be opened: no more files may be open (RLIMIT_NOFILE)",
+        Errno(ENOMEM) => b" cannot be mapped: there is no room in memory for it (RLIMIT_AS)",
         _ => b" cannot be mapped",
     };
-    give_up(&[path.as_bytes(), why, advice(found)])
+    // Another folder helps against nothing else.
+    let advice = if error == Errno(EPERM) { advice(found) } else { b"" };
+    give_up(&[path.as_bytes(), why, advice])
 }
 
 fn give_up(text: &[&[u8]]) -> ! {

@@ -96,17 +96,14 @@ pub fn means_something_in_a_list(path: &[u8]) -> bool {
     path.iter().any(|byte| b":$".contains(byte))
 }
 
-/// The first word of an LD_PRELOAD that names a libc or a loader: with two of them in one process neither works.
-pub fn preloaded_libc(value: &[u8]) -> Option<&[u8]> {
+/// The first word of a list for the loader (LD_PRELOAD, LD_AUDIT) that names a libc or a loader, or a library that the tree has itself
+/// (`own`, by the file's name): with two of one in a process neither works.
+pub fn named_twice<'a>(value: &'a [u8], own: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
     let words = value.split(|byte| b" :".contains(byte));
     words.into_iter().find(|word| {
         let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        name.starts_with(b"libc.")
-            || name.starts_with(b"libc-")
-            || name.starts_with(b"ld-linux")
-            || name.starts_with(b"ld-musl")
-            || name.starts_with(b"ld.so")
-            || name.starts_with(b"libpthread")
+        let families: [&[u8]; 6] = [b"libc.", b"libc-", b"ld-linux", b"ld-musl", b"ld.so", b"libpthread"];
+        families.iter().any(|start| name.starts_with(start)) || own(name)
     })
 }
 
@@ -172,9 +169,13 @@ mod tests {
     }
 
     #[test]
-    fn a_preloaded_libc_is_found_among_others_and_nothing_else_is_one() {
+    fn a_library_that_would_be_there_twice_is_found_among_others_and_nothing_else_is_one() {
+        let own = |name: &[u8]| [b"libstdc++.so.6".as_slice(), b"libm.so.6"].contains(&name);
         let found =
-            |value: &str| preloaded_libc(value.as_bytes()).map(|word| String::from_utf8(word.to_vec()).unwrap());
+            |value: &str| named_twice(value.as_bytes(), own).map(|word| String::from_utf8(word.to_vec()).unwrap());
+        assert_eq!(found("/usr/lib/libjemalloc.so.2:/lib/libm.so.6"), Some("/lib/libm.so.6".into()));
+        assert_eq!(found("libstdc++.so.6"), Some("libstdc++.so.6".into()));
+        assert_eq!(found("/libm.so.6/mine.so libm.so.6.old"), None);
         assert_eq!(
             found("/usr/lib/libjemalloc.so.2:/lib/x86_64-linux-gnu/libc.so.6"),
             Some("/lib/x86_64-linux-gnu/libc.so.6".into())

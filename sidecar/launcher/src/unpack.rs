@@ -19,7 +19,8 @@ const FOLDER: &[u8] = b"/nexus-sidecar";
 /// Names that are tried for a new folder: each may be one that somebody left who had the same number.
 const ATTEMPTS: u8 = 16;
 
-const COPIED_BYTES: usize = 64 * 1024;
+/// Small, since it is on a stack that may be small.
+const COPIED_BYTES: usize = 16 * 1024;
 
 pub const ADVICE: &[u8] =
     b". This program unpacks itself there, once; set XDG_CACHE_HOME to a folder of your own that can be written \
@@ -33,7 +34,8 @@ struct Parcel<'a> {
     me: u32,
 }
 
-/// The folder with the files of the tree.
+/// The folder with the files of the tree. A frame of its own: most launchers have no need of so much stack.
+#[inline(never)]
 pub fn tree(label: Label, start: &Start) -> PathBuffer {
     let file = own_file(start);
     let mut bytes = [0; TABLE_BYTES];
@@ -142,6 +144,7 @@ impl Parcel<'_> {
     }
 
     /// Writes every file. What they are is known at the end, and a tree that is not what the label says is none.
+    #[inline(never)]
     fn fill(&self, new: &PathBuffer) -> Result<(), (PathBuffer, Errno)> {
         let mut digest = Digest::default();
         digest.add(self.table.as_bytes());

@@ -42,42 +42,18 @@ const PACKED: &[&str] = &["--quiet", "--ultra", "-22", "--long=27", "--single-th
 /// Fills a directory with each guest's module and its native code for each level, packed, and with their sums, as the sidecar's
 /// build takes them. What is not in the cache is compiled.
 pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
-    let modules = shop.places.links.join("guest");
     fs::create_dir_all(out)?;
-    let (mut waiting, mut lines) = (Vec::new(), Vec::new());
+    let mut lines = Vec::new();
     for stem in guest::stems() {
-        let module = modules.join(format!("{stem}.wasm"));
-        lines.push(put(&module, out, &format!("{stem}.wasm"))?);
-        for level in LEVELS {
-            let mut inputs = Inputs::new("guest for a level, form 1");
-            inputs.add("module", digest::of_file(&module)?.as_bytes());
-            inputs.add("recipe", format!("{AOT:?} {} {}", level.name, level.features).as_bytes());
-            inputs.add("wasmedge", wasmedge::VERSION.as_bytes());
-            let place = format!("levels/{stem}-{}-{}", level.name, &inputs.hex()[..16]);
-            waiting.push((stem, level, module.clone(), place));
-        }
+        lines.push(put(&module_of(shop, stem), out, &format!("{stem}.wasm"))?);
     }
-    let work = shop.scratch("levels")?;
-    // Each takes one core for a while.
-    std::thread::scope(|scope| {
-        let compiled: Vec<_> = waiting
-            .iter()
-            .filter(|(.., place)| !shop.places.cache.join(place).join("guest.so").exists())
-            .map(|(stem, level, module, place)| {
-                let work = work.join(format!("{stem}-{}", level.name));
-                scope.spawn(move || compile(shop, wasmedge, level, module, &work, place))
-            })
-            .collect();
-        compiled.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?)
-    })?;
-    remove(&work)?;
+    let compiled = ensure(shop, wasmedge, &guest::stems().collect::<Vec<_>>())?;
     for stem in guest::stems() {
         let mut first = None;
-        for (_, level, _, place) in waiting.iter().filter(|(of, ..)| *of == stem) {
-            let code = shop.places.cache.join(place).join("guest.so");
-            let frame = packed(shop, &code, first.as_deref())?;
-            lines.push(put(&frame, out, &format!("{stem}.{}.so.zst", level.name))?);
-            first.get_or_insert(code);
+        for guest in compiled.iter().filter(|guest| guest.stem == stem) {
+            let frame = packed(shop, &guest.code, first)?;
+            lines.push(put(&frame, out, &format!("{stem}.{}.so.zst", guest.level.name))?);
+            first.get_or_insert(&guest.code);
         }
     }
     lines.sort_by(|one: &String, other| one.split("  ").last().cmp(&other.split("  ").last()));
@@ -85,12 +61,56 @@ pub fn gather(shop: &Workshop, wasmedge: &WasmEdge, out: &Path) -> Result<()> {
     write_if_changed(&out.join("SHA256SUMS"), &lines.concat())
 }
 
+/// Native code of one guest for one level.
+struct Compiled {
+    stem: &'static str,
+    level: &'static Level,
+    code: PathBuf,
+}
+
+fn module_of(shop: &Workshop, stem: &str) -> PathBuf {
+    shop.places.links.join("guest").join(format!("{stem}.wasm"))
+}
+
+/// Compiles what is not in the cache, all at once: each takes one core for a while. The most demanding level of a guest comes first.
+fn ensure(shop: &Workshop, wasmedge: &WasmEdge, stems: &[&'static str]) -> Result<Vec<Compiled>> {
+    let mut places = Vec::new();
+    for (stem, level) in stems.iter().flat_map(|stem| LEVELS.iter().map(move |level| (*stem, level))) {
+        let mut inputs = Inputs::new("guest for a level, form 1");
+        inputs.add("module", digest::of_file(&module_of(shop, stem))?.as_bytes());
+        inputs.add("recipe", format!("{AOT:?} {} {}", level.name, level.features).as_bytes());
+        inputs.add("wasmedge", wasmedge::VERSION.as_bytes());
+        places.push((stem, level, format!("levels/{stem}-{}-{}", level.name, &inputs.hex()[..16])));
+    }
+    let code = |place: &str| shop.places.cache.join(place).join("guest.so");
+    let work = shop.scratch("levels")?;
+    std::thread::scope(|scope| {
+        let missing = places.iter().filter(|(.., place)| !code(place).exists());
+        let threads: Vec<_> = missing
+            .map(|(stem, level, place)| {
+                let work = work.join(format!("{stem}-{}", level.name));
+                scope.spawn(move || compile(shop, wasmedge, level, &module_of(shop, stem), &work, place))
+            })
+            .collect();
+        threads.into_iter().try_for_each(|thread| thread.join().map_err(|_| anyhow!("a compiler thread panicked"))?)
+    })?;
+    remove(&work)?;
+    Ok(places.iter().map(|(stem, level, place)| Compiled { stem, level, code: code(place) }).collect())
+}
+
+/// Where the native code of the guest for promises is for each level, as the bench is told: `LEVEL=PATH`, with colons between them.
+pub fn of_direct(shop: &Workshop, wasmedge: &WasmEdge) -> Result<String> {
+    let compiled = ensure(shop, wasmedge, &guest::stems().take(1).collect::<Vec<_>>())?;
+    let entries = compiled.iter().map(|guest| format!("{}={}", guest.level.name, guest.code.display()));
+    Ok(entries.collect::<Vec<_>>().join(":"))
+}
+
 /// Native code as a package has it: packed; what is not the first of a guest as the
 /// difference from that.
-fn packed(shop: &Workshop, code: &Path, from: Option<&Path>) -> Result<PathBuf> {
+fn packed(shop: &Workshop, code: &Path, from: Option<&PathBuf>) -> Result<PathBuf> {
     let mut inputs = Inputs::new("packed native code, form 1");
     inputs.add("code", digest::of_file(code)?.as_bytes());
-    inputs.add("from", from.map(digest::of_file).transpose()?.unwrap_or_default().as_bytes());
+    inputs.add("from", from.map(|from| digest::of_file(from)).transpose()?.unwrap_or_default().as_bytes());
     inputs.add("how", PACKED.concat().as_bytes());
     let place = format!("levels/packed-{}", &inputs.hex()[..16]);
     let frame = shop.places.cache.join(&place).join("guest.zst");

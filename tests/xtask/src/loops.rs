@@ -11,7 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
-use crate::{package, promises, schema, toolchain, workspace};
+use crate::{levels, package, promises, schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -108,7 +108,14 @@ pub fn bench(places: &Places, stages: &mut Stages, words: &[&str]) -> Result<()>
     setup(places, stages)?;
     let sidecar = workspace::sidecar(&places.root)?;
     let bench = ["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "bench", "--"];
-    stages.run("measurements", || shown(cargo_with(&places.root, &[&bench, words].concat()).env(SIDECAR, &sidecar)))
+    let mut command = cargo_with(&places.root, &[&bench, words].concat());
+    if words.contains(&"--levels") {
+        let shop = places.workshop()?;
+        let wasmedge = WasmEdge::ensure(&shop)?;
+        let compiled = stages.run("guests for levels", || levels::of_direct(&shop, &wasmedge))?;
+        command.env("NEXUS_LEVELS", compiled);
+    }
+    stages.run("measurements", || shown(command.env(SIDECAR, &sidecar)))
 }
 
 pub fn cargo_with(root: &Path, words: &[&str]) -> Command {

@@ -50,11 +50,12 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing
-  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state]
+  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state | --levels]
                  setup, then the measurements; with --json as JSON on standard output; with --overrun only how late
                  deadlines are kept, with --fairness only what one connection feels of others, with --peers only a ping
                  beside work of the host, with --calls only many calls of one handler, with --start only the way to the
-                 first result, with and without the engine's compiler, with --state only large states
+                 first result, with and without the engine's compiler, with --state only large states, with --levels only the guests of
+                 a package beside the one for this processor (compiles what is not there yet)
   fuzz [--seconds N] [--seed S]
                  setup, then hostile input from a seed, for ten minutes if nothing is said
   soak [--executions N] [--seed S]
@@ -75,9 +76,9 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
                  SPEC.md; with --check only look, and fail where a file is otherwise
   spec           list the promises of SPEC.md that no test shows, and fail where a test names one that is not there
   package        what users install, in target/package: a tree that runs anywhere, and of it the npm packages, the Debian
-                 package and the archive, with checksums, a bill of materials and the texts of third parties
+                 package, the archive and the single file, with checksums, a bill of materials and the texts of third parties
   package --try  the same, then tried out: installed, used, upgraded and removed in roots with only Node, only Debian, only
-                 busybox, and one that nobody may write (root)
+                 busybox, one that nobody may write, a machine that boots systemd, and as an image (root)
   package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
   release --dry-run
                  do sources, changelog, protocol and packages agree on the version?
@@ -110,7 +111,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| {
-            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state"].contains(word)
+            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state", "--levels"]
+                .contains(word)
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,

@@ -1,5 +1,5 @@
 //! Every figure of the README, measured in one run: `bench [--json] [--quick] [--overrun | --fairness | --peers | --calls |
-//! --start | --state | --walls]`, built with `--release`.
+//! --start | --state | --walls | --levels]`, built with `--release`.
 //!
 //! Times of a machine say little by themselves, so a bare echo over the same kind of socket is measured in the same run, and
 //! the ratio to it is printed. Engine figures come from `cargo bench -p nexus-sidecar --bench engine`, which runs first.
@@ -8,6 +8,7 @@ mod calls;
 mod client;
 mod echo;
 mod fairness;
+mod levels;
 mod memory;
 mod node;
 mod overrun;
@@ -44,11 +45,22 @@ fn main() {
         echo::serve(Path::new(path));
     }
     if let Some(unknown) = args.iter().find(|a| {
-        !["--json", "--quick", "--state", "--overrun", "--fairness", "--peers", "--calls", "--start", "--walls"]
-            .contains(&a.as_str())
+        ![
+            "--json",
+            "--quick",
+            "--state",
+            "--overrun",
+            "--fairness",
+            "--peers",
+            "--calls",
+            "--start",
+            "--walls",
+            "--levels",
+        ]
+        .contains(&a.as_str())
     }) {
         eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start, --walls"
+            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start, --walls, --levels"
         );
         std::process::exit(2);
     }
@@ -63,6 +75,7 @@ fn main() {
         ("calls", calls::figures),
         ("start", start::figures),
         ("walls", walls::figures),
+        ("levels", levels::figures),
     ] {
         if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
             figures.insert(name.into(), Value::Object(part(scale)));

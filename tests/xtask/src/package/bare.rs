@@ -90,10 +90,17 @@ fn with_libraries_of_others(root: &Root) -> Result<()> {
     others.put(&root.inside("/opt/nexus-sidecar"), "/opt/nexus-sidecar")?;
     others.put(&root.inside("/others"), "/others")?;
     answers(&others, PROGRAM)?;
-    let others = others.environment("LD_PRELOAD", "/others/x.so:/others/libc.so.6");
-    refused(&others.run([PROGRAM, "--version"], "")?, "LD_PRELOAD names /others/libc.so.6")?;
+    for (list, value) in [
+        ("LD_PRELOAD", "/others/x.so:/others/libc.so.6"),
+        ("LD_PRELOAD", "/others/libstdc++.so.6"),
+        ("LD_AUDIT", "/others/libc.so.6"),
+    ] {
+        let name = value.rsplit(':').next().unwrap_or(value);
+        let spoiled = Root::of(&others.path).environment(list, value);
+        refused(&spoiled.run([PROGRAM, "--version"], "")?, &format!("{list} names {name}"))?;
+    }
     remove(&others.path)?;
-    note("LD_LIBRARY_PATH: nothing of it is loaded; a libc in LD_PRELOAD: said");
+    note("LD_LIBRARY_PATH: nothing of it is loaded; a library of ours in LD_PRELOAD or LD_AUDIT: said");
     Ok(())
 }
 

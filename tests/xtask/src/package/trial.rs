@@ -15,7 +15,7 @@ use super::tree::{NAME, files_in};
 use super::{Made, npm};
 use crate::apt;
 use crate::places::{Places, remove};
-use crate::process::quiet;
+use crate::process::{cargo, quiet, shown};
 use crate::stages::{Stages, note};
 use crate::toolchain;
 
@@ -37,22 +37,33 @@ pub struct Trial<'a> {
 
 impl Trial<'_> {
     pub fn run(&self, stages: &mut Stages) -> Result<()> {
-        stages
-            .run("what is tried with", || toolchain::ensure_packages(&["debootstrap", "busybox-static", "systemd"]))?;
+        stages.run("what is tried with", || {
+            toolchain::ensure_packages(&["debootstrap", "busybox-static", "systemd", "systemd-container", "buildah"])
+        })?;
         let work = self.out.join("trial");
         remove(&work)?;
         fs::create_dir_all(&work)?;
         fs::create_dir_all(self.out.join("before"))?;
-        stages.run("a root with only Node", || self.with_node(&work.join("node")))?;
-        stages.run("a root with only Debian", || self.with_debian(&work.join("debian")))?;
-        stages.run("a root with only busybox", || self.with_busybox(&work.join("busybox")))?;
-        stages.run("a root that nobody may write", || self.read_only(&work.join("read-only")))?;
+        type Try<'a> = fn(&Trial<'a>, &Path) -> Result<()>;
+        let tries: [(&str, &str, Try<'_>); 6] = [
+            ("a root with only Node", "node", Self::with_node),
+            ("a root with only Debian", "debian", Self::with_debian),
+            ("a machine that runs systemd", "systemd", Self::with_systemd),
+            ("a root with only busybox", "busybox", Self::with_busybox),
+            ("a root that nobody may write", "read-only", Self::read_only),
+            ("an image", "image", Self::image),
+        ];
+        for (name, folder, attempt) in tries {
+            stages.run(name, || attempt(self, &work.join(folder)))?;
+            // Some of them are large.
+            remove(&work.join(folder))?;
+        }
         remove(&work)
     }
 
     /// npm without a network: install, first program, examples, command, upgrade, uninstall.
     fn with_node(&self, path: &Path) -> Result<()> {
-        let root = self.debian_root(path)?;
+        let root = self.debian_root(path, Debian::Minimal)?;
         copy_tree(Path::new(&found("node")?), &root.inside("/usr/bin/node"))?;
         let npm_home = found("npm")?.canonicalize()?;
         let npm_home = npm_home.ancestors().find(|folder| folder.ends_with("npm")).context("npm has no folder")?;
@@ -139,7 +150,7 @@ impl Trial<'_> {
 
     /// The Debian package: install, upgrade, which keeps the cache, unit, uninstall.
     fn with_debian(&self, path: &Path) -> Result<()> {
-        let root = self.debian_root(path)?;
+        let root = self.debian_root(path, Debian::Minimal)?;
         let listed = || -> Result<Vec<PathBuf>> {
             let mut files = files_in(&root.path)?;
             // What dpkg keeps of its own work.
@@ -149,8 +160,7 @@ impl Trial<'_> {
             Ok(files)
         };
         let pristine = listed()?;
-        let of_before = Contents { version: BEFORE, compression: "none", ..self.contents };
-        let before = of_before.package(&self.out.join("before"))?;
+        let before = self.debian_before()?;
         for (package, to) in [(&before, "/before.deb"), (&self.made.debian, "/package.deb")] {
             fs::copy(package, root.inside(to))?;
         }
@@ -193,6 +203,11 @@ impl Trial<'_> {
         Ok(())
     }
 
+    /// The same under an earlier version.
+    fn debian_before(&self) -> Result<PathBuf> {
+        Contents { version: BEFORE, compression: "none", ..self.contents }.package(&self.out.join("before"))
+    }
+
     /// The archive, unpacked by busybox.
     fn with_busybox(&self, path: &Path) -> Result<()> {
         let root = Root::new(path)?;
@@ -226,14 +241,67 @@ impl Trial<'_> {
         Ok(())
     }
 
-    /// Debian 12, minimal, made once.
-    fn debian_root(&self, path: &Path) -> Result<Root> {
-        let kept = self.places.cache.join("bookworm-minbase.tar");
+    /// The Debian package where systemd runs: `systemctl enable --now`, first request, upgrade, boot, purge.
+    fn with_systemd(&self, path: &Path) -> Result<()> {
+        let root = self.debian_root(path, Debian::Systemd)?;
+        for (package, to) in [(&self.debian_before()?, "/before.deb"), (&self.made.debian, "/package.deb")] {
+            fs::copy(package, root.inside(to))?;
+        }
+        let mut facts = cargo(&self.places.root);
+        facts.args(["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "installed", "--"]).arg(path);
+        shown(facts.args(["/before.deb", "/package.deb"]))
+    }
+
+    /// The image, built as the container file says, and run: read-only, as its user, with nothing but what is in it.
+    fn image(&self, path: &Path) -> Result<()> {
+        fs::create_dir_all(path)?;
+        let buildah = |words: &[&str]| {
+            let mut command = Command::new("buildah");
+            // Nothing of this machine's own images, and no daemon.
+            command.args(["--storage-driver", "vfs", "--root"]).arg(path.join("storage"));
+            command.arg("--runroot").arg(path.join("run")).args(words);
+            command
+        };
+        let file = self.places.root.join("sidecar/deploy/Containerfile");
+        let mut build = buildah(&["build", "--isolation", "chroot", "--network", "none", "-t", "nexus-sidecar", "-f"]);
+        quiet("building an image", build.arg(file).arg(self.out))?;
+        let container = quiet("making a container", &mut buildah(&["from", "--pull-never", "nexus-sidecar"]))?;
+        let mounted = quiet("mounting it", &mut buildah(&["mount", container.trim()]))?;
+        let root = Root::of(Path::new(mounted.trim()));
+        let settings =
+            quiet("asking for its settings", &mut buildah(&["inspect", "--type", "image", "nexus-sidecar"]))?;
+        let settings: serde_json::Value = serde_json::from_str(&settings)?;
+        let settings = &settings["OCIv1"]["config"];
+        let user: u32 =
+            settings["User"].as_str().and_then(|user| user.split(':').next()?.parse().ok()).context("no user")?;
+        let entry = settings["Entrypoint"][0].as_str().context("the image has no entry point")?.to_owned();
+        let bytes = super::tree::bytes_in(&root.path)?;
+        // What a container's runtime mounts there.
+        for folder in ["proc", "tmp"] {
+            fs::create_dir_all(root.inside(folder))?;
+        }
+        let root = root.environment("NEXUS_CACHE_DIR", "none").read_only_as(user);
+        let ended = root.must([entry.as_str(), "run", "-"], HANDLER)?;
+        ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
+        note(format!("{:.1} MB; first result {:.2} s, as user {user}", bytes as f64 / 1e6, ended.took.as_secs_f64()));
+        quiet("removing it", &mut buildah(&["rm", "--all"]))?;
+        quiet("removing the image", &mut buildah(&["rmi", "--all"])).map(drop)
+    }
+
+    /// Debian 12, made once.
+    fn debian_root(&self, path: &Path, debian: Debian) -> Result<Root> {
+        let (name, more) = match debian {
+            Debian::Minimal => ("bookworm-minbase", None),
+            Debian::Systemd => ("bookworm-systemd", Some("--include=systemd,systemd-sysv,dbus,procps")),
+        };
+        let kept = self.places.cache.join(format!("{name}.tar"));
         if !kept.is_file() {
             let work = self.places.workshop()?.scratch("bookworm")?;
             let mut bootstrap = Command::new("debootstrap");
-            bootstrap.args(["--variant=minbase", "bookworm"]).arg(work.join("root")).arg(apt::debian_mirror()?);
-            quiet("making a Debian", &mut bootstrap)?;
+            bootstrap.arg("--variant=minbase").args(more).arg("bookworm");
+            quiet("making a Debian", bootstrap.arg(work.join("root")).arg(apt::debian_mirror()?))?;
+            // What was downloaded is installed.
+            remove(&work.join("root/var/cache/apt/archives"))?;
             let packed = work.join("root.tar");
             quiet("keeping it", Command::new("tar").arg("-cf").arg(&packed).arg("-C").arg(work.join("root")).arg("."))?;
             fs::rename(&packed, &kept)?;
@@ -243,6 +311,13 @@ impl Trial<'_> {
         quiet("unpacking a Debian", Command::new("tar").arg("-xf").arg(&kept).arg("-C").arg(path))?;
         Ok(Root::of(path))
     }
+}
+
+/// What there is beside what every Debian has.
+#[derive(Clone, Copy)]
+enum Debian {
+    Minimal,
+    Systemd,
 }
 
 /// A program on the search path.
