@@ -382,6 +382,7 @@ impl Fleet {
         let first = !self.lock().started;
         match started {
             Ok(Ok(supervisor)) => {
+                deaths.one_is_born();
                 let given = parent.map_or(Ok(()), |parent| supervisor.serve_parent(parent));
                 if let Err(source) = given {
                     self.fail(StartError::Io { context: "cannot hand the parent's socket over", source });
@@ -408,7 +409,7 @@ impl Fleet {
             // nobody has a sidecar yet that would be worth another try
             Ok(Err(Unstarted::Lost(code) | Unstarted::Ended(code))) if first => self.exit.announce(code),
             Ok(Err(Unstarted::Ended(code))) => self.exit.announce(code),
-            Ok(Err(Unstarted::Lost(code))) => self.one_more_is_lost(code, deaths),
+            Ok(Err(Unstarted::Lost(code))) => self.end_if(deaths.one_more_unborn(Instant::now()), code),
             Err(error) if first => self.fail(error),
             Err(error) => {
                 log::error!("there is no other worker: {error}");
@@ -454,13 +455,13 @@ impl Fleet {
         } else {
             self.promote(&mut inner);
             drop(inner);
-            self.one_more_is_lost(code, deaths);
+            self.end_if(deaths.one_more(Instant::now()), code);
         }
         self.changed();
     }
 
-    fn one_more_is_lost(&self, code: ExitCode, deaths: &mut Deaths) {
-        if deaths.one_more(Instant::now()) {
+    fn end_if(&self, too_many_are_lost: bool, code: ExitCode) {
+        if too_many_are_lost {
             log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
             self.exit.announce(code);
         }

@@ -35,17 +35,23 @@ impl Fleet {
     pub(super) fn keep_compiling(&self, household: &Household) {
         let mut deaths = Deaths::default();
         while let Some(job) = household.compilations.take() {
-            if let Some(compiler) = self.compiler() {
-                if let Err(e) = compiler.compile(household, &job) {
-                    log::warn!("the worker that compiles is ended, and a handler is not kept: {e}");
-                    compiler.end();
-                } else {
-                    household.compilations.done();
-                    continue;
-                }
+            let compiler = self.compiler();
+            let compiled = compiler.as_ref().map(|compiler| compiler.compile(household, &job));
+            if let Some(Err(e)) = &compiled {
+                log::warn!("the worker that compiles is ended, and a handler is not kept: {e}");
+                compiler.iter().for_each(|compiler| compiler.end());
             }
             household.compilations.done();
-            if self.lock().stage == Stage::Serving && deaths.one_more(Instant::now()) {
+            let now = Instant::now();
+            let too_many_are_lost = match compiled {
+                Some(Ok(())) => {
+                    deaths.one_is_born();
+                    false
+                }
+                Some(Err(_)) => deaths.one_more(now),
+                None => deaths.one_more_unborn(now),
+            };
+            if too_many_are_lost && self.lock().stage == Stage::Serving {
                 log::error!(
                     "workers that compile are lost one after the other: compiled handlers are not kept any more"
                 );
