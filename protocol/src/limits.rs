@@ -232,6 +232,9 @@ pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
 pub const CACHE_FLUSH_MS: u64 = 1_000;
 /// Time that a worker gives the supervisor to look for a handler on its disk, before it compiles without.
 pub const SHELF_TIMEOUT_MS: u64 = 2_000;
+/// Time that the worker which compiles has for a source whose bytecode is to be kept: as much as `timeoutMs` is by
+/// default.
+pub const COMPILE_AGAIN_MS: u64 = 5_000;
 
 // ---- Processes -----------------------------------------------------------------------------------------------------
 

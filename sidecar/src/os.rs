@@ -269,6 +269,12 @@ pub fn trim_heap() {
     }
 }
 
+/// Has the threads that this one makes from now on, and itself, yield to everybody else.
+pub fn yield_to_others(nice: i32) {
+    // SAFETY: a call on numbers. It fails only where the kernel knows no such priority, and then nothing changes.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Ends the process at once: no destructor, no exit handler, no other thread is waited for.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: has no precondition and does not return.

@@ -199,6 +199,8 @@ impl Serving<'_> {
         let patience = || Duration::from_millis(config.drain_timeout_ms.saturating_add(WORKER_END_MS));
         let patience: Option<&dyn Fn() -> Duration> = Some(&patience);
         let code = Lifecycle { server, signals, exit, parent, notifier, patience, reload: &mut reload }.watch();
+        // what workers have left to be kept
+        household.settle();
         fleet.end();
         household.flush();
         Ok(code)

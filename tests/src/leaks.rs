@@ -34,13 +34,26 @@ pub fn of_guests(pid: u32) -> u32 {
     workers_of(pid).first().copied().unwrap_or(pid)
 }
 
-/// Those that a sidecar has made, the oldest first. Between fork and exec a child is still a copy of its parent, which waits for that:
+/// Those in which guests run, the oldest first. Between fork and exec a child is still a copy of its parent, which waits for that:
 /// it is nobody's worker yet.
 pub fn workers_of(pid: u32) -> Vec<u32> {
-    let command_of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let own = command_of(pid);
-    let is_worker = |made: &u32| *made != pid && ![own.as_slice(), &[]].contains(&&*command_of(*made));
+    let is_worker = |made: &u32| {
+        let command = command_of(*made);
+        *made != pid && command != own && !command.is_empty() && !command.starts_with(COMPILER)
+    };
     family(pid).into_iter().filter(is_worker).collect()
+}
+
+/// The one that compiles what is kept, if it is there.
+pub fn compiler_of(pid: u32) -> Option<u32> {
+    family(pid).into_iter().find(|made| command_of(*made).starts_with(COMPILER))
+}
+
+const COMPILER: &[u8] = b"nexus-compiler\0";
+
+fn command_of(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
 impl LeakProbe {

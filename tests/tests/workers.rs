@@ -7,7 +7,8 @@ use std::path::Path;
 use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::MAX_WORKER_DEATHS;
 use nexus_tests::client::Client;
-use nexus_tests::leaks::{family, is_alive, settled_counts, workers_of};
+use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
+use nexus_tests::process::handlers_on_disk;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -21,17 +22,11 @@ fn kill_worker(pid: u32) {
     kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
 }
 
-/// A connection, and the process that it has for itself.
+/// A connection, and the process that it has for itself, where no more are made.
 fn with_own(sidecar: &Sidecar) -> (Client, u32) {
-    // the one that stands ready is the last one
-    let mut ready = None;
-    eventually("a worker stands ready", SOON, || {
-        ready = workers_of(sidecar.pid()).last().copied();
-        ready.is_some()
-    });
     let mut client = sidecar.connect();
     client.still_works();
-    (client, ready.unwrap())
+    (client, *workers_of(sidecar.pid()).last().unwrap())
 }
 
 fn get(path: &Path, what: &str) -> String {
@@ -42,12 +37,9 @@ fn get(path: &Path, what: &str) -> String {
     text
 }
 
-/// Why a connection is refused. None: it is not.
-fn refusal(sidecar: &Sidecar) -> Option<String> {
-    let mut client = sidecar.connect_silently();
-    let answer = client.hello();
-    let told = format!("{answer:?}");
-    told.contains("Overloaded").then_some(told)
+/// Why a connection is refused. It is told before it asks.
+fn refusal(sidecar: &Sidecar) -> String {
+    format!("{:?}", sidecar.connect_silently().next_reply().unwrap())
 }
 
 #[test]
@@ -92,8 +84,8 @@ fn as_many_are_served_as_may_be_and_the_next_one_is_told() {
     let sidecar = each(2).flag("http-listen", http.display()).listen();
     let mut clients = vec![sidecar.connect(), sidecar.connect()];
     assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"), "there is no room");
-    let told = refusal(&sidecar).unwrap();
-    assert!(told.contains("maxWorkers is 2"), "{told}");
+    let told = refusal(&sidecar);
+    assert!(told.contains("Overloaded") && told.contains("maxWorkers is 2"), "{told}");
     clients.iter_mut().for_each(Client::still_works);
     clients.pop();
     let mut next = sidecar.connect();
@@ -112,7 +104,6 @@ fn all_together_have_no_more_than_one_sidecar_may() {
         eventually("as many run as may", SOON, || client.stats().active_instances == 2);
         ids.iter().for_each(|id| assert!(client.cancel_request(*id)));
         ids.iter().for_each(|id| assert_eq!(client.segment(*id).code(), ErrorCode::Cancelled));
-        assert!(client.stats().instances_created <= 3, "a stopped one is replaced");
         let suspends = || Run::source("return await $ext.a.b(1)").grant(&["ext:*"]);
         let segments: Vec<_> = (0..4).map(|_| client.run(suspends())).collect();
         let refused = segments.iter().filter(|segment| segment.error.is_some()).count();
@@ -121,7 +112,7 @@ fn all_together_have_no_more_than_one_sidecar_may() {
     // there are no more of them than instances
     let few = each(16).flag("max-instances", 2).listen();
     let _clients = [few.connect(), few.connect()];
-    assert!(refusal(&few).unwrap().contains("maxWorkers is 2"));
+    assert!(refusal(&few).contains("maxWorkers is 2"));
 }
 
 #[test]
@@ -203,4 +194,61 @@ fn a_worker_that_stands_ready_follows_the_one_that_is_lost() {
     client.still_works();
     eventually("and another one", SOON, || workers_of(sidecar.pid()).len() == 2);
     client.still_works();
+}
+
+// ---- what is kept of handlers ----
+
+#[test]
+fn what_is_kept_is_what_a_process_without_clients_has_made() {
+    let _w = Watchdog::seconds(120);
+    for isolation in ["shared", "connection"] {
+        let cache = TempDir::new();
+        let options = Options::new().flag("isolation", isolation).flag("cache-dir", cache.join("c").display());
+        let sidecar = options.listen();
+        let mut client = sidecar.connect();
+        client.run("return 1");
+        eventually("it is kept", SOON, || handlers_on_disk(&cache.join("c")) == 1);
+        let compiler = compiler_of(sidecar.pid()).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{compiler}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+        // no file, no client: sources, the supervisor's line, its page, and standard error
+        for descriptor in std::fs::read_dir(format!("/proc/{compiler}/fd")).unwrap() {
+            let descriptor = descriptor.unwrap();
+            let target = std::fs::read_link(descriptor.path()).unwrap().into_os_string().into_string().unwrap();
+            let known = ["socket:", "/memfd:nexus-image", "/memfd:nexus-page", "/dev/null"];
+            let own = format!("/proc/{compiler}/pagemap");
+            let is_error = std::fs::read_link(format!("/proc/{compiler}/fd/2")).unwrap().to_str() == Some(&target);
+            assert!(known.iter().any(|start| target.starts_with(start)) || target == own || is_error, "{target}");
+        }
+        // one that is lost is followed by another, and nobody else notices
+        kill_worker(compiler);
+        client.run("return 2");
+        client.run("return 3");
+        let mut n = 3;
+        eventually("another one compiles", SOON, || {
+            n += 1;
+            client.run(&*format!("return {n}"));
+            handlers_on_disk(&cache.join("c")) > 2
+        });
+        assert_ne!(compiler_of(sidecar.pid()), Some(compiler));
+        client.still_works();
+    }
+}
+
+#[test]
+fn a_process_that_compiles_and_stands_still_keeps_nobody_waiting_and_no_sidecar_from_its_end() {
+    let _w = Watchdog::seconds(120);
+    let cache = TempDir::new();
+    let mut sidecar = Options::new().flag("isolation", "shared").flag("cache-dir", cache.join("c").display()).listen();
+    let mut client = sidecar.connect();
+    client.run("return 1");
+    eventually("it is kept", SOON, || handlers_on_disk(&cache.join("c")) == 1);
+    let compiler = compiler_of(sidecar.pid()).unwrap();
+    kill(Pid::from_raw(compiler as i32), Signal::SIGSTOP).unwrap();
+    for n in 0..100 {
+        client.run(&*format!("return {n}"));
+    }
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+    assert!(!is_alive(compiler));
 }

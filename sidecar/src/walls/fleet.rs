@@ -3,7 +3,8 @@
 //! ```text
 //!   workers: start a spare one ... reap those that have ended ... start again
 //!      door: take a connection ... give it to a worker
-//!      main: watch the life of the sidecar, which waits for neither
+//!   compile: give a source to the worker that compiles ... keep what that has made
+//!      main: watch the life of the sidecar, which waits for none of them
 //! ```
 //! The kernel ends a worker with the thread that made it, so that one thread makes all of them and lives for as long as they do.
 //! Except for a parent, a worker without a client stands ready all the time: where all connections share a worker it follows the one
@@ -11,11 +12,14 @@
 //!
 //! Invariant: a worker that has had a client of its own never gets another one.
 
+mod compiling;
+mod served;
+
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -25,15 +29,14 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::deaths::Deaths;
-use super::gather::merged;
 use super::portion::{most_workers, portion_of};
 use super::supervise::{Ended, Household, Supervisor, Unstarted};
+use super::words::Trade;
 use crate::config::{Config, Isolation};
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
 use crate::server::door::{Gate, Places, Source, refuse};
-use crate::server::{Mode, Pulse};
 
 /// Between two looks at what tells nobody that it has changed.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
@@ -64,10 +67,10 @@ impl Plan {
         }
     }
 
-    fn mode(self) -> Mode {
+    fn trade(self) -> Trade {
         match self {
-            Self::Parent | Self::Each(_) => Mode::Child,
-            Self::All => Mode::Service,
+            Self::Parent | Self::Each(_) => Trade::OneConnection,
+            Self::All => Trade::Connections,
         }
     }
 }
@@ -100,12 +103,20 @@ enum Stage {
     Ending,
 }
 
+/// The worker that compiles, which is there once there is something to compile.
+enum Compiler {
+    None,
+    Wanted,
+    There(u64, Arc<Supervisor>),
+}
+
 struct Inner {
     stage: Stage,
     /// Of the whole.
     config: Config,
     spare: Option<Arc<Worker>>,
     serving: Vec<Arc<Worker>>,
+    compiler: Compiler,
     /// Those that have ended and are not reaped yet.
     ends: VecDeque<(u64, Ended)>,
     /// What was given to a worker that has not taken it.
@@ -131,6 +142,8 @@ pub struct Fleet {
 /// What the thread that makes workers does next.
 enum Step {
     Start(Config),
+    StartCompiler(Config),
+    EndCompiler(Arc<Supervisor>),
     Reap(Arc<Worker>, Ended, bool),
     /// It is not needed.
     End(Arc<Worker>),
@@ -170,6 +183,7 @@ impl Fleet {
             config: config.clone(),
             spare: None,
             serving: Vec::new(),
+            compiler: Compiler::None,
             ends: VecDeque::new(),
             left: VecDeque::new(),
             started: false,
@@ -197,8 +211,13 @@ impl Fleet {
                 None
             }
         };
+        if household.keeps_handlers() {
+            let (keeper, household) = (fleet.clone(), household.clone());
+            let life = move || keeper.keep_compiling(&household);
+            thread::Builder::new().name("compile".into()).spawn(life).map_err(io("cannot start a thread"))?;
+        }
         let maker = fleet.clone();
-        let life = move || maker.make_workers(&household, parent);
+        let life = move || maker.make_workers(household, parent);
         let maker = thread::Builder::new().name("workers".into()).spawn(life).map_err(io("cannot start a thread"))?;
         *fleet.maker.lock().unwrap_or_else(PoisonError::into_inner) = Some(maker);
         Ok(fleet)
@@ -268,7 +287,7 @@ impl Fleet {
 
     // ---- the thread that makes workers ----
 
-    fn make_workers(self: &Arc<Self>, household: &Household, parent: Option<UnixStream>) {
+    fn make_workers(self: &Arc<Self>, household: Arc<Household>, parent: Option<UnixStream>) {
         // without this thread there is no worker: they end with it
         let last_word = LastWord(&self.exit);
         let mut deaths = Deaths::default();
@@ -280,7 +299,9 @@ impl Fleet {
                     worker.supervisor.end();
                     self.reaped(&worker, ended, served, &mut deaths);
                 }
-                Step::Start(config) => self.start_one(number, household, &config, parent.as_ref(), &mut deaths),
+                Step::EndCompiler(compiler) => compiler.end(),
+                Step::StartCompiler(config) => self.start_compiler(number, &household, &config),
+                Step::Start(config) => self.start_one(number, &household, &config, parent.as_ref(), &mut deaths),
             }
         }
         std::mem::forget(last_word);
@@ -294,10 +315,21 @@ impl Fleet {
                 if let Some(spare) = inner.spare.take_if(|spare| spare.number == number) {
                     return Step::Reap(spare, ended, false);
                 }
+                if let Compiler::There(is, compiler) = &inner.compiler
+                    && *is == number
+                {
+                    let compiler = compiler.clone();
+                    inner.compiler = Compiler::None;
+                    self.changed.notify_all();
+                    return Step::EndCompiler(compiler);
+                }
                 // one that was lost while it started is nobody
                 if let Some(at) = inner.serving.iter().position(|worker| worker.number == number) {
                     return Step::Reap(inner.serving.remove(at), ended, true);
                 }
+            }
+            if inner.stage != Stage::Ending && matches!(inner.compiler, Compiler::Wanted) && inner.started {
+                return Step::StartCompiler(inner.config.clone());
             }
             match inner.stage {
                 Stage::Serving => {
@@ -316,6 +348,11 @@ impl Fleet {
                     }
                     if inner.serving.is_empty() {
                         self.exit.announce(ExitCode::Ok);
+                    }
+                }
+                Stage::Ending if matches!(inner.compiler, Compiler::There(..)) => {
+                    if let Compiler::There(_, compiler) = std::mem::replace(&mut inner.compiler, Compiler::None) {
+                        return Step::EndCompiler(compiler);
                     }
                 }
                 Stage::Ending => match inner.spare.take().or_else(|| inner.serving.pop()) {
@@ -341,10 +378,11 @@ impl Fleet {
             told.changed();
         };
         let not_needed = || (self.lock().stage != Stage::Serving).then_some(ExitCode::Ok);
-        let started = Supervisor::start(household, config, self.plan.mode(), Box::new(on_end), &not_needed);
+        let started = Supervisor::start(household, config, self.plan.trade(), Box::new(on_end), &not_needed);
         let first = !self.lock().started;
         match started {
             Ok(Ok(supervisor)) => {
+                deaths.one_is_born();
                 let given = parent.map_or(Ok(()), |parent| supervisor.serve_parent(parent));
                 if let Err(source) = given {
                     self.fail(StartError::Io { context: "cannot hand the parent's socket over", source });
@@ -371,7 +409,7 @@ impl Fleet {
             // nobody has a sidecar yet that would be worth another try
             Ok(Err(Unstarted::Lost(code) | Unstarted::Ended(code))) if first => self.exit.announce(code),
             Ok(Err(Unstarted::Ended(code))) => self.exit.announce(code),
-            Ok(Err(Unstarted::Lost(code))) => self.one_more_is_lost(code, deaths),
+            Ok(Err(Unstarted::Lost(code))) => self.end_if(deaths.one_more_unborn(Instant::now()), code),
             Err(error) if first => self.fail(error),
             Err(error) => {
                 log::error!("there is no other worker: {error}");
@@ -417,13 +455,13 @@ impl Fleet {
         } else {
             self.promote(&mut inner);
             drop(inner);
-            self.one_more_is_lost(code, deaths);
+            self.end_if(deaths.one_more(Instant::now()), code);
         }
         self.changed();
     }
 
-    fn one_more_is_lost(&self, code: ExitCode, deaths: &mut Deaths) {
-        if deaths.one_more(Instant::now()) {
+    fn end_if(&self, too_many_are_lost: bool, code: ExitCode) {
+        if too_many_are_lost {
             log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
             self.exit.announce(code);
         }
@@ -539,92 +577,6 @@ impl Plan {
                     "isolation connection: guests run in a worker for each connection, of which there are up to {most}, "
                 )
             }
-        }
-    }
-}
-
-impl Served for Fleet {
-    fn drain(&self) {
-        let mut inner = self.lock();
-        if inner.stage == Stage::Serving {
-            inner.stage = Stage::Draining;
-        }
-        let serving = inner.serving.clone();
-        drop(inner);
-        self.changed();
-        for worker in serving {
-            worker.supervisor.drain();
-        }
-    }
-
-    fn is_draining(&self) -> bool {
-        self.lock().stage != Stage::Serving
-    }
-
-    fn prod(&self) {
-        for worker in self.all() {
-            worker.supervisor.prod();
-        }
-    }
-
-    fn pulse(&self) -> Option<Pulse> {
-        if !matches!(self.plan, Plan::Each(_)) {
-            return self.incumbent()?.supervisor.pulse();
-        }
-        // one that stands still is its client's trouble
-        let answers = self.with_each(|worker| worker.supervisor.pulse().is_some());
-        if !answers.is_empty() && !answers.contains(&true) {
-            return None;
-        }
-        let beats = self.beats.fetch_add(1, Ordering::Relaxed) + 1;
-        Some(Pulse { polls: beats, ticks: beats })
-    }
-
-    fn has_stuck_run(&self) -> bool {
-        !matches!(self.plan, Plan::Each(_)) && self.incumbent().is_some_and(|worker| worker.supervisor.has_stuck_run())
-    }
-
-    fn is_alive(&self, patience: Duration) -> bool {
-        if matches!(self.plan, Plan::Each(_)) {
-            return self.with_each(|worker| worker.supervisor.is_alive(patience)).contains(&true);
-        }
-        self.incumbent().is_some_and(|worker| worker.supervisor.is_alive(patience))
-    }
-
-    fn prometheus(&self) -> Option<String> {
-        let (serving, spare, lost) = {
-            let inner = self.lock();
-            (inner.serving.len(), usize::from(inner.spare.is_some()), inner.lost)
-        };
-        let mut text = match self.plan {
-            Plan::Parent | Plan::All => self.incumbent()?.supervisor.prometheus()?,
-            Plan::Each(_) => {
-                let told = self.with_each(|worker| Some((worker.slot, worker.supervisor.prometheus()?)));
-                merged(&told.into_iter().flatten().collect::<Vec<_>>())
-            }
-        };
-        text.push_str(&format!(
-            "# HELP nexus_workers Processes in which guests run: those with clients, and those that stand ready.\n\
-             # TYPE nexus_workers gauge\n\
-             nexus_workers{{state=\"serving\"}} {serving}\nnexus_workers{{state=\"spare\"}} {spare}\n\
-             # HELP nexus_workers_lost_total Workers that were ended from outside or by what they did.\n\
-             # TYPE nexus_workers_lost_total counter\nnexus_workers_lost_total {lost}\n"
-        ));
-        Some(text)
-    }
-
-    fn is_ready(&self) -> bool {
-        match self.vacancy() {
-            Vacancy::With(worker) => worker.supervisor.is_ready(),
-            Vacancy::Soon | Vacancy::Full | Vacancy::Closed => self.plan == Plan::Parent && self.incumbent().is_some(),
-        }
-    }
-
-    fn walls(&self) -> String {
-        let words = self.plan.words();
-        match self.all().first() {
-            Some(worker) => format!("{words}{}", worker.supervisor.walls()),
-            None => format!("{words}which is not there"),
         }
     }
 }

@@ -5,6 +5,9 @@
 //! without a wall, and crosses nothing. A worker has its clients' connections from the supervisor, and what would need a path (a
 //! cache entry, a segment's name) it asks the supervisor for, off the path of requests.
 
+mod compilations;
+mod compile;
+mod compile_policy;
 mod deaths;
 mod fleet;
 mod gather;

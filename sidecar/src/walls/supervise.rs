@@ -4,7 +4,7 @@
 //!           fleet -- connections, by descriptor ------> worker
 //!                mouth -- commands, by ipc-channel ---> worker
 //!                 ear <-- words of a fixed length ----- worker
-//!              shelves <-- handlers, asked for and made worker      two threads, where there is a cache on disk
+//!              shelves <-- digests, and sources --- worker      two threads, where there is a cache on disk
 //!               names <-- segments, asked for --------- worker
 //! ```
 //! The kernel ends a worker with the thread that made it. Whatever it does, no thread here does more for it than its channel is there
@@ -24,17 +24,18 @@ use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
-use nexus_protocol::limits::{WORKER_END_MS, WORKER_START_MS};
+use nexus_protocol::limits::{CACHE_FLUSH_MS, COMPILE_AGAIN_MS, WORKER_END_MS, WORKER_START_MS};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Pid, access};
 
+use super::compilations::{Compilations, Job};
 use super::handover::Untaken;
 use super::line::Line;
 use super::page::Page;
 use super::remote::{Remote, Stage};
-use super::words::{Beginning, Command, SAID_BYTES, Said};
-use super::{names, worker};
+use super::words::{Beginning, Command, SAID_BYTES, Said, Trade};
+use super::{compile, names, worker};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{LowerTier, shelf};
@@ -45,7 +46,6 @@ use crate::exit::ExitCode;
 use crate::lifecycle::Served;
 use crate::own_program::own_program;
 use crate::runtime::engine_options;
-use crate::server::Mode;
 use crate::server::door::Whose;
 use crate::server::listen::refuse_descriptors;
 
@@ -55,6 +55,8 @@ const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::fa
 const LOOK_SLICE: Duration = Duration::from_millis(20);
 const START_PATIENCE: Duration = Duration::from_millis(WORKER_START_MS);
 const END_PATIENCE: Duration = Duration::from_millis(WORKER_END_MS);
+/// For each part of what is said to one that compiles, and of what it says.
+const COMPILE_PATIENCE: Duration = Duration::from_millis(2 * COMPILE_AGAIN_MS);
 /// As long as an address may be, without what is behind the directory in it.
 const MAX_TEMP_DIR_BYTES: usize = 80;
 
@@ -74,6 +76,7 @@ pub struct Household {
     handles: HandleKey,
     /// One of each worker that is there.
     pages: Arc<Mutex<Vec<Weak<Page>>>>,
+    pub compilations: Arc<Compilations>,
 }
 
 impl Household {
@@ -90,7 +93,7 @@ impl Household {
                 pages.retain(|page| page.upgrade().inspect(|page| page.write_counts(counts)).is_some());
             }));
         }
-        Ok(Self { engine, disk, handles, pages })
+        Ok(Self { engine, disk, handles, pages, compilations: Arc::default() })
     }
 
     /// A page for another worker, which writes to it: none is shared.
@@ -107,7 +110,13 @@ impl Household {
         self.disk.is_some()
     }
 
-    /// Has what was handed over written.
+    /// Waits a while for what was handed over to be compiled. Nothing is from here on.
+    pub fn settle(&self) {
+        self.compilations.settle(Duration::from_millis(CACHE_FLUSH_MS));
+        self.compilations.close();
+    }
+
+    /// Has what was compiled written.
     pub fn flush(&self) {
         if let Some(disk) = &self.disk {
             disk.flush();
@@ -124,6 +133,8 @@ pub struct Supervisor {
     /// By which connections are handed over.
     line: Line,
     untaken: Arc<Untaken>,
+    /// Where one that compiles has them from.
+    sources: Option<UnixStream>,
     /// It is ended from here: nothing to be said of it.
     dismissed: Arc<AtomicBool>,
 }
@@ -153,7 +164,7 @@ impl Supervisor {
     pub fn start(
         household: &Household,
         config: &Config,
-        mode: Mode,
+        trade: Trade,
         on_end: OnEnd,
         interrupted: &dyn Fn() -> Option<ExitCode>,
     ) -> Result<Result<Self, Unstarted>, StartError> {
@@ -171,7 +182,7 @@ impl Supervisor {
             "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
         ))?;
         let page = household.page().map_err(io("cannot make a file in memory"))?;
-        let (mut child, ends) = spawn(&name, &page).map_err(io("cannot start the worker"))?;
+        let (mut child, ends) = spawn(&name, &page, trade).map_err(io("cannot start the worker"))?;
         // waits for the worker to connect, and has no time limit
         let (attached_to, attach) = mpsc::channel();
         let accept = move || drop(attached_to.send(server.accept().map(|(_, commands)| commands)));
@@ -202,9 +213,9 @@ impl Supervisor {
         let engine = *engine;
         let beginning = Beginning {
             config: config.clone(),
-            for_parent: mode == Mode::Child,
+            trade,
             pid: std::process::id(),
-            handles: handles.bytes(),
+            handles: if trade == Trade::Compile { [0; 32] } else { handles.bytes() },
             keeps_handlers: disk.is_some(),
         };
         let (mouth, given) = mpsc::channel::<Command>();
@@ -221,13 +232,23 @@ impl Supervisor {
             attendants.push(thread);
             Ok::<_, StartError>(())
         };
-        if let Some(disk) = disk {
-            let (reader, writer) = (disk.clone(), disk.clone());
-            attend("shelf-reads", Box::new(move || shelf::serve_reads(&reader, &reads)))?;
-            attend("shelf-writes", Box::new(move || shelf::serve_writes(&writer, &engine, &writes)))?;
-        }
-        let max_arena_bytes = config.max_arena_bytes;
-        attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
+        let sources = if trade == Trade::Compile {
+            drop((writes, names));
+            reads.set_read_timeout(Some(COMPILE_PATIENCE)).map_err(io("cannot use a socket pair"))?;
+            reads.set_write_timeout(Some(COMPILE_PATIENCE)).map_err(io("cannot use a socket pair"))?;
+            Some(reads)
+        } else {
+            if let Some(disk) = disk {
+                let (disk, compilations) = (disk.clone(), household.compilations.clone());
+                attend("shelf-reads", Box::new(move || shelf::serve_reads(&disk, &reads)))?;
+                let most = config.max_source_bytes;
+                let keep = move |mode, source| compilations.add(&engine, mode, source);
+                attend("shelf-writes", Box::new(move || shelf::serve_writes(most, &writes, keep)))?;
+            }
+            let max_arena_bytes = config.max_arena_bytes;
+            attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
+            None
+        };
         let ear = line.try_clone().map_err(io("cannot copy a descriptor"))?;
         let (heard_by, reaped) = (remote.clone(), child.clone());
         let untaken = Arc::<Untaken>::default();
@@ -242,7 +263,7 @@ impl Supervisor {
             on_end(how);
         };
         attend("ear", Box::new(hear))?;
-        let this = Self { remote, child, attendants: Mutex::new(attendants), line, untaken, dismissed };
+        let this = Self { remote, child, attendants: Mutex::new(attendants), line, untaken, sources, dismissed };
         // nothing of a client comes to a worker that is not sealed
         loop {
             match this.remote.after(Stage::Attached, LOOK_SLICE) {
@@ -273,6 +294,15 @@ impl Supervisor {
     /// Gives it a connection. Waits while it takes none.
     pub fn serve(&self, stream: Arc<UnixStream>) {
         self.untaken.hand_over(&self.line, stream);
+    }
+
+    /// Has a source compiled, by a worker that is there for that, and the bytecode kept. An error: it is of no use any more.
+    pub fn compile(&self, household: &Household, job: &Job) -> io::Result<()> {
+        let (Some(disk), Some(sources)) = (&household.disk, &self.sources) else { return Ok(()) };
+        if let Some(body) = compile::ask(sources, job.mode, &job.source, disk.max_entry_bytes())? {
+            disk.write(&Arc::new(shelf::handler_of(&household.engine, &job.digest, &body)?));
+        }
+        Ok(())
     }
 
     /// What it was given and has not taken, once it is gone.
@@ -347,7 +377,7 @@ impl Served for Supervisor {
 }
 
 /// Executes this program as a worker, with the other ends under the numbers that it expects them at, and nothing else.
-fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
+fn spawn(name: &str, page: &Page, trade: Trade) -> io::Result<(Child, Ends)> {
     let (line, its_line) = Line::pair()?;
     let (reads, its_reads) = UnixStream::pair()?;
     let (writes, its_writes) = UnixStream::pair()?;
@@ -357,7 +387,8 @@ fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
     let mappings = given.into_iter().zip(worker::DESCRIPTORS);
     let mut command = process::Command::new(own_program()?);
     command
-        .arg0("nexus-sidecar")
+        // as it stands in lists of processes
+        .arg0(if trade == Trade::Compile { "nexus-compiler" } else { "nexus-sidecar" })
         .args([worker::NAME, &Pid::this().to_string(), name])
         .env_clear()
         .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
