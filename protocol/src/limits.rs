@@ -146,6 +146,19 @@ pub const MAX_QUEUED_CEILING: u64 = 100_000;
 /// A run that takes more processor time than this is no brief one: many of these in turn are what people notice as a
 /// delay.
 pub const LONG_RUN_MS: u64 = 10;
+/// Items of one executeMany. The frame costs a thousandth for each then, and what they say fits the bound on control
+/// values.
+pub const MAX_MANY_ITEMS: usize = 1_000;
+/// For so long the items of an executeMany run one after another; then what else waits has its turn. As long as a run
+/// that is no brief one, so it counts as that.
+pub const MANY_TURN_MS: u64 = 10;
+/// From this size on the results of an executeMany that are there leave as a part: the others would gain nothing by
+/// waiting, and memory would be held.
+pub const MANY_PART_BYTES: usize = 1 << 20;
+/// The same for control values, of which a message may have twice as many.
+pub const MANY_PART_VALUES: usize = 32_768;
+/// Logs of a handler that runs are told at most this often to who asks for them: often enough for people to watch.
+pub const LOGS_INTERVAL_MS: u64 = 50;
 /// It keeps its connection from the last free instance for so many times as long. So whoever has more than a hundredth
 /// of a processor with such runs never has that instance: of those that do nothing else, a hundred for each processor.
 pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
@@ -391,6 +404,11 @@ pub const CLIENT_WAITING_BYTES: usize = 256 << 20;
 pub const CLIENT_OVERLOADED_RETRY_MS: u64 = 50;
 /// Of the sidecar's `maxInFlight`, what a client keeps free for cancels and figures (but at most a quarter).
 pub const CLIENT_RESERVED_IN_FLIGHT: u64 = 32;
+/// From this size on a client sends the contexts of one call in several frames: what waits for a frame is not copied at
+/// once.
+pub const CLIENT_MANY_BLOCK_BYTES: usize = 1 << 20;
+/// Contexts of one call that may be suspended at once; the next ones wait, so that others have places too.
+pub const CLIENT_MANY_SUSPENDED: usize = 100;
 /// Extension functions that block at the same time; more of them wait.
 pub const CLIENT_BLOCKING_CALLS: usize = 32;
 /// Time that an idle thread for extension functions stays.

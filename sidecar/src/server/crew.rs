@@ -508,6 +508,7 @@ mod tests {
             frame: Incoming::uncounted(decoder.next_owned().unwrap().unwrap()),
             enqueued: Instant::now(),
             due: Due::Unread,
+            done: 0,
             connection: (),
         }
     }

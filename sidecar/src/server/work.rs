@@ -171,6 +171,11 @@ impl Server {
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
             Ok(Outcome::Waits) => return true,
+            Ok(Outcome::GoesOn) => {
+                // there may be a part, and nobody knows how long the next job takes
+                self.flush(&connection);
+                return true;
+            }
             Err(_) => {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
@@ -238,6 +243,8 @@ impl Server {
             ClientMessage::Execute(request) => {
                 execution::narrow_timeout(self.runtime.config.timeout_ms, request.timeout_ms)
             }
+            // each of its items has its own
+            ClientMessage::ExecuteMany(_) => None,
             _ => execution::narrow_timeout(self.runtime.config.timeout_ms, None),
         };
         let budget = match &resumed {
@@ -255,6 +262,7 @@ impl Server {
         let client = self.client_of(job.session);
         match envelope.message {
             ClientMessage::Execute(request) => self.execute(answering, &job, request, oversight),
+            ClientMessage::ExecuteMany(request) => self.execute_many(answering, job, &request, oversight),
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume, resumed, oversight),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
@@ -469,7 +477,7 @@ impl Server {
 }
 
 /// A run, as those see it who do what it asks for.
-struct Oversight<'a> {
+pub(super) struct Oversight<'a> {
     server: &'a Server,
     run: RunId,
     token: Arc<StopToken>,
@@ -481,7 +489,7 @@ struct Oversight<'a> {
 
 impl Oversight<'_> {
     /// The request has been read: `timeout` is the time of its execution in all, `spent` what was used of it before.
-    fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
+    pub(super) fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
         self.budget.set(Budget { timeout, spent });
         self.since.set(arrival.since);
         let left = timeout.map(|timeout| timeout.saturating_sub(spent));
@@ -539,6 +547,8 @@ pub(super) enum Outcome {
     Answered(Option<Instance>),
     /// It waits for whoever has its execution.
     Waits,
+    /// It waits for its next turn; a part of its answer is in the connection's buffer.
+    GoesOn,
 }
 
 /// A client's answer to a call, as the guest takes it.

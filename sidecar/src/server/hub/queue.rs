@@ -66,8 +66,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if let Some(full) = self.refuses(books) {
             return Err((job, Refusal::Overloaded(full)));
         }
-        job.number = self.next_number;
-        self.next_number += 1;
+        job.number = self.new_number();
         self.queued += 1;
         match self.addressee(&job) {
             Some(key) => self.deliver(key, job),
@@ -77,6 +76,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
             }
         }
         Ok(())
+    }
+
+    /// Of an execution.
+    pub fn new_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
     }
 
     /// Why a session may have no more requests.
@@ -314,7 +320,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         };
         self.no_longer_queued();
         let (run, token) = self.crew.begin(worker, &job, now)?;
-        if is_last && matches!(job.kind, Kind::Execute | Kind::Resume | Kind::Precompile | Kind::Check) {
+        if is_last
+            && matches!(job.kind, Kind::Execute | Kind::ExecuteMany | Kind::Resume | Kind::Precompile | Kind::Check)
+        {
             self.crew.try_out(run);
         }
         if let Some(books) = self.sessions.get_mut(&session) {
@@ -340,6 +348,23 @@ impl<E: Held, P: Peer> Hub<E, P> {
             self.note(job.session, job.id, Request::Queued);
             self.push_front(job.session, Item::Job(job));
         }
+    }
+
+    /// A run ends without an answer, and what is left of its job waits again, behind what else does. False: it is to end instead.
+    pub fn go_behind(&mut self, mut job: Job<P>, run: RunId, now: Instant) -> bool {
+        if self.crew.get(run).is_none_or(|run| run.ending().is_some()) {
+            return false;
+        }
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(&run);
+        }
+        if self.is_open(job.session) {
+            self.queued += 1;
+            self.note(job.session, job.id, Request::Queued);
+            job.enqueued = now;
+            self.push_back(job.session, Item::Job(job));
+        }
+        true
     }
 
     /// A job could have begun when it came; a resume, when its execution could go on as well.

@@ -233,6 +233,7 @@ impl World {
             frame,
             enqueued: self.now,
             due: Due::Unread,
+            done: 0,
             connection: (),
         };
         let (place, addressee) = (self.has_place(session), self.addressee(session, suspension));
