@@ -44,6 +44,7 @@ use crate::engine;
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
+use crate::os;
 use crate::own_program::own_program;
 use crate::runtime::engine_options;
 use crate::server::Mode;
@@ -455,7 +456,7 @@ fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream, un
         gate.refill();
         if let Some((stream, _)) = gate.accept(|| Ok(())) {
             match getsockopt(&stream, sockopt::PeerCredentials) {
-                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
+                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => os::let_go_of_rest(&stream),
                 Ok(_) => untaken.hand_over(line, Arc::new(stream)),
                 Err(e) => log::error!("cannot read a peer's credentials: {e}"),
             }
