@@ -164,6 +164,11 @@ pub const LOGS_INTERVAL_MS: u64 = 50;
 pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
 /// Longest time for which a long run keeps its connection from the last free instance.
 pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
+/// While there are several connections, a run that has used more processor time than this goes on behind the others: at
+/// a lower priority, so that what is brief is done at once. Longer than what most handlers take.
+pub const IN_FRONT_MS: u64 = 2;
+/// The same for a connection whose runs are known to be long.
+pub const BUSY_IN_FRONT_US: u64 = 500;
 /// While others wait for the last free instance, a run has it for so much processor time, and then goes on beside the
 /// others. Longer than what most handlers take; short, since those who wait take turns.
 pub const LAST_INSTANCE_TRIAL_MS: u64 = 2;

@@ -6,9 +6,9 @@
 //! a Unix socket takes the users that the sidecar itself takes.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,7 @@ use crate::config::Endpoint;
 use crate::error::StartError;
 use crate::lifecycle::Served;
 use crate::observe::{Exposition, process};
+use crate::os;
 use crate::server::listen::{self, Audience, Bound};
 
 /// Headers of one request; none of them is looked at.
@@ -61,7 +62,39 @@ enum Listener {
 }
 
 trait Stream: Read + Write + AsFd + Send {}
-impl<T: Read + Write + AsFd + Send> Stream for T {}
+impl Stream for TcpStream {}
+impl Stream for Local {}
+
+/// One that others on this machine may send descriptors along by.
+struct Local(UnixStream);
+
+impl Read for Local {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        os::read_from_peer(&self.0, room)
+    }
+}
+
+impl Write for Local {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl AsFd for Local {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        os::let_go_of_rest(&self.0);
+    }
+}
 
 struct Exchange {
     stream: Box<dyn Stream>,
@@ -166,10 +199,10 @@ impl Http {
                 Some(Box::new(stream))
             }
             Listener::Unix(listener) => {
-                let (stream, _) = listener.accept().map_err(complain).ok()?;
-                let uid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.uid();
+                let stream = Local(listener.accept().map_err(complain).ok()?.0);
+                let uid = getsockopt(&stream.0, sockopt::PeerCredentials).ok()?.uid();
                 if uid == geteuid().as_raw() || self.allow_uids.contains(&uid) {
-                    stream.set_nonblocking(true).ok()?;
+                    stream.0.set_nonblocking(true).ok()?;
                     return Some(Box::new(stream));
                 }
                 log::warn!("an HTTP connection of user {uid} is refused");

@@ -234,6 +234,9 @@ pub(crate) fn settle_process() -> u64 {
     if let Err(e) = dup2_stdout(io::stderr()) {
         log::warn!("cannot turn standard output to standard error: {e}");
     }
+    if let Err(e) = os::give_way_when_told() {
+        log::warn!("no thread will give way to others: {e}");
+    }
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
     let wanted = WANTED_DESCRIPTORS.min(hard);
     if soft >= wanted {

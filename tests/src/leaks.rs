@@ -56,6 +56,17 @@ fn command_of(pid: u32) -> Vec<u8> {
     fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
 }
 
+/// How nice the threads are that run guests. Source: proc(5), `stat`, of which the 19th field is that one.
+pub fn niceness_of_workers(pid: u32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{}/task", of_guests(pid))).expect("a process of ours");
+    let niceness = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        name.contains("(worker-").then(|| fields.split_whitespace().nth(16)?.parse().ok())?
+    };
+    threads.flatten().filter_map(niceness).collect()
+}
+
 impl LeakProbe {
     /// Of a sidecar.
     pub fn of(pid: u32) -> Self {

@@ -24,6 +24,7 @@ use crate::engine::control::{Control, RunControl};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
+use crate::os;
 use crate::runtime::{Overseer, Purpose, Ran};
 use crate::segments::Lent;
 use crate::token::{StopCause, StopToken};
@@ -33,6 +34,9 @@ const POLL_INTERVAL: Duration = Duration::from_micros(200);
 /// With jobs waiting, answers are held back this long, so that several leave in one write. Where the next job takes long, the
 /// watchdog sees to it that they leave.
 const BATCH_TIME: Duration = Duration::from_micros(100);
+
+/// One for the poller, and one for what comes.
+const FEWEST_WORKERS: usize = 2;
 
 enum Step {
     Run(Next<Execution, Arc<Connection>>),
@@ -79,6 +83,12 @@ impl Server {
                         self.lock().hub.crew.came_back(worker);
                         log::warn!("worker {} has come back and ends", worker.number());
                         return;
+                    }
+                    if !os::step_forward() {
+                        self.flush_all(&mut unflushed);
+                        if self.leaves(worker, holding) {
+                            return;
+                        }
                     }
                 }
                 Step::Flush => self.flush_all(&mut unflushed),
@@ -140,6 +150,15 @@ impl Server {
             state = self.work.wait(state).unwrap_or_else(|poisoned| broken(&poisoned));
             state.idle -= 1;
         }
+    }
+
+    /// For a worker whose thread may not come to the front again: the watchdog starts another one in its place. False: it has to go on as
+    /// it is, since it is one of the last.
+    fn leaves(&self, worker: WorkerId, holding: bool) -> bool {
+        let mut state = self.lock();
+        let leaves = state.hub.crew.let_go(worker, FEWEST_WORKERS);
+        state.holding -= usize::from(leaves && holding);
+        leaves
     }
 
     fn flush_all(&self, unflushed: &mut Unflushed) {
@@ -392,6 +411,8 @@ impl Server {
 
     /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
     fn conclude(&self, answering: Answering<'_>, ran: Ran<'_>, mut lent: Lent, turn: Turn<'_>) -> Outcome {
+        // whoever gives way should not do it with the books in hand
+        os::step_forward();
         let Ran { mut report, progress, armed } = ran;
         let now = Instant::now();
         let mut answered = false;
@@ -461,6 +482,7 @@ impl Server {
     /// Marks the request as answered, which ends the watch over this worker. Why it was to end, if it was: whoever asked for that
     /// was told that it does. None: somebody else has answered it.
     pub(super) fn finish(&self, answering: Answering<'_>) -> Option<Option<StopCause>> {
+        os::step_forward();
         let cpu = answering.meter.read();
         let mut state = self.lock();
         // before anybody may run what its session has waiting

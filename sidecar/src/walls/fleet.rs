@@ -36,6 +36,7 @@ use crate::config::{Config, Isolation};
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
+use crate::os;
 use crate::server::door::{Gate, Places, Source, refuse};
 
 /// Between two looks at what tells nobody that it has changed.
@@ -540,7 +541,7 @@ impl Fleet {
             }
             let Some((stream, _)) = gate.accept(|| Ok(())) else { continue };
             match getsockopt(&stream, sockopt::PeerCredentials) {
-                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
+                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => os::let_go_of_rest(&stream),
                 // others may have gone since it was looked
                 Ok(_) => match self.vacancy() {
                     Vacancy::With(worker) => self.give(&worker, Arc::new(stream)),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::SuspensionId;
-use nexus_protocol::limits::{LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
+use nexus_protocol::limits::{BUSY_IN_FRONT_US, IN_FRONT_MS, LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
 
 use super::turns::Standing;
@@ -21,6 +21,8 @@ const KEEPS_ONE_FROM: usize = 3;
 const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+const IN_FRONT: Duration = Duration::from_millis(IN_FRONT_MS);
+const BUSY_IN_FRONT: Duration = Duration::from_micros(BUSY_IN_FRONT_US);
 const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
@@ -223,6 +225,19 @@ impl<E: Held, P: Peer> Hub<E, P> {
         others.any(|other| self.may_run(other, 1)).then_some(run)
     }
 
+    /// While there are several sessions, runs that take their time give way to those that may be brief: see `Crew::have_give_way`. Those of
+    /// a session whose runs are known to be long do so sooner.
+    pub fn have_give_way(&mut self) {
+        if self.sessions.len() <= 1 {
+            return;
+        }
+        let Self { crew, sessions, .. } = self;
+        crew.have_give_way(|session| match sessions.get(&session).map(|books| books.standing) {
+            Some(Standing::Brief | Standing::Unknown) => IN_FRONT,
+            Some(Standing::Busy(_)) | None => BUSY_IN_FRONT,
+        });
+    }
+
     /// A run goes on beside the others. False: it is over, or ends.
     pub fn goes_on_beside(&mut self, run: RunId) -> bool {
         let goes_on = self.crew.set_beside(run);
@@ -235,8 +250,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.limits.max_running + self.beside + 1
     }
 
-    pub fn has_workers(&self) -> bool {
-        self.crew.workers() >= self.workers_wanted()
+    /// How many more there have to be.
+    pub fn workers_lacking(&self) -> usize {
+        self.workers_wanted().saturating_sub(self.crew.workers())
     }
 
     /// For a worker that finds nothing to do: true if it was there for a run beside, and is to end.

@@ -121,7 +121,7 @@ fn who_has_the_last_instance_for_long_goes_on_beside_once_somebody_waits_for_it(
     assert!(hub.answer(fresh.run) && hub.beside == 2);
     hub.crew.end(fresh.run);
     let ended = workers.iter().filter(|worker| hub.lets_go(**worker)).count();
-    assert_eq!((ended, hub.crew.workers(), hub.has_workers()), (3, 6, true));
+    assert_eq!((ended, hub.crew.workers(), hub.workers_lacking()), (3, 6, 0));
 }
 
 #[test]
