@@ -5,6 +5,7 @@
 //! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
 //! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
 //!   as many as the queue holds at the most;
+//! - it notices what handlers have logged that somebody wants to hear while they run;
 //! - it takes the last instance from a run that has had it for long enough, for which it may start a worker;
 //! - it looks whether an end has come (`drain`), and whether answers are held back;
 //! - it wakes who is needed: a worker for the poller or for a job, the housekeeper, the thread that has the poller.
@@ -21,6 +22,7 @@ use super::Server;
 use super::crew::RunId;
 use super::errand::Errand;
 use super::hub::Expired;
+use super::state::State;
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
 use crate::faults::{self, Point};
@@ -58,6 +60,13 @@ impl Server {
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);
         }
+        let State { hub, errands, .. } = &mut *state;
+        errands.extend(hub.crew.logs_due(now).map(|(run, it, live)| Errand::Logs {
+            connection: it.connection.clone(),
+            id: it.id,
+            run,
+            live: live.clone(),
+        }));
         let trial_end = state.hub.end_trial(TRIAL, now);
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();
