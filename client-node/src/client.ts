@@ -8,10 +8,12 @@ import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './maps.js';
 import { withCaller } from './failures.js';
-import type { ExecuteRequest, HelloInfo } from './messages.js';
+import type { HelloInfo } from './answers.js';
+import type { ExecuteRequest } from './requests.js';
 import { asMessagePack, asPayload } from './payload.js';
 import type { ResidentState, ResidentUse } from './resident.js';
 import { readBufferResult, readPlainResult } from './results.js';
+import { runMany, type ManyContext, type ManyOptions, type ManyResult } from './many.js';
 import { runHandler, type Extensions, type ExtensionsOf, type RunOptions, type RunResult } from './run.js';
 import type { RuntimeStats } from './statistics.js';
 import type {
@@ -147,6 +149,33 @@ export class NexusRuntime {
   async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
     try {
       return await runHandler(this.#core, code, options);
+    } catch (error) {
+      throw withCaller(error);
+    }
+  }
+
+  /**
+   * Many executions in one request, one after another, each isolated from the next: one handler on many contexts, or contexts that bring
+   * their own `code`. Results come in the order of the contexts; what fails is that result's `error`, and the others go on.
+   */
+  runMany<Result = unknown, State extends object = Record<string, unknown>, Exts extends ExtensionsOf<Exts> = Extensions>(
+    code: string | Uint8Array,
+    contexts: readonly ManyContext[],
+    options?: ManyOptions<State, Exts>,
+  ): Promise<ManyResult<Result>[]>;
+  runMany<Result = unknown, State extends object = Record<string, unknown>, Exts extends ExtensionsOf<Exts> = Extensions>(
+    handlers: readonly (ManyContext & { code: string | Uint8Array })[],
+    options?: ManyOptions<State, Exts>,
+  ): Promise<ManyResult<Result>[]>;
+  async runMany(
+    first: string | Uint8Array | readonly ManyContext[],
+    second?: readonly ManyContext[] | ManyOptions,
+    third?: ManyOptions,
+  ): Promise<ManyResult[]> {
+    try {
+      // A list brings its handlers along; whatever else comes first is what all have in common, or a mistake.
+      if (Array.isArray(first)) return await runMany(this.#core, undefined, first, (second ?? {}) as ManyOptions);
+      return await runMany(this.#core, first as string, second as readonly ManyContext[], third ?? {});
     } catch (error) {
       throw withCaller(error);
     }

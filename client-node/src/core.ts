@@ -12,7 +12,7 @@ import { tellLimited } from './limited.js';
 import { Link } from './link.js';
 import { Kind } from './kinds.js';
 import { readExecutionList, readHandlerCheck, type ExecutionList } from './maps.js';
-import { writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './messages.js';
+import { writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './requests.js';
 import { string, boolean } from './typed.js';
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readHandle, readStats } from './results.js';
@@ -88,6 +88,11 @@ export class Core {
     // Another execution may have replaced it while this one was on its way.
     const handler = entry.current !== sent ? entry.current : await this.#recompile(entry);
     return execute(handler);
+  }
+
+  /** What stands for a handle with the present sidecar. */
+  currentHandle(handle: Uint8Array): Uint8Array {
+    return this.#handles.current(handle);
   }
 
   #recompile(entry: NonNullable<ReturnType<Handles['find']>>): Promise<Uint8Array> {
@@ -236,6 +241,6 @@ export function cancelOn(connection: Connection, target: CancelTarget): Promise<
   );
 }
 
-function isUnknownHandle(error: unknown): error is NexusError {
+export function isUnknownHandle(error: unknown): error is NexusError {
   return error instanceof NexusError && error.code === 'INVALID_HANDLER' && error.context?.['reason'] === 'unknown';
 }

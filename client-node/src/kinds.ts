@@ -36,6 +36,8 @@ export const Kind = {
   executions: 0x10,
   /** End one of the executions. */
   kill: 0x11,
+  /** Run many handlers, one after another. */
+  executeMany: 0x12,
   /** Sidecar's first frame. */
   helloAnswer: 0x81,
   /** One segment of an execution. */
@@ -64,12 +66,36 @@ export const Kind = {
   arena: 0x8f,
   /** The executions that are there. */
   executionsAnswer: 0x90,
+  /** Results of executeMany, or a part of them. */
+  results: 0x92,
+  /** Part of an answer to execute or resume: what the handler has logged so far. */
+  logs: 0x93,
   /** Failure. */
   error: 0xff,
 } as const;
 
 /** Keys of that request, in the order of the wire. */
 export const EXECUTE_KEYS = [
+  'source',
+  'handler',
+  'panelId',
+  'handlerName',
+  'state',
+  'resident',
+  'args',
+  'scope',
+  'capabilities',
+  'extensions',
+  'timeoutMs',
+  'limits',
+  'strictCapabilities',
+  'suspendMode',
+  'seed',
+  'streamLogs',
+] as const;
+
+/** Keys of that request, in the order of the wire. */
+export const MANY_ITEM_KEYS = [
   'source',
   'handler',
   'panelId',

@@ -1,5 +1,5 @@
 /** What a call asked for and does not get: the sidecar's own limit is narrower, and counts (SPEC 3, execute). */
-import type { ExecuteRequest } from './messages.js';
+import type { ExecuteRequest } from './requests.js';
 
 /** A result that may say so. */
 interface MayBeLimited {

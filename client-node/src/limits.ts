@@ -30,6 +30,13 @@ export const PLACES_EXPIRE_MS = 30_000;
 export const SUSPENSION_GRACE_MS = 2_000;
 /** Body of one frame, both directions. */
 export const MAX_FRAME_BYTES = 64 * 1024 * 1024;
+/**
+ * Items of one executeMany. The frame costs a thousandth for each then, and what they say fits the bound on control
+ * values.
+ */
+export const MAX_MANY_ITEMS = 1_000;
+/** Logs of a handler that runs are told at most this often to who asks for them: often enough for people to watch. */
+export const LOGS_INTERVAL_MS = 50;
 
 // Shared memory
 
@@ -76,6 +83,13 @@ export const MAX_WAITING_BYTES = 256 * 1024 * 1024;
 export const OVERLOADED_RETRY_MS = 50;
 /** Of the sidecar's `maxInFlight`, what a client keeps free for cancels and figures (but at most a quarter). */
 export const RESERVED_IN_FLIGHT = 32;
+/**
+ * From this size on a client sends the contexts of one call in several frames: what waits for a frame is not copied at
+ * once.
+ */
+export const MANY_BLOCK_BYTES = 1024 * 1024;
+/** Contexts of one call that may be suspended at once; the next ones wait, so that others have places too. */
+export const MANY_SUSPENDED_AT_ONCE = 100;
 
 // The Node client alone
 

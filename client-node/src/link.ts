@@ -21,7 +21,7 @@ import {
   START_TIMEOUT_MS,
 } from './limits.js';
 import { Kind } from './kinds.js';
-import { writeRequest } from './messages.js';
+import { writeRequest } from './requests.js';
 import { Restarts } from './restarts.js';
 import { findBinary } from './program.js';
 import { childEnv, spawnSidecar, type Death } from './spawn.js';

@@ -9,7 +9,7 @@ import type { Connection } from './connection.js';
 import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { Kind } from './kinds.js';
-import { writeCreateState, writePatchState, writeRequest, writeSnapshotState } from './messages.js';
+import { writeCreateState, writePatchState, writeRequest, writeSnapshotState, type ExecuteRequest } from './requests.js';
 import { checkOptions } from './names.js';
 import { bin, boolean, string, uint } from './typed.js';
 import { decodeBin, markStandIn, standsFor } from './payload.js';
@@ -164,8 +164,8 @@ export function readDisposed(fields: Record<string, unknown>): boolean {
 }
 
 /** Throws unless an execution on `connection` can run on the state. */
-export function checkUse(use: ResidentUse<any> | undefined, connection: Connection): void {
-  if (use !== undefined && live(use) !== connection) {
+export function checkUse(use: ExecuteRequest['resident'], connection: Connection): void {
+  if (use instanceof ResidentUse && live(use) !== connection) {
     throw invalid('the resident state belongs to another runtime');
   }
 }

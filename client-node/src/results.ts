@@ -3,12 +3,12 @@
  * Everything throws MalformedError (or SERIALIZATION_ERROR for a payload) when the sidecar sent something else.
  */
 import { readExecutionMetrics, readHandlerNote, STATUS } from './maps.js';
-import { readError } from './messages.js';
+import { readError } from './answers.js';
 import { decodeBin } from './payload.js';
 import { MalformedError, type Bin } from './reader.js';
 import { STATISTICS, type RuntimeStats } from './statistics.js';
 import { bin, float, list, map, oneOf, string, uint } from './typed.js';
-import type { BufferResult, ExecutionResult, HandlerNote, Suspension } from './types.js';
+import type { BufferResult, ExecutionResult, HandlerNote, LogRecord, Suspension } from './types.js';
 
 type Fields = Record<string, unknown>;
 
@@ -72,6 +72,11 @@ function readSuspensions<Args>(fields: Fields, readArgs: (args: Bin) => Args): S
     method: string(call, 'method'),
     args: readArgs(bin(call, 'args')),
   }));
+}
+
+/** What a handler has logged since the part before. */
+export function readLogs(fields: Fields): LogRecord[] {
+  return plainList(fields, 'logs');
 }
 
 /** The items are the sidecar's own, made by it in the shape of SPEC 3: only the list itself is checked. */

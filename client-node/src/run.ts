@@ -38,8 +38,10 @@ export type ExtensionMethod = (...args: any[]) => unknown;
 /** By name and method. Own properties only. */
 export type Extensions = Readonly<Record<string, Readonly<Record<string, ExtensionMethod>>>>;
 
-/** What `Exts` must look like: any interface whose members hold methods, with or without an index signature. */
-export type ExtensionsOf<Exts> = { readonly [Name in keyof Exts]: { readonly [Method in keyof Exts[Name]]: ExtensionMethod } };
+/** What `Exts` must look like: any interface whose members hold methods, with or without an index signature. A function is no such member. */
+export type ExtensionsOf<Exts> = {
+  readonly [Name in keyof Exts]: Exts[Name] extends ExtensionMethod ? never : { readonly [Method in keyof Exts[Name]]: ExtensionMethod };
+};
 
 /** What happened between two suspensions. */
 export interface Segment<State extends object = Record<string, unknown>> {
@@ -135,6 +137,32 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
       });
     });
   });
+}
+
+/** The rest of a loop whose execute was part of another request: `first` is its answer, `place` where it is suspended. */
+export function goOn(
+  connection: Connection,
+  first: ExecutionResult,
+  options: RunOptions,
+  place: Place | undefined,
+  signal: AbortSignal | undefined,
+): Promise<RunResult> {
+  return new Promise<RunResult>((resolve, reject) => {
+    const run = new Run(connection, options, { resolve, reject });
+    run.place = place;
+    run.watch(signal);
+    run.begun(first);
+  });
+}
+
+/** What is told of a segment, without what is told of the run. */
+export function segmentOf(result: ExecutionResult): Segment {
+  const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
+  const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
+  if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
+  if (result.warnings !== undefined) segment.warnings = result.warnings;
+  if (result.limited !== undefined) segment.limited = result.limited;
+  return segment;
 }
 
 /** What a resume is for. */
@@ -236,6 +264,11 @@ class Run {
     );
   }
 
+  /** Takes the answer to an execute that somebody else has sent. */
+  begun(result: ExecutionResult): void {
+    this.#take(result, undefined);
+  }
+
   #take(result: ExecutionResult, answered: string | undefined): void {
     if (this.#phase !== 'running') return;
     if (answered !== undefined && result.seq === 0) return this.#refused(result);
@@ -269,11 +302,8 @@ class Run {
   }
 
   #deliver(result: ExecutionResult, answered: string | undefined): void {
-    const { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics } = result;
-    const segment: Segment = { seq, status, stateMutations, events, viewCommands, logs, suspensions, metrics };
-    if (result.stateVersion !== undefined) segment.stateVersion = result.stateVersion;
-    if (result.warnings !== undefined) segment.warnings = result.warnings;
-    if (result.limited !== undefined) segment.limited = result.limited;
+    const { status, suspensions } = result;
+    const segment = segmentOf(result);
     if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);

@@ -81,6 +81,11 @@ export class Scheduler {
     return this.#waiting.take(id) !== undefined;
   }
 
+  /** Takes a place for what is begun by another's request. False: there is none now. */
+  takePlace(place: Place): boolean {
+    return !this.#waiting.forPlaces && this.#places.take(place);
+  }
+
   /** What was begun at this place is over. */
   leave(place: Place): void {
     this.#places.leave(place);

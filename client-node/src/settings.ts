@@ -74,8 +74,16 @@ export interface SidecarConfig {
   drainTimeoutMs?: number;
   /** Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none. */
   httpListen?: string;
-  /** Where guests run: in the process that serves (none), or in a sealed one (shared). Default none. */
+  /**
+   * Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
+   * (connection). Default none.
+   */
   isolation?: string;
+  /**
+   * Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance
+   * at least. Default 16.
+   */
+  maxWorkers?: number;
   /** Start only where guests run in a sealed process of which no wall is missing. Default false. */
   requireSandbox?: boolean;
   /** Least severe log record that is written to stderr. Default info. */
@@ -117,6 +125,7 @@ export const SIDECAR_KEYS = {
   drainTimeoutMs: 'count',
   httpListen: 'string',
   isolation: 'string',
+  maxWorkers: 'count',
   requireSandbox: 'boolean',
   log: 'string',
 } as const satisfies Record<keyof SidecarConfig, 'count' | 'boolean' | 'string'>;

@@ -5,7 +5,7 @@
 import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { checkLossless } from './lossless.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
-import type { ExecuteRequest } from './messages.js';
+import type { ExecuteRequest } from './requests.js';
 import { checkOptions, checkPlain } from './names.js';
 import { asMessagePack, asPayload } from './payload.js';
 import { ResidentState } from './resident.js';

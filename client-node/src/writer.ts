@@ -234,6 +234,14 @@ export class Writer {
   }
 
   /** Lowers the count of a map whose header stands at `at` and was written for `was` entries. Same width, still valid. */
+  /** For a map whose number of keys may still change. */
+  wideMapHeader(count: number): void {
+    const at = this.reserve(3);
+    this.bytes[at] = 0xde;
+    this.#view.setUint16(at + 1, count);
+    this.length = at + 3;
+  }
+
   lowerMapCount(at: number, was: number, count: number): void {
     if (was < 16) this.bytes[at] = 0x80 | count;
     else if (was < 0x10000) this.#view.setUint16(at + 1, count);

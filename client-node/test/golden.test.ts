@@ -8,10 +8,12 @@ import { Float } from '../dist/esm/fields.js';
 import { endFrame, FrameSplitter } from '../dist/esm/frames.js';
 import { Kind } from '../dist/esm/kinds.js';
 import { readExecutionList, readHandlerCheck } from '../dist/esm/maps.js';
-import { readAnswer, readError, readHello, writeCreateState, writeExecute, writeHello, writePatchState, writeRequest, writeResume, writeResumeError, type Answer } from '../dist/esm/messages.js';
+import { readAnswer, readError, readHello, type Answer } from '../dist/esm/answers.js';
+import { writeCreateState, writeExecute, writeHello, writePatchState, writeRequest, writeResume, writeResumeError } from '../dist/esm/requests.js';
 import { Bin, MalformedError } from '../dist/esm/reader.js';
 import { readCreated, readDisposed, readSnapshot } from '../dist/esm/resident.js';
-import { readBufferResult, readHandle, readPlainResult, readStats } from '../dist/esm/results.js';
+import { readBufferResult, readHandle, readLogs, readPlainResult, readStats } from '../dist/esm/results.js';
+import { list } from '../dist/esm/typed.js';
 import { Writer } from '../dist/esm/writer.js';
 
 const folder = new URL('../../protocol/golden/', import.meta.url);
@@ -129,6 +131,8 @@ test('every answer of a sidecar is accepted by its typed reader', () => {
     [Kind.stateDisposed]: readDisposed,
     [Kind.executionsAnswer]: readExecutionList,
     [Kind.pong]: (fields) => assert.deepEqual(fields, {}),
+    [Kind.results]: (fields) => list(fields, 'results', readPlainResult),
+    [Kind.logs]: readLogs,
     [Kind.error]: (fields) => readError(fields['error']),
   };
   const seen = new Set<number>();

@@ -201,10 +201,18 @@ impl SpawnOptions {
         self.flag("--http-listen", value)
     }
 
-    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
+    /// (connection).
     #[must_use]
     pub fn isolation(self, value: impl Into<OsString>) -> Self {
         self.flag("--isolation", value)
+    }
+
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
+    /// instance at least.
+    #[must_use]
+    pub fn max_workers(self, value: u64) -> Self {
+        self.flag("--max-workers", value.to_string())
     }
 
     /// Start only where guests run in a sealed process of which no wall is missing.

@@ -12,11 +12,13 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, forward_to_deserialize_any};
 
 use crate::control::{self, ControlError};
+use crate::encode::{EncodeError, LargeField, encode_frame, encode_frame_with, encode_map_with};
 use crate::error::{ErrorCode, WireError};
-use crate::frame::{EncodeError, LargeField, encode_frame, encode_frame_with};
 use crate::ids::RequestId;
 use crate::limits::{MAX_CLIENT_NAME_BYTES, MAX_CONTROL_DEPTH};
-use crate::message::{ClientMessage, ErrorFields, Kind, NoFields, SegmentResult, SidecarMessage, StateSnapshot};
+use crate::message::{
+    ClientMessage, ErrorFields, Kind, NoFields, Results, SegmentResult, SidecarMessage, StateSnapshot,
+};
 use crate::payload::{MapEntries, map_entries};
 use crate::pieces::Pieces;
 use crate::version::MAGIC;
@@ -143,6 +145,7 @@ pub fn decode_client(body: &[u8]) -> Result<Envelope<ClientMessage<'_>>, DecodeE
         Some(Kind::OpenArena) => ClientMessage::OpenArena(raw.fields()?),
         Some(Kind::Executions) => raw.no_fields(ClientMessage::Executions)?,
         Some(Kind::Kill) => ClientMessage::Kill(raw.fields()?),
+        Some(Kind::ExecuteMany) => ClientMessage::ExecuteMany(raw.fields()?),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
     if raw.id.is_request() == matches!(message, ClientMessage::Hello(_)) {
@@ -169,6 +172,8 @@ pub fn decode_sidecar(body: &[u8]) -> Result<Envelope<SidecarMessage<'_>>, Decod
         Some(Kind::StateDisposed) => SidecarMessage::StateDisposed(raw.fields()?),
         Some(Kind::Arena) => SidecarMessage::Arena(raw.fields()?),
         Some(Kind::ExecutionsAnswer) => SidecarMessage::Executions(raw.fields()?),
+        Some(Kind::Results) => SidecarMessage::Results(raw.fields()?),
+        Some(Kind::Logs) => SidecarMessage::Logs(raw.fields()?),
         Some(Kind::Error) => SidecarMessage::Error(raw.fields::<ErrorFields<WireError>>()?.error),
         _ => return Err(raw.error(DecodeReason::UnknownKind { kind: raw.kind_number })),
     };
@@ -204,6 +209,7 @@ impl ClientMessage<'_> {
             Self::OpenArena(_) => Kind::OpenArena,
             Self::Executions => Kind::Executions,
             Self::Kill(_) => Kind::Kill,
+            Self::ExecuteMany(_) => Kind::ExecuteMany,
         }
     }
 
@@ -223,6 +229,7 @@ impl ClientMessage<'_> {
             Self::DisposeState(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::OpenArena(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Kill(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::ExecuteMany(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Stats | Self::Metrics | Self::Ping | Self::Shutdown | Self::Executions => {
                 encode_frame(kind, id, &NoFields {}, max_body_bytes, out)
             }
@@ -248,6 +255,8 @@ impl SidecarMessage<'_> {
             Self::StateDisposed(_) => Kind::StateDisposed,
             Self::Arena(_) => Kind::Arena,
             Self::Executions(_) => Kind::ExecutionsAnswer,
+            Self::Results(_) => Kind::Results,
+            Self::Logs(_) => Kind::Logs,
             Self::Error(_) => Kind::Error,
         }
     }
@@ -270,6 +279,8 @@ impl SidecarMessage<'_> {
             Self::StateDisposed(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Arena(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Executions(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::Results(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
+            Self::Logs(fields) => encode_frame(kind, id, fields, max_body_bytes, out),
             Self::Error(error) => encode_frame(kind, id, &ErrorFields { error }, max_body_bytes, out),
         }
     }
@@ -285,6 +296,29 @@ impl SegmentResult<'_> {
         out: &mut Pieces,
     ) -> Result<(), EncodeError> {
         encode_frame_with(Kind::Result, id, self, large, max_body_bytes, out)
+    }
+
+    /// Appends its map alone, for a message that tells of several.
+    pub fn encode_map_with(
+        &self,
+        large: &[(&str, LargeField<'_>)],
+        max_bytes: usize,
+        out: &mut Pieces,
+    ) -> Result<(), EncodeError> {
+        encode_map_with(self, large, max_bytes, out)
+    }
+}
+
+impl Results<'_> {
+    /// As [`SegmentResult::encode_with`].
+    pub fn encode_with(
+        &self,
+        id: RequestId,
+        large: &[(&str, LargeField<'_>)],
+        max_body_bytes: usize,
+        out: &mut Pieces,
+    ) -> Result<(), EncodeError> {
+        encode_frame_with(Kind::Results, id, self, large, max_body_bytes, out)
     }
 }
 

@@ -1,4 +1,4 @@
-//! Bytes to bodies and back: the length prefix, and nothing behind it.
+//! Bytes to bodies: the length prefix, and nothing behind it.
 //!
 //! ```text
 //!  buf:  [ consumed | unread ............ | spare (zeroed) | reserved  ]
@@ -10,16 +10,9 @@
 //! reads for many connections is never long at one of them; after an error the decoder stays in error.
 //! What it does not do: read or write a socket, look into a body.
 
-use std::io;
 use std::ops::{Deref, Range};
 
-use rmp_serde::Serializer;
-use serde::Serialize;
-
-use crate::ids::RequestId;
 use crate::limits::{FRAME_BUFFER_INITIAL_BYTES, FRAME_BUFFER_KEEP_BYTES, FRAME_HEADER_BYTES, FRAME_TAKE_OVER_BYTES};
-use crate::message::Kind;
-use crate::pieces::Pieces;
 
 /// So much of a large buffer is made ready at once.
 const READY_BYTES: usize = 256 << 10;
@@ -267,173 +260,6 @@ impl Deref for OwnedFrame {
     }
 }
 
-/// A message that cannot be sent.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum EncodeError {
-    /// The body would be larger than the peer accepts.
-    #[error("the message is larger than the {max_bytes} bytes that a frame may have")]
-    TooLarge {
-        /// What is in force.
-        max_bytes: usize,
-    },
-    /// The fields are not a MessagePack map.
-    #[error("the message cannot be written as MessagePack")]
-    Serialize(#[source] rmp_serde::encode::Error),
-    /// [`encode_frame_with`] was given more fields than a small map has.
-    #[error("the message has too many fields")]
-    TooManyFields,
-}
-
-/// A field of which parts may be shared.
-#[derive(Clone, Copy, Debug)]
-pub enum LargeField<'a> {
-    /// A `bin` of these bytes.
-    Bin(&'a Pieces),
-    /// These bytes, a MessagePack value already.
-    Encoded(&'a Pieces),
-}
-
-impl LargeField<'_> {
-    fn pieces(&self) -> &Pieces {
-        match self {
-            Self::Bin(pieces) | Self::Encoded(pieces) => pieces,
-        }
-    }
-}
-
-/// Appends one whole frame to `out`: the length is written in place, payloads are copied once. On an error `out` is
-/// as it was. Memory beyond `max_body_bytes` is never taken.
-pub fn encode_frame<T: Serialize + ?Sized>(
-    kind: Kind,
-    id: RequestId,
-    fields: &T,
-    max_body_bytes: usize,
-    out: &mut Vec<u8>,
-) -> Result<(), EncodeError> {
-    let frame_start = out.len();
-    out.extend_from_slice(&[0; FRAME_HEADER_BYTES]);
-    let mut body = Bounded { room: max_body_bytes.min(u32::MAX as usize), written: 0, overflowed: false, out };
-    let result = write_body(kind, id, fields, &mut body);
-    let Bounded { written, overflowed, .. } = body;
-    let length = match (result, u32::try_from(written)) {
-        (Ok(()), Ok(length)) => length,
-        (result, _) => {
-            out.truncate(frame_start);
-            return Err(match result {
-                Err(error) if !overflowed => EncodeError::Serialize(error),
-                _ => EncodeError::TooLarge { max_bytes: max_body_bytes },
-            });
-        }
-    };
-    if let Some(header) = out.get_mut(frame_start..).and_then(<[u8]>::first_chunk_mut) {
-        *header = length.to_le_bytes();
-    }
-    Ok(())
-}
-
-/// As [`encode_frame`], and `large` as further fields behind the others. Their shared parts are not copied.
-pub fn encode_frame_with<T: Serialize + ?Sized>(
-    kind: Kind,
-    id: RequestId,
-    fields: &T,
-    large: &[(&str, LargeField<'_>)],
-    max_body_bytes: usize,
-    out: &mut Pieces,
-) -> Result<(), EncodeError> {
-    let frame_start = out.own().len();
-    encode_frame(kind, id, fields, max_body_bytes, out.own())?;
-    let refused = |out: &mut Pieces, error| {
-        out.own().truncate(frame_start);
-        Err(error)
-    };
-    let small = out.own().len().saturating_sub(frame_start.saturating_add(FRAME_HEADER_BYTES));
-    let lengths = large.iter().flat_map(|(key, field)| [FIELD_OVERHEAD_BYTES, key.len(), field.pieces().len()]);
-    let body = lengths.fold(small, usize::saturating_add);
-    if body > max_body_bytes.min(u32::MAX as usize) {
-        return refused(out, EncodeError::TooLarge { max_bytes: max_body_bytes });
-    }
-    let envelope = [FRAME_HEADER_BYTES, 1, uint_bytes(kind.number().into()), uint_bytes(id.0)];
-    let map_at = envelope.into_iter().fold(frame_start, usize::saturating_add);
-    let fields = out.own().get(map_at).copied().and_then(|marker| marker.checked_add(u8::try_from(large.len()).ok()?));
-    let (Some(fields @ 0x80..=0x8f), Some(marker)) = (fields, out.own().get_mut(map_at)) else {
-        return refused(out, EncodeError::TooManyFields);
-    };
-    *marker = fields;
-    let before = out.len();
-    for (key, field) in large {
-        let own = out.own();
-        // writing to a Vec cannot fail
-        let _ = rmp::encode::write_str(own, key);
-        if let LargeField::Bin(pieces) = field {
-            let _ = rmp::encode::write_bin_len(own, pieces.len() as u32);
-        }
-        out.append(field.pieces());
-    }
-    let length = small.saturating_add(out.len().saturating_sub(before));
-    if let Some(header) = out.own().get_mut(frame_start..).and_then(<[u8]>::first_chunk_mut) {
-        *header = (length as u32).to_le_bytes();
-    }
-    Ok(())
-}
-
-/// Of a field beside its key and its bytes: the headers of both, at most.
-const FIELD_OVERHEAD_BYTES: usize = 10;
-
-/// Bytes of a number in MessagePack.
-const fn uint_bytes(number: u32) -> usize {
-    match number {
-        0..=0x7f => 1,
-        0x80..=0xff => 2,
-        0x100..=0xffff => 3,
-        _ => 5,
-    }
-}
-
-fn write_body<T: Serialize + ?Sized>(
-    kind: Kind,
-    id: RequestId,
-    fields: &T,
-    body: &mut Bounded<'_>,
-) -> Result<(), rmp_serde::encode::Error> {
-    rmp::encode::write_array_len(body, 3)?;
-    rmp::encode::write_uint(body, u64::from(kind.number()))?;
-    rmp::encode::write_uint(body, u64::from(id.0))?;
-    fields.serialize(&mut Serializer::new(body).with_struct_map())
-}
-
-/// Appends to a buffer and fails, instead of growing it, at a bound.
-struct Bounded<'a> {
-    out: &'a mut Vec<u8>,
-    room: usize,
-    written: usize,
-    overflowed: bool,
-}
-
-impl io::Write for Bounded<'_> {
-    #[inline]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.write_all(bytes)?;
-        Ok(bytes.len())
-    }
-
-    #[inline]
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let Some(room) = self.room.checked_sub(bytes.len()) else {
-            self.overflowed = true;
-            return Err(io::ErrorKind::FileTooLarge.into());
-        };
-        self.room = room;
-        self.written = self.written.saturating_add(bytes.len());
-        self.out.extend_from_slice(bytes);
-        Ok(())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -573,17 +399,5 @@ mod tests {
         }
         assert!(decoder.next_owned().unwrap().is_none());
         assert!(decoder.is_at_boundary());
-    }
-
-    #[test]
-    fn a_message_over_the_maximum_leaves_the_output_untouched() {
-        let mut out = vec![9];
-        let fields = std::collections::BTreeMap::from([("k", "0123456789")]);
-        encode_frame(Kind::Ping, RequestId(1), &fields, 17, &mut out).unwrap();
-        assert_eq!(out.len(), 1 + 4 + 17);
-        out.truncate(1);
-        let error = encode_frame(Kind::Ping, RequestId(1), &fields, 16, &mut out).unwrap_err();
-        assert!(matches!(error, EncodeError::TooLarge { max_bytes: 16 }));
-        assert_eq!(out, [9]);
     }
 }

@@ -38,9 +38,10 @@ pub mod capability;
 pub mod codec;
 /// Lists of effects (mutations, events, view commands, logs): build them, walk them.
 pub mod effects;
+mod encode;
 /// Error codes and the error map of SPEC 4.
 pub mod error;
-/// Bytes to bodies and back.
+/// Bytes to bodies.
 pub mod frame;
 /// Identifiers of requests, suspensions and resident states.
 pub mod ids;
@@ -65,8 +66,9 @@ mod tripwires;
 pub use capability::{Capability, CapabilityError, CapabilitySet};
 pub use codec::{DecodeError, DecodeReason, Envelope, decode_client, decode_sidecar};
 pub use effects::EffectList;
+pub use encode::{EncodeError, LargeField, encode_frame, encode_frame_with, encode_map_with};
 pub use error::{ContextValue, ErrorCode, Fault, Location, Snippet, WireError};
-pub use frame::{EncodeError, FrameDecoder, FrameError, OwnedFrame, encode_frame, encode_frame_with};
+pub use frame::{FrameDecoder, FrameError, OwnedFrame};
 pub use ids::{RequestId, StateId, SuspensionId, SuspensionIdError};
 pub use inner::InnerError;
 pub use message::{ClientMessage, Kind, SidecarMessage};

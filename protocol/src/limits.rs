@@ -146,11 +146,29 @@ pub const MAX_QUEUED_CEILING: u64 = 100_000;
 /// A run that takes more processor time than this is no brief one: many of these in turn are what people notice as a
 /// delay.
 pub const LONG_RUN_MS: u64 = 10;
+/// Items of one executeMany. The frame costs a thousandth for each then, and what they say fits the bound on control
+/// values.
+pub const MAX_MANY_ITEMS: usize = 1_000;
+/// For so long the items of an executeMany run one after another; then what else waits has its turn. As long as a run
+/// that is no brief one, so it counts as that.
+pub const MANY_TURN_MS: u64 = 10;
+/// From this size on the results of an executeMany that are there leave as a part: the others would gain nothing by
+/// waiting, and memory would be held.
+pub const MANY_PART_BYTES: usize = 1 << 20;
+/// The same for control values, of which a message may have twice as many.
+pub const MANY_PART_VALUES: usize = 32_768;
+/// Logs of a handler that runs are told at most this often to who asks for them: often enough for people to watch.
+pub const LOGS_INTERVAL_MS: u64 = 50;
 /// It keeps its connection from the last free instance for so many times as long. So whoever has more than a hundredth
 /// of a processor with such runs never has that instance: of those that do nothing else, a hundred for each processor.
 pub const LONG_RUN_KEEPS_AWAY: u32 = 100;
 /// Longest time for which a long run keeps its connection from the last free instance.
 pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
+/// While there are several connections, a run that has used more processor time than this goes on behind the others: at
+/// a lower priority, so that what is brief is done at once. Longer than what most handlers take.
+pub const IN_FRONT_MS: u64 = 2;
+/// The same for a connection whose runs are known to be long.
+pub const BUSY_IN_FRONT_US: u64 = 500;
 /// While others wait for the last free instance, a run has it for so much processor time, and then goes on beside the
 /// others. Longer than what most handlers take; short, since those who wait take turns.
 pub const LAST_INSTANCE_TRIAL_MS: u64 = 2;
@@ -220,6 +238,8 @@ pub const HTTP_MAX_CONNECTIONS: usize = 16;
 pub const HTTP_MAX_HEAD_BYTES: usize = 8 << 10;
 /// Time for one HTTP exchange, from accept to the last byte of the answer.
 pub const HTTP_TIMEOUT_MS: u64 = 5_000;
+/// Between two times that the metrics are written to a file; collectors read such files about as often.
+pub const METRICS_TEXTFILE_MS: u64 = 15_000;
 
 // ---- Cache ---------------------------------------------------------------------------------------------------------
 
@@ -230,9 +250,19 @@ pub const DEFAULT_MAX_CACHE_SIZE_BYTES: u64 = 64 << 20;
 pub const CACHE_FLUSH_MS: u64 = 1_000;
 /// Time that a worker gives the supervisor to look for a handler on its disk, before it compiles without.
 pub const SHELF_TIMEOUT_MS: u64 = 2_000;
+/// Time that the worker which compiles has for a source whose bytecode is to be kept: as much as `timeoutMs` is by
+/// default.
+pub const COMPILE_AGAIN_MS: u64 = 5_000;
 
 // ---- Processes -----------------------------------------------------------------------------------------------------
 
+/// Workers with a connection each, where each connection has one.
+pub const DEFAULT_MAX_WORKERS: u64 = 16;
+/// Without one nobody is served.
+pub const MIN_MAX_WORKERS: u32 = 1;
+/// A worker takes some ten threads and 12 MB while it does nothing, of which a service's unit allows a few thousand
+/// threads.
+pub const MAX_WORKERS_CEILING: u64 = 256;
 /// So many workers that are lost within `WORKER_DEATHS_WINDOW_MS` are a loop that ends the sidecar: whatever ends them
 /// would end the next one.
 pub const MAX_WORKER_DEATHS: usize = 5;
@@ -379,6 +409,11 @@ pub const CLIENT_WAITING_BYTES: usize = 256 << 20;
 pub const CLIENT_OVERLOADED_RETRY_MS: u64 = 50;
 /// Of the sidecar's `maxInFlight`, what a client keeps free for cancels and figures (but at most a quarter).
 pub const CLIENT_RESERVED_IN_FLIGHT: u64 = 32;
+/// From this size on a client sends the contexts of one call in several frames: what waits for a frame is not copied at
+/// once.
+pub const CLIENT_MANY_BLOCK_BYTES: usize = 1 << 20;
+/// Contexts of one call that may be suspended at once; the next ones wait, so that others have places too.
+pub const CLIENT_MANY_SUSPENDED: usize = 100;
 /// Extension functions that block at the same time; more of them wait.
 pub const CLIENT_BLOCKING_CALLS: usize = 32;
 /// Time that an idle thread for extension functions stays.

@@ -13,6 +13,7 @@ use crate::strict;
 
 mod answer;
 mod kind;
+mod many;
 mod maps;
 mod region;
 mod request;
@@ -21,11 +22,12 @@ mod words;
 
 pub use answer::suspension_kept_ms;
 pub use kind::Kind;
+pub use many::ExecuteMany;
 pub use maps::{
     Arena, CallFailure, Check, Checked, ClientHello, Compiled, CreateState, DisposeState, Done, ExecutionEntry,
-    ExecutionMetrics, Executions, HelloLimits, Kill, MetricsText, Note, PatchState, PendingCall, Precompile, Region,
-    Regions, Resident, SegmentResult, SidecarHello, SnapshotState, StateCreated, StateDisposed, StatePatched,
-    StateSnapshot,
+    ExecutionMetrics, Executions, HelloLimits, Kill, LogsSoFar, ManyItem, MetricsText, Note, PatchState, PendingCall,
+    Precompile, Region, Regions, Resident, Results, SegmentResult, SidecarHello, SnapshotState, StateCreated,
+    StateDisposed, StatePatched, StateSnapshot,
 };
 pub use region::{ARENA_PREFIX, OpenArena, arena_owner};
 pub use request::{CallLimits, Cancel, Code, Execute, Resolution, Resume};
@@ -86,6 +88,8 @@ pub enum ClientMessage<'a> {
     Executions,
     /// End one of them.
     Kill(Kill),
+    /// Run many handlers.
+    ExecuteMany(ExecuteMany<'a>),
 }
 
 /// What the sidecar sends.
@@ -124,6 +128,10 @@ pub enum SidecarMessage<'a> {
     Arena(Arena<'a>),
     /// What is there.
     Executions(Executions<'a>),
+    /// Segments of many executions, or a part of them.
+    Results(Results<'a>),
+    /// Part of an answer: what was logged so far.
+    Logs(LogsSoFar<'a>),
     /// Failure.
     Error(WireError),
 }

@@ -30,6 +30,11 @@ pub enum Command {
         json: bool,
         config: ConfigArgs,
     },
+    /// Print what a handler finds by name.
+    Types {
+        extensions: Option<JsonSource>,
+        config: ConfigArgs,
+    },
     Stats(Connect),
     Metrics(Connect),
     Ping(Connect),
@@ -68,11 +73,15 @@ pub struct Run {
     pub args: Option<JsonSource>,
     pub scope: Option<JsonSource>,
     pub grants: Vec<String>,
+    /// Grant beside these what the handler is seen to need.
+    pub grant_needs: bool,
     /// How extension calls suspend, when not as the handler's text needs it.
     pub suspend_mode: Option<SuspendMode>,
     /// Answers for extension calls.
     pub extensions: Option<JsonSource>,
     pub json: bool,
+    /// Again whenever one of its files changes.
+    pub watch: bool,
     pub config: ConfigArgs,
 }
 
@@ -81,6 +90,8 @@ pub struct Run {
 pub enum Script {
     Stdin,
     File(PathBuf),
+    /// The source itself.
+    Text(String),
 }
 
 /// A JSON value given on the command line.
@@ -93,7 +104,8 @@ pub enum JsonSource {
 /// A command that asks a running sidecar.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Connect {
-    pub path: PathBuf,
+    /// Its socket; else the one that the environment names, or one at a usual place.
+    pub path: Option<PathBuf>,
     pub json: bool,
 }
 
@@ -152,15 +164,23 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
             state: sub.get_one("state").cloned(),
             args: sub.get_one("args").cloned(),
             scope: sub.get_one("scope").cloned(),
-            grants: sub.get_many::<String>("grant").into_iter().flatten().cloned().collect(),
+            grants: tokens(sub).filter(|token| *token != grammar::AUTO).cloned().collect(),
+            grant_needs: tokens(sub).any(|token| token == grammar::AUTO),
             suspend_mode: sub.get_one::<String>("suspend-mode").map(|mode| match mode.as_str() {
                 "stack" => SuspendMode::Stack,
                 _ => SuspendMode::Await,
             }),
             extensions: sub.get_one("ext").cloned(),
             json: sub.get_flag("json"),
+            watch: watch(sub)?,
             config: config_args(sub),
         }))),
+        "check" if sub.get_flag("types") => {
+            Ok(Command::Types { extensions: sub.get_one("ext").cloned(), config: config_args(sub) })
+        }
+        "check" if sub.contains_id("ext") => Err(UsageError(
+            "error: --ext is for --types here: a check runs nothing, so that no call is answered".to_owned(),
+        )),
         "check" => Ok(Command::Check { file: script(sub), json: sub.get_flag("json"), config: config_args(sub) }),
         "stats" => Ok(Command::Stats(connect(sub))),
         "metrics" => Ok(Command::Metrics(connect(sub))),
@@ -200,15 +220,28 @@ fn config_args(matches: &ArgMatches) -> ConfigArgs {
 }
 
 fn script(matches: &ArgMatches) -> Script {
-    match matches.get_one::<PathBuf>("file") {
-        Some(path) if path.as_os_str() != "-" => Script::File(path.clone()),
-        _ => Script::Stdin,
+    match (matches.get_one::<String>("eval"), matches.get_one::<PathBuf>("file")) {
+        (Some(text), _) => Script::Text(text.clone()),
+        (None, Some(path)) if path.as_os_str() != "-" => Script::File(path.clone()),
+        (None, _) => Script::Stdin,
+    }
+}
+
+fn tokens(matches: &ArgMatches) -> impl Iterator<Item = &String> {
+    matches.get_many::<String>("grant").into_iter().flatten()
+}
+
+fn watch(matches: &ArgMatches) -> Result<bool, UsageError> {
+    match (matches.get_flag("watch"), script(matches)) {
+        (true, Script::Stdin | Script::Text(_)) => {
+            Err(UsageError("error: --watch waits for changes of a file, so the handler must be one".to_owned()))
+        }
+        (watch, _) => Ok(watch),
     }
 }
 
 fn connect(matches: &ArgMatches) -> Connect {
-    let path = matches.get_one::<PathBuf>("connect").cloned().unwrap_or_default();
-    Connect { path, json: matches.get_flag("json") }
+    Connect { path: matches.get_one::<PathBuf>("connect").cloned(), json: matches.get_flag("json") }
 }
 
 #[cfg(test)]
@@ -334,6 +367,53 @@ mod tests {
     }
 
     #[test]
+    fn a_handler_may_stand_on_the_line() {
+        let Ok(Command::Run(run)) = parsed(&["run", "-e", "return 1"]) else { panic!("not run") };
+        assert_eq!(run.file, Script::Text("return 1".to_owned()));
+        let Ok(Command::Check { file, .. }) = parsed(&["check", "--eval", "return 1"]) else { panic!("not check") };
+        assert_eq!(file, Script::Text("return 1".to_owned()));
+        assert!(refused(&["run", "h.js", "-e", "1"]).contains("cannot be used with"));
+        for (command, usage) in [("run", "<FILE|--eval <CODE>>"), ("check", "<FILE|--eval <CODE>|--types>")] {
+            let message = refused(&[command]);
+            assert!(message.contains(usage), "{message}");
+        }
+    }
+
+    #[test]
+    fn names_are_declared_without_a_handler() {
+        let Ok(Command::Types { extensions, .. }) = parsed(&["check", "--types", "--ext", "{}"]) else {
+            panic!("not types")
+        };
+        assert_eq!(extensions, Some(JsonSource::Inline(json!({}))));
+        assert!(refused(&["check", "h.js", "--types"]).contains("cannot be used with"));
+        assert!(refused(&["check", "h.js", "--ext", "{}"]).contains("--types"));
+    }
+
+    #[test]
+    fn what_the_handler_needs_may_be_granted_beside_other_tokens() {
+        let Ok(Command::Run(run)) = parsed(&["run", "h.js", "--grant", "auto", "--grant", "ext:a"]) else {
+            panic!("not run")
+        };
+        assert_eq!((run.grant_needs, run.grants), (true, vec!["ext:a".to_owned()]));
+    }
+
+    #[test]
+    fn only_a_file_is_watched() {
+        let Ok(Command::Run(run)) = parsed(&["run", "h.js", "--watch"]) else { panic!("not run") };
+        assert!(run.watch);
+        for line in [&["run", "-", "--watch"][..], &["run", "-e", "1", "--watch"]] {
+            assert!(refused(line).contains("must be one"), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        assert_eq!(help(&["help"]), help(&["--help"]));
+        assert_eq!(help(&["help", "run"]), help(&["run", "--help"]));
+        assert!(refused(&["help", "nonsense"]).contains("nonsense"));
+    }
+
+    #[test]
     fn bad_json_is_refused_with_what_to_do() {
         let message = refused(&["run", "h.js", "--state", "{n: 1}"]);
         assert!(message.contains("no good JSON") && message.contains("@FILE reads a file"), "{message}");
@@ -341,20 +421,18 @@ mod tests {
     }
 
     #[test]
-    fn client_commands_need_a_socket() {
-        let connect = |json| Connect { path: "/s".into(), json };
+    fn client_commands_take_a_socket_or_find_one() {
+        let connect = |json| Connect { path: Some("/s".into()), json };
         assert_eq!(parsed(&["stats", "--connect", "/s", "--json"]), Ok(Command::Stats(connect(true))));
         assert_eq!(parsed(&["metrics", "--connect", "/s"]), Ok(Command::Metrics(connect(false))));
         assert_eq!(parsed(&["ping", "--connect", "/s"]), Ok(Command::Ping(connect(false))));
-        for name in ["stats", "metrics", "ping"] {
-            assert!(refused(&[name]).contains("--connect <PATH>"));
-        }
+        assert_eq!(parsed(&["ping"]), Ok(Command::Ping(Connect { path: None, json: false })));
     }
 
     #[test]
     fn top_refreshes_until_told_otherwise() {
         let top = |once, interval_ms, kill| {
-            let connect = Connect { path: "/s".into(), json: false };
+            let connect = Connect { path: Some("/s".into()), json: false };
             Ok(Command::Top(Top { connect, once, interval_ms, kill }))
         };
         assert_eq!(parsed(&["top", "--connect", "/s"]), top(false, 1000, None));
@@ -362,7 +440,6 @@ mod tests {
         assert_eq!(parsed(&["top", "--connect", "/s", "--interval-ms", "200"]), top(false, 200, None));
         assert_eq!(parsed(&["top", "--connect", "/s", "--kill", "7"]), top(false, 1000, Some(7)));
         assert!(refused(&["top", "--connect", "/s", "--interval-ms", "1"]).contains("--interval-ms"));
-        assert!(refused(&["top"]).contains("--connect <PATH>"));
     }
 
     #[test]

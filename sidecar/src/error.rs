@@ -33,6 +33,8 @@ pub enum StartError {
     Activation(ActivationError),
     #[error("cannot serve HTTP on {address}: {source}")]
     HttpListen { address: SocketAddr, source: std::io::Error },
+    #[error("metricsTextfile: cannot write {}: {source}", .path.display())]
+    Textfile { path: PathBuf, source: std::io::Error },
     #[error("file descriptor {fd} is not a listening Unix stream socket: {source}")]
     NotAListener { fd: i32, source: std::io::Error },
     #[error("file descriptor {fd} is not a connected Unix stream socket")]
@@ -68,7 +70,7 @@ impl StartError {
             Self::NotASocket { .. } | Self::NotAListener { .. } | Self::Activation(_) => ExitCode::Usage,
             Self::Command { code, .. } => *code,
             Self::Listen { source, .. } => source.exit_code(),
-            Self::HttpListen { .. } => ExitCode::Config,
+            Self::HttpListen { .. } | Self::Textfile { .. } => ExitCode::Config,
             Self::Output(_) | Self::Io { .. } => ExitCode::Internal,
         }
     }

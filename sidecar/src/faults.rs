@@ -68,6 +68,8 @@ pub enum Point {
     Segment,
     SegmentRead,
     SegmentWrite,
+    /// Asking the kernel to let no descriptors come along.
+    Rights,
     /// Putting up a wall around guests.
     Wall,
 }
@@ -109,7 +111,7 @@ mod plan {
     use super::Point;
     use crate::walls::hostile;
 
-    const POINTS: [(&str, Point); 29] = [
+    const POINTS: [(&str, Point); 30] = [
         ("host-call", Point::HostCall),
         ("worker", Point::Worker),
         ("poll", Point::Poll),
@@ -138,6 +140,7 @@ mod plan {
         ("segment", Point::Segment),
         ("segment-read", Point::SegmentRead),
         ("segment-write", Point::SegmentWrite),
+        ("rights", Point::Rights),
         ("wall", Point::Wall),
     ];
 

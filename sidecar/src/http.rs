@@ -1,14 +1,14 @@
 //! The HTTP endpoint, off unless it is asked for: `/metrics`, `/healthz`, `/readyz`.
 //!
 //! One thread of its own, one `poll` over at most a few connections, each with a deadline and a bound on its head; it
-//! never waits for a peer, and no engine thread ever works for it. GET only, one exchange per connection, and nothing of a
-//! request is used but its path. It has no authentication: it listens on this machine alone, and a Unix socket takes the
-//! users that the sidecar itself takes.
+//! never waits for a peer, and no engine thread ever works for it. GET and HEAD only, one exchange per connection, and nothing of a
+//! request is used but its path. It has no authentication: it listens on this machine alone, unless httpAllowRemote is set, and
+//! a Unix socket takes the users that the sidecar itself takes.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::TcpListener;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixListener;
+use std::net::{TcpListener, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,8 @@ use nix::unistd::geteuid;
 use crate::config::Endpoint;
 use crate::error::StartError;
 use crate::lifecycle::Served;
+use crate::observe::{Exposition, process};
+use crate::os;
 use crate::server::listen::{self, Audience, Bound};
 
 /// Headers of one request; none of them is looked at.
@@ -27,7 +29,6 @@ const MAX_HEADERS: usize = 64;
 /// Time for the server to show a sign of life.
 const PATIENCE: Duration = Duration::from_secs(1);
 const TEXT: &str = "text/plain; charset=utf-8";
-const METRICS: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// What the endpoint tells about: nothing at first, then a server.
 #[derive(Default)]
@@ -39,6 +40,11 @@ impl Status {
     /// The server is ready.
     pub fn serving(&self, server: Arc<dyn Served>) {
         let _ = self.server.set(server);
+    }
+
+    /// All metrics in the Prometheus text format, those of this process too; none before there is a server.
+    pub fn metrics(&self) -> Option<String> {
+        Some(self.server.get()?.prometheus()? + &process::text())
     }
 }
 
@@ -56,7 +62,39 @@ enum Listener {
 }
 
 trait Stream: Read + Write + AsFd + Send {}
-impl<T: Read + Write + AsFd + Send> Stream for T {}
+impl Stream for TcpStream {}
+impl Stream for Local {}
+
+/// One that others on this machine may send descriptors along by.
+struct Local(UnixStream);
+
+impl Read for Local {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        os::read_from_peer(&self.0, room)
+    }
+}
+
+impl Write for Local {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+impl AsFd for Local {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+impl Drop for Local {
+    fn drop(&mut self) {
+        os::let_go_of_rest(&self.0);
+    }
+}
 
 struct Exchange {
     stream: Box<dyn Stream>,
@@ -69,8 +107,17 @@ struct Exchange {
 
 /// A head that is whole, or that never will be.
 enum Parsed {
-    Get(String),
+    Get(Request),
     Refused(Answer),
+}
+
+/// All of a request that is looked at.
+#[derive(Debug, PartialEq, Eq)]
+struct Request {
+    path: String,
+    exposition: Exposition,
+    /// The answer's head is wanted, as it would be with its body.
+    head_only: bool,
 }
 
 /// Status line, type of the body, body.
@@ -79,7 +126,7 @@ struct Answer(&'static str, &'static str, String);
 impl Http {
     pub fn bind(endpoint: &Endpoint, allow_uids: &[u32]) -> Result<Self, StartError> {
         let (listener, bound) = match endpoint {
-            Endpoint::Loopback(address) => {
+            Endpoint::Tcp(address) => {
                 let listener = TcpListener::bind(address)
                     .map_err(|source| StartError::HttpListen { address: *address, source })?;
                 (Listener::Tcp(listener), None)
@@ -152,10 +199,10 @@ impl Http {
                 Some(Box::new(stream))
             }
             Listener::Unix(listener) => {
-                let (stream, _) = listener.accept().map_err(complain).ok()?;
-                let uid = getsockopt(&stream, sockopt::PeerCredentials).ok()?.uid();
+                let stream = Local(listener.accept().map_err(complain).ok()?.0);
+                let uid = getsockopt(&stream.0, sockopt::PeerCredentials).ok()?.uid();
                 if uid == geteuid().as_raw() || self.allow_uids.contains(&uid) {
-                    stream.set_nonblocking(true).ok()?;
+                    stream.0.set_nonblocking(true).ok()?;
                     return Some(Box::new(stream));
                 }
                 log::warn!("an HTTP connection of user {uid} is refused");
@@ -179,8 +226,10 @@ impl Exchange {
         if self.answer.is_empty() {
             match self.read() {
                 Ok(None) => return true,
-                Ok(Some(Parsed::Get(path))) => self.answer = answer_to(&path, status).into_bytes(),
-                Ok(Some(Parsed::Refused(answer))) => self.answer = answer.into_bytes(),
+                Ok(Some(Parsed::Get(request))) => {
+                    self.answer = answer_to(&request, status).into_bytes(!request.head_only);
+                }
+                Ok(Some(Parsed::Refused(answer))) => self.answer = answer.into_bytes(true),
                 Err(()) => return false,
             }
         }
@@ -230,16 +279,25 @@ fn parse(head: &[u8]) -> Option<Parsed> {
         )));
     }
     let (Some(method), Some(path), true) = (request.method, request.path, whole) else { return None };
-    if method != "GET" {
-        return Some(Parsed::Refused(plain("405 Method Not Allowed", "GET is all that is understood here\n")));
+    if !["GET", "HEAD"].contains(&method) {
+        return Some(Parsed::Refused(plain(
+            "405 Method Not Allowed",
+            "GET and HEAD are all that is understood here\n",
+        )));
     }
-    Some(Parsed::Get(path.split(['?', '#']).next().unwrap_or_default().to_owned()))
+    let accepts = request.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("accept"));
+    let accepts: Vec<&str> = accepts.filter_map(|header| std::str::from_utf8(header.value).ok()).collect();
+    Some(Parsed::Get(Request {
+        path: path.split(['?', '#']).next().unwrap_or_default().to_owned(),
+        exposition: Exposition::accepted(&accepts.join(",")),
+        head_only: method == "HEAD",
+    }))
 }
 
-fn answer_to(path: &str, status: &Status) -> Answer {
+fn answer_to(request: &Request, status: &Status) -> Answer {
     let server = status.server.get();
     let unavailable = "503 Service Unavailable";
-    match (path, server) {
+    match (request.path.as_str(), server) {
         ("/healthz", None) => plain("200 OK", "starting\n"),
         ("/healthz", Some(server)) if server.is_alive(PATIENCE) => {
             plain("200 OK", &format!("alive\n{}\n", server.walls()))
@@ -248,8 +306,8 @@ fn answer_to(path: &str, status: &Status) -> Answer {
         ("/readyz", Some(server)) if server.is_draining() => plain(unavailable, "draining\n"),
         ("/readyz", Some(server)) if server.is_ready() => plain("200 OK", "ready\n"),
         ("/readyz", Some(_)) => plain(unavailable, "nobody takes clients\n"),
-        ("/metrics", Some(server)) => match server.prometheus() {
-            Some(text) => Answer("200 OK", METRICS, text),
+        ("/metrics", Some(_)) => match status.metrics() {
+            Some(text) => Answer("200 OK", request.exposition.content_type(), request.exposition.of(text)),
             None => plain(unavailable, "no answer\n"),
         },
         ("/readyz" | "/metrics", None) => plain(unavailable, "starting\n"),
@@ -262,15 +320,15 @@ fn plain(status: &'static str, text: &str) -> Answer {
 }
 
 impl Answer {
-    fn into_bytes(self) -> Vec<u8> {
+    fn into_bytes(self, with_body: bool) -> Vec<u8> {
         let Self(status, kind, body) = self;
-        let allow = if status.starts_with("405") { "Allow: GET\r\n" } else { "" };
+        let allow = if status.starts_with("405") { "Allow: GET, HEAD\r\n" } else { "" };
         let head = format!(
             "HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
              X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
             body.len()
         );
-        (head + &body).into_bytes()
+        if with_body { (head + &body).into_bytes() } else { head.into_bytes() }
     }
 }
 
@@ -281,14 +339,37 @@ mod tests {
     fn status_of(head: &str) -> Option<String> {
         parse(head.as_bytes()).map(|done| match done {
             Parsed::Refused(Answer(status, ..)) => status.to_owned(),
-            Parsed::Get(path) => path,
+            Parsed::Get(request) => request.path,
         })
+    }
+
+    fn request(head: &str) -> Request {
+        match parse(head.as_bytes()) {
+            Some(Parsed::Get(request)) => request,
+            _ => panic!("no request: {head}"),
+        }
     }
 
     #[test]
     fn a_whole_get_is_its_path_without_the_query() {
         assert_eq!(status_of("GET /metrics?x=1 HTTP/1.1\r\nHost: a\r\n\r\n").as_deref(), Some("/metrics"));
         assert_eq!(status_of("GET / HTTP/1.0\r\n\r\n").as_deref(), Some("/"));
+    }
+
+    #[test]
+    fn a_head_is_answered_as_a_get_without_its_body() {
+        let request = request("HEAD /readyz HTTP/1.1\r\nHost: a\r\n\r\n");
+        assert!(request.head_only && request.path == "/readyz");
+        let whole = answer_to(&request, &Status::default()).into_bytes(true);
+        let head = answer_to(&request, &Status::default()).into_bytes(false);
+        assert!(whole.starts_with(&head) && head.ends_with(b"\r\n\r\n") && whole.len() > head.len());
+    }
+
+    #[test]
+    fn what_is_accepted_is_looked_at_in_every_header_of_that_name() {
+        let open = "GET /metrics HTTP/1.1\r\nACCEPT: text/html\r\naccept: application/openmetrics-text\r\n\r\n";
+        assert_eq!(request(open).exposition, Exposition::OpenMetrics);
+        assert_eq!(request("GET /metrics HTTP/1.1\r\nAccept: a;b\r\n\r\n").exposition, Exposition::Prometheus);
     }
 
     #[test]
@@ -313,7 +394,7 @@ mod tests {
     #[test]
     fn before_there_is_a_server_only_health_is_good() {
         let status = Status::default();
-        let code = |path| answer_to(path, &status).0;
+        let code = |path: &str| answer_to(&request(&format!("GET {path} HTTP/1.1\r\n\r\n")), &status).0;
         assert_eq!(code("/healthz"), "200 OK");
         assert!(code("/readyz").starts_with("503") && code("/metrics").starts_with("503"));
         assert!(code("/").starts_with("404"));

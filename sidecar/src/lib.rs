@@ -87,6 +87,8 @@ pub mod server;
 pub mod share;
 /// A sort that can be left.
 pub(crate) mod sort;
+/// The metrics in a file that collectors read.
+pub mod textfile;
 /// Whether a request still has time.
 pub mod token;
 /// The process that serves and the one in which guests run.

@@ -30,6 +30,7 @@ fn main_exec() -> Result<ExitCode, StartError> {
         Command::Serve { listen, config } => serve::serve(&listen, &config, config.load(env())?),
         Command::Run(run) => commands::run(&run, &run.config.load(env())?, out, &mut std::io::stderr()),
         Command::Check { file, json, config } => commands::check(&file, json, &config.load(env())?, out),
+        Command::Types { extensions, config } => commands::types(extensions.as_ref(), &config.load(env())?, out),
         Command::Stats(connect) => commands::stats(&connect, out),
         Command::Metrics(connect) => commands::metrics(&connect, out),
         Command::Top(top) => commands::top(&top, out),

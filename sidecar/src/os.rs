@@ -1,5 +1,8 @@
 //! The few system calls that `std` and `nix` do not offer, or not in the shape that is needed. All unsafe code outside of the
-//! engine's `ffi.rs` is here.
+//! engine's `ffi.rs` is here and in the parts below.
+
+mod along;
+mod threads;
 
 use std::cell::OnceCell;
 use std::ffi::{CStr, OsStr};
@@ -13,28 +16,17 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
-use std::time::Duration;
 
 use nexus_protocol::limits::SIGNAL_STACK_BYTES;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
-use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
 
-use crate::faults::{self, Point};
+pub use along::{let_go_of_rest, read_from_peer, refuse_descriptors};
+pub use threads::{Thread, give_way_when_told, step_forward, thread_cpu_time};
 
-/// Whoever is connected to the socket, or to one that it accepts, may send no descriptors along. What they sent would be closed by
-/// whoever reads, and closing the last descriptor of something may take as long as its owner wants (a socket that lingers).
-/// Kernels before 6.16 do not know of it.
-pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
-    const SO_PASSRIGHTS: libc::c_int = 83;
-    let (off, len) = (0 as libc::c_int, size_of::<libc::c_int>() as libc::socklen_t);
-    // SAFETY: the value is an int that lives through the call, and the length is its own
-    let result =
-        unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const off).cast(), len) };
-    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
+use crate::faults::{self, Point};
 
 /// A file that exists in memory only and cannot be changed any more.
 pub struct SealedFile {
@@ -269,6 +261,12 @@ pub fn trim_heap() {
     }
 }
 
+/// Has the threads that this one makes from now on, and itself, yield to everybody else.
+pub fn yield_to_others(nice: i32) {
+    // SAFETY: a call on numbers. It fails only where the kernel knows no such priority, and then nothing changes.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, nice) };
+}
+
 /// Ends the process at once: no destructor, no exit handler, no other thread is waited for.
 pub fn exit_now(code: u8) -> ! {
     // SAFETY: has no precondition and does not return.
@@ -286,31 +284,6 @@ pub fn started_as() -> Option<PathBuf> {
     // SAFETY: what the kernel put there is a string with an end, on the first thread's stack for as long as the process lives.
     let name = unsafe { CStr::from_ptr(name) };
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
-}
-
-/// CPU time that the calling thread has used.
-pub fn thread_cpu_time() -> Duration {
-    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
-}
-
-/// Tells how much CPU time one thread has used, to anybody; nothing once the thread is gone.
-#[derive(Clone, Copy, Debug)]
-pub struct ThreadClock(ClockId);
-
-impl ThreadClock {
-    /// The calling thread's.
-    pub fn of_this_thread() -> Option<Self> {
-        let mut clock = 0;
-        // SAFETY: has no precondition.
-        let this = unsafe { libc::pthread_self() };
-        // SAFETY: the thread is the calling one, so it exists, and the clock's id is written to a place of our own.
-        let failed = unsafe { libc::pthread_getcpuclockid(this, &mut clock) };
-        (failed == 0).then(|| Self(ClockId::from_raw(clock)))
-    }
-
-    pub fn cpu_time(&self) -> Option<Duration> {
-        clock_gettime(self.0).ok().map(Duration::from)
-    }
 }
 
 /// Takes over a connected stream socket that the parent left open under a number.

@@ -23,10 +23,11 @@ use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Guests, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
 use crate::halt::Halt;
-use crate::observe::{self, Observer, SegmentRecord, Snapshot, SuspensionEvent};
+use crate::observe::{self, Ceilings, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::{LeaseError, Pools};
 use crate::token::{StopCause, StopToken};
 use crate::walls::seal::Walls;
+use nexus_protocol::limits::MAX_CONNECTIONS;
 
 /// See the module.
 pub struct Runtime {
@@ -145,6 +146,7 @@ pub struct Load {
     /// Of those, the ones of parked executions.
     pub parked_suspensions: u64,
     pub queued: u64,
+    pub connections: u64,
     pub resident_states: u64,
     pub resident_state_bytes: u64,
     pub retired_threads: u64,
@@ -526,6 +528,13 @@ impl Runtime {
             suspensions: load.suspensions,
             parked_suspensions: load.parked_suspensions,
             queued: load.queued,
+            connections: load.connections,
+            limits: Ceilings {
+                instances: self.config.max_instances,
+                queued: self.config.max_queued,
+                suspended: self.config.max_suspended,
+                connections: MAX_CONNECTIONS as u64,
+            },
             resident_states: load.resident_states,
             resident_state_bytes: load.resident_state_bytes,
             retired_threads: load.retired_threads,

@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::process;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nexus_protocol::limits::{MAX_CONNECTIONS, WORKER_END_MS};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -26,14 +26,15 @@ use crate::http::{Http, Status};
 use crate::lifecycle::parent::Parent;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::systemd::{self, Notifier};
-use crate::lifecycle::{Exit, Lifecycle, Served, interrupted, parent_of};
+use crate::lifecycle::{Exit, Lifecycle, interrupted, parent_of};
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::Runtime;
 use crate::segments;
 use crate::server::listen::{self, Audience, Bound};
 use crate::server::{Mode, Server, Surroundings, door};
-use crate::walls::{Clients, Deaths, Household, Incumbent, Supervisor, Unstarted};
+use crate::textfile;
+use crate::walls::{Clients, Fleet, Household};
 
 /// Descriptors for as many connections as are taken, and some for the process itself; the usual soft limit is 1024.
 const WANTED_DESCRIPTORS: u64 = 4096;
@@ -43,7 +44,7 @@ const OWN_DESCRIPTORS: u64 = 64;
 /// Serves until the parent is gone, or until a signal says so. `args`: by which the configuration is read again.
 pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitCode, StartError> {
     // fails only when a logger is there already, which then is as good
-    let _ = logging::init(loaded.config.log, Layout::detect());
+    let _ = logging::init(loaded.config.log, Layout::detect(loaded.config.log_json));
     let place = Place::find(listen)?;
     os::close_inherited(&place.descriptor().into_iter().collect::<Vec<_>>());
     let descriptors = settle_process();
@@ -77,6 +78,10 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
         }
         None => None,
     };
+    if let Some(path) = &loaded.config.metrics_textfile {
+        textfile::start(path, status.clone())?;
+        log::info!("metrics are written to {}", path.display());
+    }
     // before the first segment of our own
     match segments::sweep() {
         0 => {}
@@ -93,7 +98,7 @@ pub fn serve(listen: &Listen, args: &ConfigArgs, loaded: Loaded) -> Result<ExitC
             Err(StartError::Sandbox { missing: "a process of its own (isolation is none)".into() })
         }
         Isolation::None => served.alone(),
-        Isolation::Shared => served.behind_walls(),
+        Isolation::Shared | Isolation::Connection => served.behind_walls(),
     }
 }
 
@@ -149,70 +154,54 @@ impl Serving<'_> {
         Ok(code)
     }
 
-    /// In a worker.
+    /// In workers.
     fn behind_walls(self) -> Result<ExitCode, StartError> {
-        let Self { args, config, mode, source, status, exit, told, signals, parent, notifier } = self;
-        let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
-        // the listener stays, for the workers to come
-        let (clients, listener, _bound) = match source {
-            Source::Parent(stream) => (Clients::Parent(stream), None, None),
-            Source::Listener(listener, bound) => {
-                let copy = listener.try_clone().map_err(io("cannot copy a descriptor"))?;
-                (Clients::Listener(copy), Some(listener), bound)
+        let Self { args, config, mode: _, source, status, exit, told, signals, parent, notifier } = self;
+        // where the socket is lives as long as this
+        let (clients, _bound) = match source {
+            Source::Parent(stream) => (Clients::Parent(stream), None),
+            Source::Listener(listener, bound) => (Clients::Listener(listener), bound),
+        };
+        let household = Arc::new(Household::open(&config)?);
+        let fleet = Fleet::start(household.clone(), &config, clients, exit.clone())?;
+        let started = loop {
+            if let Some(code) = exit.announced().or_else(|| interrupted(&signals, parent.as_ref())) {
+                break Ok(Some(code));
+            }
+            match fleet.has_started() {
+                Some(Ok(())) => break Ok(None),
+                Some(Err(error)) => break Err(error),
+                None => {}
             }
         };
-        let household = Household::open(&config)?;
-        let ended = || interrupted(&signals, parent.as_ref());
-        let first = match Supervisor::start(&household, &config, mode, clients, &exit, &ended)? {
-            Ok(supervisor) => supervisor,
-            Err(Unstarted::Ended(code) | Unstarted::Lost(code)) => return Ok(code),
-        };
-        log::info!("{}", first.walls());
-        let incumbent = Arc::new(Incumbent::new(first));
-        status.serving(incumbent.clone());
+        match started {
+            Ok(None) => {}
+            Ok(Some(code)) => {
+                fleet.end();
+                return Ok(code);
+            }
+            Err(error) => {
+                fleet.end();
+                return Err(error);
+            }
+        }
+        status.serving(fleet.clone());
         is_ready(&told, config.cache_dir.clone().filter(|_| household.keeps_handlers()));
         notifier.ready();
         let config = LiveConfig::new(config);
         let mut reload = || {
             reload(args, &config, |new| {
-                incumbent.reload(&new);
+                fleet.reload(&new);
                 config.replace(new);
             });
         };
-        let server = incumbent.clone();
+        let server = fleet.clone();
         let patience = || Duration::from_millis(config.drain_timeout_ms.saturating_add(WORKER_END_MS));
         let patience: Option<&dyn Fn() -> Duration> = Some(&patience);
-        let mut lifecycle = Lifecycle { server, signals, exit, parent, notifier, patience, reload: &mut reload };
-        let mut deaths = Deaths::default();
-        let code = 'serving: loop {
-            let mut code = lifecycle.watch();
-            let last = incumbent.now();
-            let Some(listener) = listener.as_ref().filter(|_| last.was_lost() && !last.is_draining()) else {
-                break code;
-            };
-            last.end();
-            // one that is lost before it serves is lost like any other
-            loop {
-                if deaths.one_more(Instant::now()) {
-                    log::error!("workers are lost one after the other: the sidecar ends with exit code {}", code as u8);
-                    break 'serving code;
-                }
-                let clients = Clients::Listener(listener.try_clone().map_err(io("cannot copy a descriptor"))?);
-                let exit = Arc::new(Exit::new().map_err(io("cannot make a socket pair"))?);
-                let ended = || interrupted(&lifecycle.signals, lifecycle.parent.as_ref());
-                match Supervisor::start(&household, &config, mode, clients, &exit, &ended)? {
-                    Ok(next) => {
-                        incumbent.succeed(next);
-                        lifecycle.exit = exit;
-                        break;
-                    }
-                    Err(Unstarted::Lost(with)) => code = with,
-                    Err(Unstarted::Ended(code)) => break 'serving code,
-                }
-            }
-            log::warn!("another worker serves; what was with the one that was lost is lost with it");
-        };
-        incumbent.now().end();
+        let code = Lifecycle { server, signals, exit, parent, notifier, patience, reload: &mut reload }.watch();
+        // what workers have left to be kept
+        household.settle();
+        fleet.end();
         household.flush();
         Ok(code)
     }
@@ -244,6 +233,9 @@ pub(crate) fn settle_process() -> u64 {
     // a library that prints must not reach whoever reads our standard output
     if let Err(e) = dup2_stdout(io::stderr()) {
         log::warn!("cannot turn standard output to standard error: {e}");
+    }
+    if let Err(e) = os::give_way_when_told() {
+        log::warn!("no thread will give way to others: {e}");
     }
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return u64::MAX };
     let wanted = WANTED_DESCRIPTORS.min(hard);

@@ -28,16 +28,43 @@ pub fn family(pid: u32) -> Vec<u32> {
     family
 }
 
-/// The process in which guests run: the one that clients know, or the one that it has made. Between fork and exec a child is
-/// still a copy of its parent, which waits for that: it is nobody's worker yet.
+/// The process in which guests run: the one that clients know, or the first that it has made of those that are there. The last one
+/// stands ready, where there are several.
 pub fn of_guests(pid: u32) -> u32 {
-    let command_of = |pid: u32| fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    workers_of(pid).first().copied().unwrap_or(pid)
+}
+
+/// Those in which guests run, the oldest first. Between fork and exec a child is still a copy of its parent, which waits for that:
+/// it is nobody's worker yet.
+pub fn workers_of(pid: u32) -> Vec<u32> {
     let own = command_of(pid);
-    let made = family(pid)
-        .into_iter()
-        .rev()
-        .find(|made| *made != pid && ![own.as_slice(), &[]].contains(&&*command_of(*made)));
-    made.unwrap_or(pid)
+    let is_worker = |made: &u32| {
+        let command = command_of(*made);
+        *made != pid && command != own && !command.is_empty() && !command.starts_with(COMPILER)
+    };
+    family(pid).into_iter().filter(is_worker).collect()
+}
+
+/// The one that compiles what is kept, if it is there.
+pub fn compiler_of(pid: u32) -> Option<u32> {
+    family(pid).into_iter().find(|made| command_of(*made).starts_with(COMPILER))
+}
+
+const COMPILER: &[u8] = b"nexus-compiler\0";
+
+fn command_of(pid: u32) -> Vec<u8> {
+    fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default()
+}
+
+/// How nice the threads are that run guests. Source: proc(5), `stat`, of which the 19th field is that one.
+pub fn niceness_of_workers(pid: u32) -> Vec<i32> {
+    let threads = fs::read_dir(format!("/proc/{}/task", of_guests(pid))).expect("a process of ours");
+    let niceness = |thread: fs::DirEntry| {
+        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        name.contains("(worker-").then(|| fields.split_whitespace().nth(16)?.parse().ok())?
+    };
+    threads.flatten().filter_map(niceness).collect()
 }
 
 impl LeakProbe {

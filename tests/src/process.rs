@@ -109,6 +109,7 @@ pub struct Options {
     profile: Profile,
     faults: bool,
     unread_stderr: bool,
+    keeps_niceness: bool,
 }
 
 impl Options {
@@ -189,6 +190,13 @@ impl Options {
         (sidecar, client)
     }
 
+    /// As for most users: a thread that has given way to others may not come to the front again.
+    #[must_use]
+    pub fn without_priorities(mut self) -> Self {
+        self.keeps_niceness = true;
+        self
+    }
+
     /// As `child`, without hello.
     pub fn child_stream(&self) -> (Sidecar, UnixStream) {
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
@@ -202,7 +210,14 @@ impl Options {
 
     fn command(&self, cache: &Path) -> Command {
         let program = if self.faults { faulty_binary() } else { binary() };
-        let mut command = command_of(&program, cache);
+        let mut command = if self.keeps_niceness {
+            // the program takes the place of the one that starts it
+            let mut command = command_of(Path::new("setpriv"), cache);
+            command.args(["--bounding-set", "-sys_nice", "--inh-caps", "-sys_nice"]).arg(program);
+            command
+        } else {
+            command_of(&program, cache)
+        };
         // flags go before the environment; a file comes behind it, so whoever has one says everything there
         if !self.flags.iter().any(|flag| flag == "--config") {
             command.envs(self.profile.variables());

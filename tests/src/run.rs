@@ -1,6 +1,6 @@
 //! Execute requests in few words, and the first lines that tests have in common.
 
-use nexus_protocol::message::{CallLimits, Code, Execute, Regions, Resident, SuspendMode};
+use nexus_protocol::message::{CallLimits, Code, Execute, ExecuteMany, ManyItem, Regions, Resident, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode, WireError};
 use serde_json::Value;
 
@@ -245,6 +245,42 @@ impl Run {
         execute.handler_name = self.handler_name.as_deref();
         execute.regions = self.regions;
         ClientMessage::Execute(execute)
+    }
+}
+
+/// All of them in one request, with nothing in common.
+pub fn many(runs: &[Run]) -> ClientMessage<'_> {
+    many_on(ManyItem::default(), runs.iter().map(item))
+}
+
+/// Items on what they have in common.
+pub fn many_on<'a>(common: ManyItem<'a>, items: impl IntoIterator<Item = ManyItem<'a>>) -> ClientMessage<'a> {
+    ClientMessage::ExecuteMany(ExecuteMany::new(common, items.into_iter().collect()).expect("each is whole"))
+}
+
+/// One of many.
+pub fn item(run: &Run) -> ManyItem<'_> {
+    let ClientMessage::Execute(execute) = run.message() else { unreachable!("it is one") };
+    let (source, handler) = match execute.code {
+        Code::Source(source) => (Some(source), None),
+        Code::Handler(handler) => (None, Some(handler)),
+    };
+    ManyItem {
+        source,
+        handler,
+        panel_id: execute.panel_id,
+        handler_name: execute.handler_name,
+        state: execute.state,
+        resident: execute.resident,
+        args: execute.args,
+        scope: execute.scope,
+        capabilities: Some(execute.capabilities),
+        extensions: execute.extensions,
+        timeout_ms: execute.timeout_ms,
+        limits: Some(execute.limits),
+        strict_capabilities: Some(execute.strict_capabilities),
+        suspend_mode: execute.suspend_mode,
+        seed: execute.seed,
     }
 }
 

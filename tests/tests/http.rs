@@ -48,7 +48,10 @@ fn metrics_health_and_readiness_are_told() {
     assert!(get(&http, "/readyz?verbose").ends_with("\r\n\r\nready\n"));
     assert!(get(&http, "/").starts_with("HTTP/1.1 404 "));
     let post = exchange(UnixStream::connect(&http).unwrap(), "POST /metrics HTTP/1.1\r\n\r\n");
-    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET\r\n"), "{post}");
+    assert!(post.starts_with("HTTP/1.1 405 ") && post.contains("\r\nAllow: GET, HEAD\r\n"), "{post}");
+    let head = exchange(UnixStream::connect(&http).unwrap(), "HEAD /readyz HTTP/1.1\r\n\r\n");
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains("Content-Length: 6\r\n"), "{head}");
+    assert!(head.ends_with("\r\n\r\n"), "a head has no body: {head}");
     let mut client = sidecar.connect();
     let running = client.start("for (;;);");
     eventually("the handler runs", SOON, || client.stats().active_instances == 1);
@@ -64,18 +67,20 @@ fn metrics_health_and_readiness_are_told() {
 }
 
 #[test]
-fn a_loopback_address_works_and_no_other_is_taken() {
+fn a_loopback_address_works_and_no_other_is_taken_unless_that_is_allowed() {
     let _w = Watchdog::seconds(60);
     // a free port; somebody else may take it first, then the next one is tried
-    let (sidecar, address, _dir) = (0..10)
-        .find_map(|_| {
+    let on_a_port = |options: &dyn Fn(u16) -> Options| {
+        let found = (0..10).find_map(|_| {
             let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
             let dir = TempDir::new();
-            let mut sidecar = Options::new().flag("http-listen", address).listen_on(&dir.join("s.sock"));
+            let mut sidecar = options(address.port()).listen_on(&dir.join("s.sock"));
             eventually("it serves or has ended", SOON, || !sidecar.is_running() || sidecar.path().exists());
             sidecar.is_running().then_some((sidecar, address, dir))
-        })
-        .unwrap();
+        });
+        found.expect("a free port")
+    };
+    let (sidecar, address, _dir) = on_a_port(&|port| Options::new().flag("http-listen", format!("127.0.0.1:{port}")));
     sidecar.wait_until_ready();
     sidecar.connect().still_works();
     // it serves a moment before it says so
@@ -86,7 +91,17 @@ fn a_loopback_address_works_and_no_other_is_taken() {
     let dir = TempDir::new();
     let mut refused = Options::new().flag("http-listen", "0.0.0.0:0").listen_on(&dir.join("s.sock"));
     assert_eq!(refused.exit_code(SOON), 3);
-    assert!(refused.stderr().contains("httpListen"), "{}", refused.stderr());
+    assert!(
+        refused.stderr().contains("httpListen") && refused.stderr().contains("httpAllowRemote"),
+        "{}",
+        refused.stderr()
+    );
+    let (sidecar, address, _dir) = on_a_port(&|port| {
+        Options::new().flag("http-listen", format!("0.0.0.0:{port}")).flag("http-allow-remote", true)
+    });
+    sidecar.wait_until_ready();
+    let answer = exchange(TcpStream::connect(address).unwrap(), "GET /healthz HTTP/1.0\r\n\r\n");
+    assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
 }
 
 /// Peers that begin a request and do not finish it.

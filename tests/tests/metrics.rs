@@ -1,10 +1,16 @@
 //! What the sidecar counts: the text is well formed, label sets are fixed, and sums are exact under concurrency.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::thread;
 
 use nexus_protocol::ErrorCode;
+use nexus_protocol::limits::METRICS_TEXTFILE_MS;
 use nexus_protocol::message::Status;
+use nexus_tests::temp::TempDir;
 use nexus_tests::{Client, Options, Run, SOON, Watchdog, eventually};
 use serde_json::json;
 
@@ -154,8 +160,9 @@ fn sums_are_exact_under_concurrency_and_gauges_come_back() {
         ("nexus_host_calls_total{function=\"log\"}", 2.0 * rounds),
         ("nexus_host_calls_total{function=\"state_get\"}", rounds),
         ("nexus_host_calls_total{function=\"ext_call\"}", rounds),
+        ("nexus_suspension_events_total{event=\"created\"}", rounds),
         ("nexus_suspensions_total{event=\"created\"}", rounds),
-        ("nexus_suspensions_total{event=\"resumed\"}", rounds),
+        ("nexus_suspension_events_total{event=\"resumed\"}", rounds),
     ] {
         assert_eq!(metrics.value(series), expected, "{series}");
     }
@@ -173,4 +180,112 @@ fn sums_are_exact_under_concurrency_and_gauges_come_back() {
     let stats = client.stats();
     assert_eq!(stats.total_executions as f64, 5.0 * rounds + 1.0);
     assert!(stats.cache_hit_rate > 0.9 && stats.p50_execution_time_us <= stats.p99_execution_time_us, "{stats:?}");
+}
+
+/// Over HTTP, in a form that is asked for.
+fn scraped(http: &Path, accept: &str) -> String {
+    let mut stream = UnixStream::connect(http).unwrap();
+    stream.write_all(format!("GET /metrics HTTP/1.1\r\nAccept: {accept}\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200 ") && head.contains(&format!("Content-Type: {accept};")), "{head}");
+    body.to_owned()
+}
+
+fn with_http() -> (nexus_tests::Sidecar, PathBuf, TempDir) {
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = Options::new().flag("http-listen", http.display()).listen_on(&dir.join("s.sock"));
+    sidecar.wait_until_ready();
+    round(&mut sidecar.connect());
+    (sidecar, http, dir)
+}
+
+#[test]
+fn parsers_of_others_read_both_forms_and_no_family_has_two_types() {
+    let _w = Watchdog::seconds(60);
+    let (_sidecar, http, _dir) = with_http();
+    let text = scraped(&http, "text/plain");
+    let plain = openmetrics_parser::prometheus::parse_prometheus(&text).unwrap_or_else(|e| panic!("{e:?}"));
+    let text = scraped(&http, "application/openmetrics-text");
+    let open = openmetrics_parser::openmetrics::parse_openmetrics(&text).unwrap_or_else(|e| panic!("{e:?}"));
+    // names of before are told to those who read the older form alone
+    assert_eq!(plain.families.len(), open.families.len() + 2);
+    for family in ["nexus_suspensions", "nexus_suspension_events", "nexus_retired_threads", "nexus_threads_retired"] {
+        assert!(open.families.contains_key(family), "{family}");
+    }
+}
+
+/// Names of metrics in a text, without the endings that a histogram's samples have.
+fn named(text: &str) -> Vec<&str> {
+    let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
+    words.filter(|word| word.starts_with("nexus_") || word.starts_with("process_")).collect()
+}
+
+#[test]
+fn the_dashboard_and_the_alerts_that_are_shipped_ask_for_what_there_is() {
+    let _w = Watchdog::seconds(60);
+    let (_sidecar, http, _dir) = with_http();
+    let metrics = parse(&scraped(&http, "text/plain"));
+    let is_there = |name: &str| metrics.samples.keys().any(|series| series.split('{').next() == Some(name));
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../sidecar/deploy/monitoring");
+    for (file, least) in [("dashboard.json", 20), ("alerts.yaml", 5)] {
+        let text = fs::read_to_string(folder.join(file)).unwrap();
+        let names = named(&text);
+        assert!(names.len() >= least, "{file} names {names:?}");
+        for name in names {
+            assert!(is_there(name), "{file} asks for {name}");
+            assert!(!["nexus_suspensions_total", "nexus_retired_threads_total"].contains(&name), "{name} goes");
+        }
+        // and for labels that a series of that name has
+        for (at, _) in text.match_indices("=\\\"").chain(text.match_indices("=\"")) {
+            let key: String = text[..at].chars().rev().take_while(|c| c.is_ascii_lowercase()).collect();
+            let key: String = key.chars().rev().collect();
+            let value: String =
+                text[at + 1..].trim_start_matches(['\\', '"']).chars().take_while(|c| !"\\\"".contains(*c)).collect();
+            let label = format!("{key}=\"{value}\"");
+            let known = ["job", "instance"].contains(&&*key) || metrics.samples.keys().any(|s| s.contains(&label));
+            assert!(known, "{file}: no series has {label}");
+        }
+    }
+    let dashboard: serde_json::Value =
+        serde_json::from_str(&fs::read_to_string(folder.join("dashboard.json")).unwrap()).unwrap();
+    assert!(dashboard["panels"].as_array().unwrap().len() >= 10);
+}
+
+#[test]
+fn a_file_of_metrics_is_whole_whenever_it_is_read_and_written_again() {
+    let _w = Watchdog::seconds(120);
+    let dir = TempDir::new();
+    let file = dir.join("nexus.prom");
+    let sidecar = Options::new().flag("metrics-textfile", file.display()).listen_on(&dir.join("s.sock"));
+    sidecar.wait_until_ready();
+    round(&mut sidecar.connect());
+    eventually("it is written", SOON, || {
+        let text = fs::read_to_string(&file).unwrap();
+        text.is_empty() || parse(&text).value("nexus_handler_executions_total{status=\"success\"}") >= 3.0
+    });
+    eventually("it is written after the sidecar serves", SOON, || !fs::read_to_string(&file).unwrap().is_empty());
+    let metrics = parse(&fs::read_to_string(&file).unwrap());
+    assert!(metrics.value("process_resident_memory_bytes") > 0.0 && METRICS_TEXTFILE_MS < 40_000);
+    let beside = fs::read_dir(dir.path())
+        .unwrap()
+        .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with(".nexus.prom"));
+    assert_eq!(beside.count(), 0, "nothing half written is left");
+    let mut refused = Options::new().flag("metrics-textfile", "/nonexistent/x.prom").listen_on(&dir.join("t.sock"));
+    assert_eq!(refused.exit_code(SOON), 3);
+    assert!(refused.stderr().contains("metricsTextfile: cannot write /nonexistent/x.prom"), "{}", refused.stderr());
+}
+
+#[test]
+fn a_log_for_programs_has_one_json_object_in_each_line() {
+    let _w = Watchdog::seconds(60);
+    let (sidecar, mut client) = Options::new().flag("log-json", true).child();
+    client.run("$emit('x', 1)");
+    eventually("the violation is in the log", SOON, || sidecar.stderr().contains("events:emit:x"));
+    for line in sidecar.stderr().lines() {
+        let record: serde_json::Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(["time", "level", "target", "pid", "message"].iter().all(|key| !record[key].is_null()), "{line}");
+    }
 }

@@ -1,9 +1,10 @@
 //! The life of the process: how it starts, how it refuses to, and what ends it.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::ExitStatusExt;
-use std::process::Output;
+use std::process::{Output, Stdio};
 use std::time::Duration;
 
 use command_fds::{CommandFdExt, FdMapping};
@@ -337,12 +338,38 @@ fn run_and_check_work_without_a_server() {
 }
 
 #[test]
+fn a_handler_is_run_again_when_its_file_has_changed() {
+    let _w = Watchdog::seconds(60);
+    let dir = TempDir::new();
+    let file = dir.join("h.js");
+    fs::write(&file, "return 'first'").unwrap();
+    let mut child = command(dir.path());
+    child.args(["run", "--watch"]).arg(&file);
+    let mut child = child.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines().map(Result::unwrap);
+    let mut next = |word: &str| lines.find(|line| line.contains(word)).expect(word);
+    next("\"first\"");
+    fs::write(&file, "return (").unwrap();
+    next("COMPILATION_ERROR");
+    // as editors do it: the file is gone for a moment, and another one takes its place
+    fs::remove_file(&file).unwrap();
+    fs::write(dir.join("new.js"), "return 'third'").unwrap();
+    fs::rename(dir.join("new.js"), &file).unwrap();
+    next("\"third\"");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
 fn stats_metrics_and_ping_ask_a_running_sidecar() {
     let _w = Watchdog::seconds(60);
     let sidecar = Options::new().listen();
     sidecar.connect().still_works();
     let path = sidecar.path().to_str().unwrap();
     for (command, word) in [("stats", "xecutions"), ("metrics", "nexus_handler_executions_total"), ("ping", "")] {
+        let named =
+            self::command(sidecar.path().parent().unwrap()).arg(command).env("NEXUS_CONNECT", path).output().unwrap();
+        assert!(named.status.success() && String::from_utf8_lossy(&named.stdout).contains(word), "{}", stderr(&named));
         let out = output(&[command, "--connect", path]);
         let text = String::from_utf8_lossy(&out.stdout).into_owned();
         assert!(out.status.success() && text.contains(word), "{command}: {text} {}", stderr(&out));

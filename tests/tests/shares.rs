@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nexus_protocol::message::{OpenArena, Regions, SnapshotState, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, WireError};
+use nexus_tests::leaks::niceness_of_workers;
 use nexus_tests::run::{calling, pack};
 use nexus_tests::{Answer, Client, LeakProbe, Options, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -313,6 +314,30 @@ fn instances_of_those_of_whom_nobody_knows_anything_yet() {
         assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
     }
     eventually("all is over", SOON, || known.stats().active_instances == 0);
+}
+
+// shows P-gives-way
+#[test]
+fn what_takes_its_time_gives_way_to_others_and_whoever_runs_it_comes_to_the_front_again() {
+    let _w = Watchdog::seconds(120);
+    for options in [Options::new(), Options::new().without_priorities()] {
+        let sidecar = options.patient().flag("max-instances", 4).listen();
+        let mut computing = sidecar.connect();
+        let behind = || niceness_of_workers(sidecar.pid()).into_iter().filter(|niceness| *niceness > 0).count();
+        let alone = computing.run("for (let i = 0; i < 3e7; i++);");
+        assert!(alone.error.is_none() && behind() == 0, "there is nobody to give way to: {alone:?}");
+        let mut other = sidecar.connect();
+        for _ in 0..3 {
+            let endless = computing.start("for (;;);");
+            eventually("it gives way", SOON, || behind() == 1);
+            assert_eq!(other.run("return 'served'").value(), "served");
+            assert!(computing.cancel_request(endless));
+            assert_eq!(computing.segment(endless).code(), ErrorCode::Cancelled);
+            eventually("nobody gives way any more", SOON, || behind() == 0);
+            eventually("there are as many workers as before", SOON, || niceness_of_workers(sidecar.pid()).len() == 5);
+        }
+        computing.still_works();
+    }
 }
 
 // shows P-child-has-all

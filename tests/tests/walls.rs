@@ -11,7 +11,7 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_START_MS};
-use nexus_tests::leaks::{is_alive, of_guests};
+use nexus_tests::leaks::{is_alive, of_guests, settled_counts, workers_of};
 use nexus_tests::process::{binary, command};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
@@ -354,6 +354,8 @@ fn however_many_come_at_once_the_supervisor_keeps_none_that_the_worker_has() {
     let _w = Watchdog::seconds(120);
     let sidecar = ready(&shared());
     sidecar.connect().still_works();
+    eventually("another worker stands ready", SOON, || workers_of(sidecar.pid()).len() == 2);
+    settled_counts(sidecar.pid());
     let descriptors = || fs::read_dir(format!("/proc/{}/fd", sidecar.pid())).unwrap().count();
     let before = descriptors();
     for _ in 0..3 {

@@ -2,7 +2,7 @@
  * The workspace kernel's dialect: `createRuntime(config)` as its executor loads it. MessagePack Buffers both ways, flat
  * errors, counted host calls, `getStats()` and `getMetrics()` synchronous (a copy, see stats.ts).
  */
-import type { ExecuteRequest } from '../messages.js';
+import type { ExecuteRequest } from '../requests.js';
 import { asBuffer } from '../payload.js';
 import { readBufferResult } from '../results.js';
 import type { RuntimeStats } from '../statistics.js';

@@ -3,7 +3,7 @@
  * `operation`, typed view commands. `getStats()` is a copy (see stats.ts), as its type declares it synchronous.
  */
 import { NexusError } from '../errors.js';
-import type { ExecuteRequest } from '../messages.js';
+import type { ExecuteRequest } from '../requests.js';
 import { asPayload } from '../payload.js';
 import { readPlainResult } from '../results.js';
 import type { RuntimeStats } from '../statistics.js';

@@ -19,7 +19,7 @@ use crate::tagged;
 const SUSPENSION: &str = "00112233445566778899aabbccddeeff";
 const OTHER_SUSPENSION: &str = "ffeeddccbbaa99887766554433221100";
 const THIRD_SUSPENSION: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f0";
-const STATE: &str = "8899aabbccddeeff0011223344556677";
+pub(crate) const STATE: &str = "8899aabbccddeeff0011223344556677";
 const ENGINE: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 const MAX_BODY_BYTES: usize = 1 << 20;
 
@@ -574,14 +574,14 @@ fn lenient() -> Vec<Vector> {
     vectors
 }
 
-fn client(name: &str, about: &str, message: &ClientMessage<'_>) -> Vector {
+pub(crate) fn client(name: &str, about: &str, message: &ClientMessage<'_>) -> Vector {
     let id = RequestId(u32::from(!matches!(message, ClientMessage::Hello(_))) * 7);
     let mut bytes = Vec::new();
     message.encode(id, MAX_BODY_BYTES, &mut bytes).expect("vectors are small");
     described(name, about, "client", bytes, message.kind().number(), id)
 }
 
-fn sidecar(name: &str, about: &str, message: &SidecarMessage<'_>) -> Vector {
+pub(crate) fn sidecar(name: &str, about: &str, message: &SidecarMessage<'_>) -> Vector {
     let id = RequestId(u32::from(!matches!(message, SidecarMessage::Hello(_))) * 7);
     written(name, about, "sidecar", message.clone(), id)
 }

@@ -41,6 +41,8 @@ pub enum Kind {
     Executions = 0x10,
     /// End one of the executions.
     Kill = 0x11,
+    /// Run many handlers, one after another.
+    ExecuteMany = 0x12,
     /// Sidecar's first frame.
     HelloAnswer = 0x81,
     /// One segment of an execution.
@@ -69,6 +71,10 @@ pub enum Kind {
     Arena = 0x8f,
     /// The executions that are there.
     ExecutionsAnswer = 0x90,
+    /// Results of executeMany, or a part of them.
+    Results = 0x92,
+    /// Part of an answer to execute or resume: what the handler has logged so far.
+    Logs = 0x93,
     /// Failure.
     Error = 0xff,
 }
@@ -93,6 +99,7 @@ impl Kind {
         Self::OpenArena,
         Self::Executions,
         Self::Kill,
+        Self::ExecuteMany,
         Self::HelloAnswer,
         Self::Result,
         Self::Compiled,
@@ -107,6 +114,8 @@ impl Kind {
         Self::StateDisposed,
         Self::Arena,
         Self::ExecutionsAnswer,
+        Self::Results,
+        Self::Logs,
         Self::Error,
     ];
 
@@ -130,6 +139,7 @@ impl Kind {
             0x0f => Some(Self::OpenArena),
             0x10 => Some(Self::Executions),
             0x11 => Some(Self::Kill),
+            0x12 => Some(Self::ExecuteMany),
             0x81 => Some(Self::HelloAnswer),
             0x82 => Some(Self::Result),
             0x83 => Some(Self::Compiled),
@@ -144,6 +154,8 @@ impl Kind {
             0x8e => Some(Self::StateDisposed),
             0x8f => Some(Self::Arena),
             0x90 => Some(Self::ExecutionsAnswer),
+            0x92 => Some(Self::Results),
+            0x93 => Some(Self::Logs),
             0xff => Some(Self::Error),
             _ => None,
         }
@@ -152,6 +164,6 @@ impl Kind {
     /// Whether a request of this kind that failed, nobody knows where, may have changed something: it must not be sent
     /// again then.
     pub const fn has_effects(self) -> bool {
-        matches!(self, Self::Execute | Self::Resume | Self::PatchState)
+        matches!(self, Self::Execute | Self::Resume | Self::PatchState | Self::ExecuteMany)
     }
 }

@@ -147,9 +147,80 @@ pub(super) struct ExecuteFields<'a> {
     /// For `Math.random`; absent = random.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) seed: Option<u64>,
+    /// True: what is logged is told while the handler runs, in frames of kind `logs`; see there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) stream_logs: Option<bool>,
     /// Payloads that lie in shared memory, and a place for those of the answer; section 7.
     #[serde(default, skip_serializing_if = "Regions::is_empty", deserialize_with = "region::optional")]
     pub(super) regions: Regions,
+}
+
+/// ExecuteMany as it is on the wire, before each item is known to have exactly one of source and handler.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct ExecuteManyFields<'a> {
+    /// What holds for each item that does not say otherwise.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub(super) common: Option<ManyItem<'a>>,
+    /// 1 to 1,000 of them, else `INVALID_ARGUMENT`.
+    #[serde(borrow, deserialize_with = "strict::maps")]
+    pub(super) items: Vec<ManyItem<'a>>,
+}
+
+/// One execution of several: what is different about it, or what they have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ManyItem<'a> {
+    /// The handler.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
+    pub source: Option<&'a str>,
+    /// What precompile returned. One of the two in an item stands for either in `common`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub handler: Option<&'a [u8]>,
+    /// As in execute.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
+    pub panel_id: Option<&'a str>,
+    /// As in execute.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_text")]
+    pub handler_name: Option<&'a str>,
+    /// As in execute.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub state: Option<&'a [u8]>,
+    /// As in execute. One of the two in an item stands for either in `common`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_map")]
+    pub resident: Option<Resident<'a>>,
+    /// As in execute.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub args: Option<&'a [u8]>,
+    /// As in execute.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", with = "bins")]
+    pub scope: Option<&'a [u8]>,
+    /// As in execute; all that the item has, not more beside those of `common`.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none", deserialize_with = "strict::opt_texts")]
+    pub capabilities: Option<Vec<&'a str>>,
+    /// As in execute.
+    #[serde(
+        borrow,
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "strict::opt_extensions",
+        serialize_with = "strict::write_opt_pairs"
+    )]
+    pub extensions: Option<Vec<(&'a str, Vec<&'a str>)>>,
+    /// As in execute, for each item.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timeout_ms: Option<u64>,
+    /// As in execute, for each item.
+    #[serde(borrow, default, skip_serializing_if = "Option::is_none")]
+    pub limits: Option<CallLimits<'a>>,
+    /// As in execute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub strict_capabilities: Option<bool>,
+    /// As in execute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suspend_mode: Option<SuspendMode>,
+    /// As in execute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
 }
 
 /// The state that an execute runs against.
@@ -349,6 +420,25 @@ pub struct SegmentResult<'a> {
     /// Figures of the execution so far: below.
     #[serde(borrow, deserialize_with = "strict::map")]
     pub metrics: ExecutionMetrics<'a>,
+}
+
+/// What came of items of an executeMany, in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Results<'a> {
+    /// Of the items that follow those of the parts before, as **result** tells them; `regions` are never there.
+    #[serde(borrow, default, skip_serializing_if = "Vec::is_empty", deserialize_with = "strict::maps")]
+    pub results: Vec<SegmentResult<'a>>,
+    /// This is a part: further ones follow.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "strict::flag")]
+    pub more: bool,
+}
+
+/// What a handler has logged since the part before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogsSoFar<'a> {
+    /// Payload: as `logs` of a result.
+    #[serde(borrow, deserialize_with = "strict::bin", serialize_with = "serde_bytes::serialize")]
+    pub logs: &'a [u8],
 }
 
 /// One outstanding extension call.

@@ -47,6 +47,8 @@ pub struct Execute<'a> {
     /// `None`: the handler's text decides.
     pub suspend_mode: Option<SuspendMode>,
     pub seed: Option<u64>,
+    /// Tell what is logged while the handler runs.
+    pub stream_logs: bool,
     pub regions: Regions,
 }
 
@@ -68,6 +70,7 @@ impl<'a> Execute<'a> {
             strict_capabilities: false,
             suspend_mode: None,
             seed: None,
+            stream_logs: false,
             regions: Regions::NONE,
         }
     }
@@ -153,15 +156,19 @@ pub(super) enum ExecuteError {
     TwoStates,
 }
 
+pub(super) fn code_of<'a>(source: Option<&'a str>, handler: Option<&'a [u8]>) -> Result<Code<'a>, ExactlyOneOf> {
+    match (source, handler) {
+        (Some(source), None) => Ok(Code::Source(source)),
+        (None, Some(handler)) => Ok(Code::Handler(handler)),
+        (None, None) | (Some(_), Some(_)) => Err(ExactlyOneOf("`source` and `handler`")),
+    }
+}
+
 impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
     type Error = ExecuteError;
 
     fn try_from(fields: ExecuteFields<'a>) -> Result<Self, ExecuteError> {
-        let code = match (fields.source, fields.handler) {
-            (Some(source), None) => Code::Source(source),
-            (None, Some(handler)) => Code::Handler(handler),
-            (None, None) | (Some(_), Some(_)) => return Err(ExactlyOneOf("`source` and `handler`").into()),
-        };
+        let code = code_of(fields.source, fields.handler)?;
         if fields.state.is_some() && fields.resident.is_some() {
             return Err(ExecuteError::TwoStates);
         }
@@ -180,6 +187,7 @@ impl<'a> TryFrom<ExecuteFields<'a>> for Execute<'a> {
             strict_capabilities: fields.strict_capabilities.unwrap_or_default(),
             suspend_mode: fields.suspend_mode,
             seed: fields.seed,
+            stream_logs: fields.stream_logs.unwrap_or_default(),
             regions: fields.regions,
         })
     }
@@ -207,6 +215,7 @@ impl<'a> From<Execute<'a>> for ExecuteFields<'a> {
             strict_capabilities: execute.strict_capabilities.then_some(true),
             suspend_mode: execute.suspend_mode,
             seed: execute.seed,
+            stream_logs: execute.stream_logs.then_some(true),
             regions: execute.regions,
         }
     }
@@ -307,7 +316,7 @@ fn check_label(key: &str, label: Option<&str>) -> Result<(), WireError> {
     }
 }
 
-fn invalid(message: String) -> WireError {
+pub(super) fn invalid(message: String) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, message)
 }
 

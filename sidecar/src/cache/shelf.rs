@@ -1,12 +1,12 @@
 //! The disk tier of a process that may open no file: it asks another one, which has the directory and the key.
 //!
 //! ```text
-//! reads:   digest (32) -->                      writes:  digest (32), length (8), body -->
+//! reads:   digest (32) -->                      writes:  mode (1), length (8), source -->
 //!          <-- length and 1 (8), or 0; body
 //! ```
-//! The bodies are those of cache entries, without header and tag. Whoever has the directory hands out what was verified. Of
-//! what it is handed it sees that the digest is that of the source in it, and not whether the bytecode is: it trusts whoever
-//! compiles as far as that goes. What it reads is bounded by the largest entry, and is taken into memory as it comes.
+//! The bodies are those of cache entries, without header and tag. Whoever has the directory hands out what was verified. It is handed
+//! sources alone: whoever runs guests may have been taken over by one, and would hand over bytecode of its own choice for everybody's
+//! handlers. What it reads is bounded by the longest source, and is taken into memory as it comes.
 
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -17,11 +17,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{CACHE_FLUSH_MS, SHELF_TIMEOUT_MS};
+use nexus_protocol::message::SuspendMode;
 
 use super::disk::{DiskTier, MAX_QUEUED, MAX_QUEUED_BYTES};
 use super::entry::{read_body, write_body};
 use super::{Handler, HandlerDigest, LowerCounts, LowerTier};
 
+/// Mode and length.
+const SOURCE_HEADER_BYTES: usize = 9;
 /// Between two looks whether the writer is done.
 const FLUSH_SLICE: Duration = Duration::from_millis(1);
 
@@ -49,7 +52,7 @@ impl Shelf {
         let (queue, queued) = sync_channel(MAX_QUEUED);
         let queued_bytes = Arc::<AtomicU64>::default();
         let bytes = queued_bytes.clone();
-        let life = move || write_queued(&queued, &bytes, &writes);
+        let life = move || write_queued(&engine, &queued, &bytes, &writes);
         let writer = thread::Builder::new().name("cache".to_owned()).spawn(life)?;
         let (reads, queue, writer) = (Mutex::new(Some(reads)), Mutex::new(Some(queue)), Mutex::new(Some(writer)));
         Ok(Self { engine, reads, queue, queued_bytes, writer, counts })
@@ -66,20 +69,45 @@ impl Shelf {
     }
 }
 
-fn write_queued(queue: &Receiver<Arc<Handler>>, queued_bytes: &AtomicU64, mut writes: &UnixStream) {
-    let mut entry = Vec::new();
+fn write_queued(engine: &[u8; 32], queue: &Receiver<Arc<Handler>>, queued_bytes: &AtomicU64, mut writes: &UnixStream) {
     for handler in queue {
         queued_bytes.fetch_sub(handler.weight(), Relaxed);
-        entry.clear();
-        entry.extend_from_slice(&handler.digest.0);
-        entry.extend_from_slice(&[0; 8]);
-        write_body(&handler, &mut entry);
-        let len = (entry.len() - 40) as u64;
-        entry[32..40].copy_from_slice(&len.to_le_bytes());
-        if let Err(e) = writes.write_all(&entry) {
+        let forced = handler.digest != HandlerDigest::new(engine, &handler.source);
+        let mode = if forced { Some(handler.suspend_mode) } else { None };
+        if let Err(e) = write_source(&mut writes, mode, &handler.source) {
             return log::warn!("compiled handlers are not kept any more: {e}");
         }
     }
+}
+
+/// `mode`: the one that was asked for.
+pub fn write_source(mut to: impl Write, mode: Option<SuspendMode>, source: &str) -> io::Result<()> {
+    let mut header = [0; SOURCE_HEADER_BYTES];
+    header[0] = match mode {
+        None => 0,
+        Some(SuspendMode::Await) => 1,
+        Some(SuspendMode::Stack) => 2,
+    };
+    header[1..].copy_from_slice(&(source.len() as u64).to_le_bytes());
+    to.write_all(&header)?;
+    to.write_all(source.as_bytes())
+}
+
+/// What was written like that. None: there is no more, or it makes no sense.
+pub fn read_source(mut from: impl Read, max_bytes: u64) -> Option<(Option<SuspendMode>, String)> {
+    let mut header = [0; SOURCE_HEADER_BYTES];
+    from.read_exact(&mut header).ok()?;
+    let (mode, len) = header.split_first_chunk::<1>()?;
+    let mode = match mode {
+        [0] => None,
+        [1] => Some(SuspendMode::Await),
+        [2] => Some(SuspendMode::Stack),
+        _ => return None,
+    };
+    let len = u64::from_le_bytes(len.try_into().unwrap_or_default());
+    let mut source = Vec::new();
+    let read = if len > max_bytes { 0 } else { from.take(len).read_to_end(&mut source).ok()? };
+    if read as u64 == len { Some((mode, String::from_utf8(source).ok()?)) } else { None }
 }
 
 impl LowerTier for Shelf {
@@ -141,29 +169,22 @@ pub fn serve_reads(disk: &DiskTier, mut stream: &UnixStream) {
     }
 }
 
-/// Takes handlers in until the other end is gone, or says something that makes no sense.
-pub fn serve_writes(disk: &DiskTier, engine: &[u8; 32], mut stream: &UnixStream) {
-    let mut header = [0; 40];
-    while stream.read_exact(&mut header).is_ok() {
-        let (digest, len) = header.split_at(32);
-        let digest = HandlerDigest(digest.try_into().unwrap_or_default());
-        let len = u64::from_le_bytes(len.try_into().unwrap_or_default());
-        if len > disk.max_entry_bytes() {
-            // it would not be kept; but it has to be read, as something may come behind it
-            match io::copy(&mut stream.take(len), &mut io::sink()) {
-                Ok(read) if read == len => continue,
-                _ => return,
-            }
-        }
-        let mut body = Vec::new();
-        match stream.take(len).read_to_end(&mut body) {
-            Ok(read) if read as u64 == len => {}
-            _ => return,
-        }
-        match read_body(engine, &digest, &body) {
-            Ok(handler) => disk.write(&Arc::new(handler)),
-            Err(e) => return log::warn!("a worker handed over something that is no compiled handler: {e}"),
-        }
+/// The body of a handler's entry.
+pub fn body_of(handler: &Handler) -> Vec<u8> {
+    let mut body = Vec::new();
+    write_body(handler, &mut body);
+    body
+}
+
+/// The handler of a body, if it is of the source that the digest is of. The bytecode in it is as good as whoever made the body.
+pub fn handler_of(engine: &[u8; 32], digest: &HandlerDigest, body: &[u8]) -> io::Result<Handler> {
+    read_body(engine, digest, body).map_err(|e| io::Error::other(e.to_string()))
+}
+
+/// Takes sources in until the other end is gone, or says something that makes no sense.
+pub fn serve_writes(max_source_bytes: u64, mut stream: &UnixStream, keep: impl Fn(Option<SuspendMode>, String)) {
+    while let Some((mode, source)) = read_source(&mut stream, max_source_bytes) {
+        keep(mode, source);
     }
 }
 
@@ -176,22 +197,27 @@ mod tests {
     /// That of the handlers.
     const ENGINE: [u8; 32] = [0; 32];
 
-    fn with_shelf<T>(disk: &DiskTier, work: impl FnOnce(Shelf) -> T) -> T {
+    /// `handlers`: what compiling makes.
+    fn with_shelf<T>(disk: &DiskTier, handlers: &[Arc<Handler>], work: impl FnOnce(Shelf) -> T) -> T {
         let (reads, asked) = UnixStream::pair().unwrap();
         let (writes, handed) = UnixStream::pair().unwrap();
+        let keep = |mode: Option<SuspendMode>, source: String| {
+            assert_eq!(mode, None);
+            disk.write(handlers.iter().find(|handler| *handler.source == *source).unwrap());
+        };
         thread::scope(|scope| {
             scope.spawn(move || serve_reads(disk, &asked));
-            scope.spawn(move || serve_writes(disk, &ENGINE, &handed));
+            scope.spawn(move || serve_writes(1 << 20, &handed, keep));
             work(Shelf::start(ENGINE, reads, writes, Box::new(LowerCounts::default)).unwrap())
         })
     }
 
     #[test]
-    fn what_is_handed_over_is_found_again_as_it_was() {
+    fn what_is_kept_is_found_again_as_it_was() {
         let scratch = Scratch::new();
         let disk = DiskTier::open(scratch.path(), ENGINE, 1 << 20).unwrap();
         let handlers: Vec<Arc<Handler>> = (0..50).map(|n| Arc::new(handler(&format!("return {n}"), 100))).collect();
-        with_shelf(&disk, |shelf| {
+        with_shelf(&disk, &handlers, |shelf| {
             for handler in &handlers {
                 assert!(shelf.read(&handler.digest).is_none());
                 shelf.write(handler);
@@ -200,7 +226,7 @@ mod tests {
         });
         disk.flush();
         let disk = DiskTier::open(scratch.path(), ENGINE, 1 << 20).unwrap();
-        with_shelf(&disk, |shelf| {
+        with_shelf(&disk, &handlers, |shelf| {
             for handler in &handlers {
                 let found = shelf.read(&handler.digest).unwrap();
                 assert_eq!((&found.source, &found.bytecode), (&handler.source, &handler.bytecode));
@@ -209,32 +235,26 @@ mod tests {
     }
 
     #[test]
-    fn a_handler_under_the_digest_of_another_is_not_taken_in() {
-        let scratch = Scratch::new();
-        let disk = DiskTier::open(scratch.path(), ENGINE, 1 << 20).unwrap();
-        let (good, other) = (handler("return 1", 100), handler("return 2", 100));
-        let (mut writes, handed) = UnixStream::pair().unwrap();
-        let forged = |digest: &HandlerDigest, body: &[u8]| {
-            let mut entry = digest.0.to_vec();
-            entry.extend_from_slice(&(body.len() as u64).to_le_bytes());
-            entry.extend_from_slice(body);
-            entry
-        };
-        let mut body = Vec::new();
-        write_body(&other, &mut body);
-        let writer = thread::spawn(move || {
-            // one that is too large is passed over; one under another's name ends it
-            let _ = writes.write_all(&forged(&good.digest, &vec![0; (1 << 20) + 1]));
-            let _ = writes.write_all(&forged(&other.digest, &body));
-            let _ = writes.write_all(&forged(&good.digest, &body));
-            let _ = writes.write_all(&forged(&other.digest, &body));
-            (good, other)
-        });
-        serve_writes(&disk, &ENGINE, &handed);
-        drop(handed);
-        let (good, other) = writer.join().unwrap();
-        disk.flush();
-        let disk = DiskTier::open(scratch.path(), ENGINE, 1 << 20).unwrap();
-        assert!(disk.read(&good.digest).is_none() && disk.read(&other.digest).is_some());
+    fn a_source_is_read_as_it_was_written_and_what_is_none_ends_it() {
+        for mode in [None, Some(SuspendMode::Await), Some(SuspendMode::Stack)] {
+            for source in ["", "return '\u{1f600}'"] {
+                let mut bytes = Vec::new();
+                write_source(&mut bytes, mode, source).unwrap();
+                assert_eq!(read_source(&bytes[..], 100), Some((mode, source.to_owned())));
+                assert_eq!(read_source(&bytes[..bytes.len() - 1], 100), None);
+                if !source.is_empty() {
+                    assert_eq!(read_source(&bytes[..], source.len() as u64 - 1), None);
+                }
+            }
+        }
+        let mut random = crate::random::Random(11);
+        for _ in 0..10_000 {
+            let bytes: Vec<u8> = (0..random.below(40)).map(|_| random.below(256) as u8).collect();
+            if let Some((mode, source)) = read_source(&bytes[..], 1 << 40) {
+                let mut again = Vec::new();
+                write_source(&mut again, mode, &source).unwrap();
+                assert_eq!(again, bytes[..again.len()]);
+            }
+        }
     }
 }

@@ -13,6 +13,8 @@ use crate::walls::worker;
 /// The first descriptor that is not one of the standard streams.
 const FIRST_FD: i64 = 3;
 pub(super) const TOP_INTERVAL_MS: u64 = 1000;
+/// Grants what the handler is seen to need; no capability is called so.
+pub(super) const AUTO: &str = "auto";
 const CONFIG_HEADING: &str = "Configuration (flag, then environment, then file, then default)";
 
 pub(super) fn root() -> clap::Command {
@@ -21,7 +23,6 @@ pub(super) fn root() -> clap::Command {
         .override_usage("nexus-sidecar COMMAND [OPTIONS]\n       nexus-sidecar --check-config [CONFIGURATION FLAGS]")
         .after_help(ROOT_EXAMPLES)
         .disable_version_flag(true)
-        .disable_help_subcommand(true)
         .subcommand_value_name("COMMAND")
         .arg_required_else_help(true)
         .args_conflicts_with_subcommands(true)
@@ -52,7 +53,8 @@ fn run() -> clap::Command {
     command("run", "Run one handler in this process and show what it did")
         .after_help("--help tells more: examples, the format of --ext, every setting.")
         .after_long_help(RUN_EXAMPLES)
-        .arg(file_arg())
+        .args(handler_args())
+        .group(handler_group())
         .arg(json_source("state", "Its $state, an object [default: {}]"))
         .arg(json_source("args", "Its $args [default: null]"))
         .arg(json_source("scope", "Its $scope, an object [default: {}]"))
@@ -62,7 +64,7 @@ fn run() -> clap::Command {
                 .value_name("TOKEN")
                 .action(ArgAction::Append)
                 .value_parser(NonEmptyStringValueParser::new())
-                .help("Capability to grant, such as state:read:*, events:emit:saved or ext:http.get; may be repeated"),
+                .help("Capability to grant, such as state:read:*, events:emit:saved or ext:http.get; auto grants what check lists, and says so; may be repeated"),
         )
         .arg(Arg::new("suspend-mode").long("suspend-mode").value_name("MODE").value_parser(["await", "stack"]).help(
             "Make extension calls return promises (await) or values (stack) [default: as the handler's text needs]",
@@ -72,13 +74,17 @@ fn run() -> clap::Command {
             "Answers for extension calls, by name; the format is at the end of --help [default: none]",
         ))
         .arg(switch("json", "Print one JSON document for programs"))
+        .arg(switch("watch", "Run it again whenever it, or a file that another flag names, changes; Ctrl-C ends"))
         .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
 }
 
 fn check() -> clap::Command {
     command("check", "Compile a handler; list the capabilities that it needs and how it suspends")
-        .after_help("Example:\n  nexus-sidecar check handler.js\n\nEnds with 0 when the handler compiles, else with 1.")
-        .arg(file_arg())
+        .after_help("Examples:\n  nexus-sidecar check handler.js\n  nexus-sidecar check --types --ext @fixtures.json > handler.d.ts\n\nEnds with 0 when the handler compiles, else with 1.")
+        .args(handler_args())
+        .arg(switch("types", "Print TypeScript declarations of what a handler finds by name, instead of a check"))
+        .arg(json_source("ext", "Answers for extension calls, as run takes them: their methods are declared"))
+        .group(handler_group().arg("types"))
         .arg(switch("json", "Print one JSON document for programs"))
         .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
 }
@@ -145,7 +151,10 @@ fn command(name: &'static str, about: &'static str) -> clap::Command {
 }
 
 fn client(name: &'static str, about: &'static str) -> clap::Command {
-    command(name, about).arg(path("connect", "Socket of the sidecar, as given to its serve --listen").required(true))
+    command(name, about).arg(path(
+        "connect",
+        "Socket of the sidecar, as given to its serve --listen [env: NEXUS_CONNECT] [default: where the service has it]",
+    ))
 }
 
 fn switch(name: &'static str, help: &'static str) -> Arg {
@@ -156,12 +165,18 @@ fn path(name: &'static str, help: &'static str) -> Arg {
     Arg::new(name).long(name).value_name("PATH").value_parser(PathBufValueParser::new()).help(help)
 }
 
-fn file_arg() -> Arg {
-    Arg::new("file")
+fn handler_args() -> [Arg; 2] {
+    let file = Arg::new("file")
         .value_name("FILE")
-        .required(true)
         .value_parser(PathBufValueParser::new())
-        .help("The handler, JavaScript or TypeScript; - reads it from standard input")
+        .help("The handler, JavaScript or TypeScript; - reads it from standard input");
+    let eval = Arg::new("eval").short('e').long("eval").value_name("CODE").allow_hyphen_values(true);
+    [file, eval.help("The handler itself, instead of a file")]
+}
+
+/// One of them, and no more than one.
+fn handler_group() -> ArgGroup {
+    ArgGroup::new("handler").args(["file", "eval"]).required(true)
 }
 
 fn check_config() -> Arg {
@@ -205,12 +220,12 @@ fn config_flags() -> Vec<Arg> {
 
 const ROOT_EXAMPLES: &str = "\
 Examples:
-  echo 'return 6 * 7' | nexus-sidecar run -
+  nexus-sidecar run -e 'return 6 * 7'
   nexus-sidecar run handler.js --state '{\"n\": 1}' --grant 'state:read:*' --grant state:write:n
   nexus-sidecar check handler.js
   nexus-sidecar serve --listen \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
   nexus-sidecar top --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
-  nexus-sidecar stats --connect \"$XDG_RUNTIME_DIR/nexus/sidecar.sock\"
+  nexus-sidecar stats            (of the service, or of the socket that NEXUS_CONNECT names)
 
 Configuration: 'nexus-sidecar serve --help' lists every setting. A setting is a flag (--max-instances 4), an \
 environment variable (NEXUS_MAX_INSTANCES=4) or a line of the file that --config or NEXUS_CONFIG names (maxInstances = 4). An empty variable counts as unset.
@@ -244,7 +259,7 @@ In child mode (--fd) it ends when the socket is closed or the parent process is 
 
 pub(super) const RUN_EXAMPLES: &str = "\
 Examples:
-  nexus-sidecar run handler.js
+  nexus-sidecar run handler.js --grant auto --watch
   nexus-sidecar run handler.ts --state @state.json --args '[1, 2]' --grant 'state:read:*'
   nexus-sidecar run handler.js --grant ext:http --ext @fixtures.json
 

@@ -13,6 +13,7 @@ use nexus_protocol::{
     SidecarMessage, VersionRange, WireError, decode_sidecar,
 };
 
+use super::place::{self, Nowhere};
 use crate::error::StartError;
 use crate::exit::ExitCode;
 
@@ -26,6 +27,8 @@ const NAME: &str = concat!("nexus-sidecar command ", env!("CARGO_PKG_VERSION"));
 pub enum ClientError {
     #[error("cannot connect to {}: {source}; is a sidecar serving there (nexus-sidecar serve --listen)?", .path.display())]
     Connect { path: PathBuf, source: io::Error },
+    #[error("{0}")]
+    Nowhere(#[from] Nowhere),
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     #[error("no answer within {} s", ANSWER_TIMEOUT.as_secs())]
@@ -82,9 +85,10 @@ pub(super) struct Identity {
 }
 
 impl Client {
-    pub(super) fn connect(path: &Path) -> Result<Self, ClientError> {
-        let stream =
-            UnixStream::connect(path).map_err(|source| ClientError::Connect { path: path.to_owned(), source })?;
+    /// To the sidecar at `path`, or where one is found.
+    pub(super) fn connect(path: Option<&Path>) -> Result<Self, ClientError> {
+        let path = place::socket(path, |name| std::env::var_os(name))?;
+        let stream = UnixStream::connect(&path).map_err(|source| ClientError::Connect { path, source })?;
         Self::over(stream, Some(ANSWER_TIMEOUT))
     }
 
@@ -259,7 +263,7 @@ pub(super) mod tests {
 
     #[test]
     fn a_path_where_nobody_serves_is_named() {
-        let error = Client::connect(Path::new("/nonexistent/s")).unwrap_err().to_string();
+        let error = Client::connect(Some(Path::new("/nonexistent/s"))).unwrap_err().to_string();
         assert!(error.starts_with("cannot connect to /nonexistent/s: "), "{error}");
     }
 

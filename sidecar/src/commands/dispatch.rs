@@ -6,8 +6,9 @@ use std::io::Write;
 use log::LevelFilter;
 
 use super::local::with_sidecar;
+use super::watch::Watched;
 use super::{input, remote, report};
-use crate::cli::{Connect, Run, Script, Top};
+use crate::cli::{Connect, JsonSource, Run, Script, Top};
 use crate::config::{Config, ConfigArgs, Loaded, Origin};
 use crate::error::StartError;
 use crate::exit::ExitCode;
@@ -16,6 +17,20 @@ use crate::observe::logging::{self, Layout};
 /// Runs one handler. `loaded` is the configuration that `run.config` gave; `err` gets what is wrong with the fixtures.
 pub fn run(run: &Run, loaded: &Loaded, out: &mut dyn Write, err: &mut dyn Write) -> Result<ExitCode, StartError> {
     let config = begin(loaded);
+    if !run.watch {
+        return once(run, config, out, err);
+    }
+    loop {
+        let watched = Watched::of(run);
+        if let Err(error) = once(run, config.clone(), out, err) {
+            // a file that is half written, or gone for a moment, comes again
+            writeln!(err, "error: {error}")?;
+        }
+        watched.wait(err)?;
+    }
+}
+
+fn once(run: &Run, config: Config, out: &mut dyn Write, err: &mut dyn Write) -> Result<ExitCode, StartError> {
     let (name, source) = read(&run.file, &config)?;
     let mut inputs = super::run::Inputs::read(run, name, source, &config)?;
     let outcome = with_sidecar(config, |sidecar| inputs.execute(sidecar))?;
@@ -36,6 +51,12 @@ pub fn check(file: &Script, json: bool, loaded: &Loaded, out: &mut dyn Write) ->
     let (code, text) = with_sidecar(config, |sidecar| super::check::check(sidecar, &name, &source, json))?;
     out.write_all(text.as_bytes())?;
     Ok(code)
+}
+
+/// Prints what a handler finds by name.
+pub fn types(extensions: Option<&JsonSource>, loaded: &Loaded, out: &mut dyn Write) -> Result<ExitCode, StartError> {
+    out.write_all(super::types::declarations(extensions, loaded.config.max_frame_bytes)?.as_bytes())?;
+    Ok(ExitCode::Ok)
 }
 
 pub fn stats(connect: &Connect, out: &mut dyn Write) -> Result<ExitCode, StartError> {
@@ -99,7 +120,7 @@ pub fn for_one_handler(loaded: &Loaded) -> Config {
 fn begin(loaded: &Loaded) -> Config {
     let config = for_one_handler(loaded);
     // Fails only where there is a log already, which then is as good.
-    let _ = logging::init(config.log, Layout::Plain);
+    let _ = logging::init(config.log, if config.log_json { Layout::Json } else { Layout::Plain });
     for warning in &loaded.warnings {
         log::warn!("{warning}");
     }
@@ -110,6 +131,7 @@ fn read(file: &Script, config: &Config) -> Result<(String, String), StartError> 
     let name = match file {
         Script::Stdin => "standard input".to_owned(),
         Script::File(path) => path.display().to_string(),
+        Script::Text(_) => "--eval".to_owned(),
     };
     Ok((name, input::read_script(file, config.max_source_bytes)?))
 }
@@ -122,7 +144,6 @@ mod tests {
     use serde_json::{Value as Json, json};
 
     use super::*;
-    use crate::cli::JsonSource;
 
     /// A handler in a file of its own, gone when dropped.
     struct HandlerFile(PathBuf);
@@ -196,6 +217,32 @@ mod tests {
         let (code, text) = ran("$state.m = 1", grant(&["state:read:*"]));
         assert_eq!(code, ExitCode::HandlerFailed);
         assert!(text.contains("error: PERMISSION_DENIED") && text.contains("--grant state:write:m\n"), "{text}");
+    }
+
+    #[test]
+    fn what_the_handler_needs_is_granted_and_told() {
+        let file = HandlerFile::new("$state.m = $state.n + 1; return $ext.a.b()");
+        let mut run = super::super::run::tests::run_with(Some(json!({"a.b": [7]})));
+        (run.file, run.grants, run.grant_needs) = (Script::File(file.0.clone()), vec![], true);
+        let loaded = run.config.load([]).unwrap();
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let code = super::run(&run, &loaded, &mut out, &mut err).unwrap();
+        assert_eq!((code, lines(&String::from_utf8(out).unwrap()).last()), (ExitCode::Ok, Some(&"7")));
+        let said = String::from_utf8(err).unwrap();
+        assert!(said.starts_with("granted: ") && said.contains("ext:a.b") && said.contains("state:write:m"), "{said}");
+        run.json = true;
+        let mut out = Vec::new();
+        super::run(&run, &loaded, &mut out, &mut Vec::new()).unwrap();
+        let document: Json = serde_json::from_slice(&out).unwrap();
+        assert_eq!(document["granted"].as_array().map(Vec::len), Some(3), "{document}");
+    }
+
+    #[test]
+    fn a_handler_on_the_line_is_named_by_its_flag() {
+        let (code, text) = ran("", |run| run.file = Script::Text("return (".to_owned()));
+        assert!(code == ExitCode::HandlerFailed && text.contains("--> --eval:1:"), "{text}");
+        let (_, text) = ran("", |run| run.file = Script::Text("return 6 * 7".to_owned()));
+        assert_eq!(lines(&text), ["42"]);
     }
 
     #[test]

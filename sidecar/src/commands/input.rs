@@ -46,6 +46,7 @@ pub fn read_script(script: &Script, max_bytes: u64) -> Result<String, InputError
     match script {
         Script::Stdin => read("FILE", "standard input", io::stdin().lock(), max_bytes),
         Script::File(path) => read_file("FILE", path, max_bytes),
+        Script::Text(text) => read("--eval", "the handler", text.as_bytes(), max_bytes),
     }
 }
 

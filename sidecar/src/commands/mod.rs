@@ -12,12 +12,15 @@ pub mod input;
 pub mod json;
 mod local;
 pub mod notation;
+mod place;
 mod remote;
 mod replay;
 mod report;
 mod run;
 mod top;
+mod types;
+mod watch;
 
 pub use client::ClientError;
-pub use dispatch::{check, check_config, for_one_handler, metrics, ping, run, stats, top};
+pub use dispatch::{check, check_config, for_one_handler, metrics, ping, run, stats, top, types};
 pub use input::InputError;

@@ -13,15 +13,15 @@ use crate::error::StartError;
 use crate::observe::logging::escape;
 
 pub(super) fn stats(connect: &Connect, out: &mut dyn Write) -> Result<(), StartError> {
-    write_stats(&mut Client::connect(&connect.path)?, connect.json, out)
+    write_stats(&mut Client::connect(connect.path.as_deref())?, connect.json, out)
 }
 
 pub(super) fn metrics(connect: &Connect, out: &mut dyn Write) -> Result<(), StartError> {
-    write_metrics(&mut Client::connect(&connect.path)?, connect.json, out)
+    write_metrics(&mut Client::connect(connect.path.as_deref())?, connect.json, out)
 }
 
 pub(super) fn ping(connect: &Connect, out: &mut dyn Write) -> Result<(), StartError> {
-    write_ping(&mut Client::connect(&connect.path)?, connect.json, out)
+    write_ping(&mut Client::connect(connect.path.as_deref())?, connect.json, out)
 }
 
 fn write_stats(client: &mut Client, json: bool, out: &mut dyn Write) -> Result<(), StartError> {

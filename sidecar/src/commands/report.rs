@@ -43,10 +43,14 @@ pub(super) fn json(outcome: &Outcome) -> Json {
     };
     let missing = outcome.missing.iter().map(missing_json).collect::<Json>();
     let unused = outcome.unused.iter().map(|unused| json!({"name": unused.method.to_string(), "index": unused.index}));
-    json!({
+    let mut document = json!({
         "status": status, key: end, "segments": segments, "metrics": outcome.metrics,
         "missingFixtures": missing, "unusedFixtures": unused.collect::<Json>(),
-    })
+    });
+    if let Some(tokens) = &outcome.granted {
+        document["granted"] = json!(tokens);
+    }
+    document
 }
 
 /// The error, its payloads as the JSON that they stand for.
@@ -79,9 +83,17 @@ fn payload_json(document: &mut Json, key: &str, payload: Option<&[u8]>) {
     }
 }
 
-/// What is wrong with the fixtures, for the person who writes them; mostly nothing.
+/// What was granted unasked, and what is wrong with the fixtures, for the person who runs it; mostly nothing.
 pub(super) fn remarks(outcome: &Outcome) -> String {
     let mut out = String::new();
+    match &outcome.granted {
+        Some(tokens) if tokens.is_empty() => out.push_str("granted: nothing is needed\n"),
+        Some(tokens) => {
+            let tokens: Vec<String> = tokens.iter().map(|token| escape(token)).collect();
+            let _ = writeln!(out, "granted: {}", tokens.join(" "));
+        }
+        None => {}
+    }
     for missing in &outcome.missing {
         let _ = writeln!(out, "error: {}; {}. To answer it, add", escape(&missing.message()), missing.reason());
         let _ = writeln!(out, "  {}", escape(&missing.to_add().to_string()));
@@ -195,6 +207,7 @@ mod tests {
         let last = Segment { call: None, ..Segment::default() };
         let end = Ok(Value::from("done"));
         Outcome {
+            granted: None,
             segments: vec![first, last],
             end,
             metrics: json!({"durationUs": 12}),
@@ -223,6 +236,7 @@ segment 1
     #[test]
     fn a_handler_without_effects_is_its_value() {
         let outcome = Outcome {
+            granted: None,
             segments: vec![Segment::default()],
             end: Ok(Value::from(42)),
             metrics: json!({}),

@@ -4,7 +4,8 @@
 //! answers the extension calls is in `replay`.
 
 use nexus_protocol::message::{
-    CallFailure, Code, Execute, ExecutionMetrics, PendingCall, Resolution, Resume, SegmentResult, Status, SuspendMode,
+    CallFailure, Check, Code, Execute, ExecutionMetrics, PendingCall, Resolution, Resume, SegmentResult, Status,
+    SuspendMode,
 };
 use nexus_protocol::{Capability, ClientMessage, ErrorCode, PayloadError, SidecarMessage, WireError};
 use rmpv::Value;
@@ -29,6 +30,7 @@ pub(super) struct Inputs {
     args: Option<Vec<u8>>,
     scope: Option<Vec<u8>>,
     grants: Vec<String>,
+    grant_needs: bool,
     suspend_mode: Option<SuspendMode>,
     replay: Replay,
 }
@@ -36,6 +38,8 @@ pub(super) struct Inputs {
 /// One execution, told from its end.
 #[derive(Debug)]
 pub(super) struct Outcome {
+    /// What was granted because the handler is seen to need it, where that was asked for.
+    pub granted: Option<Vec<String>>,
     pub segments: Vec<Segment>,
     pub end: Result<Value, Box<WireError>>,
     pub metrics: Json,
@@ -98,6 +102,7 @@ impl Inputs {
             args: run.args.as_ref().map(|json| read_payload("--args", json, max)).transpose()?,
             scope: run.scope.as_ref().map(|json| read_object_payload("--scope", json, max)).transpose()?,
             grants: run.grants.clone(),
+            grant_needs: run.grant_needs,
             suspend_mode: run.suspend_mode,
             replay,
         })
@@ -105,6 +110,8 @@ impl Inputs {
 
     /// Executes, and resumes until the execution ends.
     pub(super) fn execute(&mut self, sidecar: &mut impl Sidecar) -> Result<Outcome, StartError> {
+        let granted = if self.grant_needs { needs(sidecar, &self.source)? } else { None };
+        self.grants.extend(granted.iter().flatten().cloned());
         let mut execute = Execute::new(Code::Source(&self.source));
         execute.handler_name = Some(label(&self.name));
         execute.state = self.state.as_deref();
@@ -133,8 +140,22 @@ impl Inputs {
             };
             segments.push(reply.segment);
             let (missing, unused) = self.replay.finish();
-            return Ok(Outcome { segments, end, metrics: reply.metrics, summary: reply.summary, missing, unused });
+            let Reply { metrics, summary, .. } = reply;
+            return Ok(Outcome { granted, segments, end, metrics, summary, missing, unused });
         }
+    }
+}
+
+/// What a check lists; nothing of a handler that does not compile, which running it tells better.
+fn needs(sidecar: &mut impl Sidecar, source: &str) -> Result<Option<Vec<String>>, StartError> {
+    let listed = sidecar.ask(&ClientMessage::Check(Check { source }), |answer| match answer {
+        SidecarMessage::Checked(checked) => Some(checked.capabilities.iter().map(|&token| token.to_owned()).collect()),
+        _ => None,
+    });
+    match listed {
+        Ok(tokens) => Ok(Some(tokens)),
+        Err(ClientError::Refused(_)) => Ok(None),
+        Err(error) => Err(error.into()),
     }
 }
 
@@ -242,9 +263,11 @@ pub(super) mod tests {
             args: None,
             scope: None,
             grants: vec!["state:read:*".to_owned()],
+            grant_needs: false,
             suspend_mode: None,
             extensions: extensions.map(JsonSource::Inline),
             json: false,
+            watch: false,
             config: ConfigArgs::default(),
         }
     }

@@ -1,13 +1,13 @@
-//! Where the HTTP endpoint listens: a loopback address, or a Unix socket.
+//! Where the HTTP endpoint listens: an address, or a Unix socket.
 
 use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-/// See the module. It has no authentication, so no address of a network is taken.
+/// See the module. It has no authentication, so an address that others reach wants a setting of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
-    Loopback(SocketAddr),
+    Tcp(SocketAddr),
     Unix(PathBuf),
 }
 
@@ -17,15 +17,22 @@ impl Endpoint {
         if text.starts_with('/') {
             return Some(Self::Unix(text.into()));
         }
-        let address: SocketAddr = text.parse().ok()?;
-        address.ip().is_loopback().then_some(Self::Loopback(address))
+        text.parse().ok().map(Self::Tcp)
+    }
+
+    /// Whether nothing but this machine reaches it.
+    pub fn is_local(&self) -> bool {
+        match self {
+            Self::Tcp(address) => address.ip().is_loopback(),
+            Self::Unix(_) => true,
+        }
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Loopback(address) => address.fmt(f),
+            Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => path.display().fmt(f),
         }
     }
@@ -36,11 +43,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn loopback_addresses_and_absolute_paths_are_taken_and_nothing_else() {
-        for text in ["127.0.0.1:9090", "[::1]:80", "127.9.9.9:1", "/run/nexus/http.sock"] {
-            assert_eq!(Endpoint::parse(text).map(|e| e.to_string()).as_deref(), Some(text));
+    fn addresses_and_absolute_paths_are_taken_and_nothing_else() {
+        let local = ["127.0.0.1:9090", "[::1]:80", "127.9.9.9:1", "/run/nexus/http.sock"].map(|text| (text, true));
+        let remote = ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "[::ffff:127.0.0.1]:80"].map(|text| (text, false));
+        for (text, is_local) in local.into_iter().chain(remote) {
+            let endpoint = Endpoint::parse(text).unwrap();
+            assert_eq!((endpoint.to_string().as_str(), endpoint.is_local()), (text, is_local));
         }
-        for text in ["0.0.0.0:80", "[::]:80", "10.0.0.1:80", "localhost:80", "127.0.0.1", ":80", "relative.sock", ""] {
+        for text in ["localhost:80", "127.0.0.1", ":80", "relative.sock", ""] {
             assert_eq!(Endpoint::parse(text), None, "{text}");
         }
     }

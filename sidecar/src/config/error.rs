@@ -23,6 +23,10 @@ pub enum ConfigError {
         large: Amount,
         large_origin: Box<Origin>,
     },
+    #[error(
+        "httpListen = {endpoint} ({origin}): other machines reach this address, and whoever reaches it reads the metrics: take one of this machine, such as 127.0.0.1:9090, or set httpAllowRemote = true"
+    )]
+    Remote { endpoint: String, origin: Box<Origin> },
     #[error("{first} and {second} set the same thing ({key}): unset one of them")]
     Twice { key: &'static str, first: String, second: &'static str },
     #[error("{}: cannot read the configuration file: {source}", .path.display())]

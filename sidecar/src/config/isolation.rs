@@ -1,4 +1,4 @@
-//! Where guests run: in the process that serves, or in one that may do nothing else.
+//! Where guests run: in the process that serves, or in sealed ones that may do nothing else.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,16 +10,19 @@ pub enum Isolation {
     None,
     /// In a sealed worker, which all connections share.
     Shared,
+    /// In a sealed worker for each connection.
+    Connection,
 }
 
 impl Isolation {
-    const ALL: [Self; 2] = [Self::None, Self::Shared];
+    const ALL: [Self; 3] = [Self::None, Self::Shared, Self::Connection];
 
     /// As a setting names it.
     pub fn word(self) -> &'static str {
         match self {
             Self::None => "none",
             Self::Shared => "shared",
+            Self::Connection => "connection",
         }
     }
 

@@ -1,4 +1,4 @@
-//! Settings of which one may not be more than the other.
+//! Settings of which one may not be more than the other, or not without the other.
 
 use super::Config;
 use super::effective::Origin;
@@ -10,8 +10,14 @@ use super::value::{Kind, Place};
 const ORDERS: [(&str, &str); 3] =
     [("minInstances", "maxInstances"), ("maxSourceBytes", "maxFrameBytes"), ("maxResultBytes", "maxFrameBytes")];
 
-/// The pairs that are not as they have to be. `origins` stand beside `SETTINGS`, entry for entry.
+/// The pairs that are not as they have to be, and an address that is not allowed. `origins` stand beside `SETTINGS`, entry for entry.
 pub(super) fn faults(config: &Config, origins: &[Origin]) -> Vec<ConfigError> {
+    let remote = config.http_listen.as_ref().filter(|endpoint| !endpoint.is_local() && !config.http_allow_remote);
+    let remote = remote.and_then(|endpoint| {
+        let index = SETTINGS.iter().position(|setting| setting.key == "httpListen")?;
+        let origin = Box::new(origins.get(index)?.clone());
+        Some(ConfigError::Remote { endpoint: endpoint.to_string(), origin })
+    });
     let mut config = config.clone();
     let mut number = |key: &str| {
         let (index, setting) = SETTINGS.iter().enumerate().find(|(_, setting)| setting.key == key)?;
@@ -26,7 +32,7 @@ pub(super) fn faults(config: &Config, origins: &[Origin]) -> Vec<ConfigError> {
             | Place::Isolation(_) => None,
         }
     };
-    let mut faults = Vec::new();
+    let mut faults = Vec::from_iter(remote);
     for (small_key, large_key) in ORDERS {
         let (Some(small), Some(large)) = (number(small_key), number(large_key)) else { continue };
         if small.0 > large.0 {

@@ -90,12 +90,24 @@ pub struct Config {
     /// Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none.
     #[serde(skip)]
     pub http_listen: Option<Endpoint>,
-    /// Where guests run: in the process that serves (none), or in a sealed one (shared).
+    /// Let httpListen be an address that other machines reach: whoever reaches it reads the metrics.
+    #[serde(skip)]
+    pub http_allow_remote: bool,
+    /// File that is written anew with the metrics every 15 s, for a collector of text files; none = no file.
+    #[serde(skip)]
+    pub metrics_textfile: Option<PathBuf>,
+    /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
+    /// (connection).
     pub isolation: Isolation,
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
+    /// instance at least.
+    pub max_workers: u64,
     /// Start only where guests run in a sealed process of which no wall is missing.
     pub require_sandbox: bool,
     /// Least severe log record that is written to stderr.
     pub log: LevelFilter,
+    /// Write each log record as one JSON object: time, level, target, pid, message.
+    pub log_json: bool,
 }
 
 impl Default for Config {
@@ -136,14 +148,18 @@ impl Default for Config {
             drain_timeout_ms: limits::DEFAULT_DRAIN_TIMEOUT_MS,
             allow_uids: Vec::new(),
             http_listen: None,
+            http_allow_remote: false,
+            metrics_textfile: None,
             isolation: Isolation::None,
+            max_workers: limits::DEFAULT_MAX_WORKERS,
             require_sandbox: false,
             log: LevelFilter::Info,
+            log_json: false,
         }
     }
 }
 
-pub static SETTINGS: [Setting; 36] = [
+pub static SETTINGS: [Setting; 40] = [
     setting(
         "maxInstances",
         count(limits::MIN_MAX_INSTANCES as u64, limits::MAX_INSTANCES_CEILING),
@@ -302,10 +318,28 @@ pub static SETTINGS: [Setting; 36] = [
         |c| Place::Endpoint(&mut c.http_listen),
     ),
     setting(
+        "httpAllowRemote",
+        Kind::Switch,
+        "Let httpListen be an address that other machines reach: whoever reaches it reads the metrics",
+        |c| Place::Switch(&mut c.http_allow_remote),
+    ),
+    setting(
+        "metricsTextfile",
+        Kind::Path { absent: "none" },
+        "File that is written anew with the metrics every 15 s, for a collector of text files; none = no file",
+        |c| Place::Path(&mut c.metrics_textfile),
+    ),
+    setting(
         "isolation",
         Kind::Isolation,
-        "Where guests run: in the process that serves (none), or in a sealed one (shared)",
+        "Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection (connection)",
         |c| Place::Isolation(&mut c.isolation),
+    ),
+    setting(
+        "maxWorkers",
+        count(limits::MIN_MAX_WORKERS as u64, limits::MAX_WORKERS_CEILING),
+        "Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance at least",
+        |c| Place::Number(&mut c.max_workers),
     ),
     setting(
         "requireSandbox",
@@ -314,4 +348,10 @@ pub static SETTINGS: [Setting; 36] = [
         |c| Place::Switch(&mut c.require_sandbox),
     ),
     live("log", Kind::Level, "Least severe log record that is written to stderr", |c| Place::Level(&mut c.log)),
+    setting(
+        "logJson",
+        Kind::Switch,
+        "Write each log record as one JSON object: time, level, target, pid, message",
+        |c| Place::Switch(&mut c.log_json),
+    ),
 ];

@@ -75,7 +75,7 @@ pub enum Problem {
     NotAPath { absent: &'static str },
     #[error("must be numbers of users, such as 1000 or \"1000,1001\", at most {MAX_UIDS}, or {NONE:?}")]
     NotUids,
-    #[error("must be an address of this machine, such as 127.0.0.1:9090, an absolute path of a socket, or {NONE:?}")]
+    #[error("must be an address with its port, such as 127.0.0.1:9090, an absolute path of a socket, or {NONE:?}")]
     NotAnEndpoint,
     #[error("must be one of off, error, warn, info, debug, trace")]
     NotALevel,
@@ -104,7 +104,7 @@ impl Kind {
             Self::Uids => "UIDS",
             Self::Endpoint => "ADDRESS|PATH",
             Self::Level => "LEVEL",
-            Self::Isolation => "none|shared",
+            Self::Isolation => "none|shared|connection",
         }
     }
 

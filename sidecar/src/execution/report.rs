@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use nexus_protocol::frame::LargeField;
 use nexus_protocol::message::{ExecutionMetrics, PendingCall, Regions, SegmentResult, Status};
-use nexus_protocol::{EncodeError, Pieces, RequestId, Shared, SuspensionId, WireError};
+use nexus_protocol::{EncodeError, LargeField, Pieces, RequestId, Shared, SuspensionId, WireError};
 
 use super::stopped;
 use crate::cache::Note;
@@ -313,17 +312,53 @@ impl Report {
     pub fn encode(&self, id: RequestId, max_frame_bytes: usize, out: &mut Pieces) {
         let ids: Vec<String> = self.new_calls.iter().map(|s| s.id.to_string()).collect();
         if let Err(e) = self.encode_whole(id, &ids, max_frame_bytes, out) {
-            let error = self.too_large(&e, max_frame_bytes);
-            let mut message = SegmentResult::new(Status::Error, self.totals.seq);
-            message.error = Some(error);
-            message.metrics = self.metrics();
+            let message = self.refused(&e, max_frame_bytes);
             if let Err(e) = message.encode_with(id, &[], max_frame_bytes, out) {
                 log::error!("cannot encode an error: {e}");
             }
         }
     }
 
+    /// As `encode`, but the map alone, for a message that tells of several.
+    pub fn encode_map(&self, max_bytes: usize, out: &mut Pieces) {
+        let ids: Vec<String> = self.new_calls.iter().map(|s| s.id.to_string()).collect();
+        let whole = self.with_message(&ids, |message, large| message.encode_map_with(large, max_bytes, out));
+        if let Err(e) = whole
+            && let Err(e) = self.refused(&e, max_bytes).encode_map_with(&[], max_bytes, out)
+        {
+            log::error!("cannot encode an error: {e}");
+        }
+    }
+
+    /// Of what is told of it, at the most: keys, scalars and containers.
+    pub fn control_values(&self) -> usize {
+        const OF_A_RESULT: usize = 48;
+        const OF_A_CALL: usize = 9;
+        const OF_A_WARNING: usize = 7;
+        const OF_AN_ERROR: usize = 1_024;
+        let error = if self.error.is_some() { OF_AN_ERROR } else { 0 };
+        let lists =
+            [(self.new_calls.len(), OF_A_CALL), (self.warnings.len(), OF_A_WARNING), (self.host_calls.len(), 2)];
+        OF_A_RESULT + error + lists.into_iter().map(|(count, each)| count * each).sum::<usize>()
+    }
+
     fn encode_whole(&self, id: RequestId, ids: &[String], max: usize, out: &mut Pieces) -> Result<(), EncodeError> {
+        self.with_message(ids, |message, large| message.encode_with(id, large, max, out))
+    }
+
+    /// What is told instead of one that does not fit.
+    fn refused(&self, error: &EncodeError, max_bytes: usize) -> SegmentResult<'_> {
+        let mut message = SegmentResult::new(Status::Error, self.totals.seq);
+        message.error = Some(self.too_large(error, max_bytes));
+        message.metrics = self.metrics();
+        message
+    }
+
+    fn with_message(
+        &self,
+        ids: &[String],
+        encode: impl FnOnce(&SegmentResult<'_>, &[(&str, LargeField<'_>)]) -> Result<(), EncodeError>,
+    ) -> Result<(), EncodeError> {
         let mut message = self.message(ids);
         let calls = self.has_large_calls().then(|| encoded_calls(&message.suspensions, &self.new_calls));
         if calls.is_some() {
@@ -339,7 +374,7 @@ impl Report {
         let calls = calls.as_ref().map(|calls| ("suspensions", LargeField::Encoded(calls)));
         // mostly none, and then nothing is allocated
         let large: Vec<_> = in_pieces.chain(calls).collect();
-        message.encode_with(id, &large, max, out)
+        encode(&message, &large)
     }
 
     fn has_large_calls(&self) -> bool {

@@ -36,6 +36,11 @@ impl Exit {
         let _ = (&self.bell).write(&[1]);
     }
 
+    /// What was announced, if anything was.
+    pub fn announced(&self) -> Option<ExitCode> {
+        self.code.get().copied()
+    }
+
     /// Sleeps until it is announced.
     pub fn wait(&self) -> ExitCode {
         loop {
@@ -52,7 +57,6 @@ impl Exit {
 pub struct Lifecycle<'a> {
     pub server: Arc<dyn Served>,
     pub signals: Signals,
-    /// Of what serves now.
     pub exit: Arc<Exit>,
     /// In child mode.
     pub parent: Option<Parent>,

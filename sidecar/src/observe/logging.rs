@@ -22,12 +22,18 @@ pub enum Layout {
     Plain,
     /// Priority as systemd's journal reads it; the journal keeps the time itself.
     Journal,
+    /// One JSON object.
+    Json,
 }
 
 impl Layout {
-    /// The journal says with this variable that stderr is connected to it.
-    pub fn detect() -> Self {
-        if std::env::var_os("JOURNAL_STREAM").is_some() { Self::Journal } else { Self::Plain }
+    /// The journal says with this variable that stderr is connected to it; `json` is what was asked for.
+    pub fn detect(json: bool) -> Self {
+        match std::env::var_os("JOURNAL_STREAM") {
+            _ if json => Self::Json,
+            Some(_) => Self::Journal,
+            None => Self::Plain,
+        }
     }
 }
 
@@ -44,6 +50,7 @@ pub fn init(level: LevelFilter, layout: Layout) -> Result<(), SetLoggerError> {
                 match layout {
                     Layout::Plain => write!(out, "{time} {level:5} ")?,
                     Layout::Journal => write!(out, "<{}>", priority(level))?,
+                    Layout::Json => return json_line(out, &time, level, target, args),
                 }
                 line(out, target, args)
             };
@@ -92,6 +99,44 @@ fn line(out: &mut impl Write, target: &str, args: &fmt::Arguments<'_>) -> io::Re
         write!(out, "... ({} bytes more)", text.dropped)?;
     }
     writeln!(out)
+}
+
+fn json_line(
+    out: &mut impl Write,
+    time: &impl fmt::Display,
+    level: Level,
+    target: &str,
+    args: &fmt::Arguments<'_>,
+) -> io::Result<()> {
+    let mut text = Capped { text: String::new(), dropped: 0 };
+    let _ = text.write_fmt(*args);
+    let (level, pid) = (level.as_str().to_ascii_lowercase(), std::process::id());
+    let (target, message) = (json_string(target), json_string(&text.text));
+    write!(out, "{{\"time\":\"{time}\",\"level\":\"{level}\",\"target\":{target},\"pid\":{pid},\"message\":{message}")?;
+    if text.dropped > 0 {
+        write!(out, ",\"droppedBytes\":{}", text.dropped)?;
+    }
+    writeln!(out, "}}")
+}
+
+/// `text` as JSON, with escapes for whatever drives a terminal too.
+fn json_string(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for ch in text.chars() {
+        match ch {
+            '"' | '\\' => out.extend(['\\', ch]),
+            _ if harmless(ch) => out.push(ch),
+            _ => out.extend(
+                ch.encode_utf16(&mut [0; 2])
+                    .iter()
+                    .flat_map(|unit| format!("\\u{unit:04x}").into_bytes())
+                    .map(char::from),
+            ),
+        }
+    }
+    out.push('"');
+    out
 }
 
 /// The syslog severities.
@@ -158,6 +203,23 @@ mod tests {
         assert!(text.len() < MAX_LOG_RECORD_BYTES + 100);
         assert!(text.ends_with(&format!("\u{e9}... ({MAX_LOG_RECORD_BYTES} bytes more)\n")), "{}", text.len());
         assert!(!logged(&"x".repeat(MAX_LOG_RECORD_BYTES)).contains("more"));
+    }
+
+    #[test]
+    fn a_record_as_json_says_the_same_in_one_line_of_ascii_controls_none() {
+        let mut out = Vec::new();
+        let text = "a\nb \"c\" \\ \u{1b}[2J \u{202e}x \u{5909}";
+        json_line(&mut out, &"2026-01-01T00:00:00.000Z", Level::Warn, "t", &format_args!("{text}")).unwrap();
+        let line = String::from_utf8(out).unwrap();
+        assert!(line.ends_with("}\n") && line.trim_end().chars().all(harmless), "{line}");
+        let document: serde_json::Value = serde_json::from_str(&line).unwrap();
+        assert_eq!((&document["message"], &document["level"]), (&text.into(), &"warn".into()));
+        assert_eq!(document["pid"], std::process::id());
+        let mut out = Vec::new();
+        let long = "\u{e9}".repeat(MAX_LOG_RECORD_BYTES);
+        json_line(&mut out, &"", Level::Info, "t", &format_args!("{long}")).unwrap();
+        let document: serde_json::Value = serde_json::from_slice(&out).unwrap();
+        assert_eq!(document["droppedBytes"], MAX_LOG_RECORD_BYTES);
     }
 
     #[test]

@@ -27,16 +27,25 @@ pub const ERRORS_TOTAL: &str = "nexus_errors_total";
 pub const POOL_INSTANCES: &str = "nexus_pool_instances";
 pub const SUSPENSIONS: &str = "nexus_suspensions";
 pub const SUSPENDED_BYTES: &str = "nexus_suspended_bytes";
-pub const SUSPENSIONS_TOTAL: &str = "nexus_suspensions_total";
+pub const SUSPENSION_EVENTS_TOTAL: &str = "nexus_suspension_events_total";
 pub const RESET_DURATION_SECONDS: &str = "nexus_reset_duration_seconds";
 pub const QUEUE_DEPTH: &str = "nexus_queue_depth";
 pub const RESIDENT_STATES: &str = "nexus_resident_states";
 pub const RESIDENT_STATE_BYTES: &str = "nexus_resident_state_bytes";
 pub const ARENA_BYTES: &str = "nexus_arena_bytes";
 pub const CAPABILITY_VIOLATIONS_TOTAL: &str = "nexus_capability_violations_total";
-pub const RETIRED_THREADS_TOTAL: &str = "nexus_retired_threads_total";
+pub const THREADS_RETIRED_TOTAL: &str = "nexus_threads_retired_total";
 pub const RETIRED_THREADS: &str = "nexus_retired_threads";
+pub const INSTANCES_TERMINATED_TOTAL: &str = "nexus_instances_terminated_total";
+pub const CONNECTIONS: &str = "nexus_connections";
+pub const LIMIT: &str = "nexus_limit";
+pub const BUILD_INFO: &str = "nexus_build_info";
 pub const WALLS: &str = "nexus_walls";
+
+/// Names of before, which differ from another family's in their end alone, with the families that have taken their place. They go
+/// with the next release.
+pub const FORMER: [(&str, &str); 2] =
+    [("nexus_suspensions_total", SUSPENSION_EVENTS_TOTAL), ("nexus_retired_threads_total", THREADS_RETIRED_TOTAL)];
 
 /// From below a tiny handler (some 10 us) to above the default deadline.
 const EXECUTION_BOUNDS: &[f64] = &[
@@ -84,6 +93,12 @@ struct ReadHandles {
     active: Gauge,
     suspended: Gauge,
     terminated: Gauge,
+    terminated_total: Counter,
+    connections: Gauge,
+    max_instances: Gauge,
+    max_queued: Gauge,
+    max_suspended: Gauge,
+    max_connections: Gauge,
     live_suspensions: Gauge,
     parked_suspensions: Gauge,
     suspended_bytes: Gauge,
@@ -101,14 +116,16 @@ impl Handles {
     pub(super) fn new(registry: &Registry, host_functions: &[&'static str]) -> Self {
         with_local_recorder(registry, || {
             describe();
-            Self {
+            gauge!(BUILD_INFO, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+            let handles = Self {
                 executions: Status::ALL.map(|status| counter!(EXECUTIONS_TOTAL, "status" => status.name())),
                 duration: histogram!(EXECUTION_DURATION_SECONDS),
                 time: histogram!(EXECUTION_TIME_US),
                 reset: histogram!(RESET_DURATION_SECONDS),
                 host_calls: host_functions.iter().map(|name| counter!(HOST_CALLS_TOTAL, "function" => *name)).collect(),
                 errors: ErrorCode::ALL.iter().map(|code| counter!(ERRORS_TOTAL, "code" => code.as_str())).collect(),
-                suspensions: SuspensionEvent::ALL.map(|event| counter!(SUSPENSIONS_TOTAL, "event" => event.name())),
+                suspensions: SuspensionEvent::ALL
+                    .map(|event| counter!(SUSPENSION_EVENTS_TOTAL, "event" => event.name())),
                 violations: counter!(CAPABILITY_VIOLATIONS_TOTAL),
                 read: ReadHandles {
                     cache_hit_rate: gauge!(CACHE_HIT_RATE),
@@ -122,6 +139,12 @@ impl Handles {
                     active: gauge!(POOL_INSTANCES, "state" => "active"),
                     suspended: gauge!(POOL_INSTANCES, "state" => "suspended"),
                     terminated: gauge!(POOL_INSTANCES, "state" => "terminated"),
+                    terminated_total: counter!(INSTANCES_TERMINATED_TOTAL),
+                    connections: gauge!(CONNECTIONS),
+                    max_instances: gauge!(LIMIT, "of" => "instances"),
+                    max_queued: gauge!(LIMIT, "of" => "queued"),
+                    max_suspended: gauge!(LIMIT, "of" => "suspended"),
+                    max_connections: gauge!(LIMIT, "of" => "connections"),
                     live_suspensions: gauge!(SUSPENSIONS, "state" => "live"),
                     parked_suspensions: gauge!(SUSPENSIONS, "state" => "parked"),
                     suspended_bytes: gauge!(SUSPENDED_BYTES),
@@ -129,11 +152,15 @@ impl Handles {
                     resident_states: gauge!(RESIDENT_STATES),
                     resident_state_bytes: gauge!(RESIDENT_STATE_BYTES),
                     retired: gauge!(RETIRED_THREADS),
-                    retired_total: counter!(RETIRED_THREADS_TOTAL),
+                    retired_total: counter!(THREADS_RETIRED_TOTAL),
                     arena_bytes: gauge!(ARENA_BYTES),
                     walls: Walls::default().parts().map(|(wall, _)| gauge!(WALLS, "wall" => wall)).collect(),
                 },
+            };
+            for (former, now) in FORMER {
+                registry.also_under(former, now, &format!("Use {now}: this name goes with the next release"));
             }
+            handles
         })
     }
 
@@ -150,6 +177,12 @@ impl Handles {
         read.active.set(snapshot.active_instances as f64);
         read.suspended.set(snapshot.suspended_instances.saturating_sub(snapshot.parked_executions) as f64);
         read.terminated.set(snapshot.terminated_instances as f64);
+        read.terminated_total.absolute(snapshot.terminated_instances);
+        read.connections.set(snapshot.connections as f64);
+        read.max_instances.set(snapshot.limits.instances as f64);
+        read.max_queued.set(snapshot.limits.queued as f64);
+        read.max_suspended.set(snapshot.limits.suspended as f64);
+        read.max_connections.set(snapshot.limits.connections as f64);
         read.live_suspensions.set(snapshot.suspensions.saturating_sub(snapshot.parked_suspensions) as f64);
         read.parked_suspensions.set(snapshot.parked_suspensions as f64);
         read.suspended_bytes.set(snapshot.suspended_bytes as f64);
@@ -180,7 +213,17 @@ fn describe() {
     describe_gauge!(PEAK_MEMORY_BYTES, "Most memory that one execution has used since the start of the sidecar");
     describe_counter!(HOST_CALLS_TOTAL, "Calls out of the sandbox");
     describe_counter!(ERRORS_TOTAL, "Errors answered, by code");
-    describe_gauge!(POOL_INSTANCES, "Instances by state; terminated counts all since the start of the sidecar");
+    describe_gauge!(
+        POOL_INSTANCES,
+        "Instances by state; terminated, which goes with the next release, is nexus_instances_terminated_total"
+    );
+    describe_counter!(INSTANCES_TERMINATED_TOTAL, "Instances that were given up");
+    describe_gauge!(CONNECTIONS, "Connections of clients");
+    describe_gauge!(
+        LIMIT,
+        "How many there may be: instances that run, executions that wait or are suspended, connections"
+    );
+    describe_gauge!(BUILD_INFO, "Always 1; the labels say which build this is");
     describe_gauge!(
         SUSPENSIONS,
         "Suspensions that wait to be resumed, by whether their execution is in an instance or parked"
@@ -189,12 +232,12 @@ fn describe() {
         SUSPENDED_BYTES,
         "Memory of suspended executions outside of instances: state, calls, parked images"
     );
-    describe_counter!(SUSPENSIONS_TOTAL, "What became of suspensions");
+    describe_counter!(SUSPENSION_EVENTS_TOTAL, "What became of suspensions");
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
     describe_gauge!(RESIDENT_STATES, "States that clients have left with the sidecar");
     describe_gauge!(RESIDENT_STATE_BYTES, "Memory of resident states, with the versions that executions still read");
     describe_gauge!(RETIRED_THREADS, "Threads that got stuck, were replaced, and have not come back");
-    describe_counter!(RETIRED_THREADS_TOTAL, "Threads that got stuck and were replaced");
+    describe_counter!(THREADS_RETIRED_TOTAL, "Threads that got stuck and were replaced");
     describe_gauge!(ARENA_BYTES, "Size of the shared memory segments of all connections");
     describe_gauge!(WALLS, "Whether a wall stands between guests and the machine, beside WebAssembly: 1 or 0");
     describe_gauge!(QUEUE_DEPTH, "Executions that wait for an instance");

@@ -5,13 +5,16 @@
 //!
 //! What this does not do: keep anything of one execution, a handler's text, or state; serve the text over a socket.
 
+mod exposition;
 mod flow;
 mod histogram;
 pub mod logging;
 pub mod metrics;
 mod observer;
+pub mod process;
 mod registry;
 mod snapshot;
 
+pub use exposition::Exposition;
 pub use observer::{Observer, SegmentRecord, Status, SuspensionEvent};
-pub use snapshot::Snapshot;
+pub use snapshot::{Ceilings, Snapshot};

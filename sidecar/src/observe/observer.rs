@@ -302,6 +302,7 @@ mod tests {
         assert_eq!(value(&text, "nexus_reset_duration_seconds_bucket{le=\"0.00001\"}"), 0.0);
         assert_eq!(value(&text, "nexus_reset_duration_seconds_bucket{le=\"0.00002\"}"), 1.0);
         assert_eq!(value(&text, "nexus_suspensions_total{event=\"created\"}"), 1.0);
+        assert_eq!(value(&text, "nexus_suspension_events_total{event=\"refused\"}"), 1.0);
         assert_eq!(value(&text, "nexus_suspensions_total{event=\"refused\"}"), 1.0);
     }
 
@@ -323,14 +324,20 @@ mod tests {
             metrics::POOL_INSTANCES,
             metrics::SUSPENSIONS,
             metrics::SUSPENDED_BYTES,
-            metrics::SUSPENSIONS_TOTAL,
+            metrics::SUSPENSION_EVENTS_TOTAL,
+            metrics::FORMER[0].0,
+            metrics::FORMER[1].0,
+            metrics::INSTANCES_TERMINATED_TOTAL,
+            metrics::CONNECTIONS,
+            metrics::LIMIT,
+            metrics::BUILD_INFO,
             metrics::RESET_DURATION_SECONDS,
             metrics::QUEUE_DEPTH,
             metrics::CAPABILITY_VIOLATIONS_TOTAL,
             metrics::RESIDENT_STATES,
             metrics::RESIDENT_STATE_BYTES,
             metrics::RETIRED_THREADS,
-            metrics::RETIRED_THREADS_TOTAL,
+            metrics::THREADS_RETIRED_TOTAL,
             metrics::ARENA_BYTES,
         ] {
             let help = text.lines().find(|line| line.starts_with(&format!("# HELP {name} ")));

@@ -82,6 +82,13 @@ impl Registry {
         out
     }
 
+    /// Shows the series that a family has by now under another name too. The two are one count.
+    pub fn also_under(&self, name: &str, family: &str, help: &str) {
+        let mut families = self.lock();
+        let series = families.get(family).map(|family| family.series.clone()).unwrap_or_default();
+        families.insert(name.to_owned(), Family { help: SharedString::from(help.to_owned()), series });
+    }
+
     /// The series of `key`, made by `make` when it is new; `None` beyond the cap.
     fn series(&self, key: &Key, make: impl FnOnce() -> Series) -> Option<Series> {
         let mut families = self.lock();
@@ -251,6 +258,19 @@ q_us_sum 10
 q_us_count 1
 "#;
         assert_eq!(registry.render(), expected);
+    }
+
+    #[test]
+    fn a_family_under_two_names_is_counted_once() {
+        let registry = Registry::new(SHAPES);
+        with_local_recorder(&registry, || {
+            let counter = counter!("new_total", "a" => "b");
+            registry.also_under("old_total", "new_total", "gone soon");
+            counter.increment(2);
+        });
+        let text = registry.render();
+        assert!(text.contains("new_total{a=\"b\"} 2\n") && text.contains("old_total{a=\"b\"} 2\n"), "{text}");
+        assert!(text.contains("# HELP old_total gone soon\n# TYPE old_total counter\n"), "{text}");
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub struct Snapshot {
     /// Since start.
     pub retired_threads_total: u64,
     pub arena_bytes: u64,
+    pub connections: u64,
+    pub limits: Ceilings,
     pub walls: Walls,
     pub cache_hits: u64,
     pub cache_misses: u64,
@@ -37,6 +39,15 @@ pub struct Snapshot {
     pub cache_size_bytes: u64,
     /// As far as the cache's writer knows.
     pub cache_disk_bytes: u64,
+}
+
+/// As configured.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Ceilings {
+    pub instances: u64,
+    pub queued: u64,
+    pub suspended: u64,
+    pub connections: u64,
 }
 
 impl Snapshot {

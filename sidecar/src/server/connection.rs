@@ -155,6 +155,11 @@ impl Connection {
         &self.stream
     }
 
+    /// The largest body that is sent to it.
+    pub fn max_frame_bytes(&self) -> usize {
+        self.max_frame_bytes
+    }
+
     /// By which everything is counted that it has sent and that is not done with.
     pub fn received(&self) -> &Arc<Budget> {
         &self.received

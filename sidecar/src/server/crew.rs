@@ -22,7 +22,7 @@ use nexus_protocol::message::Kind;
 use super::hub::{Job, SessionId};
 use super::incoming::Incoming;
 use crate::engine::control::{Control, Ticket};
-use crate::os::ThreadClock;
+use crate::os::Thread;
 use crate::runtime::Purpose;
 use crate::token::{StopCause, StopToken};
 
@@ -94,8 +94,7 @@ pub struct Budget {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Trial {
     None,
-    /// The worker's CPU time when it was first looked at.
-    On(Option<Duration>),
+    On,
     /// It goes on, and has its instance beside those that there may be.
     Beside,
 }
@@ -120,6 +119,10 @@ pub struct Run<P> {
     /// Why it is to end, once it is.
     ending: Option<StopCause>,
     trial: Trial,
+    /// The worker's CPU time when the run was first looked at.
+    looked_at: Option<Duration>,
+    /// Its worker was told to give way.
+    gives_way: bool,
     /// Before this moment nobody could work: the process or the machine stood still.
     not_before: Instant,
     /// The worker's CPU time when the run was first found to be late.
@@ -159,7 +162,27 @@ struct Place<P> {
     /// By which host code learns that the run has to end.
     token: Arc<StopToken>,
     /// None until the thread has started.
-    clock: Option<ThreadClock>,
+    thread: Option<Thread>,
+}
+
+impl<P> Place<P> {
+    fn is_on_trial(&self) -> bool {
+        matches!(&self.worker, Worker::Working(run) if run.trial == Trial::On)
+    }
+
+    /// What its run has used of a processor since this was asked for the first time.
+    fn used_since_looked_at(&mut self) -> Option<Duration> {
+        let Worker::Working(run) = &mut self.worker else { return None };
+        let used = self.thread.and_then(|thread| thread.cpu_time()).unwrap_or_default();
+        Some(used.saturating_sub(*run.looked_at.get_or_insert(used)))
+    }
+
+    fn gives_way(&mut self) {
+        if let (Worker::Working(run), Some(thread)) = (&mut self.worker, self.thread) {
+            run.gives_way = true;
+            thread.is_to_give_way();
+        }
+    }
 }
 
 /// Why a worker is given up.
@@ -196,8 +219,8 @@ impl<P: Clone> Crew<P> {
         let token = Arc::default();
         match self.places.get_mut(at) {
             // the run that was here last stays over
-            Some(place) => (place.worker, place.token, place.clock) = (Worker::Free, token, None),
-            None => self.places.push(Place { worker: Worker::Free, generation: 0, token, clock: None }),
+            Some(place) => (place.worker, place.token, place.thread) = (Worker::Free, token, None),
+            None => self.places.push(Place { worker: Worker::Free, generation: 0, token, thread: None }),
         }
         WorkerId(u32::try_from(at).unwrap_or(u32::MAX))
     }
@@ -212,10 +235,10 @@ impl<P: Clone> Crew<P> {
         place.filter(|place| matches!(place.worker, Worker::Free)).map(|place| place.worker = Worker::Ended).is_some()
     }
 
-    /// The worker's thread runs; `clock` tells its CPU time.
-    pub fn started(&mut self, worker: WorkerId, clock: ThreadClock) {
+    /// The worker's thread runs.
+    pub fn started(&mut self, worker: WorkerId, thread: Thread) {
         if let Some(place) = self.places.get_mut(worker.0 as usize) {
-            place.clock = Some(clock);
+            place.thread = Some(thread);
         }
     }
 
@@ -258,6 +281,8 @@ impl<P: Clone> Crew<P> {
             stage: Stage::Host,
             ending: None,
             trial: Trial::None,
+            looked_at: None,
+            gives_way: false,
             not_before: now,
             late_from: None,
         });
@@ -318,7 +343,7 @@ impl<P: Clone> Crew<P> {
     /// A run is on trial from now on.
     pub fn try_out(&mut self, run: RunId) {
         if let Some(run) = self.get_mut(run) {
-            run.trial = Trial::On(None);
+            run.trial = Trial::On;
         }
     }
 
@@ -326,16 +351,25 @@ impl<P: Clone> Crew<P> {
     pub fn on_trial_for(&mut self, time: Duration) -> Option<RunId> {
         let mut places = self.places.iter_mut().zip(0..);
         places.find_map(|(place, worker)| {
-            let Worker::Working(Run { trial: Trial::On(from), .. }) = &mut place.worker else { return None };
-            let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
-            let is_over = used.saturating_sub(*from.get_or_insert(used)) >= time;
+            let is_over = place.is_on_trial() && place.used_since_looked_at()? >= time;
             is_over.then_some(RunId { worker, generation: place.generation })
         })
     }
 
+    /// Workers give way to others once their runs have used so much of a processor since they were first looked at; `patience` says how
+    /// much, for a session. When its run is over, a worker comes to the front again by itself.
+    pub fn have_give_way(&mut self, patience: impl Fn(SessionId) -> Duration) {
+        for place in &mut self.places {
+            let Worker::Working(Run { gives_way: false, session, .. }) = place.worker else { continue };
+            if place.used_since_looked_at().is_some_and(|used| used >= patience(session)) {
+                place.gives_way();
+            }
+        }
+    }
+
     /// A run that is on trial goes on with an instance beside. False: it is over, or ends.
     pub fn set_beside(&mut self, run: RunId) -> bool {
-        let on_trial = self.get_mut(run).filter(|run| matches!(run.trial, Trial::On(_)));
+        let on_trial = self.get_mut(run).filter(|run| run.trial == Trial::On);
         on_trial.map(|run| run.trial = Trial::Beside).is_some()
     }
 
@@ -409,7 +443,7 @@ impl<P: Clone> Crew<P> {
                     (Stuck::InHost, now.checked_duration_since(end)?)
                 }
             };
-            let used = place.clock.as_ref().and_then(ThreadClock::cpu_time).unwrap_or_default();
+            let used = place.thread.and_then(|thread| thread.cpu_time()).unwrap_or_default();
             let from = *run.late_from.get_or_insert(used);
             let is_stuck =
                 late >= RETIRE_STANDSTILL || late >= RETIRE_GRACE && used.saturating_sub(from) >= RETIRE_GRACE / 2;
@@ -508,6 +542,7 @@ mod tests {
             frame: Incoming::uncounted(decoder.next_owned().unwrap().unwrap()),
             enqueued: Instant::now(),
             due: Due::Unread,
+            done: 0,
             connection: (),
         }
     }
@@ -557,7 +592,7 @@ mod tests {
         let end = Instant::now();
         token.set_deadline(Some(end));
         let late = |by| end + HOST_GRACE + by;
-        let clock = ThreadClock::of_this_thread().unwrap();
+        let clock = Thread::this().unwrap();
         crew.started(run.worker(), clock);
         assert!(crew.stuck(late(RETIRE_GRACE)).is_empty(), "from now on its time is looked at");
         let from = clock.cpu_time().unwrap();

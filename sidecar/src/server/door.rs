@@ -23,6 +23,7 @@ use nix::unistd::geteuid;
 use super::listen::refuse_descriptors;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
+use crate::os;
 use crate::walls::Intake;
 
 pub const ROOT: u32 = 0;
@@ -247,6 +248,7 @@ impl Gate {
             Some((stream, _)) => {
                 log::error!("a connection is refused: {error}{}", advice(&error));
                 refuse(stream, "descriptors", 0, 1);
+                os::let_go_of_rest(stream);
             }
             None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
         }
@@ -268,14 +270,20 @@ impl Door {
     /// As [`Gate::accept`], with its place.
     pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
         let (stream, whose) = self.gate.accept(|| faults::io(Point::Accept))?;
-        self.admit(stream, whose)
+        match self.admit(&stream, whose) {
+            Some(place) => Some((stream, place)),
+            None => {
+                os::let_go_of_rest(&stream);
+                None
+            }
+        }
     }
 
-    fn admit(&self, stream: UnixStream, whose: Whose) -> Option<(UnixStream, Place)> {
+    fn admit(&self, stream: &UnixStream, whose: Whose) -> Option<Place> {
         if whose == Whose::Parent {
-            return Some((stream, self.places.of_parent()));
+            return Some(self.places.of_parent());
         }
-        let peer: UnixCredentials = match getsockopt(&stream, sockopt::PeerCredentials) {
+        let peer: UnixCredentials = match getsockopt(stream, sockopt::PeerCredentials) {
             Ok(peer) => peer,
             Err(e) => {
                 log::error!("cannot read a peer's credentials: {e}");
@@ -290,9 +298,9 @@ impl Door {
         if place.is_none() {
             let share = self.places.share();
             log::warn!("a connection of user {} is refused: that user has {share} open", peer.uid());
-            refuse(&stream, "maxConnections", share as u64, share as u64 + 1);
+            refuse(stream, "maxConnections", share as u64, share as u64 + 1);
         }
-        Some((stream, place?))
+        place
     }
 }
 

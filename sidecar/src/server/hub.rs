@@ -111,6 +111,8 @@ pub struct Job<P = Arc<Connection>> {
     pub frame: Arc<Incoming>,
     pub enqueued: Instant,
     pub due: Due,
+    /// Of an executeMany: items that have been run.
+    pub done: usize,
     pub connection: P,
 }
 

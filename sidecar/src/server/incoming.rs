@@ -46,6 +46,10 @@ impl Incoming {
                 panel_id: execute.panel_id.map(Into::into),
                 handler_name: execute.handler_name.map(Into::into),
             },
+            Ok(ClientMessage::ExecuteMany(many)) => many.item(0).map_or_else(Labels::default, |first| Labels {
+                panel_id: first.panel_id.map(Into::into),
+                handler_name: first.handler_name.map(Into::into),
+            }),
             _ => Labels::default(),
         })
     }

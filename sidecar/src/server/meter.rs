@@ -21,7 +21,7 @@ pub(super) struct Meter {
 impl Meter {
     /// Of a run that begins on this thread.
     pub fn of(kind: Kind) -> Self {
-        let is_told = matches!(kind, Kind::Execute | Kind::Resume);
+        let is_told = matches!(kind, Kind::Execute | Kind::ExecuteMany | Kind::Resume);
         Self { since: (!is_told).then(os::thread_cpu_time), added: Cell::default() }
     }
 

@@ -24,6 +24,7 @@ mod housekeeper;
 pub mod hub;
 mod incoming;
 pub mod listen;
+mod many;
 mod memory;
 mod meter;
 mod operator;

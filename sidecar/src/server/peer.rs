@@ -3,7 +3,7 @@
 //! Whatever it has sent counts before the memory for it is taken: the read buffer as it grows, and each frame for as long as
 //! anybody has it. What finds no room is skipped and answered; the connection goes on.
 
-use std::io::{ErrorKind, Read};
+use std::io::ErrorKind;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use super::poller::Event;
 use super::session::{self, Action, Session, protocol_error};
 use crate::budget::{Charge, Full};
 use crate::faults::{self, Point};
+use crate::os;
 
 /// Read from one connection before the others get their turn: to copy it takes some tens of microseconds.
 const READ_TURN_BYTES: usize = 128 << 10;
@@ -117,7 +118,10 @@ impl Peer {
             }
             let spare = self.decoder.spare();
             let room = spare.len().min(READ_TURN_BYTES);
-            let mut read = |room| self.connection.stream().read(spare.get_mut(..room).unwrap_or_default());
+            let mut read = |room| {
+                let room = spare.get_mut(..room).unwrap_or_default();
+                os::read_from_peer(self.connection.stream(), room)
+            };
             let got = match faults::transfer(Point::Read, room).and_then(&mut read) {
                 Ok(0) => {
                     if !self.decoder.is_at_boundary() {

@@ -40,6 +40,7 @@ use super::peer::{Peer, Turn};
 use super::session::{Action, Session, protocol_error};
 use crate::budget::Charge;
 use crate::faults::{self, Point};
+use crate::os;
 
 const LISTENER: u64 = 0;
 const WAKE: u64 = 2;
@@ -225,6 +226,7 @@ impl Poller {
             self.waited_for.remove(&session.0);
             let _ = self.epoll.delete(&*peer.connection);
             let _ = peer.connection.stream().shutdown(std::net::Shutdown::Both);
+            os::let_go_of_rest(peer.connection.stream());
             if peer.connection.place().is_for_operator() {
                 self.operators.retain(|operator| *operator != session);
             }

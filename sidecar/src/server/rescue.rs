@@ -41,8 +41,8 @@ impl Server {
         let life = move || {
             // a panic within a request is caught where it can be answered; one that arrives here had the poller or the books
             let life = || {
-                if let Some(clock) = os::ThreadClock::of_this_thread() {
-                    server.lock().hub.crew.started(id, clock);
+                if let Some(thread) = os::Thread::this() {
+                    server.lock().hub.crew.started(id, thread);
                 }
                 server.work(id);
             };

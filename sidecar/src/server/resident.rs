@@ -1,12 +1,11 @@
 //! Requests about resident states: from the message to its answer.
 
-use nexus_protocol::frame::LargeField;
 use nexus_protocol::limits::FREE_BUFFER_BYTES;
 use nexus_protocol::message::{
     CreateState, DisposeState, PatchState, Regions, SnapshotState, StateCreated, StateDisposed, StatePatched,
     StateSnapshot,
 };
-use nexus_protocol::{Pieces, Shared, SidecarMessage, WireError, payload};
+use nexus_protocol::{LargeField, Pieces, Shared, SidecarMessage, WireError, payload};
 
 use super::Server;
 use super::hub::Job;

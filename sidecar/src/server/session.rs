@@ -86,6 +86,7 @@ impl Session {
                 frame,
                 enqueued: now,
                 due: Due::Unread,
+                done: 0,
                 connection,
             });
         }
@@ -153,11 +154,12 @@ pub fn refuse(error: &DecodeError) -> Action {
 
 /// Whether a worker does it: everything whose cost depends on what the client sent.
 pub fn is_work(kind: Kind) -> bool {
-    use Kind::{Check, CreateState, DisposeState, Execute, OpenArena, PatchState, Precompile, Resume, SnapshotState};
-    matches!(
-        kind,
-        Execute | Precompile | Check | Resume | CreateState | PatchState | SnapshotState | DisposeState | OpenArena
-    )
+    use Kind::{
+        Check, CreateState, DisposeState, Execute, ExecuteMany, OpenArena, PatchState, Precompile, Resume,
+        SnapshotState,
+    };
+    let runs = matches!(kind, Execute | ExecuteMany | Precompile | Check | Resume);
+    runs || matches!(kind, CreateState | PatchState | SnapshotState | DisposeState | OpenArena)
 }
 
 /// Fields of a resume that are looked at for its suspension, before a worker reads all of it.

@@ -221,13 +221,15 @@ impl Server {
 
     /// Starts the workers.
     pub fn start(self: &Arc<Self>) -> io::Result<()> {
+        (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
+        self.start_housekeeper()?;
+        // it starts workers where some are lacking
         let weak = Arc::downgrade(self);
         self.runtime
             .engine()
             .watchdog()
             .set_hook(Box::new(move |now| weak.upgrade().map_or(Vigilance::None, |server| server.tick(now))));
-        (0..=self.runtime.config.max_instances).try_for_each(|_| self.start_worker())?;
-        self.start_housekeeper()
+        Ok(())
     }
 
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
@@ -261,6 +263,7 @@ impl Server {
             parked_suspensions: state.hub.parked_suspensions() as u64,
             suspensions: state.hub.suspensions() as u64,
             queued: state.hub.queued() as u64,
+            connections: state.hub.connections() as u64,
             resident_states,
             resident_state_bytes,
             retired_threads: state.hub.crew.retired() as u64,

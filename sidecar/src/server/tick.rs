@@ -5,7 +5,9 @@
 //! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
 //! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
 //!   as many as the queue holds at the most;
-//! - it takes the last instance from a run that has had it for long enough, for which it may start a worker;
+//! - it has runs that take their time give way, and takes the last instance from one that has had it for long enough;
+//! - it starts workers, a few at a look, for those that have ended since their threads could not come to the front again, and for
+//!   runs that go on beside;
 //! - it looks whether an end has come (`drain`), and whether answers are held back;
 //! - it wakes who is needed: a worker for the poller or for a job, the housekeeper, the thread that has the poller.
 //!
@@ -18,7 +20,6 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
 
 use super::Server;
-use super::crew::RunId;
 use super::errand::Errand;
 use super::hub::Expired;
 use crate::engine::watchdog::Vigilance;
@@ -28,6 +29,8 @@ use crate::observe::SuspensionEvent;
 
 /// What the last free instance is lent for while others wait for it.
 const TRIAL: Duration = Duration::from_millis(LAST_INSTANCE_TRIAL_MS);
+/// Workers that are started at one look.
+const STARTED_AT_ONCE: usize = 4;
 /// A job that has waited this long gets a worker of its own.
 const MAX_WAIT: Duration = Duration::from_millis(1);
 /// Time between two looks for what has expired.
@@ -58,7 +61,9 @@ impl Server {
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);
         }
-        let trial_end = state.hub.end_trial(TRIAL, now);
+        state.hub.have_give_way();
+        let beside = state.hub.end_trial(TRIAL, now).is_some_and(|run| state.hub.goes_on_beside(run));
+        let lacking = state.hub.workers_lacking().min(STARTED_AT_ONCE);
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();
         // not for a job that is there at this moment: waking a second thread would cost more than the job
@@ -83,25 +88,19 @@ impl Server {
         if errands {
             self.wake_poller();
         }
-        if let Some(run) = trial_end {
-            self.set_beside(run);
+        for _ in 0..lacking {
+            if let Err(e) = self.start_worker() {
+                log::warn!("there are fewer workers than there should be: cannot start another one: {e}");
+                break;
+            }
+        }
+        if beside {
+            self.work.notify_one();
         }
         if over {
             self.exit.announce(ExitCode::Ok);
         }
         if self.has_to_tidy() { vigilance.max(Vigilance::Slow) } else { vigilance }
-    }
-
-    /// Somebody else gets the instance that a run counts for, with a worker for it.
-    fn set_beside(self: &Arc<Self>, run: RunId) {
-        let has_workers = {
-            let mut state = self.lock();
-            !state.hub.goes_on_beside(run) || state.hub.has_workers()
-        };
-        if !has_workers && let Err(e) = self.start_worker() {
-            log::warn!("who waits for the last instance waits for a worker too: cannot start another one: {e}");
-        }
-        self.work.notify_one();
     }
 
     pub(super) fn has_to_tidy(&self) -> bool {

@@ -24,6 +24,7 @@ use crate::engine::control::{Control, RunControl};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
+use crate::os;
 use crate::runtime::{Overseer, Purpose, Ran};
 use crate::segments::Lent;
 use crate::token::{StopCause, StopToken};
@@ -33,6 +34,9 @@ const POLL_INTERVAL: Duration = Duration::from_micros(200);
 /// With jobs waiting, answers are held back this long, so that several leave in one write. Where the next job takes long, the
 /// watchdog sees to it that they leave.
 const BATCH_TIME: Duration = Duration::from_micros(100);
+
+/// One for the poller, and one for what comes.
+const FEWEST_WORKERS: usize = 2;
 
 enum Step {
     Run(Next<Execution, Arc<Connection>>),
@@ -79,6 +83,12 @@ impl Server {
                         self.lock().hub.crew.came_back(worker);
                         log::warn!("worker {} has come back and ends", worker.number());
                         return;
+                    }
+                    if !os::step_forward() {
+                        self.flush_all(&mut unflushed);
+                        if self.leaves(worker, holding) {
+                            return;
+                        }
                     }
                 }
                 Step::Flush => self.flush_all(&mut unflushed),
@@ -142,6 +152,15 @@ impl Server {
         }
     }
 
+    /// For a worker whose thread may not come to the front again: the watchdog starts another one in its place. False: it has to go on as
+    /// it is, since it is one of the last.
+    fn leaves(&self, worker: WorkerId, holding: bool) -> bool {
+        let mut state = self.lock();
+        let leaves = state.hub.crew.let_go(worker, FEWEST_WORKERS);
+        state.holding -= usize::from(leaves && holding);
+        leaves
+    }
+
     fn flush_all(&self, unflushed: &mut Unflushed) {
         for connection in unflushed.connections.drain(..) {
             self.flush(&connection);
@@ -171,6 +190,11 @@ impl Server {
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
             Ok(Outcome::Waits) => return true,
+            Ok(Outcome::GoesOn) => {
+                // there may be a part, and nobody knows how long the next job takes
+                self.flush(&connection);
+                return true;
+            }
             Err(_) => {
                 log::error!("a worker panicked; the request is answered with an internal error");
                 let error =
@@ -238,6 +262,8 @@ impl Server {
             ClientMessage::Execute(request) => {
                 execution::narrow_timeout(self.runtime.config.timeout_ms, request.timeout_ms)
             }
+            // each of its items has its own
+            ClientMessage::ExecuteMany(_) => None,
             _ => execution::narrow_timeout(self.runtime.config.timeout_ms, None),
         };
         let budget = match &resumed {
@@ -255,6 +281,7 @@ impl Server {
         let client = self.client_of(job.session);
         match envelope.message {
             ClientMessage::Execute(request) => self.execute(answering, &job, request, oversight),
+            ClientMessage::ExecuteMany(request) => self.execute_many(answering, job, &request, oversight),
             ClientMessage::Resume(resume) => self.resume(answering, job, &resume, resumed, oversight),
             ClientMessage::Precompile(request) => {
                 let started = Instant::now();
@@ -384,6 +411,8 @@ impl Server {
 
     /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
     fn conclude(&self, answering: Answering<'_>, ran: Ran<'_>, mut lent: Lent, turn: Turn<'_>) -> Outcome {
+        // whoever gives way should not do it with the books in hand
+        os::step_forward();
         let Ran { mut report, progress, armed } = ran;
         let now = Instant::now();
         let mut answered = false;
@@ -453,6 +482,7 @@ impl Server {
     /// Marks the request as answered, which ends the watch over this worker. Why it was to end, if it was: whoever asked for that
     /// was told that it does. None: somebody else has answered it.
     pub(super) fn finish(&self, answering: Answering<'_>) -> Option<Option<StopCause>> {
+        os::step_forward();
         let cpu = answering.meter.read();
         let mut state = self.lock();
         // before anybody may run what its session has waiting
@@ -469,7 +499,7 @@ impl Server {
 }
 
 /// A run, as those see it who do what it asks for.
-struct Oversight<'a> {
+pub(super) struct Oversight<'a> {
     server: &'a Server,
     run: RunId,
     token: Arc<StopToken>,
@@ -481,7 +511,7 @@ struct Oversight<'a> {
 
 impl Oversight<'_> {
     /// The request has been read: `timeout` is the time of its execution in all, `spent` what was used of it before.
-    fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
+    pub(super) fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
         self.budget.set(Budget { timeout, spent });
         self.since.set(arrival.since);
         let left = timeout.map(|timeout| timeout.saturating_sub(spent));
@@ -539,6 +569,8 @@ pub(super) enum Outcome {
     Answered(Option<Instance>),
     /// It waits for whoever has its execution.
     Waits,
+    /// It waits for its next turn; a part of its answer is in the connection's buffer.
+    GoesOn,
 }
 
 /// A client's answer to a call, as the guest takes it.

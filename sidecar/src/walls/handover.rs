@@ -48,14 +48,14 @@ impl Intake {
     }
 }
 
-/// Connections that no worker has taken yet, the oldest first: what was handed to one that is lost is the next one's.
+/// Connections that were handed to a worker and that it has not taken yet, the oldest first: those of one that is lost are the
+/// next one's.
 #[derive(Debug, Default)]
 pub struct Untaken(Mutex<Book>);
 
 #[derive(Debug, Default)]
 struct Book {
     waiting: VecDeque<Arc<UnixStream>>,
-    /// To the worker of now.
     handed: u64,
     /// Of those.
     let_go: u64,
@@ -64,14 +64,6 @@ struct Book {
 impl Untaken {
     fn lock(&self) -> MutexGuard<'_, Book> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Another worker is there, which was handed nothing yet. The last one is gone.
-    pub fn turn_over(&self, page: &Page) {
-        page.write_taken(0);
-        let mut book = self.lock();
-        book.handed = 0;
-        book.let_go = 0;
     }
 
     /// Hands one over, and keeps it until it is taken: also where there is nobody to have it. Waits while the worker takes none.
@@ -97,12 +89,9 @@ impl Untaken {
         }
     }
 
-    /// Hands all over that another worker was handed.
-    pub fn hand_over_again(&self, line: &Line) {
-        let waiting = std::mem::take(&mut self.lock().waiting);
-        for stream in waiting {
-            self.hand_over(line, stream);
-        }
+    /// What was handed to a worker that is gone, and is nobody's now.
+    pub fn take_all(&self) -> VecDeque<Arc<UnixStream>> {
+        std::mem::take(&mut self.lock().waiting)
     }
 
     /// The worker says that it has taken so many.
@@ -162,20 +151,21 @@ mod tests {
 
     #[test]
     fn a_count_that_lies_lets_go_of_nothing_that_another_worker_is_to_have() {
-        let ((ours, _page, intake), untaken) = (sides(), Untaken::default());
+        let ((ours, _page, intake), last) = (sides(), Untaken::default());
         let (_client, handed) = UnixStream::pair().unwrap();
-        untaken.hand_over(&ours, Arc::new(handed));
+        last.hand_over(&ours, Arc::new(handed));
         drop(intake);
         // nobody has it any more, and it waits
         let (_client, handed) = UnixStream::pair().unwrap();
-        untaken.hand_over(&ours, Arc::new(handed));
-        let (ours, page, intake) = sides();
-        untaken.turn_over(&page);
+        last.hand_over(&ours, Arc::new(handed));
+        let left = last.take_all();
         for lie in [u64::MAX, 1, 0, u64::MAX - 1] {
-            untaken.are_taken(lie);
-            assert_eq!(untaken.lock().waiting.len(), 2);
+            last.are_taken(lie);
         }
-        untaken.hand_over_again(&ours);
+        let (ours, page, intake) = sides();
+        let untaken = Untaken::default();
+        left.into_iter().for_each(|stream| untaken.hand_over(&ours, stream));
+        assert_eq!(untaken.lock().waiting.len(), 2);
         untaken.are_taken(1);
         for lie in [0, 1] {
             untaken.are_taken(lie);

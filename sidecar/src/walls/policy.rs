@@ -126,6 +126,8 @@ pub fn engine_worker(pid: u32) -> Vec<Allowed> {
         when(libc::SYS_clone, &[&[Arg::Is(0, THREAD)]]),
         always(libc::SYS_set_robust_list),
         always(libc::SYS_rseq),
+        // the calling one gives way to others, and comes back; none but that
+        when(libc::SYS_setpriority, &[&[Arg::IsInt(0, libc::PRIO_PROCESS), Arg::IsInt(1, 0)]]),
         always(libc::SYS_sched_getaffinity),
         always(libc::SYS_sched_yield),
         always(libc::SYS_gettid),

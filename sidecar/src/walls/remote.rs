@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::Sender;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::WORKER_ANSWER_MS;
@@ -48,7 +48,7 @@ pub struct Remote {
     /// Whoever holds it asks.
     asking: Mutex<()>,
     commands: Mutex<Sender<Command>>,
-    page: Page,
+    page: Arc<Page>,
     draining: AtomicBool,
     stuck: AtomicBool,
 }
@@ -58,7 +58,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl Remote {
-    pub fn new(commands: Sender<Command>, page: Page) -> Self {
+    pub fn new(commands: Sender<Command>, page: Arc<Page>) -> Self {
         let heard = Heard { stage: Stage::Starting, asked: 0, answer: None, garbage: 0 };
         Self {
             heard: Mutex::new(heard),
@@ -95,6 +95,10 @@ impl Remote {
     pub fn is_gone(&self) {
         lock(&self.heard).stage = Stage::Gone;
         self.changed.notify_all();
+    }
+
+    pub fn is_gone_for_good(&self) -> bool {
+        lock(&self.heard).stage == Stage::Gone
     }
 
     /// Waits until the worker has come further than that, or that time is over. Where it is.
@@ -191,16 +195,16 @@ impl Served for Remote {
             Stage::Ready(walls) => {
                 let walls = Walls::from_bits(walls);
                 let missing = walls.missing().map(|missing| format!("; missing: {missing}")).unwrap_or_default();
-                format!("isolation shared: guests run in a worker behind {walls}{missing}")
+                format!("behind {walls}{missing}")
             }
-            _ => "isolation shared: the worker is not there".to_owned(),
+            _ => "which is not there".to_owned(),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, mpsc};
+    use std::sync::mpsc;
 
     use super::*;
     use crate::random::Random;
@@ -210,7 +214,7 @@ mod tests {
         let mut random = Random(7);
         for _ in 0..200 {
             let (commands, given) = mpsc::channel();
-            let remote = Arc::new(Remote::new(commands, Page::new().unwrap()));
+            let remote = Arc::new(Remote::new(commands, Arc::new(Page::new().unwrap())));
             remote.hear(Some(Said::Attached));
             remote.hear(Some(Said::Ready { walls: random.next() }));
             for _ in 0..random.below(200) {

@@ -1,4 +1,4 @@
-//! What stands between an engine worker and the machine: how it is put up, and which parts of it hold.
+//! What stands between a worker and the machine: how it is put up, and which parts of it hold.
 //!
 //! ```text
 //!   no new privileges, landlock without a rule (before the first thread) -> threads, guests -> no core dumps, seccomp (all threads)
@@ -119,12 +119,13 @@ pub fn close_paths(walls: &mut Walls) -> Result<(), Lack> {
 }
 
 /// The second half, of all threads that there are and will be.
-pub fn close_calls(walls: &mut Walls) -> Result<(), Lack> {
+/// `allowed`: the list of its class.
+pub fn close_calls(walls: &mut Walls, allowed: Vec<Allowed>) -> Result<(), Lack> {
     faults::io(Point::Wall).map_err(|e| ("no core dumps", e.to_string()))?;
     prctl::set_dumpable(false).map_err(|e| ("no core dumps", e.to_string()))?;
     walls.hold(UNDUMPABLE);
     faults::io(Point::Wall).map_err(|e| ("seccomp", e.to_string()))?;
-    for filter in filters(std::process::id()).map_err(|e| ("seccomp", e.to_string()))? {
+    for filter in filters(allowed).map_err(|e| ("seccomp", e.to_string()))? {
         seccompiler::apply_filter_all_threads(&filter).map_err(|e| ("seccomp", format!("{e:?}")))?;
     }
     walls.hold(SECCOMP);
@@ -137,8 +138,8 @@ pub fn possible_here() -> Walls {
         let mut walls = Walls::default();
         let _ = close_paths(&mut walls);
         walls.hold(UNDUMPABLE);
-        let applied =
-            filters(std::process::id()).is_ok_and(|all| all.iter().all(|f| seccompiler::apply_filter(f).is_ok()));
+        let list = policy::engine_worker(std::process::id());
+        let applied = filters(list).is_ok_and(|all| all.iter().all(|f| seccompiler::apply_filter(f).is_ok()));
         if applied {
             walls.hold(SECCOMP);
         }
@@ -148,14 +149,14 @@ pub fn possible_here() -> Walls {
 }
 
 /// The last one first in force: of all that are there, the kernel takes the strictest word.
-fn filters(pid: u32) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
+fn filters(allowed: Vec<Allowed>) -> Result<Vec<BpfProgram>, seccompiler::BackendError> {
     let refuse = |calls: &[libc::c_long], number: i32| {
         let rules = calls.iter().map(|call| (*call, Vec::new())).collect();
         compile(rules, SeccompAction::Allow, SeccompAction::Errno(number as u32))
     };
     let known = policy::REFUSED.iter().chain(policy::ABSENT).map(|call| Allowed { call: *call, when: Vec::new() });
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
-    for Allowed { call, when } in policy::engine_worker(pid).into_iter().chain(known) {
+    for Allowed { call, when } in allowed.into_iter().chain(known) {
         let when: Result<Vec<SeccompRule>, _> = when.iter().map(|all| rule(all)).collect();
         rules.insert(call, when?);
     }

@@ -1,41 +1,41 @@
 //! The supervisor's side of a worker: it is started, told what to do, listened to, and reaped.
 //!
 //! ```text
-//!            main: spawn ... wait for ready ... watch the life of the sidecar ... end
-//!   listener --> door -- connections, by descriptor --> worker      (and the parent's, at the start)
+//!           fleet -- connections, by descriptor ------> worker
 //!                mouth -- commands, by ipc-channel ---> worker
 //!                 ear <-- words of a fixed length ----- worker
-//!              shelves <-- handlers, asked for and made worker      two threads, where there is a cache on disk
+//!              shelves <-- digests, and sources --- worker      two threads, where there is a cache on disk
 //!               names <-- segments, asked for --------- worker
 //! ```
-//! The worker is spawned by the main thread, since the kernel ends it with the thread that made it. Whatever it does, no thread
-//! here does more for it than its channel is there for, and the main thread waits for none of them.
+//! The kernel ends a worker with the thread that made it. Whatever it does, no thread here does more for it than its channel is there
+//! for, and nobody else waits for any of them.
 
-use std::io::{self, Write};
+use std::collections::VecDeque;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::Path;
 use std::process::{self, Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak, mpsc};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
 use ipc_channel::ipc::{IpcOneShotServer, IpcSender};
-use nexus_protocol::limits::{WORKER_END_MS, WORKER_START_MS};
+use nexus_protocol::limits::{CACHE_FLUSH_MS, COMPILE_AGAIN_MS, WORKER_END_MS, WORKER_START_MS};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{AccessFlags, Pid, access};
 
+use super::compilations::{Compilations, Job};
 use super::handover::Untaken;
 use super::line::Line;
 use super::page::Page;
 use super::remote::{Remote, Stage};
-use super::words::{Beginning, Command, SAID_BYTES, Said};
-use super::{names, worker};
+use super::words::{Beginning, Command, SAID_BYTES, Said, Trade};
+use super::{compile, names, worker};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{LowerTier, shelf};
@@ -43,22 +43,20 @@ use crate::config::Config;
 use crate::engine;
 use crate::error::StartError;
 use crate::exit::ExitCode;
-use crate::lifecycle::{Exit, Served};
+use crate::lifecycle::Served;
 use crate::own_program::own_program;
 use crate::runtime::engine_options;
-use crate::server::Mode;
-use crate::server::door::{Gate, Places, Source, Whose};
+use crate::server::door::Whose;
 use crate::server::listen::refuse_descriptors;
 
 /// The environment of a worker: nothing of what whoever started the sidecar may have put there.
 const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::faults::VARIABLE];
-/// Without room for another descriptor.
-const PAUSE_SLICE: Duration = Duration::from_millis(10);
-
 /// Between two looks at a worker that starts or ends.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
 const START_PATIENCE: Duration = Duration::from_millis(WORKER_START_MS);
 const END_PATIENCE: Duration = Duration::from_millis(WORKER_END_MS);
+/// For each part of what is said to one that compiles, and of what it says.
+const COMPILE_PATIENCE: Duration = Duration::from_millis(2 * COMPILE_AGAIN_MS);
 /// As long as an address may be, without what is behind the directory in it.
 const MAX_TEMP_DIR_BYTES: usize = 80;
 
@@ -71,41 +69,54 @@ pub enum Unstarted {
     Lost(ExitCode),
 }
 
-/// Where the clients of a worker come from.
-pub enum Clients {
-    Parent(UnixStream),
-    Listener(UnixListener),
-}
-
-/// What workers have in common, one after the other: the cache, its key, and the page.
+/// What workers have in common: the cache and its key.
 pub struct Household {
     engine: [u8; 32],
     disk: Option<Arc<DiskTier>>,
     handles: HandleKey,
-    page: Page,
-    untaken: Arc<Untaken>,
+    /// One of each worker that is there.
+    pages: Arc<Mutex<Vec<Weak<Page>>>>,
+    pub compilations: Arc<Compilations>,
 }
 
 impl Household {
     pub fn open(config: &Config) -> Result<Self, StartError> {
         let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
-        let page = Page::new().map_err(io("cannot make a file in memory"))?;
         let engine = engine::digest_of(&engine_options(config)).map_err(|e| StartError::Engine(Box::new(e)))?;
         let (disk, handles) = DiskTier::open_with_key(config.cache_dir.as_deref(), engine, config.max_cache_size_bytes)
             .map_err(io("cannot make a key"))?;
-        let disk = disk.map(Arc::new);
+        let (disk, pages) = (disk.map(Arc::new), Arc::<Mutex<Vec<Weak<Page>>>>::default());
         if let Some(disk) = &disk {
-            let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
-            disk.tell(Box::new(move |counts| page.write_counts(counts)));
+            let pages = pages.clone();
+            disk.tell(Box::new(move |counts| {
+                let mut pages = pages.lock().unwrap_or_else(PoisonError::into_inner);
+                pages.retain(|page| page.upgrade().inspect(|page| page.write_counts(counts)).is_some());
+            }));
         }
-        Ok(Self { engine, disk, handles, page, untaken: Arc::default() })
+        Ok(Self { engine, disk, handles, pages, compilations: Arc::default() })
+    }
+
+    /// A page for another worker, which writes to it: none is shared.
+    fn page(&self) -> io::Result<Arc<Page>> {
+        let page = Arc::new(Page::new()?);
+        self.pages.lock().unwrap_or_else(PoisonError::into_inner).push(Arc::downgrade(&page));
+        if let Some(disk) = &self.disk {
+            page.write_counts(disk.counts());
+        }
+        Ok(page)
     }
 
     pub fn keeps_handlers(&self) -> bool {
         self.disk.is_some()
     }
 
-    /// Has what was handed over written.
+    /// Waits a while for what was handed over to be compiled. Nothing is from here on.
+    pub fn settle(&self) {
+        self.compilations.settle(Duration::from_millis(CACHE_FLUSH_MS));
+        self.compilations.close();
+    }
+
+    /// Has what was compiled written.
     pub fn flush(&self) {
         if let Some(disk) = &self.disk {
             disk.flush();
@@ -117,13 +128,27 @@ impl Household {
 pub struct Supervisor {
     pub remote: Arc<Remote>,
     child: Arc<Mutex<Child>>,
-    /// It was ended from outside, or by what it did.
-    lost: Arc<AtomicBool>,
     /// They end with the worker.
     attendants: Mutex<Vec<JoinHandle<()>>>,
-    /// Rung when no more connections are taken.
-    bell: UnixStream,
+    /// By which connections are handed over.
+    line: Line,
+    untaken: Arc<Untaken>,
+    /// Where one that compiles has them from.
+    sources: Option<UnixStream>,
+    /// It is ended from here: nothing to be said of it.
+    dismissed: Arc<AtomicBool>,
 }
+
+/// How a worker has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ended {
+    pub code: ExitCode,
+    /// It was ended from outside, or by what it did.
+    pub lost: bool,
+}
+
+/// Hears of the end of a worker, once.
+pub type OnEnd = Box<dyn FnOnce(Ended) + Send>;
 
 /// The ends that stay here.
 struct Ends {
@@ -134,13 +159,13 @@ struct Ends {
 }
 
 impl Supervisor {
-    /// Starts a worker and waits until it serves, or does not in time. `interrupted`: whether there is no need of it any more.
+    /// Starts a worker and waits until it can serve, or does not in time. `interrupted`: whether there is no need of it any more.
+    /// It is given no client by this.
     pub fn start(
         household: &Household,
         config: &Config,
-        mode: Mode,
-        clients: Clients,
-        exit: &Arc<Exit>,
+        trade: Trade,
+        on_end: OnEnd,
         interrupted: &dyn Fn() -> Option<ExitCode>,
     ) -> Result<Result<Self, Unstarted>, StartError> {
         let io = |context: &'static str| move |source: io::Error| StartError::Io { context, source };
@@ -156,8 +181,8 @@ impl Supervisor {
         let (server, name) = channel().map_err(io(
             "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
         ))?;
-        household.untaken.turn_over(&household.page);
-        let (mut child, ends) = spawn(&name, &household.page).map_err(io("cannot start the worker"))?;
+        let page = household.page().map_err(io("cannot make a file in memory"))?;
+        let (mut child, ends) = spawn(&name, &page, trade).map_err(io("cannot start the worker"))?;
         // waits for the worker to connect, and has no time limit
         let (attached_to, attach) = mpsc::channel();
         let accept = move || drop(attached_to.send(server.accept().map(|(_, commands)| commands)));
@@ -184,51 +209,69 @@ impl Supervisor {
             let unstarted = if was_lost(status) { Unstarted::Lost(code) } else { Unstarted::Ended(code) };
             return Ok(Err(given_up_as.unwrap_or(unstarted)));
         };
-        let Household { engine, disk, handles, page, .. } = household;
+        let Household { engine, disk, handles, .. } = household;
         let engine = *engine;
         let beginning = Beginning {
             config: config.clone(),
-            for_parent: mode == Mode::Child,
+            trade,
             pid: std::process::id(),
-            handles: handles.bytes(),
+            handles: if trade == Trade::Compile { [0; 32] } else { handles.bytes() },
             keeps_handlers: disk.is_some(),
         };
         let (mouth, given) = mpsc::channel::<Command>();
         let speak = move || given.into_iter().all(|command| commands.send(command).is_ok());
         thread::Builder::new().name("mouth".into()).spawn(speak).map_err(io("cannot start a thread"))?;
         let Ends { line, reads, writes, names } = ends;
-        let page = page.try_clone().map_err(io("cannot copy a descriptor"))?;
         let remote = Arc::new(Remote::new(mouth, page));
         remote.hear(Some(Said::Attached));
         remote.command(Command::Begin(Box::new(beginning)));
         let child = Arc::new(Mutex::new(child));
-        let (bell, heard) = UnixStream::pair().map_err(io("cannot make a socket pair"))?;
         let mut attendants = Vec::new();
         let mut attend = |name: &str, life: Box<dyn FnOnce() + Send>| {
             let thread = thread::Builder::new().name(name.into()).spawn(life).map_err(io("cannot start a thread"))?;
             attendants.push(thread);
             Ok::<_, StartError>(())
         };
-        if let Some(disk) = disk {
-            let (reader, writer) = (disk.clone(), disk.clone());
-            attend("shelf-reads", Box::new(move || shelf::serve_reads(&reader, &reads)))?;
-            attend("shelf-writes", Box::new(move || shelf::serve_writes(&writer, &engine, &writes)))?;
-        }
-        let max_arena_bytes = config.max_arena_bytes;
-        attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
+        let sources = if trade == Trade::Compile {
+            drop((writes, names));
+            reads.set_read_timeout(Some(COMPILE_PATIENCE)).map_err(io("cannot use a socket pair"))?;
+            reads.set_write_timeout(Some(COMPILE_PATIENCE)).map_err(io("cannot use a socket pair"))?;
+            Some(reads)
+        } else {
+            if let Some(disk) = disk {
+                let (disk, compilations) = (disk.clone(), household.compilations.clone());
+                attend("shelf-reads", Box::new(move || shelf::serve_reads(&disk, &reads)))?;
+                let most = config.max_source_bytes;
+                let keep = move |mode, source| compilations.add(&engine, mode, source);
+                attend("shelf-writes", Box::new(move || shelf::serve_writes(most, &writes, keep)))?;
+            }
+            let max_arena_bytes = config.max_arena_bytes;
+            attend("names", Box::new(move || names::make_for(&names, max_arena_bytes)))?;
+            None
+        };
         let ear = line.try_clone().map_err(io("cannot copy a descriptor"))?;
-        let lost = Arc::<AtomicBool>::default();
-        let (heard_by, ends_as, reaped, is_lost) = (remote.clone(), exit.clone(), child.clone(), lost.clone());
-        let untaken = household.untaken.clone();
-        attend("ear", Box::new(move || listen_to(&ear, &heard_by, &untaken, &reaped, &is_lost, &ends_as)))?;
-        let this = Self { remote, child, lost, attendants: Mutex::new(attendants), bell };
+        let (heard_by, reaped) = (remote.clone(), child.clone());
+        let untaken = Arc::<Untaken>::default();
+        let taken = untaken.clone();
+        let ended = Arc::<OnceLock<Ended>>::default();
+        let dismissed = Arc::<AtomicBool>::default();
+        let (ends_as, on_purpose) = (ended.clone(), dismissed.clone());
+        let hear = move || {
+            let how = listen_to(&ear, &heard_by, &taken, &reaped, &on_purpose);
+            let _ = ends_as.set(how);
+            heard_by.is_gone();
+            on_end(how);
+        };
+        attend("ear", Box::new(hear))?;
+        let this = Self { remote, child, attendants: Mutex::new(attendants), line, untaken, sources, dismissed };
         // nothing of a client comes to a worker that is not sealed
         loop {
             match this.remote.after(Stage::Attached, LOOK_SLICE) {
                 Stage::Ready(_) => break,
                 Stage::Gone => {
-                    let code = this.end().unwrap_or(ExitCode::Internal);
-                    let lost = this.was_lost();
+                    this.end();
+                    let ended = ended.get().copied();
+                    let Ended { code, lost } = ended.unwrap_or(Ended { code: ExitCode::Internal, lost: false });
                     return Ok(Err(if lost { Unstarted::Lost(code) } else { Unstarted::Ended(code) }));
                 }
                 Stage::Starting | Stage::Attached => {
@@ -239,31 +282,36 @@ impl Supervisor {
                 }
             }
         }
-        match clients {
-            Clients::Parent(stream) => {
-                refuse_descriptors(stream.as_fd());
-                line.hand_over(&stream, Whose::Parent).map_err(io("cannot hand the parent's socket over"))?;
-            }
-            Clients::Listener(listener) => {
-                listener.set_nonblocking(true).map_err(io("cannot listen"))?;
-                let mut gate = Gate::closed();
-                gate.open(Source::Listener(listener));
-                let places = Places::new(&config.allow_uids);
-                let untaken = household.untaken.clone();
-                let life = move || {
-                    untaken.hand_over_again(&line);
-                    keep_door(gate, &places, &line, &heard, &untaken);
-                };
-                let door = thread::Builder::new().name("door".into()).spawn(life);
-                this.attendants().push(door.map_err(io("cannot start a thread"))?);
-            }
-        }
         Ok(Ok(this))
     }
 
-    /// Whether the worker has ended otherwise than by itself.
-    pub fn was_lost(&self) -> bool {
-        self.lost.load(Ordering::Acquire)
+    /// Gives it the connection of the parent.
+    pub fn serve_parent(&self, stream: &UnixStream) -> io::Result<()> {
+        refuse_descriptors(stream.as_fd());
+        self.line.hand_over(stream, Whose::Parent)
+    }
+
+    /// Gives it a connection. Waits while it takes none.
+    pub fn serve(&self, stream: Arc<UnixStream>) {
+        self.untaken.hand_over(&self.line, stream);
+    }
+
+    /// Has a source compiled, by a worker that is there for that, and the bytecode kept. An error: it is of no use any more.
+    pub fn compile(&self, household: &Household, job: &Job) -> io::Result<()> {
+        let (Some(disk), Some(sources)) = (&household.disk, &self.sources) else { return Ok(()) };
+        if let Some(body) = compile::ask(sources, job.mode, &job.source, disk.max_entry_bytes())? {
+            disk.write(&Arc::new(shelf::handler_of(&household.engine, &job.digest, &body)?));
+        }
+        Ok(())
+    }
+
+    /// What it was given and has not taken, once it is gone.
+    pub fn take_untaken(&self) -> VecDeque<Arc<UnixStream>> {
+        self.untaken.take_all()
+    }
+
+    pub fn is_gone(&self) -> bool {
+        self.remote.is_gone_for_good()
     }
 
     pub fn reload(&self, config: &Config) {
@@ -274,31 +322,24 @@ impl Supervisor {
         self.attendants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes no more connections.
-    fn close_door(&self) {
-        let _ = (&self.bell).write(&[1]);
-    }
-
-    /// Ends the worker if it is still there, and takes in what it has left. How it ended.
-    pub fn end(&self) -> Option<ExitCode> {
-        self.close_door();
-        let status = {
+    /// Ends the worker if it is still there, and takes in what it has left.
+    pub fn end(&self) {
+        self.dismissed.store(true, Ordering::Release);
+        {
             let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);
             // once it was waited for, its number may be another's, and this does nothing
             let _ = child.kill();
-            child.wait().ok()
-        };
+            let _ = child.wait();
+        }
         let attendants = std::mem::take(&mut *self.attendants());
         for attendant in attendants {
             let _ = attendant.join();
         }
-        status.map(code_of)
     }
 }
 
 impl Served for Supervisor {
     fn drain(&self) {
-        self.close_door();
         self.remote.drain();
     }
 
@@ -336,7 +377,7 @@ impl Served for Supervisor {
 }
 
 /// Executes this program as a worker, with the other ends under the numbers that it expects them at, and nothing else.
-fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
+fn spawn(name: &str, page: &Page, trade: Trade) -> io::Result<(Child, Ends)> {
     let (line, its_line) = Line::pair()?;
     let (reads, its_reads) = UnixStream::pair()?;
     let (writes, its_writes) = UnixStream::pair()?;
@@ -346,7 +387,8 @@ fn spawn(name: &str, page: &Page) -> io::Result<(Child, Ends)> {
     let mappings = given.into_iter().zip(worker::DESCRIPTORS);
     let mut command = process::Command::new(own_program()?);
     command
-        .arg0("nexus-sidecar")
+        // as it stands in lists of processes
+        .arg0(if trade == Trade::Compile { "nexus-compiler" } else { "nexus-sidecar" })
         .args([worker::NAME, &Pid::this().to_string(), name])
         .env_clear()
         .envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, std::env::var_os(name)?))))
@@ -389,8 +431,8 @@ fn hear_from(line: &Line) -> Option<Option<Said>> {
     }
 }
 
-/// The life of the ear: until the worker is gone.
-fn listen_to(line: &Line, remote: &Remote, untaken: &Untaken, child: &Mutex<Child>, lost: &AtomicBool, exit: &Exit) {
+/// The life of the ear: until the worker is gone. How it has ended.
+fn listen_to(line: &Line, remote: &Remote, untaken: &Untaken, child: &Mutex<Child>, dismissed: &AtomicBool) -> Ended {
     while let Some(said) = hear_from(line) {
         untaken.are_taken(remote.taken());
         if said != Some(Said::Taken) {
@@ -398,10 +440,11 @@ fn listen_to(line: &Line, remote: &Remote, untaken: &Untaken, child: &Mutex<Chil
         }
     }
     untaken.are_taken(remote.taken());
-    let status = end_of(child);
-    lost.store(status.as_ref().is_ok_and(|status| was_lost(*status)), Ordering::Release);
-    remote.is_gone();
-    exit.announce(status.map_or(ExitCode::Internal, code_of));
+    match end_of(child) {
+        Ok(_) if dismissed.load(Ordering::Acquire) => Ended { code: ExitCode::Ok, lost: false },
+        Ok(status) => Ended { code: code_of(status), lost: was_lost(status) },
+        Err(_) => Ended { code: ExitCode::Internal, lost: false },
+    }
 }
 
 /// How a worker has ended that says no more: one that does not end is of no use to anybody, and is killed.
@@ -436,29 +479,5 @@ fn code_of(status: ExitStatus) -> ExitCode {
             ExitCode::Stuck
         }
         (None, None) => ExitCode::Internal,
-    }
-}
-
-/// The life of the door: takes connections and hands them over, until the bell rings or there is nobody to have them.
-fn keep_door(mut gate: Gate, places: &Places, line: &Line, bell: &UnixStream, untaken: &Untaken) {
-    loop {
-        let Some(source) = gate.source() else { return };
-        let pause = gate.closed_until().is_some();
-        let listener = if pause { PollFlags::empty() } else { PollFlags::POLLIN };
-        let mut fds = [PollFd::new(bell.as_fd(), PollFlags::POLLIN), PollFd::new(source.as_fd(), listener)];
-        let timeout = if pause { PollTimeout::try_from(PAUSE_SLICE) } else { Ok(PollTimeout::NONE) };
-        let _ = poll(&mut fds, timeout.unwrap_or(PollTimeout::NONE));
-        if fds[0].any().unwrap_or(false) {
-            return;
-        }
-        gate.reopens(std::time::Instant::now());
-        gate.refill();
-        if let Some((stream, _)) = gate.accept(|| Ok(())) {
-            match getsockopt(&stream, sockopt::PeerCredentials) {
-                Ok(peer) if !places.knows(peer.uid(), peer.pid()) => {}
-                Ok(_) => untaken.hand_over(line, Arc::new(stream)),
-                Err(e) => log::error!("cannot read a peer's credentials: {e}"),
-            }
-        }
     }
 }

@@ -27,14 +27,24 @@ pub enum Command {
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Beginning {
     pub config: Config,
-    /// It ends with the one connection that it gets.
-    pub for_parent: bool,
+    pub trade: Trade,
     /// The process that clients know.
     pub pid: u32,
     /// By which handles of compiled handlers are signed.
     pub handles: [u8; 32],
     /// Somebody keeps compiled handlers.
     pub keeps_handlers: bool,
+}
+
+/// What a worker is there for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Trade {
+    /// Serves connections.
+    Connections,
+    /// Serves one connection, and ends with it.
+    OneConnection,
+    /// Turns sources into bytecode that outlives it. It has no client, no key, and runs no handler.
+    Compile,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

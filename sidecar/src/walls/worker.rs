@@ -23,7 +23,8 @@ use super::line::Line;
 use super::names::AskedSegments;
 use super::page::Page;
 use super::seal::{self, Lack, Walls};
-use super::words::{Beginning, Command, Question, Said};
+use super::words::{Beginning, Command, Question, Said, Trade};
+use super::{compile, policy};
 use crate::cache::handle::HandleKey;
 use crate::cache::{LowerTier, shelf::Shelf};
 use crate::engine::Guests;
@@ -76,16 +77,8 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let commands = attach(channel).map_err(io("cannot reach the supervisor"))?;
     line.say(&Said::Attached.to_bytes()).map_err(io("cannot reach the supervisor"))?;
     let Ok(Command::Begin(beginning)) = commands.recv() else { return Ok(ExitCode::ParentGone) };
-    let Beginning { config, for_parent, pid, handles, keeps_handlers } = *beginning;
-    let _ = logging::init(config.log, Layout::detect());
-    let require_sandbox = config.require_sandbox;
-    let mode = if for_parent { Mode::Child } else { Mode::Service };
-    let mut walls = Walls::default();
-    let put_up = |part: Result<(), Lack>| {
-        if let Err((wall, why)) = part {
-            log::warn!("a wall is missing around guests: {wall} ({why})");
-        }
-    };
+    let Beginning { config, trade, pid, handles, keeps_handlers } = *beginning;
+    let _ = logging::init(config.log, Layout::detect(config.log_json));
     // of all processes, this one is the first that the machine can do without
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         log::debug!("cannot change what the kernel thinks of this process when memory is short: {e}");
@@ -100,6 +93,21 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     }
     // the bounds of the first thread's stack are in a file
     os::prepare_thread_for_guests().map_err(|e| StartError::Engine(Box::new(e)))?;
+    let mode = match trade {
+        Trade::Connections => Mode::Service,
+        Trade::OneConnection => Mode::Child,
+        Trade::Compile => {
+            drop((writes, names));
+            return compile::work(config, commands, &line, reads);
+        }
+    };
+    let require_sandbox = config.require_sandbox;
+    let mut walls = Walls::default();
+    let put_up = |part: Result<(), Lack>| {
+        if let Err((wall, why)) = part {
+            log::warn!("a wall is missing around guests: {wall} ({why})");
+        }
+    };
     let guests = Guests::all(engine_options(&config)).map_err(|e| StartError::Engine(Box::new(e)))?;
     // what loading them took on the way
     os::trim_heap();
@@ -126,7 +134,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let source =
         Source::Line(line.try_clone().and_then(|line| Ok(Intake::new(line, page.try_clone()?))).map_err(copy)?);
     server.with_poller(|poller| poller.listen(source)).map_err(io("cannot listen"))?;
-    put_up(seal::close_calls(&mut walls));
+    put_up(seal::close_calls(&mut walls, policy::engine_worker(std::process::id())));
     let _ = holding.set(walls);
     if let Some(missing) = walls.missing().filter(|_| require_sandbox) {
         return Err(StartError::Sandbox { missing });

@@ -16,7 +16,7 @@ use crate::error::StartError;
 use crate::exit::ExitCode;
 
 pub fn top(top: &Top, out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let mut client = Client::connect(&top.connect.path)?;
+    let mut client = Client::connect(top.connect.path.as_deref())?;
     if let Some(execution) = top.kill {
         return kill(&mut client, execution, top.connect.json, out);
     }

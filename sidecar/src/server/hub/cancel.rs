@@ -3,6 +3,7 @@
 use nexus_protocol::message::Kind;
 use nexus_protocol::{RequestId, SuspensionId};
 
+use super::listing::is_executed;
 use super::{Cancelled, Closed, Held, Holder, Hub, Item, Job, Peer, Request, SessionId};
 use crate::token::StopCause;
 
@@ -63,7 +64,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if self.entries.contains_key(&number) {
             return self.cancel_entry(number);
         }
-        let is_it = |kind: Kind, of: u64| kind == Kind::Execute && of == number;
+        let is_it = |kind: Kind, of: u64| is_executed(kind) && of == number;
         let running = self.crew.runs().find(|(_, run)| is_it(run.kind, run.number)).map(|(run, _)| run);
         if let Some(run) = running {
             self.crew.stop(run, StopCause::Cancelled);

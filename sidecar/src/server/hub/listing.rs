@@ -80,6 +80,11 @@ fn guest_of<P>(run: Option<&Run<P>>) -> (Option<Instant>, Memory) {
     }
 }
 
+/// Whether a request that has not been suspended stands for an execution; several in one request are listed as one.
+pub(super) fn is_executed(kind: Kind) -> bool {
+    matches!(kind, Kind::Execute | Kind::ExecuteMany)
+}
+
 /// An execution, where it is in the books.
 enum One<'a, E, P> {
     /// In its first segment.
@@ -154,12 +159,12 @@ impl<E, P> One<'_, E, P> {
 impl<E: Held, P: Peer> Hub<E, P> {
     /// What is there, running executions first, then suspended, then queued, each kind oldest first; and how many there are.
     pub fn list(&self, max: usize) -> (Vec<Listed>, usize) {
-        let running = self.crew.runs().filter(|(_, run)| run.kind == Kind::Execute).map(|(_, run)| One::Running(run));
+        let running = self.crew.runs().filter(|(_, run)| is_executed(run.kind)).map(|(_, run)| One::Running(run));
         let kept = self.entries.values().map(|entry| {
             let run = if let Holder::Running(run) = &entry.holder { self.crew.get(*run) } else { None };
             One::Kept(entry, run)
         });
-        let queued = self.queued_jobs().filter(|job| job.kind == Kind::Execute).map(One::Queued);
+        let queued = self.queued_jobs().filter(|job| is_executed(job.kind)).map(One::Queued);
         let mut all: Vec<One<'_, E, P>> = running.chain(kept).chain(queued).collect();
         let total = all.len();
         if max < total {

@@ -61,7 +61,18 @@ fn job(id: u32, kind: Kind, suspension: Option<SuspensionId>, now: Instant) -> J
     decoder.push(&bytes);
     let frame = Incoming::uncounted(decoder.next_owned().unwrap().unwrap());
     let id = RequestId(id);
-    Job { number: 0, session: SESSION, id, kind, suspension, frame, enqueued: now, due: Due::Unread, connection: () }
+    Job {
+        number: 0,
+        session: SESSION,
+        id,
+        kind,
+        suspension,
+        frame,
+        enqueued: now,
+        due: Due::Unread,
+        done: 0,
+        connection: (),
+    }
 }
 
 /// Books with one execution that waits for two calls.

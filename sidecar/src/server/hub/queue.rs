@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::SuspensionId;
-use nexus_protocol::limits::{LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
+use nexus_protocol::limits::{BUSY_IN_FRONT_US, IN_FRONT_MS, LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
 
 use super::turns::Standing;
@@ -21,6 +21,8 @@ const KEEPS_ONE_FROM: usize = 3;
 const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+const IN_FRONT: Duration = Duration::from_millis(IN_FRONT_MS);
+const BUSY_IN_FRONT: Duration = Duration::from_micros(BUSY_IN_FRONT_US);
 const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
@@ -66,8 +68,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if let Some(full) = self.refuses(books) {
             return Err((job, Refusal::Overloaded(full)));
         }
-        job.number = self.next_number;
-        self.next_number += 1;
+        job.number = self.new_number();
         self.queued += 1;
         match self.addressee(&job) {
             Some(key) => self.deliver(key, job),
@@ -77,6 +78,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
             }
         }
         Ok(())
+    }
+
+    /// Of an execution.
+    pub fn new_number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
     }
 
     /// Why a session may have no more requests.
@@ -217,6 +225,19 @@ impl<E: Held, P: Peer> Hub<E, P> {
         others.any(|other| self.may_run(other, 1)).then_some(run)
     }
 
+    /// While there are several sessions, runs that take their time give way to those that may be brief: see `Crew::have_give_way`. Those of
+    /// a session whose runs are known to be long do so sooner.
+    pub fn have_give_way(&mut self) {
+        if self.sessions.len() <= 1 {
+            return;
+        }
+        let Self { crew, sessions, .. } = self;
+        crew.have_give_way(|session| match sessions.get(&session).map(|books| books.standing) {
+            Some(Standing::Brief | Standing::Unknown) => IN_FRONT,
+            Some(Standing::Busy(_)) | None => BUSY_IN_FRONT,
+        });
+    }
+
     /// A run goes on beside the others. False: it is over, or ends.
     pub fn goes_on_beside(&mut self, run: RunId) -> bool {
         let goes_on = self.crew.set_beside(run);
@@ -229,8 +250,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.limits.max_running + self.beside + 1
     }
 
-    pub fn has_workers(&self) -> bool {
-        self.crew.workers() >= self.workers_wanted()
+    /// How many more there have to be.
+    pub fn workers_lacking(&self) -> usize {
+        self.workers_wanted().saturating_sub(self.crew.workers())
     }
 
     /// For a worker that finds nothing to do: true if it was there for a run beside, and is to end.
@@ -314,7 +336,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
         };
         self.no_longer_queued();
         let (run, token) = self.crew.begin(worker, &job, now)?;
-        if is_last && matches!(job.kind, Kind::Execute | Kind::Resume | Kind::Precompile | Kind::Check) {
+        if is_last
+            && matches!(job.kind, Kind::Execute | Kind::ExecuteMany | Kind::Resume | Kind::Precompile | Kind::Check)
+        {
             self.crew.try_out(run);
         }
         if let Some(books) = self.sessions.get_mut(&session) {
@@ -342,6 +366,23 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
+    /// A run ends without an answer, and what is left of its job waits again, behind what else does. False: it is to end instead.
+    pub fn go_behind(&mut self, mut job: Job<P>, run: RunId, now: Instant) -> bool {
+        if self.crew.get(run).is_none_or(|run| run.ending().is_some()) {
+            return false;
+        }
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(&run);
+        }
+        if self.is_open(job.session) {
+            self.queued += 1;
+            self.note(job.session, job.id, Request::Queued);
+            job.enqueued = now;
+            self.push_back(job.session, Item::Job(job));
+        }
+        true
+    }
+
     /// A job could have begun when it came; a resume, when its execution could go on as well.
     fn arrival(&self, key: Option<u64>, job: &Job<P>, now: Instant) -> Arrival {
         let entry = key.and_then(|key| self.entries.get(&key));
@@ -352,8 +393,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// For a run whose frame did not say at once which suspension it is for.
     pub fn take(&mut self, id: SuspensionId, mut job: Job<P>, run: RunId, now: Instant) -> Taken<E, P> {
         job.suspension = Some(id);
-        // whoever is gone resumes nothing
-        let Some(key) = self.crew.get(run).and_then(|_| self.addressee(&job)) else { return Taken::Unknown(job) };
+        // whoever is gone resumes nothing, and nothing of it waits: its runs may take a while to end
+        let is_there = self.crew.get(run).is_some() && self.is_open(job.session);
+        let Some(key) = self.addressee(&job).filter(|_| is_there) else { return Taken::Unknown(job) };
         let Some(entry) = self.entries.get(&key) else { return Taken::Unknown(job) };
         if matches!(entry.holder, Holder::Suspended(_)) && entry.mailbox.is_empty() {
             let arrival = self.arrival(Some(key), &job, now);

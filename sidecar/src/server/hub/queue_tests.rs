@@ -27,6 +27,7 @@ fn job(session: u64, id: u32, connection: &Reader, now: Instant) -> Job<Reader> 
         frame: Incoming::uncounted(decoder.next_owned().unwrap().unwrap()),
         enqueued: now,
         due: Due::Unread,
+        done: 0,
         connection: connection.clone(),
     }
 }
@@ -120,7 +121,7 @@ fn who_has_the_last_instance_for_long_goes_on_beside_once_somebody_waits_for_it(
     assert!(hub.answer(fresh.run) && hub.beside == 2);
     hub.crew.end(fresh.run);
     let ended = workers.iter().filter(|worker| hub.lets_go(**worker)).count();
-    assert_eq!((ended, hub.crew.workers(), hub.has_workers()), (3, 6, true));
+    assert_eq!((ended, hub.crew.workers(), hub.workers_lacking()), (3, 6, 0));
 }
 
 #[test]
@@ -136,4 +137,46 @@ fn who_ends_takes_nothing_new_but_resumes_and_gives_back_what_waits() {
     let waiting: Vec<RequestId> = hub.drain_queues().iter().map(|job| job.id).collect();
     assert_eq!(waiting, [RequestId(1), RequestId(3)]);
     assert!(hub.queued() == 0 && !hub.has_ready(now));
+}
+
+#[test]
+fn what_is_left_of_a_job_stands_behind_what_else_waits_and_may_be_cancelled_there() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(1);
+    let worker = hub.crew.hire();
+    for session in [1, 2] {
+        hub.open_session(SessionId(session));
+    }
+    for id in [1, 2] {
+        hub.enqueue(Job { kind: Kind::ExecuteMany, ..job(1, id, &reader, now) }).unwrap();
+    }
+    hub.enqueue(job(2, 1, &reader, now)).unwrap();
+    let first = hub.next(worker, now).unwrap();
+    assert!(hub.go_behind(Job { done: 5, ..first.job }, first.run, now) && !hub.answer(first.run));
+    assert_eq!((hub.queued(), hub.running(), hub.in_flight(SessionId(1))), (3, 0, 2));
+    let mut order = Vec::new();
+    for _ in 0..3 {
+        let next = hub.next(worker, now).unwrap();
+        order.push((next.job.session.0, next.job.id.0, next.job.done));
+        assert!(hub.answer(next.run));
+        hub.crew.end(next.run);
+    }
+    assert_eq!(order, [(2, 1, 0), (1, 2, 0), (1, 1, 5)]);
+    // one that is to end does not wait again, one that waits again is found, and of a session that is gone nothing waits
+    hub.enqueue(job(1, 3, &reader, now)).unwrap();
+    let running = hub.next(worker, now).unwrap();
+    assert!(matches!(hub.cancel_request(SessionId(1), RequestId(3)), Cancelled::Underway));
+    assert!(!hub.go_behind(running.job, running.run, now) && hub.answer(running.run));
+    hub.crew.end(running.run);
+    hub.enqueue(job(1, 4, &reader, now)).unwrap();
+    let running = hub.next(worker, now).unwrap();
+    assert!(hub.go_behind(running.job, running.run, now));
+    assert!(matches!(hub.cancel_request(SessionId(1), RequestId(4)), Cancelled::Job(job) if job.id.0 == 4));
+    hub.enqueue(job(2, 5, &reader, now)).unwrap();
+    let running = hub.next(worker, now).unwrap();
+    let gone = running.job.clone();
+    hub.close_session(SessionId(2));
+    hub.go_behind(gone, running.run, now);
+    hub.crew.end(running.run);
+    assert_eq!((hub.queued(), hub.running(), hub.has_ready(now)), (0, 0, false));
 }

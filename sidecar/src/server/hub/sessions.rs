@@ -74,6 +74,11 @@ pub struct Left<P = Arc<Connection>> {
 }
 
 impl<E: Held, P: Peer> Hub<E, P> {
+    /// Connections that are not gone.
+    pub fn connections(&self) -> usize {
+        self.sessions.len()
+    }
+
     pub fn open_session(&mut self, session: SessionId) {
         self.sessions.insert(session, Books::default());
     }

@@ -17,7 +17,20 @@ use crate::token::StopCause;
 
 impl<E: Held, P: Peer> Hub<E, P> {
     /// Keeps an execution whose first segment was suspended, and takes its run for answered; or gives it back with the reason.
-    pub fn suspend(&mut self, run: RunId, about: About, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+    pub fn suspend(&mut self, run: RunId, about: About, execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+        self.suspend_beside(run, about, execution, now)?;
+        self.answer(run);
+        Ok(())
+    }
+
+    /// The same for one of several executions of a run, which goes on.
+    pub fn suspend_beside(
+        &mut self,
+        run: RunId,
+        about: About,
+        mut execution: Box<E>,
+        now: Instant,
+    ) -> Result<(), NotKept<E>> {
         let going_on = self.crew.get(run).filter(|run| run.ending().is_none());
         let Some(session) = going_on.map(|run| run.session).filter(|session| self.is_open(*session)) else {
             return Err(NotKept::Gone(execution));
@@ -42,7 +55,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
             books.entries.insert(key);
         }
         self.keep(key, execution, bytes, now);
-        self.answer(run);
         Ok(())
     }
 

@@ -22,6 +22,8 @@ const INSTANCES: usize = 2;
 /// What one connection may have unanswered: what may run and what may wait.
 const IN_FLIGHT: usize = 64;
 const GREED: usize = 10;
+/// Recursions that one connection keeps under way.
+const BURNING: usize = 16;
 /// Connections of which each has an endless loop run, one after the other, beside default settings: as many as there are
 /// instances, and six times as many.
 const HOGS: [usize; 2] = [10, 60];
@@ -35,6 +37,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
     let calls = scale.of(CALLS * TURNS) / TURNS;
     sessions(&mut figures, calls);
     greed(&mut figures, calls);
+    beside_fib(&mut figures, calls);
     for hogs in HOGS {
         beside_hogs(&mut figures, hogs, scale.of(HOG_SECONDS));
     }
@@ -165,6 +168,45 @@ fn flood(mut greedy: Client, most: usize, done: &AtomicBool) -> Answers {
         }
     }
     answers
+}
+
+/// Beside one connection that keeps sixteen recursions under way, each of which takes a processor for some tenths of a second.
+/// All settings are the defaults.
+fn beside_fib(figures: &mut Map<String, Value>, calls: usize) {
+    let sidecar = Options::new().flag("log", "error").listen();
+    let mut innocent = sidecar.connect();
+    measure(&mut innocent, 200);
+    let (mut alone, mut beside) = (Sample::default(), Sample::default());
+    for _ in 0..TURNS {
+        settled_counts(sidecar.pid());
+        alone.extend(&measure(&mut innocent, calls));
+        let (done, connected) = (AtomicBool::new(false), sidecar.connect());
+        std::thread::scope(|scope| {
+            let burn = scope.spawn(|| burn(connected, &done));
+            std::thread::sleep(Duration::from_millis(50));
+            beside.extend(&measure(&mut innocent, calls));
+            done.store(true, Ordering::Relaxed);
+            burn.join().expect("an end");
+        });
+    }
+    compare(figures, "besideFib", &alone, &beside);
+}
+
+fn burn(mut client: Client, done: &AtomicBool) {
+    let fib = Run::source("const fib = n => n < 2 ? n : fib(n - 1) + fib(n - 2); return fib(30)");
+    for _ in 0..BURNING {
+        client.start(fib.clone());
+    }
+    let mut under_way = BURNING;
+    while under_way > 0 {
+        let Some(reply) = client.next_reply() else { return };
+        assert!(matches!(reply.answer, Answer::Result(_)), "{reply:?}");
+        if done.load(Ordering::Relaxed) {
+            under_way -= 1;
+        } else {
+            client.start(fib.clone());
+        }
+    }
 }
 
 /// What whoever comes then has to wait, from hello to the answer of a tiny handler. By then each of the others has shown what its

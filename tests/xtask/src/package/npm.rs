@@ -49,7 +49,7 @@ fn platform(directory: &Path, tree: &Path, notices: &Path, version: &str) -> Res
 fn client(root: &Path, directory: &Path, notices: &Path, version: &str) -> Result<PathBuf> {
     let source = root.join("client-node");
     copy_tree(&source.join("dist"), &directory.join("dist"))?;
-    for file in ["README.md", "CHANGELOG.md"] {
+    for file in ["README.md", "CHANGELOG.md", "handler.d.ts"] {
         fs::copy(source.join(file), directory.join(file)).with_context(|| format!("client-node has no {file}"))?;
     }
     fs::copy(notices.join("LICENSE"), directory.join("LICENSE"))?;

@@ -121,7 +121,7 @@ pub struct Setting {
 /// What a setting of the kind `level` may be.
 pub const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
 /// And one of the kind `isolation`.
-pub const ISOLATIONS: [&str; 2] = ["none", "shared"];
+pub const ISOLATIONS: [&str; 3] = ["none", "shared", "connection"];
 
 #[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq)]
 #[serde(rename_all = "lowercase")]

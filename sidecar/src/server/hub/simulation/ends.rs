@@ -14,7 +14,7 @@ impl World {
         let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
         assert!(!work.given_up && waiting.iter().any(|session| *session != work.job.session), "nobody waits");
         assert!(self.hub.goes_on_beside(run));
-        if !self.hub.has_workers() {
+        if self.hub.workers_lacking() > 0 {
             self.free_workers.push(self.hub.crew.hire());
         }
         work.is_beside = true;

@@ -43,15 +43,19 @@ impl World {
     /// Whether an execution of a session may be suspended, as far as their number goes; `key`: not counting that one.
     pub fn may_suspend(&self, session: SessionId, key: u64) -> bool {
         let has_others = self.hub.entries.iter().any(|(other, entry)| *other != key && entry.session == session);
-        let suspended = self.hub.suspended;
-        suspended < MAX_SUSPENDED || suspended == MAX_SUSPENDED && !has_others
+        let (suspended, max) = (self.hub.suspended, self.hub.limits.max_suspended);
+        suspended < max || suspended == max && !has_others
     }
 
     pub fn is_as_it_may(&self, may: bool, kept: &Result<(), NotKept<Token>>) {
         match kept {
             Ok(()) => assert!(may, "too many are suspended"),
             Err(NotKept::Limit { full, .. }) if full.resource == "maxSuspended" => assert!(!may, "there was a place"),
-            Err(NotKept::Limit { full, .. }) => assert!(full.count > full.limit),
+            Err(NotKept::Limit { full, .. }) => {
+                let bytes = self.hub.suspended_bytes();
+                assert!(full.count > full.limit && full.limit == MAX_SUSPENDED_BYTES, "{full:?}");
+                assert!(bytes < full.count && full.count <= bytes + MAX_TOKEN_BYTES, "there was room for its bytes");
+            }
             Err(NotKept::Gone(_)) => {}
         }
     }
@@ -114,7 +118,7 @@ impl World {
         assert!(
             hub.occupied() <= MAX_RUNNING
                 && hub.beside <= MAX_RUNNING
-                && hub.suspended <= MAX_SUSPENDED + 1 + MAX_RUNNING
+                && hub.suspended <= hub.limits.max_suspended + 1 + MAX_RUNNING
         );
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
@@ -152,7 +156,12 @@ impl World {
             assert_eq!(own.collect::<HashSet<_>>(), books.entries, "entries of a session");
         }
         let gone = |session: &SessionId| !hub.sessions.contains_key(session);
-        assert!(hub.entries.values().all(|e| !gone(&e.session) || !matches!(e.holder, Holder::Suspended(_))));
+        let left = || hub.entries.values().filter(|entry| gone(&entry.session));
+        assert!(
+            left().all(|entry| !matches!(entry.holder, Holder::Suspended(_))),
+            "whoever is gone has nothing suspended"
+        );
+        assert!(left().all(|entry| entry.mailbox.is_empty()), "and has nothing that waits");
     }
 }
 

@@ -1,24 +1,14 @@
 /**
- * Messages (SPEC 2 to 4): what stands in a frame. Requests are written straight into the batch buffer; answers are read
- * with every rule of SPEC 1 checked, so that code behind this file deals with typed, complete values only.
+ * Requests (SPEC 2 to 3): what a client sends. They are written straight into the batch buffer, large payloads into shared memory
+ * where there is some.
  */
 import type { Arena, Region, Regions } from './arena.js';
-import {
-  errorFromWire,
-  HandlerError,
-  NexusError,
-  withoutFrames,
-  type ErrorDetails,
-  type ExtensionError,
-} from './errors.js';
-import { encodeFields, readFields, type Fields } from './fields.js';
+import type { ExtensionError } from './errors.js';
+import { encodeFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
-import { EXECUTE_KEYS, Kind } from './kinds.js';
+import { EXECUTE_KEYS, Kind, MANY_ITEM_KEYS } from './kinds.js';
 import { ARENA_THRESHOLD_BYTES } from './limits.js';
-import { decodeBin, writeValue } from './payload.js';
-import { MalformedError, Reader } from './reader.js';
-import type { ResidentUse } from './resident.js';
-import { bin, boolean, map, string, uint, uints } from './typed.js';
+import { writeValue } from './payload.js';
 import type { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
@@ -33,8 +23,8 @@ export interface ExecuteRequest {
   panelId?: string | undefined;
   handlerName?: string | undefined;
   state?: Payload;
-  /** Instead of `state`. */
-  resident?: ResidentUse<any> | undefined;
+  /** Instead of `state`: what is demanded of a resident one. */
+  resident?: { readonly fields: Fields } | undefined;
   args?: Payload;
   scope?: Payload;
   capabilities?: readonly string[] | undefined;
@@ -44,7 +34,11 @@ export interface ExecuteRequest {
   strictCapabilities?: boolean | undefined;
   suspendMode?: 'await' | 'stack' | undefined;
   seed?: number | bigint | undefined;
+  streamLogs?: boolean | undefined;
 }
+
+/** One execution of several: what is its own. */
+export type ManyItem = Pick<ExecuteRequest, (typeof MANY_ITEM_KEYS)[number]>;
 
 export function writeHello(writer: Writer, client: string): number {
   const at = beginFrame(writer, Kind.hello, 0);
@@ -65,11 +59,37 @@ export function writeExecute(writer: Writer, id: number, request: ExecuteRequest
       continue;
     }
     writer.string(key);
-    if (key === 'resident') encodeFields(writer, (value as ResidentUse<any>).fields);
+    if (key === 'resident') encodeFields(writer, (value as { readonly fields: Fields }).fields);
     else encodeFields(writer, value as Fields);
   }
   out.end(arena?.lend(id));
   return at;
+}
+
+/** Several executions: `items` are `count` of them, encoded by `writeManyItem`. Nothing of them goes through shared memory. */
+export function writeExecuteMany(writer: Writer, id: number, common: ManyItem, count: number, items: Uint8Array): number {
+  const at = beginFrame(writer, Kind.executeMany, id);
+  writer.mapHeader(2);
+  writer.string('common');
+  writeManyItem(writer, common);
+  writer.string('items');
+  writer.arrayHeader(count);
+  writer.raw(items);
+  return at;
+}
+
+export function writeManyItem(writer: Writer, item: ManyItem): void {
+  let count = 0;
+  for (const key of MANY_ITEM_KEYS) if (present(item[key])) count++;
+  writer.mapHeader(count);
+  for (const key of MANY_ITEM_KEYS) {
+    const value = item[key];
+    if (!present(value)) continue;
+    writer.string(key);
+    if (key === 'state' || key === 'args' || key === 'scope') writePayload(writer, value);
+    else if (key === 'resident') encodeFields(writer, (value as { readonly fields: Fields }).fields);
+    else encodeFields(writer, value as Fields);
+  }
 }
 
 /** An empty Buffer is what the kernel sends for "nothing"; it is no payload. */
@@ -86,7 +106,7 @@ function writePayload(writer: Writer, value: Payload): void {
 
 /**
  * A map of fields some of which are payloads. Those that are large and find a place in the arena are not written: `end`
- * writes where they are instead, and corrects the number of keys. Such maps have fewer than 16 keys: their header is a byte.
+ * writes where they are instead, and corrects the number of keys.
  */
 class Payloads {
   count = 0;
@@ -94,6 +114,8 @@ class Payloads {
   readonly #id: number;
   readonly #arena: Arena | undefined;
   #header = 0;
+  /** What the header was written for. */
+  #size = 0;
   #regions: Regions | undefined;
 
   constructor(writer: Writer, id: number, arena: Arena | undefined) {
@@ -104,7 +126,10 @@ class Payloads {
 
   begin(): void {
     this.#header = this.#writer.length;
-    this.#writer.mapHeader(this.count);
+    // `regions` may come, and shared memory may take some away
+    this.#size = this.count < 15 ? this.count : 16;
+    if (this.#size < 16) this.#writer.mapHeader(this.count);
+    else this.#writer.wideMapHeader(this.count);
   }
 
   write(key: string, value: Payload): void {
@@ -141,7 +166,7 @@ class Payloads {
     this.count++;
     this.#writer.string('regions');
     encodeFields(this.#writer, this.#regions);
-    this.#writer.lowerMapCount(this.#header, 15, this.count);
+    this.#writer.lowerMapCount(this.#header, this.#size, this.count);
   }
 }
 
@@ -215,106 +240,3 @@ export function writeRequest(writer: Writer, id: number, kind: number, fields: F
   return at;
 }
 
-/** An answer whose kind and id are known and whose fields are read by the one who asked. */
-export interface Answer {
-  kind: number;
-  id: number;
-  fields: Record<string, unknown>;
-}
-
-/** Throws MalformedError. The `bin` values stay in `bytes`. */
-export function readAnswer(bytes: Buffer, start: number, end: number): Answer {
-  const reader = new Reader(bytes, start, end);
-  readBodyHeader(reader);
-  const kind = readUint(reader, 0xff);
-  const id = readUint(reader, 0xffff_ffff);
-  const fields = readFields(reader);
-  if (reader.at !== reader.end) throw new MalformedError('bytes behind the body');
-  return { kind, id, fields };
-}
-
-function readBodyHeader(reader: Reader): void {
-  const head = reader.u8();
-  const size = head === 0x93 ? 3 : head === 0xdc || head === 0xdd ? reader.size(head) : 0;
-  if (size !== 3) throw new MalformedError('a body is an array of three');
-}
-
-/** Any integer form that holds the value. */
-function readUint(reader: Reader, max: number): number {
-  const head = reader.u8();
-  const value = head < 0x80 ? head : reader.integer(head);
-  if (typeof value === 'bigint' || value < 0 || value > max) throw new MalformedError('kind or id out of range');
-  return value;
-}
-
-export interface HelloInfo {
-  /** Protocol version of the connection. */
-  version: number;
-  /** The sidecar's own version. */
-  build: string;
-  /** Digest of the guest module. */
-  engine: string;
-  pid: number;
-  debug: boolean;
-  /** What is in force, by name (SPEC 2). */
-  limits: Record<string, number>;
-}
-
-export function readHello(fields: Record<string, unknown>): HelloInfo {
-  return {
-    version: uint(fields, 'version'),
-    build: string(fields, 'build'),
-    engine: string(fields, 'engine'),
-    pid: uint(fields, 'pid'),
-    debug: boolean(fields, 'debug'),
-    limits: uints(fields, 'limits'),
-  };
-}
-
-/** The error of an `error` answer or of a result. */
-export function readError(value: unknown): NexusError {
-  const fields = map(value, 'error');
-  const details: ErrorDetails = { retryable: boolean(fields, 'retryable') };
-  if (fields['name'] !== undefined) details.errorName = string(fields, 'name');
-  if (fields['stack'] !== undefined) details.handlerStack = string(fields, 'stack');
-  if (fields['capability'] !== undefined) details.capability = string(fields, 'capability');
-  if (fields['location'] !== undefined) {
-    const location = map(fields['location'], 'location');
-    details.location = { line: uint(location, 'line'), column: uint(location, 'column') };
-  }
-  if (fields['snippet'] !== undefined) {
-    const snippet = map(fields['snippet'], 'snippet');
-    details.snippet = { code: string(snippet, 'code'), highlightLine: uint(snippet, 'highlightLine') };
-  }
-  if (fields['context'] !== undefined) {
-    const context = map(fields['context'], 'context');
-    for (const key of Object.keys(context)) if (typeof context[key] !== 'string') uint(context, key);
-    details.context = context as Record<string, string | number>;
-  }
-  readInside(fields, details);
-  return errorFromWire(string(fields, 'code'), string(fields, 'message'), details);
-}
-
-/** What an error carries inside: its own fields, its cause, its errors. */
-function readInside(fields: Record<string, unknown>, details: Pick<ErrorDetails, 'properties' | 'cause' | 'errors'>): void {
-  if (fields['properties'] !== undefined) {
-    details.properties = map(decodeBin(bin(fields, 'properties')), 'properties');
-  }
-  if (fields['cause'] !== undefined) details.cause = readInner(fields['cause'], 'cause');
-  const { errors } = fields;
-  if (errors === undefined) return;
-  if (!Array.isArray(errors)) throw new MalformedError('`errors` is not an array');
-  details.errors = errors.map((item) => readInner(item, 'errors'));
-}
-
-/** An Error, or the value itself where it is none. */
-function readInner(value: unknown, key: string): unknown {
-  const fields = map(value, key);
-  const message = string(fields, 'message');
-  if (fields['value'] !== undefined) return decodeBin(bin(fields, 'value'));
-  const details: ConstructorParameters<typeof HandlerError>[2] = {};
-  if (fields['code'] !== undefined) details.code = string(fields, 'code');
-  readInside(fields, details);
-  const name = fields['name'] === undefined ? 'Error' : string(fields, 'name');
-  return withoutFrames(() => new HandlerError(name, message, details));
-}

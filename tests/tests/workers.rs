@@ -1,0 +1,254 @@
+//! More than one sealed process: one that stands ready, and one for each connection.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nexus_protocol::ErrorCode;
+use nexus_protocol::limits::MAX_WORKER_DEATHS;
+use nexus_tests::client::Client;
+use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
+use nexus_tests::process::handlers_on_disk;
+use nexus_tests::temp::TempDir;
+use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+fn each(most: u64) -> Options {
+    Options::new().flag("isolation", "connection").flag("max-workers", most)
+}
+
+fn kill_worker(pid: u32) {
+    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
+}
+
+/// A connection, and the process that it has for itself, where no more are made.
+fn with_own(sidecar: &Sidecar) -> (Client, u32) {
+    let mut client = sidecar.connect();
+    client.still_works();
+    (client, *workers_of(sidecar.pid()).last().unwrap())
+}
+
+fn get(path: &Path, what: &str) -> String {
+    let mut scraper = UnixStream::connect(path).unwrap();
+    write!(scraper, "GET /{what} HTTP/1.1\r\n\r\n").unwrap();
+    let mut text = String::new();
+    scraper.read_to_string(&mut text).unwrap();
+    text
+}
+
+/// Why a connection is refused. It is told before it asks.
+fn refusal(sidecar: &Sidecar) -> String {
+    format!("{:?}", sidecar.connect_silently().next_reply().unwrap())
+}
+
+#[test]
+fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
+    let _w = Watchdog::seconds(120);
+    let mut sidecar = each(4).listen();
+    let mut others: Vec<Client> = (0..2).map(|_| sidecar.connect()).collect();
+    // more often than would end a sidecar whose connections share a worker
+    for round in 0..2 * MAX_WORKER_DEATHS {
+        eventually("three are there", SOON, || workers_of(sidecar.pid()).len() == 3);
+        let before = workers_of(sidecar.pid());
+        let mut client = sidecar.connect();
+        client.still_works();
+        client.start("for (;;);");
+        kill_worker(before[2]);
+        assert!(client.is_closed(), "round {round}");
+        others.iter_mut().for_each(Client::still_works);
+        assert_eq!(workers_of(sidecar.pid())[..2], before[..2]);
+    }
+    assert!(sidecar.is_running());
+}
+
+#[test]
+fn a_process_ends_with_its_connection_and_its_place_is_the_next_ones() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = each(1).listen();
+    let mut had = Vec::new();
+    for _ in 0..10 {
+        let (client, own) = with_own(&sidecar);
+        assert!(!had.contains(&own), "nobody gets what somebody else has had");
+        had.push(own);
+        drop(client);
+    }
+    eventually("they are gone", SOON, || had.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
+fn as_many_are_served_as_may_be_and_the_next_one_is_told() {
+    let _w = Watchdog::seconds(120);
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = each(2).flag("http-listen", http.display()).listen();
+    let mut clients = vec![sidecar.connect(), sidecar.connect()];
+    assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"), "there is no room");
+    let told = refusal(&sidecar);
+    assert!(told.contains("Overloaded") && told.contains("maxWorkers is 2"), "{told}");
+    clients.iter_mut().for_each(Client::still_works);
+    clients.pop();
+    let mut next = sidecar.connect();
+    next.still_works();
+    drop(next);
+    eventually("there is room", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn all_together_have_no_more_than_one_sidecar_may() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = each(3).flag("max-instances", 7).flag("max-suspended", 9).listen();
+    let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
+    for client in &mut clients {
+        let ids: Vec<u32> = (0..8).map(|_| client.start(Run::source("for (;;);").timeout_ms(2000))).collect();
+        eventually("as many run as may", SOON, || client.stats().active_instances == 2);
+        ids.iter().for_each(|id| assert!(client.cancel_request(*id)));
+        ids.iter().for_each(|id| assert_eq!(client.segment(*id).code(), ErrorCode::Cancelled));
+        let suspends = || Run::source("return await $ext.a.b(1)").grant(&["ext:*"]);
+        let segments: Vec<_> = (0..4).map(|_| client.run(suspends())).collect();
+        let refused = segments.iter().filter(|segment| segment.error.is_some()).count();
+        assert_eq!(refused, 1, "three is a third of nine");
+    }
+    // there are no more of them than instances
+    let few = each(16).flag("max-instances", 2).listen();
+    let _clients = [few.connect(), few.connect()];
+    assert!(refusal(&few).contains("maxWorkers is 2"));
+}
+
+#[test]
+fn all_of_them_end_with_the_sidecar_when_they_are_done() {
+    let _w = Watchdog::seconds(120);
+    let mut sidecar = each(4).listen();
+    let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
+    let ids: Vec<u32> =
+        clients.iter_mut().map(|client| client.start(Run::source("for (;;);").timeout_ms(1000))).collect();
+    for client in &mut clients {
+        eventually("it runs", SOON, || client.stats().active_instances == 1);
+    }
+    let all = family(sidecar.pid());
+    sidecar.signal(Signal::SIGTERM);
+    for (client, id) in clients.iter_mut().zip(ids) {
+        assert_eq!(client.segment(id).code(), ErrorCode::Timeout);
+    }
+    drop(clients);
+    assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+    assert!(all.iter().all(|pid| !is_alive(*pid)));
+}
+
+#[test]
+fn what_is_told_of_them_says_of_which() {
+    let _w = Watchdog::seconds(120);
+    let dir = TempDir::new();
+    let http = dir.join("http.sock");
+    let sidecar = each(3).flag("http-listen", http.display()).listen();
+    let mut clients: Vec<Client> = (0..2).map(|_| sidecar.connect()).collect();
+    for (n, client) in clients.iter_mut().enumerate() {
+        (0..=n).for_each(|_| client.still_works());
+    }
+    eventually("each is told of", SOON, || {
+        let metrics = get(&http, "metrics");
+        let states = ["nexus_workers{state=\"serving\"} 2", "nexus_workers{state=\"spare\"} 1"];
+        let own = [0, 1, 2].map(|n| format!("nexus_pool_instances{{worker=\"{n}\",state=\"active\"}}"));
+        states.iter().all(|state| metrics.contains(state)) && own.iter().all(|line| metrics.contains(line))
+    });
+    let healthz = get(&http, "healthz");
+    assert!(healthz.contains("isolation connection: ") && healthz.contains("no new privileges"), "{healthz}");
+    // one that stands still is noticed by nobody but its own client
+    let stopped = workers_of(sidecar.pid())[0];
+    kill(Pid::from_raw(stopped as i32), Signal::SIGSTOP).unwrap();
+    assert!(get(&http, "healthz").starts_with("HTTP/1.1 200"));
+    clients[1].still_works();
+    sidecar.connect().still_works();
+}
+
+#[test]
+fn clients_that_come_and_go_leave_nothing_behind() {
+    let _w = Watchdog::seconds(240);
+    let sidecar = each(3).listen();
+    let churn = || {
+        for _ in 0..5 {
+            let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
+            clients.iter_mut().for_each(Client::still_works);
+        }
+        eventually("one is left", SOON, || workers_of(sidecar.pid()).len() == 1);
+        settled_counts(sidecar.pid())
+    };
+    let before = churn();
+    assert_eq!(churn(), before);
+}
+
+#[test]
+fn a_worker_that_stands_ready_follows_the_one_that_is_lost() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = Options::new().flag("isolation", "shared").listen();
+    sidecar.connect().still_works();
+    eventually("two are there", SOON, || workers_of(sidecar.pid()).len() == 2);
+    let before = workers_of(sidecar.pid());
+    kill_worker(before[0]);
+    sidecar.connect().still_works();
+    assert_eq!(workers_of(sidecar.pid())[0], before[1]);
+    // and one that is lost while it stands ready is nobody's loss
+    let mut client = sidecar.connect();
+    eventually("another one is there", SOON, || workers_of(sidecar.pid()).len() == 2);
+    kill_worker(workers_of(sidecar.pid())[1]);
+    client.still_works();
+    eventually("and another one", SOON, || workers_of(sidecar.pid()).len() == 2);
+    client.still_works();
+}
+
+// ---- what is kept of handlers ----
+
+#[test]
+fn what_is_kept_is_what_a_process_without_clients_has_made() {
+    let _w = Watchdog::seconds(120);
+    for isolation in ["shared", "connection"] {
+        let cache = TempDir::new();
+        let options = Options::new().flag("isolation", isolation).flag("cache-dir", cache.join("c").display());
+        let sidecar = options.listen();
+        let mut client = sidecar.connect();
+        client.run("return 1");
+        eventually("it is kept", SOON, || handlers_on_disk(&cache.join("c")) == 1);
+        let compiler = compiler_of(sidecar.pid()).unwrap();
+        let status = std::fs::read_to_string(format!("/proc/{compiler}/status")).unwrap();
+        assert!(status.contains("Seccomp:\t2") && status.contains("NoNewPrivs:\t1"), "{status}");
+        // no file, no client: sources, the supervisor's line, its page, and standard error
+        for descriptor in std::fs::read_dir(format!("/proc/{compiler}/fd")).unwrap() {
+            let descriptor = descriptor.unwrap();
+            let target = std::fs::read_link(descriptor.path()).unwrap().into_os_string().into_string().unwrap();
+            let known = ["socket:", "/memfd:nexus-image", "/memfd:nexus-page", "/dev/null"];
+            let own = format!("/proc/{compiler}/pagemap");
+            let is_error = std::fs::read_link(format!("/proc/{compiler}/fd/2")).unwrap().to_str() == Some(&target);
+            assert!(known.iter().any(|start| target.starts_with(start)) || target == own || is_error, "{target}");
+        }
+        // one that is lost is followed by another, and nobody else notices
+        kill_worker(compiler);
+        client.run("return 2");
+        client.run("return 3");
+        let mut n = 3;
+        eventually("another one compiles", SOON, || {
+            n += 1;
+            client.run(&*format!("return {n}"));
+            handlers_on_disk(&cache.join("c")) > 2
+        });
+        assert_ne!(compiler_of(sidecar.pid()), Some(compiler));
+        client.still_works();
+    }
+}
+
+#[test]
+fn a_process_that_compiles_and_stands_still_keeps_nobody_waiting_and_no_sidecar_from_its_end() {
+    let _w = Watchdog::seconds(120);
+    let cache = TempDir::new();
+    let mut sidecar = Options::new().flag("isolation", "shared").flag("cache-dir", cache.join("c").display()).listen();
+    let mut client = sidecar.connect();
+    client.run("return 1");
+    eventually("it is kept", SOON, || handlers_on_disk(&cache.join("c")) == 1);
+    let compiler = compiler_of(sidecar.pid()).unwrap();
+    kill(Pid::from_raw(compiler as i32), Signal::SIGSTOP).unwrap();
+    for n in 0..100 {
+        client.run(&*format!("return {n}"));
+    }
+    sidecar.signal(Signal::SIGTERM);
+    assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
+    assert!(!is_alive(compiler));
+}
