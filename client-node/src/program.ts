@@ -14,6 +14,7 @@ import { here } from './here.cjs';
 import { CLIENT_VERSION } from './version.js';
 
 const PROGRAM = 'nexus-sidecar';
+const CLIENT = '@nexus/sidecar';
 
 /** Platforms, by Node's names, and whether there is a package for them. */
 const PLATFORMS: Readonly<Record<string, boolean>> = { 'linux-x64': true, 'linux-arm64': false, 'darwin-arm64': false };
@@ -77,13 +78,22 @@ function packageOf(platform: string): string {
   return `@nexus/sidecar-${platform}`;
 }
 
+/**
+ * The manifest of a package, as one of these files finds it; or as the client does that they find: where packages see only what they
+ * ask for themselves (pnpm), a bundle sees the client and not the client's own.
+ */
 function manifestOf(name: string, from: readonly string[]): string | undefined {
-  for (const file of from) {
+  const resolved = (file: string, wanted: string): string | undefined => {
     try {
-      return createRequire(file).resolve(`${name}/package.json`);
+      return createRequire(file).resolve(`${wanted}/package.json`);
     } catch {
-      // not from there
+      return undefined; // not from there
     }
+  };
+  for (const file of from) {
+    const client = resolved(file, CLIENT);
+    const found = resolved(file, name) ?? (client === undefined ? undefined : resolved(client, name));
+    if (found !== undefined) return found;
   }
   return undefined;
 }

@@ -1,6 +1,6 @@
 /** Starting, failing to start, and peers that break the protocol. None of the programs here is a sidecar. */
 import assert from 'node:assert/strict';
-import { chmodSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { after, test } from 'node:test';
@@ -87,6 +87,17 @@ test('the package for this platform is found from the files that ask, before PAT
   const { from, program: packaged } = installed('here', 'linux-x64');
   assert.equal(findBinary({ env: { PATH: join(folder, 'bin') }, platform: 'linux-x64', from }), packaged);
   assert.equal(findBinary({ env: {}, platform: 'linux-x64', from: [undefined, '/nonexistent/x.js', ...from] }), packaged);
+});
+
+test('a bundle finds it beside the client, where packages see only what they ask for themselves', () => {
+  const { program: packaged } = installed('strict/store', 'linux-x64');
+  const client = join(folder, 'strict/store/node_modules/@nexus/sidecar');
+  mkdirSync(client);
+  writeFileSync(join(client, 'package.json'), '{}');
+  const links = join(folder, 'strict/project/node_modules/@nexus');
+  mkdirSync(links, { recursive: true });
+  symlinkSync(client, join(links, 'sidecar'));
+  assert.equal(findBinary({ env: {}, platform: 'linux-x64', from: [join(folder, 'strict/project/out/bundle.js')] }), packaged);
 });
 
 test('a search that finds nothing says what to do on this platform', () => {

@@ -98,7 +98,7 @@ pub fn means_something_in_a_list(path: &[u8]) -> bool {
 
 /// The first word of a list for the loader (LD_PRELOAD, LD_AUDIT) that names a libc or a loader, or a library that the tree has itself
 /// (`own`, by the file's name): with two of one in a process neither works.
-pub fn named_twice<'a>(value: &'a [u8], own: impl Fn(&[u8]) -> bool) -> Option<&'a [u8]> {
+pub fn named_twice(value: &[u8], own: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
     let words = value.split(|byte| b" :".contains(byte));
     words.into_iter().find(|word| {
         let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();

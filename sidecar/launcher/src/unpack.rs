@@ -102,9 +102,9 @@ impl Parcel<'_> {
 
     fn put(&self, tree: &PathBuffer) {
         let new = self.make_new(tree);
-        if let Err((path, error)) = self.fill(&new) {
+        if let Err(error) = self.fill(&new) {
             self.remove(&new);
-            cannot(&path, b" cannot be written", error);
+            cannot(&new, b" cannot be written", error);
         }
         match system::rename(new.with_nul(), tree.with_nul(), false) {
             Ok(()) => return,
@@ -145,15 +145,13 @@ impl Parcel<'_> {
 
     /// Writes every file. What they are is known at the end, and a tree that is not what the label says is none.
     #[inline(never)]
-    fn fill(&self, new: &PathBuffer) -> Result<(), (PathBuffer, Errno)> {
+    fn fill(&self, new: &PathBuffer) -> Result<(), Errno> {
         let mut digest = Digest::default();
         digest.add(self.table.as_bytes());
         let mut at = self.label.at + self.table.as_bytes().len() as u64;
         let mut buffer = [0; COPIED_BYTES];
         for (name, len) in self.table.files() {
-            let path = within(new, name);
-            let failed = |error| (path.clone(), error);
-            let to = system::create(path.with_nul()).map_err(failed)?;
+            let to = system::create(within(new, name).with_nul())?;
             let end = at + len;
             while at < end {
                 let wanted = (end - at).min(COPIED_BYTES as u64) as usize;
@@ -163,10 +161,10 @@ impl Parcel<'_> {
                     cut_off()
                 };
                 digest.add(part);
-                system::write_all(&to, part).map_err(failed)?;
+                system::write_all(&to, part)?;
                 at += read as u64;
             }
-            system::settle(&to).map_err(failed)?;
+            system::settle(&to)?;
             system::close(to);
         }
         if digest.end() != self.label.digest {

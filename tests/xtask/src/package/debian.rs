@@ -68,6 +68,8 @@ const BEFORE_REMOVAL: &str = "\
 set -e
 if [ \"$1\" = remove ] && [ -d /run/systemd/system ]; then
   systemctl disable --now nexus-sidecar.socket nexus-sidecar.service || true
+  # systemd makes the folder of a socket and leaves it.
+  rmdir /run/nexus-sidecar 2>/dev/null || true
 fi
 exit 0
 ";

@@ -81,7 +81,18 @@ fn packed(directory: &Path, out: &Path, version: &str) -> Result<PathBuf> {
     pack.args(["pack", "--ignore-scripts", "--silent", "--pack-destination"]).arg(out).current_dir(directory);
     quiet("packing for npm", &mut pack)?;
     let name = directory.file_name().context("it has no name")?.to_string_lossy();
-    Ok(out.join(format!("nexus-{name}-{version}.tgz")))
+    let tarball = out.join(format!("nexus-{name}-{version}.tgz"));
+    pack_closer(&tarball)?;
+    Ok(tarball)
+}
+
+/// npm knows gzip alone, and not how little that can make of its input.
+fn pack_closer(tarball: &Path) -> Result<()> {
+    let (tar, again) = (tarball.with_extension("tar"), tarball.with_extension("tar.gz"));
+    fs::rename(tarball, &again)?;
+    quiet("unpacking a tarball", Command::new("gzip").args(["--decompress", "--force"]).arg(&again))?;
+    quiet("packing it closer", Command::new("libdeflate-gzip").args(["-12", "-f", "-n"]).arg(&tar))?;
+    Ok(fs::rename(&again, tarball)?)
 }
 
 /// Files, links and modes, as they are.

@@ -43,7 +43,7 @@ impl Parts {
     pub fn build(places: &Places, wasmedge: &WasmEdge, stages: &mut Stages) -> Result<Self> {
         let out = workspace::target(&places.root)?.join("package");
         let guests = out.join("guests");
-        stages.run("what guests are packed with", || toolchain::ensure_packages(&["zstd"]))?;
+        stages.run("what is packed with", || toolchain::ensure_packages(&["zstd", "libdeflate-tools"]))?;
         stages.run("guests for levels", || levels::gather(&places.workshop()?, wasmedge, &guests))?;
         let target = out.join("build");
         stages.run("build for the package", || {

@@ -263,7 +263,7 @@ impl Trial<'_> {
             command
         };
         let file = self.places.root.join("sidecar/deploy/Containerfile");
-        let mut build = buildah(&["build", "--isolation", "chroot", "--network", "none", "-t", "nexus-sidecar", "-f"]);
+        let mut build = buildah(&["build", "--isolation", "chroot", "-t", "nexus-sidecar", "-f"]);
         quiet("building an image", build.arg(file).arg(self.out))?;
         let container = quiet("making a container", &mut buildah(&["from", "--pull-never", "nexus-sidecar"]))?;
         let mounted = quiet("mounting it", &mut buildah(&["mount", container.trim()]))?;
