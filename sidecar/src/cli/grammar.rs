@@ -74,7 +74,7 @@ fn run() -> clap::Command {
             "Answers for extension calls, by name; the format is at the end of --help [default: none]",
         ))
         .arg(switch("json", "Print one JSON document for programs"))
-        .arg(switch("watch", "Run it again whenever it, or a file that another flag names, changes; Ctrl-C ends"))
+        .arg(switch("watch", "Run it again whenever it, or a file that --state, --args, --scope or --ext names, changes; Ctrl-C ends"))
         .args(config_flags().into_iter().map(|arg| arg.hide_short_help(true)))
 }
 

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::thread;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use crate::cli::{JsonSource, Run, Script};
 
@@ -16,8 +17,9 @@ pub(super) struct Watched {
     files: Vec<(PathBuf, Look)>,
 }
 
-/// Time and length of a file that is there. Editors replace a file or write into it: either changes one of them.
-type Look = Option<(SystemTime, u64)>;
+/// Time of its last change in any respect, length and number of a file that is there. Whoever sets the time of its content back
+/// cannot set that one back.
+type Look = Option<(i64, i64, u64, u64)>;
 
 impl Watched {
     /// The handler, and what flags name with an @. Looks at once, so that what changes while they are read is not missed.
@@ -48,5 +50,5 @@ impl Watched {
 
 fn look(path: &Path) -> Look {
     let found = fs::metadata(path).ok()?;
-    Some((found.modified().ok()?, found.len()))
+    Some((found.ctime(), found.ctime_nsec(), found.len(), found.ino()))
 }
