@@ -27,6 +27,7 @@ pub mod listen;
 mod memory;
 mod meter;
 mod operator;
+mod oversight;
 mod peer;
 pub mod poller;
 mod refusal;
