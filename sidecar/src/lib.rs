@@ -20,6 +20,11 @@
 //! | hub, books | who waits, who runs, who is suspended: all under one lock |
 //! | mailbox | resumes that wait for one execution |
 //! | holdings | which suspended executions keep their instance, and what all of them take |
+//! | seat | the place of a suspended execution among those that keep their instance |
+//! | turn | when a session may have its next job run, or its next bytes read: after the others |
+//! | standing | what is known of the runs of a session: brief, or long |
+//! | beside | of a run: it has its instance beside those that there may be |
+//! | to give way, behind, in front | of a thread: the kernel has others go first |
 //! | poller | the reading half of all connections; whoever has nothing better to do polls |
 //! | watchdog | the thread on which all deadlines hang; it decides, and does nothing that takes long |
 //! | errand | what the watchdog leaves to the thread that has the poller: to say or to close something |

@@ -192,7 +192,7 @@ pub enum Origin {
 enum Lookup<'a> {
     Found(Got),
     /// It is nowhere, and others that want it wait for whoever holds this.
-    Absent(Turn<'a>),
+    Absent(Attempt<'a>),
     Awaited(Arc<Flight>),
 }
 
@@ -235,10 +235,10 @@ impl CompileCache {
         asker: Asker<'_>,
         compile: impl FnOnce() -> Result<Handler, Failed>,
     ) -> Result<Got, Halt> {
-        let turn = loop {
+        let attempt = loop {
             let flight = match self.look_up(digest, asker) {
                 Lookup::Found(got) => return Ok(got),
-                Lookup::Absent(turn) => break turn,
+                Lookup::Absent(attempt) => break attempt,
                 Lookup::Awaited(flight) => flight,
             };
             match flight.wait(asker.token)? {
@@ -254,13 +254,13 @@ impl CompileCache {
         let handler = match compile() {
             Ok(handler) => Arc::new(handler),
             Err(failed) => {
-                turn.flight.settle(Landing::Failed(failed.clone()));
+                attempt.flight.settle(Landing::Failed(failed.clone()));
                 return Err(Halt::Refused(failed.error));
             }
         };
         self.lock().memory.insert(handler.clone(), asker.client);
-        turn.flight.settle(Landing::Made(handler.clone()));
-        drop(turn);
+        attempt.flight.settle(Landing::Made(handler.clone()));
+        drop(attempt);
         if let Some(disk) = &self.disk {
             disk.write(&handler);
         }
@@ -289,15 +289,15 @@ impl CompileCache {
         inner.flights.insert(digest, flight.clone());
         drop(inner);
         // also if something panics, the others must not wait for ever
-        let turn = Turn { cache: self, digest, flight };
+        let attempt = Attempt { cache: self, digest, flight };
         let Some(handler) = self.disk.as_ref().and_then(|disk| disk.read(&digest)).map(Arc::new) else {
-            return Lookup::Absent(turn);
+            return Lookup::Absent(attempt);
         };
         let mut inner = self.lock();
         inner.memory.insert(handler.clone(), asker.client);
         inner.hits += 1;
         drop(inner);
-        turn.flight.settle(Landing::Made(handler.clone()));
+        attempt.flight.settle(Landing::Made(handler.clone()));
         let origin = if asker.client == Client::ALONE { Origin::Known } else { Origin::Others };
         Lookup::Found(Got { handler, origin })
     }
@@ -331,13 +331,13 @@ impl CompileCache {
 }
 
 /// The right to search for or compile one handler, up to its drop.
-struct Turn<'a> {
+struct Attempt<'a> {
     cache: &'a CompileCache,
     digest: HandlerDigest,
     flight: Arc<Flight>,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         self.cache.lock().flights.remove(&self.digest);
         // where nothing was said, those that wait look for themselves

@@ -27,7 +27,7 @@ const MAX_INSTANCES_HELD: u64 = 6_000;
 
 /// Place of a live execution in the order of waiting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Turn(u64);
+pub struct Seat(u64);
 
 #[derive(Debug)]
 struct Waiting {
@@ -40,10 +40,10 @@ struct Waiting {
 pub struct Holdings {
     max_live: usize,
     max_bytes: Share,
-    live: BTreeMap<Turn, Waiting>,
+    live: BTreeMap<Seat, Waiting>,
     /// Those whose image did not fit.
-    resting: BTreeMap<Turn, Waiting>,
-    next_turn: u64,
+    resting: BTreeMap<Seat, Waiting>,
+    next_seat: u64,
     bytes: u64,
     parked: usize,
     parking: Parking,
@@ -81,7 +81,7 @@ impl Holdings {
             max_bytes: Share::of(max_bytes),
             live: BTreeMap::new(),
             resting: BTreeMap::new(),
-            next_turn: 0,
+            next_seat: 0,
             bytes: 0,
             parked: 0,
             parking: Parking::Possible,
@@ -122,31 +122,31 @@ impl Holdings {
     }
 
     /// Takes a live execution in.
-    pub fn add_live(&mut self, key: u64, bytes: u64, now: Instant) -> Turn {
-        let turn = self.next_turn();
-        self.live.insert(turn, Waiting { key, since: now });
+    pub fn add_live(&mut self, key: u64, bytes: u64, now: Instant) -> Seat {
+        let seat = self.next_seat();
+        self.live.insert(seat, Waiting { key, since: now });
         self.bytes += bytes;
-        turn
+        seat
     }
 
     /// The image of an execution did not fit: it keeps its instance.
-    pub fn add_resting(&mut self, key: u64, now: Instant) -> Turn {
-        let turn = self.next_turn();
-        self.resting.insert(turn, Waiting { key, since: now });
-        turn
+    pub fn add_resting(&mut self, key: u64, now: Instant) -> Seat {
+        let seat = self.next_seat();
+        self.resting.insert(seat, Waiting { key, since: now });
+        seat
     }
 
-    fn next_turn(&mut self) -> Turn {
-        self.next_turn += 1;
-        Turn(self.next_turn)
+    fn next_seat(&mut self) -> Seat {
+        self.next_seat += 1;
+        Seat(self.next_seat)
     }
 
     /// An execution with an instance goes on, or ends, or is about to be parked. Its bytes stay counted in the last case.
-    pub fn remove_live(&mut self, turn: Turn) -> Was {
-        match self.live.remove(&turn) {
+    pub fn remove_live(&mut self, seat: Seat) -> Was {
+        match self.live.remove(&seat) {
             Some(_) => Was::Live,
             None => {
-                self.resting.remove(&turn);
+                self.resting.remove(&seat);
                 Was::Resting
             }
         }
@@ -164,8 +164,8 @@ impl Holdings {
     }
 
     #[cfg(test)]
-    pub fn rests(&self, turn: Turn) -> bool {
-        self.resting.contains_key(&turn)
+    pub fn rests(&self, seat: Seat) -> bool {
+        self.resting.contains_key(&seat)
     }
 
     pub fn remove_parked(&mut self) {
@@ -175,9 +175,9 @@ impl Holdings {
     /// Bytes are free again. The one of those that rest which has rested longest is tried once more: it is live from now on.
     pub fn remove_bytes(&mut self, bytes: u64) -> Option<u64> {
         self.bytes -= bytes;
-        let (turn, waiting) = (bytes > 0).then(|| self.resting.pop_first())??;
+        let (seat, waiting) = (bytes > 0).then(|| self.resting.pop_first())??;
         let key = waiting.key;
-        self.live.insert(turn, waiting);
+        self.live.insert(seat, waiting);
         Some(key)
     }
 
@@ -258,21 +258,21 @@ mod tests {
     fn bytes_are_bounded_and_one_that_does_not_fit_is_tried_again_when_something_has_gone() {
         let start = Instant::now();
         let mut holdings = Holdings::new(4, 100);
-        let turn = holdings.add_live(7, 40, start);
+        let seat = holdings.add_live(7, 40, start);
         let own = Part { bytes: 40, resting: 0 };
         assert!(holdings.has_room(own, 2, 60) && !holdings.has_room(own, 2, 61));
-        assert_eq!(holdings.remove_live(turn), Was::Live);
+        assert_eq!(holdings.remove_live(seat), Was::Live);
         assert!(!holdings.add_parked(40, 61));
-        let turn = holdings.add_resting(7, start);
+        let seat = holdings.add_resting(7, start);
         holdings.add_live(8, 0, start);
         assert_eq!(holdings.due(start + LONG), Some(8), "others have their turn meanwhile");
         assert_eq!(holdings.remove_bytes(0), None);
         assert_eq!((holdings.remove_bytes(10), holdings.due(start + LONG)), (Some(7), Some(7)));
-        assert_eq!(holdings.remove_live(turn), Was::Live);
+        assert_eq!(holdings.remove_live(seat), Was::Live);
         assert!(holdings.add_parked(30, 61));
         assert_eq!((holdings.bytes(), holdings.parked()), (91, 1));
-        let turn = holdings.add_resting(9, start);
-        assert_eq!(holdings.remove_live(turn), Was::Resting);
+        let seat = holdings.add_resting(9, start);
+        assert_eq!(holdings.remove_live(seat), Was::Resting);
     }
 
     #[test]

@@ -39,7 +39,7 @@ use nexus_protocol::{RequestId, SuspensionId};
 
 use super::connection::Connection;
 use super::crew::{Crew, RunId};
-use super::holdings::{Holdings, Turn};
+use super::holdings::{Holdings, Seat};
 use super::incoming::Incoming;
 use crate::budget::Full;
 use crate::execution::{Execution, Outstanding};
@@ -188,7 +188,7 @@ struct Entry<E, P> {
     /// Since when its next segment could begin: resumes have waited for it until then, not for an instance.
     free_since: Instant,
     /// While it is suspended: its place among those that keep their instance, or rest; None: it is parked.
-    turn: Option<Turn>,
+    seat: Option<Seat>,
     /// As counted in the holdings, while it is suspended.
     bytes: u64,
 }

@@ -15,8 +15,9 @@ use nexus_protocol::{ErrorCode, LargeField, Pieces, SidecarMessage, WireError};
 
 use super::Server;
 use super::hub::{About, Job, NotKept};
+use super::oversight::Oversight;
 use super::shared::Shared;
-use super::work::{Answering, Outcome, Oversight};
+use super::work::{Answering, Outcome};
 use crate::execution::{self, Arrival, Progress, Report, Totals};
 use crate::observe::SuspensionEvent;
 use crate::runtime::{Overseer, Ran};

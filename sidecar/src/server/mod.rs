@@ -28,6 +28,7 @@ mod many;
 mod memory;
 mod meter;
 mod operator;
+mod oversight;
 mod peer;
 pub mod poller;
 mod refusal;

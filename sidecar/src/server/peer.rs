@@ -55,7 +55,7 @@ pub struct Peer {
 
 /// How a turn ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Turn {
+pub enum TurnEnd {
     /// With nothing left, or with bytes in the socket that epoll tells of.
     Done,
     /// With whole frames left.
@@ -92,28 +92,28 @@ impl Peer {
     }
 
     /// Takes the frames that were left, then reads and takes more.
-    pub fn turn(&mut self, session: SessionId, events: &mut Vec<Event>) -> Turn {
+    pub fn turn(&mut self, session: SessionId, events: &mut Vec<Event>) -> TurnEnd {
         let mut total = 0;
         let end = self.take_turn(session, &mut total, events);
-        self.is_heavy = total > LIGHT_TURN_BYTES || matches!(end, Turn::Left | Turn::Amid);
+        self.is_heavy = total > LIGHT_TURN_BYTES || matches!(end, TurnEnd::Left | TurnEnd::Amid);
         end
     }
 
     /// `total`: what was read.
-    fn take_turn(&mut self, session: SessionId, total: &mut usize, events: &mut Vec<Event>) -> Turn {
+    fn take_turn(&mut self, session: SessionId, total: &mut usize, events: &mut Vec<Event>) -> TurnEnd {
         let mut frames = 0;
         loop {
             if let Some(end) = self.take_frames(&mut frames, events) {
                 return end;
             }
             if *total >= READ_TURN_BYTES {
-                return Turn::Amid;
+                return TurnEnd::Amid;
             }
             if let Err(refused) = self.make_room(events) {
                 let closes = matches!(refused, Action::Close(..));
                 events.push(Event::Frame(self.connection.clone(), refused));
                 if closes {
-                    return Turn::Done;
+                    return TurnEnd::Done;
                 }
             }
             let spare = self.decoder.spare();
@@ -127,27 +127,27 @@ impl Peer {
                     if !self.decoder.is_at_boundary() {
                         log::debug!("session {} ended within a frame", session.0);
                     }
-                    return Turn::Over;
+                    return TurnEnd::Over;
                 }
                 Ok(got) => got,
                 Err(e) if e.kind() == ErrorKind::Interrupted => continue,
-                Err(e) if e.kind() == ErrorKind::WouldBlock => return Turn::Done,
-                Err(_) => return Turn::Over,
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return TurnEnd::Done,
+                Err(_) => return TurnEnd::Over,
             };
             self.decoder.advance(got);
             *total += got;
             if got < room {
                 // the socket is empty: one call less to learn that
-                return self.take_frames(&mut frames, events).unwrap_or(Turn::Done);
+                return self.take_frames(&mut frames, events).unwrap_or(TurnEnd::Done);
             }
         }
     }
 
     /// Takes whole frames, up to the bound of this turn. `None`: there is no whole frame any more.
-    fn take_frames(&mut self, taken: &mut usize, events: &mut Vec<Event>) -> Option<Turn> {
+    fn take_frames(&mut self, taken: &mut usize, events: &mut Vec<Event>) -> Option<TurnEnd> {
         loop {
             if *taken == TURN_FRAMES {
-                return Some(Turn::Left);
+                return Some(TurnEnd::Left);
             }
             let action = match self.decoder.next_owned() {
                 Ok(Some(frame)) => {
@@ -166,7 +166,7 @@ impl Peer {
             events.push(Event::Frame(self.connection.clone(), action));
             if closes {
                 // nothing more can be read; whoever handles the event ends the connection
-                return Some(Turn::Done);
+                return Some(TurnEnd::Done);
             }
         }
     }

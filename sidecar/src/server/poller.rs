@@ -36,7 +36,7 @@ use super::door::{self, Door, Place, Source};
 use super::hub::SessionId;
 use super::listen::refuse_descriptors;
 use super::memory::Memory;
-use super::peer::{Peer, Turn};
+use super::peer::{Peer, TurnEnd};
 use super::session::{Action, Session, protocol_error};
 use crate::budget::Charge;
 use crate::faults::{self, Point};
@@ -437,14 +437,14 @@ impl Poller {
         let before = events.len();
         peer.last_turn = self.looks;
         let turn = peer.turn(session, events);
-        peer.has_left = matches!(turn, Turn::Left | Turn::Amid);
+        peer.has_left = matches!(turn, TurnEnd::Left | TurnEnd::Amid);
         if peer.has_left {
             stand_in_line(&mut self.left, session.0, peer);
         }
-        if turn == Turn::Over {
+        if turn == TurnEnd::Over {
             self.close(session);
             events.push(Event::Closed(session));
-        } else if turn == Turn::Left || peer.session == Session::Open && peer.is_at_boundary() {
+        } else if turn == TurnEnd::Left || peer.session == Session::Open && peer.is_at_boundary() {
             peer.incomplete_since = None;
         } else if peer.incomplete_since.is_none() || events.len() > before && peer.session == Session::Open {
             // what is there now is the beginning of another frame

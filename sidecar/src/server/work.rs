@@ -11,24 +11,23 @@ use serde::Serialize;
 
 use super::Server;
 use super::connection::Connection;
-use super::crew::{Budget, Run, RunId, WorkerId};
+use super::crew::{Run, RunId, WorkerId};
 use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
 use super::meter::Meter;
+use super::oversight::Oversight;
 use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
 use super::state::{Mode, State, broken};
 use crate::cache::Client;
 use crate::engine::Instance;
-use crate::engine::control::{Control, RunControl};
-use crate::engine::live_logs::LiveLogs;
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 use crate::os;
-use crate::runtime::{Overseer, Purpose, Ran};
+use crate::runtime::{Overseer, Ran};
 use crate::segments::Lent;
-use crate::token::{StopCause, StopToken};
+use crate::token::StopCause;
 
 /// With jobs waiting, the poller is looked at this often.
 const POLL_INTERVAL: Duration = Duration::from_micros(200);
@@ -346,7 +345,7 @@ impl Server {
         let client = self.client_of(session);
         let ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
         let lent = self.arenas.lent(session.0, &request.regions);
-        self.conclude(answering, ran, lent, Turn::First(job.number, job.enqueued, &request))
+        self.conclude(answering, ran, lent, Segment::First(job.number, job.enqueued, &request))
     }
 
     fn resume(
@@ -392,7 +391,7 @@ impl Server {
         self.runtime.observer.record_suspension(SuspensionEvent::Resumed);
         let Resumed { key, id, execution } = resumed;
         let ran = self.runtime.resume(*execution, id, answer.as_answer(), arrival, oversight);
-        self.conclude(answering, ran, lent, Turn::Resumed(key))
+        self.conclude(answering, ran, lent, Segment::Resumed(key))
     }
 
     fn refuse_resume(&self, answering: Answering<'_>) -> Outcome {
@@ -411,7 +410,7 @@ impl Server {
     }
 
     /// Puts a suspended execution into the hub, then answers: the client may resume the moment that it has the answer.
-    fn conclude(&self, answering: Answering<'_>, ran: Ran<'_>, mut lent: Lent, turn: Turn<'_>) -> Outcome {
+    fn conclude(&self, answering: Answering<'_>, ran: Ran<'_>, mut lent: Lent, segment: Segment<'_>) -> Outcome {
         // whoever gives way should not do it with the books in hand
         os::step_forward();
         let Ran { mut report, progress, armed } = ran;
@@ -425,12 +424,12 @@ impl Server {
                 };
                 state.hub.used(answering.run, answering.meter.read(), || now);
                 // in one breath with the answer: nobody may take the execution for one that this worker still has
-                let kept = match turn {
-                    Turn::First(number, enqueued, request) => {
+                let kept = match segment {
+                    Segment::First(number, enqueued, request) => {
                         let about = About::new(number, enqueued, request, &*execution);
                         state.hub.suspend(answering.run, about, execution, now)
                     }
-                    Turn::Resumed(key) => state.hub.put_back(answering.run, key, execution, now),
+                    Segment::Resumed(key) => state.hub.put_back(answering.run, key, execution, now),
                 };
                 drop(state);
                 match kept {
@@ -499,57 +498,6 @@ impl Server {
     }
 }
 
-/// A run, as those see it who do what it asks for.
-pub(super) struct Oversight<'a> {
-    server: &'a Server,
-    run: RunId,
-    token: Arc<StopToken>,
-    budget: Cell<Budget>,
-    /// Since when its time runs.
-    since: Cell<Instant>,
-    meter: &'a Meter,
-}
-
-impl Oversight<'_> {
-    /// The request has been read: `timeout` is the time of its execution in all, `spent` what was used of it before.
-    pub(super) fn has_time(&self, (timeout, spent): (Option<Duration>, Duration), arrival: Arrival) {
-        self.budget.set(Budget { timeout, spent });
-        self.since.set(arrival.since);
-        let left = timeout.map(|timeout| timeout.saturating_sub(spent));
-        self.token.set_deadline(left.and_then(|left| arrival.since.checked_add(left)));
-    }
-}
-
-impl Overseer for Oversight<'_> {
-    fn token(&self) -> &StopToken {
-        &self.token
-    }
-
-    fn arm(&self, control: &Arc<RunControl>, purpose: Purpose) {
-        let control: Arc<dyn Control> = control.clone();
-        self.server.lock().hub.crew.arm(self.run, control, purpose, self.budget.get(), Instant::now());
-    }
-
-    fn disarm(&self) {
-        self.server.lock().hub.crew.disarm(self.run);
-    }
-
-    fn time(&self) -> (Option<Duration>, Duration) {
-        let Budget { timeout, spent } = self.budget.get();
-        (timeout, spent + self.since.get().elapsed())
-    }
-
-    fn compiled_in(&self, cpu: Duration) {
-        self.meter.add(cpu);
-    }
-
-    fn logs_live(&self, live: &Arc<LiveLogs>) {
-        if let Some(run) = self.server.lock().hub.crew.get_mut(self.run) {
-            run.live_logs = Some(live.clone());
-        }
-    }
-}
-
 /// Where an answer goes, and whose it is.
 #[derive(Clone, Copy)]
 pub(super) struct Answering<'a> {
@@ -563,7 +511,7 @@ pub(super) struct Answering<'a> {
 
 /// Which segment of its execution a report is of.
 #[derive(Clone, Copy)]
-enum Turn<'a> {
+enum Segment<'a> {
     /// The number of the execution, when it arrived, and what it was asked for.
     First(u64, Instant, &'a Execute<'a>),
     /// The key of its entry.

@@ -75,6 +75,7 @@ const GROUPS: &[Group] = &[
             "sidecar/src/server/hub/runs.rs",
             "sidecar/src/server/hub/sessions.rs",
             "sidecar/src/server/hub/suspensions.rs",
+            "sidecar/src/server/hub/turns.rs",
             "sidecar/src/server/crew.rs",
         ],
         tests: &["server::hub", "server::holdings", "server::crew"],

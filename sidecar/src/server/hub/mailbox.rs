@@ -69,9 +69,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 return None;
             }
         };
-        let (session, turn, bytes) = (entry.session, entry.turn.take(), std::mem::take(&mut entry.bytes));
+        let (session, seat, bytes) = (entry.session, entry.seat.take(), std::mem::take(&mut entry.bytes));
         self.forget_id(id);
-        self.no_longer_suspended(session, turn, bytes, execution.outstanding());
+        self.no_longer_suspended(session, seat, bytes, execution.outstanding());
         if let Some(run) = self.crew.get_mut(run) {
             run.execution = Some(key);
         }

@@ -21,8 +21,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let entry = self.entries.get_mut(&key)?;
         match std::mem::replace(&mut entry.holder, Holder::Parking { ended: false }) {
             Holder::Suspended(execution) => {
-                if let Some(turn) = entry.turn.take() {
-                    self.holdings.remove_live(turn);
+                if let Some(seat) = entry.seat.take() {
+                    self.holdings.remove_live(seat);
                 }
                 self.parking += 1;
                 let announced = std::mem::take(&mut entry.announced).then_some(entry.session);
@@ -61,10 +61,10 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The execution could not be parked: it is as it was. Given back when it has ended meanwhile.
     pub fn stay_live(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
-        let Some(Entry { holder: Holder::Parking { ended: false }, turn, .. }) = self.entries.get_mut(&key) else {
+        let Some(Entry { holder: Holder::Parking { ended: false }, seat, .. }) = self.entries.get_mut(&key) else {
             return Some(self.end_of_parking(key, execution));
         };
-        *turn = Some(self.holdings.add_live(key, 0, now));
+        *seat = Some(self.holdings.add_live(key, 0, now));
         self.suspended_again(key, execution, now);
         None
     }
@@ -72,11 +72,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// The execution does not fit into what parked ones may take: it keeps its instance, and is not tried again before others have
     /// gone. Given back when it has ended meanwhile.
     pub fn rest(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
-        let Some(Entry { holder: Holder::Parking { ended: false }, session, turn, .. }) = self.entries.get_mut(&key)
+        let Some(Entry { holder: Holder::Parking { ended: false }, session, seat, .. }) = self.entries.get_mut(&key)
         else {
             return Some(self.end_of_parking(key, execution));
         };
-        *turn = Some(self.holdings.add_resting(key, now));
+        *seat = Some(self.holdings.add_resting(key, now));
         if let Some(books) = self.sessions.get_mut(session) {
             books.part.resting += 1;
         }

@@ -11,7 +11,7 @@ use nexus_protocol::SuspensionId;
 use super::{About, Entry, Held, Holder, Hub, NotKept, Peer, Place, SessionId};
 use crate::budget::Full;
 use crate::server::crew::RunId;
-use crate::server::holdings::{Part, Turn, Was};
+use crate::server::holdings::{Part, Seat, Was};
 use crate::share::{Share, Whose};
 use crate::token::StopCause;
 
@@ -47,7 +47,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             mailbox: VecDeque::new(),
             announced: false,
             free_since: now,
-            turn: None,
+            seat: None,
             bytes: 0,
         };
         self.entries.insert(key, entry);
@@ -145,9 +145,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     fn hold(&mut self, key: u64, execution: Box<E>, bytes: u64, now: Instant) {
-        let turn = self.holdings.add_live(key, bytes, now);
+        let seat = self.holdings.add_live(key, bytes, now);
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.turn, entry.bytes) = (Some(turn), bytes);
+            (entry.seat, entry.bytes) = (Some(seat), bytes);
             entry.holder = Holder::Suspended(execution);
             if let Some(books) = self.sessions.get_mut(&entry.session) {
                 books.part.bytes += bytes;
@@ -201,8 +201,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 None
             }
             Holder::Suspended(_) => match self.forget_entry(key)? {
-                Entry { holder: Holder::Suspended(execution), session, turn, bytes, .. } => {
-                    self.no_longer_suspended(session, turn, bytes, execution.outstanding());
+                Entry { holder: Holder::Suspended(execution), session, seat, bytes, .. } => {
+                    self.no_longer_suspended(session, seat, bytes, execution.outstanding());
                     Some(execution)
                 }
                 _ => None,
@@ -236,14 +236,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn no_longer_suspended(
         &mut self,
         session: SessionId,
-        turn: Option<Turn>,
+        seat: Option<Seat>,
         bytes: u64,
         outstanding: usize,
     ) {
         self.suspended -= 1;
-        match turn {
-            Some(turn) => {
-                if self.holdings.remove_live(turn) == Was::Resting {
+        match seat {
+            Some(seat) => {
+                if self.holdings.remove_live(seat) == Was::Resting {
                     self.no_longer_rests(session);
                 }
             }

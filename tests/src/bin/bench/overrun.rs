@@ -2,6 +2,7 @@
 //! memory, the loss of the thread; and for what comes before it runs: compiling, waiting for another's compilation, reading
 //! a source. The round trip is in it.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::ErrorCode;
@@ -9,7 +10,7 @@ use nexus_protocol::message::SuspendMode;
 use nexus_tests::bench::Sample;
 use nexus_tests::process::has_faults;
 use nexus_tests::run::slow_to_compile;
-use nexus_tests::{Client, Options, Run, Sidecar};
+use nexus_tests::{Answer, Client, Options, Run, Sidecar};
 use serde_json::{Map, Value, json};
 
 use crate::Scale;
@@ -19,6 +20,9 @@ const TIMEOUT: Duration = Duration::from_millis(20);
 const RUNS: usize = 400;
 const RETIRED: usize = 3;
 const STAGES: usize = 40;
+const CROWD_TIMEOUT: Duration = Duration::from_millis(500);
+const CROWD_CLIENTS: usize = 10;
+const CROWD_EACH: usize = 10;
 
 /// JavaScript and regular expressions look at the interrupt word.
 const POLLING: [&str; 4] = [
@@ -60,6 +64,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
     for (name, taken) in stages(&sidecar, scale.of(STAGES)) {
         figures.insert(name.into(), summary(taken));
     }
+    figures.insert("crowdAtOneSource".into(), summary(crowd()));
     if has_faults() {
         let taken = (0..RETIRED).map(|_| {
             let (_sidecar, mut client) =
@@ -88,6 +93,31 @@ fn stages(sidecar: &Sidecar, each: usize) -> [(&'static str, Vec<Duration>); 3] 
         ("awaitedCompilation", awaited),
         ("readingASource", late(&Run::source(typed).timeout_ms(ms))),
     ]
+}
+
+/// A hundred that want one source at once, which compiles for longer than they have. All settings are the defaults.
+fn crowd() -> Vec<Duration> {
+    let mut sidecar = Options::new().flag("log", "error").listen();
+    let run = Run::source(slow_to_compile()).timeout_ms(CROWD_TIMEOUT.as_millis() as u64);
+    let each = || {
+        let mut client = sidecar.connect();
+        let mut sent: HashMap<u32, Instant> =
+            (0..CROWD_EACH).map(|_| (client.start(run.clone()), Instant::now())).collect();
+        let mut late = Vec::new();
+        while !sent.is_empty() {
+            let reply = client.next_reply().expect("the sidecar lives");
+            let Answer::Result(segment) = &reply.answer else { panic!("{reply:?}") };
+            assert_eq!(segment.code(), ErrorCode::Timeout, "{segment:?}");
+            late.push(sent.remove(&reply.id).expect("asked for").elapsed().saturating_sub(CROWD_TIMEOUT));
+        }
+        late
+    };
+    let late = std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CROWD_CLIENTS).map(|_| scope.spawn(each)).collect();
+        clients.into_iter().flat_map(|client| client.join().expect("an end")).collect()
+    });
+    assert!(sidecar.is_running());
+    late
 }
 
 fn overrun(client: &mut Client, run: &Run) -> Duration {

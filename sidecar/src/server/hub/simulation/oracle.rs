@@ -96,7 +96,7 @@ impl World {
         for (session, books) in &hub.sessions {
             let own = || hub.entries.values().filter(|entry| entry.session == *session);
             assert_eq!(books.part.bytes, own().map(|entry| entry.bytes).sum::<u64>(), "bytes of a session");
-            let rests = own().filter(|entry| entry.turn.is_some_and(|turn| hub.holdings.rests(turn))).count();
+            let rests = own().filter(|entry| entry.seat.is_some_and(|seat| hub.holdings.rests(seat))).count();
             assert_eq!(books.part.resting, rests, "those of a session that rest");
             bytes += books.part.bytes;
         }
