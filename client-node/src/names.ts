@@ -3,6 +3,7 @@
  * one; and an object that keeps what it holds elsewhere (a Map, an instance of a class) would be taken for an empty one.
  */
 import { NexusError } from './errors.js';
+import { isPlainPrototype } from './payload.js';
 
 /** Throws INVALID_ARGUMENT unless it is a plain object with none but known properties. `what`: a property, as `option`; `whole`: the object. */
 export function checkOptions(whole: string, what: string, given: unknown, known: ReadonlySet<string>): void {
@@ -15,9 +16,7 @@ export function checkPlain(what: string, value: unknown): asserts value is objec
   if (typeof value !== 'object' || value === null) throw new NexusError('INVALID_ARGUMENT', `${what} is not an object`);
   const prototype: unknown = Object.getPrototypeOf(value);
   // Node's own environment is of a class of its own.
-  if (prototype === Object.prototype || prototype === null || value === process.env) return;
-  // Object.prototype of another realm
-  if (Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype as object, 'isPrototypeOf')) return;
+  if (prototype === null || isPlainPrototype(prototype as object) || value === process.env) return;
   throw new NexusError('INVALID_ARGUMENT', `${what} is ${kindOf(value, prototype as object)}; a plain object is needed`);
 }
 

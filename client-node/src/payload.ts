@@ -4,6 +4,8 @@
  * Invariants: encoding either writes one well-formed value of at most 64 levels or throws SERIALIZATION_ERROR; decoding
  * never touches a prototype. A key `__proto__` becomes an own property, as with JSON.parse: neither lost nor harmful.
  */
+import { types } from 'node:util';
+
 import { NexusError } from './errors.js';
 import { MAX_FRAME_BYTES, MAX_PAYLOAD_DEPTH } from './limits.js';
 import { MalformedError, Reader, type Bin } from './reader.js';
@@ -129,12 +131,13 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (Array.isArray(value)) return writeArray(writer, value, depth);
   const prototype: unknown = Object.getPrototypeOf(value);
   if (prototype === Object.prototype || prototype === null) return writeMap(writer, value, depth);
-  if (value instanceof Date) return writer.date(value);
+  // By what they are, not by whose: `instanceof` knows one realm.
+  if (types.isDate(value)) return writer.date(value);
   if (ArrayBuffer.isView(value)) return writer.bin(new Uint8Array(value.buffer, value.byteOffset, value.byteLength));
-  if (value instanceof ArrayBuffer || value instanceof SharedArrayBuffer) return writer.bin(new Uint8Array(value));
-  if (value instanceof Map) return writeMapObject(writer, value, depth);
-  if (value instanceof Set) return writeArray(writer, itemsOf(value), depth);
-  if (value instanceof Error) return writeMap(writer, { name: value.name, message: value.message }, depth);
+  if (types.isAnyArrayBuffer(value)) return writer.bin(new Uint8Array(value));
+  if (types.isMap(value)) return writeMapObject(writer, value, depth);
+  if (types.isSet(value)) return writeArray(writer, itemsOf(value), depth);
+  if (isError(value)) return writeMap(writer, { name: value.name, message: value.message }, depth);
   const standIn = standsFor(value);
   if (standIn !== undefined) throw new NexusError('INVALID_ARGUMENT', WHERE[standIn]);
   // An instance of a class is what its class says. One that returns itself ends at the depth that is allowed.
@@ -144,12 +147,18 @@ function writeObject(writer: Writer, value: object, depth: number): void {
 }
 
 function isLeaf(value: object): boolean {
-  return (
-    value instanceof Date ||
-    ArrayBuffer.isView(value) ||
-    value instanceof ArrayBuffer ||
-    value instanceof SharedArrayBuffer
-  );
+  return types.isDate(value) || ArrayBuffer.isView(value) || types.isAnyArrayBuffer(value);
+}
+
+/** Also one of another realm, and what inherits from one without being made as one. */
+function isError(value: object): value is Error {
+  return types.isNativeError(value) || value instanceof Error;
+}
+
+/** Whether it is Object.prototype, of whichever realm. */
+export function isPlainPrototype(prototype: object): boolean {
+  if (prototype === Object.prototype) return true;
+  return Object.getPrototypeOf(prototype) === null && Object.hasOwn(prototype, 'isPrototypeOf');
 }
 
 function writeArray(writer: Writer, value: readonly unknown[], depth: number): void {

@@ -7,19 +7,21 @@
  * extensions only, never a prototype.
  */
 import { checkSignal } from './abort.js';
+import type { Answer } from './answers.js';
 import { Calls } from './calls.js';
 import type { Connection } from './connection.js';
 import { cancelOn, executeOn, resumeOn, type Core } from './core.js';
 import { answering, CallOrigin, CurrentCall } from './current.js';
 import { abortError, NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { registryOf } from './extensions.js';
+import { Kind } from './kinds.js';
 import { failure, happened, ThrownErrors } from './failures.js';
 import { checkLossless } from './lossless.js';
 import { checkOptions, checkPlain } from './names.js';
 import { LONGEST_TIMER_MS, Patience } from './patience.js';
 import { asPayload } from './payload.js';
 import type { Place } from './places.js';
-import { readPlainResult } from './results.js';
+import { readLogs, readPlainResult } from './results.js';
 import type {
   EmittedEvent,
   ExecutionMetrics,
@@ -78,6 +80,11 @@ export interface RunOptions<State extends object = Record<string, unknown>, Exts
    * the handler has returned, for `timeoutMs` or else the sidecar's `suspensionTimeoutMs` at most, then the run ends with TIMEOUT.
    */
   onSegment?: (segment: Segment<State>) => unknown;
+  /**
+   * Called for every record that the handler logs, in order, while it runs: at most 50 ms after the last time, and with all that is left
+   * before `onSegment` has the segment (whose `logs` have the records too). What it throws ends the run and is thrown by it.
+   */
+  onLog?: (record: LogRecord) => unknown;
   /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
   signal?: AbortSignal;
   timeoutMs?: number;
@@ -102,7 +109,7 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
 
 const OPTIONS = new Set<string>([
   ...CONTEXT_NAMES.filter((name) => name !== 'extensionRegistry'),
-  ...['extensions', 'onExtensionError', 'labels', 'onSegment', 'signal', 'timeoutMs'],
+  ...['extensions', 'onExtensionError', 'labels', 'onSegment', 'onLog', 'signal', 'timeoutMs'],
 ]);
 
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
@@ -110,7 +117,7 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   const { extensions = {}, labels = {} } = options;
   checkPlain('`extensions`', extensions);
   checkPlain('`labels`', labels);
-  for (const name of ['onSegment', 'onExtensionError'] as const) {
+  for (const name of ['onSegment', 'onLog', 'onExtensionError'] as const) {
     if (options[name] !== undefined && typeof options[name] !== 'function') {
       throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a function`);
     }
@@ -122,6 +129,7 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   request.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
   if (code instanceof Uint8Array) checkHandle(code);
   else request.source = checkSource(code);
+  if (options.onLog !== undefined) request.streamLogs = true;
   if (signal?.aborted === true) throw cancelled(signal);
   const connection = core.connection();
   return new Promise<RunResult>((resolve, reject) => {
@@ -130,10 +138,11 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
     run.watch(signal);
     const { place } = run;
     run.send((onId) => {
-      if (!(code instanceof Uint8Array)) return executeOn(connection, request, readPlainResult, { onId, place });
+      const { onPart } = run;
+      if (!(code instanceof Uint8Array)) return executeOn(connection, request, readPlainResult, { onId, onPart, place });
       return core.withHandle(code, (handler) => {
         if (run.stopped) return Promise.reject(new NexusError('CANCELLED', 'the run was aborted'));
-        return executeOn(connection, { ...request, handler }, readPlainResult, { onId, place });
+        return executeOn(connection, { ...request, handler }, readPlainResult, { onId, onPart, place });
       });
     });
   });
@@ -184,14 +193,19 @@ class Run {
   readonly #connection: Connection;
   readonly #extensions: Extensions;
   readonly #onSegment: RunOptions['onSegment'];
+  readonly #onLog: RunOptions['onLog'];
   readonly #onExtensionError: RunOptions['onExtensionError'];
   readonly #origin: CallOrigin;
   readonly #isLossless: boolean;
   readonly #promise: Settle;
 
   readonly #segments: Segment[] = [];
+  /** Records that came before an answer, by its request; the first `told` of them were handed on. */
+  readonly #heard = new Map<number, { records: LogRecord[]; told: number }>();
+  /** Takes what comes before an answer; undefined where nobody has asked for it. */
+  readonly onPart: ((answer: Answer) => boolean) | undefined;
   /** Results that came before one with a lower seq. */
-  readonly #early = new Map<number, { result: ExecutionResult; answered: string | undefined }>();
+  readonly #early = new Map<number, { result: ExecutionResult; answered: string | undefined; request: number }>();
   readonly #calls = new Calls<unknown[]>();
   /** For extensions that are at work. */
   #patience: Patience | undefined;
@@ -213,10 +227,12 @@ class Run {
   place: Place | undefined;
 
   constructor(connection: Connection, options: RunOptions, promise: Settle) {
-    const { extensions = {}, onSegment, onExtensionError, handlerName, panelId, labels = {}, timeoutMs } = options;
+    const { extensions = {}, onSegment, onLog, onExtensionError, handlerName, panelId, labels = {}, timeoutMs } = options;
     this.#connection = connection;
     this.#extensions = extensions;
     this.#onSegment = onSegment;
+    this.#onLog = onLog;
+    this.onPart = onLog === undefined ? undefined : (answer) => this.#hear(answer);
     this.#onExtensionError = onExtensionError;
     this.#origin = new CallOrigin(handlerName, panelId, labels);
     this.#isLossless = isLossless(options);
@@ -254,7 +270,7 @@ class Run {
     answered.then(
       (result) => {
         this.#inFlight.delete(requestId);
-        this.#take(result, resumed?.suspension);
+        this.#take(result, resumed?.suspension, requestId);
       },
       (error: unknown) => {
         this.#inFlight.delete(requestId);
@@ -266,17 +282,17 @@ class Run {
 
   /** Takes the answer to an execute that somebody else has sent. */
   begun(result: ExecutionResult): void {
-    this.#take(result, undefined);
+    this.#take(result, undefined, 0);
   }
 
-  #take(result: ExecutionResult, answered: string | undefined): void {
+  #take(result: ExecutionResult, answered: string | undefined, request: number): void {
     if (this.#phase !== 'running') return;
     if (answered !== undefined && result.seq === 0) return this.#refused(result);
-    if (result.seq === this.#segments.length) this.#deliver(result, answered);
-    else this.#early.set(result.seq, { result, answered });
+    if (result.seq === this.#segments.length) this.#deliver(result, answered, request);
+    else this.#early.set(result.seq, { result, answered, request });
     for (let next; this.#phase === 'running' && (next = this.#early.get(this.#segments.length)) !== undefined; ) {
       this.#early.delete(next.result.seq);
-      this.#deliver(next.result, next.answered);
+      this.#deliver(next.result, next.answered, next.request);
     }
     this.#expectMore();
   }
@@ -301,9 +317,10 @@ class Run {
     }
   }
 
-  #deliver(result: ExecutionResult, answered: string | undefined): void {
+  #deliver(result: ExecutionResult, answered: string | undefined, request: number): void {
     const { status, suspensions } = result;
     const segment = segmentOf(result);
+    if (this.#onLog !== undefined) this.#tellRest(segment, request);
     if (status === 'suspended') this.#calls.segment(segment, answered);
     this.#segments.push(segment);
     this.#notify(segment);
@@ -312,6 +329,40 @@ class Run {
     else if (this.#calls.size === 0) this.#fail(new NexusError('PROTOCOL_ERROR', 'the execution is suspended, and no call waits'));
     else if (this.#stopped !== undefined) this.#cancelSuspended();
     else for (const suspension of suspensions) void this.#call(suspension);
+  }
+
+  #hear({ kind, id, fields }: Answer): boolean {
+    if (kind !== Kind.logs) return false;
+    const heard = this.#heard.get(id) ?? { records: [], told: 0 };
+    this.#heard.set(id, heard);
+    for (const record of readLogs(fields)) heard.records.push(record);
+    // With others unanswered, what the segment before has logged may still come.
+    if (this.#inFlight.size !== 1) return true;
+    const news = heard.records.slice(heard.told);
+    heard.told = heard.records.length;
+    this.#tellLogs(news);
+    return true;
+  }
+
+  /** What of a segment was not handed on while it ran. */
+  #tellRest(segment: Segment, request: number): void {
+    const { records, told } = this.#heard.get(request) ?? { records: [], told: 0 };
+    this.#heard.delete(request);
+    segment.logs = records.concat(segment.logs);
+    this.#tellLogs(segment.logs.slice(told));
+  }
+
+  #tellLogs(records: readonly LogRecord[]): void {
+    if (this.#onLog === undefined) return;
+    for (const record of records) {
+      if (this.#phase !== 'running' || this.#stopped?.isOurs === false) return;
+      try {
+        const told = this.#onLog(record);
+        if (isThenable(told)) told.then(undefined, (error: unknown) => this.#stop(error, false));
+      } catch (error) {
+        this.#stop(error, false);
+      }
+    }
   }
 
   #notify(segment: Segment): void {
@@ -379,7 +430,7 @@ class Run {
   #resume(suspensionId: string, outcome: Outcome): void {
     if (this.#phase !== 'running' || this.#stopped !== undefined) return;
     this.send(
-      (onId) => resumeOn(this.#connection, suspensionId, outcome, readPlainResult, { onId }),
+      (onId) => resumeOn(this.#connection, suspensionId, outcome, readPlainResult, { onId, onPart: this.onPart }),
       {
         suspension: suspensionId,
         onRefused: (error) => {

@@ -1,6 +1,6 @@
-//! The formulas of a sheet, all under way at once, each apart from the others.
+//! The formulas of a sheet, in one request, each apart from the others.
 
-use nexus_client::{Client, Error, SpawnOptions};
+use nexus_client::{Client, Context, Error, SpawnOptions};
 use serde_json::json;
 
 fn main() -> Result<(), Error> {
@@ -11,9 +11,10 @@ fn main() -> Result<(), Error> {
         "return Math.round(1000 * $scope.rate) / 10",
         "return $scope.price.foo.bar",
     ];
-    let calls = formulas.map(|formula| client.execute(formula).scope(&cells).start());
-    for (formula, call) in formulas.iter().zip(calls) {
-        match call.wait()?.into_result() {
+    let items = formulas.map(|formula| (formula, Context::new().scope(&cells)));
+    let results = client.run_many_of(items).wait()?;
+    for (formula, result) in formulas.iter().zip(results) {
+        match result?.into_result() {
             Ok(segment) => println!("{}", segment.value::<f64>()?),
             Err(error) => println!("{}", error.report().source(formula)),
         }

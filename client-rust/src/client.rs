@@ -14,13 +14,14 @@ use serde::Serialize;
 
 use crate::attempt::Attempt;
 use crate::call::Call;
-use crate::compiled::{Checked, Compiled, CompiledParts, Handler};
+use crate::compiled::{Checked, Compiled, CompiledParts, Handler, says_unknown_handler};
 use crate::context::Context;
 use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
 use crate::extensions::CallError;
 use crate::held::Held;
 use crate::link::{Answer, Link, Pending, PlaceHeld, UNEXPECTED, answered};
+use crate::many;
 use crate::options::ClientOptions;
 use crate::payload::Payload;
 use crate::request::{ExecuteRequest, PrecompileRequest, RunRequest};
@@ -31,7 +32,7 @@ use crate::segment::Segment;
 use crate::session::{Found, Origin, Sessions};
 use crate::slot::{Slot, lock};
 use crate::spawn::SpawnOptions;
-use crate::told::{ErrorCode, SidecarLimits, Stats, SuspendMode};
+use crate::told::{SidecarLimits, Stats, SuspendMode};
 use crate::workers::Workers;
 
 /// A connection to a sidecar. Clones share it, and any thread may use it.
@@ -156,6 +157,40 @@ impl Client {
                 Ok(segment)
             })
         })
+    }
+
+    /// Runs a handler on many contexts in one request, one after another, each isolated from the next. Results come in the order of the
+    /// contexts: each is what [`execute`](Self::execute) gives, or the error that it would fail with; a handler that calls an
+    /// extension is suspended, and goes on with [`resume`](Self::resume). Dropping the call ends what is left.
+    ///
+    /// ```no_run
+    /// # use nexus_client::{Client, Context, SpawnOptions};
+    /// # fn main() -> Result<(), nexus_client::Error> {
+    /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
+    /// let rows = [1.5, 2.0, 4.0].map(|price| Context::new().args(&price));
+    /// for row in client.run_many("return $args * 1.19", rows).wait()? {
+    ///     println!("{}", row?.into_result()?.value::<f64>()?);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn run_many(
+        &self,
+        handler: impl Into<Handler>,
+        contexts: impl IntoIterator<Item = Context>,
+    ) -> Call<Vec<Result<Segment, Error>>> {
+        let handler = handler.into();
+        self.run_many_of(contexts.into_iter().map(|context| (handler.clone(), context)))
+    }
+
+    /// [`run_many`](Self::run_many) of handlers that differ.
+    pub fn run_many_of<H: Into<Handler>>(
+        &self,
+        items: impl IntoIterator<Item = (H, Context)>,
+    ) -> Call<Vec<Result<Segment, Error>>> {
+        let items: Vec<many::Item> = items.into_iter().map(|(handler, context)| (handler.into(), context)).collect();
+        let held = Arc::clone(&self.0.held);
+        self.begin(move |link| many::start(link, held, items))
     }
 
     /// Runs a handler to its end, extension calls included. A failed handler is an error, which [tells](crate::FailedRun) what had
@@ -492,12 +527,4 @@ pub(crate) fn start_execution(
         *lock(&request_id) = second.id();
         second.await.and_then(segment)
     })
-}
-
-fn says_unknown_handler(answer: &Result<Segment, Error>) -> bool {
-    let error = match answer {
-        Ok(segment) => segment.error.as_ref(),
-        Err(error) => error.as_sidecar(),
-    };
-    error.is_some_and(|error| error.code == ErrorCode::InvalidHandler && error.retryable)
 }

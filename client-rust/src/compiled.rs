@@ -4,8 +4,10 @@ use std::sync::{Arc, Mutex};
 
 use nexus_protocol::message::{self, Code};
 
+use crate::error::Error;
+use crate::segment::Segment;
 use crate::slot::lock;
-use crate::told::SuspendMode;
+use crate::told::{ErrorCode, SuspendMode};
 
 /// What to run: text, or what precompiling it gave.
 #[derive(Clone, Debug)]
@@ -192,12 +194,29 @@ pub(crate) enum SentCode<'a> {
 }
 
 impl Handler {
+    /// Its text.
+    pub(crate) fn source(&self) -> &str {
+        match self {
+            Self::Source(source) => source,
+            Self::Compiled(compiled) => compiled.source(),
+        }
+    }
+
     pub(crate) fn to_send(&self) -> SentCode<'_> {
         match self {
             Self::Source(source) => SentCode::Source(source),
             Self::Compiled(compiled) => SentCode::Handle(compiled.parts()),
         }
     }
+}
+
+/// Whether an execution found no handler behind its handle, which is to be compiled again then.
+pub(crate) fn says_unknown_handler(answer: &Result<Segment, Error>) -> bool {
+    let error = match answer {
+        Ok(segment) => segment.error.as_ref(),
+        Err(error) => error.as_sidecar(),
+    };
+    error.is_some_and(|error| error.code == ErrorCode::InvalidHandler && error.retryable)
 }
 
 impl SentCode<'_> {

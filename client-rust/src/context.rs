@@ -298,6 +298,12 @@ impl Context {
         Ok(execute)
     }
 
+    /// Of its values, as they are sent.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        let payloads = [&self.state, &self.args, &self.scope];
+        payloads.into_iter().flatten().map(|payload| payload.as_bytes().len()).sum()
+    }
+
     /// Of the handler and of the panel.
     pub(crate) fn names(&self) -> (Option<String>, Option<String>) {
         (self.handler_name.clone(), self.panel_id.clone())

@@ -91,6 +91,7 @@ mod held;
 mod limits;
 mod link;
 mod listed;
+mod many;
 mod options;
 mod outbox;
 mod patience;

@@ -25,7 +25,7 @@ use crate::arena::{Arena, Lease, Reply};
 use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, StartError};
 use crate::executions::ExecutionInfo;
-use crate::listed::{Listed, Listing};
+use crate::listed::{Listed, Listing, Ready};
 use crate::options::ClientOptions;
 use crate::outbox::{Outbox, Ticket, Turn, Waiting, overloaded};
 use crate::segment::Segment;
@@ -49,6 +49,8 @@ pub(crate) struct Greeting {
 #[derive(Debug)]
 pub(crate) enum Answer {
     Segment(Box<Segment>),
+    /// Of many, and what those are told that have none.
+    Results(Vec<Segment>, Option<Error>),
     Compiled(Box<CompiledParts>),
     Checked(Checked),
     Done(bool),
@@ -60,7 +62,11 @@ pub(crate) enum Answer {
     StateSnapshot(u64, Vec<u8>),
     StateDisposed(bool),
     Executions(Vec<ExecutionInfo>, u64),
-    Arena { generation: u64, bytes: u64, name: Option<String> },
+    Arena {
+        generation: u64,
+        bytes: u64,
+        name: Option<String>,
+    },
 }
 
 pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
@@ -120,6 +126,23 @@ struct Entry {
     at: Option<Arc<PlaceHeld>>,
     /// Of an execution whose calls are listed.
     listing: Option<Listing>,
+    /// Of many executions: the results that have come in parts.
+    parts: Option<Vec<Segment>>,
+}
+
+impl Entry {
+    /// What is told instead of an error by who has parts already.
+    fn with_parts(&mut self, result: Result<Answer, Error>) -> Result<Answer, Error> {
+        let Some(mut told) = self.parts.take() else { return result };
+        match result {
+            Ok(Answer::Results(last, error)) => {
+                told.extend(last);
+                Ok(Answer::Results(told, error))
+            }
+            Err(error) => Ok(Answer::Results(told, Some(error))),
+            other => other,
+        }
+    }
 }
 
 enum Place {
@@ -209,14 +232,16 @@ impl Link {
             (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
             (turn, _) => turn,
         };
-        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing };
+        let parts = matches!(message, ClientMessage::ExecuteMany(_)).then(Vec::new);
+        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing, parts };
         // What was not taken is dropped outside of the lock.
         let busy = self.wire.is_busy();
         // What waits for a turn is bounded by the outbox, and cancels of requests by those.
         let is_bounded = turn == Turn::Urgent && !matches!(message, ClientMessage::Cancel(Cancel::Request(_)));
         let registered = lock(&self.requests).register(entry, turn, busy, busy && is_bounded);
         let (id, waits) = registered.map_err(|(error, _)| error)?;
-        let cancellable = matches!(message, ClientMessage::Execute(_) | ClientMessage::Resume(_));
+        let cancellable =
+            matches!(message, ClientMessage::Execute(_) | ClientMessage::ExecuteMany(_) | ClientMessage::Resume(_));
         let pending = Pending { link: Arc::clone(self), id, cancellable, slot: Some(slot) };
         let sent = if waits { self.enqueue(&message, id, turn) } else { self.write(&message, id) };
         if let Err(error) = sent {
@@ -400,7 +425,9 @@ impl Link {
         };
         let entry = lock(&self.requests).remove(id.0, queued, &self.room);
         match entry {
-            Some(Entry { slot, lease, at, listing, .. }) => {
+            Some(mut entry) => {
+                let result = entry.with_parts(result);
+                let Entry { slot, lease, at, listing, .. } = entry;
                 // What the answer brings about finds the room free.
                 drop(lease);
                 let Some(listing) = listing else {
@@ -409,13 +436,29 @@ impl Link {
                     }
                     return;
                 };
-                for (slot, result) in listing.answered(slot, result) {
-                    if let Some(unheard) = slot.fill(result) {
-                        self.dispose(unheard, None);
-                    }
-                }
+                self.hand_out(listing.answered(slot, result));
             }
             None => log::warn!("the sidecar answered request {id}, which there is not"),
+        }
+    }
+
+    /// A part of an answer has come. False: there is no request that has parts.
+    pub(crate) fn take_part(&self, id: RequestId, part: Vec<Segment>) -> bool {
+        let mut requests = lock(&self.requests);
+        let parts = requests.waiting.get_mut(&id.0).and_then(|entry| entry.parts.as_mut());
+        parts.map(|parts| parts.extend(part)).is_some()
+    }
+
+    /// For an execution that is begun by another's request.
+    pub(crate) fn listing(&self) -> Listing {
+        self.listed.begin()
+    }
+
+    pub(crate) fn hand_out(self: &Arc<Self>, ready: impl IntoIterator<Item = Ready>) {
+        for (slot, result) in ready {
+            if let Some(unheard) = slot.fill(result) {
+                self.dispose(unheard, None);
+            }
         }
     }
 
@@ -432,9 +475,13 @@ impl Link {
         self.sharing.close();
         self.listed.close();
         // With the last lease the arena goes, before anybody is told.
-        let slots: Vec<_> = waiting.into_values().map(|entry| entry.slot).collect();
-        for slot in slots {
-            slot.fill(Err(error.clone()));
+        let told = |mut entry: Entry| {
+            let end = entry.with_parts(Err(error.clone()));
+            (entry.slot, end)
+        };
+        let ends: Vec<_> = waiting.into_values().map(told).collect();
+        for (slot, end) in ends {
+            slot.fill(end);
         }
         for watcher in watchers.into_values() {
             watcher.fill(error.clone());
@@ -447,6 +494,11 @@ impl Link {
         match unheard {
             Ok(Answer::Segment(segment)) => {
                 if let Some(suspension) = segment.suspensions.first() {
+                    self.cancel(Cancel::Suspension(&suspension.id));
+                }
+            }
+            Ok(Answer::Results(segments, _)) => {
+                for suspension in segments.iter().filter_map(|segment| segment.suspensions.first()) {
                     self.cancel(Cancel::Suspension(&suspension.id));
                 }
             }

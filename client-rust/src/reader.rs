@@ -23,6 +23,7 @@ use crate::compiled::{Checked, CompiledParts};
 use crate::error::{Error, Gone, GoneReason, StartError};
 use crate::executions::ExecutionInfo;
 use crate::link::{Answer, Greeting, Link};
+use crate::many;
 use crate::segment::Segment;
 use crate::told::{SidecarError, Violation};
 
@@ -179,7 +180,15 @@ fn read_more(stream: &mut UnixStream, decoder: &mut FrameDecoder) -> io::Result<
 }
 
 fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
-    let envelope = decode_sidecar(body).map_err(|error| GoneReason::Malformed(Violation::new(error)))?;
+    let mut envelope = decode_sidecar(body).map_err(|error| GoneReason::Malformed(Violation::new(error)))?;
+    if let Some((segments, more)) = many::read(&mut envelope.message) {
+        if !more {
+            link.complete(envelope.id, Ok(Answer::Results(segments, None)));
+        } else if !link.take_part(envelope.id, segments) {
+            log::warn!("the sidecar told a part of request {}, which has none", envelope.id);
+        }
+        return Ok(());
+    }
     let answer = match envelope.message {
         SidecarMessage::Error(error) if envelope.id == RequestId::CONNECTION => {
             return Err(GoneReason::Refused(Box::new(SidecarError::of(error))));

@@ -19,6 +19,7 @@ use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
+use crate::engine::live_logs::LiveLogs;
 use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Guests, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
@@ -58,6 +59,8 @@ pub trait Overseer {
     fn time(&self) -> (Option<Duration>, Duration);
     /// Compiling has taken so much of a processor.
     fn compiled_in(&self, cpu: Duration);
+    /// What the handler logs while it runs is there, for who wants to hear it.
+    fn logs_live(&self, live: &Arc<LiveLogs>);
 }
 
 /// Nobody but the clock.
@@ -77,6 +80,8 @@ impl Overseer for StopToken {
     }
 
     fn compiled_in(&self, _: Duration) {}
+
+    fn logs_live(&self, _: &Arc<LiveLogs>) {}
 }
 
 /// The control of an instance is with the request's overseer for as long as this lives.
@@ -421,6 +426,11 @@ impl Runtime {
         }
         input.context.state.renew()?;
         let instance = self.lease(found.handler.suspend_mode, token)?;
+        if request.stream_logs {
+            let live = Arc::default();
+            overseer.logs_live(&live);
+            input.context.live_logs = Some(live);
+        }
         let armed = Armed::new(overseer, &instance, Purpose::Execute);
         Ok((Execution::start(found.handler, instance, input.context, totals.clone(), token), armed))
     }
@@ -446,7 +456,11 @@ impl Runtime {
             lease.map_err(|halt| halt.into_error(|cause| execution::stopped(cause, timeout, spent)))
         };
         let (report, progress, armed) = match execution.awake(lease) {
-            Ok(awake) => {
+            Ok(mut awake) => {
+                if let Some(live) = awake.live_logs() {
+                    live.open();
+                    overseer.logs_live(&live);
+                }
                 let armed = Armed::new(overseer, awake.instance(), Purpose::Execute);
                 let (report, progress) = awake.resume(id, answer, token);
                 (report, progress, armed)

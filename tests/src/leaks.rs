@@ -102,11 +102,20 @@ pub fn settled_counts(pid: u32) -> (usize, usize) {
     let (mut last, mut same) = (LeakProbe::of(pid).counts(), 0);
     crate::eventually("the counts settle", crate::SOON, || {
         std::thread::sleep(Duration::from_millis(50));
-        let (idle, now) = (is_idle(pid), LeakProbe::of(pid).counts());
+        let (idle, now) = (is_idle(pid) && is_complete(pid), LeakProbe::of(pid).counts());
         same = if std::mem::replace(&mut last, now) == now && idle { same + 1 } else { 0 };
         same == 4
     });
     last
+}
+
+/// Whether all processes are there that a sidecar with workers makes by itself: one that stands ready, and one that compiles.
+fn is_complete(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let names: Vec<_> =
+        threads.map(|thread| fs::read_to_string(thread.path().join("comm")).unwrap_or_default()).collect();
+    let has = |name: &str| names.iter().any(|one| one.trim_end() == name);
+    !has("door") || workers_of(pid).len() > 1 && (!has("compile") || compiler_of(pid).is_some())
 }
 
 /// Whether every thread sleeps at this moment.

@@ -261,27 +261,10 @@ pub fn many_on<'a>(common: ManyItem<'a>, items: impl IntoIterator<Item = ManyIte
 /// One of many.
 pub fn item(run: &Run) -> ManyItem<'_> {
     let ClientMessage::Execute(execute) = run.message() else { unreachable!("it is one") };
-    let (source, handler) = match execute.code {
-        Code::Source(source) => (Some(source), None),
-        Code::Handler(handler) => (None, Some(handler)),
-    };
-    ManyItem {
-        source,
-        handler,
-        panel_id: execute.panel_id,
-        handler_name: execute.handler_name,
-        state: execute.state,
-        resident: execute.resident,
-        args: execute.args,
-        scope: execute.scope,
-        capabilities: Some(execute.capabilities),
-        extensions: execute.extensions,
-        timeout_ms: execute.timeout_ms,
-        limits: Some(execute.limits),
-        strict_capabilities: Some(execute.strict_capabilities),
-        suspend_mode: execute.suspend_mode,
-        seed: execute.seed,
-    }
+    // all of it, also what is as if it were absent
+    let (limits, strict) = (execute.limits, execute.strict_capabilities);
+    let capabilities = Some(execute.capabilities.clone());
+    ManyItem { limits: Some(limits), strict_capabilities: Some(strict), capabilities, ..execute.into() }
 }
 
 impl From<&str> for Run {

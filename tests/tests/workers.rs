@@ -170,7 +170,10 @@ fn clients_that_come_and_go_leave_nothing_behind() {
             let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
             clients.iter_mut().for_each(Client::still_works);
         }
-        eventually("one is left", SOON, || workers_of(sidecar.pid()).len() == 1);
+        // and another, so that there is one with a client
+        let mut client = sidecar.connect();
+        client.still_works();
+        eventually("two are left", SOON, || workers_of(sidecar.pid()).len() == 2);
         settled_counts(sidecar.pid())
     };
     let before = churn();

@@ -6,7 +6,7 @@ use crate::error::WireError;
 use crate::limits::MAX_MANY_ITEMS;
 use crate::message::maps::{ExecuteManyFields, ManyItem};
 use crate::message::request::{ExecuteError, code_of, invalid};
-use crate::message::{Execute, Regions};
+use crate::message::{CallLimits, Code, Execute, Regions};
 
 /// A request to run handlers one after another. Every item makes an [`Execute`] with what is common.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
@@ -95,5 +95,32 @@ impl<'a> TryFrom<ExecuteManyFields<'a>> for ExecuteMany<'a> {
 impl<'a> From<ExecuteMany<'a>> for ExecuteManyFields<'a> {
     fn from(many: ExecuteMany<'a>) -> Self {
         Self { common: (many.common != ManyItem::default()).then_some(many.common), items: many.items }
+    }
+}
+
+impl<'a> From<Execute<'a>> for ManyItem<'a> {
+    /// All that an execute says but for what goes through shared memory, with nothing in common.
+    fn from(execute: Execute<'a>) -> Self {
+        let (source, handler) = match execute.code {
+            Code::Source(source) => (Some(source), None),
+            Code::Handler(handler) => (None, Some(handler)),
+        };
+        Self {
+            source,
+            handler,
+            panel_id: execute.panel_id,
+            handler_name: execute.handler_name,
+            state: execute.state,
+            resident: execute.resident,
+            args: execute.args,
+            scope: execute.scope,
+            capabilities: (!execute.capabilities.is_empty()).then_some(execute.capabilities),
+            extensions: execute.extensions,
+            timeout_ms: execute.timeout_ms,
+            limits: (execute.limits != CallLimits::default()).then_some(execute.limits),
+            strict_capabilities: execute.strict_capabilities.then_some(true),
+            suspend_mode: execute.suspend_mode,
+            seed: execute.seed,
+        }
     }
 }

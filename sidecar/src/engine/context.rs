@@ -3,6 +3,7 @@
 //! Lives beside the instance while the execution runs or is suspended. Effects are taken out at the end of each segment;
 //! counts go on over all segments.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nexus_protocol::limits::{MAX_COPIED_BYTES, MAX_HOST_CALL_BYTES, MAX_LOGGED_VIOLATIONS};
@@ -12,6 +13,7 @@ use super::abi::STATE_METHODS;
 use super::denial::Told;
 use super::guest_error;
 use super::host::HOST_CALLS;
+use super::live_logs::LiveLogs;
 use super::refusals::{Refusal, Refusals};
 use super::registry::Registry;
 use super::state::{StateView, Value};
@@ -101,6 +103,8 @@ pub struct Context {
     copied_bytes: u64,
     log_bytes: u64,
     logs_dropped: bool,
+    /// Where records go while the handler runs, for who wants to hear them then.
+    pub live_logs: Option<Arc<LiveLogs>>,
     now_ms: Option<f64>,
 }
 
@@ -133,6 +137,7 @@ impl Context {
             copied_bytes: 0,
             log_bytes: 0,
             logs_dropped: false,
+            live_logs: None,
             now_ms: None,
         }
     }
@@ -362,7 +367,10 @@ impl Context {
     fn push_log(&mut self, level: u32, text: &str) {
         let now = self.now_ms();
         let level = ["debug", "info", "warn", "error"].get(level as usize).copied().unwrap_or("info");
-        self.effects.logs.push_log(level, text, now);
+        match &self.live_logs {
+            None => self.effects.logs.push_log(level, text, now),
+            Some(live) => live.push(level, text, now),
+        }
     }
 
     /// The number of the call, which the guest expects to count up from 0.
@@ -382,6 +390,9 @@ impl Context {
     }
 
     pub fn take_effects(&mut self) -> Effects {
+        if let Some(live) = &self.live_logs {
+            self.effects.logs = live.close();
+        }
         std::mem::take(&mut self.effects)
     }
 }

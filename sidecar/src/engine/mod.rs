@@ -35,6 +35,7 @@ mod instance_tests;
 mod isolation_tests;
 mod keeper;
 pub mod lease;
+pub mod live_logs;
 mod load;
 #[cfg(test)]
 mod native_stack_tests;

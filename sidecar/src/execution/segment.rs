@@ -12,6 +12,7 @@ use crate::cache::{Handler, Note};
 use crate::engine::context::Context;
 use crate::engine::control::StopCause;
 use crate::engine::guest_error::{GuestError, Source};
+use crate::engine::live_logs::LiveLogs;
 use crate::engine::refusals::Refusals;
 use crate::engine::{Instance, ParkError, Parked, Segment, SegmentEnd};
 use crate::os;
@@ -189,6 +190,11 @@ impl Awake {
     /// In which its next segment runs.
     pub fn instance(&self) -> &Instance {
         &self.instance
+    }
+
+    /// Where what it logs goes while it runs, if it does.
+    pub fn live_logs(&mut self) -> Option<Arc<LiveLogs>> {
+        self.instance.context_mut().and_then(|context| context.live_logs.clone())
     }
 
     /// Goes on with the answer to one outstanding call. The caller has found the call by its suspension id.

@@ -22,6 +22,7 @@ use nexus_protocol::message::Kind;
 use super::hub::{Job, SessionId};
 use super::incoming::Incoming;
 use crate::engine::control::{Control, Ticket};
+use crate::engine::live_logs::LiveLogs;
 use crate::os::Thread;
 use crate::runtime::Purpose;
 use crate::token::{StopCause, StopToken};
@@ -113,6 +114,8 @@ pub struct Run<P> {
     pub budget: Budget,
     /// The suspended execution that it resumes, by its key.
     pub execution: Option<u64>,
+    /// What its handler logs while it runs, where somebody wants to hear it.
+    pub live_logs: Option<Arc<LiveLogs>>,
     /// Since when its worker has held back answers to requests before this one.
     pub held_back: Option<Instant>,
     stage: Stage,
@@ -277,6 +280,7 @@ impl<P: Clone> Crew<P> {
             connection: job.connection.clone(),
             budget: Budget::default(),
             execution: None,
+            live_logs: None,
             held_back: None,
             stage: Stage::Host,
             ending: None,
@@ -450,6 +454,12 @@ impl<P: Clone> Crew<P> {
             is_stuck.then_some((RunId { worker, generation: place.generation }, why))
         });
         stuck.collect()
+    }
+
+    /// Runs that have logged something which somebody wants to hear now.
+    pub fn logs_due(&self, now: Instant) -> impl Iterator<Item = (RunId, &Run<P>, &Arc<LiveLogs>)> {
+        let live = self.runs().filter_map(|(id, run)| Some((id, run, run.live_logs.as_ref()?)));
+        live.filter(move |(.., live)| live.is_due(now))
     }
 
     /// Whether answers wait for a worker that is at its next request. Said once for each request.

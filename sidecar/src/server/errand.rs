@@ -8,14 +8,16 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use nexus_protocol::limits::MAX_RETIRED_PER_CONNECTION;
-use nexus_protocol::message::Done;
+use nexus_protocol::message::{Done, LogsSoFar};
 use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, WireError};
 
 use super::Server;
 use super::connection::Connection;
+use super::crew::RunId;
 use super::hub::{Due, Job, Refusal, SessionId};
 use super::poller::Poller;
 use super::refusal::{of_resource, overloaded, refusal};
+use crate::engine::live_logs::LiveLogs;
 use crate::execution;
 
 /// See the module.
@@ -34,6 +36,8 @@ pub(super) enum Errand {
     Dismiss(SessionId),
     /// A connection with answers that are not written yet.
     Flush(SessionId),
+    /// A handler has logged something, and its client wants to hear it while it runs.
+    Logs { connection: Arc<Connection>, id: RequestId, run: RunId, live: Arc<LiveLogs> },
     /// A connection that has cost more threads than one may.
     Expel(Arc<Connection>),
 }
@@ -43,7 +47,12 @@ impl Errand {
     pub fn job(&self) -> Option<&Job> {
         match self {
             Self::Overdue(job) | Self::Unrun(job) | Self::Cancelled(job) => Some(job),
-            Self::Done(..) | Self::Close(_) | Self::Dismiss(_) | Self::Flush(_) | Self::Expel(_) => None,
+            Self::Done(..)
+            | Self::Close(_)
+            | Self::Dismiss(_)
+            | Self::Flush(_)
+            | Self::Logs { .. }
+            | Self::Expel(_) => None,
         }
     }
 }
@@ -88,10 +97,29 @@ impl Server {
             }
             Errand::Dismiss(session) => return self.dismissed(poller, session),
             Errand::Flush(session) => session,
+            Errand::Logs { connection, id, run, live } => {
+                live.tell(Instant::now(), |logs| !connection.is_over() && self.tell_logs(&connection, id, run, logs));
+                connection.session
+            }
         };
         if !touched.contains(&session) {
             touched.push(session);
         }
+    }
+}
+
+impl Server {
+    /// Not of a run that was given up: somebody else has answered it, or does so after this.
+    fn tell_logs(&self, connection: &Connection, id: RequestId, run: RunId, logs: &[u8]) -> bool {
+        connection.append(|out, max| {
+            if self.lock().hub.crew.is_retired(run) {
+                return;
+            }
+            if let Err(e) = SidecarMessage::Logs(LogsSoFar { logs }).encode(id, max, out.own()) {
+                log::error!("cannot encode logs: {e}");
+            }
+        });
+        true
     }
 }
 

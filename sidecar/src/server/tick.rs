@@ -5,6 +5,7 @@
 //! - it gives up whoever is stuck (`rescue`), at the most a few threads ever;
 //! - it takes what has expired out of the books, a bounded number at a look, and jobs that have waited for too long, which are
 //!   as many as the queue holds at the most;
+//! - it notices what handlers have logged that somebody wants to hear while they run;
 //! - it has runs that take their time give way, and takes the last instance from one that has had it for long enough;
 //! - it starts workers, a few at a look, for those that have ended since their threads could not come to the front again, and for
 //!   runs that go on beside;
@@ -22,6 +23,7 @@ use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
 use super::Server;
 use super::errand::Errand;
 use super::hub::Expired;
+use super::state::State;
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
 use crate::faults::{self, Point};
@@ -61,6 +63,13 @@ impl Server {
             let unwritten: Vec<Errand> = unwritten.map(|connection| Errand::Flush(connection.session)).collect();
             state.errands.extend(unwritten);
         }
+        let State { hub, errands, .. } = &mut *state;
+        errands.extend(hub.crew.logs_due(now).map(|(run, it, live)| Errand::Logs {
+            connection: it.connection.clone(),
+            id: it.id,
+            run,
+            live: live.clone(),
+        }));
         state.hub.have_give_way();
         let beside = state.hub.end_trial(TRIAL, now).is_some_and(|run| state.hub.goes_on_beside(run));
         let lacking = state.hub.workers_lacking().min(STARTED_AT_ONCE);

@@ -21,6 +21,7 @@ use super::state::{Mode, State, broken};
 use crate::cache::Client;
 use crate::engine::Instance;
 use crate::engine::control::{Control, RunControl};
+use crate::engine::live_logs::LiveLogs;
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
@@ -540,6 +541,12 @@ impl Overseer for Oversight<'_> {
 
     fn compiled_in(&self, cpu: Duration) {
         self.meter.add(cpu);
+    }
+
+    fn logs_live(&self, live: &Arc<LiveLogs>) {
+        if let Some(run) = self.server.lock().hub.crew.get_mut(self.run) {
+            run.live_logs = Some(live.clone());
+        }
     }
 }
 

@@ -42,6 +42,9 @@ use crate::server::door::{Gate, Places, Source, refuse};
 /// Between two looks at what tells nobody that it has changed.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
 
+/// Until another worker is tried that nobody waits for.
+const PAUSE: Duration = Duration::from_secs(1);
+
 /// Where clients come from.
 pub enum Clients {
     /// The one connection of the parent.
@@ -104,7 +107,7 @@ enum Stage {
     Ending,
 }
 
-/// The worker that compiles, which is there once there is something to compile.
+/// The worker that compiles: for a parent it is there once there is something to compile.
 enum Compiler {
     None,
     Wanted,
@@ -121,6 +124,8 @@ struct Inner {
     /// Those that have ended and are not reaped yet.
     ends: VecDeque<(u64, Ended)>,
     /// What was given to a worker that has not taken it.
+    /// Where one that was to stand ready has failed, while another one serves: nobody waits for it.
+    not_before: Option<Instant>,
     left: VecDeque<Arc<UnixStream>>,
     /// A client can be served, or could be.
     started: bool,
@@ -184,8 +189,14 @@ impl Fleet {
             config: config.clone(),
             spare: None,
             serving: Vec::new(),
-            compiler: Compiler::None,
+            // who has a sidecar alone may never need it
+            compiler: if household.keeps_handlers() && plan != Plan::Parent {
+                Compiler::Wanted
+            } else {
+                Compiler::None
+            },
             ends: VecDeque::new(),
+            not_before: None,
             left: VecDeque::new(),
             started: false,
             lost: 0,
@@ -329,20 +340,21 @@ impl Fleet {
                     return Step::Reap(inner.serving.remove(at), ended, true);
                 }
             }
-            if inner.stage != Stage::Ending && matches!(inner.compiler, Compiler::Wanted) && inner.started {
+            let wanted = match self.plan {
+                Plan::Parent => inner.serving.is_empty() && !inner.started,
+                Plan::All => inner.spare.is_none(),
+                Plan::Each(most) => inner.spare.is_none() && inner.serving.len() < most,
+            };
+            let paused = !inner.serving.is_empty() && inner.not_before.is_some_and(|at| Instant::now() < at);
+            if wanted && inner.stage == Stage::Serving && !paused {
+                return Step::Start(portion_of(&inner.config, self.plan.workers()));
+            }
+            // after whoever is waited for
+            if inner.started && inner.stage != Stage::Ending && matches!(inner.compiler, Compiler::Wanted) {
                 return Step::StartCompiler(inner.config.clone());
             }
             match inner.stage {
-                Stage::Serving => {
-                    let wanted = match self.plan {
-                        Plan::Parent => inner.serving.is_empty() && !inner.started,
-                        Plan::All => inner.spare.is_none(),
-                        Plan::Each(most) => inner.spare.is_none() && inner.serving.len() < most,
-                    };
-                    if wanted {
-                        return Step::Start(portion_of(&inner.config, self.plan.workers()));
-                    }
-                }
+                Stage::Serving => {}
                 Stage::Draining => {
                     if let Some(spare) = inner.spare.take() {
                         return Step::End(spare);
@@ -361,7 +373,8 @@ impl Fleet {
                     None => return Step::Over,
                 },
             }
-            inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            let pause = if paused { PAUSE } else { Duration::MAX };
+            inner = self.changed.wait_timeout(inner, pause).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -409,12 +422,14 @@ impl Fleet {
             Ok(Err(_)) if not_needed().is_some() => {}
             // nobody has a sidecar yet that would be worth another try
             Ok(Err(Unstarted::Lost(code) | Unstarted::Ended(code))) if first => self.exit.announce(code),
-            Ok(Err(Unstarted::Ended(code))) => self.exit.announce(code),
-            Ok(Err(Unstarted::Lost(code))) => self.end_if(deaths.one_more_unborn(Instant::now()), code),
+            // somebody serves, perhaps, and needs none
+            Ok(Err(Unstarted::Lost(code) | Unstarted::Ended(code))) => {
+                self.none_stands_ready(code, deaths);
+            }
             Err(error) if first => self.fail(error),
             Err(error) => {
                 log::error!("there is no other worker: {error}");
-                self.exit.announce(ExitCode::Internal);
+                self.none_stands_ready(ExitCode::Internal, deaths);
             }
         }
     }
@@ -450,6 +465,10 @@ impl Fleet {
         if alone {
             // whoever brings a worker of its own down brings down nothing else
             drop(inner);
+        } else if !served && !draining {
+            // as one that never came so far
+            drop(inner);
+            self.none_stands_ready(code, deaths);
         } else if !lost || draining || self.plan == Plan::Parent {
             drop(inner);
             self.exit.announce(code);
@@ -459,6 +478,16 @@ impl Fleet {
             self.end_if(deaths.one_more(Instant::now()), code);
         }
         self.changed();
+    }
+
+    /// A worker without clients is lost. While others serve that is tried again; else it is a loop when it goes on.
+    fn none_stands_ready(&self, code: ExitCode, deaths: &mut Deaths) {
+        let mut inner = self.lock();
+        if inner.serving.is_empty() {
+            drop(inner);
+            return self.end_if(deaths.one_more_unborn(Instant::now()), code);
+        }
+        inner.not_before = Some(Instant::now() + PAUSE);
     }
 
     fn end_if(&self, too_many_are_lost: bool, code: ExitCode) {
