@@ -39,9 +39,16 @@ pub fn guest(places: &Places, stages: &mut Stages) -> Result<WasmEdge> {
 
 pub fn setup(places: &Places, stages: &mut Stages) -> Result<()> {
     let _alone = places.lock()?;
-    guest(places, stages)?;
-    stages.run("build", || workspace::build(&places.root))?;
-    stages.run("build Node client", || workspace::build_node_client(places))
+    std::thread::scope(|scope| {
+        // It needs nothing of the others, waits for the network, and the longer of the guests leaves it a core.
+        let client = scope.spawn(|| workspace::build_node_client(places));
+        let built = guest(places, stages).and_then(|_| stages.run("build", || workspace::build(&places.root)));
+        let client = stages.run("build Node client, begun with the first", || match client.join() {
+            Ok(result) => result,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        built.and(client)
+    })
 }
 
 pub fn demo(places: &Places, stages: &mut Stages) -> Result<()> {

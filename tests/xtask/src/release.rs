@@ -65,8 +65,8 @@ fn sources(root: &Path, version: &str) -> Result<Vec<String>> {
     // The protocol has a version of its own, which specification and clients have to agree on.
     let specification = read("protocol/SPEC.md")?;
     let protocol = between(&specification, "protocol, version ", "\n").context("SPEC.md tells no version")?;
-    let text = read("client-node/src/messages.ts")?;
-    expect("client-node/src/messages.ts, the protocol", between(&text, "PROTOCOL_VERSION = ", ";"), protocol);
+    let text = read("client-node/src/requests.ts")?;
+    expect("client-node/src/requests.ts, the protocol", between(&text, "PROTOCOL_VERSION = ", ";"), protocol);
     wrong.extend(agrees_with_binstall(root, version)?);
     Ok(wrong)
 }

@@ -12,7 +12,7 @@ use super::debian::Contents;
 use super::npm::{CLIENT, PLATFORM, copy_tree};
 use super::root::Root;
 use super::tree::{NAME, files_in};
-use super::{Made, npm};
+use super::{Made, npm, single};
 use crate::apt;
 use crate::places::{Places, remove};
 use crate::process::{cargo, quiet, shown};
@@ -227,6 +227,25 @@ impl Trial<'_> {
         ensure!(engine.out.contains("x86-64-v3, x86-64-v2"), "the engine has {}", engine.out);
         remove(&root.inside("/opt/nexus-sidecar"))?;
         note("removed with its folder: nothing is left");
+        self.as_binstall_does(root)
+    }
+
+    /// One program is taken out of its archive, from where the manifest says that it is, and nothing else.
+    fn as_binstall_does(&self, root: Root) -> Result<()> {
+        let target = "x86_64-unknown-linux-musl";
+        let [url, _, inside] = single::told_to_binstall(&self.places.root, self.contents.version, target)?;
+        let archive = self.made.single.file_name().context("no name")?.to_string_lossy().into_owned();
+        ensure!(url.ends_with(&format!("/{archive}")), "the manifest sends to {url}");
+        fs::copy(&self.made.single, root.inside("/single.tar.xz"))?;
+        root.must(["/bin/busybox", "tar", "-xJf", "/single.tar.xz", "-C", "/opt"], "")?;
+        fs::rename(root.inside("/opt").join(inside), root.inside("/bin/nexus-sidecar"))?;
+        fs::create_dir(root.inside("/home"))?;
+        let root = root.environment("HOME", "/home");
+        for when in ["first", "again"] {
+            let ended = root.must(["nexus-sidecar", "run", "-"], HANDLER)?;
+            ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
+            note(format!("the single file, from its archive, {when}: {:.2} s", ended.took.as_secs_f64()));
+        }
         Ok(())
     }
 
