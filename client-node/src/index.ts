@@ -6,7 +6,7 @@ export { HandlerError, NexusError, type ErrorCode, type ErrorDetails, type Sourc
 export { formatError, type FormatOptions } from './format.js';
 export type { ExecutionInfo, ExecutionList, ExecutionState, Status } from './maps.js';
 export type { HelloInfo } from './answers.js';
-export type { ManyContext, ManyOptions, ManyResult } from './many.js';
+export type { ManyContext, ManyEffects, ManyOptions, ManyResult } from './many.js';
 export { applyMutations } from './mutations.js';
 export { decodePayload, encoded, encodePayload, type Encoded } from './payload.js';
 export { ResidentState, ResidentUse, type StatePatch, type StateSnapshot } from './resident.js';

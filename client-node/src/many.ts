@@ -38,7 +38,8 @@ export interface ManyContext extends Omit<HandlerContext, 'extensionRegistry' | 
 /** Options that all contexts have in common. */
 export type ManyOptions<State extends object = Record<string, unknown>, Exts = Extensions> = Omit<RunOptions<State, Exts>, 'onSegment' | 'onLog'>;
 
-interface ManyEffects extends Omit<Happened, 'metrics'> {
+/** The effects of one execution, and what is told beside. */
+export interface ManyEffects extends Omit<Happened, 'metrics'> {
   /** On a resident state: its version at the end. */
   stateVersion?: number;
   /** Absent: it was not run. */

@@ -201,7 +201,7 @@ class Run {
 
   readonly #segments: Segment[] = [];
   /** Records that came before an answer, by its request; the first `told` of them were handed on. */
-  readonly #heard = new Map<number, { records: LogRecord[]; told: number }>();
+  #heard: Map<number, { records: LogRecord[]; told: number }> | undefined;
   /** Takes what comes before an answer; undefined where nobody has asked for it. */
   readonly onPart: ((answer: Answer) => boolean) | undefined;
   /** Results that came before one with a lower seq. */
@@ -333,6 +333,7 @@ class Run {
 
   #hear({ kind, id, fields }: Answer): boolean {
     if (kind !== Kind.logs) return false;
+    this.#heard ??= new Map();
     const heard = this.#heard.get(id) ?? { records: [], told: 0 };
     this.#heard.set(id, heard);
     for (const record of readLogs(fields)) heard.records.push(record);
@@ -346,8 +347,8 @@ class Run {
 
   /** What of a segment was not handed on while it ran. */
   #tellRest(segment: Segment, request: number): void {
-    const { records, told } = this.#heard.get(request) ?? { records: [], told: 0 };
-    this.#heard.delete(request);
+    const { records, told } = this.#heard?.get(request) ?? { records: [], told: 0 };
+    this.#heard?.delete(request);
     segment.logs = records.concat(segment.logs);
     this.#tellLogs(segment.logs.slice(told));
   }

@@ -206,6 +206,11 @@ fn print(figures: &Map<String, Value>) {
                     if let Some(max) = field("maxUs") {
                         print!("   max {max:>10.1} us");
                     }
+                    if let (Some(one), Some(at_once), Some(in_a_row)) =
+                        (field("oneRequest"), field("inFlight"), field("inARow"))
+                    {
+                        print!(" one request {one:.1} ms, as many at once {at_once:.1} ms, in a row {in_a_row:.1} ms");
+                    }
                     if let Some(rate) = field("perSecond") {
                         print!("   {rate:>8.0} executions/s");
                     }
