@@ -9,6 +9,7 @@
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
 use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use super::listen::refuse_descriptors;
+use super::mark::Mark;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
 use crate::walls::Intake;
@@ -147,9 +149,17 @@ impl AsFd for Source {
 }
 
 impl Source {
+    /// What is known of how it is with a connection by whoever comes after this process.
+    pub fn mark_of(&self, whose: Whose) -> Mark {
+        match (self, whose) {
+            (Self::Line(line), Whose::Client(number) | Whose::Greeted(number)) => line.mark(number),
+            _ => Mark::default(),
+        }
+    }
+
     fn take(&self) -> io::Result<(UnixStream, Whose)> {
         match self {
-            Self::Listener(listener) => Ok((listener.accept()?.0, Whose::Client)),
+            Self::Listener(listener) => Ok((listener.accept()?.0, Whose::Client(0))),
             Self::Line(line) => line.take(),
         }
     }
@@ -166,7 +176,10 @@ impl Source {
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    Client,
+    /// By whom it was handed in has a number for it.
+    Client(u32),
+    /// As a client's, whose hello another process has answered.
+    Greeted(u32),
     /// The process that this one was made by, and for.
     Parent,
 }
@@ -266,16 +279,25 @@ impl Door {
     }
 
     /// As [`Gate::accept`], with its place.
-    pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
+    pub fn accept(&mut self) -> Option<(UnixStream, Whose, Place)> {
         let (stream, whose) = self.gate.accept(|| faults::io(Point::Accept))?;
-        self.admit(stream, whose)
+        match self.admit(&stream, whose) {
+            Some(place) => Some((stream, whose, place)),
+            None => {
+                // whoever has handed it in has it as well, so that closing it ends nothing
+                if matches!(self.gate.source(), Some(Source::Line(_))) {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
+                None
+            }
+        }
     }
 
-    fn admit(&self, stream: UnixStream, whose: Whose) -> Option<(UnixStream, Place)> {
+    fn admit(&self, stream: &UnixStream, whose: Whose) -> Option<Place> {
         if whose == Whose::Parent {
-            return Some((stream, self.places.of_parent()));
+            return Some(self.places.of_parent());
         }
-        let peer: UnixCredentials = match getsockopt(&stream, sockopt::PeerCredentials) {
+        let peer: UnixCredentials = match getsockopt(stream, sockopt::PeerCredentials) {
             Ok(peer) => peer,
             Err(e) => {
                 log::error!("cannot read a peer's credentials: {e}");
@@ -290,9 +312,9 @@ impl Door {
         if place.is_none() {
             let share = self.places.share();
             log::warn!("a connection of user {} is refused: that user has {share} open", peer.uid());
-            refuse(&stream, "maxConnections", share as u64, share as u64 + 1);
+            refuse(stream, "maxConnections", share as u64, share as u64 + 1);
         }
-        Some((stream, place?))
+        place
     }
 }
 

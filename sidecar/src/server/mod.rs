@@ -24,6 +24,7 @@ mod housekeeper;
 pub mod hub;
 mod incoming;
 pub mod listen;
+mod mark;
 mod memory;
 mod meter;
 mod operator;
@@ -39,4 +40,5 @@ mod tick;
 mod work;
 
 pub use health::Pulse;
+pub use mark::Mark;
 pub use state::{Mode, Server, Surroundings};
