@@ -88,6 +88,18 @@ pub fn fixed_memory_file(name: &str, len: u64) -> io::Result<File> {
     Ok(file)
 }
 
+/// Words of a file in memory, from that place on, as everybody sees them who has it. They stay mapped for as long as the process lives.
+pub fn shared_words(file: BorrowedFd<'_>, at: u64, count: usize) -> io::Result<&'static [AtomicU64]> {
+    let (access, fd) = (libc::PROT_READ | libc::PROT_WRITE, file.as_raw_fd());
+    // SAFETY: a new mapping at an address of the kernel's choice, which replaces nothing.
+    let start = unsafe { libc::mmap(std::ptr::null_mut(), count * 8, access, libc::MAP_SHARED, fd, at as libc::off_t) };
+    if start == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: whole pages of that length, which are never unmapped; the words are atomic, whoever else writes them.
+    Ok(unsafe { std::slice::from_raw_parts(start.cast(), count) })
+}
+
 /// A file in memory with these bytes, which nobody can change any more.
 pub fn sealed_memory_file(name: &str, bytes: &[u8]) -> io::Result<SealedFile> {
     BlankFile::new(name, bytes.len())?.seal(bytes)

@@ -146,6 +146,8 @@ fn a_worker_that_is_lost_is_replaced_and_clients_see_one_process_all_the_time() 
         assert!(format!("{:?}", client.hello()).contains(&format!("pid: {}", sidecar.pid())));
         client.still_works();
         client.start("for (;;);");
+        let mut other = sidecar.connect();
+        eventually("it runs", SOON, || other.stats().active_instances == 1);
         let worker = worker_of(&sidecar);
         assert!(!lost.contains(&worker));
         signal(worker, Signal::SIGKILL);

@@ -3,16 +3,19 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use nexus_protocol::ErrorCode;
-use nexus_protocol::limits::MAX_WORKER_DEATHS;
-use nexus_tests::client::Client;
+use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_DEATHS_WINDOW_MS};
+use nexus_tests::client::{Answer, Client, Reply};
 use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
 use nexus_tests::process::handlers_on_disk;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use serde_json::{Value, json};
 
 fn each(most: u64) -> Options {
     Options::new().flag("isolation", "connection").flag("max-workers", most)
@@ -54,6 +57,8 @@ fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
         let mut client = sidecar.connect();
         client.still_works();
         client.start("for (;;);");
+        // it has not begun to read it else, and another one would
+        eventually("it runs", SOON, || client.stats().active_instances == 1);
         kill_worker(before[2]);
         assert!(client.is_closed(), "round {round}");
         others.iter_mut().for_each(Client::still_works);
@@ -197,6 +202,149 @@ fn a_worker_that_stands_ready_follows_the_one_that_is_lost() {
     client.still_works();
     eventually("and another one", SOON, || workers_of(sidecar.pid()).len() == 2);
     client.still_works();
+}
+
+// ---- connections whose worker is lost ----
+
+/// A sidecar of which another worker stands ready, and the one that serves.
+fn two_workers(sidecar: &Sidecar) -> u32 {
+    eventually("another one stands ready", SOON, || workers_of(sidecar.pid()).len() == 2);
+    workers_of(sidecar.pid())[0]
+}
+
+// shows P-rest-goes-on
+#[test]
+fn a_connection_that_is_at_rest_goes_on_when_its_worker_is_lost() {
+    let _w = Watchdog::seconds(240);
+    for isolation in ["shared", "connection"] {
+        let sidecar = Options::new().flag("isolation", isolation).listen();
+        let mut client = sidecar.connect();
+        let mut silent = (isolation == "shared").then(|| sidecar.connect());
+        let state = client.create_state(&json!({}));
+        let waits = client.run(Run::source("return await $ext.a.b(1)").grant(&["ext:*"]));
+        let suspension = waits.call().id.clone();
+        // one after the other, further apart than a loop of deaths is
+        for round in 0..3 {
+            client.still_works();
+            // what is told by others than workers
+            client.ping();
+            assert!(client.metrics().contains("nexus_pool_instances"));
+            let _ = client.executions();
+            let worker = two_workers(&sidecar);
+            // an answer is there a moment before its worker notes that it has left
+            settled_counts(sidecar.pid());
+            kill_worker(worker);
+            // until then it may take a request along
+            eventually("it is gone", SOON, || !is_alive(worker));
+            client.still_works();
+            silent.iter_mut().for_each(Client::still_works);
+            assert!(!workers_of(sidecar.pid()).contains(&worker), "round {round}");
+        }
+        // what the one that is lost had alone is told to be gone
+        assert_eq!(client.resume(&suspension, &Value::from(1)).code(), ErrorCode::SuspensionError);
+        let error = client.snapshot_state(&state, None).unwrap_err();
+        assert!(error.retryable && format!("{error:?}").contains("unknown-state"), "{error:?}");
+        client.still_works();
+        assert!(sidecar.stderr().contains("was ended by SIGKILL"));
+    }
+}
+
+#[test]
+fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
+    let _w = Watchdog::seconds(240);
+    let begun: [(&str, fn(&mut Client)); 3] = [
+        ("a run", |client| {
+            client.start("for (;;);");
+        }),
+        ("half a frame", |client| assert!(client.write_raw(&[9, 0, 0]))),
+        ("an answer that is not read", |client| {
+            for _ in 0..20 {
+                client.start("return 'x'.repeat(1000000)");
+            }
+        }),
+    ];
+    for (what, begin) in begun {
+        let sidecar = Options::new().flag("isolation", "shared").listen();
+        let mut client = sidecar.connect();
+        client.still_works();
+        let mut other = sidecar.connect();
+        other.still_works();
+        let worker = two_workers(&sidecar);
+        let before = other.stats().total_executions;
+        begin(&mut client);
+        if what == "half a frame" {
+            // it was read when others have had their turn behind it
+            (0..3).for_each(|_| other.still_works());
+        } else {
+            eventually("it is begun", SOON, || {
+                let stats = other.stats();
+                stats.active_instances > 0 || stats.total_executions > before
+            });
+        }
+        kill_worker(worker);
+        sidecar.connect().still_works();
+        // whatever had left before, and then the end
+        while client.next_reply().is_some() {}
+    }
+    // and one that has not said hello
+    let sidecar = Options::new().flag("isolation", "shared").listen();
+    let mut silent = sidecar.connect_silently();
+    sidecar.connect().still_works();
+    kill_worker(two_workers(&sidecar));
+    assert!(silent.is_closed());
+}
+
+/// So many times a worker is killed while clients have all kinds of requests under way.
+const KILLS: u64 = 12;
+
+#[test]
+fn whatever_a_worker_was_about_when_it_was_lost_each_request_is_answered_once_or_its_connection_ends() {
+    let kills = std::env::var("NEXUS_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let _w = Watchdog::seconds(120 + 3 * kills);
+    let sidecar = Options::new().flag("isolation", "shared").listen();
+    let over = AtomicBool::new(false);
+    let (kept, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        for own in 0..4_u64 {
+            let (sidecar, over, kept, lost) = (&sidecar, &over, &kept, &lost);
+            scope.spawn(move || {
+                let mut n = own << 32;
+                while !over.load(Ordering::Acquire) {
+                    let Some(mut client) = sidecar.try_connect() else { continue };
+                    loop {
+                        n += 1;
+                        let Some(id) = client.try_start(Run::source("return $args[0]").args(&json!([n]))) else {
+                            break;
+                        };
+                        // the answer is its own, or there is none and nothing follows
+                        match client.next_reply() {
+                            Some(Reply { id: answered, answer: Answer::Result(segment) }) => {
+                                assert!(answered == id && segment.value() == json!(n), "{segment:?}");
+                            }
+                            Some(other) => panic!("{other:?}"),
+                            None => break,
+                        }
+                        kept.fetch_add(1, Ordering::AcqRel);
+                        if over.load(Ordering::Acquire) {
+                            return;
+                        }
+                    }
+                    lost.fetch_add(1, Ordering::AcqRel);
+                }
+            });
+        }
+        for _ in 0..kills {
+            let before = kept.load(Ordering::Acquire);
+            eventually("they are served", SOON, || kept.load(Ordering::Acquire) > before + 50);
+            kill_worker(two_workers(&sidecar));
+            // further apart than a loop of deaths is
+            std::thread::sleep(Duration::from_millis(WORKER_DEATHS_WINDOW_MS / (MAX_WORKER_DEATHS as u64 - 2)));
+        }
+        over.store(true, Ordering::Release);
+    });
+    let (kept, lost) = (kept.into_inner(), lost.into_inner());
+    println!("{kills} workers killed: {kept} requests answered once, {lost} connections ended, of {}", 4 * kills);
+    assert!(lost <= 4 * kills);
 }
 
 // ---- what is kept of handlers ----

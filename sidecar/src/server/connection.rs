@@ -20,6 +20,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 
 use super::door::Place;
 use super::hub::SessionId;
+use super::mark::Mark;
 use super::memory::Memory;
 use crate::budget::{Budget, Charge};
 use crate::faults::{self, Point};
@@ -47,6 +48,8 @@ struct Out {
     written: usize,
     /// The last word is in it.
     finished: bool,
+    /// Answers in it, which are reasons for doubt until all of them have left.
+    answers: u64,
     /// Of the bytes, where they are more than every connection may have.
     charge: Charge,
 }
@@ -80,6 +83,7 @@ pub struct Connection {
     lists: AtomicUsize,
     /// A large answer is being made.
     building: AtomicBool,
+    pub mark: Mark,
 }
 
 /// A large answer that is being made.
@@ -99,11 +103,12 @@ impl Connection {
         max_frame_bytes: usize,
         place: Place,
         memory: &Memory,
+        mark: Mark,
     ) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
         let peer = getsockopt(&stream, sockopt::PeerCredentials).ok();
         let unread = memory.unread_of_connection();
-        let out = Out { bytes: Pieces::new(), written: 0, finished: false, charge: unread.nothing() };
+        let out = Out { bytes: Pieces::new(), written: 0, finished: false, answers: 0, charge: unread.nothing() };
         Ok(Self {
             session,
             stream,
@@ -118,6 +123,7 @@ impl Connection {
             place,
             lists: AtomicUsize::new(0),
             building: AtomicBool::new(false),
+            mark,
         })
     }
 
@@ -125,7 +131,7 @@ impl Connection {
     #[cfg(test)]
     pub fn new(session: SessionId, stream: UnixStream, max_frame_bytes: usize) -> io::Result<Self> {
         let place = super::door::Places::new(&[]).of_parent();
-        Self::admitted(session, stream, max_frame_bytes, place, &Memory::new(max_frame_bytes))
+        Self::admitted(session, stream, max_frame_bytes, place, &Memory::new(max_frame_bytes), Mark::default())
     }
 
     /// The client has said who it is.
@@ -176,12 +182,19 @@ impl Connection {
         out.charge.set(if held > FREE_BUFFER_BYTES { held as u64 } else { 0 });
     }
 
-    /// Appends frames; `f` must append whole ones. When it panics nothing of them is there.
+    /// Appends a frame that nobody waits for, or an answer to what was no work; `f` must append whole ones. When it panics nothing of
+    /// them is there.
     pub fn append(&self, f: impl FnOnce(&mut Pieces, usize)) {
+        self.mark.doubt();
         self.append_charged(None, f);
     }
 
-    /// As `append`, for a large answer that was counted before it was made.
+    /// As `append`, for the answer to a request that was work, which is a reason for doubt since it came.
+    pub fn append_answer(&self, f: impl FnOnce(&mut Pieces, usize)) {
+        self.append_charged(None, f);
+    }
+
+    /// As `append_answer`, for a large answer that was counted before it was made.
     pub fn append_charged(&self, charge: Option<Charge>, f: impl FnOnce(&mut Pieces, usize)) {
         let mut out = self.lock();
         if let Some(charge) = charge {
@@ -190,6 +203,7 @@ impl Connection {
         if out.finished {
             return;
         }
+        out.answers += 1;
         let mark = out.bytes.mark();
         let appended = catch_unwind(AssertUnwindSafe(|| f(&mut out.bytes, self.max_frame_bytes)));
         if appended.is_err() {
@@ -204,11 +218,12 @@ impl Connection {
 
     /// Appends one message.
     pub fn send(&self, id: RequestId, message: &SidecarMessage<'_>) {
-        self.append(|out, max| {
-            if let Err(e) = message.encode(id, max, out.own()) {
-                log::error!("cannot encode an answer: {e}");
-            }
-        });
+        self.append(|out, max| encode(out, max, id, message));
+    }
+
+    /// As `send`, for the answer to a request that was work.
+    pub fn send_answer(&self, id: RequestId, message: &SidecarMessage<'_>) {
+        self.append_answer(|out, max| encode(out, max, id, message));
     }
 
     /// Nothing that is appended from now on is sent.
@@ -252,11 +267,16 @@ impl Connection {
     /// A list is to be made for it. False: enough of them are.
     pub fn begin_list(&self) -> bool {
         let begun = |lists: usize| (lists < MAX_PENDING_LISTS).then_some(lists + 1);
-        self.lists.fetch_update(Ordering::AcqRel, Ordering::Acquire, begun).is_ok()
+        let begins = self.lists.fetch_update(Ordering::AcqRel, Ordering::Acquire, begun).is_ok();
+        if begins {
+            self.mark.doubt();
+        }
+        begins
     }
 
     pub fn end_list(&self) {
         self.lists.fetch_sub(1, Ordering::AcqRel);
+        self.mark.trust(1);
     }
 
     /// Whether the housekeeper still has to say something to it.
@@ -300,11 +320,18 @@ impl Connection {
             }
         }
         out.written = 0;
+        self.mark.trust(std::mem::take(&mut out.answers));
         out.bytes.clear();
         if out.bytes.own().capacity() > KEEP_BYTES {
             out.bytes = Pieces::new();
         }
         Flushed::All
+    }
+}
+
+fn encode(out: &mut Pieces, max: usize, id: RequestId, message: &SidecarMessage<'_>) {
+    if let Err(e) = message.encode(id, max, out.own()) {
+        log::error!("cannot encode an answer: {e}");
     }
 }
 
@@ -388,7 +415,7 @@ mod tests {
     fn while_all_have_too_much_unread_less_is_too_much() {
         let (_ours, theirs) = UnixStream::pair().unwrap();
         let (memory, place) = (Memory::new(1 << 20), super::super::door::Places::new(&[]).of_parent());
-        let connection = Connection::admitted(SessionId(16), theirs, 1 << 20, place, &memory).unwrap();
+        let connection = Connection::admitted(SessionId(16), theirs, 1 << 20, place, &memory, Mark::default()).unwrap();
         connection.append(|out, _| out.own().resize(FREE_BUFFER_BYTES + 1, 7));
         assert!(!connection.is_over());
         let others = memory.unread_of_connection();

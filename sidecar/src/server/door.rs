@@ -9,6 +9,7 @@
 //! does not look again for a moment, since a full table of descriptors is an error even while nobody waits.
 
 use std::io::{self, ErrorKind, Write};
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use nix::sys::socket::{UnixCredentials, getsockopt, sockopt};
 use nix::unistd::geteuid;
 
 use super::listen::refuse_descriptors;
+use super::mark::Mark;
 use super::refusal::{of_resource, overloaded};
 use crate::faults::{self, Point};
 use crate::os;
@@ -148,9 +150,17 @@ impl AsFd for Source {
 }
 
 impl Source {
+    /// What is known of how it is with a connection by whoever comes after this process.
+    pub fn mark_of(&self, whose: Whose) -> Mark {
+        match (self, whose) {
+            (Self::Line(line), Whose::Client(number) | Whose::Greeted(number)) => line.mark(number),
+            _ => Mark::default(),
+        }
+    }
+
     fn take(&self) -> io::Result<(UnixStream, Whose)> {
         match self {
-            Self::Listener(listener) => Ok((listener.accept()?.0, Whose::Client)),
+            Self::Listener(listener) => Ok((listener.accept()?.0, Whose::Client(0))),
             Self::Line(line) => line.take(),
         }
     }
@@ -167,7 +177,10 @@ impl Source {
 /// Whose connection it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Whose {
-    Client,
+    /// By whom it was handed in has a number for it.
+    Client(u32),
+    /// As a client's, whose hello another process has answered.
+    Greeted(u32),
     /// The process that this one was made by, and for.
     Parent,
 }
@@ -268,12 +281,16 @@ impl Door {
     }
 
     /// As [`Gate::accept`], with its place.
-    pub fn accept(&mut self) -> Option<(UnixStream, Place)> {
+    pub fn accept(&mut self) -> Option<(UnixStream, Whose, Place)> {
         let (stream, whose) = self.gate.accept(|| faults::io(Point::Accept))?;
         match self.admit(&stream, whose) {
-            Some(place) => Some((stream, place)),
+            Some(place) => Some((stream, whose, place)),
             None => {
                 os::let_go_of_rest(&stream);
+                // whoever has handed it in has it as well, so that closing it ends nothing
+                if matches!(self.gate.source(), Some(Source::Line(_))) {
+                    let _ = stream.shutdown(Shutdown::Both);
+                }
                 None
             }
         }

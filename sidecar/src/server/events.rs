@@ -42,6 +42,7 @@ impl Server {
         for event in events.drain(..) {
             match event {
                 Event::Closed(session) => self.closed(session),
+                Event::Greeted(connection) => self.opened(connection),
                 Event::Freed(bytes, charge) => {
                     self.leave_to_housekeeper(|chores| chores.dropped.push(Box::new((bytes, charge))));
                 }
@@ -65,6 +66,7 @@ impl Server {
                 self.closed(session);
             }
         }
+        poller.has_taken_in();
         let gone = poller.take_gone();
         if !gone.is_empty() {
             self.leave_to_housekeeper(|chores| chores.peers.extend(gone));
@@ -103,6 +105,8 @@ impl Server {
             Action::Welcome => {
                 self.opened(connection.clone());
                 self.welcome(connection);
+                // it is open, which it was not
+                connection.mark.trust(1);
             }
             Action::Work(job) => return self.enqueue(connection, job),
             Action::CancelRequest { id, target } => {
@@ -125,6 +129,7 @@ impl Server {
             Action::Pong(id) => connection.send(id, &SidecarMessage::Pong),
             Action::Shutdown(id) => return self.shutdown(connection, id),
             Action::Overloaded { id, kind, full } => {
+                connection.mark.doubt();
                 self.fail_request(connection, id, kind, Instant::now(), full.of_request())
             }
             Action::Refuse(id, error) | Action::Close(id, error) => {
@@ -135,6 +140,7 @@ impl Server {
         true
     }
     pub(super) fn enqueue(&self, connection: &Connection, job: Job) -> bool {
+        connection.mark.doubt();
         if connection.place().is_for_operator() {
             self.fail(&job, no_place_for_work());
             return true;

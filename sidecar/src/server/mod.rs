@@ -25,6 +25,7 @@ pub mod hub;
 mod incoming;
 pub mod listen;
 mod many;
+mod mark;
 mod memory;
 mod meter;
 mod operator;
@@ -41,4 +42,5 @@ mod tick;
 mod work;
 
 pub use health::Pulse;
+pub use mark::Mark;
 pub use state::{Mode, Server, Surroundings};

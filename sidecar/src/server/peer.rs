@@ -49,6 +49,8 @@ pub struct Peer {
     pub unread: Option<(u64, Instant)>,
     /// It is closed when it has read why, or then.
     pub dismissed_until: Option<Instant>,
+    /// What it has sent was read, and is not all in the books: a reason for doubt.
+    pub is_amid: bool,
     /// For the read buffer, where that is larger than every connection may have.
     buffer: Charge,
 }
@@ -81,8 +83,32 @@ impl Peer {
             incomplete_since: Some(now),
             unread: None,
             dismissed_until: None,
+            is_amid: false,
             buffer: connection.received().nothing(),
             connection,
+        }
+    }
+
+    /// One whose hello was answered before, by another process.
+    pub fn greeted(connection: Arc<Connection>, max_frame_bytes: usize, now: Instant) -> Self {
+        let mut peer = Self::new(connection, max_frame_bytes, now);
+        peer.decoder.set_max_body_bytes(max_frame_bytes);
+        (peer.session, peer.incomplete_since) = (Session::Open, None);
+        peer
+    }
+
+    /// What it has sent is about to be read.
+    pub fn begins_to_read(&mut self) {
+        if !std::mem::replace(&mut self.is_amid, true) {
+            self.connection.mark.doubt();
+        }
+    }
+
+    /// All that was read was taken in.
+    pub fn has_taken_in(&mut self) {
+        if self.is_amid && !self.has_left && self.is_at_boundary() {
+            self.is_amid = false;
+            self.connection.mark.trust(1);
         }
     }
 

@@ -32,7 +32,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::Mode;
 use super::busy::Busy;
 use super::connection::{Connection, Flushed};
-use super::door::{self, Door, Place, Source};
+use super::door::{self, Door, Place, Source, Whose};
 use super::hub::SessionId;
 use super::listen::refuse_descriptors;
 use super::memory::Memory;
@@ -60,6 +60,8 @@ const HOT: Duration = Duration::from_millis(1);
 pub enum Event {
     Frame(Arc<Connection>, Action),
     Closed(SessionId),
+    /// Another process has greeted it: it is in the books from now on.
+    Greeted(Arc<Connection>),
     /// What a frame took that was refused, to be freed elsewhere. It counts until then.
     Freed(Vec<u8>, Charge),
 }
@@ -86,6 +88,8 @@ pub struct Poller {
     peers: HashMap<u64, Peer>,
     /// Those that keep us waiting: their deadlines are looked at.
     waited_for: HashSet<u64>,
+    /// Those that were read from since it was last asked.
+    read: Vec<SessionId>,
     /// Those that have their turns one after the other, one at a look: they have something left, or sent much.
     left: VecDeque<u64>,
     /// Looks so far.
@@ -115,6 +119,7 @@ impl Poller {
             wake,
             peers: HashMap::new(),
             waited_for: HashSet::new(),
+            read: Vec::new(),
             left: VecDeque::new(),
             looks: 0,
             looks_at_door: 0,
@@ -153,15 +158,18 @@ impl Poller {
     pub fn adopt(&mut self, stream: UnixStream) -> io::Result<Arc<Connection>> {
         let place = self.door.places.of_parent();
         refuse_descriptors(stream.as_fd());
-        self.add(stream, place)
+        self.add(stream, place, Whose::Parent)
     }
 
-    fn add(&mut self, stream: UnixStream, place: Place) -> io::Result<Arc<Connection>> {
+    fn add(&mut self, stream: UnixStream, place: Place, whose: Whose) -> io::Result<Arc<Connection>> {
         let token = self.next_session;
         self.next_session += 1;
         let Rules { max_frame_bytes, memory, .. } = &self.rules;
-        let connection = Arc::new(Connection::admitted(SessionId(token), stream, *max_frame_bytes, place, memory)?);
-        let peer = Peer::new(connection.clone(), *max_frame_bytes, Instant::now());
+        let mark = self.door.gate.source().map(|source| source.mark_of(whose)).unwrap_or_default();
+        let connection = Connection::admitted(SessionId(token), stream, *max_frame_bytes, place, memory, mark)?;
+        let connection = Arc::new(connection);
+        let new = if matches!(whose, Whose::Greeted(_)) { Peer::greeted } else { Peer::new };
+        let peer = new(connection.clone(), *max_frame_bytes, Instant::now());
         self.epoll.add(&*connection, EpollEvent::new(peer.interest, token))?;
         self.peers.insert(token, peer);
         self.wait_for(token);
@@ -233,6 +241,15 @@ impl Poller {
             // of whoever has not said hello there is next to nothing
             if peer.session == Session::Open {
                 self.gone.push(peer);
+            }
+        }
+    }
+
+    /// What was read at this look is in the books.
+    pub fn has_taken_in(&mut self) {
+        for session in self.read.drain(..) {
+            if let Some(peer) = self.peers.get_mut(&session.0) {
+                peer.has_taken_in();
             }
         }
     }
@@ -361,14 +378,20 @@ impl Poller {
     }
 
     fn accept(&mut self, events: &mut Vec<Event>) {
-        if let Some((stream, place)) = self.door.accept() {
+        if let Some((stream, whose, place)) = self.door.accept() {
             let for_operator = place.is_for_operator();
             if for_operator && self.operators.len() >= OPERATOR_CONNECTIONS {
                 self.make_way(events);
             }
-            match self.add(stream, place) {
-                Ok(connection) if for_operator => self.operators.push_back(connection.session),
-                Ok(_) => {}
+            match self.add(stream, place, whose) {
+                Ok(connection) => {
+                    if for_operator {
+                        self.operators.push_back(connection.session);
+                    }
+                    if matches!(whose, Whose::Greeted(_)) {
+                        events.push(Event::Greeted(connection));
+                    }
+                }
                 Err(e) => log::error!("cannot take a connection: {e}"),
             }
         }
@@ -436,6 +459,8 @@ impl Poller {
         }
         let before = events.len();
         peer.last_turn = self.looks;
+        peer.begins_to_read();
+        self.read.push(session);
         let turn = peer.turn(session, events);
         peer.has_left = matches!(turn, TurnEnd::Left | TurnEnd::Amid);
         if peer.has_left {

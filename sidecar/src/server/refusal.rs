@@ -31,9 +31,9 @@ impl Server {
             Kind::Execute | Kind::Resume => {
                 let arrival = Arrival { since, waited: since.elapsed() };
                 let report = Totals::begun(arrival).failure(error);
-                connection.append(|out, max| report.encode(id, max, out));
+                connection.append_answer(|out, max| report.encode(id, max, out));
             }
-            _ => connection.send(id, &SidecarMessage::Error(error)),
+            _ => connection.send_answer(id, &SidecarMessage::Error(error)),
         }
     }
 

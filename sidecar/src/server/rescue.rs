@@ -133,9 +133,9 @@ impl Server {
         let answer = move || {
             if matches!(kind, Kind::Execute | Kind::Resume) {
                 let report = Totals::begun(arrival).failure(error);
-                connection.append(|out, max| report.encode(id, max, out));
+                connection.append_answer(|out, max| report.encode(id, max, out));
             } else {
-                connection.send(id, &SidecarMessage::Error(error));
+                connection.send_answer(id, &SidecarMessage::Error(error));
             }
             server.flush(&connection);
             server.is_told(&connection);

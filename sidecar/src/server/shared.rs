@@ -21,6 +21,8 @@ pub(super) struct Shared {
 
 impl Server {
     pub(super) fn open_arena(&self, answering: Answering<'_>, job: &Job, request: OpenArena) -> Outcome {
+        // for good: a segment is known to this process alone
+        job.connection.mark.doubt();
         let opened = self.arenas.handle(job.session.0, request);
         self.answer(answering, opened, |opened, send| {
             let (generation, bytes) = (opened.generation, opened.bytes);

@@ -251,7 +251,7 @@ impl Server {
                     return Outcome::Answered(None);
                 }
                 self.runtime.observer.record_error(error.code);
-                connection.send(id, &SidecarMessage::Error(error));
+                connection.send_answer(id, &SidecarMessage::Error(error));
                 if closes {
                     self.dismiss(connection);
                 }
@@ -460,7 +460,7 @@ impl Server {
                 report = report.into_failure(execution::cancelled());
             }
             report.share(&mut lent);
-            answering.connection.append(|out, max| report.encode(answering.id, max, out));
+            answering.connection.append_answer(|out, max| report.encode(answering.id, max, out));
         }
         Outcome::Answered(instance)
     }
@@ -472,7 +472,7 @@ impl Server {
                 let is_cancelled = ending == Some(StopCause::Cancelled);
                 let error = if is_cancelled { execution::cancelled() } else { error };
                 let report = Totals::begun(answering.arrival).failure(error);
-                answering.connection.append(|out, max| report.encode(answering.id, max, out));
+                answering.connection.append_answer(|out, max| report.encode(answering.id, max, out));
             }
         } else {
             self.reply(answering, &SidecarMessage::Error(error));
@@ -493,7 +493,7 @@ impl Server {
 
     pub(super) fn reply(&self, answering: Answering<'_>, message: &SidecarMessage<'_>) {
         if self.finish(answering).is_some() {
-            answering.connection.send(answering.id, message);
+            answering.connection.send_answer(answering.id, message);
         }
     }
 }

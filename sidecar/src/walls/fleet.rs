@@ -123,10 +123,10 @@ struct Inner {
     compiler: Compiler,
     /// Those that have ended and are not reaped yet.
     ends: VecDeque<(u64, Ended)>,
-    /// What was given to a worker that has not taken it.
+    /// What was given to a worker that is lost, and can be another's: and whether that one has greeted it.
     /// Where one that was to stand ready has failed, while another one serves: nobody waits for it.
     not_before: Option<Instant>,
-    left: VecDeque<Arc<UnixStream>>,
+    left: VecDeque<(Arc<UnixStream>, bool)>,
     /// A client can be served, or could be.
     started: bool,
     lost: u64,
@@ -449,7 +449,7 @@ impl Fleet {
             && let Some(spare) = inner.spare.take()
         {
             if inner.lost > 0 {
-                log::warn!("another worker serves; what was with the one that was lost is lost with it");
+                log::warn!("another worker serves; connections that were at rest go on, others have ended");
             }
             inner.serving.push(spare);
         }
@@ -457,9 +457,12 @@ impl Fleet {
 
     fn reaped(&self, gone: &Worker, ended: Ended, served: bool, deaths: &mut Deaths) {
         let mut inner = self.lock();
-        inner.left.extend(gone.supervisor.take_untaken());
         let draining = inner.stage != Stage::Serving;
         let Ended { code, lost } = ended;
+        let connections = gone.supervisor.take_connections();
+        if lost && !draining {
+            inner.left.extend(connections);
+        }
         inner.lost += u64::from(lost);
         let alone = matches!(self.plan, Plan::Each(_)) && served;
         if alone {
@@ -519,19 +522,19 @@ impl Fleet {
     }
 
     /// Gives a connection to a worker. Waits while that takes none.
-    fn give(&self, worker: &Arc<Worker>, stream: Arc<UnixStream>) {
+    fn give(&self, worker: &Arc<Worker>, stream: Arc<UnixStream>, greeted: bool) {
         if matches!(self.plan, Plan::Each(_)) {
             let mut inner = self.lock();
             let Some(spare) = inner.spare.take_if(|spare| spare.number == worker.number) else {
                 // it has ended meanwhile
-                return inner.left.push_back(stream);
+                return inner.left.push_back((stream, greeted));
             };
             *spare.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(stream.clone());
             inner.serving.push(spare);
             drop(inner);
             self.changed.notify_all();
         }
-        worker.supervisor.serve(stream);
+        worker.supervisor.serve(stream, greeted);
     }
 
     /// The life of the door: takes connections for as long as there are workers for them.
@@ -539,9 +542,9 @@ impl Fleet {
         loop {
             let vacancy = self.vacancy();
             if let Vacancy::With(worker) = &vacancy
-                && let Some(stream) = { self.lock().left.pop_front() }
+                && let Some((stream, greeted)) = { self.lock().left.pop_front() }
             {
-                self.give(worker, stream);
+                self.give(worker, stream, greeted);
                 continue;
             }
             let Some(source) = gate.source() else { return };
@@ -573,8 +576,8 @@ impl Fleet {
                 Ok(peer) if !places.knows(peer.uid(), peer.pid()) => os::let_go_of_rest(&stream),
                 // others may have gone since it was looked
                 Ok(_) => match self.vacancy() {
-                    Vacancy::With(worker) => self.give(&worker, Arc::new(stream)),
-                    Vacancy::Soon => self.lock().left.push_back(Arc::new(stream)),
+                    Vacancy::With(worker) => self.give(&worker, Arc::new(stream), false),
+                    Vacancy::Soon => self.lock().left.push_back((Arc::new(stream), false)),
                     Vacancy::Closed => return,
                     Vacancy::Full => {
                         let most = self.plan.workers() as u64;

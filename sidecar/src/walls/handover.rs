@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::line::Line;
 use super::page::Page;
 use super::words::Said;
+use crate::server::Mark;
 use crate::server::door::Whose;
 
 /// Where a worker takes them.
@@ -21,6 +22,7 @@ use crate::server::door::Whose;
 pub struct Intake {
     line: Line,
     page: Page,
+    marks: &'static [AtomicU64],
     taken: AtomicU64,
 }
 
@@ -31,14 +33,19 @@ impl AsFd for Intake {
 }
 
 impl Intake {
-    pub fn new(line: Line, page: Page) -> Self {
-        Self { line, page, taken: AtomicU64::new(0) }
+    pub fn new(line: Line, page: Page) -> io::Result<Self> {
+        let marks = page.marks()?;
+        Ok(Self { line, page, marks, taken: AtomicU64::new(0) })
+    }
+
+    pub fn mark(&self, number: u32) -> Mark {
+        Mark::new(self.marks.get(number as usize))
     }
 
     /// A connection that was handed over; that it is taken is told at once. Waits for nothing.
     pub fn take(&self) -> io::Result<(UnixStream, Whose)> {
         let (whose, descriptor) = self.line.take()?;
-        if whose == Whose::Client {
+        if whose != Whose::Parent {
             // also where its descriptor was lost on the way: it will not come again
             let taken = self.taken.fetch_add(1, Ordering::Relaxed) + 1;
             self.page.write_taken(taken);
@@ -48,6 +55,14 @@ impl Intake {
     }
 }
 
+/// A connection, whether a worker has greeted its client, and its number with the worker that it is handed to.
+#[derive(Clone, Debug)]
+pub struct Handed {
+    pub stream: Arc<UnixStream>,
+    pub greeted: bool,
+    pub number: u32,
+}
+
 /// Connections that were handed to a worker and that it has not taken yet, the oldest first: those of one that is lost are the
 /// next one's.
 #[derive(Debug, Default)]
@@ -55,7 +70,7 @@ pub struct Untaken(Mutex<Book>);
 
 #[derive(Debug, Default)]
 struct Book {
-    waiting: VecDeque<Arc<UnixStream>>,
+    waiting: VecDeque<Handed>,
     handed: u64,
     /// Of those.
     let_go: u64,
@@ -67,14 +82,16 @@ impl Untaken {
     }
 
     /// Hands one over, and keeps it until it is taken: also where there is nobody to have it. Waits while the worker takes none.
-    pub fn hand_over(&self, line: &Line, stream: Arc<UnixStream>) {
+    pub fn hand_over(&self, line: &Line, handed: Handed) {
+        let number = handed.number;
         {
             // first here: it may be taken at once
             let mut book = self.lock();
-            book.waiting.push_back(stream.clone());
+            book.waiting.push_back(handed.clone());
             book.handed += 1;
         }
-        match line.hand_over(&stream, Whose::Client) {
+        let whose = if handed.greeted { Whose::Greeted(number) } else { Whose::Client(number) };
+        match line.hand_over(&handed.stream, whose) {
             Ok(()) => {}
             Err(e) if matches!(e.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) => {}
             Err(e) => {
@@ -90,7 +107,7 @@ impl Untaken {
     }
 
     /// What was handed to a worker that is gone, and is nobody's now.
-    pub fn take_all(&self) -> VecDeque<Arc<UnixStream>> {
+    pub fn take_all(&self) -> VecDeque<Handed> {
         std::mem::take(&mut self.lock().waiting)
     }
 
@@ -113,10 +130,14 @@ mod tests {
     use super::super::words::SAID_BYTES;
     use super::*;
 
+    fn new(stream: UnixStream) -> Handed {
+        Handed { stream: Arc::new(stream), greeted: false, number: 1 }
+    }
+
     fn sides() -> (Line, Page, Intake) {
         let (ours, theirs) = Line::pair().unwrap();
         let page = Page::new().unwrap();
-        let intake = Intake::new(theirs, page.try_clone().unwrap());
+        let intake = Intake::new(theirs, page.try_clone().unwrap()).unwrap();
         (ours, page, intake)
     }
 
@@ -137,7 +158,7 @@ mod tests {
         let mut clients = Vec::new();
         for _ in 0..100 {
             let (client, handed) = UnixStream::pair().unwrap();
-            untaken.hand_over(&ours, Arc::new(handed));
+            untaken.hand_over(&ours, new(handed));
             clients.push((client, intake.take().unwrap().0));
         }
         assert_eq!(untaken.lock().waiting.len(), 100);
@@ -153,18 +174,18 @@ mod tests {
     fn a_count_that_lies_lets_go_of_nothing_that_another_worker_is_to_have() {
         let ((ours, _page, intake), last) = (sides(), Untaken::default());
         let (_client, handed) = UnixStream::pair().unwrap();
-        last.hand_over(&ours, Arc::new(handed));
+        last.hand_over(&ours, new(handed));
         drop(intake);
         // nobody has it any more, and it waits
         let (_client, handed) = UnixStream::pair().unwrap();
-        last.hand_over(&ours, Arc::new(handed));
+        last.hand_over(&ours, new(handed));
         let left = last.take_all();
         for lie in [u64::MAX, 1, 0, u64::MAX - 1] {
             last.are_taken(lie);
         }
         let (ours, page, intake) = sides();
         let untaken = Untaken::default();
-        left.into_iter().for_each(|stream| untaken.hand_over(&ours, stream));
+        left.into_iter().for_each(|handed| untaken.hand_over(&ours, handed));
         assert_eq!(untaken.lock().waiting.len(), 2);
         untaken.are_taken(1);
         for lie in [0, 1] {

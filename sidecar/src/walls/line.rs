@@ -15,6 +15,10 @@ use crate::server::door::Whose;
 
 const OF_CLIENT: u8 = 1;
 const OF_PARENT: u8 = 2;
+/// Of a client that another worker has greeted.
+const OF_GREETED: u8 = 3;
+/// Whose it is, and its number.
+const WORD_BYTES: usize = 5;
 
 /// One end.
 #[derive(Debug)]
@@ -84,21 +88,27 @@ impl Line {
 
     /// Hands over a connection.
     pub fn hand_over(&self, stream: &UnixStream, whose: Whose) -> io::Result<()> {
-        let word = match whose {
-            Whose::Client => OF_CLIENT,
-            Whose::Parent => OF_PARENT,
+        let (of, number) = match whose {
+            Whose::Client(number) => (OF_CLIENT, number),
+            Whose::Parent => (OF_PARENT, 0),
+            Whose::Greeted(number) => (OF_GREETED, number),
         };
-        self.give(&[word], stream.as_fd())
+        let mut word = [of; WORD_BYTES];
+        word[1..].copy_from_slice(&number.to_le_bytes());
+        self.give(&word, stream.as_fd())
     }
 
     /// What was handed over: whose it is, and the connection unless there was no room for it here. Waits for none.
     pub fn take(&self) -> io::Result<(Whose, Option<OwnedFd>)> {
-        let mut word = [0];
+        let mut word = [0; WORD_BYTES];
         let (len, descriptor) = os::receive(self.as_fd(), &mut word, MsgFlags::MSG_DONTWAIT)?;
-        match (len, word) {
+        let [of, a, b, c, d] = word;
+        let number = u32::from_le_bytes([a, b, c, d]);
+        match (len, of) {
             (0, _) => Err(io::ErrorKind::ConnectionAborted.into()),
-            (_, [OF_PARENT]) => Ok((Whose::Parent, descriptor)),
-            _ => Ok((Whose::Client, descriptor)),
+            (_, OF_PARENT) => Ok((Whose::Parent, descriptor)),
+            (_, OF_GREETED) => Ok((Whose::Greeted(number), descriptor)),
+            _ => Ok((Whose::Client(number), descriptor)),
         }
     }
 
@@ -118,7 +128,7 @@ mod tests {
     fn a_connection_goes_over_whole_and_says_whose_it_is() {
         let (ours, theirs) = Line::pair().unwrap();
         assert_eq!(theirs.take().unwrap_err().kind(), io::ErrorKind::WouldBlock);
-        for whose in [Whose::Client, Whose::Parent] {
+        for whose in [Whose::Client(u32::MAX), Whose::Parent, Whose::Greeted(7)] {
             let (mut client, handed) = UnixStream::pair().unwrap();
             ours.hand_over(&handed, whose).unwrap();
             drop(handed);

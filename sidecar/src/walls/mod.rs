@@ -8,6 +8,7 @@
 mod compilations;
 mod compile;
 mod compile_policy;
+mod copies;
 mod deaths;
 mod fleet;
 mod gather;

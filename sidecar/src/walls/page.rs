@@ -5,14 +5,17 @@
 //!      0      8  what the cache on disk takes, written by the supervisor
 //!      8      8  its entries that were no good
 //!     16      8  how many connections the worker has taken, written by it, and by the supervisor before it is there
-//!   4096      n  text of the metrics, written by the worker, which says how long it is
+//!   4096  1 MiB  text of the metrics, written by the worker, which says how long it is
+//! behind   8 m  for each connection, how many reasons there are to doubt that it is at rest (see `server::mark`): written by the
+//!               supervisor when it hands one over, then by the worker
 //! ```
-//! It is never mapped, and its length cannot change: whatever a worker writes, the supervisor copies a bounded part of it once.
+//! A supervisor never maps it, and its length cannot change: whatever a worker writes, the supervisor copies a bounded part of it once.
 
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::atomic::AtomicU64;
 
 use nexus_protocol::limits::PAGE_TEXT_BYTES;
 
@@ -21,6 +24,9 @@ use crate::os;
 
 const TAKEN_AT: u64 = 16;
 const TEXT_AT: u64 = 4096;
+const MARKS_AT: u64 = TEXT_AT + PAGE_TEXT_BYTES;
+/// More than there are connections, so that a number is anew in use long after its last connection.
+pub const MARKS: u32 = 1 << 16;
 
 /// See the module.
 #[derive(Debug)]
@@ -28,7 +34,7 @@ pub struct Page(File);
 
 impl Page {
     pub fn new() -> io::Result<Self> {
-        Ok(Self(os::fixed_memory_file("nexus-page", TEXT_AT + PAGE_TEXT_BYTES)?))
+        Ok(Self(os::fixed_memory_file("nexus-page", MARKS_AT + u64::from(MARKS) * 8)?))
     }
 
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -60,6 +66,24 @@ impl Page {
         let mut bytes = [0; 8];
         let _ = self.0.read_exact_at(&mut bytes, TAKEN_AT);
         u64::from_le_bytes(bytes)
+    }
+
+    pub fn write_mark(&self, number: u32, reasons: u64) {
+        let _ = self.0.write_all_at(&reasons.to_le_bytes(), MARKS_AT + u64::from(number % MARKS) * 8);
+    }
+
+    /// How many reasons there are to doubt that a connection is at rest, by what the worker has said.
+    pub fn mark(&self, number: u32) -> u64 {
+        let mut bytes = [0; 8];
+        match self.0.read_exact_at(&mut bytes, MARKS_AT + u64::from(number % MARKS) * 8) {
+            Ok(()) => u64::from_le_bytes(bytes),
+            Err(_) => u64::MAX,
+        }
+    }
+
+    /// All of them, for the worker.
+    pub fn marks(&self) -> io::Result<&'static [AtomicU64]> {
+        os::shared_words(self.0.as_fd(), MARKS_AT, MARKS as usize)
     }
 
     /// Returns its length. None: it is too long.

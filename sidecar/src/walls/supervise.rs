@@ -10,7 +10,6 @@
 //! The kernel ends a worker with the thread that made it. Whatever it does, no thread here does more for it than its channel is there
 //! for, and nobody else waits for any of them.
 
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -30,7 +29,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{AccessFlags, Pid, access};
 
 use super::compilations::{Compilations, Job};
-use super::handover::Untaken;
+use super::copies::Copies;
+use super::handover::{Handed, Untaken};
 use super::line::Line;
 use super::page::Page;
 use super::remote::{Remote, Stage};
@@ -133,6 +133,8 @@ pub struct Supervisor {
     /// By which connections are handed over.
     line: Line,
     untaken: Arc<Untaken>,
+    copies: Arc<Copies>,
+    page: Arc<Page>,
     /// Where one that compiles has them from.
     sources: Option<UnixStream>,
     /// It is ended from here: nothing to be said of it.
@@ -222,7 +224,7 @@ impl Supervisor {
         let speak = move || given.into_iter().all(|command| commands.send(command).is_ok());
         thread::Builder::new().name("mouth".into()).spawn(speak).map_err(io("cannot start a thread"))?;
         let Ends { line, reads, writes, names } = ends;
-        let remote = Arc::new(Remote::new(mouth, page));
+        let remote = Arc::new(Remote::new(mouth, page.clone()));
         remote.hear(Some(Said::Attached));
         remote.command(Command::Begin(Box::new(beginning)));
         let child = Arc::new(Mutex::new(child));
@@ -256,14 +258,20 @@ impl Supervisor {
         let ended = Arc::<OnceLock<Ended>>::default();
         let dismissed = Arc::<AtomicBool>::default();
         let (ends_as, on_purpose) = (ended.clone(), dismissed.clone());
+        let copies = Arc::new(Copies::new().map_err(io("cannot make an epoll"))?);
+        let (bell, rung) = UnixStream::pair().map_err(io("cannot make a socket pair"))?;
+        let ended_ones = copies.clone();
+        attend("copies", Box::new(move || ended_ones.let_go_of_ended(&rung)))?;
         let hear = move || {
+            let _bell = bell;
             let how = listen_to(&ear, &heard_by, &taken, &reaped, &on_purpose);
             let _ = ends_as.set(how);
             heard_by.is_gone();
             on_end(how);
         };
         attend("ear", Box::new(hear))?;
-        let this = Self { remote, child, attendants: Mutex::new(attendants), line, untaken, sources, dismissed };
+        let this =
+            Self { remote, child, attendants: Mutex::new(attendants), line, untaken, copies, page, sources, dismissed };
         // nothing of a client comes to a worker that is not sealed
         loop {
             match this.remote.after(Stage::Attached, LOOK_SLICE) {
@@ -291,9 +299,15 @@ impl Supervisor {
         self.line.hand_over(stream, Whose::Parent)
     }
 
-    /// Gives it a connection. Waits while it takes none.
-    pub fn serve(&self, stream: Arc<UnixStream>) {
-        self.untaken.hand_over(&self.line, stream);
+    /// Gives it a connection. Waits while it takes none. `greeted`: by a worker that is gone.
+    pub fn serve(&self, stream: Arc<UnixStream>, greeted: bool) {
+        let number = match self.copies.keep(stream.clone()) {
+            Ok(number) => number,
+            Err(e) => return log::error!("a connection is closed, since no copy of it can be kept: {e}"),
+        };
+        // until its client is greeted there is nothing that could go on
+        self.page.write_mark(number, u64::from(!greeted));
+        self.untaken.hand_over(&self.line, Handed { stream, greeted, number });
     }
 
     /// Has a source compiled, by a worker that is there for that, and the bytecode kept. An error: it is of no use any more.
@@ -305,9 +319,15 @@ impl Supervisor {
         Ok(())
     }
 
-    /// What it was given and has not taken, once it is gone.
-    pub fn take_untaken(&self) -> VecDeque<Arc<UnixStream>> {
-        self.untaken.take_all()
+    /// Once it is gone: connections that another one can go on with. It has not taken them, or they are at rest. All others end.
+    pub fn take_connections(&self) -> Vec<(Arc<UnixStream>, bool)> {
+        let untaken = self.untaken.take_all();
+        let mut copies = self.copies.take_all();
+        untaken.iter().for_each(|handed| drop(copies.remove(&handed.number)));
+        let at_rest = copies.into_iter().filter(|(number, _)| self.page.mark(*number) == 0);
+        let at_rest: Vec<_> = at_rest.map(|(_, stream)| (stream, true)).collect();
+        let untaken = untaken.into_iter().map(|handed| (handed.stream, handed.greeted));
+        at_rest.into_iter().chain(untaken).collect()
     }
 
     pub fn is_gone(&self) -> bool {

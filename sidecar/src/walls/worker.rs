@@ -131,8 +131,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let server = Server::new(runtime.clone(), mode, exit.clone(), surroundings);
     let server = server.map_err(io("cannot make the server"))?;
     let copy = io("cannot copy a descriptor");
-    let source =
-        Source::Line(line.try_clone().and_then(|line| Ok(Intake::new(line, page.try_clone()?))).map_err(copy)?);
+    let source = Source::Line(line.try_clone().and_then(|line| Intake::new(line, page.try_clone()?)).map_err(copy)?);
     server.with_poller(|poller| poller.listen(source)).map_err(io("cannot listen"))?;
     put_up(seal::close_calls(&mut walls, policy::engine_worker(std::process::id())));
     let _ = holding.set(walls);

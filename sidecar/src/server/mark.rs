@@ -1,0 +1,34 @@
+//! Whether a connection is at rest, so that another process could go on with it: one word, which outlives this process.
+//!
+//! The word counts the reasons for doubt: hello that is not answered, bytes that were read and are not whole frames that are in the
+//! books, requests that came and whose answers have not left, and whatever exists in this process alone and was named to the client.
+//! At zero all that came is answered and all answers have left, to the last byte.
+//!
+//! Invariant: a reason is counted before it exists, and is taken back after it has gone. So the word says too much at times, and never
+//! too little. The numbers are added and taken by different threads, in any order.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// See the module. None: nobody looks at it.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Mark(Option<&'static AtomicU64>);
+
+impl Mark {
+    pub fn new(word: Option<&'static AtomicU64>) -> Self {
+        Self(word)
+    }
+
+    /// There is one more reason.
+    pub fn doubt(self) {
+        if let Some(word) = self.0 {
+            word.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// So many are gone.
+    pub fn trust(self, reasons: u64) {
+        if let Some(word) = self.0.filter(|_| reasons > 0) {
+            word.fetch_sub(reasons, Ordering::SeqCst);
+        }
+    }
+}
