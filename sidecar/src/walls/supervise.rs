@@ -49,8 +49,10 @@ use crate::runtime::engine_options;
 use crate::server::door::Whose;
 use crate::server::listen::refuse_descriptors;
 
-/// The environment of a worker: nothing of what whoever started the sidecar may have put there.
-const KEPT_VARIABLES: [&str; 3] = ["JOURNAL_STREAM", "RUST_BACKTRACE", crate::faults::VARIABLE];
+/// The environment of a worker: nothing of what whoever started the sidecar may have put there, but for where a single file has unpacked
+/// its tree (`sidecar/launcher`).
+const KEPT_VARIABLES: [&str; 5] =
+    ["JOURNAL_STREAM", "RUST_BACKTRACE", "HOME", "XDG_CACHE_HOME", crate::faults::VARIABLE];
 /// Between two looks at a worker that starts or ends.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
 const START_PATIENCE: Duration = Duration::from_millis(WORKER_START_MS);

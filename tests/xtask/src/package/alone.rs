@@ -4,7 +4,8 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,6 +14,7 @@ use super::root::{Mounted, Root};
 use super::single;
 use super::tree::files_in;
 use crate::places::remove;
+use crate::process::quiet;
 use crate::stages::note;
 
 const PROGRAM: &str = "/bin/nexus-sidecar";
@@ -32,6 +34,7 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     let (first, again) = unpacks_once(&root)?;
     note(format!("single file: first result {:.2} s, again {:.2} s", first.as_secs_f64(), again.as_secs_f64()));
     passes_on(&root)?;
+    starts_itself_again(&root)?;
     many_at_once(&root)?;
     replaces_what_is_not_whole(&root)?;
     let root = says_why_not(root)?;
@@ -74,6 +77,31 @@ fn passes_on(root: &Root) -> Result<()> {
     ensure!(ended.code == Some(0) && ended.out.starts_with('2'), "{:?} {:?}", ended.out, ended.err);
     let ended = root.run([PROGRAM, "no-such-command"], "")?;
     ensure!(ended.code == Some(2), "a wrong command ends with {:?}", ended.code);
+    Ok(())
+}
+
+/// A worker behind walls is this very file once more, with an environment of its own.
+fn starts_itself_again(root: &Root) -> Result<()> {
+    // What a worker's standard input is, and where nobody else reaches the socket.
+    quiet("making /dev/null", Command::new("mknod").arg(root.inside("/dev/null")).args(["c", "1", "3"]))?;
+    fs::create_dir(root.inside("/private"))?;
+    fs::set_permissions(root.inside("/private"), fs::Permissions::from_mode(0o700))?;
+    let walled = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").environment("HOME", "/home");
+    let mut serving =
+        walled.environment("NEXUS_ISOLATION", "shared").start([PROGRAM, "serve", "--listen", "/private/s"])?;
+    let until = Instant::now() + Duration::from_secs(60);
+    let answered = loop {
+        let ended = root.run([PROGRAM, "ping", "--connect", "/private/s"], "")?;
+        let gone = serving.try_wait()?;
+        if ended.code == Some(0) || gone.is_some() || Instant::now() > until {
+            break ended;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    serving.kill()?;
+    serving.wait()?;
+    ensure!(answered.code == Some(0), "with a worker behind walls: {:?}", answered.err);
+    note("a worker behind walls: it starts itself again");
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -124,8 +124,8 @@ impl Root {
         self
     }
 
-    /// Runs a program of it.
-    pub fn run<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>, input: &str) -> Result<Ended> {
+    /// What runs a program of it, as the very process that is started.
+    fn command<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Command {
         let word = |flag: bool| if flag { "yes" } else { "no" };
         let mut command = Command::new("unshare");
         command.args(["--mount", "--propagation", "private", "--", "/bin/sh", "-c", ENTER, "sh"]).arg(&self.path);
@@ -137,6 +137,19 @@ impl Root {
         };
         command.args([folder, how]).args(words);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Starts a program that goes on.
+    pub fn start<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Child> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().context("cannot start unshare")
+    }
+
+    /// Runs a program of it.
+    pub fn run<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>, input: &str) -> Result<Ended> {
+        let mut command = self.command(words);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let started = Instant::now();
         let mut child = command.spawn().context("cannot start unshare")?;
