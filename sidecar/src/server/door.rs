@@ -164,6 +164,13 @@ impl Source {
         }
     }
 
+    /// Ends a connection that is not served: whoever has handed it in has it as well, so that closing it ends nothing.
+    fn end(&self, stream: &UnixStream) {
+        if matches!(self, Self::Line(_)) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     /// What is handed in without room for it is lost, so that room is looked for first.
     fn has_room(&self) -> io::Result<()> {
         match self {
@@ -260,6 +267,7 @@ impl Gate {
             Some((stream, _)) => {
                 log::error!("a connection is refused: {error}{}", advice(&error));
                 refuse(stream, "descriptors", 0, 1);
+                source.end(stream);
             }
             None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
         }
@@ -284,9 +292,8 @@ impl Door {
         match self.admit(&stream, whose) {
             Some(place) => Some((stream, whose, place)),
             None => {
-                // whoever has handed it in has it as well, so that closing it ends nothing
-                if matches!(self.gate.source(), Some(Source::Line(_))) {
-                    let _ = stream.shutdown(Shutdown::Both);
+                if let Some(source) = self.gate.source() {
+                    source.end(&stream);
                 }
                 None
             }
