@@ -252,7 +252,8 @@ fn a_connection_that_is_at_rest_goes_on_when_its_worker_is_lost() {
 #[test]
 fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
     let _w = Watchdog::seconds(240);
-    let begun: [(&str, fn(&mut Client)); 3] = [
+    type Begin = fn(&mut Client);
+    let begun: [(&str, Begin); 3] = [
         ("a run", |client| {
             client.start("for (;;);");
         }),

@@ -165,6 +165,13 @@ impl Source {
         }
     }
 
+    /// Ends a connection that is not served: whoever has handed it in has it as well, so that closing it ends nothing.
+    fn end(&self, stream: &UnixStream) {
+        if matches!(self, Self::Line(_)) {
+            let _ = stream.shutdown(Shutdown::Both);
+        }
+    }
+
     /// What is handed in without room for it is lost, so that room is looked for first.
     fn has_room(&self) -> io::Result<()> {
         match self {
@@ -262,6 +269,7 @@ impl Gate {
                 log::error!("a connection is refused: {error}{}", advice(&error));
                 refuse(stream, "descriptors", 0, 1);
                 os::let_go_of_rest(stream);
+                source.end(stream);
             }
             None => log::error!("cannot accept a connection: {error}{}", advice(&error)),
         }
@@ -287,9 +295,8 @@ impl Door {
             Some(place) => Some((stream, whose, place)),
             None => {
                 os::let_go_of_rest(&stream);
-                // whoever has handed it in has it as well, so that closing it ends nothing
-                if matches!(self.gate.source(), Some(Source::Line(_))) {
-                    let _ = stream.shutdown(Shutdown::Both);
+                if let Some(source) = self.gate.source() {
+                    source.end(&stream);
                 }
                 None
             }

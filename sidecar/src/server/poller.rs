@@ -170,7 +170,11 @@ impl Poller {
         let connection = Arc::new(connection);
         let new = if matches!(whose, Whose::Greeted(_)) { Peer::greeted } else { Peer::new };
         let peer = new(connection.clone(), *max_frame_bytes, Instant::now());
-        self.epoll.add(&*connection, EpollEvent::new(peer.interest, token))?;
+        if let Err(e) = self.epoll.add(&*connection, EpollEvent::new(peer.interest, token)) {
+            // somebody else may have it as well
+            let _ = connection.stream().shutdown(std::net::Shutdown::Both);
+            return Err(e.into());
+        }
         self.peers.insert(token, peer);
         self.wait_for(token);
         Ok(connection)

@@ -50,7 +50,7 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing
-  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state | --levels]
+  bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state | --levels | --walls]
                  setup, then the measurements; with --json as JSON on standard output; with --overrun only how late
                  deadlines are kept, with --fairness only what one connection feels of others, with --peers only a ping
                  beside work of the host, with --calls only many calls of one handler, with --start only the way to the
@@ -111,8 +111,8 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
     let rest: Vec<&str> = words.collect();
     let accepts = match command {
         "bench" => rest.iter().all(|word| {
-            ["--json", "--quick", "--overrun", "--fairness", "--peers", "--calls", "--start", "--state", "--levels"]
-                .contains(word)
+            let parts = ["--overrun", "--fairness", "--peers", "--calls", "--start", "--state", "--levels", "--walls"];
+            ["--json", "--quick"].iter().chain(&parts).any(|known| known == word)
         }),
         "fuzz" | "soak" | "mutants" => true,
         "gate" => rest.len() == 1,
