@@ -4,6 +4,7 @@
 //! test, a bench or a fuzzer; nothing here is shipped. All randomness is seeded.
 
 /// Latencies and their percentiles.
+pub mod aliases;
 pub mod bench;
 /// Connections that come and go beside others.
 pub mod churn;
