@@ -3,7 +3,7 @@
 typedef struct NxReader {
     const uint8_t *p, *end;
     bool has_duplicates; /* a map had a key twice: what was made of it has fewer */
-    bool seals;          /* what is made is of $state: its dates and bytes take no properties */
+    bool seals;          /* what is made is of $state, see nx_kept.c */
 } NxReader;
 
 typedef enum { NX_T_NIL, NX_T_BOOL, NX_T_INT, NX_T_UINT, NX_T_FLOAT, NX_T_STR, NX_T_BIN, NX_T_ARRAY, NX_T_MAP, NX_T_DATE, NX_T_BAD } NxType;
@@ -220,23 +220,23 @@ static JSValue nx_decode(JSContext *ctx, NxReader *r, int depth)
     case NX_T_BIN:
         v = JS_NewUint8ArrayCopy(ctx, r->p, t.len);
         r->p += t.len;
-        if (r->seals && JS_IsObject(v)) {
-            nx_seal(v);
-            nx_seal(JS_MKPTR(JS_TAG_OBJECT, JS_VALUE_GET_OBJ(v)->u.typed_array->buffer));
-        }
-        return v;
+        if (r->seals && JS_IsObject(v))
+            JS_VALUE_GET_OBJ(v)->u.typed_array->buffer->nx_is_of_state = true;
+        break;
     case NX_T_DATE:
         v = JS_NewDate(ctx, t.f);
-        if (r->seals && JS_IsObject(v))
-            nx_seal(v);
-        return v;
+        break;
     case NX_T_ARRAY:
     case NX_T_MAP:
         if (depth >= NX_MAX_DEPTH)
             return nx_throw_serialization(ctx, "a value is nested deeper than 64 levels");
-        return t.type == NX_T_ARRAY ? nx_decode_array(ctx, r, t.len, depth + 1) : nx_decode_map(ctx, r, t.len, depth + 1);
+        v = t.type == NX_T_ARRAY ? nx_decode_array(ctx, r, t.len, depth + 1) : nx_decode_map(ctx, r, t.len, depth + 1);
+        break;
     default: return nx_throw_bad_payload(ctx);
     }
+    if (r->seals && JS_IsObject(v))
+        JS_VALUE_GET_OBJ(v)->nx_is_of_state = true;
+    return v;
 }
 
 /* One value, and nothing behind it. */

@@ -7,9 +7,14 @@
 static JSValue nx_read(JSContext *ctx, NxBuf *b, JSValueConst obj, JSAtom name)
 {
     JSValueConst v;
+    JSValue data;
+    int found;
 
     if (nx_peek(JS_VALUE_GET_OBJ(obj), name, &v))
         return js_dup(v);
+    found = nx_find_data(ctx, JS_VALUE_GET_OBJ(obj), name, &data);
+    if (found || b->looks_only)
+        return found < 0 ? JS_EXCEPTION : data;
     b->ran_code = true;
     return JS_GetProperty(ctx, obj, name);
 }
@@ -179,11 +184,17 @@ static int nx_encode_error(JSContext *ctx, NxBuf *b, JSValueConst v)
     if (nx_put_map_header(ctx, b, 2))
         return -1;
     for (i = 0; i < 2; i++) {
-        JSValue field = nx_read(ctx, b, v, i ? JS_ATOM_message : JS_ATOM_name);
-        JSValue text = JS_IsException(field) ? field : JS_ToString(ctx, field);
+        JSValue field = nx_read(ctx, b, v, i ? JS_ATOM_message : JS_ATOM_name), text;
         int failed;
-        if (JS_IsObject(field))
-            b->ran_code = true;
+        if (JS_IsObject(field)) {
+            if (b->looks_only) {
+                JS_FreeValue(ctx, field);
+                field = JS_NULL;
+            } else {
+                b->ran_code = true;
+            }
+        }
+        text = JS_IsException(field) ? field : JS_ToString(ctx, field);
         JS_FreeValue(ctx, field);
         if (JS_IsException(text))
             return -1;
@@ -253,8 +264,6 @@ static int nx_encode_boxed(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
     JSValue inner;
     int ret;
 
-    if (b->seals && (p->class_id == JS_CLASS_DATE || p->class_id == JS_CLASS_ARRAY_BUFFER || nx_is_view(p->class_id)))
-        nx_seal(v);
     switch (p->class_id) {
     case JS_CLASS_DATE:
         return nx_put_date(ctx, b, nx_number(p->u.object_data));
@@ -306,7 +315,16 @@ static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         nx_throw_end(ctx, "no value of JavaScript"); /* not to be met with: QuickJS's own marks */
         return -1;
     }
-    if (JS_IsFunction(ctx, v))
+    if (nx_is_read_only_view(v)) {
+        b->met_view = true;
+        v = JS_VALUE_GET_OBJ(v)->u.proxy_data->target;
+    }
+    while (b->looks_only && JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_PROXY) {
+        if (JS_VALUE_GET_OBJ(v)->u.proxy_data->is_revoked)
+            return nx_put_nil(ctx, b);
+        v = JS_VALUE_GET_OBJ(v)->u.proxy_data->target;
+    }
+    if (JS_IsFunction(ctx, v) || (b->looks_only && JS_VALUE_GET_OBJ(v)->class_id >= JS_CLASS_INIT_COUNT))
         return nx_put_nil(ctx, b);
     if (depth >= NX_MAX_DEPTH) {
         nx_throw_serialization(ctx, "a value is cyclic, or nested deeper than 64 levels");
@@ -319,6 +337,8 @@ static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
     /* what is asked there for its keys is not this value itself */
     if (JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_PROXY || JS_VALUE_GET_OBJ(v)->class_id == nx.state_class)
         b->ran_code = true;
+    if (b->seals && nx_keep_in_state(ctx, v))
+        return -1;
     ret = nx_encode_boxed(ctx, b, v, depth);
     if (ret <= 0)
         return ret;

@@ -9,8 +9,12 @@
 
 /* True: the property of this object is one of ours and keeps its value, the exception is pending. */
 static NX_COLD bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name);
-/* True: the object takes no new property, since it is of the state, which could not hold it; the exception is pending. */
-static NX_COLD bool nx_refuses_property(JSContext *ctx, JSValueConst obj);
+static NX_COLD bool nx_refuses_deletion(JSContext *ctx, JSValueConst obj, JSAtom name);
+/* True: the object takes no such property, since it is of the state, which could not hold it; the exception is pending. */
+static NX_COLD bool nx_refuses_property(JSContext *ctx, JSValueConst obj, JSAtom name);
+static NX_COLD bool nx_refuses_definition(JSContext *ctx, JSValueConst obj, JSAtom name, int flags);
+/* True: it is $state, which takes any key, and has no prototype; the exception is pending. */
+static bool nx_refuses_lock(JSContext *ctx, JSValueConst obj);
 /* True: the date, or the buffer, is of a key that may not be written; the exception is pending. */
 static NX_COLD bool nx_refuses_write(JSContext *ctx, JSValueConst leaf);
 

@@ -60,6 +60,43 @@ static bool nx_peek(JSObject *p, JSAtom name, JSValueConst *v)
     return true;
 }
 
+/* The same where nx_peek cannot tell, of what is no Proxy and no object of ours: also of exotic objects, and of what QuickJS makes
+ * when it is asked for. 1: *v is it (to be freed), 0: code may run, -1: exception. */
+static int nx_find_data(JSContext *ctx, JSObject *p, JSAtom name, JSValue *v)
+{
+    JSPropertyDescriptor found;
+    int is_there;
+
+    *v = JS_UNDEFINED;
+    for (; p; p = p->shape->proto) {
+        if (p->class_id == JS_CLASS_PROXY || p->class_id >= JS_CLASS_INIT_COUNT)
+            return 0;
+        is_there = JS_GetOwnPropertyInternal(ctx, &found, p, name);
+        if (is_there < 0)
+            return -1;
+        if (!is_there)
+            continue;
+        if (!(found.flags & JS_PROP_GETSET)) {
+            *v = found.value;
+            return 1;
+        }
+        js_free_desc(ctx, &found);
+        return 0;
+    }
+    return 1;
+}
+
+/* Whether it is a view of an object under a key that may only be read, see nx_views.c. */
+static bool nx_is_read_only_view(JSValueConst v)
+{
+    JSProxyData *proxy;
+
+    if (!JS_IsObject(v) || likely(JS_VALUE_GET_OBJ(v)->class_id != JS_CLASS_PROXY))
+        return false;
+    proxy = JS_VALUE_GET_OBJ(v)->u.proxy_data;
+    return JS_IsObject(proxy->handler) && JS_VALUE_GET_OBJ(proxy->handler)->shape->proto == JS_VALUE_GET_OBJ(nx.read_only_handler);
+}
+
 /* An own data property, whatever the prototypes are; JS_UNDEFINED: there is none. Not to be freed. */
 static JSValueConst nx_own_value(JSValueConst obj, JSAtom name)
 {
@@ -77,15 +114,6 @@ static JSValueConst nx_own_value(JSValueConst obj, JSAtom name)
 static bool nx_is_view(int class_id)
 {
     return class_id >= JS_CLASS_UINT8C_ARRAY && class_id <= JS_CLASS_DATAVIEW;
-}
-
-/* A Date or bytes of $state takes no properties: no encoding holds them, and they would be lost without a word. */
-static void nx_seal(JSValueConst v)
-{
-    JSObject *p = JS_VALUE_GET_OBJ(v);
-
-    p->extensible = false;
-    p->nx_is_of_state = true;
 }
 
 typedef enum { NX_WITHIN, NX_DETACHED, NX_OUTSIDE } NxBounds;

@@ -102,7 +102,7 @@ static JSValue nx_get_args(JSContext *ctx, JSValueConst this_val, int argc, JSVa
 static JSValue nx_set_args(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int is_scope)
 {
     (void)this_val, (void)argc, (void)argv;
-    return nx_throw_replaced(ctx, is_scope ? "$scope" : "$args", NULL);
+    return nx_throw_replaced(ctx, is_scope ? "$scope" : "$args", NULL, false);
 }
 
 static int nx_define_lazy(JSContext *ctx, const char *name, int is_scope)
@@ -174,6 +174,7 @@ int32_t NX_EXPORT(nx_init)(uint32_t stack_size)
     if (JS_IsException(nx.our_names) || nx_init_state(ctx) || nx_init_effects(ctx) || nx_init_extensions(ctx) || nx_define_lazy(ctx, "$args", 0) ||
         nx_define_lazy(ctx, "$scope", 1))
         return NX_FAILED;
+    JS_VALUE_GET_OBJ(ctx->global_obj)->nx_is_ours = true;
     JS_RunGC(nx.rt);
     nx_memory_baseline = nx.memory_peak = nx.rt->malloc_state.malloc_size;
     nx_segment_time = -1;

@@ -58,7 +58,8 @@ static int nx_same_array(JSContext *ctx, NxReader *r, JSObject *p, uint32_t len,
 
 static int nx_same_map(JSContext *ctx, NxReader *r, JSObject *p, uint32_t len, int depth)
 {
-    uint32_t i;
+    ptrdiff_t at, last = -1;
+    uint32_t i, index;
 
     if (depth >= NX_MAX_DEPTH || !p || p->class_id != JS_CLASS_OBJECT || nx_property_count(p) != len)
         return 0;
@@ -71,9 +72,16 @@ static int nx_same_map(JSContext *ctx, NxReader *r, JSObject *p, uint32_t len, i
         if (key == JS_ATOM_NULL)
             return -1;
         found = find_own_property(&pr, p, key);
+        at = found ? found - get_shape_prop(p->shape) : -1;
+        /* names have the order in which they came, numbers their own */
+        if (unlikely(at <= last) && found && JS_AtomIsArrayIndex(ctx, &index, key))
+            at = last;
+        else if (at <= last)
+            found = NULL;
         JS_FreeAtom(ctx, key);
         if (!found || (found->flags & (JS_PROP_TMASK | JS_PROP_ENUMERABLE)) != JS_PROP_ENUMERABLE)
             return 0;
+        last = at;
         same = nx_same(ctx, r, pr->u.value, depth + 1);
         if (same <= 0)
             return same;
@@ -84,8 +92,12 @@ static int nx_same_map(JSContext *ctx, NxReader *r, JSObject *p, uint32_t len, i
 static int nx_same(JSContext *ctx, NxReader *r, JSValueConst v, int depth)
 {
     NxToken t = nx_next(r);
-    JSObject *p = JS_IsObject(v) ? JS_VALUE_GET_OBJ(v) : NULL;
+    JSObject *p;
     int same;
+
+    if (nx_is_read_only_view(v))
+        v = JS_VALUE_GET_OBJ(v)->u.proxy_data->target;
+    p = JS_IsObject(v) ? JS_VALUE_GET_OBJ(v) : NULL;
 
     switch (t.type) {
     case NX_T_NIL: return JS_IsNull(v) || JS_IsUndefined(v);

@@ -31,6 +31,9 @@ typedef struct NxKey {
     JSValue view;    /* what the handler sees: value itself, or a read-only view of it */
     uint8_t *bytes;  /* for objects that may be written: as nx_encode writes what the host knows, to find nested writes */
     uint32_t bytes_len;
+    JSValue source;  /* what the handler has put there, where value is a copy of it */
+    uint8_t *seen;   /* what could be seen of source without running code */
+    uint32_t seen_len;
     bool read_only;
 } NxKey;
 

@@ -98,8 +98,8 @@ static int nx_define_global_of(JSContext *ctx, const char *name, JSValue obj, co
 
 /* ---- the names of ours, which keep their values ---- */
 
-/* What is thrown at whoever assigns to such a global, or to a method of one. */
-static JSValue nx_throw_replaced(JSContext *ctx, const char *name, const char *method)
+/* What is thrown at whoever assigns to such a global, or to a method of one, or deletes it. */
+static JSValue nx_throw_replaced(JSContext *ctx, const char *name, const char *method, bool deletes)
 {
     NxMessage m = { .len = 0 };
 
@@ -107,6 +107,10 @@ static JSValue nx_throw_replaced(JSContext *ctx, const char *name, const char *m
     if (method) {
         nx_say(&m, ".");
         nx_say(&m, method);
+    }
+    if (deletes) {
+        nx_say(&m, " cannot be deleted");
+        return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
     }
     nx_say(&m, " cannot be assigned to; ");
     if (method)
@@ -130,7 +134,7 @@ static JSAtom nx_name_of_ours(const JSObject *of)
     return JS_ATOM_NULL;
 }
 
-static bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name)
+static bool nx_refuses_replacing(JSContext *ctx, JSValueConst obj, JSAtom name, bool deletes)
 {
     char buf[ATOM_GET_STR_BUF_SIZE], of_buf[ATOM_GET_STR_BUF_SIZE];
     JSProperty *pr;
@@ -142,13 +146,25 @@ static bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name)
     if (p == JS_VALUE_GET_OBJ(ctx->global_obj)) {
         if (!find_own_property(&pr, JS_VALUE_GET_OBJ(nx.our_names), name))
             return false;
-        nx_throw_replaced(ctx, JS_AtomGetStr(ctx, buf, sizeof(buf), name), NULL);
+        nx_throw_replaced(ctx, JS_AtomGetStr(ctx, buf, sizeof(buf), name), NULL, deletes);
         return true;
     }
-    if (!p->nx_is_ours)
+    /* what the handler has put beside our methods is its own */
+    if (!p->nx_is_ours || (deletes && find_own_property(&pr, p, name)->flags & JS_PROP_CONFIGURABLE))
         return false;
-    nx_throw_replaced(ctx, JS_AtomGetStr(ctx, of_buf, sizeof(of_buf), nx_name_of_ours(p)), JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+    nx_throw_replaced(ctx, JS_AtomGetStr(ctx, of_buf, sizeof(of_buf), nx_name_of_ours(p)), JS_AtomGetStr(ctx, buf, sizeof(buf), name),
+                      deletes);
     return true;
+}
+
+static bool nx_refuses_assignment(JSContext *ctx, JSValueConst obj, JSAtom name)
+{
+    return nx_refuses_replacing(ctx, obj, name, false);
+}
+
+static bool nx_refuses_deletion(JSContext *ctx, JSValueConst obj, JSAtom name)
+{
+    return nx_refuses_replacing(ctx, obj, name, true);
 }
 
 /* ---- errors that are told apart by what they are ----

@@ -56,16 +56,6 @@ static bool nx_refuses_write(JSContext *ctx, JSValueConst leaf)
     return true;
 }
 
-static bool nx_refuses_property(JSContext *ctx, JSValueConst obj)
-{
-    if (nx_refuses_write(ctx, obj))
-        return true;
-    if (!JS_IsObject(obj) || !JS_VALUE_GET_OBJ(obj)->nx_is_of_state)
-        return false;
-    nx_throw(ctx, JS_TYPE_ERROR, "a Date or bytes in $state can have no properties of its own; write the value to a key beside it");
-    return true;
-}
-
 /* Notes what belongs to an object, in place of the one before. -1: exception. */
 static int nx_note_view(JSContext *ctx, JSValueConst of, JSValueConst view)
 {

@@ -7,8 +7,10 @@ typedef struct NxBuf {
     uint32_t len, capacity;
     uint32_t limit; /* bytes that it may hold; 0: any number */
     bool ran_code;  /* an accessor or a Proxy was asked */
+    bool met_view;  /* something in it may only be read where it is, see nx_views.c */
     bool awaits;    /* it is the result: promises are awaited, see nx_result.c */
-    bool seals;     /* it is of $state: the dates and bytes in it take no properties any more */
+    bool seals;     /* it is of $state: the objects in it take nothing that would be lost, see nx_kept.c */
+    bool looks_only; /* no code is run: nil stands for what only code can tell */
 } NxBuf;
 
 static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)

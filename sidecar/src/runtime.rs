@@ -125,17 +125,14 @@ pub struct Found {
     pub handler: Arc<Handler>,
     /// As its client is told: what it uses for the first time was not there, whoever has compiled it.
     pub cache_hit: bool,
-    /// What compiling it took now; None: it was there.
-    pub took: Option<Duration>,
-    /// What its client is told of that.
+    /// What its client is told of compiling it.
     pub told: Option<Duration>,
 }
 
 impl Found {
-    fn new(got: Got, took: Duration) -> Self {
+    fn new(got: Got) -> Self {
         let told = (got.origin != Origin::Known).then_some(got.handler.took);
-        let took = (got.origin == Origin::Compiled).then_some(took);
-        Self { handler: got.handler, cache_hit: told.is_none(), took, told }
+        Self { handler: got.handler, cache_hit: told.is_none(), told }
     }
 }
 
@@ -264,14 +261,13 @@ impl Runtime {
             return Err(WireError::resource_limit("maxSourceBytes", limit, source.len() as u64).into());
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
-        let started = Instant::now();
         let compile = || {
             let cpu = crate::os::thread_cpu_time();
             let compiled = self.compile_now(digest, source, mode, asker, overseer);
             overseer.compiled_in(crate::os::thread_cpu_time().saturating_sub(cpu));
             compiled
         };
-        Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?, started.elapsed()))
+        Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?))
     }
 
     fn compile_now(
@@ -375,7 +371,7 @@ impl Runtime {
                     return Err(WireError::new(ErrorCode::InvalidArgument, message).into());
                 }
                 // whoever has the handle has compiled it, or was told by who did
-                Ok(Found { handler: got.handler, cache_hit: true, took: None, told: None })
+                Ok(Found { handler: got.handler, cache_hit: true, told: None })
             }
         }
     }
@@ -419,8 +415,7 @@ impl Runtime {
         let asker = Asker { client, memory_limit_bytes: totals.memory_limit_bytes, token };
         let found = self.find(request.code, request.suspend_mode, asker, overseer)?;
         totals.cache_hit = found.cache_hit;
-        totals.compilation = found.took;
-        totals.told_compilation = found.told;
+        totals.compilation = found.told;
         if input.strict {
             refuse_uncovered(&found.handler, &input.context.capabilities)?;
         }

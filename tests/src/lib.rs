@@ -5,6 +5,7 @@
 
 mod answer;
 /// Latencies and their percentiles.
+pub mod aliases;
 pub mod bench;
 /// Connections that come and go beside others.
 pub mod churn;

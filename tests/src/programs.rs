@@ -49,10 +49,11 @@ function copyOf(v) {
   for (const k of Object.keys(v)) Object.defineProperty(copy, k, { value: copyOf(v[k]), enumerable: true, writable: true, configurable: true });
   return copy;
 }
-// dates and bytes of a state take no properties: here none does
-for (const proto of [Date.prototype, Uint8Array.prototype])
+// dates, bytes, collections and wrapped texts of a state take no properties, and arrays no named ones: here none does
+for (const proto of [Date.prototype, Uint8Array.prototype, Map.prototype, Set.prototype, String.prototype, Array.prototype])
   for (const k of ['a', 'name', 'tags', 'deep', 'er', 'x', 'late', 'length', 0, 1, 2, 3])
-    if (!(k in proto)) Object.defineProperty(proto, k, { set() { throw new TypeError(k) } });
+    if (!(k in proto) && (proto !== Array.prototype || typeof k === 'string'))
+      Object.defineProperty(proto, k, { set() { throw new TypeError(k) } });
 const data = Object.create(null);
 for (const k of Object.keys($args)) data[k] = $args[k];
 const onState = await execute($state, () => $ext.test.pause());

@@ -3,12 +3,12 @@
 //!
 //! Types stand between ‹ and ›: they are blanks in the JavaScript of a case, so that both have the same places.
 
-use nexus_protocol::message::Status;
+use nexus_protocol::message::{Status, SuspendMode};
 use nexus_protocol::{ErrorCode, InnerError, WireError};
 use nexus_tests::process::handlers_on_disk;
 use nexus_tests::run::{sidecar, unpack};
 use nexus_tests::temp::TempDir;
-use nexus_tests::{Client, Options, Run, SOON, Segment, Waiting, Watchdog, eventually};
+use nexus_tests::{Client, Options, Rng, Run, SOON, Segment, Waiting, Watchdog, eventually, number};
 use serde_json::json;
 
 const TIMEOUT_MS: u64 = 150;
@@ -77,6 +77,42 @@ const CASES: &[Case] = &[
     case("text after a resume", "await $ext.a.b();\n\nthrow 'text'", ExecutionError, (3, 7), &[(3, 7)]),
     case("after two resumes", "await $ext.a.b();\nawait $ext.a.b();\nnull.x", ExecutionError, (3, 6), &[(3, 6)]),
     case("for of", "for (const x of [1, 2])\n  x.y.z", ExecutionError, (2, 7), &[(2, 7)]),
+    case(
+        "throw of a number through a finally",
+        "const f = () => {\n  throw 5\n};\ntry { f() } finally { Math.max(1) }",
+        ExecutionError,
+        (2, 9),
+        &[(2, 9), (4, 7)],
+    ),
+    case(
+        "throw of a number through a finally that catches another",
+        "try {\n  throw 5\n} finally { try { throw 6 } catch {} }",
+        ExecutionError,
+        (2, 9),
+        &[(2, 9)],
+    ),
+    case(
+        "throw of the same number again",
+        "try { throw 5 } catch (e) {\n  throw e\n}",
+        ExecutionError,
+        (2, 9),
+        &[(2, 9)],
+    ),
+    case(
+        "throw of an object by an async generator, through a finally",
+        "async function* g() {\n  yield 1\n  throw { status: 5 }\n}\ntry {\n  for await (const v of g()) { Math.max(v) }\n} finally { await 1 }",
+        ExecutionError,
+        (3, 9),
+        &[(3, 9), (6, 3)],
+    ),
+    case("a class of what is no class", "const a = 1;\nclass A extends (a) {}", ExecutionError, (2, 17), &[(2, 17)]),
+    case(
+        "a class of what is no class, as an expression",
+        "const a = 1;\nreturn [\n  class extends a.b {},\n]",
+        ExecutionError,
+        (3, 17),
+        &[(3, 17)],
+    ),
     case("iterating null", "const a = null;\nfor (const x of a)\n  Math.max(1)", ExecutionError, (2, 17), &[(2, 17)]),
     case("beyond the BMP", "const s = '😀😀'; throw new Error('x')", ExecutionError, (1, 29), &[(1, 29)]),
     case(
@@ -379,4 +415,77 @@ fn hostile_errors_are_bounded_and_end_in_time() {
 
 fn fields(payload: Option<&[u8]>) -> serde_json::Value {
     unpack(payload.unwrap_or_else(|| panic!("no payload")))
+}
+
+/// A fault, and where in it the place is; whether it awaits, and whether what it throws is an Error.
+const FAULTS: [(&str, usize, bool, bool); 10] = [
+    ("throw new Error('x')", 10, false, true),
+    ("throw 5", 6, false, false),
+    ("throw 'text'", 6, false, false),
+    ("throw { status: 1 }", 6, false, false),
+    ("null.x", 5, false, true),
+    ("nothing", 0, false, true),
+    ("const { a } = null", 6, false, true),
+    ("class A extends 5 {}", 16, false, true),
+    ("await Promise.reject(new Error('r'))", 25, true, true),
+    ("await null; throw 7", 18, true, false),
+];
+
+/// What can stand around a fault and leave its place alone: in front and behind, whether it is for what awaits, or makes what does.
+const AROUND: [(&str, &str, Awaits); 15] = [
+    ("try {\n  ", "\n} finally { Math.max(1) }", Awaits::AsBefore),
+    ("try {\n  ", "\n} finally { try { throw 1 } catch {} }", Awaits::AsBefore),
+    ("for (const v of [1, 2]) {\n  ", "\n}", Awaits::AsBefore),
+    ("for (const k in { a: 1 }) {\n  ", "\n}", Awaits::AsBefore),
+    ("for await (const v of [1]) {\n  ", "\n}", Awaits::Always),
+    ("{\n  ", "\n}", Awaits::AsBefore),
+    ("switch (1) { case 1: {\n  ", "\n} }", Awaits::AsBefore),
+    ("do {\n  ", "\n} while (false)", Awaits::AsBefore),
+    ("await (async () => {\n  ", "\n})()", Awaits::Always),
+    (";(() => {\n  ", "\n})()", Awaits::Never),
+    (";[1].forEach(() => {\n  ", "\n})", Awaits::Never),
+    ("{ function* g() { yield 1;\n  ", "\n}\nfor (const v of g()) { Math.max(v) } }", Awaits::Never),
+    ("{ class C { static m() {\n  ", "\n} }\nC.m() }", Awaits::Never),
+    ("{ async function* g() { yield 1;\n  ", "\n}\nfor await (const v of g()) { Math.max(v) } }", Awaits::Always),
+    ("{ using x = { [Symbol.dispose]() { Math.max(1) } }\n  ", "\n}", Awaits::AsBefore),
+];
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Awaits {
+    AsBefore,
+    Never,
+    Always,
+}
+
+#[test]
+fn a_fault_has_its_place_whatever_stands_around_it() {
+    let _w = Watchdog::seconds(240);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0xfa17), number("NEXUS_PROPERTY_CASES", 600));
+    let (_sidecar, mut client) = Options::new().debug().child();
+    for case in 0..cases {
+        let rng = &mut Rng::new(seed ^ (case << 32));
+        let (fault, at, mut awaits, is_error) = *rng.pick(&FAULTS);
+        let (mut source, mut at) = (fault.to_owned(), at);
+        for _ in 0..rng.below(5) {
+            let (front, behind, does) = *rng.pick(&AROUND);
+            if does == Awaits::Never && awaits {
+                continue;
+            }
+            awaits |= does == Awaits::Always;
+            at += front.len();
+            source = format!("{front}{source}{behind}");
+            // an Error has its place in itself, whoever throws it on
+            if is_error && rng.below(4) == 0 {
+                at += "try {\n".len();
+                source = format!("try {{\n{source}\n}} catch (e) {{ throw e }}");
+            }
+        }
+        let mode = if rng.below(2) == 0 { SuspendMode::Stack } else { SuspendMode::Await };
+        let segment = client.run(Run::source(&*source).suspend_mode(mode));
+        let place = segment.error().location.as_ref().map(|l| (l.line as usize, l.column as usize));
+        let before = &source[..at];
+        let line = before.matches('\n').count() + 1;
+        let column = at - before.rfind('\n').map_or(0, |at| at + 1) + 1;
+        assert_eq!(place, Some((line, column)), "seed {seed}, case {case}, {mode:?}: {:?}\n{source}", segment.error());
+    }
 }

@@ -122,6 +122,14 @@ fn what_compiles_and_does_not_do_what_it_looks_like_is_warned_about() {
             "calls no extension",
             vec!["`eval` throws here: no text becomes code; write the code into the handler itself".to_owned()],
         ),
+        (
+            "if (/a(b)/.test($args)) return RegExp.$1",
+            "calls no extension",
+            vec![
+                "`RegExp` does not keep what was matched last, and has no such property: take it from what `match` or `exec` gives"
+                    .to_owned(),
+            ],
+        ),
     ] {
         let found = client.check(source).unwrap();
         assert_eq!(found.reason, style, "{source}");

@@ -5,6 +5,7 @@
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::message::Status;
+use nexus_tests::aliases;
 use nexus_tests::programs::Program;
 use nexus_tests::run::{ALL, sidecar};
 use nexus_tests::values::{decode, encode, same};
@@ -98,6 +99,67 @@ fn random_programs_do_to_state_what_they_do_to_a_plain_object() {
 }
 
 // shows P-room-around
+#[test]
+fn a_change_under_any_name_arrives_or_is_refused() {
+    let _w = Watchdog::seconds(240);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0xa11a5), number("NEXUS_PROPERTY_CASES", 1500));
+    let (_sidecar, mut client) = Options::new().debug().child();
+    let (mut failures, mut whole, mut told) = (Vec::new(), 0, 0);
+    for case in 0..cases {
+        let program = aliases::Program::random(&mut Rng::new(seed ^ (case << 32)), case % 2 == 0);
+        // one key may only be read in half of them
+        let writes: &[&str] = if case % 2 == 0 {
+            &["state:write:*"]
+        } else {
+            &["state:write:a", "state:write:list", "state:write:user", "state:write:q", "state:write:r"]
+        };
+        let grants = [&["state:read:*", "ext:test"], writes].concat();
+        match follow(&mut client, &program, &grants) {
+            Ok(true) => whole += 1,
+            Ok(false) => told += 1,
+            Err(what) => {
+                let text = program.source.split("const plain").next().unwrap_or_default();
+                failures.push(format!("seed {seed}, case {case}: {what}\n{text}"));
+            }
+        }
+    }
+    failures.sort_by_key(String::len);
+    assert!(failures.is_empty(), "{} of {cases} programs; the shortest:\n{}", failures.len(), failures[0]);
+    assert!(whole > 4 * told, "{whole} programs came to their end, {told} were told at the end of a segment");
+}
+
+/// Whether it came to its end, and what the client has is what the plain objects are; else it was told what cannot be kept.
+fn follow(client: &mut Client, program: &aliases::Program, grants: &[&str]) -> Result<bool, String> {
+    let initial = aliases::initial();
+    let run = Run::source(&*program.source).state(&initial).suspend_mode(program.mode).grant(grants);
+    let mut segment = client.run(run);
+    let mut kept = State::new(&decode(&rmp_serde::to_vec_named(&initial).expect("JSON fits")));
+    let mut waiting = Waiting::default();
+    while segment.status == Status::Suspended {
+        kept.apply(&decode(&segment.raw_mutations));
+        let resumed = client.start_resume_bytes(&waiting.next(&segment).id, &[0xc0]);
+        segment = client.segment(resumed);
+    }
+    if let Some(error) = &segment.error {
+        let is_of_state = error.name.as_deref() == Some("TypeError")
+            && ["in $state", "was changed afterwards"].iter().any(|part| error.message.contains(part));
+        let is_unencoded = error.code == ErrorCode::SerializationError;
+        return if is_of_state || is_unencoded { Ok(false) } else { Err(format!("{error:?}")) };
+    }
+    kept.apply(&decode(&segment.raw_mutations));
+    let value = decode(segment.raw_value());
+    let (kept, plain) = (kept.value(), &value["plain"]);
+    for (key, expected) in plain.as_map().expect("a map") {
+        let key = key.as_str().expect("a name");
+        // the order of the names within a value is part of it
+        if encode(&kept[key]) != encode(expected) {
+            return Err(format!("{key} is\n  {}\ninstead of\n  {expected}", kept[key]));
+        }
+    }
+    let count = plain.as_map().map(Vec::len);
+    if kept.as_map().map(Vec::len) == count { Ok(true) } else { Err(format!("{kept}\ninstead of\n  {plain}")) }
+}
+
 #[test]
 fn what_an_effect_holds_leaves_room_for_what_is_around_it() {
     let (_w, _s, mut client) = sidecar();

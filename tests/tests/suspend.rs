@@ -235,7 +235,7 @@ fn each_call_is_told_once_by_the_segment_that_made_it() {
 // shows P-calls-told-once
 #[test]
 fn many_calls_that_are_made_together_are_told_once_each_whatever_order_they_are_answered_in() {
-    const MANY: usize = 1_000;
+    const MANY: usize = 2_000;
     let (_w, _s, mut client) = listening(&Options::new());
     let source = format!(
         "const n = (i) => $ext.a.b(i).then((v) => i % 4 ? v : $ext.a.b(-v)); \

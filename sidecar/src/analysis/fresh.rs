@@ -111,7 +111,12 @@ fn call<'a>(it: &CallExpression<'a>, scopes: &Scopes<'a>, looks: &mut u32) -> Fr
 /// Built-in constructors whose objects are no views of other ones.
 fn makes(name: &str) -> bool {
     matches!(name, "Map" | "Set" | "WeakMap" | "WeakSet" | "Array" | "Date" | "RegExp" | "Promise" | "URL")
-        || name.ends_with("Error")
+        || is_error(name)
+}
+
+/// Built-in errors.
+fn is_error(name: &str) -> bool {
+    is_error_of_text(name) || matches!(name, "AggregateError" | "SuppressedError" | "InternalError")
 }
 
 /// Built-in errors that are made of a text, and keep no more of their first argument. An `AggregateError` keeps a list.
@@ -346,8 +351,26 @@ pub(super) fn is_builtin(name: &str) -> bool {
             | "$view"
             | "$ext"
     ) || consumes(name, None)
-        || name.ends_with("Error")
-        || name.ends_with("Array")
+        || is_error(name)
+        || is_typed_array(name)
+}
+
+fn is_typed_array(name: &str) -> bool {
+    matches!(
+        name,
+        "Int8Array"
+            | "Uint8Array"
+            | "Uint8ClampedArray"
+            | "Int16Array"
+            | "Uint16Array"
+            | "Int32Array"
+            | "Uint32Array"
+            | "BigInt64Array"
+            | "BigUint64Array"
+            | "Float16Array"
+            | "Float32Array"
+            | "Float64Array"
+    )
 }
 
 /// Names of the global object.

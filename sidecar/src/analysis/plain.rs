@@ -1,7 +1,7 @@
 //! Calls whose promise is used as a plain value: `$ext.a.b().name`, `$ext.a.b() + 1`, `if ($ext.a.b())`.
 //!
-//! And two more things that are not what they look like: calls of what makes code of text, and type arguments in plain
-//! JavaScript, which are comparisons there.
+//! And more that is not what it looks like: calls of what makes code of text, type arguments in plain JavaScript, which are
+//! comparisons there, and what `RegExp` is asked of the last match.
 //!
 //! Only what is certain: the call itself is the operand, the object, the condition, whatever is around it in parentheses.
 //! In stack style all of this is right, and nobody looks at what was found here.
@@ -29,6 +29,8 @@ pub(super) enum OddKind {
     Await,
     /// `f<T>(x)`
     TypeArguments,
+    /// `RegExp.$1`
+    LastMatch,
 }
 
 impl OddKind {
@@ -46,6 +48,9 @@ impl OddKind {
                 "this is two comparisons, since the handler is plain JavaScript otherwise; if a type \
                                     argument is meant, leave it out"
                     .into()
+            }
+            Self::LastMatch => {
+                "`RegExp` does not keep what was matched last, and has no such property: take it from what `match` or `exec` gives".into()
             }
         }
     }
@@ -125,6 +130,14 @@ impl<'a> Walker<'a, '_> {
 
     /// A property of `start` is read, in a chain.
     pub(super) fn read_from(&mut self, start: &Expression<'a>, name: Option<&str>, chain: Span) {
+        if let Expression::Identifier(it) = peel(start)
+            && it.name == "RegExp"
+            && name.is_some_and(is_of_last_match)
+            && self.within.is_none()
+            && self.scopes.lookup("RegExp").is_none()
+        {
+            self.odd(OddKind::LastMatch, it.span.start);
+        }
         // a name that is not known may be one of these
         if !matches!(name, None | Some("then" | "catch" | "finally")) {
             self.plain_use(start, chain);
@@ -152,6 +165,12 @@ impl<'a> Walker<'a, '_> {
             self.chain = span;
         }
     }
+}
+
+/// What old programs ask of `RegExp` itself.
+fn is_of_last_match(name: &str) -> bool {
+    matches!(name, "lastMatch" | "lastParen" | "leftContext" | "rightContext" | "input")
+        || matches!(name.as_bytes(), [b'$', b'1'..=b'9' | b'&' | b'+' | b'`' | b'\'' | b'_'])
 }
 
 fn is_call_of_extension(path: &Path<'_>) -> bool {

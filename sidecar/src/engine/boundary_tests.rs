@@ -92,10 +92,10 @@ fn an_endless_loop_in_what_makes_a_stack_trace_is_the_end_of_the_run() {
 fn the_memory_limit_holds_for_the_code_that_runs_when_a_handler_has_failed() {
     on_engine_thread(|i| {
         let source = "const keep = globalThis.keep = [];
-            Object.defineProperty($state.o, 'a', {enumerable: true, get() {
+            $state.o.a = {get x() {
                 try { for (;;) keep.push(new Uint8Array(1 << 20).fill(1)) } catch {}
                 return 1;
-            }});
+            }};
             throw new Error('end')";
         let bytecode = compile(i, source);
         let mut context = context(json!({"o": {"a": 1}, "p": {}}), ALL);
@@ -110,7 +110,7 @@ fn the_memory_limit_holds_for_the_code_that_runs_when_a_handler_has_failed() {
 #[test]
 fn one_change_that_cannot_be_written_down_does_not_lose_the_others_of_a_failed_handler() {
     on_engine_thread(|i| {
-        let source = "$state.a.x = 1; Object.defineProperty($state.b, 'x', {enumerable: true, get() { throw 1 }}); $state.c.x = 3; throw 1";
+        let source = "$state.a.x = 1; $state.b.x = {get y() { throw 1 }}; $state.c.x = 3; throw 1";
         let end = run(i, source, context(json!({"a": {}, "b": {}, "c": {}}), ALL));
         assert!(matches!(end, SegmentEnd::Failed(_)), "{end:?}");
         let mutations: Value = rmp_serde::from_slice(effects(i).state_mutations.payload().unwrap()).unwrap();

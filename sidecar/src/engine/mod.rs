@@ -34,6 +34,8 @@ mod instance_tests;
 #[cfg(test)]
 mod isolation_tests;
 mod keeper;
+#[cfg(test)]
+mod kept_tests;
 pub mod lease;
 pub mod live_logs;
 mod load;

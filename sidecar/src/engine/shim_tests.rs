@@ -128,7 +128,7 @@ const HOSTILITIES: &[(&str, &str)] = &[
     ("keys with toPrimitive", "makeKey = () => ({[Symbol.toPrimitive]() { mischief(); return 'o' }})"),
     (
         "the state's own objects",
-        "Object.defineProperty($state.o, 'a', {enumerable: true, configurable: true, get() { mischief(); return 1 }, set() {}})",
+        "try { Object.defineProperty($state.o, 'a', {enumerable: true, configurable: true, get() { mischief(); return 1 }, set() {}}) } catch {}",
     ),
     ("frozen intrinsics", "for (const o of [Object, Array, Error, Promise]) Object.freeze(o.prototype); Object.freeze(globalThis)"),
     (

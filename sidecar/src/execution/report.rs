@@ -47,10 +47,8 @@ pub struct Totals {
     /// Of the answer to each segment.
     pub max_frame_bytes: usize,
     pub cache_hit: bool,
-    /// What compiling took of its time.
+    /// What its client is told of compiling it: of a handler that others had compiled, what that took.
     pub compilation: Option<Duration>,
-    /// What its client is told of that: of a handler that others had compiled, what that took.
-    pub told_compilation: Option<Duration>,
     /// While a segment goes on: since when it could.
     since: Option<Instant>,
     /// By the segments before.
@@ -414,9 +412,8 @@ impl Report {
 
     fn metrics(&self) -> ExecutionMetrics<'_> {
         let totals = &self.totals;
-        let spared = totals.told_compilation.unwrap_or_default().saturating_sub(totals.compilation.unwrap_or_default());
         ExecutionMetrics {
-            duration_us: micros(totals.spent() + spared),
+            duration_us: micros(totals.spent()),
             cpu_us: micros(totals.cpu),
             queue_us: micros(totals.queued),
             memory_used_bytes: totals.memory_used,
@@ -424,7 +421,7 @@ impl Report {
             instruction_count: totals.ticks * OPERATIONS_PER_TICK,
             host_calls: self.host_calls.clone(),
             cache_hit: totals.cache_hit,
-            compilation_time_us: totals.told_compilation.map(micros),
+            compilation_time_us: totals.compilation.map(micros),
         }
     }
 }

@@ -111,6 +111,21 @@ fn what_an_error_holds_is_thrown_with_it() {
 }
 
 #[test]
+fn a_name_is_built_in_when_it_is_one_and_not_when_it_sounds_like_one() {
+    // what nothing declares may be there all the same: `this.OwnError = ...` makes it a name
+    for source in [
+        "this.OwnError = function () { $state.b = 1 }; new OwnError()",
+        "globalThis['OwnArray'] = class { constructor() { $state.b = 1 } }; new OwnArray()",
+        "Object.assign(globalThis, { MyError: o => { o.c = 1 } }); MyError($state.b)",
+        "Object.assign(globalThis, { MyError: o => o }); const e = new MyError($state.b); e.c = 1",
+    ] {
+        let (_, certain) = needs(source);
+        assert_listed(source, &["state:write:b"]);
+        assert!(certain.is_empty() || !certain.iter().any(|t| t == "state:write:b"), "{source}: {certain:?}");
+    }
+}
+
+#[test]
 fn a_read_of_what_the_handler_may_have_written_is_not_certain() {
     for source in [
         "$state.q = 1; return $state.q",
