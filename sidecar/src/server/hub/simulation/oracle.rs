@@ -145,6 +145,10 @@ impl World {
             let expires = !matches!(entry.holder, Holder::Running(_) | Holder::Parking { ended: true });
             let listed = entry.expires.is_some_and(|at| hub.expiring.contains(&(at, *key)));
             assert_eq!(listed, expires && entry.mailbox.is_empty() && entry.expires.is_some(), "times");
+            if let Holder::Suspended(token) = &entry.holder {
+                let calls: HashSet<_> = token.outstanding.iter().map(|call| call.id).collect();
+                assert_eq!(calls, entry.ids.iter().copied().collect(), "what can be answered");
+            }
             let answered = entry.ids.iter().filter(|id| hub.by_suspension[*id].answered).count();
             assert_eq!(answered, entry.mailbox.len(), "answered calls");
         }
