@@ -5,10 +5,12 @@
  * where it was not sent or the sidecar is still starting. Nothing is left running or suspended, and no listener either.
  */
 import type { Connection, RequestOptions } from './connection.js';
-import type { CancelTarget } from './core.js';
 import { abortError, NexusError } from './errors.js';
 import { checkOptions } from './names.js';
 import type { Suspension } from './types.js';
+
+/** What a request can be ended by. */
+export type CancelTarget = { suspension: string } | { request: number };
 
 const SIGNAL = new Set(['signal']);
 

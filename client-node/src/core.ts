@@ -2,7 +2,7 @@
  * The operations of the protocol on whichever sidecar is there, with the mode of the result (plain or Buffers) chosen by the
  * caller. NexusRuntime, `run` and the dialects are thin layers over this.
  */
-import { abortable } from './abort.js';
+import { abortable, type CancelTarget } from './abort.js';
 import { checkConfig, type RuntimeConfig } from './config.js';
 import type { Connection, RequestOptions } from './connection.js';
 import { NexusError } from './errors.js';
@@ -20,9 +20,6 @@ import { Suspended, type NoteResult, type ReadResult, type Segment } from './sus
 import type { RuntimeStats } from './statistics.js';
 import type { HandlerCheck, SuspendMode } from './types.js';
 import { checkHandle, checkSource, checkSuspensionId, type Outcome } from './validate.js';
-
-/** What a request can be ended by. */
-export type CancelTarget = { suspension: string } | { request: number };
 
 export class Core {
   readonly #link: Link;

@@ -6,8 +6,6 @@
  */
 
 import { RETRYABLE_BY_CODE, type ErrorCode } from './codes.js';
-import type { Segment } from './run.js';
-import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
 
 export type { ErrorCode };
 
@@ -107,13 +105,6 @@ export class NexusError extends Error {
   declare readonly context?: Record<string, string | number>;
   declare readonly properties?: Record<string, unknown>;
   declare readonly errors?: unknown[];
-  /** What had happened when a `run` failed: its segments and their effects. Not enumerable. */
-  declare readonly segments?: Segment[];
-  declare readonly stateMutations?: StateMutation[];
-  declare readonly events?: EmittedEvent[];
-  declare readonly viewCommands?: ViewCommand[];
-  declare readonly logs?: LogRecord[];
-  declare readonly metrics?: ExecutionMetrics;
 
   constructor(code: ErrorCode, message: string, details: ErrorDetails = {}) {
     super(message, causeOf(details));

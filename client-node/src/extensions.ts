@@ -3,7 +3,7 @@
  * be found missing only when a handler needs it.
  */
 import { NexusError } from './errors.js';
-import type { Extensions } from './run.js';
+import type { Extensions } from './types.js';
 
 /** Names and methods as the handler may see them in `$ext.list()`. */
 export function registryOf(extensions: Extensions, capabilities: readonly string[] | undefined): Record<string, string[]> {

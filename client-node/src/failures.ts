@@ -4,7 +4,7 @@
  */
 import { copyOf, NexusError } from './errors.js';
 import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
-import type { Segment } from './run.js';
+import type { Segment } from './types.js';
 
 /** Errors of extensions that a run remembers, to be the cause of its own. */
 const MAX_REMEMBERED_ERRORS = 100;

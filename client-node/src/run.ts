@@ -24,45 +24,19 @@ import type { Place } from './places.js';
 import { readLogs, readPlainResult } from './results.js';
 import type {
   EmittedEvent,
+  Extensions,
+  Segment,
   ExecutionMetrics,
   ExecutionResult,
   HandlerContext,
-  HandlerNote,
   LogRecord,
   StateMutation,
   Suspension,
   ViewCommand,
 } from './types.js';
+
+export type { ExtensionMethod, Extensions, ExtensionsOf, Segment } from './types.js';
 import { checkHandle, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
-
-/** Called with the handler's arguments; a promise is awaited, what it throws is thrown in the handler. */
-export type ExtensionMethod = (...args: any[]) => unknown;
-/** By name and method. Own properties only. */
-export type Extensions = Readonly<Record<string, Readonly<Record<string, ExtensionMethod>>>>;
-
-/** What `Exts` must look like: any interface whose members hold methods, with or without an index signature. A function is no such member. */
-export type ExtensionsOf<Exts> = {
-  readonly [Name in keyof Exts]: Exts[Name] extends ExtensionMethod ? never : { readonly [Method in keyof Exts[Name]]: ExtensionMethod };
-};
-
-/** What happened between two suspensions. */
-export interface Segment<State extends object = Record<string, unknown>> {
-  seq: number;
-  status: ExecutionResult['status'];
-  /** On a resident state: its version with this segment's mutations in it. */
-  stateVersion?: number;
-  stateMutations: StateMutation<State>[];
-  events: EmittedEvent[];
-  viewCommands: ViewCommand[];
-  logs: LogRecord[];
-  /** Calls that are outstanding after this segment, in the order in which they were made. */
-  suspensions: Suspension[];
-  /** What the handler's author should know of its text: in the first segment, if there is something. */
-  warnings?: HandlerNote[];
-  metrics: ExecutionMetrics;
-  /** In the first segment: limits that count although the call has asked for wider ones. Absent: it has what it asked for. */
-  limited?: Record<string, number>;
-}
 
 export interface RunOptions<State extends object = Record<string, unknown>, Exts = Extensions>
   extends Omit<HandlerContext, 'extensionRegistry'> {
