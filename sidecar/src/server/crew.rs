@@ -148,6 +148,7 @@ impl<P> Run<P> {
 }
 
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "a worker has one; a box would be an allocation per request")]
 enum Worker<P> {
     Free,
     Working(Run<P>),
