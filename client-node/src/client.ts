@@ -7,6 +7,7 @@ import { signalOf } from './abort.js';
 import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './maps.js';
+import { NexusError } from './errors.js';
 import { withCaller } from './failures.js';
 import type { HelloInfo } from './answers.js';
 import type { ExecuteRequest } from './requests.js';
@@ -174,8 +175,11 @@ export class NexusRuntime {
   ): Promise<ManyResult[]> {
     try {
       // A list brings its handlers along; whatever else comes first is what all have in common, or a mistake.
-      if (Array.isArray(first)) return await runMany(this.#core, undefined, first, (second ?? {}) as ManyOptions);
-      return await runMany(this.#core, first as string, second as readonly ManyContext[], third ?? {});
+      if (Array.isArray(first)) {
+        if (third !== undefined) throw new NexusError('INVALID_ARGUMENT', 'handlers that are a list are followed by options, and by nothing more');
+        return await runMany(this.#core, undefined, first, (second === undefined ? {} : second) as ManyOptions);
+      }
+      return await runMany(this.#core, first as string, second as readonly ManyContext[], third === undefined ? {} : third);
     } catch (error) {
       throw withCaller(error);
     }

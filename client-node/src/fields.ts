@@ -23,7 +23,8 @@ export type Fields =
 /** Writes control values. Absent (undefined) properties are left out, as the protocol has no nil. */
 export function encodeFields(writer: Writer, value: Fields): void {
   if (typeof value === 'string') writer.string(value);
-  else if (typeof value === 'number') writer.number(value);
+  // what is said of a request is whole where it can be: -0 is 0 there
+  else if (typeof value === 'number') writer.number(value + 0);
   else if (typeof value === 'bigint') writer.bigint(value);
   else if (typeof value === 'boolean') writer.bool(value);
   else if (value instanceof Uint8Array) writer.bin(value);

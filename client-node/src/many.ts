@@ -87,7 +87,7 @@ export async function runMany(
   for (const { resident } of [common, ...items]) checkUse(resident, connection);
   const many = new Many(core, connection, common, items, options);
   for (const block of many.encode()) await many.send(block, signal);
-  return many.results();
+  return many.results(signal);
 }
 
 function setCode(item: ManyItem, code: string | Uint8Array): void {
@@ -267,7 +267,8 @@ class Many {
     }
     // those that call extensions hold their places: the next ones wait for them
     if (this.#mayWait) await Promise.allSettled(order.map((at) => this.#results[at]));
-    if (stopped) throw this.#aborted(signal as AbortSignal);
+    // also where those that had gone on without the request have come to their ends by it
+    if (stopped || signal?.aborted === true) throw this.#aborted(signal as AbortSignal);
   }
 
   #take(at: number, result: ExecutionResult, place: Place | undefined, signal: AbortSignal | undefined): void {
@@ -307,8 +308,20 @@ class Many {
     }
   }
 
-  async results(): Promise<ManyResult[]> {
-    return Promise.all(this.#results);
+  /** An abort ends the call, whatever still goes on without it. */
+  async results(signal: AbortSignal | undefined): Promise<ManyResult[]> {
+    const all = Promise.all(this.#results);
+    if (signal === undefined) return all;
+    let stop: (() => void) | undefined;
+    const aborted = new Promise<never>((_, reject) => {
+      stop = () => reject(this.#aborted(signal));
+      signal.addEventListener('abort', stop, { once: true });
+    });
+    try {
+      return await Promise.race([all, aborted]);
+    } finally {
+      if (stop !== undefined) signal.removeEventListener('abort', stop);
+    }
   }
 
   /** What had come by then is there in `results`, with holes where nothing had. */

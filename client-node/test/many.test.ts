@@ -189,3 +189,34 @@ test('types: results and extensions are checked as those of run', WATCHDOG, asyn
   await failure(runtime.runMany('return 1', [{}], { extensions: { log: (x: number) => x } }));
   assert.ok(runtime instanceof NexusRuntime);
 });
+
+test('-0 is 0 wherever a number says something of a request, and costs nobody the connection', WATCHDOG, async () => {
+  const state = await runtime.createState({ n: 1 });
+  assert.deepEqual(values(await runtime.runMany('return 1', [{ timeoutMs: -0 }, { seed: -0 }, { limits: { maxEvents: -0 } }])), [1, 1, 1]);
+  assert.equal((await runtime.run('return 2', { timeoutMs: -0, seed: -0 })).value, 2);
+  assert.equal((await runtime.executeHandler('return 3', {}, -0)).status, 'success');
+  await assert.rejects(runtime.run('return 4', { state: state.expect(-0), capabilities: ['state:read:*'] }), /has version 1, not 0/);
+  await runtime.killExecution(-0);
+  assert.equal((await runtime.run('return $state.n', { state, capabilities: ['state:read:n'] })).value, 1);
+  assert.ok(Object.is((await runtime.run('return $args', { args: -0 })).value, -0), 'a value keeps its sign');
+  await state.dispose();
+});
+
+test('an abort while an extension works rejects the call, and what was done by then is told', WATCHDOG, async () => {
+  const abort = new AbortController();
+  const wait = (): Promise<number> =>
+    new Promise((resolve) => {
+      abort.abort();
+      setTimeout(() => resolve(1), 50);
+    });
+  const contexts = [{ code: 'return 1' }, { code: 'return await $ext.a.wait()' }];
+  const error = await failure(runtime.runMany(contexts, { signal: abort.signal, extensions: { a: { wait } } }));
+  assert.equal(error.code, 'CANCELLED');
+});
+
+test('nothing that is given to runMany is ignored', WATCHDOG, async () => {
+  const loose = runtime.runMany.bind(runtime) as (...given: unknown[]) => Promise<unknown>;
+  for (const given of [[[{ code: 'return 1' }], {}, { bogus: 1 }], ['return 1', [], null], [[{ code: 'return 1' }], null]]) {
+    await assert.rejects(loose(...given), { code: 'INVALID_ARGUMENT' }, JSON.stringify(given));
+  }
+});

@@ -289,3 +289,23 @@ fn an_end_of_the_sidecar_answers_it() {
     assert!(matches!(code, ErrorCode::Cancelled | ErrorCode::Overloaded), "{code:?}");
     assert!(results.len() < MAX_MANY_ITEMS);
 }
+
+#[test]
+fn what_is_done_or_waits_for_an_answer_is_told_before_a_long_item_is_over() {
+    let (_w, _sidecar, mut client) = sidecar();
+    let runs = [
+        calling("return await $ext.a.b()"),
+        Run::source("const end = Date.now(); for (let i = 0; i < 3e5; i++); return 'long enough'"),
+        Run::source("for (;;);").timeout_ms(4_000),
+    ];
+    let id = client.send(&many(&runs));
+    let Answer::Results { results, more: true } = client.wait(id) else { panic!("no part comes first") };
+    assert_eq!((results.len(), results[0].status), (1, Status::Suspended));
+    let (answered, call) = (results[0].call().id.clone(), std::time::Instant::now());
+    assert_eq!(client.resume(&answered, &json!(7)).value(), json!(7));
+    assert!(call.elapsed() < SOON);
+    let Answer::Results { results, more: true } = client.wait(id) else { panic!("the second one waits for the third") };
+    assert_eq!((results.len(), results[0].value()), (1, json!("long enough")));
+    let (rest, error) = client.results(id);
+    assert_eq!((rest.len(), rest[0].code(), error), (1, ErrorCode::Timeout, None));
+}

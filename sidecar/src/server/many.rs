@@ -10,7 +10,7 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{LONG_RUN_MS, MANY_PART_BYTES, MANY_PART_VALUES, MANY_TURN_MS};
-use nexus_protocol::message::{Execute, ExecuteMany, Results};
+use nexus_protocol::message::{Execute, ExecuteMany, Results, Status};
 use nexus_protocol::{ErrorCode, LargeField, Pieces, SidecarMessage, WireError};
 
 use super::Server;
@@ -25,6 +25,8 @@ use crate::token::StopCause;
 
 const TURN: Duration = Duration::from_millis(MANY_TURN_MS);
 const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
+/// What came of an item that took so long is told before the next one is begun.
+const TELL_AFTER: Duration = Duration::from_millis(1);
 /// Of a frame with results beside them: envelope, keys, the length of the list.
 const BESIDE_RESULTS: usize = 64;
 
@@ -58,14 +60,19 @@ impl Server {
                 return Outcome::Answered(None);
             };
             job.done += 1;
+            // its calls wait for answers from now on, and whatever took its time is wanted: neither waits for the next item's end
+            let at_once = report.status == Status::Suspended || arrival.since.elapsed() >= TELL_AFTER;
             let max = answering.connection.max_frame_bytes().saturating_sub(BESIDE_RESULTS);
             let one = Part::of(&report, max);
             if part.bytes() + one.bytes() > max {
                 self.tell(answering, std::mem::take(&mut part), true);
             }
             part.add(one);
-            if part.is_large() {
+            if part.is_large() || at_once {
                 self.tell(answering, std::mem::take(&mut part), true);
+            }
+            if at_once {
+                self.flush(answering.connection);
             }
             arrival = Arrival::now();
         }
