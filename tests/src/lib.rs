@@ -3,9 +3,9 @@
 //! Nothing here links the sidecar: what is tested is the program, over its socket. Failures panic, since every caller is a
 //! test, a bench or a fuzzer; nothing here is shipped. All randomness is seeded.
 
-mod answer;
 /// Latencies and their percentiles.
 pub mod aliases;
+mod answer;
 pub mod bench;
 /// Connections that come and go beside others.
 pub mod churn;
