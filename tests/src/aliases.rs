@@ -53,6 +53,8 @@ const lossless = (v, at) => {
   if (v instanceof Map) for (const [k, x] of v) lossless(x, at + '.' + k);
 };
 await program(both, pause);
+// what is refused at the end of a segment is told there
+await pause();
 lossless(plain, '');
 return { plain, refused, done };
 ";
