@@ -116,7 +116,7 @@ fn a_process_that_all_share_and_that_cannot_be_followed_is_followed_once_it_can(
 
 // ---- nobody needs one ----
 
-/// shows P-slow-frames
+// shows P-slow-frames
 #[test]
 fn whoever_says_nothing_or_half_of_hello_takes_no_place_for_longer_than_hello_may_take() {
     let _w = Watchdog::seconds(240);
