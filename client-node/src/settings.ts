@@ -80,8 +80,8 @@ export interface SidecarConfig {
    */
   isolation?: string;
   /**
-   * Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance
-   * at least. Default 16.
+   * Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, and at least
+   * one instance and one of maxQueued and maxSuspended. Default 16.
    */
   maxWorkers?: number;
   /** Start only where guests run in a sealed process of which no wall is missing. Default false. */

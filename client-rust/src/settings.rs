@@ -208,8 +208,8 @@ impl SpawnOptions {
         self.flag("--isolation", value)
     }
 
-    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
-    /// instance at least.
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, and at
+    /// least one instance and one of maxQueued and maxSuspended.
     #[must_use]
     pub fn max_workers(self, value: u64) -> Self {
         self.flag("--max-workers", value.to_string())

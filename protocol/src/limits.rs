@@ -276,6 +276,11 @@ pub const WORKER_ANSWER_MS: u64 = 200;
 /// Time that a worker has from its start until it serves. It takes less than a second on a machine that is not busy;
 /// one that takes longer than this stands still, and is lost.
 pub const WORKER_START_MS: u64 = 30_000;
+/// Looks at a worker of a connection, a second apart, without a sign of life from it: it stands still, and is killed. A
+/// machine that is busy keeps no thread from running for that long.
+pub const WORKER_STILL_LOOKS: u32 = 5;
+/// Connections that have said nothing yet, where each that speaks has a worker: as many as there can be workers.
+pub const MAX_SILENT_CONNECTIONS: usize = 256;
 /// Time that a worker has for its end: beyond `drainTimeoutMs` when it is told to end, of which a second is its own,
 /// and from where it hears nobody any more. Then it is killed.
 pub const WORKER_END_MS: u64 = 1_200;

@@ -298,6 +298,11 @@ pub fn started_as() -> Option<PathBuf> {
     Some(PathBuf::from(OsStr::from_bytes(name.to_bytes())))
 }
 
+/// Whether so many more descriptors can be had at once, which takes and leaves none.
+pub fn has_descriptors(n: usize) -> io::Result<()> {
+    (0..n).map(|_| io::stderr().as_fd().try_clone_to_owned()).collect::<io::Result<Vec<_>>>().map(drop)
+}
+
 /// Takes over a connected stream socket that the parent left open under a number.
 pub fn adopt_socket(fd: RawFd) -> io::Result<UnixStream> {
     // SAFETY: only borrowed to look at it; a number that is not open makes the calls below fail.

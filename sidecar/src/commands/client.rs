@@ -99,8 +99,7 @@ impl Client {
         let mut decoder = FrameDecoder::new(max_frame_bytes());
         let VersionRange { min, max } = VersionRange::SUPPORTED;
         let hello = ClientMessage::Hello(ClientHello { magic: MAGIC, min, max, client: NAME });
-        send(&mut stream, &hello, RequestId::CONNECTION)?;
-        let hello = receive(&mut stream, &mut decoder)?;
+        let hello = exchange(&mut stream, &mut decoder, &hello, RequestId::CONNECTION)?;
         match decode_sidecar(&hello)?.message {
             SidecarMessage::Hello(_) => {}
             SidecarMessage::Error(error) => return Err(ClientError::Refused(Box::new(error))),
@@ -130,8 +129,7 @@ impl Sidecar for Client {
     ) -> Result<T, ClientError> {
         let id = RequestId(self.next_id);
         self.next_id += 1;
-        send(&mut self.stream, message, id)?;
-        let frame = receive(&mut self.stream, &mut self.decoder)?;
+        let frame = exchange(&mut self.stream, &mut self.decoder, message, id)?;
         let answer = decode_sidecar(&frame)?;
         match answer.message {
             SidecarMessage::Error(error) => Err(ClientError::Refused(Box::new(error))),
@@ -145,6 +143,20 @@ impl Drop for Client {
     /// Tells the sidecar that nothing more comes, even where another descriptor of the socket lives on.
     fn drop(&mut self) {
         let _ = self.stream.shutdown(Shutdown::Both);
+    }
+}
+
+/// Sends a message and takes what comes. A sidecar that has closed the connection may have said why before.
+fn exchange(
+    stream: &mut UnixStream,
+    decoder: &mut FrameDecoder,
+    message: &ClientMessage<'_>,
+    id: RequestId,
+) -> Result<OwnedFrame, ClientError> {
+    match send(stream, message, id) {
+        Ok(()) => receive(stream, decoder),
+        Err(ClientError::Closed) => receive(stream, decoder).map_err(|_| ClientError::Closed),
+        Err(error) => Err(error),
     }
 }
 
@@ -259,6 +271,20 @@ pub(super) mod tests {
         assert_eq!(sidecar.join().unwrap(), 1);
         let error = client.ask(&ClientMessage::Ping, pong).unwrap_err();
         assert!(matches!(error, ClientError::Closed | ClientError::Io(_)), "{error}");
+    }
+
+    #[test]
+    fn what_was_said_before_the_connection_was_closed_is_told() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let refusal = SidecarMessage::Error(WireError::new(ErrorCode::Overloaded, "full"));
+        let mut frame = Vec::new();
+        refusal.encode(RequestId::CONNECTION, 1 << 20, &mut frame).unwrap();
+        theirs.write_all(&frame).unwrap();
+        drop(theirs);
+        assert_eq!(Client::over(ours, None).unwrap_err().to_string(), "the sidecar refused: OVERLOADED: full");
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        drop(theirs);
+        assert!(matches!(Client::over(ours, None).unwrap_err(), ClientError::Closed));
     }
 
     #[test]

@@ -99,8 +99,8 @@ pub struct Config {
     /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
     /// (connection).
     pub isolation: Isolation,
-    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an
-    /// instance at least.
+    /// Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, and at
+    /// least one instance and one of maxQueued and maxSuspended.
     pub max_workers: u64,
     /// Start only where guests run in a sealed process of which no wall is missing.
     pub require_sandbox: bool,
@@ -338,7 +338,7 @@ pub static SETTINGS: [Setting; 40] = [
     setting(
         "maxWorkers",
         count(limits::MIN_MAX_WORKERS as u64, limits::MAX_WORKERS_CEILING),
-        "Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, an instance at least",
+        "Sealed processes with a connection each, else OVERLOADED; each has an equal part of what all may have, and at least one instance and one of maxQueued and maxSuspended",
         |c| Place::Number(&mut c.max_workers),
     ),
     setting(

@@ -118,6 +118,11 @@ impl Place {
     pub fn is_for_operator(&self) -> bool {
         self.kind == Kind::Operator
     }
+
+    /// Of whoever has this process for itself.
+    pub fn is_of_parent(&self) -> bool {
+        self.kind == Kind::Parent
+    }
 }
 
 impl Drop for Place {

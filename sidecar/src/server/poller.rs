@@ -306,7 +306,6 @@ impl Poller {
     fn sweep(&mut self, now: Instant, events: &mut Vec<Event>) {
         self.last_sweep = now;
         let mut over = Vec::new();
-        let patient = self.rules.mode == Mode::Child;
         let Self { peers, waited_for, .. } = self;
         waited_for.retain(|token| {
             let Some(peer) = peers.get_mut(token) else { return false };
@@ -317,7 +316,8 @@ impl Poller {
                 }
                 return now < until;
             }
-            if patient {
+            // a parent may stand still
+            if peer.connection.place().is_of_parent() {
                 return false;
             }
             if peer.incomplete_since.is_some_and(|since| is_over(since, FRAME_READ_TIMEOUT_MS)) {

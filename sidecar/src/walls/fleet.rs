@@ -13,7 +13,9 @@
 //! Invariant: a worker that has had a client of its own never gets another one.
 
 mod compiling;
+mod lobby;
 mod served;
+mod still;
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -24,6 +26,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use lobby::Lobby;
 use nexus_protocol::limits::WORKER_END_MS;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{getsockopt, sockopt};
@@ -37,7 +40,7 @@ use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
 use crate::os;
-use crate::server::door::{Gate, Places, Source, refuse};
+use crate::server::door::{Gate, Places, Source};
 
 /// Between two looks at what tells nobody that it has changed.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
@@ -123,9 +126,11 @@ struct Inner {
     compiler: Compiler,
     /// Those that have ended and are not reaped yet.
     ends: VecDeque<(u64, Ended)>,
-    /// What was given to a worker that is lost, and can be another's: and whether that one has greeted it.
-    /// Where one that was to stand ready has failed, while another one serves: nobody waits for it.
+    /// Where one that was to stand ready has failed: another one is tried then.
     not_before: Option<Instant>,
+    /// None could be made the last time, for want of what workers are made of.
+    none_can_be_made: bool,
+    /// What was given to a worker that is lost, or has not taken it, and can be another's: and whether that one has greeted it.
     left: VecDeque<(Arc<UnixStream>, bool)>,
     /// A client can be served, or could be.
     started: bool,
@@ -163,6 +168,8 @@ enum Vacancy {
     /// There is none yet.
     Soon,
     Full,
+    /// There is none and cannot be one for now; another one is tried soon.
+    NoneCanBeMade,
     Closed,
 }
 
@@ -197,6 +204,7 @@ impl Fleet {
             },
             ends: VecDeque::new(),
             not_before: None,
+            none_can_be_made: false,
             left: VecDeque::new(),
             started: false,
             lost: 0,
@@ -227,6 +235,11 @@ impl Fleet {
             let (keeper, household) = (fleet.clone(), household.clone());
             let life = move || keeper.keep_compiling(&household);
             thread::Builder::new().name("compile".into()).spawn(life).map_err(io("cannot start a thread"))?;
+        }
+        if matches!(fleet.plan, Plan::Each(_)) {
+            let keeper = fleet.clone();
+            let life = move || keeper.look_for_life();
+            thread::Builder::new().name("life".into()).spawn(life).map_err(io("cannot start a thread"))?;
         }
         let maker = fleet.clone();
         let life = move || maker.make_workers(household, parent);
@@ -345,7 +358,9 @@ impl Fleet {
                 Plan::All => inner.spare.is_none(),
                 Plan::Each(most) => inner.spare.is_none() && inner.serving.len() < most,
             };
-            let paused = !inner.serving.is_empty() && inner.not_before.is_some_and(|at| Instant::now() < at);
+            // one that is lost is followed at once where somebody waits for it; one that cannot be made is not
+            let may_pause = inner.none_can_be_made || !inner.serving.is_empty();
+            let paused = may_pause && inner.not_before.is_some_and(|at| Instant::now() < at);
             if wanted && inner.stage == Stage::Serving && !paused {
                 return Step::Start(portion_of(&inner.config, self.plan.workers()));
             }
@@ -410,6 +425,7 @@ impl Fleet {
                 let slot = (0..).find(free).unwrap_or(0);
                 let worker = Arc::new(Worker { number, slot, supervisor, client: Mutex::new(None) });
                 inner.started = true;
+                inner.none_can_be_made = false;
                 if self.plan != Plan::Parent {
                     inner.spare = Some(worker);
                     self.promote(&mut inner);
@@ -427,9 +443,14 @@ impl Fleet {
                 self.none_stands_ready(code, deaths);
             }
             Err(error) if first => self.fail(error),
+            // nothing of it is a worker's doing: whoever is connected stays, and it is tried for as long as it takes
             Err(error) => {
-                log::error!("there is no other worker: {error}");
-                self.none_stands_ready(ExitCode::Internal, deaths);
+                log::error!("no other worker can be made, which is tried again: {error}");
+                let mut inner = self.lock();
+                inner.none_can_be_made = true;
+                inner.not_before = Some(Instant::now() + PAUSE);
+                drop(inner);
+                self.changed();
             }
         }
     }
@@ -517,6 +538,7 @@ impl Fleet {
         };
         match found.filter(|worker| !worker.supervisor.is_gone()) {
             Some(worker) => Vacancy::With(worker.clone()),
+            None if inner.none_can_be_made => Vacancy::NoneCanBeMade,
             None => Vacancy::Soon,
         }
     }
@@ -539,51 +561,60 @@ impl Fleet {
 
     /// The life of the door: takes connections for as long as there are workers for them.
     fn keep_door(&self, mut gate: Gate, places: &Places, heard: &UnixStream) {
+        let mut lobby = Lobby::new();
         loop {
             let vacancy = self.vacancy();
+            lobby.look(Instant::now());
             if let Vacancy::With(worker) = &vacancy
-                && let Some((stream, greeted)) = { self.lock().left.pop_front() }
+                && let Some((stream, greeted)) =
+                    self.next_left().or_else(|| lobby.next().map(|stream| (Arc::new(stream), false)))
             {
                 self.give(worker, stream, greeted);
                 continue;
             }
+            if matches!(vacancy, Vacancy::Full | Vacancy::NoneCanBeMade) {
+                let of_lobby = |lobby: &mut Lobby| lobby.next().map(|stream| (Arc::new(stream), false));
+                while let Some((stream, _)) = self.next_left().or_else(|| of_lobby(&mut lobby)) {
+                    self.turn_away(&stream, &vacancy);
+                }
+            }
             let Some(source) = gate.source() else { return };
             let pause = gate.closed_until().is_some();
+            let each = matches!(self.plan, Plan::Each(_));
+            let soon = |slice: Duration| PollTimeout::try_from(slice).unwrap_or(PollTimeout::NONE);
             let (takes, timeout) = match vacancy {
                 Vacancy::Closed => return,
-                // those that come wait at the socket
-                Vacancy::Soon => (false, PollTimeout::try_from(LOOK_SLICE).unwrap_or(PollTimeout::NONE)),
-                Vacancy::With(_) | Vacancy::Full if pause => {
-                    (false, PollTimeout::try_from(LOOK_SLICE / 2).unwrap_or(PollTimeout::NONE))
-                }
-                Vacancy::With(_) | Vacancy::Full => (true, PollTimeout::NONE),
+                _ if pause => (false, soon(LOOK_SLICE / 2)),
+                // whoever shares a worker waits at the socket
+                Vacancy::Soon => (each && lobby.has_room(), soon(LOOK_SLICE)),
+                Vacancy::With(_) | Vacancy::Full | Vacancy::NoneCanBeMade => (true, lobby.timeout(Instant::now())),
             };
             let listener = if takes { PollFlags::POLLIN } else { PollFlags::empty() };
-            let mut fds = [PollFd::new(heard.as_fd(), PollFlags::POLLIN), PollFd::new(source.as_fd(), listener)];
+            let mut fds = vec![PollFd::new(heard.as_fd(), PollFlags::POLLIN), PollFd::new(source.as_fd(), listener)];
+            fds.extend(lobby.descriptors());
             let _ = poll(&mut fds, timeout);
-            if fds[0].any().unwrap_or(false) {
+            let (rung, comes) = (fds[0].any().unwrap_or(false), fds[1].any().unwrap_or(false));
+            drop(fds);
+            if rung {
                 let mut stream = heard;
                 while matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
                 continue;
             }
             gate.reopens(Instant::now());
             gate.refill();
-            if !takes {
+            if !takes || !comes {
                 continue;
             }
             let Some((stream, _)) = gate.accept(|| Ok(())) else { continue };
             match getsockopt(&stream, sockopt::PeerCredentials) {
                 Ok(peer) if !places.knows(peer.uid(), peer.pid()) => os::let_go_of_rest(&stream),
                 // others may have gone since it was looked
-                Ok(_) => match self.vacancy() {
+                Ok(peer) => match self.vacancy() {
+                    Vacancy::Closed => return,
+                    vacancy @ (Vacancy::Full | Vacancy::NoneCanBeMade) => self.turn_away(&stream, &vacancy),
+                    Vacancy::With(_) | Vacancy::Soon if each => lobby.add(stream, peer.uid()),
                     Vacancy::With(worker) => self.give(&worker, Arc::new(stream), false),
                     Vacancy::Soon => self.lock().left.push_back((Arc::new(stream), false)),
-                    Vacancy::Closed => return,
-                    Vacancy::Full => {
-                        let most = self.plan.workers() as u64;
-                        log::warn!("a connection is refused: {most} workers have one each, as many as may be");
-                        refuse(&stream, "maxWorkers", most, most + 1);
-                    }
                 },
                 Err(e) => log::error!("cannot read a peer's credentials: {e}"),
             }

@@ -1,7 +1,8 @@
 //! What one of several workers may have of what all of them may have together.
 //!
 //! Invariant: the parts of all workers that there may be are no more than the whole, whichever of them serve. So a part is fixed: it
-//! needs no book that workers share, in which one that was taken over could write what it likes.
+//! needs no book that workers share, in which one that was taken over could write what it likes. Of what is counted in executions each
+//! has one at least, also where the whole is less than there are workers; whoever wants none at all says 0.
 
 use nexus_protocol::limits::MIN_MAX_SUSPENDED_BYTES;
 
@@ -20,14 +21,15 @@ pub fn portion_of(config: &Config, workers: usize) -> Config {
         return config.clone();
     }
     let part = |whole: u64| whole / workers as u64;
+    let one_at_least = |whole: u64| part(whole).max(whole.min(1));
     let max_instances = part(config.max_instances).max(1);
     let max_total_state_bytes = part(config.max_total_state_bytes);
     let max_total_arena_bytes = part(config.max_total_arena_bytes);
     Config {
         max_instances,
         min_instances: config.min_instances.min(max_instances),
-        max_queued: part(config.max_queued),
-        max_suspended: part(config.max_suspended),
+        max_queued: one_at_least(config.max_queued),
+        max_suspended: one_at_least(config.max_suspended),
         max_suspended_bytes: part(config.max_suspended_bytes),
         max_state_bytes: config.max_state_bytes.min(max_total_state_bytes),
         max_total_state_bytes,
@@ -41,6 +43,15 @@ pub fn portion_of(config: &Config, workers: usize) -> Config {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_worker_has_none_of_what_there_is_some_of() {
+        for (whole, each) in [(0, 0), (1, 1), (3, 1), (4, 1), (9, 2)] {
+            let config = Config { max_queued: whole, max_suspended: whole, ..Config::default() };
+            let part = portion_of(&config, 4);
+            assert_eq!((part.max_queued, part.max_suspended), (each, each), "of {whole}");
+        }
+    }
 
     #[test]
     fn all_parts_together_are_no_more_than_the_whole() {

@@ -144,6 +144,22 @@ impl Remote {
         self.wait(heard, until).answer
     }
 
+    /// Whether the worker has answered what it was asked last, and says that no run of it is stuck. Asks it the next thing, and
+    /// waits for nothing: the answer is for the next look.
+    pub fn has_answered(&self) -> bool {
+        // whoever asks meanwhile waits for no longer than an answer may take
+        let Ok(_asking) = self.asking.try_lock() else { return lock(&self.heard).answer.is_some() };
+        let mut heard = lock(&self.heard);
+        if heard.asked > 0 && heard.answer.is_none() {
+            return false;
+        }
+        let moves = !matches!(heard.answer, Some([_, _, stuck]) if stuck != 0);
+        heard.asked += 1;
+        heard.answer = None;
+        self.command(Command::Ask { number: heard.asked, question: Question::Pulse });
+        moves
+    }
+
     fn wait<'a>(&'a self, heard: MutexGuard<'a, Heard>, until: Instant) -> MutexGuard<'a, Heard> {
         let left = until.saturating_duration_since(Instant::now());
         let waits = |heard: &mut Heard| heard.answer.is_none() && heard.stage != Stage::Gone;

@@ -44,6 +44,7 @@ use crate::engine;
 use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::Served;
+use crate::os;
 use crate::own_program::own_program;
 use crate::runtime::engine_options;
 use crate::server::door::Whose;
@@ -59,6 +60,8 @@ const START_PATIENCE: Duration = Duration::from_millis(WORKER_START_MS);
 const END_PATIENCE: Duration = Duration::from_millis(WORKER_END_MS);
 /// For each part of what is said to one that compiles, and of what it says.
 const COMPILE_PATIENCE: Duration = Duration::from_millis(2 * COMPILE_AGAIN_MS);
+/// More than the making of a worker takes, at this end: what is made of them on the way cannot do without in every place.
+const DESCRIPTORS: usize = 32;
 /// As long as an address may be, without what is behind the directory in it.
 const MAX_TEMP_DIR_BYTES: usize = 80;
 
@@ -182,6 +185,7 @@ impl Supervisor {
                 Some(Unstarted::Lost(ExitCode::Stuck))
             }
         };
+        os::has_descriptors(DESCRIPTORS).map_err(io("cannot make what a worker is reached by"))?;
         let (server, name) = channel().map_err(io(
             "cannot make a channel to the worker in the directory for temporary files (TMPDIR names another one)",
         ))?;
@@ -209,9 +213,11 @@ impl Supervisor {
                 let _ = child.kill();
             }
             let status = end_of(&Mutex::new(child)).map_err(io("cannot wait for the worker"))?;
+            if let Some(unstarted) = given_up_as {
+                return Ok(Err(unstarted));
+            }
             let code = code_of(status);
-            let unstarted = if was_lost(status) { Unstarted::Lost(code) } else { Unstarted::Ended(code) };
-            return Ok(Err(given_up_as.unwrap_or(unstarted)));
+            return Ok(Err(if was_lost(status) { Unstarted::Lost(code) } else { Unstarted::Ended(code) }));
         };
         let Household { engine, disk, handles, .. } = household;
         let engine = *engine;
@@ -342,6 +348,11 @@ impl Supervisor {
 
     fn attendants(&self) -> MutexGuard<'_, Vec<JoinHandle<()>>> {
         self.attendants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the worker as something that is lost.
+    pub fn kill(&self) {
+        let _ = self.child.lock().unwrap_or_else(PoisonError::into_inner).kill();
     }
 
     /// Ends the worker if it is still there, and takes in what it has left.

@@ -6,7 +6,7 @@ use std::time::Instant;
 use super::super::deaths::Deaths;
 use super::super::supervise::{Household, Supervisor};
 use super::super::words::Trade;
-use super::{Compiler, Fleet, Stage};
+use super::{Compiler, Fleet, Inner, PAUSE, Stage};
 use crate::config::Config;
 use crate::exit::ExitCode;
 
@@ -49,7 +49,11 @@ impl Fleet {
                     false
                 }
                 Some(Err(_)) => deaths.one_more(now),
-                None => deaths.one_more_unborn(now),
+                // what there is none of now may be there a little later
+                None => {
+                    self.pause();
+                    deaths.one_more_unborn(now)
+                }
             };
             if too_many_are_lost && self.lock().stage == Stage::Serving {
                 log::error!(
@@ -58,6 +62,12 @@ impl Fleet {
                 household.compilations.close();
             }
         }
+    }
+
+    /// Until another one is tried. It is over when nobody is needed any more.
+    fn pause(&self) {
+        let waits = |inner: &mut Inner| inner.stage != Stage::Ending;
+        drop(self.changed.wait_timeout_while(self.lock(), PAUSE, waits));
     }
 
     /// The worker that compiles, which is started where there is none. None: there will be none.

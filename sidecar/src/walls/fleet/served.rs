@@ -84,7 +84,9 @@ impl Served for Fleet {
     fn is_ready(&self) -> bool {
         match self.vacancy() {
             Vacancy::With(worker) => worker.supervisor.is_ready(),
-            Vacancy::Soon | Vacancy::Full | Vacancy::Closed => self.plan == Plan::Parent && self.incumbent().is_some(),
+            Vacancy::Soon | Vacancy::Full | Vacancy::NoneCanBeMade | Vacancy::Closed => {
+                self.plan == Plan::Parent && self.incumbent().is_some()
+            }
         }
     }
 
