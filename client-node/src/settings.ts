@@ -74,6 +74,10 @@ export interface SidecarConfig {
   drainTimeoutMs?: number;
   /** Where /metrics, /healthz and /readyz are served: 127.0.0.1:PORT, the path of a socket, or none. */
   httpListen?: string;
+  /** Let httpListen be an address that other machines reach: whoever reaches it reads the metrics. Default false. */
+  httpAllowRemote?: boolean;
+  /** File that is written anew with the metrics every 15 s, for a collector of text files; none = no file. */
+  metricsTextfile?: string;
   /**
    * Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
    * (connection). Default none.
@@ -88,6 +92,8 @@ export interface SidecarConfig {
   requireSandbox?: boolean;
   /** Least severe log record that is written to stderr. Default info. */
   log?: string;
+  /** Write each log record as one JSON object: time, level, target, pid, message. Default false. */
+  logJson?: boolean;
 }
 
 /** What each of them has to be. Bounds are the sidecar's to check. */
@@ -124,8 +130,11 @@ export const SIDECAR_KEYS = {
   strictCapabilities: 'boolean',
   drainTimeoutMs: 'count',
   httpListen: 'string',
+  httpAllowRemote: 'boolean',
+  metricsTextfile: 'string',
   isolation: 'string',
   maxWorkers: 'count',
   requireSandbox: 'boolean',
   log: 'string',
+  logJson: 'boolean',
 } as const satisfies Record<keyof SidecarConfig, 'count' | 'boolean' | 'string'>;

@@ -201,6 +201,18 @@ impl SpawnOptions {
         self.flag("--http-listen", value)
     }
 
+    /// Let httpListen be an address that other machines reach: whoever reaches it reads the metrics.
+    #[must_use]
+    pub fn http_allow_remote(self, value: bool) -> Self {
+        self.flag("--http-allow-remote", value.to_string())
+    }
+
+    /// File that is written anew with the metrics every 15 s, for a collector of text files; none = no file.
+    #[must_use]
+    pub fn metrics_textfile(self, value: impl Into<PathBuf>) -> Self {
+        self.flag("--metrics-textfile", value.into())
+    }
+
     /// Where guests run: in the process that serves (none), in a sealed one (shared), or in one for each connection
     /// (connection).
     #[must_use]
@@ -225,5 +237,11 @@ impl SpawnOptions {
     #[must_use]
     pub fn log_level(self, value: LogLevel) -> Self {
         self.flag("--log", value.to_string())
+    }
+
+    /// Write each log record as one JSON object: time, level, target, pid, message.
+    #[must_use]
+    pub fn log_json(self, value: bool) -> Self {
+        self.flag("--log-json", value.to_string())
     }
 }
