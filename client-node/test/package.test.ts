@@ -32,7 +32,7 @@ test('packed and installed, it is there by require and by import, types included
   const tarball = join(folder, packed.trim().split('\n').at(-1) ?? '');
   execFileSync('npm', ['install', '--offline', '--no-audit', '--no-fund', '--silent', tarball], npm);
   const installed = join(folder, 'node_modules/@nexus/sidecar');
-  assert.deepEqual(readdirSync(installed).sort(), ['CHANGELOG.md', 'README.md', 'dist', 'package.json']);
+  assert.deepEqual(readdirSync(installed).sort(), ['CHANGELOG.md', 'README.md', 'dist', 'handler.d.ts', 'package.json']);
   const { dependencies } = JSON.parse(readFileSync(join(installed, 'package.json'), 'utf8')) as { dependencies?: object };
   assert.equal(dependencies, undefined);
   const use = `(async () => {
