@@ -175,6 +175,12 @@ fn client_message(body: &[u8], _: &mut Rng) {
             let mut out = Vec::new();
             envelope.message.encode(envelope.id, MAX_FRAME_BYTES, &mut out).expect("what was decoded can be encoded");
             let again = decode_client(&out[4..]).expect("what was encoded can be decoded");
+            if matches!(envelope.message, ClientMessage::ExecuteMany(_)) {
+                // such a name may stand in any item, or in what they have in common: it is not written
+                let mut twice = Vec::new();
+                again.message.encode(again.id, MAX_FRAME_BYTES, &mut twice).expect("what was decoded can be encoded");
+                return assert_eq!(twice, out);
+            }
             assert_eq!((again.id, &again.message), (envelope.id, &envelope.message));
         }
         Err(error) => assert!(!error.to_wire().message.is_empty()),
