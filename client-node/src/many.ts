@@ -240,9 +240,7 @@ class Many {
       return true;
     };
     let id = 0;
-    let stopped = false;
     const stop = (): void => {
-      stopped = true;
       const withdrawn = new NexusError('CANCELLED', 'the call was aborted');
       if (!connection.withdraw(id, withdrawn)) cancelOn(connection, { request: id }).catch(() => undefined);
     };
@@ -268,7 +266,7 @@ class Many {
     // those that call extensions hold their places: the next ones wait for them
     if (this.#mayWait) await Promise.allSettled(order.map((at) => this.#results[at]));
     // also where those that had gone on without the request have come to their ends by it
-    if (stopped || signal?.aborted === true) throw this.#aborted(signal as AbortSignal);
+    if (signal?.aborted === true) throw this.#aborted(signal);
   }
 
   #take(at: number, result: ExecutionResult, place: Place | undefined, signal: AbortSignal | undefined): void {

@@ -333,7 +333,7 @@ class Run {
       if (this.#phase !== 'running' || this.#stopped?.isOurs === false) return;
       try {
         const told = this.#onLog(record);
-        if (isThenable(told)) told.then(ignore, (error: unknown) => this.#stop(error, false));
+        if (isThenable(told)) told.then(() => undefined, (error: unknown) => this.#stop(error, false));
       } catch (error) {
         this.#stop(error, false);
       }
@@ -346,7 +346,8 @@ class Run {
       const delivery = this.#onSegment(segment);
       if (!isThenable(delivery)) return;
       this.#deliveries.push(delivery);
-      delivery.then(ignore, (error: unknown) => this.#stop(error, false));
+      // with two functions, as `await` calls it: a thenable may take both for granted
+      delivery.then(() => undefined, (error: unknown) => this.#stop(error, false));
     } catch (error) {
       this.#stop(error, false);
     }
@@ -509,9 +510,4 @@ function isThenable(value: unknown): value is PromiseLike<unknown> {
 
 function cancelled(signal: AbortSignal): NexusError {
   return abortError('the run was aborted', signal);
-}
-
-/** A thenable may take it for granted that it is called with two functions, as `await` does. */
-function ignore(): void {
-  // what a delivery gives is of no use here
 }

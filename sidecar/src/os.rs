@@ -179,9 +179,11 @@ struct PageRegion {
     categories: u64,
 }
 
+/// Asks which pages of its own memory a process has: an ioctl of its page map.
+pub const PAGEMAP_SCAN: u32 = 0xc060_6610;
+
 fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
     const PAGE: usize = 4096;
-    const PAGEMAP_SCAN: libc::Ioctl = 0xc060_6610_u32 as libc::Ioctl;
     const FILE: u64 = 1 << 2;
     const PRESENT: u64 = 1 << 3;
     const SWAPPED: u64 = 1 << 4;
@@ -205,7 +207,7 @@ fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
             ..PageScan::default()
         };
         // SAFETY: the argument is laid out as the kernel expects it, and `regions` is live and as long as it says.
-        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), PAGEMAP_SCAN, &raw mut scan) };
+        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), libc::Ioctl::from(PAGEMAP_SCAN), &raw mut scan) };
         let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
         for region in regions.iter().take(found) {
             pages.extend(((region.start as usize - address) / PAGE)..((region.end as usize - address) / PAGE));

@@ -99,10 +99,19 @@ impl LeakProbe {
 /// The counts once they stay the same and no thread has anything to do: connections that were dropped a moment ago are closed
 /// by then. A thread that is to close one and gets no time for it on a busy machine is told by the kernel to be running.
 pub fn settled_counts(pid: u32) -> (usize, usize) {
-    let (mut last, mut same) = (LeakProbe::of(pid).counts(), 0);
-    crate::eventually("the counts settle", crate::SOON, || {
+    settled(pid, "the counts settle", || LeakProbe::of(pid).counts())
+}
+
+/// The memory once it stays the same and no thread has anything to do: what a burst took is given back by then.
+pub fn settled_rss_bytes(pid: u32) -> u64 {
+    settled(pid, "the memory settles", || LeakProbe::of(pid).rss_bytes)
+}
+
+fn settled<T: PartialEq + Copy>(pid: u32, what: &str, read: impl Fn() -> T) -> T {
+    let (mut last, mut same) = (read(), 0);
+    crate::eventually(what, crate::SOON, || {
         std::thread::sleep(Duration::from_millis(50));
-        let (idle, now) = (is_idle(pid) && is_complete(pid), LeakProbe::of(pid).counts());
+        let (idle, now) = (is_idle(pid) && is_complete(pid), read());
         same = if std::mem::replace(&mut last, now) == now && idle { same + 1 } else { 0 };
         same == 4
     });

@@ -3,9 +3,10 @@
 //! Nothing here links the sidecar: what is tested is the program, over its socket. Failures panic, since every caller is a
 //! test, a bench or a fuzzer; nothing here is shipped. All randomness is seeded.
 
-/// Latencies and their percentiles.
+/// Programs that change a state through other names for its parts.
 pub mod aliases;
 mod answer;
+/// Latencies and their percentiles.
 pub mod bench;
 /// Connections that come and go beside others.
 pub mod churn;
@@ -17,6 +18,8 @@ pub mod conformance;
 pub mod corpus;
 /// The vectors of `protocol/golden`.
 pub mod golden;
+/// The HTTP endpoint, for those who only ask.
+pub mod http;
 /// Handlers that try to leave something behind.
 pub mod isolation;
 /// Random programs that every engine runs alike.

@@ -58,6 +58,11 @@ pub fn command(cache: &Path) -> Command {
     command_of(&binary(), cache)
 }
 
+/// To a process that is there.
+pub fn send_signal(pid: u32, signal: Signal) {
+    signal::kill(Pid::from_raw(pid as i32), signal).expect("the process is there");
+}
+
 /// The same program with faults that a test can plan, beside the other.
 fn faulty_binary() -> PathBuf {
     let found = binary().with_file_name("nexus-sidecar-faults");
@@ -115,6 +120,11 @@ pub struct Options {
 impl Options {
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// With a worker for each connection, of which there may be so many.
+    pub fn worker_each(self, most: u64) -> Self {
+        self.flag("isolation", "connection").flag("max-workers", most)
     }
 
     /// See [`Profile::Patient`].
@@ -305,7 +315,7 @@ impl Sidecar {
     }
 
     pub fn signal(&self, signal: Signal) {
-        signal::kill(Pid::from_raw(self.child.id() as i32), signal).expect("the sidecar is there");
+        send_signal(self.child.id(), signal);
     }
 
     /// Whether it still runs.

@@ -8,23 +8,14 @@ use std::process::Command;
 use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_SILENT_CONNECTIONS};
 use nexus_tests::client::Client;
 use nexus_tests::leaks::{is_alive, workers_of};
-use nexus_tests::process::binary;
+use nexus_tests::process::{binary, send_signal};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, SOON, Sidecar, Watchdog, eventually};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
-
-fn each(most: u64) -> Options {
-    Options::new().flag("isolation", "connection").flag("max-workers", most)
-}
-
-fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid as i32), signal).unwrap();
-}
+use nix::sys::signal::Signal;
 
 /// Returns when none of its threads runs any more.
 fn stop(pid: u32) {
-    signal(pid, Signal::SIGSTOP);
+    send_signal(pid, Signal::SIGSTOP);
     eventually("it stands still", SOON, || {
         let mut tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
         tasks.all(|task| {
@@ -66,7 +57,7 @@ fn where_no_process_can_be_made_who_is_there_is_served_and_who_comes_is_told() {
     let dir = TempDir::new();
     let tmp = dir.join("tmp");
     fs::create_dir(&tmp).unwrap();
-    let mut sidecar = each(8).env("TMPDIR", tmp.to_str().unwrap()).listen();
+    let mut sidecar = Options::new().worker_each(8).env("TMPDIR", tmp.to_str().unwrap()).listen();
     type Way<'a> = (&'a dyn Fn(u32), &'a dyn Fn(u32));
     let ways: [Way<'_>; 2] = [
         (&|_| fs::remove_dir_all(&tmp).unwrap(), &|_| fs::create_dir(&tmp).unwrap()),
@@ -105,7 +96,7 @@ fn a_process_that_all_share_and_that_cannot_be_followed_is_followed_once_it_can(
     limit_descriptors(sidecar.pid(), descriptors_of(sidecar.pid()) + 12);
     for worker in workers_of(sidecar.pid()) {
         sidecar.connect().still_works();
-        signal(worker, Signal::SIGKILL);
+        send_signal(worker, Signal::SIGKILL);
         eventually("it is gone", SOON, || !is_alive(worker));
         eventually("and reaped", SOON, || !workers_of(sidecar.pid()).contains(&worker));
     }
@@ -121,7 +112,7 @@ fn a_process_that_all_share_and_that_cannot_be_followed_is_followed_once_it_can(
 #[test]
 fn whoever_says_nothing_or_half_of_hello_takes_no_place_for_longer_than_hello_may_take() {
     let _w = Watchdog::seconds(240);
-    let sidecar = each(1).listen();
+    let sidecar = Options::new().worker_each(1).listen();
     let mut silent: Vec<Client> = (0..5).map(|_| sidecar.connect_silently()).collect();
     let mut client = sidecar.connect();
     client.still_works();
@@ -144,7 +135,7 @@ fn whoever_says_nothing_or_half_of_hello_takes_no_place_for_longer_than_hello_ma
 #[test]
 fn whoever_has_gone_before_saying_anything_costs_no_process() {
     let _w = Watchdog::seconds(120);
-    let sidecar = each(4).listen();
+    let sidecar = Options::new().worker_each(4).listen();
     let mut bystander = sidecar.connect();
     bystander.still_works();
     eventually("another one stands ready", SOON, || workers_of(sidecar.pid()).len() == 2);
@@ -159,7 +150,7 @@ fn whoever_has_gone_before_saying_anything_costs_no_process() {
     let mut says = UnixStream::connect(sidecar.path()).unwrap();
     says.write_all(b"something").unwrap();
     drop(says);
-    signal(sidecar.pid(), Signal::SIGCONT);
+    send_signal(sidecar.pid(), Signal::SIGCONT);
     // who comes behind them is served
     let mut client = sidecar.connect();
     client.still_works();
@@ -171,7 +162,7 @@ fn whoever_has_gone_before_saying_anything_costs_no_process() {
 #[test]
 fn however_many_say_nothing_who_speaks_is_served() {
     let _w = Watchdog::seconds(120);
-    let sidecar = each(2).listen();
+    let sidecar = Options::new().worker_each(2).listen();
     let silent: Vec<Client> = (0..MAX_SILENT_CONNECTIONS + 50).map(|_| sidecar.connect_silently()).collect();
     let mut clients = [sidecar.connect(), sidecar.connect()];
     clients.iter_mut().for_each(Client::still_works);
@@ -184,7 +175,7 @@ fn however_many_say_nothing_who_speaks_is_served() {
 #[test]
 fn a_process_that_stands_still_is_ended_and_its_place_is_the_next_ones() {
     let _w = Watchdog::seconds(240);
-    let sidecar = each(2).listen();
+    let sidecar = Options::new().worker_each(2).listen();
     let mut bystander = sidecar.connect();
     bystander.still_works();
     for client_goes in [false, true] {
@@ -210,7 +201,7 @@ fn a_process_that_stands_still_is_ended_and_its_place_is_the_next_ones() {
 #[test]
 fn whoever_was_given_to_a_process_that_stands_still_has_another_one() {
     let _w = Watchdog::seconds(240);
-    let mut sidecar = each(2).listen();
+    let mut sidecar = Options::new().worker_each(2).listen();
     eventually("one stands ready", SOON, || sidecar.stderr().contains("ready: "));
     let spare = workers_of(sidecar.pid())[0];
     stop(spare);
@@ -229,7 +220,7 @@ fn whoever_was_given_to_a_process_that_stands_still_has_another_one() {
 #[test]
 fn a_command_tells_that_there_is_no_room() {
     let _w = Watchdog::seconds(120);
-    let sidecar = each(1).listen();
+    let sidecar = Options::new().worker_each(1).listen();
     let _client = sidecar.connect();
     for command in ["ping", "stats", "top"] {
         let mut asks = Command::new(binary());
@@ -245,9 +236,9 @@ fn a_sidecar_that_is_told_to_end_while_a_process_starts_tells_of_no_error() {
     let _w = Watchdog::seconds(120);
     let dir = TempDir::new();
     for n in 0..3 {
-        let mut sidecar = each(2).listen_on(&dir.join(&format!("{n}.sock")));
+        let mut sidecar = Options::new().worker_each(2).listen_on(&dir.join(&format!("{n}.sock")));
         eventually("one starts", SOON, || !workers_of(sidecar.pid()).is_empty());
-        signal(workers_of(sidecar.pid())[0], Signal::SIGSTOP);
+        send_signal(workers_of(sidecar.pid())[0], Signal::SIGSTOP);
         sidecar.signal(Signal::SIGTERM);
         assert_eq!(sidecar.exit_code(SOON), 0, "{}", sidecar.stderr());
         assert!(!sidecar.stderr().contains("ERROR"), "{}", sidecar.stderr());

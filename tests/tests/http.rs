@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::HTTP_TIMEOUT_MS;
+use nexus_tests::http::get;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, SOON, Sidecar, Watchdog, eventually, in_time, time};
 use nix::sys::signal::Signal;
@@ -28,10 +29,6 @@ fn exchange(mut stream: impl Read + Write, request: &str) -> String {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     answer
-}
-
-fn get(http: &Path, path: &str) -> String {
-    exchange(UnixStream::connect(http).unwrap(), &format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n"))
 }
 
 #[test]

@@ -17,6 +17,7 @@ use nexus_protocol::message::ClientHello;
 use nexus_protocol::{
     ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, SidecarMessage, decode_sidecar,
 };
+use nexus_tests::http::get;
 use nexus_tests::leaks::settled_counts;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Options, Reply, SOON, Watchdog, eventually, time};
@@ -115,6 +116,8 @@ fn a_socket_that_somebody_else_put_there_is_not_removed_at_the_end() {
     let path = dir.join("s.sock");
     let mut sidecar = Options::new().listen_on(&path);
     sidecar.wait_until_ready();
+    // it knows which file is its own a moment after somebody can connect to it
+    sidecar.connect().still_works();
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
     sidecar.signal(nix::sys::signal::Signal::SIGTERM);
@@ -309,14 +312,6 @@ fn a_descriptor_that_takes_a_minute_to_close_holds_nobody_up() {
         let probed = time(|| assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200")));
         assert!(longest.max(probed) < Duration::from_secs(30) && sidecar.is_running(), "{longest:?} {probed:?}");
     }
-}
-
-fn get(path: &Path, what: &str) -> String {
-    let mut stream = UnixStream::connect(path).unwrap();
-    write!(stream, "GET {what} HTTP/1.1\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    answer
 }
 
 // shows P-no-descriptors

@@ -10,6 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use command_fds::{CommandFdExt, FdMapping};
+use nexus_tests::http::get;
 use nexus_tests::leaks::of_guests;
 use nexus_tests::process::{binary, command};
 use nexus_tests::run::every_kind;
@@ -346,9 +347,7 @@ fn a_sidecar_works_with_the_system_calls_that_the_unit_leaves() {
     for _ in 0..20 {
         connect().start("return 'x'.repeat(1 << 20)");
     }
-    let mut scraper = UnixStream::connect(&http).unwrap();
-    std::io::Write::write_all(&mut scraper, b"GET /healthz HTTP/1.1\r\n\r\n").unwrap();
-    assert!(std::io::read_to_string(scraper).unwrap().contains("alive\nisolation "));
+    assert!(get(&http, "/healthz").contains("alive\nisolation "));
     kill(Pid::from_raw(child.id() as i32), Signal::SIGHUP).unwrap();
     connect().still_works();
     kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();

@@ -1,7 +1,7 @@
 //! The walls around guests: a sealed process in which they run, seen from outside, and native code that tries to get out of it.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -11,8 +11,9 @@ use std::time::Duration;
 use command_fds::{CommandFdExt, FdMapping};
 use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_START_MS};
+use nexus_tests::http::get;
 use nexus_tests::leaks::{is_alive, of_guests, settled_counts, workers_of};
-use nexus_tests::process::{binary, command};
+use nexus_tests::process::{binary, command, send_signal};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -38,10 +39,6 @@ fn worker_of(sidecar: &Sidecar) -> u32 {
     worker
 }
 
-fn signal(pid: u32, signal: Signal) {
-    kill(Pid::from_raw(pid as i32), signal).unwrap();
-}
-
 /// What `engine --json` says of this kernel.
 fn missing_walls() -> String {
     let out = Command::new(binary()).args(["engine", "--json"]).output().unwrap();
@@ -50,15 +47,7 @@ fn missing_walls() -> String {
 }
 
 fn healthz(path: &Path) -> String {
-    get(path, "healthz")
-}
-
-fn get(path: &Path, what: &str) -> String {
-    let mut scraper = UnixStream::connect(path).unwrap();
-    write!(scraper, "GET /{what} HTTP/1.1\r\n\r\n").unwrap();
-    let mut text = String::new();
-    scraper.read_to_string(&mut text).unwrap();
-    text
+    get(path, "/healthz")
 }
 
 // ---- what is there ----
@@ -150,7 +139,7 @@ fn a_worker_that_is_lost_is_replaced_and_clients_see_one_process_all_the_time() 
         eventually("it runs", SOON, || other.stats().active_instances == 1);
         let worker = worker_of(&sidecar);
         assert!(!lost.contains(&worker));
-        signal(worker, Signal::SIGKILL);
+        send_signal(worker, Signal::SIGKILL);
         lost.push(worker);
         assert!(client.is_closed(), "what was with it is over");
         // others wait at the socket meanwhile, and are served
@@ -186,7 +175,7 @@ fn a_worker_that_is_lost_while_it_starts_is_one_of_those_that_are_lost() {
     eventually("as many are lost as may be", SOON, || {
         let worker = of_guests(sidecar.pid());
         if worker != sidecar.pid() && worker != last {
-            signal(worker, Signal::SIGKILL);
+            send_signal(worker, Signal::SIGKILL);
             (last, lost) = (worker, lost + 1);
         }
         assert!(sidecar.is_running(), "after {lost}: {}", sidecar.stderr());
@@ -203,7 +192,7 @@ fn stopped_at_its_start(sidecar: &Sidecar, last: u32) -> u32 {
         worker = of_guests(sidecar.pid());
         worker != sidecar.pid() && worker != last
     });
-    signal(worker, Signal::SIGSTOP);
+    send_signal(worker, Signal::SIGSTOP);
     worker
 }
 
@@ -223,12 +212,12 @@ fn a_worker_that_stands_still_while_it_starts_is_killed_after_a_while_and_a_side
     let http = dir.join("http.sock");
     let sidecar = ready(&shared().flag("http-listen", http.display()));
     let first = worker_of(&sidecar);
-    signal(first, Signal::SIGKILL);
+    send_signal(first, Signal::SIGKILL);
     let second = stopped_at_its_start(&sidecar, first);
-    assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"), "nobody takes clients");
+    assert!(get(&http, "/readyz").starts_with("HTTP/1.1 503"), "nobody takes clients");
     sidecar.connect().still_works();
     assert!(!is_alive(second) && sidecar.stderr().contains("does not serve after"), "{}", sidecar.stderr());
-    assert!(get(&http, "readyz").starts_with("HTTP/1.1 200"));
+    assert!(get(&http, "/readyz").starts_with("HTTP/1.1 200"));
     assert_eq!(waits.exit_code(SOON), 71);
     assert!(waits.stderr().contains("does not serve after") && !is_alive(stopped), "{}", waits.stderr());
 }
@@ -238,7 +227,7 @@ fn a_worker_that_stands_still_keeps_no_sidecar_from_its_end() {
     let _w = Watchdog::seconds(60);
     let mut sidecar = ready(&shared().flag("drain-timeout-ms", 100));
     let worker = worker_of(&sidecar);
-    signal(worker, Signal::SIGSTOP);
+    send_signal(worker, Signal::SIGSTOP);
     sidecar.signal(Signal::SIGTERM);
     assert_eq!(sidecar.exit_code(SOON), 71);
     assert!(sidecar.stderr().contains("has not ended in time") && !is_alive(worker), "{}", sidecar.stderr());
@@ -260,7 +249,7 @@ fn a_child_whose_worker_stands_still_while_it_starts_goes_with_its_parent() {
         worker = of_guests(sidecar);
         worker != sidecar
     });
-    signal(worker, Signal::SIGSTOP);
+    send_signal(worker, Signal::SIGSTOP);
     parent.kill().unwrap();
     parent.wait().unwrap();
     // long before the worker is given up
@@ -288,7 +277,7 @@ fn the_parent_of_a_child_whose_worker_is_lost_is_told_by_its_end() {
     let _w = Watchdog::seconds(60);
     let (mut sidecar, mut client) = shared().child();
     client.start("for (;;);");
-    signal(worker_of(&sidecar), Signal::SIGKILL);
+    send_signal(worker_of(&sidecar), Signal::SIGKILL);
     assert!(client.is_closed());
     assert_eq!(sidecar.exit_code(SOON), 71);
 }
@@ -316,7 +305,7 @@ fn signals_that_reach_all_processes_end_the_worker_no_sooner_than_the_sidecar() 
     let mut client = sidecar.connect();
     let worker = worker_of(&sidecar);
     for one in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        signal(worker, one);
+        send_signal(worker, one);
     }
     client.still_works();
     let id = client.start(Run::source("for (;;);").timeout_ms(1000));
@@ -339,17 +328,17 @@ fn a_worker_that_is_stopped_is_noticed_and_goes_on_when_it_may() {
     let worker = worker_of(&sidecar);
     for _ in 0..3 {
         assert!(healthz(&http).starts_with("HTTP/1.1 200"));
-        signal(worker, Signal::SIGSTOP);
+        send_signal(worker, Signal::SIGSTOP);
         // an answer may be under way that it has given before
         eventually("it is noticed", SOON, || healthz(&http).starts_with("HTTP/1.1 503"));
-        signal(worker, Signal::SIGCONT);
+        send_signal(worker, Signal::SIGCONT);
         client.still_works();
     }
     eventually("it is alive", SOON, || healthz(&http).starts_with("HTTP/1.1 200"));
-    signal(worker, Signal::SIGSTOP);
-    eventually("it takes nobody", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 503"));
-    signal(worker, Signal::SIGCONT);
-    eventually("it is ready", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 200"));
+    send_signal(worker, Signal::SIGSTOP);
+    eventually("it takes nobody", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 503"));
+    send_signal(worker, Signal::SIGCONT);
+    eventually("it is ready", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -363,10 +352,10 @@ fn however_many_come_at_once_the_supervisor_keeps_none_that_the_worker_has() {
     let before = descriptors();
     for _ in 0..3 {
         // all wait at the socket, and are taken in one go
-        signal(sidecar.pid(), Signal::SIGSTOP);
+        send_signal(sidecar.pid(), Signal::SIGSTOP);
         let clients: Vec<_> = (0..900).map_while(|_| waiting_at(sidecar.path())).collect();
         assert!(clients.len() > 100, "only {} can wait", clients.len());
-        signal(sidecar.pid(), Signal::SIGCONT);
+        send_signal(sidecar.pid(), Signal::SIGCONT);
         drop(clients);
         sidecar.connect().still_works();
         eventually("nothing is kept", SOON, || descriptors() <= before);

@@ -1,43 +1,25 @@
 //! More than one sealed process: one that stands ready, and one for each connection.
 
-use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_DEATHS_WINDOW_MS};
 use nexus_tests::client::{Answer, Client, Reply};
+use nexus_tests::http::get;
 use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
-use nexus_tests::process::handlers_on_disk;
+use nexus_tests::process::{handlers_on_disk, send_signal};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-fn each(most: u64) -> Options {
-    Options::new().flag("isolation", "connection").flag("max-workers", most)
-}
-
-fn kill_worker(pid: u32) {
-    kill(Pid::from_raw(pid as i32), Signal::SIGKILL).unwrap();
-}
-
 /// A connection, and the process that it has for itself, where no more are made.
 fn with_own(sidecar: &Sidecar) -> (Client, u32) {
     let mut client = sidecar.connect();
     client.still_works();
     (client, *workers_of(sidecar.pid()).last().unwrap())
-}
-
-fn get(path: &Path, what: &str) -> String {
-    let mut scraper = UnixStream::connect(path).unwrap();
-    write!(scraper, "GET /{what} HTTP/1.1\r\n\r\n").unwrap();
-    let mut text = String::new();
-    scraper.read_to_string(&mut text).unwrap();
-    text
 }
 
 /// Why a connection is refused. It is told before it asks.
@@ -48,7 +30,7 @@ fn refusal(sidecar: &Sidecar) -> String {
 #[test]
 fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
     let _w = Watchdog::seconds(120);
-    let mut sidecar = each(4).listen();
+    let mut sidecar = Options::new().worker_each(4).listen();
     let mut others: Vec<Client> = (0..2).map(|_| sidecar.connect()).collect();
     // more often than would end a sidecar whose connections share a worker
     for round in 0..2 * MAX_WORKER_DEATHS {
@@ -59,7 +41,7 @@ fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
         client.start("for (;;);");
         // it has not begun to read it else, and another one would
         eventually("it runs", SOON, || client.stats().active_instances == 1);
-        kill_worker(before[2]);
+        send_signal(before[2], Signal::SIGKILL);
         assert!(client.is_closed(), "round {round}");
         others.iter_mut().for_each(Client::still_works);
         assert_eq!(workers_of(sidecar.pid())[..2], before[..2]);
@@ -70,7 +52,7 @@ fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
 #[test]
 fn a_process_ends_with_its_connection_and_its_place_is_the_next_ones() {
     let _w = Watchdog::seconds(120);
-    let sidecar = each(1).listen();
+    let sidecar = Options::new().worker_each(1).listen();
     let mut had = Vec::new();
     for _ in 0..10 {
         let (client, own) = with_own(&sidecar);
@@ -86,9 +68,9 @@ fn as_many_are_served_as_may_be_and_the_next_one_is_told() {
     let _w = Watchdog::seconds(120);
     let dir = TempDir::new();
     let http = dir.join("http.sock");
-    let sidecar = each(2).flag("http-listen", http.display()).listen();
+    let sidecar = Options::new().worker_each(2).flag("http-listen", http.display()).listen();
     let mut clients = vec![sidecar.connect(), sidecar.connect()];
-    assert!(get(&http, "readyz").starts_with("HTTP/1.1 503"), "there is no room");
+    assert!(get(&http, "/readyz").starts_with("HTTP/1.1 503"), "there is no room");
     let told = refusal(&sidecar);
     assert!(told.contains("Overloaded") && told.contains("maxWorkers is 2"), "{told}");
     clients.iter_mut().for_each(Client::still_works);
@@ -96,13 +78,13 @@ fn as_many_are_served_as_may_be_and_the_next_one_is_told() {
     let mut next = sidecar.connect();
     next.still_works();
     drop(next);
-    eventually("there is room", SOON, || get(&http, "readyz").starts_with("HTTP/1.1 200"));
+    eventually("there is room", SOON, || get(&http, "/readyz").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
 fn all_together_have_no_more_than_one_sidecar_may() {
     let _w = Watchdog::seconds(120);
-    let sidecar = each(3).flag("max-instances", 7).flag("max-suspended", 9).listen();
+    let sidecar = Options::new().worker_each(3).flag("max-instances", 7).flag("max-suspended", 9).listen();
     let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
     for client in &mut clients {
         let ids: Vec<u32> = (0..8).map(|_| client.start(Run::source("for (;;);").timeout_ms(2000))).collect();
@@ -115,7 +97,7 @@ fn all_together_have_no_more_than_one_sidecar_may() {
         assert_eq!(refused, 1, "three is a third of nine");
     }
     // there are no more of them than instances
-    let few = each(16).flag("max-instances", 2).listen();
+    let few = Options::new().worker_each(16).flag("max-instances", 2).listen();
     let _clients = [few.connect(), few.connect()];
     assert!(refusal(&few).contains("maxWorkers is 2"));
 }
@@ -123,7 +105,7 @@ fn all_together_have_no_more_than_one_sidecar_may() {
 #[test]
 fn all_of_them_end_with_the_sidecar_when_they_are_done() {
     let _w = Watchdog::seconds(120);
-    let mut sidecar = each(4).listen();
+    let mut sidecar = Options::new().worker_each(4).listen();
     let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
     let ids: Vec<u32> =
         clients.iter_mut().map(|client| client.start(Run::source("for (;;);").timeout_ms(1000))).collect();
@@ -145,23 +127,23 @@ fn what_is_told_of_them_says_of_which() {
     let _w = Watchdog::seconds(120);
     let dir = TempDir::new();
     let http = dir.join("http.sock");
-    let sidecar = each(3).flag("http-listen", http.display()).listen();
+    let sidecar = Options::new().worker_each(3).flag("http-listen", http.display()).listen();
     let mut clients: Vec<Client> = (0..2).map(|_| sidecar.connect()).collect();
     for (n, client) in clients.iter_mut().enumerate() {
         (0..=n).for_each(|_| client.still_works());
     }
     eventually("each is told of", SOON, || {
-        let metrics = get(&http, "metrics");
+        let metrics = get(&http, "/metrics");
         let states = ["nexus_workers{state=\"serving\"} 2", "nexus_workers{state=\"spare\"} 1"];
         let own = [0, 1, 2].map(|n| format!("nexus_pool_instances{{worker=\"{n}\",state=\"active\"}}"));
         states.iter().all(|state| metrics.contains(state)) && own.iter().all(|line| metrics.contains(line))
     });
-    let healthz = get(&http, "healthz");
+    let healthz = get(&http, "/healthz");
     assert!(healthz.contains("isolation connection: ") && healthz.contains("no new privileges"), "{healthz}");
     // one that stands still is noticed by nobody but its own client
     let stopped = workers_of(sidecar.pid())[0];
     kill(Pid::from_raw(stopped as i32), Signal::SIGSTOP).unwrap();
-    assert!(get(&http, "healthz").starts_with("HTTP/1.1 200"));
+    assert!(get(&http, "/healthz").starts_with("HTTP/1.1 200"));
     clients[1].still_works();
     sidecar.connect().still_works();
 }
@@ -169,7 +151,7 @@ fn what_is_told_of_them_says_of_which() {
 #[test]
 fn clients_that_come_and_go_leave_nothing_behind() {
     let _w = Watchdog::seconds(240);
-    let sidecar = each(3).listen();
+    let sidecar = Options::new().worker_each(3).listen();
     let churn = || {
         for _ in 0..5 {
             let mut clients: Vec<Client> = (0..3).map(|_| sidecar.connect()).collect();
@@ -192,13 +174,13 @@ fn a_worker_that_stands_ready_follows_the_one_that_is_lost() {
     sidecar.connect().still_works();
     eventually("two are there", SOON, || workers_of(sidecar.pid()).len() == 2);
     let before = workers_of(sidecar.pid());
-    kill_worker(before[0]);
+    send_signal(before[0], Signal::SIGKILL);
     sidecar.connect().still_works();
     assert_eq!(workers_of(sidecar.pid())[0], before[1]);
     // and one that is lost while it stands ready is nobody's loss
     let mut client = sidecar.connect();
     eventually("another one is there", SOON, || workers_of(sidecar.pid()).len() == 2);
-    kill_worker(workers_of(sidecar.pid())[1]);
+    send_signal(workers_of(sidecar.pid())[1], Signal::SIGKILL);
     client.still_works();
     eventually("and another one", SOON, || workers_of(sidecar.pid()).len() == 2);
     client.still_works();
@@ -233,7 +215,7 @@ fn a_connection_that_is_at_rest_goes_on_when_its_worker_is_lost() {
             let worker = two_workers(&sidecar);
             // an answer is there a moment before its worker notes that it has left
             settled_counts(sidecar.pid());
-            kill_worker(worker);
+            send_signal(worker, Signal::SIGKILL);
             // until then it may take a request along
             eventually("it is gone", SOON, || !is_alive(worker));
             client.still_works();
@@ -282,7 +264,7 @@ fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
                 stats.active_instances > 0 || stats.total_executions > before
             });
         }
-        kill_worker(worker);
+        send_signal(worker, Signal::SIGKILL);
         sidecar.connect().still_works();
         // whatever had left before, and then the end
         while client.next_reply().is_some() {}
@@ -291,7 +273,7 @@ fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
     let sidecar = Options::new().flag("isolation", "shared").listen();
     let mut silent = sidecar.connect_silently();
     sidecar.connect().still_works();
-    kill_worker(two_workers(&sidecar));
+    send_signal(two_workers(&sidecar), Signal::SIGKILL);
     assert!(silent.is_closed());
 }
 
@@ -337,7 +319,7 @@ fn whatever_a_worker_was_about_when_it_was_lost_each_request_is_answered_once_or
         for _ in 0..kills {
             let before = kept.load(Ordering::Acquire);
             eventually("they are served", SOON, || kept.load(Ordering::Acquire) > before + 50);
-            kill_worker(two_workers(&sidecar));
+            send_signal(two_workers(&sidecar), Signal::SIGKILL);
             // further apart than a loop of deaths is
             std::thread::sleep(Duration::from_millis(WORKER_DEATHS_WINDOW_MS / (MAX_WORKER_DEATHS as u64 - 2)));
         }
@@ -373,7 +355,7 @@ fn what_is_kept_is_what_a_process_without_clients_has_made() {
             assert!(known.iter().any(|start| target.starts_with(start)) || target == own || is_error, "{target}");
         }
         // one that is lost is followed by another, and nobody else notices
-        kill_worker(compiler);
+        send_signal(compiler, Signal::SIGKILL);
         client.run("return 2");
         client.run("return 3");
         let mut n = 3;

@@ -17,7 +17,9 @@ const ENV_PREFIX: &str = "NEXUS_";
 /// Names the file where no flag does: a unit of systemd has one command line for everybody.
 pub(super) const FILE_VARIABLE: &str = "NEXUS_CONFIG";
 /// Names with the prefix that clients and the build read: no mistake of whoever sets them.
-const OF_OTHERS: [&str; 3] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", "NEXUS_CONNECT"];
+const OF_OTHERS: [&str; 3] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", CONNECT_VARIABLE];
+/// Names the socket of a running sidecar where no flag does.
+pub const CONNECT_VARIABLE: &str = "NEXUS_CONNECT";
 
 /// What the command line says about the configuration, not yet read as values.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

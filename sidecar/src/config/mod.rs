@@ -26,7 +26,7 @@ pub use endpoint::Endpoint;
 pub use error::{ConfigError, ConfigErrors};
 pub use isolation::Isolation;
 pub use live::{Changes, LiveConfig};
-pub use load::ConfigArgs;
+pub use load::{CONNECT_VARIABLE, ConfigArgs};
 pub use settings::{Config, SETTINGS};
 pub use table::Setting;
 pub use value::Kind;

@@ -2,16 +2,11 @@
 //!
 //! It has fewer descriptors than one with clients, makes no thread, and waits for one stream. What is not in the list ends the process.
 
-use super::policy::{Allowed, Arg};
-
-/// Asks which pages of its own memory a process has: an ioctl of the page map.
-const PAGEMAP_SCAN: u32 = 0xc060_6610;
+use super::policy::{Allowed, Arg, always, int, when};
+use crate::os::PAGEMAP_SCAN;
 
 /// The list. `pid`: the process that is to be sealed.
 pub fn compile_worker(pid: u32) -> Vec<Allowed> {
-    let always = |call| Allowed { call, when: Vec::new() };
-    let when = |call, when: &[&[Arg]]| Allowed { call, when: when.iter().map(|all| all.to_vec()).collect() };
-    let int = |n: i32| n as u32;
     let mut list = vec![
         // ---- descriptors that it has: sources, its supervisor's, standard error
         always(libc::SYS_read),

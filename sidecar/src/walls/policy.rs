@@ -6,6 +6,8 @@
 
 use libc::c_long;
 
+use crate::os::PAGEMAP_SCAN;
+
 /// A condition on one argument of a call.
 #[derive(Clone, Copy, Debug)]
 pub enum Arg {
@@ -64,14 +66,23 @@ const THREAD: u64 = (libc::CLONE_VM
     | libc::CLONE_PARENT_SETTID
     | libc::CLONE_CHILD_CLEARTID) as u64;
 
-/// Asks which pages of its own memory a process has: an ioctl of the page map.
-const PAGEMAP_SCAN: u32 = 0xc060_6610;
+/// Whatever its arguments are.
+pub fn always(call: c_long) -> Allowed {
+    Allowed { call, when: Vec::new() }
+}
+
+/// Where all of any of these hold.
+pub fn when(call: c_long, when: &[&[Arg]]) -> Allowed {
+    Allowed { call, when: when.iter().map(|all| all.to_vec()).collect() }
+}
+
+/// An argument of the type `int`, as a filter sees it.
+pub fn int(n: i32) -> u32 {
+    n as u32
+}
 
 /// The list. `pid`: the process that is to be sealed.
 pub fn engine_worker(pid: u32) -> Vec<Allowed> {
-    let always = |call| Allowed { call, when: Vec::new() };
-    let when = |call, when: &[&[Arg]]| Allowed { call, when: when.iter().map(|all| all.to_vec()).collect() };
-    let int = |n: i32| n as u32;
     let mut list = vec![
         // ---- descriptors that it has: its clients', its supervisor's, segments, standard error
         always(libc::SYS_read),

@@ -37,6 +37,19 @@ impl Scale {
     }
 }
 
+type Part = fn(Scale) -> Map<String, Value>;
+
+/// What is measured alone when it is named.
+const PARTS: &[(&str, Part)] = &[
+    ("overrun", overrun::figures),
+    ("fairness", fairness::figures),
+    ("peers", peers::figures),
+    ("calls", calls::figures),
+    ("start", start::figures),
+    ("walls", walls::figures),
+    ("levels", levels::figures),
+];
+
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     if let [command, path] = &args[..]
@@ -44,41 +57,19 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
-    if let Some(unknown) = args.iter().find(|a| {
-        ![
-            "--json",
-            "--quick",
-            "--state",
-            "--overrun",
-            "--fairness",
-            "--peers",
-            "--calls",
-            "--start",
-            "--walls",
-            "--levels",
-        ]
-        .contains(&a.as_str())
-    }) {
-        eprintln!(
-            "bench: unknown argument {unknown}; there are --json, --quick, --state, --overrun, --fairness, --peers, --calls, --start, --walls, --levels"
-        );
+    let parts = PARTS.iter().map(|(name, _)| *name);
+    let known: Vec<String> =
+        ["json", "quick", "state"].into_iter().chain(parts).map(|name| format!("--{name}")).collect();
+    if let Some(unknown) = args.iter().find(|arg| !known.contains(arg)) {
+        eprintln!("bench: unknown argument {unknown}; there are {}", known.join(", "));
         std::process::exit(2);
     }
     let quick = args.iter().any(|a| a == "--quick");
     let scale = Scale { divide: if quick { 10 } else { 1 } };
     let mut figures = Map::new();
-    type Part = fn(Scale) -> Map<String, Value>;
-    for (name, part) in [
-        ("overrun", overrun::figures as Part),
-        ("fairness", fairness::figures),
-        ("peers", peers::figures),
-        ("calls", calls::figures),
-        ("start", start::figures),
-        ("walls", walls::figures),
-        ("levels", levels::figures),
-    ] {
-        if args.iter().any(|a| a.strip_prefix("--") == Some(name)) {
-            figures.insert(name.into(), Value::Object(part(scale)));
+    for (name, part) in PARTS {
+        if args.iter().any(|a| a.strip_prefix("--") == Some(*name)) {
+            figures.insert((*name).into(), Value::Object(part(scale)));
             figures.insert("machine".into(), machine());
             println!("{}", serde_json::to_string_pretty(&figures).expect("JSON"));
             return;
