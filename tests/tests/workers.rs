@@ -9,6 +9,7 @@ use nexus_tests::client::{Answer, Client, Reply};
 use nexus_tests::http::get;
 use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
 use nexus_tests::process::{handlers_on_disk, send_signal};
+use nexus_tests::run::many;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
 use nix::sys::signal::{Signal, kill};
@@ -210,6 +211,11 @@ fn a_connection_that_is_at_rest_goes_on_when_its_worker_is_lost() {
             client.still_works();
             // what is told by others than workers
             client.ping();
+            // and what comes in parts
+            let runs: Vec<Run> =
+                ["return 1", "for (let i = 0; i < 1e6; i++); return 2", "return 3"].map(Run::source).into();
+            let asked = client.send(&many(&runs));
+            assert_eq!(client.results(asked).0.len(), runs.len());
             assert!(client.metrics().contains("nexus_pool_instances"));
             let _ = client.executions();
             let worker = two_workers(&sidecar);

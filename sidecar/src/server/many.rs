@@ -20,6 +20,7 @@ use super::shared::Shared;
 use super::work::{Answering, Outcome};
 use crate::execution::{self, Arrival, Progress, Report, Totals};
 use crate::observe::SuspensionEvent;
+use crate::os;
 use crate::runtime::{Overseer, Ran};
 use crate::token::StopCause;
 
@@ -98,6 +99,8 @@ impl Server {
         };
         let Ran { mut report, progress, armed } =
             self.runtime.execute(item, state, arrival, self.client_of(job.session), oversight);
+        // whoever gives way should not do it with the books in hand
+        os::step_forward();
         drop(armed);
         answering.meter.add(report.totals.segment_cpu());
         let instance = match progress {
@@ -202,7 +205,7 @@ impl Part {
         let _ = rmp::encode::write_array_len(list.own(), self.count);
         list.append(&self.maps);
         let message = Results { results: Vec::new(), more };
-        answering.connection.append(|out, max| {
+        let encode = |out: &mut Pieces, max| {
             if !may() {
                 return;
             }
@@ -211,6 +214,8 @@ impl Part {
                 let error = WireError::new(ErrorCode::InternalError, "the results could not be encoded");
                 let _ = SidecarMessage::Error(error.not_retryable()).encode(answering.id, max, out.own());
             }
-        });
+        };
+        // the last part is the answer that the request was a reason for doubt for
+        if more { answering.connection.append(encode) } else { answering.connection.append_answer(encode) }
     }
 }

@@ -18,6 +18,11 @@ impl Mark {
         Self(word)
     }
 
+    /// Whether somebody would look at it.
+    pub fn counts(self) -> bool {
+        self.0.is_some()
+    }
+
     /// There is one more reason.
     pub fn doubt(self) {
         if let Some(word) = self.0 {

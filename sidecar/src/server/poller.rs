@@ -463,8 +463,10 @@ impl Poller {
         }
         let before = events.len();
         peer.last_turn = self.looks;
-        peer.begins_to_read();
-        self.read.push(session);
+        if peer.connection.mark.counts() {
+            peer.begins_to_read();
+            self.read.push(session);
+        }
         let turn = peer.turn(session, events);
         peer.has_left = matches!(turn, TurnEnd::Left | TurnEnd::Amid);
         if peer.has_left {

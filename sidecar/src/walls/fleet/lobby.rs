@@ -18,7 +18,8 @@ use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, WireError};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, getrlimit};
 
-use super::{Fleet, Vacancy};
+use super::Fleet;
+use super::door::Vacancy;
 use crate::os;
 use crate::server::door::refuse;
 

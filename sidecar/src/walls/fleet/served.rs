@@ -7,7 +7,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::super::gather::merged;
-use super::{Fleet, Plan, Stage, Vacancy};
+use super::door::Vacancy;
+use super::{Fleet, Plan, Stage};
 use crate::lifecycle::Served;
 use crate::server::Pulse;
 
