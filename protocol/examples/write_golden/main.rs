@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 mod bytes;
 mod lengths;
+mod lenient;
 mod many;
 mod messages;
 mod payloads;
@@ -35,8 +36,9 @@ fn main() -> ExitCode {
     let check = std::env::args().any(|argument| argument == "--check");
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden");
     let mut files = BTreeMap::from([(directory.join("README.md"), README.to_owned())]);
-    let vectors =
-        [messages::all(), many::all(), rejections::all(), lengths::all(), payloads::all()].into_iter().flatten();
+    let vectors = [messages::all(), lenient::all(), many::all(), rejections::all(), lengths::all(), payloads::all()]
+        .into_iter()
+        .flatten();
     for Vector { name, bytes, meaning } in vectors {
         let hex = directory.join(format!("{name}.hex"));
         let text = serde_json::to_string_pretty(&meaning).expect("plain values") + "\n";
