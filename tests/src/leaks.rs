@@ -60,11 +60,21 @@ fn command_of(pid: u32) -> Vec<u8> {
 pub fn niceness_of_workers(pid: u32) -> Vec<i32> {
     let threads = fs::read_dir(format!("/proc/{}/task", of_guests(pid))).expect("a process of ours");
     let niceness = |thread: fs::DirEntry| {
-        let stat = fs::read_to_string(thread.path().join("stat")).ok()?;
-        let (name, fields) = stat.rsplit_once(')')?;
-        name.contains("(worker-").then(|| fields.split_whitespace().nth(16)?.parse().ok())?
+        let (name, niceness) = name_and_niceness(&thread.path().join("stat"))?;
+        name.contains("(worker-").then_some(niceness)
     };
     threads.flatten().filter_map(niceness).collect()
+}
+
+/// Of this process: what it starts begins with that.
+pub fn own_niceness() -> i32 {
+    name_and_niceness(Path::new("/proc/self/stat")).expect("a process has a niceness").1
+}
+
+fn name_and_niceness(stat: &Path) -> Option<(String, i32)> {
+    let stat = fs::read_to_string(stat).ok()?;
+    let (name, fields) = stat.rsplit_once(')')?;
+    Some((name.to_owned(), fields.split_whitespace().nth(16)?.parse().ok()?))
 }
 
 impl LeakProbe {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nexus_protocol::message::{OpenArena, Regions, SnapshotState, Status};
 use nexus_protocol::{ClientMessage, ContextValue, ErrorCode, WireError};
-use nexus_tests::leaks::{niceness_of_workers, settled_rss_bytes};
+use nexus_tests::leaks::{niceness_of_workers, own_niceness, settled_rss_bytes};
 use nexus_tests::run::{calling, pack};
 use nexus_tests::{Answer, Client, LeakProbe, Options, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -324,7 +324,8 @@ fn what_takes_its_time_gives_way_to_others_and_whoever_runs_it_comes_to_the_fron
     for options in [Options::new(), Options::new().without_priorities()] {
         let sidecar = options.patient().flag("max-instances", 4).listen();
         let mut computing = sidecar.connect();
-        let behind = || niceness_of_workers(sidecar.pid()).into_iter().filter(|niceness| *niceness > 0).count();
+        let front = own_niceness();
+        let behind = || niceness_of_workers(sidecar.pid()).into_iter().filter(|niceness| *niceness > front).count();
         let alone = computing.run("for (let i = 0; i < 3e7; i++);");
         assert!(alone.error.is_none() && behind() == 0, "there is nobody to give way to: {alone:?}");
         let mut other = sidecar.connect();
