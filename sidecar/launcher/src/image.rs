@@ -48,6 +48,8 @@ pub struct Image {
     /// Where its dynamic section lies, and how long it is.
     pub dynamic: (usize, usize),
     pub span: usize,
+    /// How long the file has to be for all of that to be in it.
+    pub file_len: u64,
 }
 
 impl Image {
@@ -73,6 +75,7 @@ impl Image {
             table_entries: usize::from(count),
             dynamic: (0, 0),
             span: 0,
+            file_len: 0,
         };
         for index in 0..usize::from(count) {
             let skip = index.checked_mul(usize::from(size)).ok_or(Fault::Malformed)?;
@@ -93,6 +96,14 @@ impl Image {
         self.segments.get(..self.count).unwrap_or_default()
     }
 
+    /// Where what lies at this address stands in the file.
+    pub fn offset_of(&self, address: usize) -> Option<u64> {
+        let holds =
+            |segment: &&Segment| address.checked_sub(segment.address).is_some_and(|within| within < segment.file_len);
+        let segment = self.segments().iter().find(holds)?;
+        segment.offset.checked_add(address - segment.address).map(|at| at as u64)
+    }
+
     fn add(&mut self, head: &[u8], at: usize) -> Result<(), Fault> {
         let flags = word(head, at + 4)?;
         let segment = Segment {
@@ -105,6 +116,7 @@ impl Image {
             execute: flags & 1 != 0,
         };
         let end = segment.address.checked_add(segment.memory_len).ok_or(Fault::Malformed)?;
+        let file_end = segment.offset.checked_add(segment.file_len).ok_or(Fault::Malformed)?;
         // In ascending order, in pages of their own, and with the bytes of a page in the file as in memory.
         let page = |address: usize| address & !(PAGE - 1);
         let ascending = page(segment.address) >= self.span || self.count == 0;
@@ -115,6 +127,7 @@ impl Image {
         *self.segments.get_mut(self.count).ok_or(Fault::Malformed)? = segment;
         self.count += 1;
         self.span = page(end + PAGE - 1);
+        self.file_len = self.file_len.max(file_end as u64);
         Ok(())
     }
 }
@@ -160,6 +173,17 @@ mod tests {
         assert!(entry.unwrap().execute);
         assert!(image.segments().iter().all(|segment| !(segment.write && segment.execute)));
         assert!(image.segments().iter().all(|segment| segment.address + segment.memory_len <= image.span));
+    }
+
+    #[test]
+    fn a_file_has_to_be_as_long_as_what_is_mapped_of_it() {
+        let image = Image::parse(&this_program()).unwrap();
+        let ends = image.segments().iter().map(|segment| (segment.offset + segment.file_len) as u64);
+        assert_eq!(image.file_len, ends.max().unwrap());
+        assert!(image.file_len <= std::fs::metadata(std::env::current_exe().unwrap()).unwrap().len());
+        let first = image.segments()[0];
+        assert_eq!(image.offset_of(first.address + 1), Some(first.offset as u64 + 1));
+        assert_eq!(image.offset_of(image.span + PAGE), None);
     }
 
     #[test]

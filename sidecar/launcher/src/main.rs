@@ -15,14 +15,15 @@
 #![no_std]
 #![no_main]
 
+mod preloads;
 mod system;
 mod unpack;
 
 use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
 use nexus_launcher::parcel::Label;
-use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list, named_twice};
+use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list};
 
-use system::{EACCES, EMFILE, ENFILE, ENOENT, ENOMEM, EPERM, Errno, Space, Start};
+use system::{EACCES, EMFILE, ENFILE, ENOENT, ENOMEM, EPERM, Errno, File, Space, Start};
 
 /// Of the sidecar: the engine cannot be brought up.
 const EXIT_CODE: u8 = 5;
@@ -35,6 +36,9 @@ const LIBRARIES: &str = env!("NEXUS_TREE_LIBRARIES");
 
 const DT_STRTAB: usize = 5;
 const DT_RPATH: usize = 15;
+
+/// Address space that the loader and the program need at least beside what is mapped of the files.
+const SPARE_BYTES: usize = 16 << 20;
 
 /// As many links as the kernel itself follows.
 const MOST_LINKS: usize = 40;
@@ -61,20 +65,21 @@ fn launch(start: &mut Start) -> usize {
     if start.has_foreign_rights() {
         give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
     }
-    for list in [b"LD_PRELOAD".as_slice(), b"LD_AUDIT"] {
-        let own = |name: &[u8]| LIBRARIES.split('\n').any(|library| library.as_bytes() == name);
-        if let Some(word) = start.variable(list).and_then(|value| named_twice(value, own)) {
-            give_up(&[list, b" names ", word, b"; this program has one of its own, and two do not work. Unset it"]);
-        }
-    }
+    preloads::refuse_a_second_libc(start);
     let tree = match Label::parse(&system::label()) {
         Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked },
         None => find(start),
     };
-    for name in LIBRARIES.split('\n') {
-        if let Err(error) = system::is_readable(beside(&tree.lib, name.as_bytes()).with_nul()) {
-            unusable(&beside(&tree.lib, name.as_bytes()), error, tree.found);
-        }
+    // All of it is looked at before anything is entered: the loader takes the machine's own library in the place of one that is for
+    // another processor, and dies without a word where one is cut off.
+    let mut span = SPARE_BYTES;
+    for name in LIBRARIES.split('\n').map(str::as_bytes).chain([PROGRAM]) {
+        let (file, image) = image_of(&beside(&tree.lib, name), tree.found);
+        system::close(file);
+        span += image.span;
+    }
+    if let Err(error) = system::has_room(span) {
+        unusable(&tree.lib, error, tree.found);
     }
     let (program, program_at) = map(&beside(&tree.lib, PROGRAM), tree.found);
     if program.table == 0 {
@@ -162,17 +167,27 @@ fn read_link_at(path: &PathBuffer, into: &mut PathBuffer) -> bool {
     read_link(path.with_nul(), into)
 }
 
-fn map(path: &PathBuffer, found: Found) -> (Image, Space) {
+/// A file of the tree, and what its head says: it is one, for this kind of processor, and not cut off.
+fn image_of(path: &PathBuffer, found: Found) -> (File, Image) {
     let file = system::open(path.with_nul()).unwrap_or_else(|error| unusable(path, error, found));
+    let status = system::status_of(&file).unwrap_or_else(|error| unusable(path, error, found));
+    if !status.is_file() {
+        give_up(&[path.as_bytes(), b" is no file; install the package anew"]);
+    }
     let mut head = [0; HEAD_BYTES];
     let len = system::read_at(&file, &mut head, 0).unwrap_or_else(|error| unusable(path, error, found));
-    let image = match Image::parse(head.get(..len).unwrap_or_default()) {
-        Ok(image) => image,
-        Err(Fault::OtherMachine(_)) => {
-            give_up(&[path.as_bytes(), b" is made for another kind of processor than this program"])
-        }
-        Err(Fault::NotElf | Fault::Malformed) => damaged(path),
-    };
+    match Image::parse(head.get(..len).unwrap_or_default()) {
+        Ok(image) if image.file_len <= status.len => (file, image),
+        Err(Fault::OtherMachine(_)) => give_up(&[
+            path.as_bytes(),
+            b" is made for another kind of processor than this program; install the package anew, on this machine",
+        ]),
+        Ok(_) | Err(Fault::NotElf | Fault::Malformed) => damaged(path),
+    }
+}
+
+fn map(path: &PathBuffer, found: Found) -> (Image, Space) {
+    let (file, image) = image_of(path, found);
     let space = system::reserve(image.span).unwrap_or_else(|error| unusable(path, error, found));
     for segment in image.segments() {
         if let Err(error) = space.map(&file, segment, PAGE) {
@@ -224,7 +239,9 @@ fn unusable(path: &PathBuffer, error: Errno, found: Found) -> ! {
         Errno(EACCES) => b" may not be read by this user",
         Errno(EPERM) => b" may not be executed: its file system is mounted noexec",
         Errno(EMFILE | ENFILE) => b" cannot be opened: no more files may be open (RLIMIT_NOFILE)",
-        Errno(ENOMEM) => b" cannot be mapped: there is no room in memory for it (RLIMIT_AS)",
+        Errno(ENOMEM) => {
+            b" cannot be mapped: there is no room for it; lift the limit of address space (ulimit -v, LimitAS=)"
+        }
         _ => b" cannot be mapped",
     };
     // Another folder helps against nothing else.

@@ -26,6 +26,13 @@ const NAME_BYTES: usize = ENTRY_BYTES - 8;
 pub const ENTRIES: usize = 31;
 pub const TABLE_BYTES: usize = ENTRY_BYTES * (ENTRIES + 1);
 
+/// The second at which an unpacked file says that it was changed last: whatever has been written into it since says another, and
+/// looking costs nothing. Copies that keep times and archives keep it.
+pub const WRITTEN_AT: u64 = 1_000_000_000;
+
+/// What stands in the name of a folder between that of its tree and that of who unpacks it.
+pub const UNFINISHED: &[u8] = b".new-";
+
 /// So much of the digest is in the folder's name.
 const NAMED_BYTES: usize = 16;
 
@@ -131,6 +138,11 @@ impl Digest {
     }
 }
 
+/// Whether a folder of that name is one that somebody unpacks into, or began to, of whatever version.
+pub fn is_unfinished(name: &[u8]) -> bool {
+    name.starts_with(b"tree-") && name.windows(UNFINISHED.len()).any(|part| part == UNFINISHED)
+}
+
 /// Where the folder with the trees belongs: in the user's folder for what can be made again. None: the environment names none.
 pub fn cache_folder(cache: Option<&[u8]>, home: Option<&[u8]>) -> Result<Option<PathBuffer>, TooLong> {
     let absolute = |path: &&[u8]| path.first() == Some(&b'/');
@@ -143,10 +155,15 @@ pub fn cache_folder(cache: Option<&[u8]>, home: Option<&[u8]>) -> Result<Option<
     } else {
         return Ok(None);
     }
+    // With a slash at its end a link would not be seen as one.
+    while path.as_bytes().len() > 1 && path.as_bytes().ends_with(b"/") {
+        path.filled(path.as_bytes().len() - 1)?;
+    }
     Ok(Some(path))
 }
 
-/// Whether a folder or file is ours or the system's, and nobody else may change it. `shared`: others may add to it, but not touch
+/// Whether a folder or file is ours or the system's, and nobody else may change it; that others may look into it harms nothing, since
+/// anybody may have what is in it. `shared`: others may add to it, but not touch
 /// what is not theirs, as in `/tmp`.
 pub fn is_trusted(owner: u32, mode: u32, me: u32, shared: bool) -> bool {
     let closed = mode & 0o022 == 0 || (shared && mode & 0o1000 != 0);
@@ -203,13 +220,24 @@ mod tests {
             let found = cache_folder(cache.map(str::as_bytes), home.map(str::as_bytes)).unwrap();
             found.map(|path| String::from_utf8(path.as_bytes().to_vec()).unwrap())
         };
-        assert_eq!(folder(Some("/x"), Some("/home/a")).unwrap(), "/x");
+        for cache in ["/x", "/x/", "/x//"] {
+            assert_eq!(folder(Some(cache), Some("/home/a")).unwrap(), "/x");
+        }
+        assert_eq!(folder(Some("/"), None).unwrap(), "/");
         for cache in [None, Some(""), Some("here")] {
             assert_eq!(folder(cache, Some("/home/a")).unwrap(), "/home/a/.cache");
             assert_eq!(folder(cache, None), None);
             assert_eq!(folder(cache, Some("~")), None);
         }
         assert!(cache_folder(Some(&[b'/'; 5000]), None).is_err());
+    }
+
+    #[test]
+    fn a_folder_that_somebody_unpacks_into_is_known_by_its_name() {
+        assert!(is_unfinished(b"tree-00ff.new-17-a"));
+        for name in ["tree-00ff", "tree-", "other.new-17-a", ".new-", "tree.new-1-a", ""] {
+            assert!(!is_unfinished(name.as_bytes()), "{name}");
+        }
     }
 
     #[test]

@@ -96,15 +96,23 @@ pub fn means_something_in_a_list(path: &[u8]) -> bool {
     path.iter().any(|byte| b":$".contains(byte))
 }
 
-/// The first word of a list for the loader (LD_PRELOAD, LD_AUDIT) that names a libc or a loader, or a library that the tree has itself
-/// (`own`, by the file's name): with two of one in a process neither works.
-pub fn named_twice(value: &[u8], own: impl Fn(&[u8]) -> bool) -> Option<&[u8]> {
-    let words = value.split(|byte| b" :".contains(byte));
-    words.into_iter().find(|word| {
-        let name = word.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-        let families: [&[u8]; 6] = [b"libc.", b"libc-", b"ld-linux", b"ld-musl", b"ld.so", b"libpthread"];
-        families.iter().any(|start| name.starts_with(start)) || own(name)
-    })
+/// The words of a list for the loader: of LD_PRELOAD or LD_AUDIT; or, with `remarks`, of the file that names what is preloaded
+/// everywhere.
+pub fn words(list: &[u8], remarks: bool) -> impl Iterator<Item = &[u8]> {
+    let lines = list.split(move |byte| remarks && *byte == b'\n');
+    let told = lines.map(move |line| line.split(|byte| remarks && *byte == b'#').next().unwrap_or_default());
+    told.flat_map(|line| line.split(|byte| b" \t:".contains(byte))).filter(|word| !word.is_empty())
+}
+
+/// What follows the last slash.
+pub fn file_name(path: &[u8]) -> &[u8] {
+    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
+}
+
+/// Whether a name is that of some libc, or of its loader: with two in a process neither works.
+pub fn is_of_a_libc(name: &[u8]) -> bool {
+    let families: [&[u8]; 6] = [b"libc.", b"libc-", b"ld-linux", b"ld-musl", b"ld.so", b"libpthread"];
+    families.iter().any(|start| name.starts_with(start))
 }
 
 #[cfg(test)]
@@ -169,20 +177,25 @@ mod tests {
     }
 
     #[test]
-    fn a_library_that_would_be_there_twice_is_found_among_others_and_nothing_else_is_one() {
-        let own = |name: &[u8]| [b"libstdc++.so.6".as_slice(), b"libm.so.6"].contains(&name);
-        let found =
-            |value: &str| named_twice(value.as_bytes(), own).map(|word| String::from_utf8(word.to_vec()).unwrap());
-        assert_eq!(found("/usr/lib/libjemalloc.so.2:/lib/libm.so.6"), Some("/lib/libm.so.6".into()));
-        assert_eq!(found("libstdc++.so.6"), Some("libstdc++.so.6".into()));
-        assert_eq!(found("/libm.so.6/mine.so libm.so.6.old"), None);
-        assert_eq!(
-            found("/usr/lib/libjemalloc.so.2:/lib/x86_64-linux-gnu/libc.so.6"),
-            Some("/lib/x86_64-linux-gnu/libc.so.6".into())
-        );
-        assert_eq!(found("libc.musl-x86_64.so.1"), Some("libc.musl-x86_64.so.1".into()));
-        assert_eq!(found("/lib/ld-musl-x86_64.so.1 x"), Some("/lib/ld-musl-x86_64.so.1".into()));
-        assert_eq!(found("/usr/lib/libcap.so.2 libcurl.so /libc.so/mine.so"), None);
-        assert_eq!(found(""), None);
+    fn the_words_of_a_list_are_found_whatever_is_between_them() {
+        let found = |list: &str, remarks| {
+            let words = words(list.as_bytes(), remarks).map(|word| String::from_utf8(word.to_vec()).unwrap());
+            words.collect::<Vec<_>>().join("|")
+        };
+        assert_eq!(found("/a/x.so:/b#c/y.so  z.so", false), "/a/x.so|/b#c/y.so|z.so");
+        assert_eq!(found("# of the house\n/a/x.so\t/b/y.so # both\n\n:z.so\n", true), "/a/x.so|/b/y.so|z.so");
+        assert_eq!(found(" : ", false), "");
+    }
+
+    #[test]
+    fn a_libc_is_known_by_its_name_and_nothing_else_is_one() {
+        for path in
+            ["/lib/x86_64-linux-gnu/libc.so.6", "libc.musl-x86_64.so.1", "/lib/ld-musl-x86_64.so.1", "libc-2.31.so"]
+        {
+            assert!(is_of_a_libc(file_name(path.as_bytes())), "{path}");
+        }
+        for path in ["/usr/lib/libcap.so.2", "libcurl.so", "/libc.so/mine.so", "libm.so.6", ""] {
+            assert!(!is_of_a_libc(file_name(path.as_bytes())), "{path}");
+        }
     }
 }

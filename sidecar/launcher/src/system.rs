@@ -9,8 +9,16 @@ use nexus_launcher::image::Segment;
 use nexus_launcher::parcel::{LABEL_BYTES, MARK};
 
 const READ_ONLY_CLOSE_ON_EXEC: usize = 0o2_000_000;
+/// Opening waits for nobody, should there be a pipe in the place of a file.
+const AT_ONCE: usize = 0o4_000;
 const NEW_TO_BE_WRITTEN: usize = 0o301;
 const AT_CURRENT_FOLDER: usize = -100_isize as usize;
+
+/// So much of a folder is listed at once.
+const LISTED_BYTES: usize = 2048;
+
+const LOCK_EX: usize = 2;
+const LOCK_NB: usize = 4;
 
 const AT_SYMLINK_NOFOLLOW: usize = 0x100;
 const AT_REMOVEDIR: usize = 0x200;
@@ -227,7 +235,7 @@ pub struct File(usize);
 pub fn open(path: &[u8]) -> Result<File, Errno> {
     let path = path.as_ptr() as usize;
     // SAFETY: the kernel reads the string, which has an end, and makes a descriptor.
-    unsafe { call(257, [AT_CURRENT_FOLDER, path, READ_ONLY_CLOSE_ON_EXEC, 0, 0, 0]) }.map(File)
+    unsafe { call(257, [AT_CURRENT_FOLDER, path, READ_ONLY_CLOSE_ON_EXEC | AT_ONCE, 0, 0, 0]) }.map(File)
 }
 
 /// A new file for this user alone, to be written.
@@ -255,6 +263,48 @@ pub fn write_all(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
+/// Says of a file that its contents were changed at this second.
+pub fn date(file: &File, second: u64) -> Result<(), Errno> {
+    // When it was read, and when it was changed, each with its nanoseconds.
+    let times = [second, 0, second, 0];
+    // SAFETY: the kernel reads the four words; without a path they are for the file itself.
+    unsafe { call(280, [file.0, 0, times.as_ptr() as usize, 0, 0, 0]) }.map(|_| ())
+}
+
+/// Holds a file or folder against others who do the same, until it is closed or the process ends. With `wait`
+/// as soon as nobody else does, and else not at all if somebody does.
+pub fn hold(file: &File, wait: bool) -> Result<(), Errno> {
+    let how = if wait { LOCK_EX } else { LOCK_EX | LOCK_NB };
+    loop {
+        // SAFETY: changes nothing in memory.
+        match unsafe { call(73, [file.0, how, 0, 0, 0, 0]) } {
+            Err(Errno(EINTR)) => {}
+            other => return other.map(|_| ()),
+        }
+    }
+}
+
+/// Hands the name of each entry of an open folder to `each`.
+pub fn list(folder: &File, mut each: impl FnMut(&[u8])) {
+    // As the kernel lays them out: two words, a length, a kind and a name with an end.
+    const NAME_AT: usize = 19;
+    let mut bytes = [0; LISTED_BYTES];
+    loop {
+        // SAFETY: the kernel writes no more than the buffer has.
+        let listed = unsafe { call(217, [folder.0, bytes.as_mut_ptr() as usize, bytes.len(), 0, 0, 0]) };
+        let mut rest = match listed {
+            Ok(len) if len > 0 => bytes.get(..len).unwrap_or_default(),
+            _ => return,
+        };
+        while let Some(&[low, high]) = rest.get(16..18) {
+            let len = usize::from(u16::from_le_bytes([low, high])).max(NAME_AT);
+            let name = rest.get(NAME_AT..len).unwrap_or_default();
+            each(name.split(|byte| *byte == 0).next().unwrap_or_default());
+            rest = rest.get(len..).unwrap_or_default();
+        }
+    }
+}
+
 /// Waits until the file's bytes would survive a loss of power.
 pub fn settle(file: &File) -> Result<(), Errno> {
     // SAFETY: changes nothing.
@@ -263,14 +313,22 @@ pub fn settle(file: &File) -> Result<(), Errno> {
 
 /// What is known of a path.
 pub struct Status {
+    /// Which it is of its file system.
+    pub number: u64,
     pub mode: u32,
     pub owner: u32,
     pub len: u64,
+    /// When its contents were changed last: seconds, and nanoseconds within.
+    pub changed: (u64, u64),
 }
 
 impl Status {
     pub fn is_folder(&self) -> bool {
         self.mode & 0o170_000 == 0o040_000
+    }
+
+    pub fn is_link(&self) -> bool {
+        self.mode & 0o170_000 == 0o120_000
     }
 
     pub fn is_file(&self) -> bool {
@@ -280,14 +338,28 @@ impl Status {
 
 /// `follow`: if it is a link, of what that leads to.
 pub fn status(path: &[u8], follow: bool) -> Result<Status, Errno> {
-    // As the kernel lays it out: mode and owner in the fourth word, the length in the seventh, of 18.
-    let mut words = [0_u64; 18];
+    let mut words = [0; STATUS_WORDS];
     let flags = if follow { 0 } else { AT_SYMLINK_NOFOLLOW };
     let to = words.as_mut_ptr() as usize;
     // SAFETY: the kernel reads the string, which has an end, and writes 144 bytes.
     unsafe { call(262, [AT_CURRENT_FOLDER, path.as_ptr() as usize, to, flags, 0, 0]) }?;
-    let [_, _, _, mode_and_owner, _, _, len, ..] = words;
-    Ok(Status { mode: mode_and_owner as u32, owner: (mode_and_owner >> 32) as u32, len })
+    Ok(told(&words))
+}
+
+pub fn status_of(file: &File) -> Result<Status, Errno> {
+    let mut words = [0; STATUS_WORDS];
+    // SAFETY: the kernel writes 144 bytes.
+    unsafe { call(5, [file.0, words.as_mut_ptr() as usize, 0, 0, 0, 0]) }?;
+    Ok(told(&words))
+}
+
+const STATUS_WORDS: usize = 18;
+
+/// As the kernel lays it out.
+fn told(words: &[u64; STATUS_WORDS]) -> Status {
+    let [_, number, _, mode_and_owner, _, _, len, _, _, _, _, changed, changed_nanos, ..] = *words;
+    let (mode, owner) = (mode_and_owner as u32, (mode_and_owner >> 32) as u32);
+    Status { number, mode, owner, len, changed: (changed, changed_nanos) }
 }
 
 /// Whatever was at `to` is gone afterwards, if the kernel lets it; with `exchange` it is at `from`.
@@ -341,6 +413,13 @@ pub fn close(file: File) {
 pub fn reserve(len: usize) -> Result<Space, Errno> {
     // SAFETY: new memory at a place of the kernel's choice harms nothing.
     unsafe { call(9, [0, len, 0, MAP_PRIVATE | MAP_ANONYMOUS, usize::MAX, 0]) }.map(|start| Space { start, len })
+}
+
+/// Whether so much more could be mapped.
+pub fn has_room(len: usize) -> Result<(), Errno> {
+    let Space { start, len } = reserve(len)?;
+    // SAFETY: it was made in the line before, and nothing is in it.
+    unsafe { call(11, [start, len, 0, 0, 0, 0]) }.map(|_| ())
 }
 
 /// A copy that stays for as long as the process lives. Tells where it is.

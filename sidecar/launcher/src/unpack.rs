@@ -5,10 +5,11 @@
 //!  CACHE/nexus-sidecar/tree-DIGEST.new-PID-N  of somebody who is at it, or was ended
 //! ```
 //!
-//! A folder of that name is used if it belongs to this user or the system, nobody else may change it, and every file has its length;
-//! whatever else is there is replaced, in one step. Two who unpack at once do so apart, and either's tree is as good.
+//! A folder of that name is used if it belongs to this user or the system, nobody else may change it, and every file has its length
+//! and says that nobody has written into it; whatever else is there is replaced, in one step. Two who unpack at once do so apart, and
+//! either's tree is as good. Who unpacks holds its folder, so whoever starts can tell one that was left over, and removes it.
 
-use nexus_launcher::parcel::{self, Digest, Label, TABLE_BYTES, Table};
+use nexus_launcher::parcel::{self, Digest, Label, TABLE_BYTES, Table, UNFINISHED, WRITTEN_AT};
 use nexus_launcher::place::PathBuffer;
 
 use crate::system::{self, EEXIST, ENOENT, ENOTDIR, ENOTEMPTY, Errno, File, Start, Status};
@@ -42,7 +43,9 @@ pub fn tree(label: Label, start: &Start) -> PathBuffer {
     let len = system::read_at(&file, &mut bytes, label.at).unwrap_or(0);
     let Some(table) = Table::parse(bytes.get(..len).unwrap_or_default()) else { cut_off() };
     let parcel = Parcel { file: &file, label, table, me: system::user() };
-    let tree = parcel.folder(start);
+    let mut tree = parcel.folder(start);
+    parcel.sweep(&tree);
+    or_too_long(label.name_folder(&mut tree));
     if !parcel.is_whole(&tree) {
         parcel.put(&tree);
     }
@@ -66,7 +69,7 @@ fn own_file(start: &Start) -> File {
 }
 
 impl Parcel<'_> {
-    /// Where the tree belongs. What is on the way is made, and looked at: whoever may change it may change the program.
+    /// Where trees belong. What is on the way is made, and looked at: whoever may change it may change the program.
     fn folder(&self, start: &Start) -> PathBuffer {
         let cache = parcel::cache_folder(start.variable(b"XDG_CACHE_HOME"), start.variable(b"HOME"));
         let Some(mut path) = or_too_long(cache) else {
@@ -78,15 +81,42 @@ impl Parcel<'_> {
                 Ok(()) | Err(Errno(EEXIST)) => {}
                 Err(error) => cannot(&path, b" cannot be made", error),
             }
+            // A link that somebody else has put there would lead elsewhere at any time.
+            let foreign = |found: Status| found.is_link() && !parcel::is_trusted(found.owner, 0, self.me, true);
             match system::status(path.with_nul(), true) {
+                _ if system::status(path.with_nul(), false).is_ok_and(foreign) => {
+                    give_up(&[path.as_bytes(), b" is a link of another user", ADVICE])
+                }
                 Ok(found) if !found.is_folder() => give_up(&[path.as_bytes(), b" is no folder", ADVICE]),
                 Ok(found) if parcel::is_trusted(found.owner, found.mode, self.me, true) => {}
                 Ok(_) => give_up(&[path.as_bytes(), b" belongs to another user, or others may write to it", ADVICE]),
                 Err(error) => cannot(&path, b" cannot be looked at", error),
             }
         }
-        or_too_long(self.label.name_folder(&mut path));
         path
+    }
+
+    /// Removes what others have left who were ended while they unpacked.
+    #[inline(never)]
+    fn sweep(&self, folder: &PathBuffer) {
+        let Ok(open) = system::open(folder.with_nul()) else { return };
+        system::list(&open, |name| {
+            if !parcel::is_unfinished(name) {
+                return;
+            }
+            let left = within(folder, name);
+            let ours = |found: Status| found.is_folder() && found.owner == self.me;
+            if !system::status(left.with_nul(), false).is_ok_and(ours) {
+                return;
+            }
+            if let Ok(held) = system::open(left.with_nul()) {
+                if system::hold(&held, false).is_ok() {
+                    remove(&left);
+                }
+                system::close(held);
+            }
+        });
+        system::close(open);
     }
 
     /// Whether all of the tree is there, and nobody else's.
@@ -96,49 +126,65 @@ impl Parcel<'_> {
         folder.is_ok_and(|found| found.is_folder() && ours(&found))
             && self.table.files().all(|(name, len)| {
                 let found = system::status(within(tree, name).with_nul(), false);
-                found.is_ok_and(|found| found.is_file() && ours(&found) && found.len == len)
+                found.is_ok_and(|found| {
+                    found.is_file() && ours(&found) && found.len == len && found.changed == (WRITTEN_AT, 0)
+                })
             })
     }
 
     fn put(&self, tree: &PathBuffer) {
-        let new = self.make_new(tree);
+        let (new, held) = self.make_new(tree);
         if let Err(error) = self.fill(&new) {
-            self.remove(&new);
+            remove(&new);
             cannot(&new, b" cannot be written", error);
         }
         match system::rename(new.with_nul(), tree.with_nul(), false) {
-            Ok(()) => return,
+            Ok(()) => return system::close(held),
             Err(Errno(EEXIST | ENOTEMPTY | ENOTDIR)) => {}
             Err(error) => {
-                self.remove(&new);
+                remove(&new);
                 cannot(tree, b" cannot be put in its place", error);
             }
         }
         if !self.is_whole(tree) {
             system::say(b"nexus-sidecar: ");
             system::say(tree.as_bytes());
-            system::say(b" is damaged or not of this user; it is made anew\n");
+            system::say(b" was changed, is not whole or not of this user; it is made anew\n");
             if let Err(error) = system::rename(new.with_nul(), tree.with_nul(), true) {
-                self.remove(&new);
-                cannot(tree, b" is damaged or not of this user, and cannot be replaced; remove it", error);
+                remove(&new);
+                cannot(
+                    tree,
+                    b" was changed, is not whole or not of this user, and cannot be replaced; remove it",
+                    error,
+                );
             }
         }
         // Now what was there before, or what somebody else was quicker than.
-        self.remove(&new);
+        remove(&new);
+        system::close(held);
     }
 
-    /// A new folder beside the tree's place, which is nobody else's.
-    fn make_new(&self, tree: &PathBuffer) -> PathBuffer {
+    /// A new folder beside the tree's place, which is nobody else's, and held.
+    fn make_new(&self, tree: &PathBuffer) -> (PathBuffer, File) {
         for attempt in 0..ATTEMPTS {
             let mut path = tree.clone();
-            or_too_long(path.push(b".new-"));
+            or_too_long(path.push(UNFINISHED));
             or_too_long(path.push_number(system::process()));
             or_too_long(path.push(&[b'-', b'a' + attempt]));
             match system::make_folder(path.with_nul()) {
-                Ok(()) => return path,
-                Err(Errno(EEXIST)) => {}
+                Ok(()) => {}
+                Err(Errno(EEXIST)) => continue,
                 Err(error) => cannot(&path, b" cannot be made", error),
             }
+            // Whoever swept between the two calls has taken it for one that was left over.
+            let Ok(held) = system::open(path.with_nul()) else { continue };
+            // A file system that cannot do it lets nobody sweep either.
+            let _ = system::hold(&held, true);
+            let number = |found: Result<Status, Errno>| found.map_or(0, |found| found.number);
+            if number(system::status_of(&held)) == number(system::status(path.with_nul(), false)) {
+                return (path, held);
+            }
+            system::close(held);
         }
         give_up(&[tree.as_bytes(), b".new-*: these are left over; remove them"])
     }
@@ -157,31 +203,42 @@ impl Parcel<'_> {
                 let wanted = (end - at).min(COPIED_BYTES as u64) as usize;
                 let read = system::read_at(self.file, buffer.get_mut(..wanted).unwrap_or_default(), at).unwrap_or(0);
                 let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else {
-                    self.remove(new);
+                    remove(new);
                     cut_off()
                 };
                 digest.add(part);
                 system::write_all(&to, part)?;
                 at += read as u64;
             }
+            system::date(&to, WRITTEN_AT)?;
             system::settle(&to)?;
             system::close(to);
         }
         if digest.end() != self.label.digest {
-            self.remove(new);
+            remove(new);
             cut_off();
         }
         Ok(())
     }
+}
 
-    /// Removes a folder with what ours have in it. What else is in it stays, and the folder with it.
-    fn remove(&self, folder: &PathBuffer) {
-        for (name, _) in self.table.files() {
-            system::remove(within(folder, name).with_nul(), false);
-        }
-        system::remove(folder.with_nul(), true);
-        system::remove(folder.with_nul(), false);
+/// Removes a folder with its files, or whatever stands in its place. A folder in it that is not empty stays, and it too.
+#[inline(never)]
+fn remove(folder: &PathBuffer) {
+    if system::status(folder.with_nul(), false).is_ok_and(|found| found.is_folder())
+        && let Ok(open) = system::open(folder.with_nul())
+    {
+        system::list(&open, |name| {
+            if name != b"." && name != b".." {
+                let inside = within(folder, name);
+                system::remove(inside.with_nul(), false);
+                system::remove(inside.with_nul(), true);
+            }
+        });
+        system::close(open);
     }
+    system::remove(folder.with_nul(), true);
+    system::remove(folder.with_nul(), false);
 }
 
 fn within(folder: &PathBuffer, name: &[u8]) -> PathBuffer {

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::SuspendMode;
+use nix::sys::resource::{Resource, getrlimit};
 use wasmedge_sdk::config::Config;
 use wasmedge_sdk::{Module, WasmValue};
 
@@ -202,9 +203,8 @@ impl Engine {
 
     fn instantiate_wasm(&self) -> Result<WasmInstance<HostData>, EngineError> {
         let mut wasm = instantiate(&self.module, &self.config)?;
-        self.image.install(wasm.memory()).map_err(|e| EngineError::Instantiate(e.to_string()))?;
-        wasm.set_global(export::STACK_POINTER, self.image.stack_pointer())
-            .map_err(|e| EngineError::Instantiate(e.to_string()))?;
+        self.image.install(wasm.memory()).map_err(no_instance)?;
+        wasm.set_global(export::STACK_POINTER, self.image.stack_pointer()).map_err(no_instance)?;
         Ok(wasm)
     }
 
@@ -278,9 +278,23 @@ fn self_test_context() -> context::Context {
     context::Context::new(nexus_protocol::CapabilitySet::default(), StateView::new(vec![0x80]), limits)
 }
 
+/// The engine says nothing of a limit of address space that it runs into.
+fn no_instance(reason: impl std::fmt::Display) -> EngineError {
+    let limit = getrlimit(Resource::RLIMIT_AS).map_or(u64::MAX, |(soft, _)| soft);
+    let limited = if limit == nix::libc::RLIM_INFINITY {
+        String::new()
+    } else {
+        format!(
+            "; address space is limited to {} MiB (ulimit -v, LimitAS= of a unit), and each instance reserves 12 GiB of it, of which \
+             it uses only what it needs: lift that limit, and limit memory itself (MemoryMax= of a unit, a container's limit)",
+            limit >> 20
+        )
+    };
+    EngineError::Instantiate(format!("{reason}{limited}"))
+}
+
 pub(super) fn instantiate(module: &Module, config: &Config) -> Result<WasmInstance<HostData>, EngineError> {
-    let wasm = WasmInstance::new(module, config, &host::imports(), HostData::default())
-        .map_err(|e| EngineError::Instantiate(e.to_string()))?;
+    let wasm = WasmInstance::new(module, config, &host::imports(), HostData::default()).map_err(no_instance)?;
     if wasm.memory().len() != abi::LINEAR_MEMORY_BYTES {
         return Err(EngineError::Mismatch(format!(
             "its memory has {} bytes, {} are expected",

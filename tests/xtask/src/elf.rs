@@ -11,6 +11,9 @@ const DT_NEEDED: u64 = 1;
 const DT_STRTAB: u64 = 5;
 const DT_RPATH: u64 = 15;
 const DT_RUNPATH: u64 = 29;
+const DT_FLAGS_1: u64 = 0x6fff_fffb;
+/// In [`DT_FLAGS_1`]: what it wants is looked for on search paths alone, never where the machine has its own libraries.
+const DF_1_NODEFLIB: u64 = 0x800;
 const PT_LOAD: u32 = 1;
 const PT_DYNAMIC: u32 = 2;
 const PT_INTERP: u32 = 3;
@@ -70,6 +73,33 @@ impl Elf {
             self.bytes[entry.at..entry.at + 8].copy_from_slice(&DT_RPATH.to_le_bytes());
         }
         Ok(())
+    }
+
+    /// Has what it wants looked for on its search path, or on that of the program that loads it, and never among the machine's own.
+    pub fn keep_to_search_paths(&mut self) -> Result<()> {
+        let dynamic = self.dynamic()?;
+        let (at, flags) = match dynamic.iter().find(|entry| entry.tag == DT_FLAGS_1) {
+            Some(entry) => (entry.at, entry.value),
+            None => (self.spare_entry()?, 0),
+        };
+        self.bytes[at..at + 8].copy_from_slice(&DT_FLAGS_1.to_le_bytes());
+        self.bytes[at + 8..at + 16].copy_from_slice(&(flags | DF_1_NODEFLIB).to_le_bytes());
+        Ok(())
+    }
+
+    pub fn keeps_to_search_paths(&self) -> Result<bool> {
+        Ok(self.dynamic()?.iter().any(|entry| entry.tag == DT_FLAGS_1 && entry.value & DF_1_NODEFLIB != 0))
+    }
+
+    /// The end of the dynamic section, if another end follows: linkers leave some.
+    fn spare_entry(&self) -> Result<usize> {
+        let segment = self.segments()?.into_iter().find(|segment| segment.kind == PT_DYNAMIC);
+        let (start, len) = segment.map(|segment| (segment.offset, segment.len)).context("it has no dynamic section")?;
+        let at = usize::try_from(start)? + 16 * self.dynamic()?.len();
+        if at as u64 + 32 > start + len || self.number(at + 16)? != DT_NULL {
+            bail!("its dynamic section has no entry to spare");
+        }
+        Ok(at)
     }
 
     fn strings(&self, tag: u64) -> Result<Vec<String>> {
@@ -148,6 +178,26 @@ mod tests {
         assert!(this.needed().unwrap().iter().any(|name| name.starts_with("libc.so")));
         assert_eq!(this.machine().unwrap() == X86_64, cfg!(target_arch = "x86_64"));
         assert!(this.interpreter().unwrap().unwrap().contains("ld-"));
+    }
+
+    #[test]
+    fn it_keeps_to_search_paths_and_wants_what_it_wanted() {
+        let mut this = Elf::read(&std::env::current_exe().unwrap()).unwrap();
+        let wanted = this.needed().unwrap();
+        assert!(!this.keeps_to_search_paths().unwrap());
+        for without in [false, true] {
+            if without {
+                // A linker that had no flags to write.
+                let at = this.dynamic().unwrap().iter().find(|entry| entry.tag == DT_FLAGS_1).map(|entry| entry.at);
+                if let Some(at) = at {
+                    this.bytes[at..at + 8].copy_from_slice(&0x6fff_fef5_u64.to_le_bytes());
+                }
+                assert!(!this.keeps_to_search_paths().unwrap());
+            }
+            this.keep_to_search_paths().unwrap();
+            assert!(this.keeps_to_search_paths().unwrap());
+            assert_eq!(this.needed().unwrap(), wanted);
+        }
     }
 
     #[test]

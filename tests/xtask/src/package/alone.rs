@@ -2,7 +2,7 @@
 //! unpacked, and says why where it cannot.
 
 use std::fs;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt, chown, lchown, symlink};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -37,6 +37,8 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     starts_itself_again(&root)?;
     many_at_once(&root)?;
     replaces_what_is_not_whole(&root)?;
+    sweeps(&root)?;
+    trusts_only_its_own(&root)?;
     let root = says_why_not(root)?;
     cut_off(&root)?;
     remove(&root.path)
@@ -119,11 +121,23 @@ fn many_at_once(root: &Root) -> Result<()> {
 fn replaces_what_is_not_whole(root: &Root) -> Result<()> {
     let tree = unpacked(root)?;
     let library = tree.join("libc.so.6");
-    let spoil: [(&str, &dyn Fn() -> Result<()>); 7] = [
+    let spoil: [(&str, &dyn Fn() -> Result<()>); 9] = [
         ("a file is missing", &|| Ok(fs::remove_file(&library)?)),
         ("a file is cut off", &|| {
             fs::set_permissions(&library, fs::Permissions::from_mode(0o600))?;
             Ok(fs::OpenOptions::new().write(true).open(&library)?.set_len(100)?)
+        }),
+        ("a byte of a file is another", &|| {
+            fs::set_permissions(&library, fs::Permissions::from_mode(0o600))?;
+            let file = fs::OpenOptions::new().read(true).write(true).open(&library)?;
+            let mut byte = [0];
+            file.read_exact_at(&mut byte, 5000)?;
+            file.write_all_at(&[!byte[0]], 5000)?;
+            Ok(fs::set_permissions(&library, fs::Permissions::from_mode(0o400))?)
+        }),
+        ("a file is a folder", &|| {
+            fs::remove_file(&library)?;
+            Ok(fs::create_dir(&library)?)
         }),
         ("a file is somebody else's", &|| Ok(chown(&library, Some(FOREIGN_USER), None)?)),
         ("a file is a link", &|| {
@@ -145,9 +159,74 @@ fn replaces_what_is_not_whole(root: &Root) -> Result<()> {
         unpacked(root).context(what)?;
         ensure!(root.must([PROGRAM, "--version"], "")?.err.is_empty(), "{what}: it is told again");
     }
-    note("seven ways not to be whole: told, and made anew");
+    note("nine ways not to be whole, one of the same length: told, and made anew");
     Ok(())
 }
+
+/// What somebody left who was ended while unpacking is removed by whoever starts next, and nobody else's.
+fn sweeps(root: &Root) -> Result<()> {
+    let cache = root.inside(CACHE);
+    let kept = cache.join("tree-kept-by-the-user");
+    fs::create_dir(&kept)?;
+    let left: Vec<_> = ["tree-0123.new-77-a", "tree-4567.new-1-b"].map(|name| cache.join(name)).into();
+    for folder in &left {
+        fs::create_dir(folder)?;
+        fs::write(folder.join("libc.so.6"), "half a lib")?;
+    }
+    // As whoever is still at it.
+    let held = fs::File::open(&left[1])?;
+    held.lock()?;
+    ensure!(root.must([PROGRAM, "--version"], "")?.err.is_empty(), "it tells of what it sweeps");
+    ensure!(!left[0].exists(), "what was left over stays");
+    ensure!(left[1].join("libc.so.6").exists(), "what somebody is unpacking is taken away");
+    drop(held);
+    root.must([PROGRAM, "--version"], "")?;
+    ensure!(!left[1].exists() && kept.exists(), "what was left over stays, or what was not goes");
+    remove(&kept)?;
+    unpacked(root)?;
+    note("what was left over of an unpacking: swept, unless somebody is at it");
+    Ok(())
+}
+
+/// The folder in the cache may be looked into by others, and neither be theirs nor led elsewhere by them.
+fn trusts_only_its_own(root: &Root) -> Result<()> {
+    let cache = root.inside(CACHE);
+    let advice = "set XDG_CACHE_HOME to a folder of your own";
+    fs::set_permissions(&cache, fs::Permissions::from_mode(0o755))?;
+    answers(root, PROGRAM).context("a folder that others may look into")?;
+    let ways: [(&str, &dyn Fn() -> Result<()>, &str); 4] = [
+        ("a group's", &|| Ok(fs::set_permissions(&cache, fs::Permissions::from_mode(0o775))?), OTHERS),
+        ("everybody's", &|| Ok(fs::set_permissions(&cache, fs::Permissions::from_mode(0o757))?), OTHERS),
+        ("somebody else's", &|| Ok(chown(&cache, Some(FOREIGN_USER), None)?), OTHERS),
+        (
+            "somebody else's link",
+            &|| {
+                fs::rename(&cache, root.inside("/aside-cache"))?;
+                symlink("/aside-cache", &cache)?;
+                Ok(lchown(&cache, Some(FOREIGN_USER), None)?)
+            },
+            "is a link of another user",
+        ),
+    ];
+    for (what, spoil, told) in ways {
+        spoil()?;
+        let ended = root.run([PROGRAM, "--version"], "")?;
+        refused(&ended, told).context(what)?;
+        refused(&ended, advice).context(what)?;
+        if cache.is_symlink() {
+            fs::remove_file(&cache)?;
+            fs::rename(root.inside("/aside-cache"), &cache)?;
+        }
+        chown(&cache, Some(0), None)?;
+        fs::set_permissions(&cache, fs::Permissions::from_mode(0o700))?;
+    }
+    answers(root, PROGRAM)?;
+    note("a folder in the cache that others may write to, own or lead elsewhere: said; look into: used");
+    Ok(())
+}
+
+/// What is said of a folder that is not to be trusted.
+const OTHERS: &str = "belongs to another user, or others may write to it";
 
 fn says_why_not(root: Root) -> Result<Root> {
     let version = [PROGRAM, "--version"];

@@ -4,8 +4,9 @@
 use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -13,6 +14,7 @@ use super::alone;
 use super::root::{Ended, Mounted, Root};
 use super::tree::{NAME, files_in};
 use crate::places::remove;
+use crate::process::quiet;
 use crate::stages::note;
 
 pub const HANDLER: &str = "return 6 * 7";
@@ -20,6 +22,9 @@ const PROGRAM: &str = "/opt/nexus-sidecar/bin/nexus-sidecar";
 
 /// What the launcher ends with; `ExitCode::EngineInit` of the sidecar.
 const UNUSABLE: i32 = 5;
+
+/// Somebody whom no list of users knows.
+const FOREIGN_USER: u32 = 54_321;
 
 /// Tries all of it in `work`.
 pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
@@ -79,7 +84,8 @@ fn at_odd_places(root: &Root, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Neither what the environment names for other programs nor what stands beside the tree is loaded.
+/// Neither what the environment names for other programs nor what stands beside the tree is loaded; what is to be loaded before the
+/// program's own is, unless it brings a second libc.
 fn with_libraries_of_others(root: &Root) -> Result<()> {
     fs::create_dir_all(root.inside("/others"))?;
     for name in ["libstdc++.so.6", "libz.so.1", "libc.so.6", "libLLVM.so.21.1"] {
@@ -90,46 +96,108 @@ fn with_libraries_of_others(root: &Root) -> Result<()> {
     others.put(&root.inside("/opt/nexus-sidecar"), "/opt/nexus-sidecar")?;
     others.put(&root.inside("/others"), "/others")?;
     answers(&others, PROGRAM)?;
-    for (list, value) in [
-        ("LD_PRELOAD", "/others/x.so:/others/libc.so.6"),
-        ("LD_PRELOAD", "/others/libstdc++.so.6"),
-        ("LD_AUDIT", "/others/libc.so.6"),
+    // By another file's name; and one that is nobody's but wants a libc that is not ours.
+    let library = |name: &str| fs::read(others.inside("/opt/nexus-sidecar/lib").join(name));
+    let welcome = renamed(library("libfmt.so.11")?, b"libfmt.so.11\0", b"libxyz.so.11\0");
+    for (name, bytes) in [
+        ("welcome.so", welcome.clone()),
+        ("renamed.so", library("libc.so.6")?),
+        ("of-another-libc.so", renamed(welcome, b"libc.so.6\0", b"libc.so.7\0")),
     ] {
-        let name = value.rsplit(':').next().unwrap_or(value);
-        let spoiled = Root::of(&others.path).environment(list, value);
-        refused(&spoiled.run([PROGRAM, "--version"], "")?, &format!("{list} names {name}"))?;
+        fs::write(others.inside("/others").join(name), bytes)?;
     }
-    remove(&others.path)?;
-    note("LD_LIBRARY_PATH: nothing of it is loaded; a library of ours in LD_PRELOAD or LD_AUDIT: said");
+    let spoils = [
+        ("LD_PRELOAD", "/others/x.so:/others/libc.so.6", "/others/libc.so.6"),
+        ("LD_PRELOAD", "/others/libstdc++.so.6", "/others/libstdc++.so.6"),
+        ("LD_PRELOAD", "/others/welcome.so /others/renamed.so", "/others/renamed.so"),
+        ("LD_PRELOAD", "renamed.so", "renamed.so"),
+        ("LD_PRELOAD", "/others/of-another-libc.so", "/others/of-another-libc.so"),
+        ("LD_AUDIT", "/others/libc.so.6", "/others/libc.so.6"),
+        ("LD_AUDIT", "/others/renamed.so", "/others/renamed.so"),
+        ("/etc/ld.so.preload", "# for all\n/others/welcome.so\n/others/renamed.so\n", "/others/renamed.so"),
+    ];
+    fs::create_dir_all(others.inside("/etc"))?;
+    for (list, value, name) in spoils {
+        let file = others.inside(list);
+        let mut spoiled = Root::of(&others.path).environment("LD_LIBRARY_PATH", "/others");
+        if list.starts_with('/') {
+            fs::write(&file, value)?;
+        } else {
+            spoiled = spoiled.environment(list, value);
+        }
+        refused(&spoiled.run([PROGRAM, "--version"], "")?, &format!("{list} names {name}; this program has a libc"))?;
+        if list.starts_with('/') {
+            remove(&file)?;
+        }
+    }
+    answers(&others.environment("LD_PRELOAD", "/others/welcome.so"), PROGRAM)?;
+    remove(&root.path.with_extension("others"))?;
+    note(
+        "LD_LIBRARY_PATH: nothing of it is loaded; a second libc in LD_PRELOAD, LD_AUDIT, ld.so.preload, by any name: said",
+    );
     Ok(())
 }
 
-/// Every file of the tree is missed, and one that is not what it should be is told.
+fn renamed(mut bytes: Vec<u8>, from: &[u8], to: &[u8]) -> Vec<u8> {
+    while let Some(at) = bytes.windows(from.len()).position(|window| window == from) {
+        bytes[at..at + to.len()].copy_from_slice(to);
+    }
+    bytes
+}
+
+/// What can become of a file.
+type Spoil = fn(&Path, &[u8]) -> Result<()>;
+
+/// Every file of the tree is looked at, whatever has become of it.
 fn damaged(root: Root, tree: &Path) -> Result<Root> {
     let whole = files_in(&tree.join("lib"))?;
+    let ways: [(&str, Spoil, &str); 8] = [
+        ("missing", |_, _| Ok(()), " is missing; install the package anew"),
+        (
+            "for another processor",
+            |file, bytes| Ok(fs::write(file, foreign(bytes))?),
+            " is made for another kind of processor",
+        ),
+        ("half", |file, bytes| Ok(fs::write(file, &bytes[..bytes.len() / 2])?), " is damaged"),
+        ("cut to 100 bytes", |file, bytes| Ok(fs::write(file, &bytes[..100])?), " is damaged"),
+        ("empty", |file, _| Ok(fs::write(file, "")?), " is damaged"),
+        ("a folder", |file, _| Ok(fs::create_dir(file)?), " is no file"),
+        ("a pipe", |file, _| quiet("making a pipe", Command::new("mkfifo").arg(file)).map(drop), " is no file"),
+        ("not to be read", unreadable, " may not be read by this user"),
+    ];
+    let other_user = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").read_only_as(FOREIGN_USER);
     for file in &whole {
         let name = file.file_name().context("a file has no name")?.to_string_lossy().into_owned();
         let (place, aside) = (root.inside(format!("/opt/nexus-sidecar/lib/{name}")), root.inside("/aside"));
-        fs::rename(&place, &aside)?;
-        refused(&root.run([PROGRAM, "--version"], "")?, &format!("lib/{name}"))?;
-        fs::rename(&aside, &place)?;
-    }
-    for name in [NAME, "ld-linux-x86-64.so.2"] {
-        let place = root.inside(format!("/opt/nexus-sidecar/lib/{name}"));
         let bytes = fs::read(&place)?;
-        let mut foreign = bytes.clone();
-        foreign[18] = 183; // AArch64
-        fs::write(&place, &foreign)?;
-        refused(&root.run([PROGRAM, "--version"], "")?, "is made for another kind of processor")?;
-        fs::write(&place, &bytes[..100])?;
-        refused(&root.run([PROGRAM, "--version"], "")?, "is damaged")?;
-        fs::write(&place, bytes)?;
+        for (way, spoil, told) in ways {
+            fs::rename(&place, &aside)?;
+            spoil(&place, &bytes)?;
+            // Where the program itself is missing, so may be the tree.
+            let told = if name == NAME && way == "missing" { "" } else { told };
+            let ended = other_user.run([PROGRAM, "--version"], "")?;
+            refused(&ended, &format!("lib/{name}{told}")).with_context(|| format!("{name}: {way}"))?;
+            remove(&place)?;
+            fs::rename(&aside, &place)?;
+        }
     }
     fs::copy(root.inside(PROGRAM), root.inside("/copied"))?;
     refused(&root.run(["/copied", "--version"], "")?, "make a link to this program rather than a copy")?;
     answers(&root, PROGRAM)?;
-    note(format!("each of {} files missing, two of them foreign or cut off, a copied launcher: said", whole.len()));
+    let ways = ways.map(|(way, ..)| way).join(", ");
+    note(format!("each of {} files {ways}; a copied launcher: said", whole.len()));
     Ok(root)
+}
+
+fn foreign(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    bytes[18] = 183; // AArch64
+    bytes
+}
+
+fn unreadable(file: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(file, bytes)?;
+    Ok(fs::set_permissions(file, fs::Permissions::from_mode(0o700))?)
 }
 
 /// A machine that does not let it.
@@ -141,8 +209,25 @@ fn misused(root: Root) -> Result<Root> {
         root.must([program, "--version"], "").context("without /proc")?;
     }
     refused(&root.run([PROGRAM, "run", "-"], HANDLER)?, "/proc, by which it is loaded, is not mounted here")?;
-    note("noexec: said; no /proc: finds itself, and says why the engine does not start");
-    Ok(root.with_proc())
+    let root = root.with_proc();
+    // Too little for its files; enough for them, and too little for an instance.
+    let version: &[&str] = &[PROGRAM, "--version"];
+    let run: &[&str] = &[PROGRAM, "run", "-"];
+    for (mib, words, told) in [
+        (30, version, Some("lib cannot be mapped: there is no room for it; lift the limit of address space")),
+        (1024, version, None),
+        (1024, run, Some("address space is limited to 1024 MiB")),
+        (20 << 10, run, Some("address space is limited to 20480 MiB")),
+    ] {
+        let limited = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").with_address_space(mib << 10);
+        let ended = limited.run(words, HANDLER)?;
+        match told {
+            None => ensure!(ended.code == Some(0), "with {mib} MiB of address space: {:?}", ended.err),
+            Some(told) => refused(&ended, told)?,
+        }
+    }
+    note("noexec, too little address space: said; no /proc: finds itself, and says why the engine does not start");
+    Ok(root)
 }
 
 pub fn refused(ended: &Ended, text: &str) -> Result<()> {

@@ -53,16 +53,22 @@ fn client(root: &Path, directory: &Path, notices: &Path, version: &str) -> Resul
         fs::copy(source.join(file), directory.join(file)).with_context(|| format!("client-node has no {file}"))?;
     }
     fs::copy(notices.join("LICENSE"), directory.join("LICENSE"))?;
-    let mut manifest: Value = serde_json::from_str(&fs::read_to_string(source.join("package.json"))?)?;
-    let fields = manifest.as_object_mut().context("package.json is no object")?;
-    for field in ["private", "scripts", "devDependencies"] {
-        fields.remove(field);
-    }
-    fields.insert("version".into(), json!(version));
-    fields.insert("optionalDependencies".into(), json!({ PLATFORM: version }));
-    write_manifest(directory, &manifest)?;
+    fs::copy(source.join("package.json"), directory.join("package.json"))?;
+    let mut edit = Command::new("node");
+    edit.args(["--eval", PUBLISHED, version, PLATFORM]).current_dir(directory);
+    quiet("writing a manifest", &mut edit)?;
     Ok(directory.to_owned())
 }
+
+/// Makes the manifest of the client that of its package, by what keeps the order in which it is written: of the conditions of an export
+/// the first that holds counts.
+const PUBLISHED: &str = "
+const fs = require('node:fs');
+const [version, platform] = process.argv.slice(1);
+const { private: _, scripts, devDependencies, ...manifest } = JSON.parse(fs.readFileSync('package.json', 'utf8'));
+Object.assign(manifest, { version, optionalDependencies: { [platform]: version } });
+fs.writeFileSync('package.json', JSON.stringify(manifest, null, 2) + '\\n');
+";
 
 /// The texts that go with the program.
 pub fn texts(directory: &Path, notices: &Path) -> Result<()> {

@@ -22,6 +22,8 @@ pub struct Root {
     environment: Vec<(String, String)>,
     /// A folder of it that is mounted in a way of its own.
     mounted: Option<(String, Mounted)>,
+    /// The address space that a program may have, in KiB.
+    address_space: Option<u64>,
 }
 
 #[derive(Clone, Copy)]
@@ -41,7 +43,8 @@ pub struct Ended {
 }
 
 /// Mounts what is wanted within a mount namespace of its own and goes there. $1: the root; $2: whether with /proc; $3: whether
-/// read-only; $4: the user; $5: the folder that is mounted in a way of its own; $6: in which; then the program.
+/// read-only; $4: the user; $5: the folder that is mounted in a way of its own; $6: in which; $7: how much address space in KiB; then
+/// the program.
 const ENTER: &str = r#"
 set -e
 mount --bind "$1" "$1"
@@ -52,8 +55,9 @@ case "$6" in
   small) mount -t tmpfs -o size=1m,mode=700 tmpfs "$1$5" ;;
 esac
 [ "$3" = no ] || mount -o remount,bind,ro "$1"
-root=$1 user=$4
-shift 6
+root=$1 user=$4 space=$7
+shift 7
+[ -z "$space" ] || ulimit -v "$space"
 exec chroot ${user:+--userspec=$user:$user} "$root" "$@"
 "#;
 
@@ -76,6 +80,7 @@ impl Root {
             user: None,
             environment: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
             mounted: None,
+            address_space: None,
         }
     }
 
@@ -111,6 +116,11 @@ impl Root {
         self
     }
 
+    pub fn with_address_space(mut self, kib: u64) -> Self {
+        self.address_space = Some(kib);
+        self
+    }
+
     pub fn without_mount(mut self) -> Self {
         self.mounted = None;
         self
@@ -135,7 +145,7 @@ impl Root {
             Some((folder, Mounted::NoExec)) => (folder.as_str(), "noexec"),
             Some((folder, Mounted::Small)) => (folder.as_str(), "small"),
         };
-        command.args([folder, how]).args(words);
+        command.args([folder, how, &self.address_space.map(|kib| kib.to_string()).unwrap_or_default()]).args(words);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -96,6 +96,11 @@ impl Parts {
                 quiet("stripping", Command::new("strip").arg("--strip-unneeded").arg(&to))?;
             }
         }
+        for file in wanting(&lib)? {
+            let mut elf = Elf::read(&file)?;
+            elf.keep_to_search_paths().with_context(|| format!("{}", file.display()))?;
+            fs::write(&file, elf.into_bytes())?;
+        }
         check(&tree)?;
         let bytes = bytes_in(&tree)?;
         note(format!("{}: {:.1} MB in {} files", tree.display(), bytes as f64 / 1e6, files_in(&tree)?.len()));
@@ -185,6 +190,9 @@ fn check(tree: &Path) -> Result<()> {
         if elf.machine()? != X86_64 {
             bail!("{} is for another machine", file.display());
         }
+        if !file.ends_with(LOADER) && !elf.keeps_to_search_paths()? {
+            bail!("{} may be given a library of the machine's own", file.display());
+        }
         for name in elf.needed()? {
             if !tree.join("lib").join(&name).is_file() {
                 bail!("{} wants {name}, which is not in the tree", file.display());
@@ -192,6 +200,11 @@ fn check(tree: &Path) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The files that may want others: all but the loader.
+fn wanting(lib: &Path) -> Result<Vec<PathBuf>> {
+    Ok(files_in(lib)?.into_iter().filter(|file| !file.ends_with(LOADER)).collect())
 }
 
 fn place(from: &Path, to: &Path, mode: u32) -> Result<()> {

@@ -27,6 +27,20 @@ const HANDLER: &str = "return 6 * 7";
 /// Somebody whom no list of users knows.
 const FOREIGN_USER: u32 = 54_321;
 
+/// Of the conditions of an export the first that holds counts, so types have to come before the file that they are of.
+const CONDITIONS: &str = "
+const { exports } = require('@nexus/sidecar/package.json');
+const visit = (conditions) => {
+  if (typeof conditions !== 'object') return;
+  const names = Object.keys(conditions);
+  if (names.includes('types') && names[0] !== 'types') throw new Error(`types stand behind ${names[0]}`);
+  if (names.includes('default') && names.at(-1) !== 'default') throw new Error(`${names.at(-1)} stands behind default`);
+  Object.values(conditions).forEach(visit);
+};
+if (Object.keys(exports).length < 2) throw new Error('there is nothing to look at');
+visit(exports);
+";
+
 /// What is tried, and of what the version before is packed.
 pub struct Trial<'a> {
     pub places: &'a Places,
@@ -105,6 +119,8 @@ impl Trial<'_> {
             took.as_secs_f64(),
             bytes as f64 / 1e6
         ));
+        fs::write(project.join("conditions.cjs"), CONDITIONS)?;
+        in_project("node conditions.cjs")?;
         fs::write(project.join("first.mjs"), self.first_program("client-node/README.md")?)?;
         let ended = in_project("node first.mjs")?;
         ensure!(ended.out.contains("Ada 3"), "the first program of the README prints {:?}", ended.out);
