@@ -15,11 +15,11 @@ use nexus_protocol::message::Cancel;
 use serde::de::DeserializeOwned;
 
 use crate::calls::Calls;
-use crate::client::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::compiled::Handler;
 use crate::context::Context;
 use crate::current::{Awaited, CurrentCall, Origin};
 use crate::error::Error;
+use crate::execution::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::extensions::{Args, CallError, CallResult};
 use crate::failed_run::{AllThrown, ExtensionError, FailedRun};
 use crate::gather::Gathered;
