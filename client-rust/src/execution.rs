@@ -13,6 +13,7 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::extensions::CallError;
 use crate::link::{Answer, Link, Pending, PlaceHeld, answered};
+use crate::live_logs::Ear;
 use crate::payload::Payload;
 use crate::segment::Segment;
 use crate::slot::lock;
@@ -65,10 +66,12 @@ fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context, sending:
     let code = handler.to_send();
     let mut request = context.request(code.code())?;
     request.resident = context.resident_on(link)?;
-    let message = ClientMessage::Execute(request);
     match sending {
-        Sending::Listed => link.send_listed(message),
-        Sending::At(place) => link.send_at(message, place.as_ref()),
+        Sending::Listed => link.send_listed(ClientMessage::Execute(request)),
+        Sending::Of { place, ear } => {
+            request.stream_logs = ear.is_some();
+            link.send_of(ClientMessage::Execute(request), place.clone(), ear.clone())
+        }
     }
 }
 
@@ -76,8 +79,13 @@ fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context, sending:
 pub(crate) enum Sending {
     /// The connection, since its segments go to a caller each.
     Listed,
-    /// A run, which may have to wait for this place.
-    At(Option<Arc<PlaceHeld>>),
+    /// A run.
+    Of {
+        /// It may have to wait for it.
+        place: Option<Arc<PlaceHeld>>,
+        /// It hears what is logged.
+        ear: Option<Ear>,
+    },
 }
 
 /// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,

@@ -34,7 +34,7 @@
 //! | --- | --- | --- |
 //! | start one, or connect to one | [`Client::spawn`], [`Client::connect`] | `new NexusRuntime` |
 //! | run to the end, extension calls included | [`Client::run`] | `run` |
-//! | the same, piece by piece | [`RunRequest::stream`] | `onSegment` |
+//! | the same, piece by piece | [`RunRequest::stream`], [`on_segment`](RunRequest::on_segment), [`on_log`](RunRequest::on_log) | `onSegment`, `onLog` |
 //! | the call that an extension answers | [`Args::call`] | `currentCall` |
 //! | what a failed run had done | [`Error::as_run`] | `error.segments` and its like |
 //! | an error as text for people | [`Error::report`] | `formatError` |
@@ -92,6 +92,7 @@ mod held;
 mod limits;
 mod link;
 mod listed;
+mod live_logs;
 mod many;
 mod options;
 mod outbox;

@@ -25,6 +25,7 @@ use nexus_protocol::{ClientMessage, RequestId};
 use crate::arena::{Arena, Reply};
 use crate::error::Error;
 use crate::listed::{Listed, Listing};
+use crate::live_logs::Ear;
 use crate::options::ClientOptions;
 use crate::outbox::Turn;
 use crate::sharing::{Sharing, largest_payload};
@@ -50,6 +51,17 @@ pub(crate) struct Link {
     requests: Mutex<Requests>,
     /// Something was answered, or the end has come: the pump looks again.
     room: Condvar,
+}
+
+/// What a request is a part of.
+#[derive(Default)]
+struct Belongs {
+    /// Where it may be suspended.
+    at: Option<Arc<PlaceHeld>>,
+    /// The calls of its execution are listed.
+    listing: Option<Listing>,
+    /// What its handler logs is heard.
+    ear: Option<Ear>,
 }
 
 impl Link {
@@ -79,7 +91,7 @@ impl Link {
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
     pub(crate) fn send(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
-        self.send_with(message, None, None)
+        self.send_with(message, Belongs::default())
     }
 
     /// [`send`](Self::send) of an execute or a resume whose segment is to name every call that is outstanding after it.
@@ -88,7 +100,7 @@ impl Link {
             ClientMessage::Resume(resume) => self.listed.resume(resume.suspension),
             _ => Some(self.listed.begin()),
         };
-        self.send_with(message, None, listing)
+        self.send_with(message, Belongs { listing, ..Belongs::default() })
     }
 
     /// Where something is done that may be suspended. It is taken with the first request that is sent from there.
@@ -97,29 +109,26 @@ impl Link {
         Arc::new(PlaceHeld { link: Arc::clone(self), number })
     }
 
-    /// [`send`](Self::send) of what belongs to a place: an execute waits until that is to be had.
-    pub(crate) fn send_at(
+    /// [`send`](Self::send) of what belongs to a run: an execute waits until its place is to be had.
+    pub(crate) fn send_of(
         self: &Arc<Self>,
         message: ClientMessage<'_>,
-        at: Option<&Arc<PlaceHeld>>,
+        at: Option<Arc<PlaceHeld>>,
+        ear: Option<Ear>,
     ) -> Result<Pending, Error> {
-        self.send_with(message, at, None)
+        self.send_with(message, Belongs { at, ear, listing: None })
     }
 
-    fn send_with(
-        self: &Arc<Self>,
-        mut message: ClientMessage<'_>,
-        at: Option<&Arc<PlaceHeld>>,
-        listing: Option<Listing>,
-    ) -> Result<Pending, Error> {
+    fn send_with(self: &Arc<Self>, mut message: ClientMessage<'_>, belongs: Belongs) -> Result<Pending, Error> {
+        let Belongs { at, listing, ear } = belongs;
         let slot = Slot::new();
         let lease = self.sharing.place(&mut message);
-        let turn = match (Turn::of(&message), at) {
+        let turn = match (Turn::of(&message), &at) {
             (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
             (turn, _) => turn,
         };
         let parts = matches!(message, ClientMessage::ExecuteMany(_)).then(Vec::new);
-        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing, parts };
+        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at, listing, parts, ear };
         // What was not taken is dropped outside of the lock.
         let busy = self.wire.is_busy();
         // What waits for a turn is bounded by the outbox, and cancels of requests by those.

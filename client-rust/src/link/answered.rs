@@ -49,6 +49,13 @@ impl Link {
         parts.map(|parts| parts.extend(part)).is_some()
     }
 
+    /// Something was logged, before the answer. False: nobody has asked to hear that.
+    pub(crate) fn take_logs(&self, id: RequestId, list: &[u8]) -> bool {
+        // Its waker is woken without the lock.
+        let ear = lock(&self.requests).waiting.get(&id.0).and_then(|entry| entry.ear.clone());
+        ear.map(|ear| ear.hear(list)).is_some()
+    }
+
     /// For an execution that is begun by another's request.
     pub(crate) fn listing(&self) -> Listing {
         self.listed.begin()

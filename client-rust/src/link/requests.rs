@@ -14,6 +14,7 @@ use super::{Answer, AnswerSlot, PlaceHeld};
 use crate::arena::Lease;
 use crate::error::Error;
 use crate::listed::Listing;
+use crate::live_logs::Ear;
 use crate::outbox::{Bounds, Outbox, Ticket, Turn, overloaded};
 use crate::segment::Segment;
 use crate::slot::Slot;
@@ -45,6 +46,8 @@ pub(super) struct Entry {
     pub(super) listing: Option<Listing>,
     /// Of many executions: the results that have come in parts.
     pub(super) parts: Option<Vec<Segment>>,
+    /// Of a run that hears what is logged.
+    pub(super) ear: Option<Ear>,
 }
 
 impl Entry {
