@@ -1,38 +1,31 @@
 //! The client: one connection to one sidecar.
 
-use std::future::poll_fn;
-use std::path::Path;
-use std::pin::Pin;
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex};
-use std::task::{Context as TaskContext, Poll};
-use std::thread;
+mod figures;
+mod start;
+
+use std::future::{Future, poll_fn};
+use std::sync::Arc;
 
 use nexus_protocol::ClientMessage;
-use nexus_protocol::message::{self, CallFailure, Precompile, Resume};
+use nexus_protocol::message;
 use serde::Serialize;
 
-use crate::attempt::Attempt;
 use crate::call::Call;
-use crate::compiled::{Checked, Compiled, CompiledParts, Handler, says_unknown_handler};
+use crate::compiled::{Checked, Compiled, Handler};
 use crate::context::Context;
-use crate::error::{Error, StartError};
-use crate::executions::ExecutionInfo;
-use crate::extensions::CallError;
+use crate::error::Error;
+use crate::execution::{Resolution, Sending, compiled, resume_message, segment, send_precompile, start_execution};
 use crate::held::Held;
-use crate::link::{Answer, Link, Pending, PlaceHeld, UNEXPECTED, answered};
+use crate::link::{Answer, Link, answered};
 use crate::many;
-use crate::options::ClientOptions;
 use crate::payload::Payload;
 use crate::request::{ExecuteRequest, PrecompileRequest, RunRequest};
 use crate::resident::ResidentState;
 use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
-use crate::session::{Found, Origin, Sessions};
-use crate::slot::{Slot, lock};
-use crate::spawn::SpawnOptions;
-use crate::told::{SidecarLimits, Stats, SuspendMode};
+use crate::session::{Found, Sessions};
+use crate::told::SuspendMode;
 use crate::workers::Workers;
 
 /// A connection to a sidecar. Clones share it, and any thread may use it.
@@ -58,52 +51,7 @@ pub enum CancelTarget {
     Suspension(String),
 }
 
-/// How an extension call ended.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum Resolution {
-    /// With a value.
-    Value(Payload),
-    /// With an error, which is thrown inside the handler.
-    Failure(CallError),
-}
-
 impl Client {
-    /// Starts a sidecar as a child of this process. Done when it is ready; the start begins now, polled or not, on a thread of its
-    /// own, and ends when the call is dropped.
-    pub fn spawn(options: SpawnOptions) -> Call<Self> {
-        let client = options.client_options();
-        Self::start(Origin::Spawn(Box::new(options)), client)
-    }
-
-    /// Connects to a sidecar that listens on a socket; connects again when the connection has ended. As [`spawn`](Self::spawn) it
-    /// begins now.
-    pub fn connect(path: impl AsRef<Path>) -> Call<Self> {
-        Self::connect_with(path, ClientOptions::default())
-    }
-
-    /// [`connect`](Self::connect) with options, or only a [`RestartPolicy`](crate::RestartPolicy).
-    pub fn connect_with(path: impl AsRef<Path>, options: impl Into<ClientOptions>) -> Call<Self> {
-        Self::start(Origin::Connect(path.as_ref().to_owned()), options.into())
-    }
-
-    fn start(origin: Origin, options: ClientOptions) -> Call<Self> {
-        let starting = Starting { attempt: Arc::default(), slot: Slot::new() };
-        let (attempt, slot) = (Arc::clone(&starting.attempt), Arc::clone(&starting.slot));
-        let start = move || {
-            let started = Sessions::start(origin, options, &attempt).map(|sessions| {
-                let workers = Arc::new(Workers::new(options.max_blocking_calls));
-                Self(Arc::new(Inner { sessions, workers, held: Arc::default() }))
-            });
-            // One that nobody waits for any more ends again.
-            drop(slot.fill(started));
-        };
-        match thread::Builder::new().name("nexus-start".to_owned()).spawn(start) {
-            Ok(_) => Call::new(starting),
-            Err(source) => Call::failed(StartError::Spawn { path: "a thread".into(), source }.into()),
-        }
-    }
-
     /// Begins a call on the sidecar that there is, now; or on the next one, once it has started.
     fn begin<T, F>(&self, begin: impl FnOnce(Arc<Link>) -> Result<F, Error> + Send + 'static) -> Call<T>
     where
@@ -314,127 +262,6 @@ impl Client {
         let state = state.clone();
         self.begin(move |link| Ok(ResidentState::create(&link, &state)))
     }
-
-    /// The sidecar's figures.
-    pub fn stats(&self) -> Call<Stats> {
-        self.request(ClientMessage::Stats, |answer| answered!(answer, Answer::Stats(stats) => Stats::of(&stats)))
-    }
-
-    /// The executions that the sidecar holds, also those of other clients: at most 1,000 of them, and how many there are.
-    pub fn executions(&self) -> Call<(Vec<ExecutionInfo>, u64)> {
-        self.request(
-            ClientMessage::Executions,
-            |answer| answered!(answer, Answer::Executions(executions, total) => (executions, total)),
-        )
-    }
-
-    /// Ends an execution of any client by its id in that list. False: there was none.
-    pub fn kill_execution(&self, execution: u64) -> Call<bool> {
-        self.request(
-            ClientMessage::Kill(message::Kill { execution }),
-            |answer| answered!(answer, Answer::Done(killed) => killed),
-        )
-    }
-
-    /// The sidecar's metrics in the text format of Prometheus, as `/metrics` of its HTTP endpoint has them.
-    pub fn metrics(&self) -> Call<String> {
-        self.request(ClientMessage::Metrics, |answer| answered!(answer, Answer::Metrics(text) => text))
-    }
-
-    /// Whether the sidecar answers.
-    pub fn ping(&self) -> Call<()> {
-        self.request(ClientMessage::Ping, |answer| answered!(answer, Answer::Pong => ()))
-    }
-
-    /// Lets what runs finish, then ends the connection, and the sidecar if it was spawned. Done when that has happened, also
-    /// where the sidecar ended by itself or was just starting; later calls fail. It begins now, polled or not.
-    pub fn shutdown(&self) -> Call<()> {
-        let starting = self.0.sessions.retire();
-        let link = self.0.sessions.last();
-        link.draining.store(true, Ordering::Relaxed);
-        let closed = link.closed();
-        let sent = link.send(ClientMessage::Shutdown);
-        Call::new(async move {
-            if let Some(starting) = starting {
-                // Its failure is what was asked for.
-                let _ = poll_fn(|context| starting.poll(context)).await;
-            }
-            let answer = match sent {
-                Ok(pending) => pending.await,
-                Err(error) => Err(error),
-            };
-            match answer {
-                Ok(Answer::Done(_)) => {}
-                Ok(_) => return Err(UNEXPECTED),
-                Err(_) if link.is_closed() => {}
-                Err(error) => return Err(error),
-            }
-            closed.await;
-            Ok(())
-        })
-    }
-
-    /// Version of the sidecar, the present one or the last.
-    pub fn build(&self) -> String {
-        self.0.sessions.last().greeting.build.clone()
-    }
-
-    /// Digest of the sidecar's guest module.
-    pub fn engine(&self) -> String {
-        self.0.sessions.last().greeting.engine.clone()
-    }
-
-    /// Process id of the sidecar, as it says.
-    pub fn pid(&self) -> u32 {
-        self.0.sessions.last().greeting.pid
-    }
-
-    /// Process id of the child, if the sidecar was spawned.
-    pub fn child_pid(&self) -> Option<u32> {
-        self.0.sessions.child_pid()
-    }
-
-    /// Whether errors carry stacks and snippets.
-    pub fn is_debug(&self) -> bool {
-        self.0.sessions.last().greeting.debug
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> SidecarLimits {
-        SidecarLimits::of(&self.0.sessions.last().greeting.limits)
-    }
-
-    fn request<T: Send + 'static>(
-        &self,
-        message: ClientMessage<'static>,
-        read: impl FnOnce(Answer) -> Result<T, Error> + Send + 'static,
-    ) -> Call<T> {
-        self.begin(move |link| {
-            let pending = link.send(message)?;
-            Ok(async move { read(pending.await?) })
-        })
-    }
-}
-
-/// The first start, until somebody has taken what came of it.
-struct Starting {
-    attempt: Arc<Attempt>,
-    slot: Arc<Slot<Result<Client, Error>>>,
-}
-
-impl Future for Starting {
-    type Output = Result<Client, Error>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut TaskContext<'_>) -> Poll<Self::Output> {
-        self.slot.poll(context)
-    }
-}
-
-impl Drop for Starting {
-    fn drop(&mut self) {
-        self.attempt.end();
-        drop(self.slot.abandon());
-    }
 }
 
 impl std::fmt::Debug for Client {
@@ -447,84 +274,4 @@ impl Drop for Inner {
     fn drop(&mut self) {
         self.sessions.end();
     }
-}
-
-pub(crate) fn segment(answer: Answer) -> Result<Segment, Error> {
-    answered!(answer, Answer::Segment(segment) => *segment)
-}
-
-fn compiled(answer: Answer) -> Result<CompiledParts, Error> {
-    answered!(answer, Answer::Compiled(parts) => *parts)
-}
-
-pub(crate) fn resume_message<'a>(suspension: &'a str, resolution: &'a Resolution) -> ClientMessage<'a> {
-    let resolution = match resolution {
-        Resolution::Value(value) => message::Resolution::Value(Some(value.as_bytes())),
-        Resolution::Failure(error) => message::Resolution::Failure(CallFailure {
-            message: error.message(),
-            name: error.name(),
-            code: error.code(),
-        }),
-    };
-    ClientMessage::Resume(Resume::new(suspension, resolution))
-}
-
-fn send_precompile(
-    link: &Arc<Link>,
-    source: &str,
-    handler_name: Option<&str>,
-    suspend_mode: Option<SuspendMode>,
-) -> Result<Pending, Error> {
-    link.send(ClientMessage::Precompile(Precompile {
-        source,
-        handler_name,
-        suspend_mode: suspend_mode.map(SuspendMode::wire),
-    }))
-}
-
-fn send_execute(link: &Arc<Link>, handler: &Handler, context: &Context, sending: &Sending) -> Result<Pending, Error> {
-    let code = handler.to_send();
-    let mut request = context.request(code.code())?;
-    request.resident = context.resident_on(link)?;
-    let message = ClientMessage::Execute(request);
-    match sending {
-        Sending::Listed => link.send_listed(message),
-        Sending::At(place) => link.send_at(message, place.as_ref()),
-    }
-}
-
-/// Who keeps the list of an execution's calls.
-pub(crate) enum Sending {
-    /// The connection, since its segments go to a caller each.
-    Listed,
-    /// A run, which may have to wait for this place.
-    At(Option<Arc<PlaceHeld>>),
-}
-
-/// Sends an execute at once, and its answer later. A compiled handler that the sidecar does not know is compiled again,
-/// once. `request_id` follows the request that is under way, so that it can be cancelled.
-pub(crate) fn start_execution(
-    link: &Arc<Link>,
-    handler: Handler,
-    context: Context,
-    request_id: Arc<Mutex<u32>>,
-    sending: Sending,
-) -> Result<impl Future<Output = Result<Segment, Error>> + Send + use<>, Error> {
-    let link = Arc::clone(link);
-    let first = send_execute(&link, &handler, &context, &sending)?;
-    *lock(&request_id) = first.id();
-    Ok(async move {
-        let answer = first.await.and_then(segment);
-        let Handler::Compiled(compiled_handler) = &handler else { return answer };
-        if !says_unknown_handler(&answer) {
-            return answer;
-        }
-        let name = compiled_handler.name().or(context.label());
-        let asked = compiled_handler.asked_mode();
-        let parts = compiled(send_precompile(&link, compiled_handler.source(), name, asked)?.await?)?;
-        compiled_handler.replace(parts);
-        let second = send_execute(&link, &handler, &context, &sending)?;
-        *lock(&request_id) = second.id();
-        second.await.and_then(segment)
-    })
 }

@@ -56,6 +56,10 @@ impl<T, F: Future + ?Sized> Gathered<T, F> {
         Self { places: Vec::new(), free: Vec::new(), woken: Arc::default() }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.places.len() - self.free.len()
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.places.len() == self.free.len()
     }

@@ -34,7 +34,7 @@
 //! | --- | --- | --- |
 //! | start one, or connect to one | [`Client::spawn`], [`Client::connect`] | `new NexusRuntime` |
 //! | run to the end, extension calls included | [`Client::run`] | `run` |
-//! | the same, piece by piece | [`RunRequest::stream`] | `onSegment` |
+//! | the same, piece by piece | [`RunRequest::stream`], [`on_segment`](RunRequest::on_segment), [`on_log`](RunRequest::on_log) | `onSegment`, `onLog` |
 //! | the call that an extension answers | [`Args::call`] | `currentCall` |
 //! | what a failed run had done | [`Error::as_run`] | `error.segments` and its like |
 //! | an error as text for people | [`Error::report`] | `formatError` |
@@ -83,6 +83,7 @@ mod context;
 mod current;
 mod date;
 mod error;
+mod execution;
 mod executions;
 mod extensions;
 mod failed_run;
@@ -91,6 +92,7 @@ mod held;
 mod limits;
 mod link;
 mod listed;
+mod live_logs;
 mod many;
 mod options;
 mod outbox;
@@ -125,12 +127,13 @@ mod workers;
 
 pub use call::Call;
 pub use calls::Suspensions;
-pub use client::{CancelTarget, Client, Resolution};
+pub use client::{CancelTarget, Client};
 pub use compiled::{Checked, Compiled, Handler, Note};
 pub use context::{Context, Limits};
 pub use current::CurrentCall;
 pub use date::{Date, DateOutOfRange};
 pub use error::{CrashLoop, Error, Gone, GoneReason, StartError};
+pub use execution::Resolution;
 pub use executions::ExecutionInfo;
 pub use extensions::{Args, CallError, Extensions};
 pub use failed_run::{ExtensionError, FailedRun};

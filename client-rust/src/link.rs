@@ -3,88 +3,40 @@
 //! Invariants: every [`Pending`] that was sent is filled exactly once, by its answer or by the end of the connection; a
 //! request that nobody waits for any more is cancelled, and a suspension that nobody heard of too. A frame is written
 //! whole, and nobody waits for that (see [`Wire`]). Requests that the sidecar has no room for, or that come while it does not read,
-//! wait in the [`Outbox`]; a thread that is there only while some wait writes them. Large payloads go through shared memory where
+//! wait in the outbox; a thread that is there only while some wait writes them. Large payloads go through shared memory where
 //! there is some; a thread that is there only while it is set up opens it. All threads end with the connection, and nobody waits
 //! for their end. Locks are taken in the order wire, requests, places of the arena.
 
+mod answer;
+mod answered;
 mod pending;
+mod requests;
+mod waiting;
 
-use std::collections::HashMap;
-use std::convert::Infallible;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use nexus_protocol::limits::FRAME_BUFFER_KEEP_BYTES;
-use nexus_protocol::message::{Cancel, DisposeState, HelloLimits, OpenArena, Stats};
+use nexus_protocol::message::{Cancel, OpenArena};
 use nexus_protocol::{ClientMessage, RequestId};
 
-use crate::arena::{Arena, Lease, Reply};
-use crate::compiled::{Checked, CompiledParts};
-use crate::error::{Error, StartError};
-use crate::executions::ExecutionInfo;
-use crate::listed::{Listed, Listing, Ready};
+use crate::arena::{Arena, Reply};
+use crate::error::Error;
+use crate::listed::{Listed, Listing};
+use crate::live_logs::Ear;
 use crate::options::ClientOptions;
-use crate::outbox::{Outbox, Ticket, Turn, Waiting, overloaded};
-use crate::segment::Segment;
+use crate::outbox::Turn;
 use crate::sharing::{Sharing, largest_payload};
 use crate::slot::{Slot, block_on, lock};
 use crate::wire::Wire;
+use requests::{Entry, Place, Requests};
 
+pub(crate) use answer::{Answer, AnswerSlot, Greeting, UNEXPECTED, answered};
 pub(crate) use pending::{Closed, Pending, PlaceHeld};
 
-/// What the sidecar said of itself.
-#[derive(Clone, Debug)]
-pub(crate) struct Greeting {
-    pub(crate) build: String,
-    pub(crate) engine: String,
-    pub(crate) pid: u32,
-    pub(crate) debug: bool,
-    pub(crate) limits: HelloLimits,
-}
-
-/// An answer that is no error.
-#[derive(Debug)]
-pub(crate) enum Answer {
-    Segment(Box<Segment>),
-    /// Of many, and what those are told that have none.
-    Results(Vec<Segment>, Option<Error>),
-    Compiled(Box<CompiledParts>),
-    Checked(Checked),
-    Done(bool),
-    Stats(Box<Stats>),
-    Metrics(String),
-    Pong,
-    StateCreated(String),
-    StatePatched(u64),
-    StateSnapshot(u64, Vec<u8>),
-    StateDisposed(bool),
-    Executions(Vec<ExecutionInfo>, u64),
-    Arena {
-        generation: u64,
-        bytes: u64,
-        name: Option<String>,
-    },
-}
-
-pub(crate) const UNEXPECTED: Error = Error::protocol("an answer of another kind than its request");
-
-/// What an answer of one kind holds. Any other is the sidecar's fault.
-macro_rules! answered {
-    ($answer:expr, $kind:pat => $value:expr) => {
-        match $answer {
-            $kind => Ok($value),
-            _ => Err($crate::link::UNEXPECTED),
-        }
-    };
-}
-pub(crate) use answered;
-
 static LINKS: AtomicU64 = AtomicU64::new(1);
-
-pub(crate) type AnswerSlot = Slot<Result<Answer, Error>>;
 
 pub(crate) struct Link {
     /// Tells connections of this process apart.
@@ -101,59 +53,15 @@ pub(crate) struct Link {
     room: Condvar,
 }
 
-struct Requests {
-    last_id: u32,
-    /// Requests without an answer.
-    waiting: HashMap<u32, Entry>,
-    outbox: Outbox,
-    /// Whether there is a thread that empties the outbox.
-    pumping: bool,
-    /// So many requests may be unanswered when one comes that takes no turn while the sidecar does not read.
-    bound: usize,
-    /// Filled at the end of the connection; by a number of their own.
-    watchers: HashMap<u64, Arc<Slot<Error>>>,
-    last_watcher: u64,
-    /// Why there is no connection any more, and since when.
-    closed: Option<(Error, Instant)>,
-}
-
-struct Entry {
-    slot: Arc<AnswerSlot>,
-    place: Place,
-    /// What is its own of the shared memory until it is answered.
-    lease: Option<Box<Lease>>,
-    /// Held until it is answered, whatever becomes of who asked.
+/// What a request is a part of.
+#[derive(Default)]
+struct Belongs {
+    /// Where it may be suspended.
     at: Option<Arc<PlaceHeld>>,
-    /// Of an execution whose calls are listed.
+    /// The calls of its execution are listed.
     listing: Option<Listing>,
-    /// Of many executions: the results that have come in parts.
-    parts: Option<Vec<Segment>>,
-}
-
-impl Entry {
-    /// What is told instead of an error by who has parts already.
-    fn with_parts(&mut self, result: Result<Answer, Error>) -> Result<Answer, Error> {
-        let Some(mut told) = self.parts.take() else { return result };
-        match result {
-            Ok(Answer::Results(last, error)) => {
-                told.extend(last);
-                Ok(Answer::Results(told, error))
-            }
-            Err(error) => Ok(Answer::Results(told, Some(error))),
-            other => other,
-        }
-    }
-}
-
-enum Place {
-    /// With the sidecar, not counted.
-    Urgent,
-    /// With the sidecar, or about to be.
-    Sent,
-    /// Not counted yet: about to be in the outbox.
-    Coming,
-    /// In the outbox, under this ticket.
-    Waiting(Ticket),
+    /// What its handler logs is heard.
+    ear: Option<Ear>,
 }
 
 impl Link {
@@ -162,17 +70,7 @@ impl Link {
         let sharing = Sharing::new(options.threshold(), greeting.limits.max_arena_bytes, max_body_bytes);
         let listed = Listed::new(greeting.limits.suspension_kept_ms());
         let serial = LINKS.fetch_add(1, Ordering::Relaxed);
-        let max_in_flight = usize::try_from(greeting.limits.max_in_flight).unwrap_or(usize::MAX);
-        let requests = Requests {
-            last_id: 0,
-            waiting: HashMap::new(),
-            outbox: Outbox::new(&greeting.limits, options.waiting()),
-            pumping: false,
-            bound: options.waiting().requests.saturating_add(max_in_flight),
-            watchers: HashMap::new(),
-            last_watcher: 0,
-            closed: None,
-        };
+        let requests = Requests::new(&greeting.limits, options.waiting());
         Arc::new(Self {
             serial,
             draining: AtomicBool::new(false),
@@ -193,7 +91,7 @@ impl Link {
 
     /// Sends a request. Its answer, or the end of the connection, arrives in what is returned.
     pub(crate) fn send(self: &Arc<Self>, message: ClientMessage<'_>) -> Result<Pending, Error> {
-        self.send_with(message, None, None)
+        self.send_with(message, Belongs::default())
     }
 
     /// [`send`](Self::send) of an execute or a resume whose segment is to name every call that is outstanding after it.
@@ -202,7 +100,7 @@ impl Link {
             ClientMessage::Resume(resume) => self.listed.resume(resume.suspension),
             _ => Some(self.listed.begin()),
         };
-        self.send_with(message, None, listing)
+        self.send_with(message, Belongs { listing, ..Belongs::default() })
     }
 
     /// Where something is done that may be suspended. It is taken with the first request that is sent from there.
@@ -211,29 +109,26 @@ impl Link {
         Arc::new(PlaceHeld { link: Arc::clone(self), number })
     }
 
-    /// [`send`](Self::send) of what belongs to a place: an execute waits until that is to be had.
-    pub(crate) fn send_at(
+    /// [`send`](Self::send) of what belongs to a run: an execute waits until its place is to be had.
+    pub(crate) fn send_of(
         self: &Arc<Self>,
         message: ClientMessage<'_>,
-        at: Option<&Arc<PlaceHeld>>,
+        at: Option<Arc<PlaceHeld>>,
+        ear: Option<Ear>,
     ) -> Result<Pending, Error> {
-        self.send_with(message, at, None)
+        self.send_with(message, Belongs { at, ear, listing: None })
     }
 
-    fn send_with(
-        self: &Arc<Self>,
-        mut message: ClientMessage<'_>,
-        at: Option<&Arc<PlaceHeld>>,
-        listing: Option<Listing>,
-    ) -> Result<Pending, Error> {
+    fn send_with(self: &Arc<Self>, mut message: ClientMessage<'_>, belongs: Belongs) -> Result<Pending, Error> {
+        let Belongs { at, listing, ear } = belongs;
         let slot = Slot::new();
         let lease = self.sharing.place(&mut message);
-        let turn = match (Turn::of(&message), at) {
+        let turn = match (Turn::of(&message), &at) {
             (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
             (turn, _) => turn,
         };
         let parts = matches!(message, ClientMessage::ExecuteMany(_)).then(Vec::new);
-        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at: at.cloned(), listing, parts };
+        let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at, listing, parts, ear };
         // What was not taken is dropped outside of the lock.
         let busy = self.wire.is_busy();
         // What waits for a turn is bounded by the outbox, and cancels of requests by those.
@@ -285,113 +180,6 @@ impl Link {
         lock(&self.requests).waiting.get(&id.0)?.lease.as_ref()?.reply()
     }
 
-    /// Leaves a request in the outbox, encoded as it is now.
-    fn enqueue(self: &Arc<Self>, message: &ClientMessage<'_>, id: u32, turn: Turn) -> Result<(), Error> {
-        let mut frame = Vec::new();
-        message.encode(RequestId(id), self.max_body_bytes, &mut frame).map_err(Error::request)?;
-        let suspension = match message {
-            ClientMessage::Resume(resume) => Some(resume.suspension.to_owned()),
-            _ => None,
-        };
-        let always = matches!(message, ClientMessage::DisposeState(_) | ClientMessage::Shutdown);
-        let mut requests = lock(&self.requests);
-        if let Some((error, _)) = &requests.closed {
-            return Err(error.clone());
-        }
-        let ticket = requests.outbox.push(Waiting { id, frame, turn, suspension }, always)?;
-        if !requests.pumping {
-            let link = Arc::clone(self);
-            match thread::Builder::new().name("nexus-outbox".to_owned()).spawn(move || link.pump()) {
-                Ok(_) => requests.pumping = true,
-                Err(source) => {
-                    requests.outbox.remove(ticket);
-                    return Err(StartError::Spawn { path: "a thread".into(), source }.into());
-                }
-            }
-        }
-        if let Some(entry) = requests.waiting.get_mut(&id) {
-            entry.place = Place::Waiting(ticket);
-        }
-        drop(requests);
-        // There may be room again since it was looked for.
-        self.room.notify_one();
-        Ok(())
-    }
-
-    /// Writes what waits as soon as there is room for it, until nothing waits.
-    fn pump(&self) {
-        loop {
-            let mut requests = lock(&self.requests);
-            loop {
-                let now = Instant::now();
-                if requests.outbox.is_empty() || requests.outbox.is_ready(now) {
-                    break;
-                }
-                requests = match requests.outbox.places.ask_again_in(now) {
-                    Some(time) => self.room.wait_timeout(requests, time).unwrap_or_else(PoisonError::into_inner).0,
-                    None => self.room.wait(requests).unwrap_or_else(PoisonError::into_inner),
-                };
-            }
-            if requests.outbox.is_empty() {
-                requests.pumping = false;
-                return;
-            }
-            drop(requests);
-            self.wire.wait_until_free();
-            // A request leaves the outbox under the wire's lock only: its cancel is written behind it.
-            let filled: Result<(), Infallible> = self.wire.write(|buffer| {
-                let mut requests = lock(&self.requests);
-                let now = Instant::now();
-                while buffer.len() < FRAME_BUFFER_KEEP_BYTES
-                    && let Some(Waiting { id, frame, .. }) = requests.outbox.take(now)
-                {
-                    if let Some(entry) = requests.waiting.get_mut(&id) {
-                        entry.place = Place::Sent;
-                    }
-                    buffer.extend_from_slice(&frame);
-                }
-                Ok(())
-            });
-            let Ok(()) = filled;
-        }
-    }
-
-    /// Takes a request back that was not written yet, as one that was cancelled.
-    fn take_back(self: &Arc<Self>, id: u32) -> bool {
-        let mut requests = lock(&self.requests);
-        let Some(&Entry { place: Place::Waiting(ticket), .. }) = requests.waiting.get(&id) else { return false };
-        let waiting = requests.outbox.remove(ticket);
-        let entry = requests.waiting.remove(&id);
-        drop(requests);
-        self.room.notify_one();
-        if let Some(suspension) = waiting.and_then(|waiting| waiting.suspension) {
-            self.cancel(Cancel::Suspension(&suspension));
-        }
-        if let Some(entry) = entry {
-            entry.slot.fill(Err(Error::Cancelled));
-        }
-        true
-    }
-
-    /// Cancels an execution, to hear whether there was one.
-    pub(crate) fn send_cancel(self: &Arc<Self>, suspension: &str) -> Result<Pending, Error> {
-        self.listed.cancelled(suspension);
-        self.send(ClientMessage::Cancel(Cancel::Suspension(suspension)))
-    }
-
-    /// Cancels, without waiting for what becomes of it.
-    pub(crate) fn cancel(self: &Arc<Self>, target: Cancel<'_>) {
-        match target {
-            Cancel::Request(id) if self.take_back(id) => return,
-            Cancel::Request(_) => {}
-            Cancel::Suspension(suspension) => self.listed.cancelled(suspension),
-        }
-        // An error means that the connection is gone, and with it the execution.
-        if let Ok(pending) = self.send(ClientMessage::Cancel(target)) {
-            pending.forget();
-        }
-    }
-
     /// How and when the connection has ended, if it has.
     pub(crate) fn end_of(&self) -> Option<(Error, Instant)> {
         lock(&self.requests).closed.clone()
@@ -417,145 +205,7 @@ impl Link {
         Closed { link: Arc::clone(self), number, slot }
     }
 
-    /// Takes an answer from the reader thread.
-    pub(crate) fn complete(self: &Arc<Self>, id: RequestId, result: Result<Answer, Error>) {
-        let queued = match &result {
-            Ok(Answer::Segment(segment)) => Some(Duration::from_micros(segment.metrics.queue_us)),
-            _ => None,
-        };
-        let entry = lock(&self.requests).remove(id.0, queued, &self.room);
-        match entry {
-            Some(mut entry) => {
-                let result = entry.with_parts(result);
-                let Entry { slot, lease, at, listing, .. } = entry;
-                // What the answer brings about finds the room free.
-                drop(lease);
-                let Some(listing) = listing else {
-                    if let Some(unheard) = slot.fill(result) {
-                        self.dispose(unheard, at);
-                    }
-                    return;
-                };
-                self.hand_out(listing.answered(slot, result));
-            }
-            None => log::warn!("the sidecar answered request {id}, which there is not"),
-        }
-    }
-
-    /// A part of an answer has come. False: there is no request that has parts.
-    pub(crate) fn take_part(&self, id: RequestId, part: Vec<Segment>) -> bool {
-        let mut requests = lock(&self.requests);
-        let parts = requests.waiting.get_mut(&id.0).and_then(|entry| entry.parts.as_mut());
-        parts.map(|parts| parts.extend(part)).is_some()
-    }
-
-    /// For an execution that is begun by another's request.
-    pub(crate) fn listing(&self) -> Listing {
-        self.listed.begin()
-    }
-
-    pub(crate) fn hand_out(self: &Arc<Self>, ready: impl IntoIterator<Item = Ready>) {
-        for (slot, result) in ready {
-            if let Some(unheard) = slot.fill(result) {
-                self.dispose(unheard, None);
-            }
-        }
-    }
-
-    /// Ends all waiting. Called once, by the reader thread.
-    pub(crate) fn close(&self, error: &Error) {
-        let mut requests = lock(&self.requests);
-        requests.closed = Some((error.clone(), Instant::now()));
-        let waiting = std::mem::take(&mut requests.waiting);
-        let watchers = std::mem::take(&mut requests.watchers);
-        requests.outbox.clear();
-        drop(requests);
-        self.room.notify_one();
-        self.wire.close();
-        self.sharing.close();
-        self.listed.close();
-        // With the last lease the arena goes, before anybody is told.
-        let told = |mut entry: Entry| {
-            let end = entry.with_parts(Err(error.clone()));
-            (entry.slot, end)
-        };
-        let ends: Vec<_> = waiting.into_values().map(told).collect();
-        for (slot, end) in ends {
-            slot.fill(end);
-        }
-        for watcher in watchers.into_values() {
-            watcher.fill(error.clone());
-        }
-    }
-
-    /// An answer that nobody heard: a suspended execution would wait for nothing, a state be kept for nobody.
-    /// `at`: its place, which is left when the execution has been cancelled.
-    fn dispose(self: &Arc<Self>, unheard: Result<Answer, Error>, at: Option<Arc<PlaceHeld>>) {
-        match unheard {
-            Ok(Answer::Segment(segment)) => {
-                if let Some(suspension) = segment.suspensions.first() {
-                    self.cancel(Cancel::Suspension(&suspension.id));
-                }
-            }
-            Ok(Answer::Results(segments, _)) => {
-                for suspension in segments.iter().filter_map(|segment| segment.suspensions.first()) {
-                    self.cancel(Cancel::Suspension(&suspension.id));
-                }
-            }
-            Ok(Answer::StateCreated(id)) => {
-                let sent = self.send(ClientMessage::DisposeState(DisposeState { id: &id }));
-                sent.map(Pending::forget).unwrap_or_default();
-            }
-            _ => {}
-        }
-        drop(at);
-    }
-
     fn write(&self, message: &ClientMessage<'_>, id: u32) -> Result<(), Error> {
         self.wire.write(|buffer| message.encode(RequestId(id), self.max_body_bytes, buffer).map_err(Error::request))
-    }
-}
-
-impl Requests {
-    /// Its id, and whether it must wait. `busy`: the sidecar has not read yet what was written.
-    fn register(
-        &mut self,
-        mut entry: Entry,
-        turn: Turn,
-        busy: bool,
-        is_bounded: bool,
-    ) -> Result<(u32, bool), (Error, Entry)> {
-        if let Some((error, _)) = &self.closed {
-            return Err((error.clone(), entry));
-        }
-        if is_bounded && self.waiting.len() >= self.bound {
-            return Err((overloaded("waitingRequests", self.bound, self.waiting.len()), entry));
-        }
-        loop {
-            self.last_id = self.last_id.wrapping_add(1);
-            if self.last_id != RequestId::CONNECTION.0 && !self.waiting.contains_key(&self.last_id) {
-                entry.place = match turn {
-                    Turn::Urgent => Place::Urgent,
-                    turn if !busy && self.outbox.pass(turn, Instant::now()) => Place::Sent,
-                    _ => Place::Coming,
-                };
-                let waits = matches!(entry.place, Place::Coming);
-                self.waiting.insert(self.last_id, entry);
-                return Ok((self.last_id, waits));
-            }
-        }
-    }
-
-    /// Of a request that was answered, or that was not sent.
-    /// `queued`: how long an execution had waited in the sidecar.
-    fn remove(&mut self, id: u32, queued: Option<Duration>, room: &Condvar) -> Option<Entry> {
-        let entry = self.waiting.remove(&id)?;
-        if matches!(entry.place, Place::Sent) {
-            self.outbox.done(queued);
-            if !self.outbox.is_empty() {
-                room.notify_one();
-            }
-        }
-        Some(entry)
     }
 }

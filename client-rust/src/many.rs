@@ -10,10 +10,10 @@ use nexus_protocol::limits::{CLIENT_MANY_BLOCK_BYTES, MAX_MANY_ITEMS};
 use nexus_protocol::message::{ExecuteMany, ManyItem};
 use nexus_protocol::{ClientMessage, SidecarMessage};
 
-use crate::client::{Sending, start_execution};
 use crate::compiled::{Handler, says_unknown_handler};
 use crate::context::Context;
 use crate::error::Error;
+use crate::execution::{Sending, start_execution};
 use crate::held::Held;
 use crate::link::{Answer, Link, Pending, answered};
 use crate::segment::Segment;

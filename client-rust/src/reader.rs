@@ -189,6 +189,12 @@ fn take(body: &[u8], link: &Arc<Link>) -> Result<(), GoneReason> {
         }
         return Ok(());
     }
+    if let SidecarMessage::Logs(told) = &envelope.message {
+        if !link.take_logs(envelope.id, told.logs) {
+            log::warn!("the sidecar told what request {} logs, which nobody hears", envelope.id);
+        }
+        return Ok(());
+    }
     let answer = match envelope.message {
         SidecarMessage::Error(error) if envelope.id == RequestId::CONNECTION => {
             return Err(GoneReason::Refused(Box::new(SidecarError::of(error))));

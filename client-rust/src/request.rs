@@ -18,8 +18,8 @@ use crate::payload::Payload;
 use crate::resident::ResidentState;
 use crate::run::Outcome;
 use crate::run_options::RunOptions;
-use crate::running::Running;
-use crate::segment::Segment;
+use crate::running::{Running, Told};
+use crate::segment::{Log, Segment};
 use crate::token::CancelToken;
 use crate::{CurrentCall, SuspendMode};
 
@@ -145,6 +145,13 @@ impl RunRequest {
         self
     }
 
+    /// Called for each record that the handler logs, while it runs (at most 50 ms late), in order, each once and before its segment,
+    /// which has it too. It runs where the run is polled or waited for, and must not block long.
+    pub fn on_log(mut self, mut callback: impl FnMut(&Log) + Send + 'static) -> Self {
+        self.options.on_log = Some(Box::new(move |log| callback(&log)));
+        self
+    }
+
     /// Decides what the handler sees of an extension's error: what is returned is thrown in it, in place of what the extension
     /// returned. That remains, as the [source](crate::FailedRun) of the run's error where the handler lets it through. It runs where
     /// the run is polled or waited for.
@@ -175,18 +182,10 @@ impl RunRequest {
 
     /// Sends it now. What it does comes piece by piece.
     pub fn stream(self) -> Running {
-        Running::start(|on_segment| {
-            let Self { client, handler, context, mut options } = self;
-            let mut own = options.on_segment.take();
-            let mut deliver = on_segment;
-            options.on_segment = Some(Box::new(move |segment| {
-                if let Some(own) = &mut own {
-                    own(segment);
-                }
-                deliver(segment);
-            }));
-            client.start_run(handler, context, options)
-        })
+        let Self { client, handler, context, mut options } = self;
+        let told = Told::default();
+        told.hear(&mut options);
+        Running::new(client.start_run(handler, context, options), told)
     }
 
     /// Sends it, and blocks this thread until it is done. Not for use within an executor's thread.

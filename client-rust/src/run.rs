@@ -15,15 +15,16 @@ use nexus_protocol::message::Cancel;
 use serde::de::DeserializeOwned;
 
 use crate::calls::Calls;
-use crate::client::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::compiled::Handler;
 use crate::context::Context;
 use crate::current::{Awaited, CurrentCall, Origin};
 use crate::error::Error;
+use crate::execution::{Resolution, Sending, resume_message, segment, start_execution};
 use crate::extensions::{Args, CallError, CallResult};
 use crate::failed_run::{AllThrown, ExtensionError, FailedRun};
 use crate::gather::Gathered;
 use crate::link::{Closed, Link, PlaceHeld};
+use crate::live_logs::{Heard, LiveLogs};
 use crate::patience::{Begun, Patience};
 use crate::payload::{Payload, PayloadError};
 use crate::run_options::RunOptions;
@@ -71,10 +72,12 @@ pub(crate) struct Run {
     late: Option<String>,
     /// What extensions threw.
     thrown: AllThrown,
+    /// Where somebody wants to hear what is logged.
+    logs: Option<LiveLogs>,
     /// Which of its calls are outstanding.
     outstanding: Calls,
-    /// Segments that came before one with a lower `seq`, and what they go on with.
-    early: BTreeMap<u32, (Segment, Option<String>)>,
+    /// Segments that came before one with a lower `seq`, and what they answer.
+    early: BTreeMap<u32, (Segment, Asked)>,
     segments: Vec<Segment>,
     /// A suspension of the execution while it is suspended, to cancel it by.
     suspended_by: Option<String>,
@@ -97,8 +100,15 @@ struct Call {
 struct Request {
     /// Its id, which changes when an execute is sent again.
     id: Arc<Mutex<u32>>,
+    asked: Asked,
+}
+
+/// What a request was for.
+struct Asked {
     /// The call that a resume answers, and whether with a value.
     resumes: Option<(String, bool)>,
+    /// What is logged is heard by this.
+    heard: Option<Heard>,
 }
 
 impl Run {
@@ -117,10 +127,12 @@ impl Run {
         let origin = Arc::new(Origin { handler_name, panel_id, labels: std::mem::take(&mut options.labels) });
         let id = Arc::<Mutex<u32>>::default();
         let place = (!options.extensions.is_empty()).then(|| link.place());
-        let sending = Sending::At(place.clone());
+        let mut logs = options.on_log.take().map(|on_log| LiveLogs::new(on_log, link.max_body_bytes()));
+        let (heard, ear) = logs.as_mut().map(LiveLogs::ear).unzip();
+        let sending = Sending::Of { place: place.clone(), ear };
         let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id), sending)?);
         let mut requests: Gathered<Request, AnswerFuture> = Gathered::new();
-        requests.add(Request { id, resumes: None }, answer);
+        requests.add(Request { id, asked: Asked { resumes: None, heard } }, answer);
         Ok(Self {
             patience: Patience::new(link.greeting.limits.suspension_timeout_ms),
             late: None,
@@ -133,6 +145,7 @@ impl Run {
             requests,
             calls: Gathered::new(),
             thrown: AllThrown::default(),
+            logs,
             outstanding: Calls::default(),
             early: BTreeMap::new(),
             segments: Vec::new(),
@@ -147,16 +160,29 @@ impl Run {
     fn poll_requests(&mut self, context: &mut TaskContext<'_>) -> bool {
         let answers = self.requests.poll(context);
         let any = !answers.is_empty();
+        let heard = self.logs.as_mut().map_or(Ok(()), |logs| logs.take(context));
         for (request, answer) in answers {
             match answer {
-                Ok(segment) => self.take(segment, request.resumes),
+                Ok(segment) => self.take(segment, request.asked),
                 Err(error) => self.end(Err(error)),
             }
+        }
+        if let Err(error) = heard.and_then(|()| self.tell_logs()) {
+            self.end(Err(error));
         }
         if any && self.result.is_none() && self.requests.is_empty() && !self.early.is_empty() {
             self.end(Err(Error::protocol("a segment of the execution is missing")));
         }
         any
+    }
+
+    /// Tells what has been logged meanwhile, where it is known to be next.
+    fn tell_logs(&mut self) -> Result<(), Error> {
+        let Self { logs: Some(logs), requests, result: None, .. } = self else { return Ok(()) };
+        match (requests.len(), requests.iter().next()) {
+            (1, Some(Request { asked: Asked { heard: Some(heard), .. }, .. })) => Ok(logs.tell_of(*heard)?),
+            _ => Ok(()),
+        }
     }
 
     /// Resumes with what extension calls have answered. Whether any had.
@@ -208,9 +234,11 @@ impl Run {
             return;
         }
         let is_value = matches!(resolution, Resolution::Value(_));
-        match self.link.send_at(resume_message(&suspension, &resolution), self.place.as_ref()) {
+        let (heard, ear) = self.logs.as_mut().map(LiveLogs::ear).unzip();
+        match self.link.send_of(resume_message(&suspension, &resolution), self.place.clone(), ear) {
             Ok(pending) => {
-                let about = Request { id: Arc::new(Mutex::new(pending.id())), resumes: Some((suspension, is_value)) };
+                let asked = Asked { resumes: Some((suspension, is_value)), heard };
+                let about = Request { id: Arc::new(Mutex::new(pending.id())), asked };
                 self.requests.add(about, Box::pin(async move { segment(pending.await?) }));
             }
             // An answer that is too large for a frame is the extension's fault: its call fails in the handler.
@@ -222,16 +250,15 @@ impl Run {
         }
     }
 
-    /// `resumes`: the call that was answered, and whether with a value.
-    fn take(&mut self, segment: Segment, resumes: Option<(String, bool)>) {
-        match resumes {
+    fn take(&mut self, segment: Segment, asked: Asked) {
+        match asked.resumes {
             Some((suspension, is_value)) if segment.seq == 0 => return self.refused(segment, suspension, is_value),
-            resumes => self.early.insert(segment.seq, (segment, resumes.map(|(suspension, _)| suspension))),
+            _ => self.early.insert(segment.seq, (segment, asked)),
         };
         while self.result.is_none()
-            && let Some((next, answered)) = self.early.remove(&(self.segments.len() as u32))
+            && let Some((next, asked)) = self.early.remove(&(self.segments.len() as u32))
         {
-            self.deliver(next, answered.as_deref());
+            self.deliver(next, asked);
         }
     }
 
@@ -256,8 +283,14 @@ impl Run {
         }
     }
 
-    fn deliver(&mut self, mut segment: Segment, answered: Option<&str>) {
+    fn deliver(&mut self, mut segment: Segment, asked: Asked) {
         self.suspended_by = None;
+        if let (Some(logs), Some(heard)) = (&mut self.logs, asked.heard)
+            && let Err(error) = logs.tell_rest(heard, &mut segment)
+        {
+            return self.end(Err(error.into()));
+        }
+        let answered = asked.resumes.as_ref().map(|(suspension, _)| suspension.as_str());
         let made = match segment.status {
             Status::Suspended => self.outstanding.segment(&mut segment, answered),
             Status::Success | Status::Error => Vec::new(),

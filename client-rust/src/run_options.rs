@@ -5,11 +5,13 @@ use std::fmt;
 
 use crate::current::CurrentCall;
 use crate::extensions::{CallError, Extensions};
-use crate::segment::Segment;
+use crate::segment::{Log, Segment};
 use crate::token::CancelToken;
 
 /// Called for each segment.
 pub(crate) type OnSegment = Box<dyn FnMut(&Segment) + Send>;
+/// Called for each record, while the handler runs.
+pub(crate) type OnLog = Box<dyn FnMut(Log) + Send>;
 /// Called for each error of an extension.
 pub(crate) type OnExtensionError = Box<dyn FnMut(CallError, &CurrentCall) -> CallError + Send>;
 
@@ -18,6 +20,7 @@ pub(crate) type OnExtensionError = Box<dyn FnMut(CallError, &CurrentCall) -> Cal
 pub(crate) struct RunOptions {
     pub(crate) extensions: Extensions,
     pub(crate) on_segment: Option<OnSegment>,
+    pub(crate) on_log: Option<OnLog>,
     pub(crate) on_extension_error: Option<OnExtensionError>,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) cancel: Option<CancelToken>,

@@ -1,7 +1,8 @@
 //! A run as a stream of what it does.
 //!
 //! Invariant: pieces come in the order in which they happened, each once; behind the outcome or the error there is nothing. The run
-//! goes on only while the stream is polled, so that what nobody takes does not pile up beyond one poll.
+//! goes on only while the stream is polled, so that what nobody takes does not pile up beyond one poll, but for what its present
+//! segment logs, which is bounded.
 
 use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
@@ -14,6 +15,7 @@ use futures_core::Stream;
 use crate::call::Call;
 use crate::error::Error;
 use crate::run::Outcome;
+use crate::run_options::RunOptions;
 use crate::segment::{Log, Segment};
 use crate::slot::{block_on, lock};
 
@@ -21,7 +23,7 @@ use crate::slot::{block_on, lock};
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum Progress {
-    /// The handler has logged something. It comes before the segment that it belongs to.
+    /// The handler has logged something. It comes while the handler runs, before the segment that it belongs to.
     Log(Log),
     /// A segment has ended: its effects have happened.
     Segment(Box<Segment>),
@@ -51,33 +53,52 @@ pub enum Progress {
 pub struct Running {
     /// None: it is over.
     call: Option<Call<Outcome>>,
-    told: Arc<Mutex<VecDeque<Segment>>>,
+    told: Told,
     /// To be given out next.
     pieces: VecDeque<Result<Progress, Error>>,
 }
 
+/// What a run has told its caller.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Told(Arc<Mutex<Vec<Progress>>>);
+
+impl Told {
+    /// Is told what the caller's own functions are.
+    pub(crate) fn hear(&self, options: &mut RunOptions) {
+        let (mut on_segment, mut on_log) = (options.on_segment.take(), options.on_log.take());
+        let segments = self.clone();
+        options.on_segment = Some(Box::new(move |segment| {
+            if let Some(on_segment) = &mut on_segment {
+                on_segment(segment);
+            }
+            segments.push(Progress::Segment(Box::new(segment.clone())));
+        }));
+        let logs = self.clone();
+        options.on_log = Some(Box::new(move |log| {
+            if let Some(on_log) = &mut on_log {
+                on_log(log.clone());
+            }
+            logs.push(Progress::Log(log));
+        }));
+    }
+
+    fn push(&self, piece: Progress) {
+        lock(&self.0).push(piece);
+    }
+
+    fn take(&self) -> Vec<Progress> {
+        std::mem::take(&mut lock(&self.0))
+    }
+}
+
 impl Running {
-    pub(crate) fn start(start: impl FnOnce(Box<dyn FnMut(&Segment) + Send>) -> Call<Outcome>) -> Self {
-        let told = Arc::<Mutex<VecDeque<Segment>>>::default();
-        let tell = Arc::clone(&told);
-        let call = start(Box::new(move |segment| lock(&tell).push_back(segment.clone())));
+    pub(crate) fn new(call: Call<Outcome>, told: Told) -> Self {
         Self { call: Some(call), told, pieces: VecDeque::new() }
     }
 
     /// The next piece; blocks this thread until it is there. Not for use within an executor's thread.
     pub fn next_blocking(&mut self) -> Option<Result<Progress, Error>> {
         block_on(poll_fn(|context| Pin::new(&mut *self).poll_next(context)))
-    }
-
-    fn take_told(&mut self) {
-        let told = std::mem::take(&mut *lock(&self.told));
-        for segment in told {
-            match segment.logs() {
-                Ok(logs) => self.pieces.extend(logs.into_iter().map(|log| Ok(Progress::Log(log)))),
-                Err(error) => self.pieces.push_back(Err(error.into())),
-            }
-            self.pieces.push_back(Ok(Progress::Segment(Box::new(segment))));
-        }
     }
 }
 
@@ -91,7 +112,7 @@ impl Stream for Running {
         }
         let Some(call) = &mut this.call else { return Poll::Ready(None) };
         let polled = Pin::new(call).poll(context);
-        this.take_told();
+        this.pieces.extend(this.told.take().into_iter().map(Ok));
         let is_pending = polled.is_pending();
         if let Poll::Ready(result) = polled {
             this.call = None;

@@ -44,7 +44,8 @@ struct EffectPayloads {
     state_mutations: Vec<u8>,
     events: Vec<u8>,
     view_commands: Vec<u8>,
-    logs: Vec<u8>,
+    /// Lists, in order: those that came while the handler ran, and the segment's own.
+    logs: Vec<Vec<u8>>,
 }
 
 /// An extension call that waits for its answer.
@@ -203,10 +204,26 @@ impl Segment {
 
     /// Log records, in order.
     pub fn logs(&self) -> Result<Vec<Log>, PayloadError> {
-        each(&self.effects.logs, |effect| {
-            let (level, message) = (text(effect, "level")?, text(effect, "message")?);
-            Ok(Log { level, message, timestamp_ms: timestamp(effect) })
-        })
+        let mut all = Vec::new();
+        for list in &self.effects.logs {
+            all.extend(logs_of(list)?);
+        }
+        Ok(all)
+    }
+
+    /// Those that came with it.
+    pub(crate) fn last_logs(&self) -> &[u8] {
+        self.effects.logs.last().map_or(&[], Vec::as_slice)
+    }
+
+    /// Puts in front what came while the handler ran.
+    pub(crate) fn put_logs_before(&mut self, mut lists: Vec<Vec<u8>>) {
+        if lists.is_empty() {
+            return;
+        }
+        let effects = Arc::make_mut(&mut self.effects);
+        lists.append(&mut effects.logs);
+        effects.logs = lists;
     }
 }
 
@@ -226,7 +243,7 @@ impl Segment {
                 state_mutations: owned(result.state_mutations),
                 events: owned(result.events),
                 view_commands: owned(result.view_commands),
-                logs: owned(result.logs),
+                logs: result.logs.map(<[u8]>::to_vec).into_iter().collect(),
             }),
         }
     }
@@ -257,6 +274,14 @@ impl Metrics {
             compilation_time_us: metrics.compilation_time_us,
         }
     }
+}
+
+/// Reads a list of records.
+pub(crate) fn logs_of(list: &[u8]) -> Result<Vec<Log>, PayloadError> {
+    each(list, |effect| {
+        let (level, message) = (text(effect, "level")?, text(effect, "message")?);
+        Ok(Log { level, message, timestamp_ms: timestamp(effect) })
+    })
 }
 
 /// Reads a list; no bytes = no effects.

@@ -175,3 +175,28 @@ fn segments_with_a_gap_end_the_run() {
         thread.join().unwrap();
     });
 }
+
+/// `logs` with such a list, for the first request.
+fn logs(list: &[u8]) -> Vec<u8> {
+    answer(0x93, &[b"\x81\xa4logs\xc4", &[list.len() as u8][..], list].concat())
+}
+
+#[test]
+fn logs_that_nobody_asked_for_are_passed_over_and_those_that_are_none_end_their_run() {
+    watched(|| {
+        let pong = [logs(b"\xc1"), logs(&[]), answer(0x89, &[0x80])].concat();
+        let (path, thread) = peer(golden("message-answer-hello"), pong, false);
+        let client = Client::connect(path).wait().unwrap();
+        client.ping().wait().unwrap();
+        drop(client);
+        thread.join().unwrap();
+        for list in [&b"\xc1"[..], b"\x91\xc0", b"\x91\x80", b"\x91\x81\xa5level\xa4info"] {
+            let (path, thread) = peer(golden("message-answer-hello"), logs(list), false);
+            let client = Client::connect(path).wait().unwrap();
+            let heard = client.run("for (;;);").on_log(|log| panic!("{log:?}")).wait();
+            assert!(matches!(heard, Err(Error::Payload(_))), "{heard:?}");
+            drop(client);
+            thread.join().unwrap();
+        }
+    });
+}

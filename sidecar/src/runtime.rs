@@ -19,7 +19,7 @@ use crate::config::{Config, LiveConfig};
 use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
-use crate::engine::live_logs::LiveLogs;
+use crate::engine::live_logs::{LiveLogs, SegmentLogs};
 use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Guests, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
@@ -60,7 +60,7 @@ pub trait Overseer {
     /// Compiling has taken so much of a processor.
     fn compiled_in(&self, cpu: Duration);
     /// What the handler logs while it runs is there, for who wants to hear it.
-    fn logs_live(&self, live: &Arc<LiveLogs>);
+    fn logs_live(&self, logs: SegmentLogs);
 }
 
 /// Nobody but the clock.
@@ -81,7 +81,7 @@ impl Overseer for StopToken {
 
     fn compiled_in(&self, _: Duration) {}
 
-    fn logs_live(&self, _: &Arc<LiveLogs>) {}
+    fn logs_live(&self, _: SegmentLogs) {}
 }
 
 /// The control of an instance is with the request's overseer for as long as this lives.
@@ -422,8 +422,8 @@ impl Runtime {
         input.context.state.renew()?;
         let instance = self.lease(found.handler.suspend_mode, token)?;
         if request.stream_logs {
-            let live = Arc::default();
-            overseer.logs_live(&live);
+            let live = Arc::<LiveLogs>::default();
+            overseer.logs_live(live.open());
             input.context.live_logs = Some(live);
         }
         let armed = Armed::new(overseer, &instance, Purpose::Execute);
@@ -453,8 +453,7 @@ impl Runtime {
         let (report, progress, armed) = match execution.awake(lease) {
             Ok(mut awake) => {
                 if let Some(live) = awake.live_logs() {
-                    live.open();
-                    overseer.logs_live(&live);
+                    overseer.logs_live(live.open());
                 }
                 let armed = Armed::new(overseer, awake.instance(), Purpose::Execute);
                 let (report, progress) = awake.resume(id, answer, token);

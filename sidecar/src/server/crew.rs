@@ -22,7 +22,7 @@ use nexus_protocol::message::Kind;
 use super::hub::{Job, SessionId};
 use super::incoming::Incoming;
 use crate::engine::control::{Control, Ticket};
-use crate::engine::live_logs::LiveLogs;
+use crate::engine::live_logs::SegmentLogs;
 use crate::os::Thread;
 use crate::runtime::Purpose;
 use crate::token::{StopCause, StopToken};
@@ -115,7 +115,7 @@ pub struct Run<P> {
     /// The suspended execution that it resumes, by its key.
     pub execution: Option<u64>,
     /// What its handler logs while it runs, where somebody wants to hear it.
-    pub live_logs: Option<Arc<LiveLogs>>,
+    pub live_logs: Option<SegmentLogs>,
     /// Since when its worker has held back answers to requests before this one.
     pub held_back: Option<Instant>,
     stage: Stage,
@@ -458,7 +458,7 @@ impl<P: Clone> Crew<P> {
     }
 
     /// Runs that have logged something which somebody wants to hear now.
-    pub fn logs_due(&self, now: Instant) -> impl Iterator<Item = (RunId, &Run<P>, &Arc<LiveLogs>)> {
+    pub fn logs_due(&self, now: Instant) -> impl Iterator<Item = (RunId, &Run<P>, &SegmentLogs)> {
         let live = self.runs().filter_map(|(id, run)| Some((id, run, run.live_logs.as_ref()?)));
         live.filter(move |(.., live)| live.is_due(now))
     }

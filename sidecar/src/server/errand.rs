@@ -17,7 +17,7 @@ use super::crew::RunId;
 use super::hub::{Due, Job, Refusal, SessionId};
 use super::poller::Poller;
 use super::refusal::{of_resource, overloaded, refusal};
-use crate::engine::live_logs::LiveLogs;
+use crate::engine::live_logs::SegmentLogs;
 use crate::execution;
 
 /// See the module.
@@ -37,7 +37,7 @@ pub(super) enum Errand {
     /// A connection with answers that are not written yet.
     Flush(SessionId),
     /// A handler has logged something, and its client wants to hear it while it runs.
-    Logs { connection: Arc<Connection>, id: RequestId, run: RunId, live: Arc<LiveLogs> },
+    Logs { connection: Arc<Connection>, id: RequestId, run: RunId, logs: SegmentLogs },
     /// A connection that has cost more threads than one may.
     Expel(Arc<Connection>),
 }
@@ -97,8 +97,8 @@ impl Server {
             }
             Errand::Dismiss(session) => return self.dismissed(poller, session),
             Errand::Flush(session) => session,
-            Errand::Logs { connection, id, run, live } => {
-                live.tell(Instant::now(), |logs| !connection.is_over() && self.tell_logs(&connection, id, run, logs));
+            Errand::Logs { connection, id, run, logs } => {
+                logs.tell(Instant::now(), |logs| !connection.is_over() && self.tell_logs(&connection, id, run, logs));
                 connection.session
             }
         };

@@ -8,7 +8,7 @@ use super::Server;
 use super::crew::{Budget, RunId};
 use super::meter::Meter;
 use crate::engine::control::{Control, RunControl};
-use crate::engine::live_logs::LiveLogs;
+use crate::engine::live_logs::SegmentLogs;
 use crate::execution::Arrival;
 use crate::runtime::{Overseer, Purpose};
 use crate::token::StopToken;
@@ -57,9 +57,9 @@ impl Overseer for Oversight<'_> {
         self.meter.add(cpu);
     }
 
-    fn logs_live(&self, live: &Arc<LiveLogs>) {
+    fn logs_live(&self, logs: SegmentLogs) {
         if let Some(run) = self.server.lock().hub.crew.get_mut(self.run) {
-            run.live_logs = Some(live.clone());
+            run.live_logs = Some(logs);
         }
     }
 }

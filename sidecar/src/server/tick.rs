@@ -64,11 +64,11 @@ impl Server {
             state.errands.extend(unwritten);
         }
         let State { hub, errands, .. } = &mut *state;
-        errands.extend(hub.crew.logs_due(now).map(|(run, it, live)| Errand::Logs {
+        errands.extend(hub.crew.logs_due(now).map(|(run, it, logs)| Errand::Logs {
             connection: it.connection.clone(),
             id: it.id,
             run,
-            live: live.clone(),
+            logs: logs.clone(),
         }));
         state.hub.have_give_way();
         let beside = state.hub.end_trial(TRIAL, now).is_some_and(|run| state.hub.goes_on_beside(run));
