@@ -1,5 +1,8 @@
 #!/usr/bin/env node
-/** `npx nexus-sidecar`: runs the program of the package with what this was given, and ends as that ends. */
+/**
+ * `npx nexus-sidecar`: runs the program of the package with what this was given, and ends as that ends. The program is told for
+ * whom it stands, and ends with this even if nobody can pass anything on any more.
+ */
 import { spawn } from 'node:child_process';
 
 import { findBinary } from './program.js';
@@ -17,7 +20,7 @@ function main(): void {
     process.exitCode = NOT_FOUND;
     return;
   }
-  const child = spawn(program, process.argv.slice(2), { stdio: 'inherit' });
+  const child = spawn(program, process.argv.slice(2), { stdio: 'inherit', env: { ...process.env, NEXUS_STANDS_FOR: String(process.pid) } });
   // The terminal's own signals reach the program by themselves; to it a second one would mean more than the first.
   const ofTerminal = new Set<string>(process.stdin.isTTY ? ['SIGINT', 'SIGQUIT', 'SIGWINCH'] : []);
   for (const signal of PASSED_ON) process.on(signal, () => void (ofTerminal.has(signal) || child.kill(signal)));

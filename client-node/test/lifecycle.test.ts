@@ -207,7 +207,7 @@ test('large values travel both ways', WATCHDOG, async () => {
 });
 
 test('shutdown lets what runs finish and ends the sidecar; later calls reject', WATCHDOG, async () => {
-  const runtime = newRuntime();
+  const runtime = newRuntime({ drainTimeoutMs: 50_000 });
   const { pid } = await runtime.start();
   const running = runtime.executeHandler('const end = Date.now(); let x = 0; for (let i = 0; i < 3e6; i++) x += i; return x');
   await runtime.shutdown();

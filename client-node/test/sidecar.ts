@@ -1,6 +1,6 @@
 /** The real sidecar for integration tests. There is no other: without the program these tests fail. */
 import assert from 'node:assert/strict';
-import { accessSync, constants, mkdtempSync } from 'node:fs';
+import { accessSync, constants, mkdtempSync, readFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -55,11 +55,12 @@ export function deferred<T>(): { promise: Promise<T>; resolve(value: T): void; r
   return { promise, resolve, reject };
 }
 
-/** Waits until the process has gone. */
+/** Waits until the process has gone, or is nothing but what nobody has asked for: whose child it becomes may not look after it. */
 export async function ended(pid: number): Promise<void> {
   for (;;) {
     try {
       process.kill(pid, 0);
+      if (/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) return;
     } catch {
       return;
     }

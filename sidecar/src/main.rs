@@ -5,6 +5,7 @@ use std::process;
 use nexus_sidecar::cli::{self, Command};
 use nexus_sidecar::error::StartError;
 use nexus_sidecar::exit::ExitCode;
+use nexus_sidecar::lifecycle::parent;
 use nexus_sidecar::{commands, engine, serve, walls};
 
 pub fn main() {
@@ -23,6 +24,7 @@ pub fn main() {
 }
 
 fn main_exec() -> Result<ExitCode, StartError> {
+    parent::end_with_caller(std::env::var(parent::STANDS_FOR_VARIABLE).ok().as_deref());
     let command = cli::parse(std::env::args_os())?;
     let env = || std::env::vars_os();
     let out = &mut std::io::stdout();

@@ -12,12 +12,13 @@ use super::settings::SETTINGS;
 use super::table::Setting;
 use super::value::{Problem, mebibytes};
 use super::{Config, file, order};
+use crate::lifecycle::parent::STANDS_FOR_VARIABLE;
 
 const ENV_PREFIX: &str = "NEXUS_";
 /// Names the file where no flag does: a unit of systemd has one command line for everybody.
 pub(super) const FILE_VARIABLE: &str = "NEXUS_CONFIG";
 /// Names with the prefix that clients and the build read: no mistake of whoever sets them.
-const OF_OTHERS: [&str; 3] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", CONNECT_VARIABLE];
+const OF_OTHERS: [&str; 4] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", CONNECT_VARIABLE, STANDS_FOR_VARIABLE];
 /// Names the socket of a running sidecar where no flag does.
 pub const CONNECT_VARIABLE: &str = "NEXUS_CONNECT";
 
@@ -362,6 +363,7 @@ mod tests {
                 ("NEXUS_TIMEOUT_MS", ""),
                 ("PATH", "/bin"),
                 ("NEXUS_SIDECAR_BIN", "/bin/n"),
+                ("NEXUS_STANDS_FOR", "17"),
             ]))
             .unwrap();
         assert_eq!(loaded.config, Config::default());

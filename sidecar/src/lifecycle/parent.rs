@@ -1,4 +1,5 @@
-//! The process that spawned this one, and whether it is still there.
+//! The process that spawned this one, and whether it is still there. One that is nothing but this program under another name
+//! (`npx nexus-sidecar`) says so, and this one ends with it, whatever ends it.
 //!
 //! The end of the socket says so first, wherever nobody else holds its other end. These are for the rest: a handle that
 //! becomes readable when the parent process ends, and a signal from the kernel. That signal comes when the *thread* ends
@@ -6,11 +7,33 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use nix::errno::Errno;
 use nix::sys::prctl;
+use nix::sys::signal::{Signal, kill, raise};
 use nix::unistd::{Pid, getppid};
 
 use super::signals::PARENT_SIGNAL;
 use crate::os;
+
+/// Names the process that this one stands for and ends with: Node cannot become another program.
+pub const STANDS_FOR_VARIABLE: &str = "NEXUS_STANDS_FOR";
+
+/// Has this process asked to end when the one ends that it stands for, `value` being the variable's.
+pub fn end_with_caller(value: Option<&str>) {
+    let Some(caller) = value.and_then(|value| value.parse().ok()).filter(|pid| *pid > 1).map(Pid::from_raw) else {
+        return;
+    };
+    // a shell that came between waits for this one; its end is none of the caller's
+    if getppid() == caller
+        && let Err(e) = prctl::set_pdeathsig(Signal::SIGTERM)
+    {
+        log::debug!("no signal at the caller's end: {e}");
+    }
+    // had it ended before that line, this tells
+    if kill(caller, None) == Err(Errno::ESRCH) {
+        let _ = raise(Signal::SIGTERM);
+    }
+}
 
 /// See the module.
 #[derive(Debug)]

@@ -118,10 +118,13 @@ fn many_at_once(root: &Root) -> Result<()> {
     Ok(())
 }
 
+/// Does something to what was unpacked.
+type Spoil<'a> = &'a dyn Fn() -> Result<()>;
+
 fn replaces_what_is_not_whole(root: &Root) -> Result<()> {
     let tree = unpacked(root)?;
     let library = tree.join("libc.so.6");
-    let spoil: [(&str, &dyn Fn() -> Result<()>); 9] = [
+    let spoil: [(&str, Spoil<'_>); 9] = [
         ("a file is missing", &|| Ok(fs::remove_file(&library)?)),
         ("a file is cut off", &|| {
             fs::set_permissions(&library, fs::Permissions::from_mode(0o600))?;
@@ -194,7 +197,7 @@ fn trusts_only_its_own(root: &Root) -> Result<()> {
     let advice = "set XDG_CACHE_HOME to a folder of your own";
     fs::set_permissions(&cache, fs::Permissions::from_mode(0o755))?;
     answers(root, PROGRAM).context("a folder that others may look into")?;
-    let ways: [(&str, &dyn Fn() -> Result<()>, &str); 4] = [
+    let ways: [(&str, Spoil<'_>, &str); 4] = [
         ("a group's", &|| Ok(fs::set_permissions(&cache, fs::Permissions::from_mode(0o775))?), OTHERS),
         ("everybody's", &|| Ok(fs::set_permissions(&cache, fs::Permissions::from_mode(0o757))?), OTHERS),
         ("somebody else's", &|| Ok(chown(&cache, Some(FOREIGN_USER), None)?), OTHERS),
