@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,6 +32,7 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     let root = Root::new(&work.join("bare"))?.environment("NEXUS_CACHE_DIR", "none");
     root.put(tree, "/opt/nexus-sidecar")?;
     answers(&root, PROGRAM)?;
+    is_not_seen(&root)?;
     by_links(&root)?;
     at_odd_places(&root, tree)?;
     with_libraries_of_others(&root)?;
@@ -44,6 +46,41 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
 pub fn answers(root: &Root, program: impl AsRef<OsStr>) -> Result<()> {
     let ended = root.must([program.as_ref(), "run".as_ref(), "-".as_ref()], HANDLER)?;
     ensure!(ended.out.starts_with("42"), "the handler returned {:?}", ended.out);
+    Ok(())
+}
+
+/// Who looks at it from outside sees this program and no other: its name, words, environment, file, what it does at a signal and how it
+/// ends.
+fn is_not_seen(root: &Root) -> Result<()> {
+    fs::create_dir_all(root.inside("/private"))?;
+    fs::set_permissions(root.inside("/private"), fs::Permissions::from_mode(0o700))?;
+    let served = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").environment("NEXUS_ISOLATION", "none");
+    let served = served.environment("OF_THE_USER", "a b=c");
+    let words = ["nexus-sidecar", "serve", "--listen", "/private/s", "--max-instances", "2"];
+    fs::create_dir_all(root.inside("/usr/bin"))?;
+    symlink("../../opt/nexus-sidecar/bin/nexus-sidecar", root.inside("/usr/bin/nexus-sidecar"))?;
+    let mut child = served.start(words)?;
+    let until = Instant::now() + Duration::from_secs(60);
+    while !root.inside("/private/s").exists() {
+        ensure!(child.try_wait()?.is_none() && Instant::now() < until, "it does not serve");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let of = |file: &str| fs::read(format!("/proc/{}/{file}", child.id()));
+    let list = |bytes: Vec<u8>| -> Vec<String> {
+        let words = bytes.split(|byte| *byte == 0).filter(|word| !word.is_empty());
+        words.map(|word| String::from_utf8_lossy(word).into_owned()).collect()
+    };
+    ensure!(of("comm")? == b"nexus-sidecar\n", "ps calls it {:?}", String::from_utf8_lossy(&of("comm")?));
+    ensure!(list(of("cmdline")?) == words, "its words are {:?}", list(of("cmdline")?));
+    ensure!(list(of("environ")?).contains(&"OF_THE_USER=a b=c".to_owned()), "its environment is another");
+    let exe = fs::read_link(format!("/proc/{}/exe", child.id()))?;
+    ensure!(exe.ends_with("opt/nexus-sidecar/bin/nexus-sidecar"), "it runs {}", exe.display());
+    quiet("sending SIGTERM", Command::new("kill").arg("-TERM").arg(child.id().to_string()))?;
+    let status = child.wait()?;
+    ensure!(status.code() == Some(0), "after SIGTERM it ends with {status}");
+    ensure!(!root.inside("/private/s").exists(), "it leaves its socket");
+    remove(&root.inside("/usr/bin"))?;
+    note("ps, argv, environment, /proc/self/exe, SIGTERM and exit code: the program's own");
     Ok(())
 }
 
