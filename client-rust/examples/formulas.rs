@@ -14,8 +14,8 @@ fn main() -> Result<(), Error> {
     let items = formulas.map(|formula| (formula, Context::new().scope(&cells)));
     let results = client.run_many_of(items).wait()?;
     for (formula, result) in formulas.iter().zip(results) {
-        match result?.into_result() {
-            Ok(segment) => println!("{}", segment.value::<f64>()?),
+        match result {
+            Ok(outcome) => println!("{}", outcome.value::<f64>()?),
             Err(error) => println!("{}", error.report().source(formula)),
         }
     }

@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::execution::{Resolution, Sending, compiled, resume_message, segment, send_precompile, start_execution};
 use crate::held::Held;
 use crate::link::{Answer, Link, answered};
-use crate::many;
+use crate::many::{self, ManyRequest, ManyRun};
 use crate::payload::Payload;
 use crate::request::{ExecuteRequest, PrecompileRequest, RunRequest};
 use crate::resident::ResidentState;
@@ -25,6 +25,7 @@ use crate::run::{Outcome, Run};
 use crate::run_options::RunOptions;
 use crate::segment::Segment;
 use crate::session::{Found, Sessions};
+use crate::token::CancelToken;
 use crate::told::SuspendMode;
 use crate::workers::Workers;
 
@@ -107,9 +108,33 @@ impl Client {
         })
     }
 
-    /// Runs a handler on many contexts in one request, one after another, each isolated from the next. Results come in the order of the
-    /// contexts: each is what [`execute`](Self::execute) gives, or the error that it would fail with; a handler that calls an
-    /// extension is suspended, and goes on with [`resume`](Self::resume). Dropping the call ends what is left.
+    /// Runs a handler on many contexts in one request, one after another, each isolated from the next, and each to its first suspension
+    /// or its end. Results come in the order of the contexts: each is what [`execute`](Self::execute) gives, or the error that it would
+    /// fail with; what calls an extension goes on with [`resume`](Self::resume). Dropping the call ends what is left.
+    /// ([`run_many`](Self::run_many) calls extensions by itself.)
+    pub fn execute_many(
+        &self,
+        handler: impl Into<Handler>,
+        contexts: impl IntoIterator<Item = Context>,
+    ) -> Call<Vec<Result<Segment, Error>>> {
+        let handler = handler.into();
+        self.execute_many_of(contexts.into_iter().map(|context| (handler.clone(), context)))
+    }
+
+    /// [`execute_many`](Self::execute_many) of handlers that differ.
+    pub fn execute_many_of<H: Into<Handler>>(
+        &self,
+        items: impl IntoIterator<Item = (H, Context)>,
+    ) -> Call<Vec<Result<Segment, Error>>> {
+        let items = many::items(items.into_iter().map(|(handler, context)| (handler.into(), context)));
+        let held = Arc::clone(&self.0.held);
+        self.begin(move |link| Ok(many::execute(link, held, items)))
+    }
+
+    /// Runs a handler on many contexts in one request, one after another, each isolated from the next, and each to its end, extension
+    /// calls included. Results come in the order of the contexts: each is what [`run`](Self::run) gives, or the error that it would
+    /// fail with. Dropping the call ends what is left. Where extensions are handed over, as many contexts are begun at once as
+    /// may be suspended, at most 100. For extensions and more see [`ManyRequest`].
     ///
     /// ```no_run
     /// # use nexus_client::{Client, Context, SpawnOptions};
@@ -117,28 +142,36 @@ impl Client {
     /// # let client = Client::spawn(SpawnOptions::new()).wait()?;
     /// let rows = [1.5, 2.0, 4.0].map(|price| Context::new().args(&price));
     /// for row in client.run_many("return $args * 1.19", rows).wait()? {
-    ///     println!("{}", row?.into_result()?.value::<f64>()?);
+    ///     println!("{}", row?.value::<f64>()?);
     /// }
     /// # Ok(())
     /// # }
     /// ```
-    pub fn run_many(
-        &self,
-        handler: impl Into<Handler>,
-        contexts: impl IntoIterator<Item = Context>,
-    ) -> Call<Vec<Result<Segment, Error>>> {
+    pub fn run_many(&self, handler: impl Into<Handler>, contexts: impl IntoIterator<Item = Context>) -> ManyRequest {
         let handler = handler.into();
-        self.run_many_of(contexts.into_iter().map(|context| (handler.clone(), context)))
+        ManyRequest::new(self.clone(), contexts.into_iter().map(|context| (handler.clone(), context)))
     }
 
     /// [`run_many`](Self::run_many) of handlers that differ.
-    pub fn run_many_of<H: Into<Handler>>(
+    pub fn run_many_of<H: Into<Handler>>(&self, items: impl IntoIterator<Item = (H, Context)>) -> ManyRequest {
+        ManyRequest::new(self.clone(), items.into_iter().map(|(handler, context)| (handler.into(), context)))
+    }
+
+    pub(crate) fn start_run_many(
         &self,
-        items: impl IntoIterator<Item = (H, Context)>,
-    ) -> Call<Vec<Result<Segment, Error>>> {
-        let items: Vec<many::Item> = items.into_iter().map(|(handler, context)| (handler.into(), context)).collect();
-        let held = Arc::clone(&self.0.held);
-        self.begin(move |link| many::start(link, held, items))
+        items: Vec<many::Item>,
+        mut options: RunOptions,
+    ) -> Call<Vec<Result<Outcome, Error>>> {
+        let token = options.cancel.take();
+        if token.as_ref().is_some_and(CancelToken::is_cancelled) {
+            return Call::failed(Error::Cancelled);
+        }
+        let workers = Arc::clone(&self.0.workers);
+        let call = self.begin(move |link| Ok(ManyRun::start(link, workers, items, options)));
+        match token {
+            Some(token) => call.cancel_on(&token),
+            None => call,
+        }
     }
 
     /// Runs a handler to its end, extension calls included. A failed handler is an error, which [tells](crate::FailedRun) what had

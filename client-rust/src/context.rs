@@ -304,6 +304,11 @@ impl Context {
         payloads.into_iter().flatten().map(|payload| payload.as_bytes().len()).sum()
     }
 
+    /// Capabilities.
+    pub(crate) fn names_listed(&self) -> usize {
+        self.capabilities.as_ref().map_or(0, Vec::len)
+    }
+
     /// Of the handler and of the panel.
     pub(crate) fn names(&self) -> (Option<String>, Option<String>) {
         (self.handler_name.clone(), self.panel_id.clone())

@@ -39,6 +39,7 @@
 //! | what a failed run had done | [`Error::as_run`] | `error.segments` and its like |
 //! | an error as text for people | [`Error::report`] | `formatError` |
 //! | a value of any kind | [`Value`] | plain values |
+//! | many in one request | [`Client::run_many`], [`Client::execute_many`] | `runMany` |
 //! | run one segment | [`Client::execute`] | `executeHandler`, `executeCompiledHandler` |
 //! | go on after an extension call | [`Client::resume`] | `resumeHandler` |
 //! | compile ahead | [`Client::precompile`] | `precompileHandler` |
@@ -137,6 +138,7 @@ pub use execution::Resolution;
 pub use executions::ExecutionInfo;
 pub use extensions::{Args, CallError, Extensions};
 pub use failed_run::{ExtensionError, FailedRun};
+pub use many::ManyRequest;
 pub use options::ClientOptions;
 pub use payload::{Payload, PayloadError};
 pub use program::Unfit;

@@ -31,7 +31,7 @@ use crate::outbox::Turn;
 use crate::sharing::{Sharing, largest_payload};
 use crate::slot::{Slot, block_on, lock};
 use crate::wire::Wire;
-use requests::{Entry, Place, Requests};
+use requests::{Entry, Parts, Place, Requests};
 
 pub(crate) use answer::{Answer, AnswerSlot, Greeting, UNEXPECTED, answered};
 pub(crate) use pending::{Closed, Pending, PlaceHeld};
@@ -62,6 +62,8 @@ struct Belongs {
     listing: Option<Listing>,
     /// What its handler logs is heard.
     ear: Option<Ear>,
+    /// It begins many executions.
+    parts: Option<Box<Parts>>,
 }
 
 impl Link {
@@ -106,7 +108,17 @@ impl Link {
     /// Where something is done that may be suspended. It is taken with the first request that is sent from there.
     pub(crate) fn place(self: &Arc<Self>) -> Arc<PlaceHeld> {
         let number = lock(&self.requests).outbox.places.number();
-        Arc::new(PlaceHeld { link: Arc::clone(self), number })
+        Arc::new(PlaceHeld { link: Arc::clone(self), number, was_taken: false })
+    }
+
+    /// As many as there are now, for what is begun by one request; where there is none, one that is waited for.
+    pub(crate) fn places(self: &Arc<Self>, most: usize) -> Vec<Arc<PlaceHeld>> {
+        let taken = lock(&self.requests).outbox.take_places(most, Instant::now());
+        if taken.is_empty() {
+            return vec![self.place()];
+        }
+        let held = |number| Arc::new(PlaceHeld { link: Arc::clone(self), number, was_taken: true });
+        taken.into_iter().map(held).collect()
     }
 
     /// [`send`](Self::send) of what belongs to a run: an execute waits until its place is to be had.
@@ -116,18 +128,29 @@ impl Link {
         at: Option<Arc<PlaceHeld>>,
         ear: Option<Ear>,
     ) -> Result<Pending, Error> {
-        self.send_with(message, Belongs { at, ear, listing: None })
+        self.send_with(message, Belongs { at, ear, ..Belongs::default() })
+    }
+
+    /// [`send`](Self::send) of many executions, which may be suspended at these places. It waits until one of them is taken.
+    pub(crate) fn send_many(
+        self: &Arc<Self>,
+        message: ClientMessage<'_>,
+        places: Vec<Arc<PlaceHeld>>,
+    ) -> Result<Pending, Error> {
+        // who has its place already waits behind nobody who needs one
+        let at = places.iter().find(|place| !place.was_taken).cloned();
+        let parts = Some(Box::new(Parts { places, ..Parts::default() }));
+        self.send_with(message, Belongs { at, parts, ..Belongs::default() })
     }
 
     fn send_with(self: &Arc<Self>, mut message: ClientMessage<'_>, belongs: Belongs) -> Result<Pending, Error> {
-        let Belongs { at, listing, ear } = belongs;
+        let Belongs { at, listing, ear, parts } = belongs;
         let slot = Slot::new();
         let lease = self.sharing.place(&mut message);
         let turn = match (Turn::of(&message), &at) {
             (Turn::Begins, Some(at)) => Turn::BeginsAt(at.number),
             (turn, _) => turn,
         };
-        let parts = matches!(message, ClientMessage::ExecuteMany(_)).then(Vec::new);
         let entry = Entry { slot: Arc::clone(&slot), place: Place::Coming, lease, at, listing, parts, ear };
         // What was not taken is dropped outside of the lock.
         let busy = self.wire.is_busy();

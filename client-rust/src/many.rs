@@ -1,125 +1,106 @@
-//! Many executions in one request.
+//! Many executions in one request: what goes into its frames.
 //!
-//! Invariants: results come in the order of the items, one each; frames follow one another, so that no item is begun before those in
-//! front of it are done or suspended. Of items whose request failed, those that were told before have their results all the same.
+//! Invariants: items keep their order; frames follow one another, so that no item is begun before those in front of it are done or
+//! suspended; what is wrong with one item is its own result and keeps no other from being sent.
 
-use std::future::Future;
+mod execute;
+mod request;
+mod run;
+
 use std::sync::Arc;
 
-use nexus_protocol::limits::{CLIENT_MANY_BLOCK_BYTES, MAX_MANY_ITEMS};
+use nexus_protocol::limits::{CLIENT_MANY_BLOCK_BYTES, MAX_CONTROL_VALUES, MAX_MANY_ITEMS};
 use nexus_protocol::message::{ExecuteMany, ManyItem};
 use nexus_protocol::{ClientMessage, SidecarMessage};
 
-use crate::compiled::{Handler, says_unknown_handler};
+use crate::compiled::Handler;
 use crate::context::Context;
 use crate::error::Error;
-use crate::execution::{Sending, start_execution};
-use crate::held::Held;
-use crate::link::{Answer, Link, Pending, answered};
+use crate::link::{Link, Pending, PlaceHeld};
 use crate::segment::Segment;
-use crate::slot::Slot;
 
-/// What is run for one of them.
-pub(crate) type Item = (Handler, Context);
+pub(crate) use execute::execute;
+pub(crate) use run::ManyRun;
 
-/// Sends the first of the items at once.
-pub(crate) fn start(
-    link: Arc<Link>,
-    held: Arc<Held>,
-    mut items: Vec<Item>,
-) -> Result<impl Future<Output = Result<Vec<Result<Segment, Error>>, Error>> + Send + use<>, Error> {
-    let mut part = next(&mut items);
-    let mut pending = send(&link, &part)?;
-    Ok(async move {
-        let mut results = Vec::new();
-        loop {
-            let told = match pending {
-                Some(pending) => results_of(&link, pending.await, part.len())?,
-                None => Vec::new(),
-            };
-            for (told, (handler, context)) in told.into_iter().zip(part) {
-                let told = match &handler {
-                    Handler::Compiled(_) if says_unknown_handler(&told) => {
-                        start_execution(&link, handler, context, Arc::default(), Sending::Listed)?.await
-                    }
-                    _ => told,
-                };
-                if let Ok(segment) = &told {
-                    held.note(&link, segment);
-                }
-                results.push(told);
-            }
-            if items.is_empty() {
-                return Ok(results);
-            }
-            part = next(&mut items);
-            pending = send(&link, &part)?;
-        }
-    })
+pub use request::ManyRequest;
+
+/// Names that the contexts of one frame list: beside them a frame has to hold what else is said of each.
+const MANY_NAMES: usize = MAX_CONTROL_VALUES / 4;
+
+/// One of them.
+pub(crate) struct Item {
+    /// Which of all it is.
+    at: usize,
+    handler: Handler,
+    context: Context,
 }
 
-/// Takes as many as one frame is for.
-fn next(items: &mut Vec<Item>) -> Vec<Item> {
-    let mut bytes = 0;
-    let fits = items.iter().take(MAX_MANY_ITEMS).take_while(|(handler, context)| {
-        let was = bytes;
-        bytes += context.payload_bytes() + handler.source().len();
-        was < CLIENT_MANY_BLOCK_BYTES
+/// Numbers them.
+pub(crate) fn items(all: impl IntoIterator<Item = (Handler, Context)>) -> Vec<Item> {
+    all.into_iter().enumerate().map(|(at, (handler, context))| Item { at, handler, context }).collect()
+}
+
+/// Takes as many as one frame is for, at most so many, and at least one. What fills a frame by itself has one of its own.
+fn next(items: &mut Vec<Item>, most: usize) -> Vec<Item> {
+    let (mut bytes, mut names) = (0, 0);
+    let fits = items.iter().take(MAX_MANY_ITEMS.min(most)).enumerate().take_while(|(place, item)| {
+        let own = item.context.payload_bytes() + item.handler.source().len();
+        let is_first_or_small = *place == 0 || (bytes < CLIENT_MANY_BLOCK_BYTES && own < CLIENT_MANY_BLOCK_BYTES);
+        let own_names = item.context.names_listed();
+        let is_named = *place == 0 || names + own_names <= MANY_NAMES;
+        bytes += own;
+        names += own_names;
+        is_first_or_small && is_named
     });
     let count = fits.count();
     let rest = items.split_off(count);
     std::mem::replace(items, rest)
 }
 
-fn send(link: &Arc<Link>, part: &[Item]) -> Result<Option<Pending>, Error> {
+/// Sends them. `failed` is told of those that make no execution, which leave `part`. None: none is left.
+fn send(
+    link: &Arc<Link>,
+    part: &mut Vec<Item>,
+    common: ManyItem<'_>,
+    places: Vec<Arc<PlaceHeld>>,
+    mut failed: impl FnMut(usize, Error),
+) -> Result<Option<Pending>, Error> {
+    part.retain(|item| match item.fault(link) {
+        None => true,
+        Some(error) => {
+            failed(item.at, error);
+            false
+        }
+    });
     if part.is_empty() {
         return Ok(None);
     }
-    let codes: Vec<_> = part.iter().map(|(handler, _)| handler.to_send()).collect();
+    let codes: Vec<_> = part.iter().map(|item| item.handler.to_send()).collect();
     let mut items = Vec::with_capacity(part.len());
-    for ((_, context), code) in part.iter().zip(&codes) {
+    for (Item { context, .. }, code) in part.iter().zip(&codes) {
         let mut request = context.request(code.code())?;
         request.resident = context.resident_on(link)?;
+        if common.extensions.is_some() {
+            request.extensions = None;
+        }
         items.push(ManyItem::from(request));
     }
     // one handler of all is said once
     let (source, handler) = items.first().map_or((None, None), |first| (first.source, first.handler));
-    let mut common = ManyItem::default();
+    let mut common = common;
     if items.iter().all(|item| (item.source, item.handler) == (source, handler)) {
         (common.source, common.handler) = (source, handler);
         items.iter_mut().for_each(|item| (item.source, item.handler) = (None, None));
     }
     let many =
         ExecuteMany::new(common, items).map_err(|_| Error::protocol("an item of many that makes no execution"))?;
-    link.send(ClientMessage::ExecuteMany(many)).map(Some)
+    link.send_many(ClientMessage::ExecuteMany(many), places).map(Some)
 }
 
-/// One for each item: those that were told, then what the others failed with.
-fn results_of(
-    link: &Arc<Link>,
-    answer: Result<Answer, Error>,
-    count: usize,
-) -> Result<Vec<Result<Segment, Error>>, Error> {
-    let (segments, error) = answered!(answer?, Answer::Results(segments, error) => (segments, error))?;
-    let mut results: Vec<_> = segments.into_iter().map(|segment| listed(link, segment)).collect();
-    if results.len() > count || results.len() < count && error.is_none() {
-        return Err(Error::protocol("as many results as there were items"));
-    }
-    if let Some(error) = error {
-        results.resize_with(count, || Err(error.clone()));
-    }
-    Ok(results)
-}
-
-/// What it says of calls is kept, as of any other execution.
-fn listed(link: &Arc<Link>, segment: Segment) -> Result<Segment, Error> {
-    let answer = Ok(Answer::Segment(Box::new(segment)));
-    let mut ready = link.listing().answered(Slot::new(), answer).into_iter();
-    let first = ready.next().map(|(_, answer)| answer);
-    link.hand_out(ready);
-    match first {
-        Some(answer) => answered!(answer?, Answer::Segment(segment) => *segment),
-        None => Err(Error::protocol("a segment that is handed out")),
+impl Item {
+    fn fault(&self, link: &Arc<Link>) -> Option<Error> {
+        let code = self.handler.to_send();
+        self.context.request(code.code()).err().or_else(|| self.context.resident_on(link).err())
     }
 }
 
@@ -127,4 +108,27 @@ fn listed(link: &Arc<Link>, segment: Segment) -> Result<Segment, Error> {
 pub(crate) fn read(message: &mut SidecarMessage<'_>) -> Option<(Vec<Segment>, bool)> {
     let SidecarMessage::Results(results) = message else { return None };
     Some((std::mem::take(&mut results.results).into_iter().map(Segment::of).collect(), results.more))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(mut items: Vec<Item>, most: usize) -> Vec<usize> {
+        std::iter::from_fn(|| Some(next(&mut items, most).len()).filter(|count| *count > 0)).collect()
+    }
+
+    #[test]
+    fn frames_are_bounded_in_items_bytes_and_names() {
+        let of = |contexts: Vec<Context>| items(contexts.into_iter().map(|context| (Handler::from("1"), context)));
+        assert_eq!(counts(of(vec![Context::new(); 2_500]), usize::MAX), [1_000, 1_000, 500]);
+        assert_eq!(counts(of(vec![Context::new(); 250]), 100), [100, 100, 50]);
+        let half = Context::new().args(&"x".repeat(CLIENT_MANY_BLOCK_BYTES * 3 / 4));
+        assert_eq!(counts(of(vec![half; 5]), usize::MAX), [2, 2, 1]);
+        let large = Context::new().args(&"x".repeat(CLIENT_MANY_BLOCK_BYTES));
+        let mixed = vec![Context::new(), large.clone(), Context::new(), large.clone(), large];
+        assert_eq!(counts(of(mixed), usize::MAX), [1, 1, 1, 1, 1]);
+        let named = Context::new().grants((0..MANY_NAMES / 2).map(|n| format!("ext:e{n}")));
+        assert_eq!(counts(of(vec![named; 5]), usize::MAX), [2, 2, 1]);
+    }
 }

@@ -115,6 +115,17 @@ impl Outbox {
         passes
     }
 
+    /// Takes places for what is begun by another's request, as many as there are and no more than asked for: those who wait go first.
+    pub(crate) fn take_places(&mut self, most: usize, now: Instant) -> Vec<PlaceNumber> {
+        let [_, _, placed] = &self.lines;
+        if !placed.is_empty() {
+            return Vec::new();
+        }
+        let places = &mut self.places;
+        let taken = std::iter::from_fn(|| Some(places.number()).filter(|number| places.take(*number, now)));
+        taken.take(most).collect()
+    }
+
     /// A counted request was answered, or not written after all. `queued`: how long an execution had waited in the sidecar.
     pub(crate) fn done(&mut self, queued: Option<Duration>) {
         self.sent = self.sent.saturating_sub(1);

@@ -89,6 +89,18 @@ pub(crate) struct Run {
     place: Option<Arc<PlaceHeld>>,
 }
 
+/// Of an execution that one segment was enough for.
+pub(crate) fn outcome_of(segment: Segment) -> Result<Outcome, Error> {
+    match (segment.error.clone(), segment.status) {
+        (Some(error), _) => Err(FailedRun::of(error.into(), vec![segment], None)),
+        (None, Status::Success) => {
+            let (value, metrics) = (segment.value.clone(), segment.metrics.clone());
+            Ok(Outcome { value, segments: vec![segment], metrics })
+        }
+        (None, _) => Err(Error::protocol("a failed segment without an error")),
+    }
+}
+
 type AnswerFuture = dyn Future<Output = Result<Segment, Error>> + Send;
 
 struct Call {
@@ -117,23 +129,59 @@ impl Run {
         workers: Arc<Workers>,
         handler: Handler,
         context: Context,
-        mut options: RunOptions,
+        options: RunOptions,
+    ) -> Result<Self, Error> {
+        let place = (!options.extensions.is_empty()).then(|| link.place());
+        Self::start_at(link, workers, handler, context, options, place)
+    }
+
+    /// [`start`](Self::start) where it may be suspended.
+    pub(crate) fn start_at(
+        link: Arc<Link>,
+        workers: Arc<Workers>,
+        handler: Handler,
+        context: Context,
+        options: RunOptions,
+        place: Option<Arc<PlaceHeld>>,
     ) -> Result<Self, Error> {
         if options.cancel.as_ref().is_some_and(|token| token.is_cancelled()) {
             return Err(Error::Cancelled);
         }
         let context = context.with_extensions(options.extensions.registry());
-        let (handler_name, panel_id) = context.names();
-        let origin = Arc::new(Origin { handler_name, panel_id, labels: std::mem::take(&mut options.labels) });
+        let mut run = Self::new(link, workers, context.names(), options, place);
         let id = Arc::<Mutex<u32>>::default();
-        let place = (!options.extensions.is_empty()).then(|| link.place());
-        let mut logs = options.on_log.take().map(|on_log| LiveLogs::new(on_log, link.max_body_bytes()));
-        let (heard, ear) = logs.as_mut().map(LiveLogs::ear).unzip();
-        let sending = Sending::Of { place: place.clone(), ear };
-        let answer = Box::pin(start_execution(&link, handler, context, Arc::clone(&id), sending)?);
-        let mut requests: Gathered<Request, AnswerFuture> = Gathered::new();
-        requests.add(Request { id, asked: Asked { resumes: None, heard } }, answer);
-        Ok(Self {
+        let (heard, ear) = run.logs.as_mut().map(LiveLogs::ear).unzip();
+        let sending = Sending::Of { place: run.place.clone(), ear };
+        let answer = Box::pin(start_execution(&run.link, handler, context, Arc::clone(&id), sending)?);
+        run.requests.add(Request { id, asked: Asked { resumes: None, heard } }, answer);
+        Ok(run)
+    }
+
+    /// The rest of a loop whose execute was part of another request: `first` is its answer, `place` where it is suspended.
+    pub(crate) fn go_on(
+        link: Arc<Link>,
+        workers: Arc<Workers>,
+        names: (Option<String>, Option<String>),
+        first: Segment,
+        options: RunOptions,
+        place: Option<Arc<PlaceHeld>>,
+    ) -> Self {
+        let mut run = Self::new(link, workers, names, options, place);
+        run.take(first, Asked { resumes: None, heard: None });
+        run
+    }
+
+    /// `names`: of the handler and of the panel.
+    fn new(
+        link: Arc<Link>,
+        workers: Arc<Workers>,
+        (handler_name, panel_id): (Option<String>, Option<String>),
+        mut options: RunOptions,
+        place: Option<Arc<PlaceHeld>>,
+    ) -> Self {
+        let origin = Arc::new(Origin { handler_name, panel_id, labels: std::mem::take(&mut options.labels) });
+        let logs = options.on_log.take().map(|on_log| LiveLogs::new(on_log, link.max_body_bytes()));
+        Self {
             patience: Patience::new(link.greeting.limits.suspension_timeout_ms),
             late: None,
             closed: link.closed(),
@@ -142,7 +190,7 @@ impl Run {
             cancelled_by: options.cancel.as_ref().map(CancelToken::cancelled),
             options,
             origin,
-            requests,
+            requests: Gathered::new(),
             calls: Gathered::new(),
             thrown: AllThrown::default(),
             logs,
@@ -153,7 +201,7 @@ impl Run {
             cancelled: false,
             result: None,
             place,
-        })
+        }
     }
 
     /// Takes the answers that are there. Whether there were any.

@@ -64,7 +64,7 @@ fn each_record_comes_once_in_order_before_its_segment_which_has_it_too() {
         let run = client.run(code).on_log(hear).on_segment(move |segment| {
             noted.lock().unwrap().push((counted.lock().unwrap().len(), segment.logs().unwrap().len()));
         });
-        let outcome = run.extensions(Extensions::new().method("a", "b", |args| args.get::<u32>(0).map_err(Into::into)));
+        let outcome = run.extensions(Extensions::new().method("a", "b", |args| args.get::<u32>(0)));
         let outcome = outcome.wait().unwrap();
         let logs: Vec<String> =
             outcome.segments.iter().flat_map(|segment| segment.logs().unwrap()).map(|log| log.message).collect();

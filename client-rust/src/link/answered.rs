@@ -4,6 +4,7 @@
 //! behind with the sidecar. Slots are filled, and what waited is dropped, outside of the lock.
 
 use std::sync::Arc;
+use std::task::Context;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{Cancel, DisposeState};
@@ -14,7 +15,7 @@ use super::{Answer, Link, Pending, PlaceHeld};
 use crate::error::Error;
 use crate::listed::{Listing, Ready};
 use crate::segment::Segment;
-use crate::slot::lock;
+use crate::slot::{lock, wake};
 
 impl Link {
     /// Takes an answer from the reader thread.
@@ -27,13 +28,14 @@ impl Link {
         match entry {
             Some(mut entry) => {
                 let result = entry.with_parts(result);
-                let Entry { slot, lease, at, listing, .. } = entry;
+                let Entry { slot, lease, at, listing, parts, .. } = entry;
                 // What the answer brings about finds the room free.
                 drop(lease);
                 let Some(listing) = listing else {
                     if let Some(unheard) = slot.fill(result) {
                         self.dispose(unheard, at);
                     }
+                    drop(parts.map(|parts| parts.places));
                     return;
                 };
                 self.hand_out(listing.answered(slot, result));
@@ -46,7 +48,29 @@ impl Link {
     pub(crate) fn take_part(&self, id: RequestId, part: Vec<Segment>) -> bool {
         let mut requests = lock(&self.requests);
         let parts = requests.waiting.get_mut(&id.0).and_then(|entry| entry.parts.as_mut());
-        parts.map(|parts| parts.extend(part)).is_some()
+        let Some(parts) = parts else { return false };
+        parts.told.extend(part);
+        let waker = parts.waker.take();
+        drop(requests);
+        if let Some(waker) = waker {
+            wake(waker);
+        }
+        true
+    }
+
+    /// Takes the parts that have come. Nothing once the answer has: that has the rest.
+    pub(crate) fn poll_parts(&self, id: u32, context: &Context<'_>) -> Vec<Segment> {
+        // Wakers are cloned and dropped outside of the lock: they are the caller's code.
+        let waker = context.waker().clone();
+        let mut requests = lock(&self.requests);
+        let Some(parts) = requests.waiting.get_mut(&id).and_then(|entry| entry.parts.as_mut()) else {
+            return Vec::new();
+        };
+        let told = std::mem::take(&mut parts.told);
+        let before = parts.waker.replace(waker);
+        drop(requests);
+        drop(before);
+        told
     }
 
     /// Something was logged, before the answer. False: nobody has asked to hear that.

@@ -73,6 +73,8 @@ impl Drop for Pending {
 pub(crate) struct PlaceHeld {
     pub(super) link: Arc<Link>,
     pub(super) number: PlaceNumber,
+    /// Before its request was sent.
+    pub(super) was_taken: bool,
 }
 
 impl Drop for PlaceHeld {

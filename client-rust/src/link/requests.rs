@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar};
+use std::task::Waker;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::RequestId;
@@ -44,8 +45,8 @@ pub(super) struct Entry {
     pub(super) at: Option<Arc<PlaceHeld>>,
     /// Of an execution whose calls are listed.
     pub(super) listing: Option<Listing>,
-    /// Of many executions: the results that have come in parts.
-    pub(super) parts: Option<Vec<Segment>>,
+    /// Of many executions.
+    pub(super) parts: Option<Box<Parts>>,
     /// Of a run that hears what is logged.
     pub(super) ear: Option<Ear>,
 }
@@ -53,7 +54,8 @@ pub(super) struct Entry {
 impl Entry {
     /// What is told instead of an error by who has parts already.
     pub(super) fn with_parts(&mut self, result: Result<Answer, Error>) -> Result<Answer, Error> {
-        let Some(mut told) = self.parts.take() else { return result };
+        let Some(parts) = &mut self.parts else { return result };
+        let mut told = std::mem::take(&mut parts.told);
         match result {
             Ok(Answer::Results(last, error)) => {
                 told.extend(last);
@@ -63,6 +65,15 @@ impl Entry {
             other => other,
         }
     }
+}
+
+/// Results that have come before the last of them, until somebody takes them.
+#[derive(Default)]
+pub(super) struct Parts {
+    pub(super) told: Vec<Segment>,
+    pub(super) waker: Option<Waker>,
+    /// Where its executions may be suspended: held until it is answered.
+    pub(super) places: Vec<Arc<PlaceHeld>>,
 }
 
 pub(super) enum Place {
