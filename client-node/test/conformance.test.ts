@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, test } from 'node:test';
 
-import { NexusError, type Extensions, type RunOptions, type Segment } from '@nexus/sidecar';
+import { formatError, NexusError, type Extensions, type LogRecord, type RunOptions, type Segment } from '@nexus/sidecar';
 
 import { failure, newRuntime, WATCHDOG } from './sidecar.js';
 
@@ -27,6 +27,9 @@ interface Case {
   extensions?: Record<string, Record<string, Answer[]>>;
   order?: string[];
   repeat?: number;
+  many?: { args?: unknown; grants?: string[]; expect: Expectation }[];
+  cancel?: true;
+  binary?: string;
   check?: { capabilities?: string[]; suspendMode?: string; error?: string };
   expect?: Expectation;
 }
@@ -52,6 +55,7 @@ interface Expectation {
   logs?: [string, string][];
   calls?: [string, unknown[]][];
   segments?: string[][];
+  report?: string;
 }
 
 const cases = JSON.parse(readFileSync(new URL('../../tests/conformance/cases.json', import.meta.url), 'utf8')) as Case[];
@@ -134,6 +138,8 @@ class Script {
 
 async function run(one: Case, expect: Expectation): Promise<void> {
   const script = new Script(one.order);
+  const heard: LogRecord[] = [];
+  const controller = new AbortController();
   const options: RunOptions = {
     state: untag(one.state),
     args: untag(one.args),
@@ -145,8 +151,14 @@ async function run(one: Case, expect: Expectation): Promise<void> {
     timeoutMs: one.timeoutMs,
     extensions: script.extensions(one.extensions ?? {}),
     onSegment: script.onSegment,
+    onLog: (record) => {
+      heard.push(record);
+      if (one.cancel === true) controller.abort();
+    },
+    signal: controller.signal,
   };
-  const outcome = await runtime.run(one.source, options).then(
+  const own = one.binary === undefined ? runtime : newRuntime({ binaryPath: one.binary });
+  const outcome = await own.run(one.source, options).then(
     ({ value }) => ({ value, error: undefined }),
     (error: unknown) => ({ value: undefined, error }),
   );
@@ -156,6 +168,8 @@ async function run(one: Case, expect: Expectation): Promise<void> {
     if (expect.depth !== undefined) assert.equal(depth(outcome.value), expect.depth);
     else if (expect.anyValue !== true) assert.deepStrictEqual(outcome.value, untag(expect.value));
   }
+  if (expect.report !== undefined) assert.equal(formatError(outcome.error as NexusError, { source: one.source }), expect.report);
+  assert.deepStrictEqual(heard, script.segments.flatMap(({ logs }) => logs));
   const all = <Effect>(key: (segment: Segment) => Effect[]): Effect[] => script.segments.flatMap(key);
   assert.deepStrictEqual(all((segment) => segment.stateMutations), untag(expect.stateMutations ?? []));
   const events = all((segment) => segment.events).map(({ name, payload }) => ({ name, payload }));
@@ -169,6 +183,18 @@ async function run(one: Case, expect: Expectation): Promise<void> {
   if (expect.segments !== undefined) {
     const keys = script.segments.map(({ stateMutations }) => stateMutations.map(({ key }) => key));
     assert.deepStrictEqual(keys, expect.segments);
+  }
+}
+
+async function runMany(one: Case, contexts: NonNullable<Case['many']>): Promise<void> {
+  const extensions = new Script(one.order).extensions(one.extensions ?? {});
+  const given = contexts.map(({ args, grants }) => ({ args: untag(args), ...(grants && { capabilities: grants }) }));
+  const results = await runtime.runMany(one.source, given, { extensions });
+  assert.equal(results.length, contexts.length);
+  for (const [at, { expect }] of contexts.entries()) {
+    const { value, error } = results[at] as (typeof results)[0];
+    if (expect.error !== undefined) checkError(expect.error, error);
+    else assert.deepStrictEqual({ value, error }, { value: untag(expect.value), error: undefined });
   }
 }
 
@@ -202,6 +228,8 @@ for (const one of cases) {
     } else if (one.check !== undefined) {
       const { capabilities, suspendMode } = await runtime.checkHandler(one.source);
       assert.deepStrictEqual({ capabilities: capabilities.sort(), suspendMode }, one.check);
+    } else if (one.many !== undefined) {
+      await runMany(one, one.many);
     } else {
       assert.ok(one.expect !== undefined, 'a case expects something');
       for (let time = 0; time < (one.repeat ?? 1); time++) await run(one, one.expect);

@@ -10,7 +10,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use nexus_client::{
-    CallError, Client, Context, ContextValue, Error, Extensions, Limits, Payload, Segment, StateMutation,
+    CallError, CancelToken, Client, Context, ContextValue, Error, Extensions, Limits, Log, Payload, Segment,
+    StateMutation,
 };
 use rmpv::Value;
 use serde_json::{Map, Value as Json};
@@ -53,6 +54,8 @@ fn check(client: &Client, case: &Json) {
         checked.capabilities.sort();
         assert_eq!(serde_json::json!(checked.capabilities), expect["capabilities"]);
         assert_eq!(checked.suspend_mode.as_str(), expect["suspendMode"].as_str().unwrap());
+    } else if let Some(contexts) = case["many"].as_array() {
+        run_many(client, case, source, contexts);
     } else {
         assert!(case["expect"].is_object(), "a case expects something");
         for _ in 0..case["repeat"].as_u64().unwrap_or(1) {
@@ -64,11 +67,23 @@ fn check(client: &Client, case: &Json) {
 fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
     let script = Arc::new(Script::new(case));
     let heard = Arc::clone(&script);
+    let records = Arc::<Mutex<Vec<Log>>>::default();
+    let (noted, token) = (Arc::clone(&records), CancelToken::new());
+    let cancel = (case["cancel"] == true).then(|| token.clone());
+    if let Some(path) = case["binary"].as_str() {
+        let error = Client::spawn(options().binary(path)).wait().unwrap_err();
+        return check_error(&expect["error"], &error);
+    }
     let outcome = client
         .run(source)
         .context(&context(case))
         .extensions(extensions(&script, case))
         .on_segment(move |segment| heard.hear(segment))
+        .on_log(move |log| {
+            noted.lock().unwrap().push(log.clone());
+            cancel.iter().for_each(CancelToken::cancel);
+        })
+        .cancel(&token)
         .wait();
     match (&outcome, expect.get("error")) {
         (Err(error), Some(expect)) => check_error(expect, error),
@@ -83,12 +98,35 @@ fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
             }
         }
     }
-    check_effects(expect, &script.state.lock().unwrap());
+    if let (Some(report), Err(error)) = (expect["report"].as_str(), &outcome) {
+        assert_eq!(error.report().source(source).to_string(), report);
+    }
+    let state = script.state.lock().unwrap();
+    let logged: Vec<Log> = state.segments.iter().flat_map(|segment| segment.logs().unwrap()).collect();
+    assert_eq!(*records.lock().unwrap(), logged);
+    check_effects(expect, &state);
+}
+
+fn run_many(client: &Client, case: &Json, source: &str, contexts: &[Json]) {
+    let given = contexts.iter().map(context);
+    let extensions = extensions(&Arc::new(Script::new(case)), case);
+    let results = client.run_many(source, given).extensions(extensions).wait().unwrap();
+    assert_eq!(results.len(), contexts.len());
+    for (result, context) in results.iter().zip(contexts) {
+        let expect = &context["expect"];
+        match (result, expect.get("error")) {
+            (Err(error), Some(expect)) => check_error(expect, error),
+            (Ok(outcome), None) => assert_same(&expect["value"], &outcome.value().unwrap()),
+            (result, _) => panic!("{result:?}"),
+        }
+    }
 }
 
 fn context(case: &Json) -> Context {
     let mut context = Context::new().strict_capabilities(case["strict"] == true).limits(limits(&case["limits"]));
-    context = context.grants(strings(&case["grants"]));
+    if case.get("grants").is_some() {
+        context = context.grants(strings(&case["grants"]));
+    }
     for (key, set) in [
         ("state", Context::state_payload as fn(Context, Payload) -> Context),
         ("args", Context::args_payload),
@@ -216,7 +254,10 @@ fn check_error(expect: &Json, error: &Error) {
     if let Some(retryable) = expect["retryable"].as_bool() {
         assert_eq!(error.retryable(), retryable);
     }
-    let Some(wire) = error.as_sidecar() else { panic!("{error:?} is not the sidecar's") };
+    let Some(wire) = error.as_sidecar() else {
+        let part = expect["messageContains"].as_str().unwrap_or_default();
+        return assert!(error.to_string().contains(part), "{error}");
+    };
     for (key, told) in [
         ("name", wire.name.as_deref()),
         ("message", Some(wire.message.as_str())),
