@@ -30,16 +30,16 @@ const FOREIGN_USER: u32 = 54_321;
 /// Of the conditions of an export the first that holds counts, so types have to come before the file that they are of. Nothing runs when
 /// it is installed.
 const MANIFESTS: &str = "
-const { exports } = require('@nexus/sidecar/package.json');
-const visit = (conditions) => {
-  if (typeof conditions !== 'object') return;
-  const names = Object.keys(conditions);
+const { exports: conditions } = require('@nexus/sidecar/package.json');
+const visit = (of) => {
+  if (typeof of !== 'object') return;
+  const names = Object.keys(of);
   if (names.includes('types') && names[0] !== 'types') throw new Error(`types stand behind ${names[0]}`);
   if (names.includes('default') && names.at(-1) !== 'default') throw new Error(`${names.at(-1)} stands behind default`);
-  Object.values(conditions).forEach(visit);
+  Object.values(of).forEach(visit);
 };
-if (Object.keys(exports).length < 2) throw new Error('there is nothing to look at');
-visit(exports);
+if (Object.keys(conditions).length < 2) throw new Error('there is nothing to look at');
+visit(conditions);
 for (const name of ['@nexus/sidecar', '@nexus/sidecar-linux-x64']) {
   const { scripts } = require(`${name}/package.json`);
   if (scripts !== undefined) throw new Error(`${name} has scripts: ${Object.keys(scripts)}`);
