@@ -2,10 +2,9 @@
 //! network once for Debian's own files; what is tried needs neither.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -31,30 +30,20 @@ const FOREIGN_USER: u32 = 54_321;
 /// Of the conditions of an export the first that holds counts, so types have to come before the file that they are of. Nothing runs when
 /// it is installed.
 const MANIFESTS: &str = "
-const { exports } = require('@nexus/sidecar/package.json');
-const visit = (conditions) => {
-  if (typeof conditions !== 'object') return;
-  const names = Object.keys(conditions);
+const { exports: conditions } = require('@nexus/sidecar/package.json');
+const visit = (of) => {
+  if (typeof of !== 'object') return;
+  const names = Object.keys(of);
   if (names.includes('types') && names[0] !== 'types') throw new Error(`types stand behind ${names[0]}`);
   if (names.includes('default') && names.at(-1) !== 'default') throw new Error(`${names.at(-1)} stands behind default`);
-  Object.values(conditions).forEach(visit);
+  Object.values(of).forEach(visit);
 };
-if (Object.keys(exports).length < 2) throw new Error('there is nothing to look at');
-visit(exports);
+if (Object.keys(conditions).length < 2) throw new Error('there is nothing to look at');
+visit(conditions);
 for (const name of ['@nexus/sidecar', '@nexus/sidecar-linux-x64']) {
   const { scripts } = require(`${name}/package.json`);
   if (scripts !== undefined) throw new Error(`${name} has scripts: ${Object.keys(scripts)}`);
 }
-";
-
-/// Serves a folder, and tells at which port.
-const SERVER: &str = "
-import functools, http.server, sys
-handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=sys.argv[1])
-handler.func.log_message = lambda *_: None
-server = http.server.ThreadingHTTPServer(('127.0.0.1', 0), handler)
-print(server.server_port, flush=True)
-server.serve_forever()
 ";
 
 /// What is tried, and of what the version before is packed.
@@ -75,12 +64,11 @@ impl Trial<'_> {
         fs::create_dir_all(&work)?;
         fs::create_dir_all(self.out.join("before"))?;
         type Try<'a> = fn(&Trial<'a>, &Path) -> Result<()>;
-        let tries: [(&str, &str, Try<'_>); 7] = [
+        let tries: [(&str, &str, Try<'_>); 6] = [
             ("a root with only Node", "node", Self::with_node),
             ("a root with only Debian", "debian", Self::with_debian),
             ("a machine that runs systemd", "systemd", Self::with_systemd),
             ("a root with only busybox", "busybox", Self::with_busybox),
-            ("cargo binstall", "binstall", Self::with_binstall),
             ("a root that nobody may write", "read-only", Self::read_only),
             ("an image", "image", Self::image),
         ];
@@ -279,41 +267,6 @@ impl Trial<'_> {
             ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
             note(format!("the single file, from its archive, {when}: {:.2} s", ended.took.as_secs_f64()));
         }
-        Ok(())
-    }
-
-    /// By `cargo binstall` itself, where there is one, from a server of this machine in the place of the one that the manifest names.
-    fn with_binstall(&self, path: &Path) -> Result<()> {
-        if found("cargo-binstall").is_err() {
-            note("cargo-binstall is not on the PATH; what it does was done by hand in the root before");
-            return Ok(());
-        }
-        fs::create_dir_all(path)?;
-        let mut server = Command::new("python3").args(["-c", SERVER]).arg(self.out).stdout(Stdio::piped()).spawn()?;
-        let mut port = String::new();
-        let told =
-            server.stdout.take().context("no pipe").and_then(|out| Ok(BufReader::new(out).read_line(&mut port)?));
-        let started = Instant::now();
-        let mut install = Command::new("cargo-binstall");
-        install.args(["--no-confirm", "--no-track", "--disable-telemetry", "--strategies", "crate-meta-data"]);
-        install
-            .arg("--manifest-path")
-            .arg(self.places.root.join("sidecar"))
-            .arg("--install-path")
-            .arg(path.join("bin"));
-        let [url, ..] = single::told_to_binstall(&self.places.root, self.contents.version, "x86_64-unknown-linux-gnu")?;
-        let file = url.rsplit('/').next().context("the URL names no file")?;
-        install.args(["--pkg-url", &format!("http://127.0.0.1:{}/{file}", port.trim()), NAME]);
-        let installed = told.and_then(|_| quiet("cargo binstall", &mut install));
-        server.kill()?;
-        server.wait()?;
-        installed?;
-        let took = started.elapsed();
-        let mut run = Command::new(path.join("bin").join(NAME));
-        run.args(["run", "-e", HANDLER]).env("XDG_CACHE_HOME", path).env("NEXUS_CACHE_DIR", "none");
-        let printed = quiet("running it", &mut run)?;
-        ensure!(printed.starts_with("42"), "it prints {printed:?}");
-        note(format!("cargo binstall: {:.1} s", took.as_secs_f64()));
         Ok(())
     }
 
