@@ -29,6 +29,7 @@ import type {
   ExecutionMetrics,
   ExecutionResult,
   HandlerContext,
+  HandlerNote,
   LogRecord,
   StateMutation,
   Suspension,
@@ -77,6 +78,8 @@ export interface RunResult<State extends object = Record<string, unknown>, Resul
   stateVersion?: number;
   /** Of the whole execution. */
   metrics: ExecutionMetrics;
+  /** What the handler's author should know of its text. Absent: nothing. */
+  warnings?: HandlerNote[];
   /** Limits that count although the call has asked for wider ones (`timeoutMs` too). Absent: it has what it asked for. */
   limited?: Record<string, number>;
 }
@@ -450,6 +453,7 @@ class Run {
     if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
     const [first] = this.#segments;
     if (first?.limited !== undefined) run.limited = first.limited;
+    if (first?.warnings !== undefined) run.warnings = first.warnings;
     const settle = (): void => {
       if (this.#phase === 'over') return;
       this.#finish();

@@ -13,8 +13,16 @@ import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from
 
 const SUSPENSION_ID = /^[0-9a-f]{32}$/;
 
+/** Half a surrogate pair: nothing that is UTF-8 keeps it. */
+const HALF_PAIR = /\p{Surrogate}/u;
+
 export function checkSource(source: unknown): string {
   if (typeof source !== 'string') throw invalid('the handler is not a string');
+  const half = source.search(HALF_PAIR);
+  if (half >= 0) {
+    const line = source.slice(0, half).split('\n').length;
+    throw invalid(`the handler has half a surrogate pair in line ${line}, which no source keeps: write it as \\u${source.charCodeAt(half).toString(16)}`);
+  }
   return source;
 }
 
@@ -136,7 +144,9 @@ function checkStrings(key: string, value: unknown): number {
   if (!Array.isArray(value)) throw invalid(`\`${key}\` is not an array of strings`);
   // By index: `every` would pass over holes.
   for (let index = 0; index < value.length; index++) {
-    if (typeof value[index] !== 'string') throw invalid(`\`${key}\` is not an array of strings`);
+    const text: unknown = value[index];
+    if (typeof text !== 'string') throw invalid(`\`${key}\` is not an array of strings`);
+    if (HALF_PAIR.test(text)) throw invalid(`\`${key}\` has half a surrogate pair in ${JSON.stringify(text)}, which no name keeps`);
   }
   return value.length;
 }

@@ -221,3 +221,20 @@ test('an extension that no handler could call is refused', WATCHDOG, async () =>
   }
   assert.equal((await runtime.run(call, { args: ['a.b', 'get'], extensions: { 'a.b': { get } }, capabilities: ['ext:*'] })).value, 7);
 });
+
+test('half a surrogate pair in a handler or a capability is refused, since neither would arrive as it is', WATCHDOG, async () => {
+  for (const half of ['\ud800', 'x\udc00y', '\udc00\ud800']) {
+    for (const use of [
+      (): Promise<unknown> => runtime.run(`return 1 +\n "${half}".length`),
+      (): Promise<unknown> => runtime.executeHandler(`return 1 +\n "${half}".length`, {}),
+      (): Promise<unknown> => runtime.precompileHandler(`return 1 +\n "${half}".length`),
+      (): Promise<unknown> => runtime.checkHandler(`return 1 +\n "${half}".length`),
+    ]) {
+      const error = await failure(use());
+      assert.deepEqual([error.code, /half a surrogate pair in line 2, .* \\ud[8c]00$/.test(error.message)], ['INVALID_ARGUMENT', true], error.message);
+    }
+    const error = await failure(runtime.run('return 1', { capabilities: [`state:read:${half}`] }));
+    assert.deepEqual([error.code, /^`capabilities` has half a surrogate pair in /.test(error.message)], ['INVALID_ARGUMENT', true], error.message);
+  }
+  assert.equal((await runtime.run('return "\u{1f600}".length', { capabilities: ['state:read:\u{1f600}'] })).value, 2);
+});

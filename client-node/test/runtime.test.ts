@@ -179,6 +179,10 @@ test('a check says why, what is certain, what looks wrong and what could not be 
   const result = await runtime.executeHandler(code, { capabilities: ['state:read:m', 'ext:a.b'] });
   assert.deepStrictEqual(result.warnings, warnings);
   assert.ok(!('warnings' in (await runtime.executeHandler('return 1'))));
+  const run = await runtime.run('const n = $ext.a.b(1) + 1;\nawait 0;\nreturn n', { extensions: { a: { b: (n: number) => n } } });
+  assert.deepStrictEqual(run.warnings, run.segments[0]?.warnings);
+  assert.equal(run.warnings?.[0]?.line, 1);
+  assert.ok(!('warnings' in (await runtime.run('return 1'))));
   const { unparsed, capabilities } = await runtime.checkHandler("<!-- it's\nreturn 1");
   assert.equal(typeof unparsed?.message, 'string');
   assert.ok(capabilities.includes('state:read:*') && capabilities.includes('ext:*'));

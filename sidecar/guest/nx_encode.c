@@ -122,13 +122,53 @@ done:
     return ret;
 }
 
+/* What keys of one kind are as text is different for any two of them. */
+static unsigned nx_kind_of_key(JSValueConst key)
+{
+    switch (JS_VALUE_GET_NORM_TAG(key)) {
+    case JS_TAG_STRING:
+    case JS_TAG_STRING_ROPE: return 1;
+    case JS_TAG_INT:
+    case JS_TAG_FLOAT64: return 2;
+    case JS_TAG_SHORT_BIG_INT:
+    case JS_TAG_BIG_INT: return 4;
+    default: return 8; /* null, undefined, true, false */
+    }
+}
+
+/* Notes the text of a Map's key. -1: exception, another key has the same, and one of them would be lost. */
+static int nx_note_map_key(JSContext *ctx, JSValueConst names, JSValueConst text)
+{
+    JSAtom name = JS_ValueToAtom(ctx, text);
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    NxMessage m = { .len = 0 };
+    JSProperty *pr;
+    int ret = -1;
+
+    if (name == JS_ATOM_NULL)
+        return -1;
+    if (find_own_property(&pr, JS_VALUE_GET_OBJ(names), name)) {
+        nx_say(&m, "a Map has two keys that are \"");
+        nx_say(&m, JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+        nx_say(&m, "\" as text, as all keys are outside of the sandbox: one of them would be lost");
+        m.text[m.len] = 0;
+        nx_throw_serialization(ctx, m.text);
+    } else {
+        ret = JS_DefinePropertyValue(ctx, names, name, JS_TRUE, JS_PROP_C_W_E) < 0 ? -1 : 0;
+    }
+    JS_FreeAtom(ctx, name);
+    return ret;
+}
+
 /* Map and Set: the entries are copied out first, since encoding one may run code that changes the collection. */
 static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool is_map, int depth)
 {
     JSMapState *s = JS_VALUE_GET_OBJ(v)->u.map_state;
     uint32_t count = s->record_count, n = 0, i, at, room, written = 0;
     JSValue *entries = js_malloc(ctx, sizeof(JSValue) * 2 * (count + 1));
+    JSValue names = JS_UNDEFINED;
     struct list_head *el;
+    unsigned kinds = 0;
     int ret = -1;
 
     if (!entries)
@@ -137,9 +177,15 @@ static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool i
         JSMapRecord *r = list_entry(el, JSMapRecord, link);
         if (r->empty || n == count)
             continue;
+        kinds |= nx_kind_of_key(r->key);
         entries[2 * n] = js_dup(r->key);
         entries[2 * n + 1] = is_map ? js_dup(r->value) : JS_UNDEFINED;
         n++;
+    }
+    if (is_map && kinds & (kinds - 1)) {
+        names = JS_NewObjectProto(ctx, JS_NULL);
+        if (JS_IsException(names))
+            goto done;
     }
     if (is_map ? nx_begin_map(ctx, b, n, &at, &room) : nx_put_array_header(ctx, b, n))
         goto done;
@@ -159,7 +205,8 @@ static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool i
         key = JS_ToString(ctx, key);
         if (JS_IsException(key))
             goto done;
-        if (nx_put_js_string(ctx, b, key) || nx_encode(ctx, b, value, depth)) {
+        if ((!JS_IsUndefined(names) && nx_note_map_key(ctx, names, key)) || nx_put_js_string(ctx, b, key) ||
+            nx_encode(ctx, b, value, depth)) {
             JS_FreeValue(ctx, key);
             goto done;
         }
@@ -172,6 +219,7 @@ static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool i
 done:
     for (i = 0; i < 2 * n; i++)
         JS_FreeValue(ctx, entries[i]);
+    JS_FreeValue(ctx, names);
     js_free(ctx, entries);
     return ret;
 }
@@ -315,9 +363,10 @@ static int nx_encode(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
         nx_throw_end(ctx, "no value of JavaScript"); /* not to be met with: QuickJS's own marks */
         return -1;
     }
-    if (nx_is_read_only_view(v)) {
+    if (nx_may_only_be_read(ctx, v)) {
         b->met_view = true;
-        v = JS_VALUE_GET_OBJ(v)->u.proxy_data->target;
+        if (nx_is_read_only_view(v))
+            v = JS_VALUE_GET_OBJ(v)->u.proxy_data->target;
     }
     while (b->looks_only && JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_PROXY) {
         if (JS_VALUE_GET_OBJ(v)->u.proxy_data->is_revoked)

@@ -1,7 +1,7 @@
 /* How an uncaught error is described to the host.
  *
  * A map {name, message, stack, code, capability, extension, method, properties, value, cause, errors}, those that it has, and
- * {unencoded: true} of one that the encoder has thrown; `cause` and the items
+ * {unencoded: true} of one that the encoder has thrown, {refused: true} of one that tells what the host has said; `cause` and the items
  * of `errors` are such maps again. It is written into memory of its own, so that a handler that has used up its memory gets
  * one too, and every entry is written whole or not at all, so that what is cut short is still well formed. Reading an error
  * runs the handler's code (getters, Proxy traps): what fails is left out, and after an interrupt no more is asked. */
@@ -395,6 +395,8 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
     fields += said;
     if (is_object && !depth && JS_VALUE_GET_OBJ(err)->nx_is_unencoded)
         fields += nx_report_put_mark(r, "unencoded");
+    if (is_object && !depth && JS_VALUE_GET_OBJ(err)->nx_is_refusal)
+        fields += nx_report_put_mark(r, "refused");
     if (is_object) {
         fields += nx_report_field(r, err, "name", NX_MAX_INNER_TEXT);
         fields += nx_report_field(r, err, "code", NX_MAX_INNER_TEXT);

@@ -135,6 +135,7 @@ static int nx_fill_extension_error(JSContext *ctx, const NxCall *call, JSValueCo
     const JSAtom fields[] = { JS_ATOM_message, JS_ATOM_name, nx.atom_code };
     size_t i;
 
+    JS_VALUE_GET_OBJ(call->error)->nx_is_refusal = true;
     for (i = 0; i < countof(fields); i++) {
         JSValueConst v = nx_own_value(told, fields[i]);
         int flags = fields[i] == nx.atom_code ? JS_PROP_C_W_E : JS_PROP_CONFIGURABLE | JS_PROP_WRITABLE;

@@ -210,7 +210,7 @@ static int nx_look_at(JSContext *ctx, NxBuf *seen, JSValueConst value)
 
 /* ---- what may only be read, and is put under a key that may be written ---- */
 
-/* A value of its own in place of a view. Runs no code: what is behind a view is what was decoded. */
+/* A value of its own in place of what may only be read. Runs no code: what is behind a view is what was decoded. */
 static JSValue nx_copy_of(JSContext *ctx, JSValueConst view)
 {
     NxBuf bytes = { 0 };
@@ -230,7 +230,7 @@ static int nx_take_over_at(JSContext *ctx, JSValue *place, bool is_writable, int
 {
     JSValue copy;
 
-    if (!nx_is_read_only_view(*place))
+    if (!nx_may_only_be_read(ctx, *place))
         return JS_IsObject(*place) ? nx_take_over(ctx, *place, depth + 1) : 0;
     if (!is_writable)
         return 0;
@@ -241,8 +241,8 @@ static int nx_take_over_at(JSContext *ctx, JSValue *place, bool is_writable, int
     return 0;
 }
 
-/* Views in a value that has come into the state become values of their own: what is written into them is a change of the key
- * that they are under now, and asks for no more than that. Runs no code. -1: exception. */
+/* What may only be read, in a value that has come into the state, becomes a value of its own: what is written into it is a change of the key
+ * that it is under now, and asks for no more than that. Runs no code. -1: exception. */
 static int nx_take_over(JSContext *ctx, JSValueConst v, int depth)
 {
     JSObject *p = JS_VALUE_GET_OBJ(v);
@@ -279,7 +279,7 @@ static int nx_state_write(JSContext *ctx, JSAtom name, JSValueConst value)
     if (nx_encode(ctx, &bytes, value, NX_EFFECT_DEPTH) || nx_send_key(ctx, name, &bytes))
         goto fail;
     sent = (NxReader){ .p = bytes.p, .end = bytes.p + bytes.len, .seals = true };
-    k.value = bytes.ran_code || nx_is_read_only_view(value) ? nx_decode_whole(ctx, &sent) : js_dup(value);
+    k.value = bytes.ran_code || nx_may_only_be_read(ctx, value) ? nx_decode_whole(ctx, &sent) : js_dup(value);
     if (JS_IsException(k.value))
         goto fail;
     if (bytes.met_view && JS_IsObject(k.value) && nx_take_over(ctx, k.value, 0)) {
@@ -289,6 +289,10 @@ static int nx_state_write(JSContext *ctx, JSAtom name, JSValueConst value)
     k.view = js_dup(k.value);
     if (bytes.ran_code)
         looked = nx_look_at(ctx, &seen, value);
+    if (looked > 0 && nx_put(ctx, &seen, bytes.p, bytes.len)) {
+        nx_buf_free(ctx, &seen);
+        looked = -1;
+    }
     if (looked < 0) {
         JS_FreeValue(ctx, k.value);
         JS_FreeValue(ctx, k.view);
@@ -311,41 +315,34 @@ fail:
     return -1;
 }
 
-/* 1: it was there, 0: it was not, -1: exception */
-static int nx_state_remove(JSContext *ctx, JSAtom name)
+/* A host call about a key by its name alone. 1: it is there (or was), 0: it is not, -1: exception. */
+static int nx_ask_about(JSContext *ctx, JSAtom name, bool removes)
 {
     size_t key_len;
     const char *key = JS_AtomToCStringLen(ctx, &key_len, name);
+    const uint8_t *bytes = (const uint8_t *)key;
     int32_t ret = -1;
 
     if (!key)
         return -1;
     if (!nx_has_ended(ctx)) {
-        ret = __nexus_state_delete((const uint8_t *)key, (uint32_t)key_len);
-        if (ret < 0)
-            nx_throw_host(ctx, ret);
-    }
-    JS_FreeCString(ctx, key);
-    if (ret < 0 || nx_put_key(ctx, name, nx_no_key) < 0)
-        return -1;
-    return ret;
-}
-
-static int nx_state_contains(JSContext *ctx, JSAtom name)
-{
-    size_t key_len;
-    const char *key = JS_AtomToCStringLen(ctx, &key_len, name);
-    int32_t ret = -1;
-
-    if (!key)
-        return -1;
-    if (!nx_has_ended(ctx)) {
-        ret = __nexus_state_has((const uint8_t *)key, (uint32_t)key_len);
+        ret = removes ? __nexus_state_delete(bytes, (uint32_t)key_len) : __nexus_state_has(bytes, (uint32_t)key_len);
         if (ret < 0)
             nx_throw_host(ctx, ret);
     }
     JS_FreeCString(ctx, key);
     return ret < 0 ? -1 : ret;
+}
+
+static int nx_state_remove(JSContext *ctx, JSAtom name)
+{
+    int was_there = nx_ask_about(ctx, name, true);
+    return was_there < 0 || nx_put_key(ctx, name, nx_no_key) < 0 ? -1 : was_there;
+}
+
+static int nx_state_contains(JSContext *ctx, JSAtom name)
+{
+    return nx_ask_about(ctx, name, false);
 }
 
 /* All keys as an array of strings, in the order of an object's properties, which the host gives them. */
@@ -408,27 +405,58 @@ static int nx_send_if_changed(JSContext *ctx, uint32_t at)
     return failed;
 }
 
+/* Asks a value's accessors and Proxies once more, behind what was seen of it. No call of the host or of an extension comes of that: one that
+ * needs such a call has no other answer. 1: seen has the answers, 0: there are none, -1: exception. */
+static int nx_ask_again(JSContext *ctx, NxBuf *seen, JSValueConst value)
+{
+    int failed;
+
+    seen->looks_only = false;
+    nx.asks_again = true;
+    failed = nx_encode(ctx, seen, value, NX_EFFECT_DEPTH);
+    nx.asks_again = false;
+    if (!failed)
+        return 1;
+    return nx_is_for_memory(ctx->rt->current_exception) || !nx_swallow(ctx) ? -1 : 0;
+}
+
+/* Whether the source of an entry's copy still is, and gives, what it was and gave when it was put there. -1: exception. */
+static int nx_is_as_given(JSContext *ctx, uint32_t at)
+{
+    JSValue source = js_dup(nx.keys[at].source);
+    NxBuf seen;
+    int ret = nx_look_at(ctx, &seen, source);
+
+    if (ret > 0) {
+        ret = seen.len <= nx.keys[at].seen_len && !memcmp(seen.p, nx.keys[at].seen, seen.len);
+        if (ret) {
+            int asked = nx_ask_again(ctx, &seen, source);
+            const NxKey *k = &nx.keys[at];
+            /* code that ran may have put another value there */
+            if (asked < 0)
+                ret = -1;
+            else if (asked && JS_IsObject(k->source) && JS_VALUE_GET_OBJ(k->source) == JS_VALUE_GET_OBJ(source))
+                ret = seen.len == k->seen_len && !memcmp(seen.p, k->seen, seen.len);
+        }
+        nx_buf_free(ctx, &seen);
+    }
+    JS_FreeValue(ctx, source);
+    return ret;
+}
+
 /* What the handler has put into the state, of which the state has a copy, was changed afterwards: the change is in no copy. */
 static int nx_refuse_stray(JSContext *ctx, uint32_t at)
 {
-    const NxKey *k = &nx.keys[at];
     char name[ATOM_GET_STR_BUF_SIZE];
     NxMessage m = { .len = 0 };
-    NxBuf seen;
-    int looked;
-    bool same;
+    int same;
 
-    if (likely(JS_IsUndefined(k->source)))
+    if (likely(JS_IsUndefined(nx.keys[at].source)))
         return 0;
-    looked = nx_look_at(ctx, &seen, k->source);
-    if (looked < 0)
-        return -1;
-    same = looked && seen.len == k->seen_len && !memcmp(seen.p, k->seen, seen.len);
-    if (looked)
-        nx_buf_free(ctx, &seen);
+    same = nx_is_as_given(ctx, at);
     if (same)
-        return 0;
-    JS_AtomGetStr(ctx, name, sizeof(name), k->name);
+        return same < 0 ? -1 : 0;
+    JS_AtomGetStr(ctx, name, sizeof(name), nx.keys[at].name);
     nx_say(&m, "what was put into $state.");
     nx_say(&m, name);
     nx_say(&m, " was changed afterwards, and the state has a copy of it, since it has accessors or a Proxy in it: change $state.");

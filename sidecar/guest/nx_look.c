@@ -147,3 +147,24 @@ static NxBounds nx_bytes_of(JSObject *p, uint8_t **data, uint32_t *len)
     }
     return NX_WITHIN;
 }
+
+static bool nx_is_leaf(JSValueConst v)
+{
+    return JS_IsObject(v) && (JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_DATE || JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_UINT8_ARRAY);
+}
+
+/* Whether it is such a view, or a Date or bytes under such a key. */
+static bool nx_may_only_be_read(JSContext *ctx, JSValueConst v)
+{
+    JSValue handler;
+    bool is_noted;
+
+    if (nx_is_read_only_view(v))
+        return true;
+    if (likely(!nx.has_read_only_leaves) || !nx_is_leaf(v) || JS_VALUE_GET_OBJ(v)->extensible)
+        return false;
+    handler = js_map_get(ctx, nx.read_only_views, 1, &v, MAGIC_WEAK);
+    is_noted = JS_IsObject(handler);
+    JS_FreeValue(ctx, handler);
+    return is_noted;
+}

@@ -458,12 +458,24 @@ int32_t NX_EXPORT(nx_resume)(uint32_t call, uint32_t ok, const uint8_t *value, u
 
 /* ---- parsing ---- */
 
+/* Disposes of what the body uses, where nothing was thrown. */
+static void nx_emit_disposal(JSParseState *s)
+{
+    emit_op(s, OP_using_dispose_init);
+    emit_op(s, OP_dispose_scope);
+    emit_u16(s, s->cur_func->body_scope);
+    emit_op(s, OP_using_dispose_end);
+}
+
 /* Parses source as the body of an async function, as it stands: nothing is wrapped around it, so lines and columns are the
  * handler's own, and no text can close the function early. Modelled on how quickjs.c parses a function body. */
 static JSValue nx_compile_handler(JSContext *ctx, const char *source, size_t len)
 {
     JSParseState state, *s = &state;
     JSFunctionDef *fd;
+    BlockEnv using_block;
+    JSVarScope *body;
+    bool uses = false;
 
     js_parse_init(ctx, s, source, len, "handler.js", 1);
     fd = js_new_function_def(ctx, NULL, false, false, "handler.js", 1, 1);
@@ -488,13 +500,31 @@ static JSValue nx_compile_handler(JSContext *ctx, const char *source, size_t len
     while (s->token.val != TOK_EOF) {
         if (js_parse_source_element(s))
             goto fail;
-        if (fd->scopes[fd->body_scope].has_using) {
-            js_parse_error(s, "'using' at the top level of a handler is not supported; put it into a block");
-            goto fail;
+        if (!uses && fd->scopes[fd->body_scope].has_using) {
+            /* from here on whatever leaves the body disposes of what it uses */
+            uses = true;
+            push_break_entry(fd, &using_block, JS_ATOM_NULL, -1, -1, 1);
+            using_block.has_using = true;
+            using_block.using_scope_level = fd->body_scope;
         }
     }
-    if (js_is_live_code(s))
+    if (uses)
+        pop_break_entry(fd);
+    if (js_is_live_code(s)) {
+        if (uses) {
+            emit_op(s, OP_drop); /* the place of the catch */
+            nx_emit_disposal(s);
+        }
         emit_return(s, false);
+    }
+    if (uses) {
+        body = &fd->scopes[fd->body_scope];
+        emit_label(s, body->using_label_catch);
+        emit_op(s, OP_dispose_scope);
+        emit_u16(s, fd->body_scope);
+        nx_emit_throw_again(s);
+        emit_label(s, body->using_label_end);
+    }
     return js_create_function(ctx, fd);
 fail:
     free_token(s, &s->token);

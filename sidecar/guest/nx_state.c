@@ -178,6 +178,18 @@ static JSClassExoticMethods nx_state_exotic = {
 
 enum { NX_GET, NX_SET, NX_DELETE, NX_HAS, NX_KEYS, NX_UPDATE };
 
+/* A function that changes a value where it is, and returns nothing, would leave null in its place. */
+static JSValue nx_throw_update(JSContext *ctx, JSAtom name)
+{
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    NxMessage m = { .len = 0 };
+
+    nx_say(&m, "the function of $state.update('");
+    nx_say(&m, JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+    nx_say(&m, "', ...) has returned undefined: it has to return the value of the key, null for none");
+    return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
+}
+
 static JSValue nx_state_method(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int which)
 {
     JSValue ret = JS_UNDEFINED, old;
@@ -211,6 +223,10 @@ static JSValue nx_state_method(JSContext *ctx, JSValueConst this_val, int argc, 
         }
         ret = JS_Call(ctx, argv[1], JS_UNDEFINED, 1, vc(&old));
         JS_FreeValue(ctx, old);
+        if (JS_IsUndefined(ret)) {
+            ret = nx_throw_update(ctx, name);
+            break;
+        }
         if (!JS_IsException(ret) && nx_state_write(ctx, name, ret)) {
             JS_FreeValue(ctx, ret);
             ret = JS_EXCEPTION;

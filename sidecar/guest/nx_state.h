@@ -32,7 +32,7 @@ typedef struct NxKey {
     uint8_t *bytes;  /* for objects that may be written: as nx_encode writes what the host knows, to find nested writes */
     uint32_t bytes_len;
     JSValue source;  /* what the handler has put there, where value is a copy of it */
-    uint8_t *seen;   /* what could be seen of source without running code */
+    uint8_t *seen;   /* what could be seen of source without running code, and behind it what was sent */
     uint32_t seen_len;
     bool read_only;
 } NxKey;
@@ -75,6 +75,7 @@ typedef struct NxGuest {
     bool has_read_only_leaves;
     uint32_t hidden_methods; /* bits: methods of $state whose name is a key that may be read, in the order of nx_state_methods */
     uint32_t no_calls; /* not 0: extension calls are refused */
+    bool asks_again;   /* what has been asked before is asked once more: nothing may come of that but its answer */
     bool leaving;      /* the handler has failed: what it has changed is handed over */
     bool has_result;   /* the handler's value is encoded, in result */
     uint8_t *result;

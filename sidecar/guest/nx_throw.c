@@ -190,8 +190,11 @@ static void nx_note_caught(JSValueConst error)
 {
     JSObject *p = JS_IsObject(error) ? JS_VALUE_GET_OBJ(error) : NULL;
 
-    if (!p || likely(!p->nx_is_for_memory))
+    if (!p || likely(!p->nx_is_for_memory)) {
+        /* what was refused while this one was on its way has come to nothing: the handler goes on */
+        nx_refused_since = false;
         return;
+    }
     p->nx_was_caught = true;
     if (p->class_id != JS_CLASS_ERROR)
         nx_refused_since = false;
@@ -224,8 +227,10 @@ static JSValue nx_add_code(JSContext *ctx, const char *code, JSAtom field, JSVal
         JS_FreeValue(ctx, value);
     else
         failed = nx_define(ctx, err, field, value, JS_PROP_C_W_E) < 0;
-    if (!failed)
+    if (!failed) {
+        JS_VALUE_GET_OBJ(err)->nx_is_refusal = true;
         return JS_Throw(ctx, err);
+    }
     JS_FreeValue(ctx, err);
     return JS_EXCEPTION;
 }
@@ -282,10 +287,14 @@ static JSValue nx_throw_end(JSContext *ctx, const char *message)
     return JS_EXCEPTION;
 }
 
-/* Whether the execution has ended: then an error that says so is pending. Asked in front of every host call, but for those
+/* Whether no host call may be made (the execution has ended): then an error that says so is pending. Asked in front of every host call, but for those
  * that hand over what a failed handler has changed. */
 static bool nx_has_ended(JSContext *ctx)
 {
+    if (unlikely(nx.asks_again)) {
+        nx_throw(ctx, JS_TYPE_ERROR, "no call of the host can be made here");
+        return true;
+    }
     if (likely(!nx_ended) || nx.leaving)
         return false;
     nx_throw_end(ctx, "the execution has ended");

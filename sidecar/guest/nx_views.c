@@ -88,11 +88,6 @@ static JSValue nx_read_only_leaf(JSContext *ctx, JSValueConst leaf, JSValueConst
     return js_dup(leaf);
 }
 
-static bool nx_is_leaf(JSValueConst v)
-{
-    return JS_IsObject(v) && (JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_DATE || JS_VALUE_GET_OBJ(v)->class_id == JS_CLASS_UINT8_ARRAY);
-}
-
 /* What the value has itself comes behind a view. What it inherits is not of the state, and is read as the language says: a
  * getter gets the view, never the value. */
 static JSValue nx_view_get(JSContext *ctx, JSValueConst this_val, int argc, JSValueConst *argv, int magic, JSValueConst *data)

@@ -27,6 +27,7 @@ pub mod javascript;
 /// Counts of what a process holds.
 pub mod leaks;
 /// A machine with a systemd of its own.
+pub mod loops;
 pub mod machine;
 pub mod needs;
 /// Sidecars as child processes.

@@ -237,7 +237,7 @@ fn operation(rng: &mut Rng) -> String {
         21 => format!("s.delete({key})"),
         22 => format!("s.has({key})"),
         23 => "s.keys()".to_owned(),
-        24 => format!("s.update({key}, v => [v, {value}].at({}))", rng.below(2)),
+        24 => format!("s.update({key}, v => [v, {value}].at({}) ?? null)", rng.below(2)),
         25 => format!("s.update({key}, v => {{ v.x = {value}; return v }})"),
         26 => "Object.keys(s)".to_owned(),
         27 => "({ ...s })".to_owned(),

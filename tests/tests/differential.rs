@@ -6,6 +6,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use nexus_protocol::message::{Status, SuspendMode};
+use nexus_tests::loops;
 use nexus_tests::styles::{self, Style};
 use nexus_tests::{Client, Options, Rng, Run, Segment, Watchdog, javascript, number};
 use serde_json::json;
@@ -89,10 +90,21 @@ fn with_answers(client: &mut Client, source: &str) -> Segment {
 fn handlers_of_either_style_do_what_plain_javascript_does_with_stubs() {
     let _w = Watchdog::seconds(120);
     let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0x57_71), number("NEXUS_PROPERTY_CASES", 1000));
+    handlers_do_what_plain_javascript_does(seed, cases, styles::handler);
+}
+
+#[test]
+fn each_iteration_has_variables_of_its_own_however_it_ends() {
+    let _w = Watchdog::seconds(120);
+    let (seed, cases) = (number("NEXUS_PROPERTY_SEED", 0x1007), number("NEXUS_PROPERTY_CASES", 1000));
+    handlers_do_what_plain_javascript_does(seed, cases, loops::handler);
+}
+
+fn handlers_do_what_plain_javascript_does(seed: u64, cases: u64, handler: fn(&mut Rng, Style) -> String) {
     let handlers: Vec<(Style, String)> = (0..cases)
         .map(|case| {
             let style = if case % 2 == 0 { Style::Stack } else { Style::Promise };
-            (style, styles::handler(&mut Rng::new(seed ^ (case << 32)), style))
+            (style, handler(&mut Rng::new(seed ^ (case << 32)), style))
         })
         .collect();
     let plain: Vec<String> = handlers

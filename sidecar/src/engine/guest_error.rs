@@ -69,6 +69,8 @@ pub struct GuestError {
     pub method: Option<String>,
     /// The encoder has thrown it. The shim says so, of the error itself; no handler can.
     pub unencoded: bool,
+    /// It was thrown for what the host has said: told as `unencoded` is.
+    pub refused: bool,
     #[serde(flatten)]
     inside: Inside,
 }
@@ -100,8 +102,11 @@ impl GuestError {
         error
     }
 
-    /// The code of the refusal that it is about.
-    fn refused(&self, refusals: &Refusals) -> Option<ErrorCode> {
+    /// The code of the refusal that it is about: of the very error that was thrown for it, not of one that says the same.
+    fn code_of_refusal(&self, refusals: &Refusals) -> Option<ErrorCode> {
+        if !self.refused {
+            return None;
+        }
         refusals.confirm(&Claim {
             code: self.code.as_deref()?,
             message: &self.message,
@@ -113,7 +118,7 @@ impl GuestError {
 
     /// As an error that the handler caused, who was refused these things.
     pub fn to_wire<'a>(self, fallback: ErrorCode, source: impl Into<Source<'a>>, refusals: &Refusals) -> WireError {
-        let code = if self.unencoded { Some(ErrorCode::SerializationError) } else { self.refused(refusals) };
+        let code = if self.unencoded { Some(ErrorCode::SerializationError) } else { self.code_of_refusal(refusals) };
         let message = match self.inside.first_of_several() {
             _ if !self.message.is_empty() => self.message.clone(),
             Some((count, first)) => format!("{count} errors; the first: {first}"),
@@ -278,8 +283,9 @@ mod tests {
 
     #[test]
     fn codes_of_the_host_count_only_for_what_it_refused() {
-        let claim = |refusals: &Refusals| {
+        let claim = |refused, refusals: &Refusals| {
             let claimed = GuestError {
+                refused,
                 message: "m".into(),
                 code: Some("PERMISSION_DENIED".into()),
                 capability: Some("state:read:a".into()),
@@ -287,12 +293,13 @@ mod tests {
             };
             claimed.to_wire(ErrorCode::ExecutionError, "", refusals)
         };
-        let forged = claim(&Refusals::default());
+        let forged = claim(true, &Refusals::default());
         assert_eq!((forged.code, forged.capability), (ErrorCode::ExecutionError, None));
         assert_eq!(forged.context["code"], nexus_protocol::ContextValue::Text("PERMISSION_DENIED".into()));
         let mut refusals = Refusals::default();
         refusals.note(crate::engine::refusals::Refusal::Capability("state:read:a".into()));
-        let true_one = claim(&refusals);
+        assert_eq!(claim(false, &refusals).code, ErrorCode::ExecutionError, "another error that says the same");
+        let true_one = claim(true, &refusals);
         assert_eq!(
             (true_one.code, true_one.capability.as_deref()),
             (ErrorCode::PermissionDenied, Some("state:read:a"))

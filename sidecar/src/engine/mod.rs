@@ -49,6 +49,8 @@ pub mod refusals;
 pub mod registry;
 #[cfg(test)]
 mod shim_tests;
+#[cfg(test)]
+mod silent_tests;
 mod start;
 mod state;
 mod state_index;

@@ -61,6 +61,8 @@ fn codes_tell_what_happened_and_not_what_an_error_says() {
             ("$state.x = 1", ErrorCode::PermissionDenied),
             ("return 1n << 70n", ErrorCode::SerializationError),
             ("const c = {}; c.c = c; return c", ErrorCode::SerializationError),
+            ("try { AWAIT $ext.mail.none() } catch (e) { e.message = 'own'; throw e }", ErrorCode::MethodNotFound),
+            ("try { $emit('x') } catch (e) { throw {...e, message: e.message} }", ErrorCode::ExecutionError),
             ("AWAIT $ext.mail.send(1n << 70n)", ErrorCode::SerializationError),
             ("try { AWAIT $ext.mail.send(1n << 70n) } catch (e) { throw e }", ErrorCode::SerializationError),
             (
@@ -82,7 +84,8 @@ fn codes_tell_what_happened_and_not_what_an_error_says() {
             assert_eq!(code(source), expected, "{source}");
         }
         for (fields, expected) in [
-            ("{code: e.code, extension: e.extension, method: e.method}", ErrorCode::MethodNotFound),
+            // a copy of what was refused was not refused itself
+            ("{code: e.code, extension: e.extension, method: e.method}", ErrorCode::ExecutionError),
             ("{code: e.code, extension: 'mail', method: 'other'}", ErrorCode::ExecutionError),
             ("{code: e.code, extension: 'mail', method: 'send'}", ErrorCode::ExecutionError),
             ("{code: e.code, extension: 'mail'}", ErrorCode::ExecutionError),

@@ -120,13 +120,17 @@ pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
     let mut sums = String::new();
     let here = shop.places.links.join("guest");
     fs::create_dir_all(&here)?;
-    for variant in VARIANTS {
-        let digest = variant.digest(&sources);
-        let name = format!("guest/{}-{}", variant.name, &digest[..16]);
-        let directory = match cached(&shop.places.cache.join(&name), variant) {
-            Some(directory) => directory,
-            None => variant.build(shop, tools, &sources, &name)?,
-        };
+    // The native code of each is made by one thread: they are built beside one another.
+    let built: Vec<Result<(String, PathBuf)>> = std::thread::scope(|scope| {
+        let builders: Vec<_> =
+            VARIANTS.iter().map(|variant| scope.spawn(|| variant.ensure(shop, tools, &sources))).collect();
+        builders
+            .into_iter()
+            .map(|thread| thread.join().map_err(|_| anyhow!("a thread that builds a guest panicked"))?)
+            .collect()
+    });
+    for (variant, built) in VARIANTS.iter().zip(built) {
+        let (digest, directory) = built?;
         gate(&directory, variant)?;
         // Its age is that of its last use.
         File::open(&directory)?.set_modified(SystemTime::now())?;
@@ -201,8 +205,19 @@ impl Variant {
         inputs.hex()
     }
 
+    /// Its digest, and where it stands in the cache.
+    fn ensure(&self, shop: &Workshop, tools: &Tools, sources: &Sources) -> Result<(String, PathBuf)> {
+        let digest = self.digest(sources);
+        let name = format!("guest/{}-{}", self.name, &digest[..16]);
+        let directory = match cached(&shop.places.cache.join(&name), self) {
+            Some(directory) => directory,
+            None => self.build(shop, tools, sources, &name)?,
+        };
+        Ok((digest, directory))
+    }
+
     fn build(&self, shop: &Workshop, tools: &Tools, sources: &Sources, name: &str) -> Result<PathBuf> {
-        let work = shop.scratch("guest")?;
+        let work = shop.scratch(&format!("guest-{}", self.name))?;
         let linked = self.timed("compiling QuickJS and the shim", || self.compile(&work, sources))?;
 
         let out = work.join("out");
