@@ -528,3 +528,6 @@ fn pause() {
     #[cfg(not(feature = "model"))]
     std::hint::spin_loop();
 }
+
+#[cfg(all(test, not(feature = "model")))]
+mod tests;

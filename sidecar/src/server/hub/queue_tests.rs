@@ -1,10 +1,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_protocol::FrameDecoder;
+use nexus_protocol::message::{Code, Execute, ExecutionState};
 
 use super::queue::{BRIEF_IN_TURN, IN_FRONT, KEPT_AWAY_AT_MOST};
 use super::simulation::FakeControl;
 use super::*;
+use crate::execution::Progress;
 use crate::runtime::Purpose;
 use crate::server::crew::Budget;
 use crate::share::Whose;
@@ -426,4 +428,59 @@ fn what_waits_for_long_is_read_once_where_its_time_may_be_short() {
     };
     assert_eq!(overdue(&mut hub, later - Duration::from_nanos(1)), []);
     assert_eq!((overdue(&mut hub, later), hub.queued()), (vec![RequestId(1)], 1));
+}
+
+#[test]
+fn what_is_told_of_executions_is_the_first_of_them_and_how_many_there_are() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(3);
+    let worker = hub.crew.hire();
+    hub.open_session(SessionId(1));
+    for (id, kind) in [Kind::Execute, Kind::Check, Kind::ExecuteMany, Kind::Execute].into_iter().enumerate() {
+        let job = Job { kind, ..job(1, id as u32, &reader, now + Duration::from_millis(id as u64)) };
+        hub.enqueue(job).unwrap();
+    }
+    let running = hub.next(worker, now).unwrap().job.number;
+    let told = |hub: &Hub<Execution, Reader>, max| {
+        let (listed, total) = hub.list(max);
+        let states: Vec<_> = listed.iter().map(|one| (one.number - running, one.state)).collect();
+        (states, total)
+    };
+    let (runs, waits) = (ExecutionState::Running, ExecutionState::Queued);
+    // the check is none
+    let all = vec![(0, runs), (2, waits), (3, waits)];
+    assert_eq!(told(&hub, 10), (all.clone(), 3));
+    assert_eq!(told(&hub, 3), (all.clone(), 3));
+    assert_eq!(told(&hub, 2), (all[..2].to_vec(), 3));
+    assert_eq!(told(&hub, 0), (vec![], 3));
+    assert!(!hub.is_quiet());
+    hub.close_session(SessionId(1));
+    let run = hub.crew.runs().next().unwrap().0;
+    assert!(!hub.is_quiet() && hub.answer(run) && !hub.end_run(run) && hub.is_quiet());
+}
+
+#[test]
+fn what_the_books_know_of_an_execution_is_what_it_is() {
+    let check = || {
+        let runtime = crate::runtime::Runtime::new(crate::config::Config::default()).unwrap();
+        let token = crate::token::StopToken::new();
+        let mut request = Execute::new(Code::Source("await Promise.all([$ext.a.b(), $ext.a.c()])"));
+        request.capabilities = vec!["ext:*"];
+        let (state, client) = (crate::execution::StateSource::Request, crate::cache::Client::ALONE);
+        let ran = runtime.execute(&request, state, crate::execution::Arrival::now(), client, &token);
+        let Progress::Suspended(mut execution) = ran.progress else { panic!("{:?}", ran.report) };
+        let held = &mut *execution as &mut dyn Held;
+        assert_eq!((held.outstanding(), held.new_calls().len(), held.is_parked()), (2, 2, false));
+        let (cpu, memory) = held.spent();
+        assert!(cpu > Duration::ZERO && memory > 1000, "{cpu:?} {memory}");
+        let live = held.held_bytes();
+        assert!(live > 100_000, "with the memory of its guest: {live}");
+        let instance = execution.park().unwrap();
+        let held = &mut *execution as &mut dyn Held;
+        let parked = held.held_bytes();
+        assert!(held.is_parked() && parked > 1000 && parked < live / 2, "{parked} of {live}");
+        runtime.give_back(instance);
+    };
+    let stack = crate::engine::thread_stack_bytes(1 << 20);
+    std::thread::Builder::new().stack_size(stack).spawn(check).unwrap().join().unwrap();
 }

@@ -127,6 +127,22 @@ impl World {
         );
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
+        assert_eq!(hub.suspended(), hub.suspended, "suspended");
+        let ids = hub.entries.values().map(|entry| entry.ids.len()).sum::<usize>();
+        assert_eq!(hub.suspensions(), ids, "suspensions");
+        let parked = || {
+            hub.entries.values().filter_map(|entry| match &entry.holder {
+                Holder::Suspended(token) if token.parked => Some(token.outstanding.len()),
+                _ => None,
+            })
+        };
+        assert_eq!(
+            (hub.parked_count(), hub.parked_suspensions()),
+            (parked().count(), parked().sum::<usize>()),
+            "parked"
+        );
+        let is_quiet = hub.queued() == 0 && hub.running() == 0 && self.parking.is_empty();
+        assert_eq!(hub.is_quiet(), is_quiet, "quiet");
         assert_eq!(hub.parking, self.parking.len());
         let resumed = self.at_work.iter().filter(|w| w.resumed.is_some()).count();
         assert_eq!(self.alive.get(), (held + self.parking.len() + resumed) as i64, "executions");
