@@ -20,8 +20,8 @@ export interface SidecarConfig {
   /** Suspended executions held at once; an eighth more for connections with few. Default 1,000. */
   maxSuspended?: number;
   /**
-   * Memory of suspended executions outside of instances; an eighth more for connections with little of it. Default 256
-   * MiB.
+   * Memory of suspended executions, with that of their guests or the images of these; an eighth more for connections
+   * with little of it. Default 256 MiB.
    */
   maxSuspendedBytes?: number;
   /** Calls out of the sandbox per execution. Default 10,000. */

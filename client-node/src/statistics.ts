@@ -20,7 +20,10 @@ export interface RuntimeStats {
   p95ExecutionTimeUs: number;
   /** 99 of 100 took no longer. */
   p99ExecutionTimeUs: number;
-  /** Memory of instances, of suspended executions and of the compile cache. */
+  /**
+   * Memory of suspended executions with their guests, of resident states and of the compile cache; an instance that is
+   * idle or at work counts as what an idle one takes.
+   */
   totalMemoryBytes: number;
   /** Instances made. */
   instancesCreated: number;

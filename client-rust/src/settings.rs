@@ -51,7 +51,8 @@ impl SpawnOptions {
         self.flag("--max-suspended", value.to_string())
     }
 
-    /// Memory of suspended executions outside of instances; an eighth more for connections with little of it.
+    /// Memory of suspended executions, with that of their guests or the images of these; an eighth more for connections
+    /// with little of it.
     #[must_use]
     pub fn max_suspended_bytes(self, value: u64) -> Self {
         self.flag("--max-suspended-bytes", value.to_string())

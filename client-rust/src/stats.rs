@@ -26,7 +26,8 @@ pub struct Stats {
     pub p95_execution_time_us: u64,
     /// 99 of 100 took no longer.
     pub p99_execution_time_us: u64,
-    /// Memory of instances, of suspended executions and of the compile cache.
+    /// Memory of suspended executions with their guests, of resident states and of the compile cache; an instance that
+    /// is idle or at work counts as what an idle one takes.
     pub total_memory_bytes: u64,
     /// Instances made.
     pub instances_created: u64,

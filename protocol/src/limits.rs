@@ -115,8 +115,8 @@ pub const SUSPENSION_GRACE_MS: u64 = 2_000;
 pub const DEFAULT_MAX_SUSPENDED: u64 = 1_000;
 /// Suspended executions are bounded by their bytes; this many make every look for expired ones slow.
 pub const MAX_SUSPENDED_CEILING: u64 = 1_000_000;
-/// Memory that suspended executions may take outside of instances: their state and calls, and the images of those that
-/// are parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
+/// Memory that suspended executions may take: their state and calls, and their guests, or the images of those that are
+/// parked. At 5 KB each it is reached by fifty thousand of them, or by a few with large heaps.
 pub const DEFAULT_MAX_SUSPENDED_BYTES: u64 = 256 << 20;
 /// Smallest that can be configured: some twenty executions that have done little.
 pub const MIN_MAX_SUSPENDED_BYTES: u64 = 128 << 10;

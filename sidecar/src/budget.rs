@@ -21,7 +21,7 @@ use crate::share::{Share, Whose};
 pub struct Budget {
     used: AtomicU64,
     /// Of those who have a part of it; nobody else has anything of the reserve.
-    share: Share,
+    limit: AtomicU64,
     /// Named in errors.
     resource: &'static str,
     within: Option<Arc<Self>>,
@@ -99,7 +99,16 @@ impl Budget {
 
     fn with(resource: &'static str, limit: u64, within: Option<Arc<Self>>) -> Self {
         let (used, turned_over) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { used, share: Share::of(limit), resource, within, turned_over }
+        Self { used, limit: AtomicU64::new(limit), resource, within, turned_over }
+    }
+
+    pub fn limit(&self) -> u64 {
+        self.limit.load(Ordering::Relaxed)
+    }
+
+    /// What is over a lower limit stays until it goes by itself.
+    pub fn set_limit(&self, limit: u64) {
+        self.limit.store(limit, Ordering::Relaxed);
     }
 
     pub fn used(&self) -> u64 {
@@ -146,10 +155,10 @@ impl Budget {
 
     /// Why a part that has `own` may not be one of those that have `total`. Of a part itself all is its own.
     fn refuses(&self, own: u64, total: u64) -> Option<Full> {
-        let (resource, limit) = (self.resource, self.share.limit());
+        let (resource, limit) = (self.resource, self.limit());
         let (allowed, whose) = match self.within {
             Some(_) => (total <= limit, Whose::Own),
-            None => (self.share.allows(own, total), Whose::All),
+            None => (Share::of(limit).allows(own, total), Whose::All),
         };
         (!allowed).then_some(Full { resource, limit, count: total, whose })
     }
@@ -247,6 +256,18 @@ mod tests {
         assert!(budget.charge(u64::MAX).is_err());
         assert_eq!(budget.used(), 0);
         assert!(budget.charge(10).is_ok());
+    }
+
+    #[test]
+    fn what_is_over_a_lower_limit_stays_and_nothing_more_is_taken() {
+        let whole = Budget::new("whole", 100);
+        let part = whole.part("part", u64::MAX);
+        let held = part.charge(90).unwrap();
+        whole.set_limit(50);
+        let refused = Full { resource: "whole", limit: 50, count: 91, whose: Whose::All };
+        assert_eq!((part.charge(1).unwrap_err(), held.bytes(), whole.used()), (refused, 90, 90));
+        whole.set_limit(200);
+        assert!(part.charge(110).is_ok() && part.charge(111).is_err());
     }
 
     #[test]

@@ -83,6 +83,8 @@ pub mod resident;
 /// Compile, execute, resume: everything but the transport.
 pub mod runtime;
 /// Shared memory for large payloads.
+/// Which parts of a seal hold.
+pub mod sealed;
 pub mod segments;
 /// The `serve` command.
 pub mod serve;

@@ -39,7 +39,7 @@ fn main_exec() -> Result<ExitCode, StartError> {
         Command::Ping(connect) => commands::ping(&connect, out),
         Command::CheckConfig(config) => commands::check_config(&config, env(), out, &mut std::io::stderr()),
         Command::Worker { supervisor, channel } => walls::worker::work(supervisor, channel),
-        Command::Engine { json } => engine::describe::print(json, out),
+        Command::Engine { json } => engine::describe::print(json, walls::seal::possible_here(), out),
         Command::Version => engine::describe::version(out),
         Command::Help(text) => {
             use std::io::Write;

@@ -26,8 +26,8 @@ use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, State
 use crate::halt::Halt;
 use crate::observe::{self, Ceilings, Observer, SegmentRecord, Snapshot, SuspensionEvent};
 use crate::pools::{LeaseError, Pools};
+use crate::sealed::Walls;
 use crate::token::{StopCause, StopToken};
-use crate::walls::seal::Walls;
 use nexus_protocol::limits::MAX_CONNECTIONS;
 
 /// See the module.
@@ -61,6 +61,8 @@ pub trait Overseer {
     fn compiled_in(&self, cpu: Duration);
     /// What the handler logs while it runs is there, for who wants to hear it.
     fn logs_live(&self, logs: SegmentLogs);
+    /// The guest was stopped for the request to begin again: what came of it is no result.
+    fn begins_again(&self) -> bool;
 }
 
 /// Nobody but the clock.
@@ -82,6 +84,10 @@ impl Overseer for StopToken {
     fn compiled_in(&self, _: Duration) {}
 
     fn logs_live(&self, _: SegmentLogs) {}
+
+    fn begins_again(&self) -> bool {
+        false
+    }
 }
 
 /// The control of an instance is with the request's overseer for as long as this lives.
@@ -396,7 +402,8 @@ impl Runtime {
                 (refused(&totals, error), Progress::Finished(None), Armed::none())
             }
         };
-        Ran { report: self.observed(report), progress, armed }
+        let report = if report.is_cancelled() && overseer.begins_again() { report } else { self.observed(report) };
+        Ran { report, progress, armed }
     }
 
     fn begin<'a>(
@@ -527,8 +534,7 @@ impl Runtime {
             instances_created: pool.created,
             instances_reused: pool.reused,
             parked_executions: load.parked,
-            total_memory_bytes: (load.active + pool.available + load.suspended - load.parked)
-                * self.engine.idle_bytes() as u64
+            total_memory_bytes: (load.active + pool.available) * self.engine.idle_bytes() as u64
                 + load.suspended_bytes
                 + cache.bytes
                 + load.resident_state_bytes,
@@ -571,7 +577,7 @@ impl Runtime {
 fn compile_stopped(cause: StopCause, overseer: &dyn Overseer) -> WireError {
     let (limit, spent) = overseer.time();
     match cause {
-        StopCause::Cancelled => execution::cancelled(),
+        StopCause::Cancelled | StopCause::Back => execution::cancelled(),
         StopCause::Deadline => execution::of_time("compiling the handler took too long".into(), limit, spent),
     }
 }

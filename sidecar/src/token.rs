@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub enum StopCause {
     Deadline = 1,
     Cancelled = 2,
+    /// It makes way for others, and begins again: what it has done counts for nothing. Guests only.
+    Back = 3,
 }
 
 /// One request: until when it may be worked on, and whether somebody has asked for its end. Shared by the thread that

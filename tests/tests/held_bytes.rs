@@ -210,3 +210,45 @@ fn old_versions_of_a_state_are_counted_with_all_that_they_keep() {
     assert!(counted > 0);
     assert_held("old versions", grown, 2 * counted + BESIDE / 6);
 }
+
+/// Bytes that nothing makes smaller, in the guest of an execution that waits.
+fn waiting_with(bytes: u64) -> Run {
+    let source = "const b = new Uint8Array($args); let x = 1;
+        for (let i = 0; i < b.length; i++) { x ^= x << 13; x ^= x >>> 17; x ^= x << 5; b[i] = x }
+        await $ext.a.b(); return b.length";
+    calling(source).args(&json!(bytes))
+}
+
+// shows P-suspended-memory
+#[test]
+fn the_memory_of_suspended_guests_counts_whether_they_are_packed_or_not() {
+    const EACH: u64 = 4 * MIB;
+    const LIMIT: u64 = 24 * MIB;
+    let _w = Watchdog::seconds(300);
+    let sidecar = Options::new().patient().flag("max-instances", INSTANCES).flag("max-suspended-bytes", LIMIT).listen();
+    let mut client = sidecar.connect();
+    client.still_works();
+    let before = rss(&sidecar);
+    let (mut held, mut refused) = (Vec::new(), 0);
+    for _ in 0..20 {
+        let segment = client.run(waiting_with(EACH));
+        match segment.status {
+            Status::Suspended => held.push(segment.call().id.clone()),
+            _ => {
+                assert_eq!(segment.code(), ErrorCode::ResourceLimit, "{segment:?}");
+                refused += 1;
+            }
+        }
+        // those that are at work have their own memory, and a copy of it while it is packed
+        let now = rss(&sidecar).saturating_sub(before);
+        assert_held("suspended guests", now, LIMIT + INSTANCES * 3 * EACH + BESIDE);
+    }
+    assert!(held.len() >= 4 && refused >= 10, "{} are held, {refused} were refused", held.len());
+    let told = client.stats().total_memory_bytes;
+    let counted = held.len() as u64 * EACH;
+    assert!(told >= counted && told <= 2 * counted + BESIDE, "{told} are told, and guests have {counted}");
+    for id in held {
+        assert_eq!(client.resume(&id, &json!(null)).value(), json!(EACH));
+    }
+    assert!(client.stats().total_memory_bytes < counted, "what is over is not counted");
+}

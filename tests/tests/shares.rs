@@ -82,21 +82,16 @@ fn bytes_of_suspended_executions() {
 }
 
 #[test]
-fn instances_of_suspended_executions_that_are_too_large_to_be_parked() {
+fn memory_of_suspended_executions_that_are_too_large_even_when_they_are_packed() {
     let _w = Watchdog::seconds(180);
     let sidecar = Options::new().patient().flag("max-suspended-bytes", MIB).listen();
-    let large =
-        calling("const all = []; for (let i = 0; i < 60000; i++) all.push({ i }); await $ext.a.b(); return all");
+    let large = calling(
+        "const all = []; for (let i = 0; i < 60000; i++) all.push({ i: Math.random() }); await $ext.a.b(); return all",
+    );
     let mut one = sidecar.connect();
-    // some are begun before it is found out that those before do not fit
-    let (mut count, mut error) = suspend_all(&mut one, &large);
-    eventually("no more are taken in", SOON, || {
-        let more = suspend_all(&mut one, &large);
-        (count, error) = (count + more.0, more.1);
-        more.0 == 0
-    });
+    let (count, error) = suspend_all(&mut one, &large);
     assert_refused(&error, ErrorCode::ResourceLimit, "maxSuspendedBytes", MIB as u64);
-    println!("{count} keep their instances");
+    assert!(count < 4, "{count} are held in 1 MiB");
     is_suspended_and_goes_on(&mut sidecar.connect());
 }
 
@@ -296,7 +291,11 @@ fn instances_of_those_of_whom_nobody_knows_anything_yet() {
     loops.push(crowd[5].start("for (;;);"));
     crowd[5].ping();
     assert_eq!(sidecar.connect().run("return 'served'").value(), "served");
-    // one that takes its time goes on, is told once, and finds its state as it left it; beside it there is no more room then
+    assert!(crowd[5].cancel_request(loops[5]));
+    assert_eq!(crowd[5].segment(loops[5]).code(), ErrorCode::Cancelled);
+    crowd.pop();
+    loops.pop();
+    // one that takes its time goes on, is told once, and finds its state as it left it
     let state = known.create_state(&serde_json::json!({ "n": 0 }));
     let long = "$state.n = $state.n + 1; for (let i = 0; i < 4e7; i++); $emit('e', 1); $log('l'); return $state.n";
     let grants = ["events:emit:*", "state:read:n", "state:write:n"];
@@ -315,6 +314,39 @@ fn instances_of_those_of_whom_nobody_knows_anything_yet() {
         assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
     }
     eventually("all is over", SOON, || known.stats().active_instances == 0);
+}
+
+// shows P-begins-again
+#[test]
+fn instances_of_those_that_take_longer_than_there_is_room_beside() {
+    let _w = Watchdog::seconds(180);
+    let sidecar = Options::new().patient().flag("max-instances", 4).listen();
+    let mut watcher = sidecar.connect();
+    // three run, four go on beside them, and the others have nowhere to go on
+    let mut crowd: Vec<Client> = (0..12).map(|_| sidecar.connect()).collect();
+    let loops: Vec<u32> = crowd.iter_mut().map(|client| client.start("for (;;);")).collect();
+    let mut late = sidecar.connect();
+    let state = late.create_state(&json!({ "n": 0 }));
+    let long = "$state.n = $state.n + 1; for (let i = 0; i < 3e7; i++); $emit('e', 1); return $state.n";
+    let grants = ["events:emit:*", "state:read:n", "state:write:n"];
+    let asked = late.start(Run::source(long).grant(&grants).resident(&state));
+    let mut known = sidecar.connect();
+    for _ in 0..20 {
+        for client in [&mut known, &mut sidecar.connect()] {
+            assert_eq!(client.run(Run::source("return 'served'").timeout_ms(20_000)).value(), "served");
+        }
+    }
+    eventually("as many wait as have no place", SOON, || watcher.stats().queued == 6);
+    // who has begun several times has done it once
+    for (client, id) in crowd.iter_mut().zip(loops) {
+        assert!(client.cancel_request(id));
+        assert_eq!(client.segment(id).code(), ErrorCode::Cancelled);
+    }
+    let segment = late.segment(asked);
+    assert_eq!((segment.value(), segment.events.as_array().map(Vec::len)), (json!(1), Some(1)));
+    assert_eq!(late.run(Run::source("return $state.n").grant(&grants).resident(&state)).value(), 1);
+    eventually("all is over", SOON, || watcher.stats().active_instances == 0);
+    assert_eq!(watcher.stats().total_executions, 12 + 40 + 2, "each is counted once");
 }
 
 // shows P-gives-way

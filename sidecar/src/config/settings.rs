@@ -36,7 +36,8 @@ pub struct Config {
     pub suspension_timeout_ms: u64,
     /// Suspended executions held at once; an eighth more for connections with few.
     pub max_suspended: u64,
-    /// Memory of suspended executions outside of instances; an eighth more for connections with little of it.
+    /// Memory of suspended executions, with that of their guests or the images of these; an eighth more for connections
+    /// with little of it.
     pub max_suspended_bytes: u64,
     /// Calls out of the sandbox per execution.
     pub max_host_calls: u64,
@@ -208,7 +209,7 @@ pub static SETTINGS: [Setting; 40] = [
     live(
         "maxSuspendedBytes",
         bytes(limits::MIN_MAX_SUSPENDED_BYTES, limits::SIZE_BYTES_CEILING),
-        "Memory of suspended executions outside of instances; an eighth more for connections with little of it",
+        "Memory of suspended executions, with that of their guests or the images of these; an eighth more for connections with little of it",
         |c| Place::Number(&mut c.max_suspended_bytes),
     ),
     live("maxHostCalls", count(0, limits::COUNT_CEILING), "Calls out of the sandbox per execution", |c| {

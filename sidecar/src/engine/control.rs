@@ -151,6 +151,7 @@ impl Word {
         match (self.0 & CAUSE) >> CAUSE_SHIFT {
             0 => None,
             c if c == StopCause::Cancelled as u64 => Some(StopCause::Cancelled),
+            c if c == StopCause::Back as u64 => Some(StopCause::Back),
             _ => Some(StopCause::Deadline),
         }
     }
@@ -527,3 +528,6 @@ fn pause() {
     #[cfg(not(feature = "model"))]
     std::hint::spin_loop();
 }
+
+#[cfg(all(test, not(feature = "model")))]
+mod tests;

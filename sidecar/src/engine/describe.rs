@@ -9,7 +9,7 @@ use super::load::{BuiltIn, built_in};
 use super::{Engine, EngineError, EngineOptions, abi};
 use crate::error::StartError;
 use crate::exit::ExitCode;
-use crate::walls::seal;
+use crate::sealed::Walls;
 
 pub fn version(out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let engine = hex(&built_in(SuspendMode::Await).digest);
@@ -30,9 +30,8 @@ fn bytes(guest: &BuiltIn) -> usize {
     guest.native().map_or(0, |native| native.code.len())
 }
 
-/// Starts both built-in guests, self-tests included, and tells what they are.
-pub fn print(json: bool, out: &mut dyn Write) -> Result<ExitCode, StartError> {
-    let possible = seal::possible_here();
+/// Starts both built-in guests, self-tests included, and tells what they are. `possible`: the walls that this kernel has.
+pub fn print(json: bool, possible: Walls, out: &mut dyn Write) -> Result<ExitCode, StartError> {
     let options = EngineOptions::default();
     let stack = super::thread_stack_bytes(options.stack_bytes);
     let start = move || {

@@ -14,12 +14,18 @@ use super::context::{Breach, Context};
 use super::control::{Ended, RunControl, StopCause};
 use super::ffi::{LinearMemory, OutOfBounds, Trap, WasmInstance};
 use super::host::HostData;
-use super::image::ResetError;
+use super::image::{PAGE, ResetError};
 use super::lease::Lease;
 use super::park::{ParkError, Parked};
 
 /// What the guest may take to find memory for an input: microseconds, and a busy machine.
 const ALLOCATION_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes of memory that a guest writes to for the first time in a nanosecond of its thread, at most: the kernel has to find the
+/// pages and fill them with zeros.
+const WRITTEN_PER_NS: u64 = 32;
+/// From this on it is worth 20 us to ask what was written to: whoever may have written so much has run for fifty times as long.
+const MEASURED_BYTES: u64 = 32 << 20;
 
 /// Bytes of bytecode that a byte of source makes at most, generously: `[,,,` and the like make about eight.
 const BYTECODE_PER_SOURCE: usize = 32;
@@ -81,6 +87,8 @@ pub struct Instance {
     inbox_used: u32,
     /// What of it `run` has filled: the handler may still read that. What is behind it was decoded when it came.
     inbox_of_run: u32,
+    /// The most that its guest can have written to since it was pristine; the highest number: nobody knows.
+    touched: u64,
     /// False once something happened that a reset is not trusted with.
     sound: bool,
     /// Whether this instance has run before: for statistics.
@@ -128,7 +136,17 @@ impl Instance {
         let control = RunControl::new(memory, engine.shared_at + abi::INTERRUPT_OFFSET, engine.options.aot);
         engine.watchdog.watch(&control);
         wasm.data_mut().link = Some((memory, control.clone()));
-        Self { control, wasm, engine, inbox_used: 0, inbox_of_run: 0, sound: true, uses: 0, lease: Lease::default() }
+        Self {
+            control,
+            wasm,
+            engine,
+            inbox_used: 0,
+            inbox_of_run: 0,
+            touched: 0,
+            sound: true,
+            uses: 0,
+            lease: Lease::default(),
+        }
     }
 
     /// How extension calls suspend here.
@@ -152,6 +170,25 @@ impl Instance {
 
     pub fn take_context(&mut self) -> Option<Box<Context>> {
         self.wasm.data_mut().context.take()
+    }
+
+    /// The most that it can take. Costs nothing: memory that was never written to takes nothing, and writing takes time.
+    pub fn most_bytes(&self) -> u64 {
+        let (idle, all) = (self.engine.idle_bytes() as u64, self.memory().len() as u64);
+        self.touched.min(all).saturating_add(idle)
+    }
+
+    /// Asks the kernel what the guest has written to, where its time says little. Costs 20 us.
+    pub fn measure(&mut self) {
+        match self.memory().pages_with_content() {
+            Ok(pages) => self.touched = pages.len() as u64 * PAGE as u64,
+            Err(e) => log::debug!("cannot find out what a guest takes: {e}"),
+        }
+    }
+
+    /// Whether `most_bytes` may be far from the truth.
+    pub fn is_to_be_measured(&self) -> bool {
+        self.touched >= MEASURED_BYTES
     }
 
     /// Whether a reset makes this instance as good as new.
@@ -266,11 +303,6 @@ impl Instance {
         })
     }
 
-    /// Undoes `park`, as long as nothing else was done with the instance.
-    pub fn keep(&mut self, parked: Parked) {
-        self.wasm.data_mut().context = Some(parked.context);
-    }
-
     /// Takes up a parked execution, as if it had been suspended here. The instance must be pristine; when this fails, it is
     /// unsound and the execution is lost.
     pub fn unpark(&mut self, parked: Parked) -> Result<(), ParkError> {
@@ -280,6 +312,7 @@ impl Instance {
             self.sound = false;
             return Err(e);
         }
+        self.touched = parked.page_bytes();
         self.inbox_of_run = parked.inbox_of_run;
         self.inbox_used = parked.inbox_of_run;
         self.wasm.data_mut().context = Some(parked.context);
@@ -292,6 +325,7 @@ impl Instance {
         let stack = self.wasm.set_global(export::STACK_POINTER, self.engine.image.stack_pointer());
         self.wasm.data_mut().context = None;
         self.inbox_used = 0;
+        self.touched = 0;
         // outside of the memory, and not 0 after a damaged guest: the next tenant would take the one's stack for its own
         let unwinding =
             self.mode() == SuspendMode::Stack && !matches!(self.wasm.call(export::ASYNCIFY_STATE, &[]), Ok(0));
@@ -370,6 +404,7 @@ impl Instance {
         let at = if rounded <= left {
             let at = self.engine.inbox + self.inbox_used;
             self.inbox_used += rounded;
+            self.touched = self.touched.saturating_add(rounded.into());
             at
         } else {
             match self.allocate(len, deadline)? {
@@ -384,6 +419,8 @@ impl Instance {
     /// Memory that the guest gives. It is asked like for a run: one that is damaged may never answer, and then a request
     /// without a deadline gets one for this.
     fn allocate(&mut self, len: u32, deadline: Option<Instant>) -> Result<u32, NotPlaced> {
+        // a guest that is damaged may do anything meanwhile
+        self.touched = u64::MAX;
         let own = Instant::now() + ALLOCATION_TIME;
         let until = deadline.map_or(own, |deadline| deadline.min(own));
         let stopped = |cause| match cause {
@@ -492,6 +529,8 @@ impl Instance {
         let end = self.call(name, args, deadline);
         let cpu = crate::os::thread_cpu_time().saturating_sub(cpu_started);
         let ran = started.elapsed();
+        let written = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX).saturating_mul(WRITTEN_PER_NS);
+        self.touched = self.touched.saturating_add(written);
         let shared = match &end {
             CallEnd::Returned(_, shared) => *shared,
             CallEnd::Stopped(_, shared) => shared.unwrap_or_default(),

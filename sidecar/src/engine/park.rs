@@ -54,6 +54,8 @@ pub struct Parked {
     pub(super) context: Box<Context>,
     pub(super) inbox_of_run: u32,
     image: [u8; 32],
+    /// Pages that are in it.
+    pages: u32,
     /// Blocks: packed length, compressed length (both u32), compressed bytes.
     pub(super) blocks: Box<[u8]>,
 }
@@ -67,7 +69,7 @@ impl Parked {
         inbox_of_run: u32,
     ) -> Result<Self, (ParkError, Box<Context>)> {
         match pack(image, memory) {
-            Ok(blocks) => Ok(Self { context, inbox_of_run, image: *image.digest(), blocks }),
+            Ok((blocks, pages)) => Ok(Self { context, inbox_of_run, image: *image.digest(), pages, blocks }),
             Err(e) => Err((e, context)),
         }
     }
@@ -75,6 +77,11 @@ impl Parked {
     /// All the memory that this takes.
     pub fn held_bytes(&self) -> u64 {
         self.context.held_bytes() + self.bytes() as u64
+    }
+
+    /// Bytes of the pages that restoring it writes to.
+    pub(super) fn page_bytes(&self) -> u64 {
+        u64::from(self.pages) * PAGE as u64
     }
 
     /// Bytes of the packed memory.
@@ -105,26 +112,26 @@ impl Parked {
     }
 }
 
-fn pack(image: &Image, memory: LinearMemory) -> Result<Box<[u8]>, ParkError> {
-    let mut blocks = Vec::new();
-    let mut packed = Vec::new();
+/// The blocks, and how many pages are in them.
+fn pack(image: &Image, memory: LinearMemory) -> Result<(Box<[u8]>, u32), ParkError> {
+    let (mut blocks, mut packed, mut pages) = (Vec::new(), Vec::new(), 0);
     let mut page = [0; PAGE];
     for index in memory.pages_with_content()? {
         let at = u32::try_from(index * PAGE).map_err(|_| ParkError::Damaged)?;
         memory.read(at, &mut page)?;
-        pack_page(index as u32, &page, image.page(index), &mut packed);
+        pages += u32::from(pack_page(index as u32, &page, image.page(index), &mut packed));
         if packed.len() >= BLOCK_BYTES {
             finish_block(&mut packed, &mut blocks);
         }
     }
     finish_block(&mut packed, &mut blocks);
-    Ok(blocks.into_boxed_slice())
+    Ok((blocks.into_boxed_slice(), pages))
 }
 
-/// Appends a page, unless it is what the image has.
-fn pack_page(index: u32, page: &[u8; PAGE], pristine: &[u8; PAGE], out: &mut Vec<u8>) {
+/// Appends a page, unless it is what the image has. Whether it did.
+fn pack_page(index: u32, page: &[u8; PAGE], pristine: &[u8; PAGE], out: &mut Vec<u8>) -> bool {
     if page == pristine {
-        return;
+        return false;
     }
     out.extend_from_slice(&index.to_le_bytes());
     let bitmap_at = out.len();
@@ -137,6 +144,7 @@ fn pack_page(index: u32, page: &[u8; PAGE], pristine: &[u8; PAGE], out: &mut Vec
             out.extend_from_slice(&difference.to_ne_bytes());
         }
     }
+    true
 }
 
 fn finish_block(packed: &mut Vec<u8>, blocks: &mut Vec<u8>) {

@@ -99,14 +99,62 @@ fn an_execution_goes_on_in_another_instance_as_if_nothing_had_happened() {
 }
 
 #[test]
-fn parking_can_be_undone_and_an_idle_instance_has_nothing_to_park() {
+fn an_idle_instance_has_nothing_to_park() {
     on_engine_thread(|i| {
         assert!(matches!(i.park(), Err(ParkError::NothingSuspended)));
         suspend(i, CALL);
-        let parked = i.park().unwrap();
+        i.park().unwrap();
         assert!(matches!(i.park(), Err(ParkError::NothingSuspended)));
-        i.keep(parked);
-        assert_eq!(value(i.resume(0, Ok(&[1]), None).end), json!(2));
+    });
+}
+
+/// What the kernel holds for the guest at this moment, beyond what an idle one has.
+fn really(i: &Instance) -> u64 {
+    i.memory_of_test().pages_with_content().unwrap().len() as u64 * 4096
+}
+
+#[test]
+fn what_a_guest_can_have_taken_is_never_less_than_what_it_has_taken() {
+    let handlers = [
+        CALL,
+        "const b = new Uint8Array(12 << 20).fill(7); await $ext.a.b(); return b[77]",
+        "const all = []; for (let i = 0; i < 30000; i++) all.push({ i }); await $ext.a.b(); return all.length",
+        "const s = 'x'.repeat(8 << 20).toUpperCase(); await $ext.a.b(); return s.length",
+    ];
+    on_engine_thread(move |i| {
+        let idle = i.most_bytes();
+        let len = i.memory_of_test().len() as u64;
+        for source in handlers {
+            suspend(i, source);
+            let most = i.most_bytes();
+            assert!(really(i) <= most && most <= len + idle, "{source}: {} of {most}", really(i));
+            i.measure();
+            let measured = i.most_bytes();
+            assert!(measured <= most && really(i) <= measured && measured <= really(i) + idle, "{source}: {measured}");
+            let parked = i.park().unwrap();
+            assert!(parked.bytes() as u64 <= measured + measured / 40, "{source}: packed, it takes more");
+            i.reset().unwrap();
+            assert_eq!(i.most_bytes(), idle);
+            i.unpark(parked).unwrap();
+            assert!(really(i) <= i.most_bytes() && i.most_bytes() <= measured, "{source}: {}", i.most_bytes());
+            i.reset().unwrap();
+        }
+    });
+}
+
+#[test]
+fn what_a_guest_takes_that_was_asked_for_memory_is_not_known() {
+    on_engine_thread(|i| {
+        let idle = i.most_bytes();
+        let bytecode = compile(i, CALL);
+        let mut context = context(json!({}), &["ext:*"]);
+        // a string of 2 MiB, which finds no room in the inbox
+        context.args = [&[0xdb, 0, 32, 0, 0][..], &[b'x'; 2 << 20]].concat();
+        assert!(matches!(i.run(&bytecode, context, None).end, SegmentEnd::Suspended));
+        assert!(i.is_to_be_measured() && i.most_bytes() >= i.memory_of_test().len() as u64);
+        i.measure();
+        assert!(really(i) >= 2 << 20 && really(i) <= i.most_bytes() && i.most_bytes() <= really(i) + idle);
+        assert!(!i.is_to_be_measured());
     });
 }
 

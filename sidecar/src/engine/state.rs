@@ -447,6 +447,52 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_counts_as_long_as_it_is_there() {
+        let mut s = state(serde_json::json!({}));
+        assert_eq!(s.get("key"), None);
+        let empty = s.held_bytes();
+        let entry = empty + 3 + WRITTEN_ENTRY_BYTES;
+        s.set("key", own("value".into()));
+        assert_eq!(s.held_bytes(), entry + 6);
+        s.set("key", own(1.into()));
+        assert_eq!(s.held_bytes(), entry + 1);
+        s.delete("key");
+        assert_eq!(s.held_bytes(), entry);
+        s.set("key", own("again".into()));
+        assert_eq!(s.held_bytes(), entry + 6);
+        s.set("k2", own(true.into()));
+        assert_eq!(s.held_bytes(), entry + 6 + 2 + WRITTEN_ENTRY_BYTES + 1);
+    }
+
+    #[test]
+    fn what_is_overwritten_keeps_its_place_here_and_in_a_resident_state() {
+        let shared = resident(serde_json::json!({"a": 1, "b": 2}));
+        let views =
+            [state(serde_json::json!({"a": 1, "b": 2})), StateView::resident(shared.clone(), None, false).unwrap()];
+        for mut s in views {
+            s.set("c", own(3.into()));
+            s.set("d", own(4.into()));
+            s.set("c", own(5.into()));
+            s.set("a", own(6.into()));
+            assert_eq!(keys(&mut s), ["a", "b", "c", "d"]);
+            s.settle().unwrap();
+        }
+        let kept = |shared: &Arc<ResidentState>| keys(&mut StateView::resident(shared.clone(), None, false).unwrap());
+        assert_eq!(kept(&shared), ["a", "b", "c", "d"]);
+        let mut s = StateView::resident(shared.clone(), None, false).unwrap();
+        s.set("b", own(7.into()));
+        s.delete("a");
+        s.set("a", own(8.into()));
+        s.settle().unwrap();
+        assert_eq!(kept(&shared), ["b", "c", "d", "a"]);
+        s.set("b", own(9.into()));
+        s.set("a", own(10.into()));
+        s.set("c", own(11.into()));
+        s.settle().unwrap();
+        assert_eq!(kept(&shared), ["b", "c", "d", "a"], "it was moved once");
+    }
+
+    #[test]
     fn keys_that_are_called_like_methods_are_known() {
         let methods = bits_of_two();
         for count in [0, 2000] {

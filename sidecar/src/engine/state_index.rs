@@ -291,6 +291,15 @@ mod tests {
     }
 
     #[test]
+    fn places_of_keys_that_come_twice_count() {
+        let names: Vec<String> = (0..200).map(|n| format!("k{}", n % 100)).collect();
+        let index = index(&map(names.iter().map(String::as_str)));
+        assert_eq!(index.firsts.len(), 100);
+        let slots = index.slots.len() * size_of::<Slot>();
+        assert!(index.bytes() >= slots + 100 * FIRST_BYTES && index.bytes() <= slots + 400 * FIRST_BYTES);
+    }
+
+    #[test]
     fn everything_ends_when_it_may_not_go_on() {
         let names: Vec<String> = (0..200_000).map(|n| format!("{n:x}")).collect();
         let bytes = map(names.iter().map(String::as_str));

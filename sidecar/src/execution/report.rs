@@ -302,6 +302,10 @@ impl Report {
         self.totals.spent()
     }
 
+    pub fn is_cancelled(&self) -> bool {
+        self.error.as_ref().is_some_and(|error| error.code == nexus_protocol::ErrorCode::Cancelled)
+    }
+
     pub fn memory_peak_bytes(&self) -> u64 {
         self.totals.memory_peak
     }

@@ -56,6 +56,10 @@ pub struct NotAwake {
 
 /// What came of a segment, beside its report.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it is handed on at once; a box would be one more allocation for each execution"
+)]
 pub enum Progress {
     /// It waits for its outstanding calls.
     Suspended(Box<Execution>),
@@ -130,17 +134,31 @@ impl Execution {
         matches!(self.guest, Guest::Parked(_))
     }
 
-    /// Memory that it takes outside of instances.
+    /// The most that it can take, with the memory of its guest. Exact for one that is parked.
     pub fn held_bytes(&mut self) -> u64 {
         let guest = match &mut self.guest {
-            Guest::Live(instance) => instance.context_mut().map_or(0, |c| c.held_bytes()),
+            Guest::Live(instance) => {
+                let most = instance.most_bytes();
+                instance.context_mut().map_or(most, |c| c.held_bytes() + most)
+            }
             Guest::Parked(parked) => parked.held_bytes(),
         };
         let own = size_of::<Self>() + self.account.calls.held_bytes();
         guest + own as u64 + self.account.handler_share()
     }
 
-    /// Gives the instance up, for one that will be resumed: the caller resets it, or undoes this with `keep`.
+    /// Finds out what its guest takes where that may be far from what it can take, or where `exactly` is asked for. Whether it
+    /// takes less now.
+    pub fn measure(&mut self, exactly: bool) -> bool {
+        let Guest::Live(instance) = &mut self.guest else { return false };
+        let most = instance.most_bytes();
+        if exactly || instance.is_to_be_measured() {
+            instance.measure();
+        }
+        instance.most_bytes() < most
+    }
+
+    /// Gives the instance up, for one that will be resumed: the caller resets it.
     pub fn park(&mut self) -> Result<Option<Instance>, ParkError> {
         let Guest::Live(instance) = &mut self.guest else { return Ok(None) };
         let parked = instance.park()?;
@@ -148,15 +166,6 @@ impl Execution {
             Guest::Live(instance) => Ok(Some(instance)),
             Guest::Parked(_) => Ok(None),
         }
-    }
-
-    /// Takes the instance back that `park` gave up, if nothing was done with it.
-    pub fn keep(self, mut instance: Instance) -> Self {
-        let Self { account, guest } = self;
-        if let Guest::Parked(parked) = guest {
-            instance.keep(parked);
-        }
-        Self { account, guest: Guest::Live(instance) }
     }
 
     /// Gets it into an instance, if it is in none. `lease` gives a pristine one.
@@ -243,6 +252,10 @@ impl Account {
     }
 
     fn finish_segment(mut self, mut instance: Instance, segment: Segment) -> (Report, Progress) {
+        if let SegmentEnd::Stopped(cause @ StopCause::Back, _) = segment.end {
+            // its state is as it was
+            return (self.totals.stopped(cause), Progress::Finished(Some(instance)));
+        }
         let mut report = self.totals.report(&mut instance);
         report.warnings = self.warnings();
         let outcome = match segment.end {
@@ -313,7 +326,7 @@ impl Account {
 /// What a request is told that was stopped before it had a result. `limit`: the time that it had.
 pub fn stopped(cause: StopCause, limit: Option<Duration>, spent: Duration) -> WireError {
     match cause {
-        StopCause::Cancelled => cancelled(),
+        StopCause::Cancelled | StopCause::Back => cancelled(),
         StopCause::Deadline => {
             let ms = limit.map_or(0, |t| t.as_millis() as u64);
             of_time(format!("the execution used up its {ms} ms"), limit, spent)

@@ -11,7 +11,7 @@ use nexus_protocol::ErrorCode;
 
 use super::registry::{Registry, Shape};
 use super::{Snapshot, Status, SuspensionEvent};
-use crate::walls::seal::Walls;
+use crate::sealed::Walls;
 
 pub const EXECUTIONS_TOTAL: &str = "nexus_handler_executions_total";
 pub const EXECUTION_DURATION_SECONDS: &str = "nexus_handler_execution_duration_seconds";
@@ -228,10 +228,7 @@ fn describe() {
         SUSPENSIONS,
         "Suspensions that wait to be resumed, by whether their execution is in an instance or parked"
     );
-    describe_gauge!(
-        SUSPENDED_BYTES,
-        "Memory of suspended executions outside of instances: state, calls, parked images"
-    );
+    describe_gauge!(SUSPENDED_BYTES, "Memory of suspended executions: state, calls, guests or their parked images");
     describe_counter!(SUSPENSION_EVENTS_TOTAL, "What became of suspensions");
     describe_histogram!(RESET_DURATION_SECONDS, "Time to make an instance pristine again");
     describe_gauge!(RESIDENT_STATES, "States that clients have left with the sidecar");

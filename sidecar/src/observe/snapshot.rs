@@ -1,6 +1,6 @@
 //! What is read from other modules when statistics are asked for.
 
-use crate::walls::seal::Walls;
+use crate::sealed::Walls;
 
 /// The figures that pool, queue, suspensions and cache keep; taken by whoever owns those, at the moment of reading.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

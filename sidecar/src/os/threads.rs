@@ -91,6 +91,12 @@ pub fn step_forward() -> bool {
     })
 }
 
+/// Whether the calling thread gives way.
+#[cfg(test)]
+pub fn is_behind() -> bool {
+    GIVES_WAY.with(|gives_way| gives_way.load(Ordering::Relaxed))
+}
+
 /// Of the calling thread.
 fn set_niceness(niceness: libc::c_int) -> bool {
     // SAFETY: only numbers are handed over.

@@ -167,8 +167,10 @@ mod tests {
             create(&states, 1, &[0x80]).unwrap_err().context["resource"],
             ContextValue::Text("maxStates".into())
         );
+        let (count, bytes) = states.counts();
+        assert!(count == 2 && bytes == states.bytes() && (8_000..10_000).contains(&bytes), "{count} {bytes}");
         states.close(1).for_each(|state| state.dispose());
-        assert_eq!(states.counts(), (0, 0));
+        assert_eq!((states.counts(), states.bytes()), ((0, 0), 0));
         assert!(create(&states, 1, &[0x80]).is_err(), "the connection is gone");
         create(&states, 2, &large).unwrap();
     }

@@ -98,6 +98,8 @@ enum Trial {
     On,
     /// It goes on, and has its instance beside those that there may be.
     Beside,
+    /// Its guest was stopped, and its job begins again when it is its turn among all.
+    Back,
 }
 
 /// One request in the hands of a worker: all that is known of it.
@@ -140,6 +142,11 @@ impl<P> Run<P> {
     /// Why it is to end.
     pub fn ending(&self) -> Option<StopCause> {
         self.ending
+    }
+
+    #[cfg(test)]
+    pub fn has_to_give_way(&self) -> bool {
+        self.gives_way
     }
 
     pub fn is_beside(&self) -> bool {
@@ -187,6 +194,12 @@ impl<P> Place<P> {
             thread.is_to_give_way();
         }
     }
+}
+
+/// Whether a request of this kind leaves nothing behind before its answer. A resume uses up its suspension; of several executions
+/// some may be told.
+pub fn begins_again(kind: Kind) -> bool {
+    matches!(kind, Kind::Execute | Kind::Precompile | Kind::Check)
 }
 
 /// Why a worker is given up.
@@ -312,7 +325,7 @@ impl<P: Clone> Crew<P> {
             control.stop(ticket, StopCause::Cancelled);
             return false;
         };
-        if let Some(cause) = run.ending {
+        if let Some(cause) = run.ending.or((run.trial == Trial::Back).then_some(StopCause::Back)) {
             control.stop(ticket, cause);
         }
         let armed = Armed { control, ticket, since: now };
@@ -376,6 +389,24 @@ impl<P: Clone> Crew<P> {
     pub fn set_beside(&mut self, run: RunId) -> bool {
         let on_trial = self.get_mut(run).filter(|run| run.trial == Trial::On);
         on_trial.map(|run| run.trial = Trial::Beside).is_some()
+    }
+
+    /// Whether nobody sees a difference when the job of a run begins once more: nothing has happened that was told, or is used up.
+    pub fn can_begin_again(&self, run: RunId) -> bool {
+        self.get(run).is_some_and(|run| run.live_logs.is_none() && begins_again(run.kind))
+    }
+
+    /// Stops the guest of a run that is on trial, for its job to begin again. False: it is over, or ends, or no guest is at work.
+    pub fn put_back(&mut self, run: RunId) -> bool {
+        let Some(run) = self.get_mut(run).filter(|run| run.trial == Trial::On) else { return false };
+        let Some(armed) = run.stage.armed() else { return false };
+        run.trial = Trial::Back;
+        armed.control.stop(armed.ticket, StopCause::Back)
+    }
+
+    /// Whether the job of a run is to begin again, if its guest was stopped in time.
+    pub fn is_put_back(&self, run: RunId) -> bool {
+        self.get(run).is_some_and(|run| run.trial == Trial::Back && run.ending.is_none())
     }
 
     /// Workers that are at work or could be.

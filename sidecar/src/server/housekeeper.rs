@@ -215,16 +215,6 @@ impl Server {
         match parked {
             ParkingEnd::Parked => self.runtime.observer.record_suspension(SuspensionEvent::Parked),
             ParkingEnd::Ended(execution) => drop(execution),
-            ParkingEnd::NoRoom(execution) => {
-                let execution = match instance {
-                    Some(instance) => Box::new(execution.keep(instance)),
-                    None => execution,
-                };
-                let ended = self.lock().hub.rest(key, execution, Instant::now());
-                self.wake_worker();
-                drop(ended);
-                return true;
-            }
         }
         self.runtime.give_back(instance);
         true

@@ -41,15 +41,17 @@ use super::connection::Connection;
 use super::crew::{Crew, RunId};
 use super::holdings::{Holdings, Seat};
 use super::incoming::Incoming;
-use crate::budget::Full;
+use crate::budget::{Charge, Full};
 use crate::execution::{Execution, Outstanding};
 
 pub use expiry::{Due, Expired, Unread};
 pub use listing::{About, Listed, Memory, Names};
-pub use queue::{Next, Resumed, Taken};
+pub use queue::{Next, Resumed, Taken, Way};
 pub use runs::Retired;
 use sessions::Books;
 pub use sessions::{Closed, Left};
+#[cfg(test)]
+pub use simulation::FakeControl;
 use turns::Turns;
 
 /// What the books know of a suspended execution.
@@ -58,8 +60,10 @@ pub trait Held {
     fn outstanding(&self) -> usize;
     /// Those of them that it made in its last segment.
     fn new_calls(&self) -> &[Outstanding];
-    /// Memory that it takes outside of instances.
+    /// The most that it can take, with the memory of its guest.
     fn held_bytes(&mut self) -> u64;
+    /// Whether it does without an instance.
+    fn is_parked(&self) -> bool;
     /// CPU time so far, and what its values take.
     fn spent(&self) -> (Duration, u64);
 }
@@ -75,6 +79,10 @@ impl Held for Execution {
 
     fn held_bytes(&mut self) -> u64 {
         self.held_bytes()
+    }
+
+    fn is_parked(&self) -> bool {
+        self.is_parked()
     }
 
     fn spent(&self) -> (Duration, u64) {
@@ -187,10 +195,10 @@ struct Entry<E, P> {
     announced: bool,
     /// Since when its next segment could begin: resumes have waited for it until then, not for an instance.
     free_since: Instant,
-    /// While it is suspended: its place among those that keep their instance, or rest; None: it is parked.
+    /// While it is suspended: its place among those that keep their instance; None: it is parked.
     seat: Option<Seat>,
-    /// As counted in the holdings, while it is suspended.
-    bytes: u64,
+    /// What it takes, while it is suspended.
+    charge: Charge,
 }
 
 /// What a suspension id stands for.
@@ -223,6 +231,8 @@ pub enum Cancelled<E = Execution, P = Arc<Connection>> {
 pub enum NotKept<E = Execution> {
     /// It was cancelled, or nobody is left who could resume it.
     Gone(Box<E>),
+    /// There is no room for what it takes while it keeps its instance: the caller makes it smaller and asks again, or gives it up.
+    NoRoom { execution: Box<E>, full: Full },
     /// A limit is reached.
     Limit { execution: Box<E>, full: Full },
 }
@@ -233,8 +243,6 @@ pub enum ParkingEnd<E = Execution> {
     Parked,
     /// It has ended meanwhile: the caller drops it.
     Ended(Box<E>),
-    /// It does not fit: the caller undoes it and calls `rest`.
-    NoRoom(Box<E>),
 }
 
 /// See the module.
@@ -290,7 +298,6 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub fn set_limits(&mut self, limits: HubLimits) {
         self.limits = limits;
         self.holdings.set_max_bytes(limits.max_suspended_bytes);
-        self.sessions.values_mut().for_each(|books| books.part.resting = 0);
     }
 
     /// Nothing is queued or running, and no resume waits for an execution that is being parked.
@@ -315,7 +322,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.holdings.parked()
     }
 
-    /// What suspended executions take outside of instances.
+    /// What suspended executions take, those that keep their instance with that one's memory.
     pub fn suspended_bytes(&self) -> u64 {
         self.holdings.bytes()
     }

@@ -14,12 +14,12 @@ use nexus_protocol::message::{Execute, ExecuteMany, Results, Status};
 use nexus_protocol::{ErrorCode, LargeField, Pieces, SidecarMessage, WireError};
 
 use super::Server;
-use super::hub::{About, Job, NotKept};
+use super::hub::{About, Job};
 use super::oversight::Oversight;
 use super::shared::Shared;
+use super::suspend::Suspended;
 use super::work::{Answering, Outcome};
 use crate::execution::{self, Arrival, Progress, Report, Totals};
-use crate::observe::SuspensionEvent;
 use crate::os;
 use crate::runtime::{Overseer, Ran};
 use crate::token::StopCause;
@@ -107,20 +107,18 @@ impl Server {
             Progress::Finished(instance) => instance,
             Progress::Suspended(execution) => {
                 let now = Instant::now();
-                let mut state = self.books(answering.run)?;
-                let about = About::new(state.hub.new_number(), arrival.since, item, &*execution);
-                let kept = state.hub.suspend_beside(answering.run, about, execution, now);
-                drop(state);
-                let (execution, error) = match kept {
-                    Ok(()) => {
-                        self.runtime.observer.record_suspension(SuspensionEvent::Created);
-                        return Some(report);
+                let kept = self.suspended(answering.run, execution, |hub, execution| {
+                    let about = About::new(hub.new_number(), arrival.since, item, &*execution);
+                    hub.suspend_beside(answering.run, about, execution, now)
+                });
+                match kept {
+                    Suspended::Kept(instance) => instance,
+                    Suspended::Over(instance, error) => {
+                        report = report.into_failure(error);
+                        instance
                     }
-                    Err(NotKept::Gone(execution)) => (execution, execution::cancelled()),
-                    Err(NotKept::Limit { execution, full }) => (execution, full.into()),
-                };
-                report = report.into_failure(error);
-                execution.into_instance()
+                    Suspended::GivenUp(_) => return None,
+                }
             }
         };
         self.runtime.give_back(instance);

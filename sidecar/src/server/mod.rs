@@ -38,6 +38,7 @@ mod resident;
 pub mod session;
 mod shared;
 mod state;
+mod suspend;
 mod tick;
 mod work;
 

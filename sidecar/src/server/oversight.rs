@@ -62,4 +62,8 @@ impl Overseer for Oversight<'_> {
             run.live_logs = Some(logs);
         }
     }
+
+    fn begins_again(&self) -> bool {
+        self.server.lock().hub.crew.is_put_back(self.run)
+    }
 }

@@ -108,7 +108,7 @@ impl Server {
             waited.as_millis()
         );
         let error = match why {
-            Stuck::InGuest(StopCause::Cancelled) => execution::cancelled(),
+            Stuck::InGuest(StopCause::Cancelled | StopCause::Back) => execution::cancelled(),
             Stuck::InGuest(StopCause::Deadline) => execution::of_time(
                 "the execution did not end when its time was used up; its thread was given up".into(),
                 work.budget.timeout,

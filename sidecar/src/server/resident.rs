@@ -140,7 +140,7 @@ impl Server {
     fn halted(&self, job: &Job, halt: Halt) -> WireError {
         let limit = execution::narrow_timeout(self.runtime.config.timeout_ms, None);
         halt.into_error(|cause| match cause {
-            StopCause::Cancelled => execution::cancelled(),
+            StopCause::Cancelled | StopCause::Back => execution::cancelled(),
             StopCause::Deadline => execution::of_time(
                 "the state is too large for the time that there is".into(),
                 limit,

@@ -26,8 +26,8 @@ use crate::lifecycle::Exit;
 use crate::os;
 use crate::resident::{StateLimits, States};
 use crate::runtime::{Load, Runtime};
+use crate::sealed::Walls;
 use crate::segments::{Arenas, OwnSegments, SegmentMaker};
-use crate::walls::seal::Walls;
 
 /// What a server is part of: the process that clients know, which may be another than its own.
 pub struct Surroundings {

@@ -22,7 +22,7 @@ use nexus_protocol::limits::LAST_INSTANCE_TRIAL_MS;
 
 use super::Server;
 use super::errand::Errand;
-use super::hub::Expired;
+use super::hub::{Expired, Way};
 use super::state::State;
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
@@ -71,7 +71,7 @@ impl Server {
             logs: logs.clone(),
         }));
         state.hub.have_give_way();
-        let beside = state.hub.end_trial(TRIAL, now).is_some_and(|run| state.hub.goes_on_beside(run));
+        let beside = state.hub.end_trial(TRIAL, now).is_some_and(|run| state.hub.make_way(run) == Way::Beside);
         let lacking = state.hub.workers_lacking().min(STARTED_AT_ONCE);
         let over = Self::look_at_drain(&mut state, now);
         let errands = !state.errands.is_empty();

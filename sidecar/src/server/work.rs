@@ -12,13 +12,14 @@ use serde::Serialize;
 use super::Server;
 use super::connection::Connection;
 use super::crew::{Run, RunId, WorkerId};
-use super::hub::{About, Job, Next, NotKept, Resumed, SessionId, Taken};
+use super::hub::{About, Job, Next, Resumed, SessionId, Taken};
 use super::meter::Meter;
 use super::oversight::Oversight;
 use super::poller::{Event, Poller};
 use super::session::{Action, refuse};
 use super::shared::Shared;
 use super::state::{Mode, State, broken};
+use super::suspend::Suspended;
 use crate::cache::Client;
 use crate::engine::Instance;
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
@@ -190,6 +191,10 @@ impl Server {
         let instance = match done {
             Ok(Outcome::Answered(instance)) => instance,
             Ok(Outcome::Waits) => return true,
+            Ok(Outcome::BeginsAgain(instance)) => {
+                self.runtime.give_back(instance);
+                return true;
+            }
             Ok(Outcome::GoesOn) => {
                 // there may be a part, and nobody knows how long the next job takes
                 self.flush(&connection);
@@ -298,6 +303,9 @@ impl Server {
                         };
                         self.reply(answering, &SidecarMessage::Compiled(message));
                     }
+                    Err(error) if self.is_to_begin_again(&error, answering.run, &job) => {
+                        return Outcome::BeginsAgain(None);
+                    }
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
@@ -305,6 +313,9 @@ impl Server {
             ClientMessage::Check(request) => {
                 match self.runtime.compile(request.source, None, client, oversight) {
                     Ok(found) => self.reply(answering, &SidecarMessage::Checked(found.handler.checked())),
+                    Err(error) if self.is_to_begin_again(&error, answering.run, &job) => {
+                        return Outcome::BeginsAgain(None);
+                    }
                     Err(error) => self.answer_failure(answering, error),
                 }
                 Outcome::Answered(None)
@@ -330,6 +341,16 @@ impl Server {
         }
     }
 
+    /// Puts a job back whose guest was stopped to make way. False: it was not, or is to end.
+    fn begins_again(&self, run: RunId, job: &Job) -> bool {
+        os::step_forward();
+        self.books(run).is_some_and(|mut state| state.hub.begin_again(job, run, Instant::now()))
+    }
+
+    fn is_to_begin_again(&self, error: &WireError, run: RunId, job: &Job) -> bool {
+        error.code == ErrorCode::Cancelled && self.begins_again(run, job)
+    }
+
     fn execute(&self, answering: Answering<'_>, job: &Job, request: Execute<'_>, oversight: &Oversight<'_>) -> Outcome {
         let session = job.session;
         let Shared { state, charge: _charge, args, scope } = match self.shared(session, &request) {
@@ -344,6 +365,14 @@ impl Server {
         request.scope = scope.as_deref().or(request.scope);
         let client = self.client_of(session);
         let ran = self.runtime.execute(&request, state, answering.arrival, client, oversight);
+        if ran.report.is_cancelled() && self.begins_again(answering.run, job) {
+            let Ran { progress, armed, .. } = ran;
+            drop(armed);
+            return Outcome::BeginsAgain(match progress {
+                Progress::Finished(instance) => instance,
+                Progress::Suspended(execution) => execution.into_instance(),
+            });
+        }
         let lent = self.arenas.lent(session.0, &request.regions);
         self.conclude(answering, ran, lent, Segment::First(job.number, job.enqueued, &request))
     }
@@ -419,32 +448,29 @@ impl Server {
         answering.meter.add(report.totals.segment_cpu());
         let instance = match progress {
             Progress::Suspended(execution) => {
-                let Some(mut state) = self.books(answering.run) else {
-                    return Outcome::Answered(execution.into_instance());
-                };
-                state.hub.used(answering.run, answering.meter.read(), || now);
                 // in one breath with the answer: nobody may take the execution for one that this worker still has
-                let kept = match segment {
-                    Segment::First(number, enqueued, request) => {
-                        let about = About::new(number, enqueued, request, &*execution);
-                        state.hub.suspend(answering.run, about, execution, now)
+                let kept = self.suspended(answering.run, execution, |hub, execution| {
+                    hub.used(answering.run, answering.meter.read(), || now);
+                    match segment {
+                        Segment::First(number, enqueued, request) => {
+                            let about = About::new(number, enqueued, request, &*execution);
+                            hub.suspend(answering.run, about, execution, now)
+                        }
+                        Segment::Resumed(key) => hub.put_back(answering.run, key, execution, now),
                     }
-                    Segment::Resumed(key) => state.hub.put_back(answering.run, key, execution, now),
-                };
-                drop(state);
+                });
                 match kept {
-                    Ok(()) => {
-                        self.runtime.observer.record_suspension(SuspensionEvent::Created);
+                    Suspended::GivenUp(instance) => return Outcome::Answered(instance),
+                    Suspended::Kept(instance) => {
                         answered = true;
-                        None
+                        instance
                     }
-                    Err(NotKept::Gone(execution)) => {
-                        report = report.into_failure(execution::cancelled());
-                        execution.into_instance()
-                    }
-                    Err(NotKept::Limit { execution, full }) => {
-                        report = report.into_failure(full.into());
-                        execution.into_instance()
+                    Suspended::Over(instance, error) => {
+                        if let Segment::Resumed(key) = segment {
+                            self.lock().hub.end(answering.run, key);
+                        }
+                        report = report.into_failure(error);
+                        instance
                     }
                 }
             }
@@ -526,6 +552,8 @@ pub(super) enum Outcome {
     Waits,
     /// It waits for its next turn; a part of its answer is in the connection's buffer.
     GoesOn,
+    /// It has made way for others, and waits to begin once more; the instance is to be reset.
+    BeginsAgain(Option<Instance>),
 }
 
 /// A client's answer to a call, as the guest takes it.

@@ -15,7 +15,7 @@ use nexus_protocol::message::SuspendMode;
 
 use super::compile_policy;
 use super::line::Line;
-use super::seal::{self, Lack, Walls};
+use super::seal::{self, Lack};
 use super::words::{Command, Said};
 use crate::cache::Client;
 use crate::cache::handle::HandleKey;
@@ -26,6 +26,7 @@ use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::os;
 use crate::runtime::{Keeping, Runtime, engine_options};
+use crate::sealed::Walls;
 use crate::token::StopToken;
 
 /// Whoever has a request comes first.

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::WORKER_ANSWER_MS;
 
 use super::page::Page;
-use super::seal::Walls;
 use super::words::{Command, Question, Said};
 use crate::config::Config;
 use crate::lifecycle::Served;
+use crate::sealed::Walls;
 use crate::server::Pulse;
 
 /// What is asked takes no time to answer; a worker that takes longer is stopped, or its machine is busy.

@@ -22,7 +22,7 @@ use super::handover::Intake;
 use super::line::Line;
 use super::names::AskedSegments;
 use super::page::Page;
-use super::seal::{self, Lack, Walls};
+use super::seal::{self, Lack};
 use super::words::{Beginning, Command, Question, Said, Trade};
 use super::{compile, policy};
 use crate::cache::handle::HandleKey;
@@ -34,6 +34,7 @@ use crate::lifecycle::Exit;
 use crate::observe::logging::{self, Layout};
 use crate::os;
 use crate::runtime::{Keeping, Runtime, engine_options};
+use crate::sealed::Walls;
 use crate::server::door::Source;
 use crate::server::{Mode, Server, Surroundings};
 

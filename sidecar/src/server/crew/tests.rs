@@ -1,6 +1,8 @@
+use std::sync::atomic::Ordering;
+
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
-use super::super::hub::Due;
+use super::super::hub::{Due, FakeControl};
 use super::*;
 
 const SESSION: SessionId = SessionId(7);
@@ -95,4 +97,98 @@ fn what_is_said_of_a_run_that_was_given_up_reaches_nothing() {
     assert!(crew.answer(run).is_none() && !crew.stop(run, StopCause::Cancelled) && crew.is_retired(run));
     assert_eq!((token.check(), crew.running()), (Ok(()), 1));
     assert!(crew.answer(next).is_some());
+}
+
+#[test]
+fn a_run_is_known_by_a_number_that_no_other_has() {
+    let (mut crew, first, _) = at_work();
+    let other = crew.hire();
+    assert_eq!([first.worker().number(), other.number()], [0, 1]);
+    assert!(crew.end(first).is_some());
+    let numbers: Vec<RunId> = (0..3)
+        .map(|_| {
+            let (run, _) = crew.begin(first.worker(), &job(), Instant::now()).unwrap();
+            assert!(crew.get(run).is_some() && crew.get(first).is_none() && crew.end(run).is_some());
+            run
+        })
+        .collect();
+    assert!(numbers.iter().all(|run| *run != first) && numbers[0] != numbers[1] && numbers[1] != numbers[2]);
+}
+
+#[test]
+fn a_guest_is_stopped_while_it_is_at_work_for_its_run_and_no_longer() {
+    let (mut crew, run, token) = at_work();
+    let guest = Arc::new(FakeControl::default());
+    let arm = |crew: &mut Crew<()>, purpose| crew.arm(run, guest.clone(), purpose, Budget::default(), Instant::now());
+    for purpose in [Purpose::Compile, Purpose::Execute] {
+        assert!(arm(&mut crew, purpose) && crew.get(run).unwrap().stage().armed().is_some());
+        crew.disarm(run);
+        assert!(crew.get(run).unwrap().stage().armed().is_none());
+    }
+    assert!(crew.stop(run, StopCause::Cancelled) && token.check() == Err(StopCause::Cancelled));
+    assert!(!guest.stopped.load(Ordering::Relaxed), "it may be somebody else's by now");
+    assert!(
+        arm(&mut crew, Purpose::Execute) && guest.stopped.load(Ordering::Relaxed),
+        "one that begins later ends at once"
+    );
+}
+
+#[test]
+fn a_trial_is_over_when_its_thread_has_used_its_time() {
+    let (mut crew, run, _) = at_work();
+    let clock = Thread::this().unwrap();
+    crew.started(run.worker(), clock);
+    let time = Duration::from_millis(2);
+    let use_up = || {
+        let from = clock.cpu_time().unwrap();
+        while clock.cpu_time().unwrap() < from + time {
+            std::hint::spin_loop();
+        }
+    };
+    use_up();
+    assert!(crew.on_trial_for(time).is_none() && !crew.put_back(run) && !crew.set_beside(run), "it is not on trial");
+    crew.try_out(run);
+    use_up();
+    assert_eq!(crew.on_trial_for(time), None, "from now on it is looked at");
+    use_up();
+    assert_eq!(crew.on_trial_for(time), Some(run));
+    assert!(crew.set_beside(run) && crew.get(run).unwrap().is_beside() && crew.on_trial_for(time).is_none());
+}
+
+#[test]
+fn a_worker_is_not_given_up_with_a_guest_that_has_ended() {
+    for (has_ended, why, is_given_up) in [
+        (false, Stuck::InGuest(StopCause::Deadline), true),
+        (true, Stuck::InGuest(StopCause::Deadline), false),
+        (false, Stuck::InHost, true),
+        (true, Stuck::InHost, true),
+    ] {
+        let (mut crew, run, _) = at_work();
+        let guest = Arc::new(FakeControl::default());
+        assert!(crew.arm(run, guest.clone(), Purpose::Execute, Budget::default(), Instant::now()));
+        if has_ended {
+            guest.arm();
+        }
+        assert!(!crew.is_retired(run));
+        assert_eq!(crew.retire(run, why).is_some(), is_given_up, "{has_ended} {why:?}");
+        assert_eq!(crew.is_retired(run), is_given_up);
+    }
+}
+
+#[test]
+fn threads_that_do_not_come_back_are_counted_and_too_many_are_too_many() {
+    let mut crew = Crew::default();
+    let retired: Vec<RunId> = (0..=MAX_RETIRED_THREADS)
+        .map(|count| {
+            assert_eq!((crew.retired(), crew.retired_total(), crew.is_broken()), (count, count as u64, false));
+            let worker = crew.hire();
+            let (run, _) = crew.begin(worker, &job(), Instant::now()).unwrap();
+            assert!(crew.retire(run, Stuck::InHost).is_some());
+            run
+        })
+        .collect();
+    assert!(crew.is_broken());
+    crew.came_back(retired[0].worker());
+    assert!(!crew.is_broken());
+    assert_eq!((crew.retired(), crew.retired_total()), (MAX_RETIRED_THREADS, MAX_RETIRED_THREADS as u64 + 1));
 }

@@ -69,9 +69,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 return None;
             }
         };
-        let (session, seat, bytes) = (entry.session, entry.seat.take(), std::mem::take(&mut entry.bytes));
+        // from now on it is one of those that run
+        let (seat, charge) = (entry.seat.take(), entry.charge.take());
         self.forget_id(id);
-        self.no_longer_suspended(session, seat, bytes, execution.outstanding());
+        self.no_longer_suspended(seat, execution.outstanding());
+        drop(charge);
         if let Some(run) = self.crew.get_mut(run) {
             run.execution = Some(key);
         }

@@ -47,6 +47,10 @@ impl Held for Token {
         1
     }
 
+    fn is_parked(&self) -> bool {
+        false
+    }
+
     fn spent(&self) -> (Duration, u64) {
         (Duration::ZERO, 0)
     }
@@ -132,8 +136,7 @@ fn park(books: &Books, now: Instant) {
     let due = books.lock().unwrap().next_to_park(now);
     let Some((key, execution)) = due else { return };
     // its instance is emptied here
-    let end = books.lock().unwrap().parked(key, execution, now);
-    assert!(!matches!(end, ParkingEnd::NoRoom(_)));
+    drop(books.lock().unwrap().parked(key, execution, now));
 }
 
 /// When all have gone: what is left is whole.

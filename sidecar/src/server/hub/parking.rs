@@ -41,19 +41,12 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// The execution holds no instance any more.
     pub fn parked(&mut self, key: u64, mut execution: Box<E>, now: Instant) -> ParkingEnd<E> {
-        let Some(Entry { holder: Holder::Parking { ended: false }, session, bytes, .. }) = self.entries.get_mut(&key)
-        else {
+        let Some(Entry { holder: Holder::Parking { ended: false }, charge, .. }) = self.entries.get_mut(&key) else {
             return ParkingEnd::Ended(self.end_of_parking(key, execution));
         };
-        let more = execution.held_bytes().saturating_sub(*bytes);
-        let mut books = self.sessions.get_mut(session);
-        if !self.holdings.add_parked(books.as_ref().map_or(0, |books| books.part.bytes), more) {
-            return ParkingEnd::NoRoom(execution);
-        }
-        *bytes += more;
-        if let Some(books) = &mut books {
-            books.part.bytes += more;
-        }
+        // less than in its instance; where nothing of it could be packed, some hundredths more, which are there now
+        charge.set(execution.held_bytes());
+        self.holdings.add_parked();
         self.parked_suspensions += execution.outstanding();
         self.suspended_again(key, execution, now);
         ParkingEnd::Parked
@@ -64,22 +57,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let Some(Entry { holder: Holder::Parking { ended: false }, seat, .. }) = self.entries.get_mut(&key) else {
             return Some(self.end_of_parking(key, execution));
         };
-        *seat = Some(self.holdings.add_live(key, 0, now));
-        self.suspended_again(key, execution, now);
-        None
-    }
-
-    /// The execution does not fit into what parked ones may take: it keeps its instance, and is not tried again before others have
-    /// gone. Given back when it has ended meanwhile.
-    pub fn rest(&mut self, key: u64, execution: Box<E>, now: Instant) -> Option<Box<E>> {
-        let Some(Entry { holder: Holder::Parking { ended: false }, session, seat, .. }) = self.entries.get_mut(&key)
-        else {
-            return Some(self.end_of_parking(key, execution));
-        };
-        *seat = Some(self.holdings.add_resting(key, now));
-        if let Some(books) = self.sessions.get_mut(session) {
-            books.part.resting += 1;
-        }
+        *seat = Some(self.holdings.add_live(key, now));
         self.suspended_again(key, execution, now);
         None
     }
@@ -100,9 +78,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     fn end_of_parking(&mut self, key: u64, execution: Box<E>) -> Box<E> {
         self.parking -= 1;
         self.suspended -= 1;
-        if let Some(entry) = self.forget_entry(key) {
-            self.give_back_bytes(entry.session, entry.bytes);
-        }
+        self.forget_entry(key);
         execution
     }
 }

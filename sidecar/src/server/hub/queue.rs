@@ -11,19 +11,19 @@ use super::turns::Standing;
 use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
 use crate::budget::Full;
 use crate::execution::Arrival;
-use crate::server::crew::{RunId, WorkerId};
+use crate::server::crew::{RunId, WorkerId, begins_again};
 use crate::share::{Share, Whose};
 use crate::token::StopToken;
 
 /// From so many instances on the last one is kept for sessions that run nothing.
 const KEEPS_ONE_FROM: usize = 3;
 /// So often in turn the last instance goes to one whose runs are brief while one of whom nothing is known waits.
-const BRIEF_IN_TURN: u32 = 8;
+pub(super) const BRIEF_IN_TURN: u32 = 8;
 /// What is no brief run any more.
 pub(super) const LONG_RUN: Duration = Duration::from_millis(LONG_RUN_MS);
-const IN_FRONT: Duration = Duration::from_millis(IN_FRONT_MS);
+pub(super) const IN_FRONT: Duration = Duration::from_millis(IN_FRONT_MS);
 const BUSY_IN_FRONT: Duration = Duration::from_micros(BUSY_IN_FRONT_US);
-const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
+pub(super) const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
 /// What a worker is to do next.
 #[derive(Debug)]
@@ -44,6 +44,17 @@ pub struct Resumed<E> {
     pub key: u64,
     pub id: SuspensionId,
     pub execution: Box<E>,
+}
+
+/// What a run does whose trial is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// It goes on beside the others.
+    Beside,
+    /// Its job begins again.
+    Back,
+    /// It is over, or ends.
+    Over,
 }
 
 /// What a worker gets when it asks for a suspended execution.
@@ -156,7 +167,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
     ///
     /// From three instances on, the last free one is for sessions that run nothing and whose runs are brief: so whoever comes finds
     /// it free, or free in a moment, whatever others have all the other instances do. Those whose last run was brief come before those
-    /// of whom nothing is known, a few times in turn. What a run is like shows when it runs: see `end_trial`.
+    /// of whom nothing is known, a few times in turn. What a run is like shows when it runs: see `end_trial`. So whoever comes waits
+    /// for a trial of each of whom nothing is known either and who came before, and not for anybody's run.
     ///
     /// Only those that run something are passed over, of which there are few, and those that do not read.
     fn first_in_turn(&mut self, now: Instant) -> Option<SessionId> {
@@ -167,10 +179,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.relieve(now);
         if self.is_last_free() {
             let brief = self.turns.brief().find(|session| self.may_run(*session, 1));
-            if brief.is_some() && self.brief_in_turn < BRIEF_IN_TURN || !self.has_room_beside() {
+            if brief.is_some() && self.brief_in_turn < BRIEF_IN_TURN {
                 return brief;
             }
-            return self.turns.unknown().find(|session| self.may_run(*session, 1)).or(brief);
+            let may_be_tried = |session: &SessionId| self.may_run(*session, 1) && self.has_trial(*session);
+            return self.turns.unknown().find(may_be_tried).or(brief);
         }
         let each = if self.sessions.len() <= 1 { max } else { self.limits.max_running_each.max(1) };
         self.turns.all().find(|session| self.may_run(*session, each))
@@ -188,9 +201,16 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// Who is known to be brief may have the last instance in any case; somebody else, where its run can go on beside the others
-    /// if it takes its time.
-    fn has_room_beside(&self) -> bool {
-        self.beside < self.limits.max_running
+    /// if it takes its time, or begin again.
+    fn has_trial(&self, session: SessionId) -> bool {
+        let next = self.sessions.get(&session).and_then(|books| books.queue.front());
+        matches!(next, Some(Item::Job(job)) if begins_again(job.kind)) || self.has_room_beside(false)
+    }
+
+    /// As many may go on beside as may run; those that cannot begin again, twice as many.
+    fn has_room_beside(&self, begins_again: bool) -> bool {
+        let most = self.limits.max_running;
+        self.beside < if begins_again { most } else { most.saturating_mul(2) }
     }
 
     fn may_run(&self, session: SessionId, each: usize) -> bool {
@@ -211,14 +231,16 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    /// A run that has the last instance, has used `time` of a processor there, and keeps it from somebody who waits: it is to go on
-    /// beside the others, of which as many may do that as may run. The caller calls `goes_on_beside`, and sees to it that there are
-    /// workers for that. Nothing is stopped for it, and nobody sees a difference.
+    /// A run that has the last instance, has used `time` of a processor there, and keeps it from somebody who waits. The caller calls
+    /// `make_way`, and sees to it that there are workers.
     pub fn end_trial(&mut self, time: Duration, now: Instant) -> Option<RunId> {
-        if self.occupied() < self.limits.max_running || !self.has_room_beside() {
+        if self.occupied() < self.limits.max_running {
             return None;
         }
         let run = self.crew.on_trial_for(time)?;
+        if !self.has_room_beside(true) && !self.crew.can_begin_again(run) && !self.has_room_beside(false) {
+            return None;
+        }
         let session = self.crew.get(run)?.session;
         self.relieve(now);
         let mut others = self.turns.brief().chain(self.turns.unknown()).filter(|other| *other != session);
@@ -238,11 +260,41 @@ impl<E: Held, P: Peer> Hub<E, P> {
         });
     }
 
-    /// A run goes on beside the others. False: it is over, or ends.
-    pub fn goes_on_beside(&mut self, run: RunId) -> bool {
+    /// A run makes way for others: it goes on beside them, and nothing is stopped for it; or its guest is stopped, and its job begins
+    /// again later. Nobody sees a difference but in time.
+    pub fn make_way(&mut self, run: RunId) -> Way {
+        let can_begin_again = self.crew.can_begin_again(run);
+        if !self.has_room_beside(can_begin_again) {
+            return if can_begin_again && self.crew.put_back(run) { Way::Back } else { Way::Over };
+        }
         let goes_on = self.crew.set_beside(run);
         self.beside += usize::from(goes_on);
-        goes_on
+        if goes_on { Way::Beside } else { Way::Over }
+    }
+
+    /// The guest of a run was stopped, which made way: its job waits again, first of its session, which has had its trial. False: it
+    /// did not make way, or is to end.
+    pub fn begin_again(&mut self, job: &Job<P>, run: RunId, now: Instant) -> bool {
+        if !self.crew.is_put_back(run) {
+            return false;
+        }
+        if let Some(run) = self.crew.end(run) {
+            self.no_longer_running(&run);
+        }
+        let Some(books) = self.sessions.get_mut(&job.session) else { return true };
+        let until = now.checked_add(LONG_RUN.saturating_mul(LONG_RUN_KEEPS_AWAY));
+        if let Some(until) = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min() {
+            books.standing = Standing::Busy(until);
+        }
+        books.requests.insert(job.id, Request::Queued);
+        if books.queue.is_empty() {
+            self.turns.push_back(job.session, books.standing);
+        } else {
+            self.turns.is_now(job.session, books.standing);
+        }
+        books.queue.push_front(Item::Job(job.clone()));
+        self.queued += 1;
+        true
     }
 
     /// Workers that there have to be: for what may run, for what runs beside, and one at the poller.

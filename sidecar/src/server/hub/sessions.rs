@@ -9,9 +9,9 @@ use std::sync::Arc;
 use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
-use super::super::holdings::Part;
 use super::turns::Standing;
 use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
+use crate::budget::Budget;
 use crate::token::StopCause;
 
 /// What one session has.
@@ -23,7 +23,7 @@ pub(super) struct Books<P> {
     /// Executions that were suspended and are not over.
     pub entries: HashSet<u64>,
     /// What they take.
-    pub part: Part,
+    pub budget: Arc<Budget>,
     /// Runs that go on.
     pub running: usize,
     /// What its runs are like: the last free instance is not for everybody.
@@ -34,22 +34,20 @@ pub(super) struct Books<P> {
     pub cost: u32,
 }
 
-impl<P> Default for Books<P> {
-    fn default() -> Self {
+impl<P> Books<P> {
+    fn new(budget: Arc<Budget>) -> Self {
         Self {
             queue: VecDeque::new(),
             requests: HashMap::new(),
             entries: HashSet::new(),
-            part: Part::default(),
+            budget,
             running: 0,
             standing: Standing::default(),
             leaving: false,
             cost: 0,
         }
     }
-}
 
-impl<P> Books<P> {
     /// Requests that wait for a worker or an execution.
     pub fn waiting(&self) -> usize {
         self.requests.len() - self.running
@@ -80,7 +78,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     pub fn open_session(&mut self, session: SessionId) {
-        self.sessions.insert(session, Books::default());
+        self.sessions.insert(session, Books::new(self.holdings.of_session()));
     }
 
     pub(super) fn is_open(&self, session: SessionId) -> bool {

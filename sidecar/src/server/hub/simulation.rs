@@ -14,7 +14,8 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::Ordering;
 
-use doubles::{FakeControl, MAX_TOKEN_BYTES, Token};
+pub use doubles::FakeControl;
+use doubles::{MAX_TOKEN_BYTES, Token};
 use nexus_protocol::message::{Code, Execute};
 use nexus_protocol::{ClientMessage, FrameDecoder};
 
@@ -48,6 +49,8 @@ struct AtWork {
     given_up: bool,
     /// It goes on beside the others.
     is_beside: bool,
+    /// Its guest was stopped, for it to begin again.
+    is_put_back: bool,
 }
 
 struct World {
@@ -298,7 +301,16 @@ impl World {
             assert!(arrival.since >= free.max(job.enqueued), "it is charged for time in which it ran");
             resumed
         });
-        self.at_work.push(AtWork { job, run, token, resumed, guest: None, given_up: false, is_beside: false });
+        self.at_work.push(AtWork {
+            job,
+            run,
+            token,
+            resumed,
+            guest: None,
+            given_up: false,
+            is_beside: false,
+            is_put_back: false,
+        });
     }
 
     /// A worker enters or leaves a guest.
@@ -326,6 +338,7 @@ impl World {
         let work = &self.at_work[at];
         let key = work.resumed.as_ref().map_or(work.job.number, |resumed| resumed.key);
         let is_meant = work.given_up
+            || work.is_put_back
             || !self.sessions.contains(&work.job.session)
             || self.to_end.contains(&key)
             || self.requests_to_end.contains(&(work.job.session, work.job.id));
@@ -342,7 +355,17 @@ impl World {
             self.leave_guest(at, &instance);
             self.instances.push(instance);
         }
-        let AtWork { job, run, resumed, given_up, .. } = self.at_work.remove(at);
+        let AtWork { job, run, resumed, given_up, is_put_back, .. } = self.at_work.remove(at);
+        if self.rng.chance(80) {
+            // what its guest made of it before it was stopped may be whole
+            let goes_on = self.hub.crew.get(run).is_some_and(|run| run.ending().is_none());
+            let begins_again = self.hub.begin_again(&job, run, self.now);
+            assert_eq!(begins_again, is_put_back && goes_on && !given_up, "whether it begins again");
+            if begins_again {
+                assert!(resumed.is_none(), "what it resumes would be lost");
+                return self.free_workers.push(run.worker());
+            }
+        }
         let suspends = self.rng.chance(60);
         let mut answered = false;
         let cpu = Duration::from_micros([0, 9_999, 10_000, 25_000][self.rng.below(4)]);
@@ -355,13 +378,26 @@ impl World {
                 let outstanding = self.calls(job.session);
                 self.alive.set(self.alive.get() + 1);
                 let new = outstanding.len();
-                let token =
-                    Box::new(Token { number: job.number, outstanding, new, grown: 0, alive: self.alive.clone() });
+                let token = Box::new(Token {
+                    number: job.number,
+                    outstanding,
+                    new,
+                    grown: 0,
+                    parked: false,
+                    alive: self.alive.clone(),
+                });
                 let request = Execute::new(Code::Source(""));
                 let about = About::new(job.number, job.enqueued, &request, &*token);
                 let place = self.may_suspend(job.session, job.number);
-                let kept = self.hub.suspend(run, about, token, self.now);
+                let mut kept = self.hub.suspend(run, about, token, self.now);
                 self.is_as_it_may(place, &kept);
+                if let Err(NotKept::NoRoom { mut execution, .. }) = kept {
+                    assert!(!self.hub.entries.contains_key(&job.number));
+                    execution.parked = true;
+                    let about = About::new(job.number, job.enqueued, &request, &*execution);
+                    kept = self.hub.suspend(run, about, execution, self.now);
+                    self.is_as_it_may(place, &kept);
+                }
                 answered = kept.is_ok();
                 self.suspended_at.insert(job.number, self.now);
             }
@@ -374,6 +410,7 @@ impl World {
                 self.suspended_at.insert(key, self.now);
             }
             Some(Resumed { key, id, mut execution }) => {
+                execution.parked = false;
                 let times = self.resumed.entry(id).or_default();
                 *times += 1;
                 assert_eq!(*times, 1, "a suspension was used twice");
@@ -386,8 +423,14 @@ impl World {
                         execution.outstanding.extend(calls);
                     }
                     let place = self.may_suspend(job.session, key);
-                    let kept = self.hub.put_back(run, key, execution, self.now);
+                    let mut kept = self.hub.put_back(run, key, execution, self.now);
                     self.is_as_it_may(place, &kept);
+                    if let Err(NotKept::NoRoom { mut execution, .. }) = kept {
+                        assert!(self.hub.entries.contains_key(&key), "the run has it still");
+                        execution.parked = true;
+                        kept = self.hub.put_back(run, key, execution, self.now);
+                        self.is_as_it_may(place, &kept);
+                    }
                     answered = kept.is_ok();
                     self.suspended_at.insert(key, self.now);
                 }
@@ -472,15 +515,14 @@ impl World {
     }
 
     fn end_parking(&mut self) {
-        let Some((key, token)) = self.parking.pop() else { return };
+        let Some((key, mut token)) = self.parking.pop() else { return };
         self.suspended_at.insert(key, self.now);
         if self.rng.chance(20) {
             drop(self.hub.stay_live(key, token, self.now));
             return;
         }
-        if let ParkingEnd::NoRoom(token) = self.hub.parked(key, token, self.now) {
-            drop(self.hub.rest(key, token, self.now));
-        }
+        token.parked = true;
+        drop(self.hub.parked(key, token, self.now));
     }
 
     /// Lets everything come to its end.

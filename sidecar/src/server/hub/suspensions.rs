@@ -9,9 +9,9 @@ use std::time::Instant;
 use nexus_protocol::SuspensionId;
 
 use super::{About, Entry, Held, Holder, Hub, NotKept, Peer, Place, SessionId};
-use crate::budget::Full;
+use crate::budget::{Charge, Full};
 use crate::server::crew::RunId;
-use crate::server::holdings::{Part, Seat, Was};
+use crate::server::holdings::Seat;
 use crate::share::{Share, Whose};
 use crate::token::StopCause;
 
@@ -28,16 +28,15 @@ impl<E: Held, P: Peer> Hub<E, P> {
         &mut self,
         run: RunId,
         about: About,
-        mut execution: Box<E>,
+        execution: Box<E>,
         now: Instant,
     ) -> Result<(), NotKept<E>> {
         let going_on = self.crew.get(run).filter(|run| run.ending().is_none());
         let Some(session) = going_on.map(|run| run.session).filter(|session| self.is_open(*session)) else {
             return Err(NotKept::Gone(execution));
         };
-        let bytes = execution.held_bytes();
         let key = about.number;
-        let execution = self.with_room(session, 1, execution, bytes)?;
+        let (execution, charge) = self.with_room(session, 1, execution)?;
         let entry = Entry {
             session,
             about,
@@ -48,33 +47,37 @@ impl<E: Held, P: Peer> Hub<E, P> {
             announced: false,
             free_since: now,
             seat: None,
-            bytes: 0,
+            charge,
         };
         self.entries.insert(key, entry);
         if let Some(books) = self.sessions.get_mut(&session) {
             books.entries.insert(key);
         }
-        self.keep(key, execution, bytes, now);
+        self.keep(key, execution, now);
         Ok(())
     }
 
     /// An execution that was lent is suspended again, and its run is answered; or it is given back with the reason why not.
-    pub fn put_back(&mut self, run: RunId, key: u64, mut execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
+    pub fn put_back(&mut self, run: RunId, key: u64, execution: Box<E>, now: Instant) -> Result<(), NotKept<E>> {
         let going_on = self.crew.get(run).is_some_and(|run| run.ending().is_none());
         let Some(session) = self.has(run, key).filter(|_| going_on) else {
             self.end(run, key);
             return Err(NotKept::Gone(execution));
         };
-        let bytes = execution.held_bytes();
-        let execution = match self.with_room(session, 0, execution, bytes) {
-            Ok(execution) => execution,
+        let (execution, charge) = match self.with_room(session, 0, execution) {
+            Ok(room) => room,
+            // the run has it still
+            Err(refused @ NotKept::NoRoom { .. }) => return Err(refused),
             // others were suspended while it ran
             Err(refused) => {
                 self.end(run, key);
                 return Err(refused);
             }
         };
-        self.keep(key, execution, bytes, now);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            entry.charge = charge;
+        }
+        self.keep(key, execution, now);
         self.answer(run);
         Ok(())
     }
@@ -97,9 +100,12 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if let Some(run) = self.crew.get_mut(run) {
             run.execution = None;
         }
-        let bytes = execution.held_bytes();
         self.index(key, id);
-        self.hold(key, execution, bytes, now);
+        if let Some(entry) = self.entries.get_mut(&key) {
+            // it had room before
+            entry.charge.set(execution.held_bytes());
+        }
+        self.hold(key, execution, now);
         None
     }
 
@@ -111,7 +117,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// Gives the execution back if it can be kept: the one and only check of the limits, for the first suspension and later ones.
     /// `new`: 1 where it is not among the entries of its session yet.
-    fn with_room(&self, session: SessionId, new: u64, execution: Box<E>, bytes: u64) -> Result<Box<E>, NotKept<E>> {
+    fn with_room(&self, session: SessionId, new: u64, mut execution: Box<E>) -> Result<(Box<E>, Charge), NotKept<E>> {
         let books = self.sessions.get(&session);
         // those that it resumes at this moment are its own as well, since they come back
         let own = books.map_or(0, |books| books.entries.len() as u64) + new;
@@ -121,18 +127,24 @@ impl<E: Held, P: Peer> Hub<E, P> {
             let full = Full { resource: "maxSuspended", limit, count: total, whose: Whose::All };
             return Err(NotKept::Limit { execution, full });
         }
-        let part = books.map_or(Part::default(), |books| books.part);
-        if !self.holdings.has_room(part, own, bytes) {
-            let (limit, count) = (self.holdings.max_bytes(), self.holdings.bytes().saturating_add(bytes));
-            let count = count.max(limit + 1);
+        if !execution.is_parked() && !self.holdings.has_instance(own) {
+            let (limit, count) = (self.holdings.max_bytes(), self.holdings.max_bytes().saturating_add(1));
             let full = Full { resource: "maxSuspendedBytes", limit, count, whose: Whose::All };
-            return Err(NotKept::Limit { execution, full });
+            return Err(NotKept::NoRoom { execution, full });
         }
-        Ok(execution)
+        let charge = match books {
+            Some(books) => books.budget.charge(execution.held_bytes()),
+            None => return Err(NotKept::Gone(execution)),
+        };
+        match charge {
+            Ok(charge) => Ok((execution, charge)),
+            Err(full) if execution.is_parked() => Err(NotKept::Limit { execution, full }),
+            Err(full) => Err(NotKept::NoRoom { execution, full }),
+        }
     }
 
     /// A segment has ended in a suspension: its calls can be answered from now on.
-    fn keep(&mut self, key: u64, execution: Box<E>, bytes: u64, now: Instant) {
+    fn keep(&mut self, key: u64, execution: Box<E>, now: Instant) {
         for call in execution.new_calls() {
             self.index(key, call.id);
         }
@@ -141,17 +153,19 @@ impl<E: Held, P: Peer> Hub<E, P> {
             entry.expires = expires;
             (entry.about.cpu, entry.about.memory_bytes) = execution.spent();
         }
-        self.hold(key, execution, bytes, now);
+        self.hold(key, execution, now);
     }
 
-    fn hold(&mut self, key: u64, execution: Box<E>, bytes: u64, now: Instant) {
-        let seat = self.holdings.add_live(key, bytes, now);
+    fn hold(&mut self, key: u64, execution: Box<E>, now: Instant) {
+        let is_parked = execution.is_parked();
+        if is_parked {
+            self.holdings.add_parked();
+            self.parked_suspensions += execution.outstanding();
+        }
+        let seat = (!is_parked).then(|| self.holdings.add_live(key, now));
         if let Some(entry) = self.entries.get_mut(&key) {
-            (entry.seat, entry.bytes) = (Some(seat), bytes);
+            entry.seat = seat;
             entry.holder = Holder::Suspended(execution);
-            if let Some(books) = self.sessions.get_mut(&entry.session) {
-                books.part.bytes += bytes;
-            }
         }
         self.suspended += 1;
         self.is_free(key, now);
@@ -201,8 +215,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
                 None
             }
             Holder::Suspended(_) => match self.forget_entry(key)? {
-                Entry { holder: Holder::Suspended(execution), session, seat, bytes, .. } => {
-                    self.no_longer_suspended(session, seat, bytes, execution.outstanding());
+                Entry { holder: Holder::Suspended(execution), seat, .. } => {
+                    self.no_longer_suspended(seat, execution.outstanding());
                     Some(execution)
                 }
                 _ => None,
@@ -233,42 +247,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    pub(super) fn no_longer_suspended(
-        &mut self,
-        session: SessionId,
-        seat: Option<Seat>,
-        bytes: u64,
-        outstanding: usize,
-    ) {
+    pub(super) fn no_longer_suspended(&mut self, seat: Option<Seat>, outstanding: usize) {
         self.suspended -= 1;
         match seat {
-            Some(seat) => {
-                if self.holdings.remove_live(seat) == Was::Resting {
-                    self.no_longer_rests(session);
-                }
-            }
+            Some(seat) => self.holdings.remove_live(seat),
             None => {
                 self.holdings.remove_parked();
                 self.parked_suspensions -= outstanding;
             }
-        }
-        self.give_back_bytes(session, bytes);
-    }
-
-    /// What was counted for an execution is free again, and may be another's.
-    pub(super) fn give_back_bytes(&mut self, session: SessionId, bytes: u64) {
-        if let Some(books) = self.sessions.get_mut(&session) {
-            books.part.bytes -= bytes;
-        }
-        let tried_again = self.holdings.remove_bytes(bytes);
-        if let Some(session) = tried_again.and_then(|key| self.entries.get(&key)).map(|entry| entry.session) {
-            self.no_longer_rests(session);
-        }
-    }
-
-    fn no_longer_rests(&mut self, session: SessionId) {
-        if let Some(books) = self.sessions.get_mut(&session) {
-            books.part.resting -= 1;
         }
     }
 }

@@ -22,6 +22,7 @@ pub struct Token {
     pub outstanding: Vec<Outstanding>,
     pub new: usize,
     pub grown: u64,
+    pub parked: bool,
     pub alive: Rc<Cell<i64>>,
 }
 
@@ -41,9 +42,14 @@ impl Held for Token {
     }
 
     fn held_bytes(&mut self) -> u64 {
-        // more each time, as an image is larger than what it is made of
+        // another number each time, and less without an instance
         self.grown += 100;
-        (1000 + self.grown % 500 + self.outstanding.len() as u64).min(MAX_TOKEN_BYTES)
+        let own = (1000 + self.grown % 500 + self.outstanding.len() as u64).min(MAX_TOKEN_BYTES);
+        if self.parked { own / 4 } else { own }
+    }
+
+    fn is_parked(&self) -> bool {
+        self.parked
     }
 
     fn spent(&self) -> (Duration, u64) {

@@ -13,7 +13,16 @@ impl World {
         assert!(occupied >= self.hub.limits.max_running, "another one is free");
         let work = self.at_work.iter_mut().find(|work| work.run == run).unwrap();
         assert!(!work.given_up && waiting.iter().any(|session| *session != work.job.session), "nobody waits");
-        assert!(self.hub.goes_on_beside(run));
+        let (begins_again, beside) = (crate::server::crew::begins_again(work.job.kind), self.hub.beside);
+        let most = self.hub.limits.max_running;
+        let way = self.hub.make_way(run);
+        if way != Way::Beside {
+            // its guest is stopped, if there is one at this moment; its worker finds out
+            assert!(begins_again && beside >= most, "there is room beside");
+            work.is_put_back |= way == Way::Back;
+            return;
+        }
+        assert!(beside < most * if begins_again { 1 } else { 2 }, "too many are beside");
         if self.hub.workers_lacking() > 0 {
             self.free_workers.push(self.hub.crew.hire());
         }

@@ -56,7 +56,7 @@ impl World {
                 assert!(full.count > full.limit && full.limit == MAX_SUSPENDED_BYTES, "{full:?}");
                 assert!(bytes < full.count && full.count <= bytes + MAX_TOKEN_BYTES, "there was room for its bytes");
             }
-            Err(NotKept::Gone(_)) => {}
+            Err(NotKept::NoRoom { .. } | NotKept::Gone(_)) => {}
         }
     }
 
@@ -85,7 +85,8 @@ impl World {
     pub fn may_begin_last(&self, session: SessionId) -> bool {
         let next = self.hub.sessions.get(&session).and_then(|books| books.queue.front());
         let is_brief = self.hub.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
-        let may_stay = is_brief || self.hub.beside < self.hub.limits.max_running;
+        let begins_again = matches!(next, Some(Item::Job(job)) if crate::server::crew::begins_again(job.kind));
+        let may_stay = is_brief || begins_again || self.hub.beside < 2 * self.hub.limits.max_running;
         next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_busy(session)
     }
 
@@ -95,14 +96,18 @@ impl World {
         let mut bytes = 0;
         for (session, books) in &hub.sessions {
             let own = || hub.entries.values().filter(|entry| entry.session == *session);
-            assert_eq!(books.part.bytes, own().map(|entry| entry.bytes).sum::<u64>(), "bytes of a session");
-            let rests = own().filter(|entry| entry.seat.is_some_and(|seat| hub.holdings.rests(seat))).count();
-            assert_eq!(books.part.resting, rests, "those of a session that rest");
-            bytes += books.part.bytes;
+            assert_eq!(books.budget.used(), own().map(|entry| entry.charge.bytes()).sum::<u64>(), "bytes of a session");
+            bytes += books.budget.used();
         }
         // nobody has so little that the reserve is for it; what comes back unused is kept all the same
         let most = MAX_SUSPENDED_BYTES + MAX_RUNNING as u64 * MAX_TOKEN_BYTES;
         assert!(bytes <= hub.suspended_bytes() && hub.suspended_bytes() <= most);
+        for entry in hub.entries.values() {
+            assert_eq!(entry.charge.bytes() > 0, !matches!(entry.holder, Holder::Running(_)), "it is charged");
+            if let Holder::Suspended(token) = &entry.holder {
+                assert_eq!(token.parked, entry.seat.is_none(), "who has no seat has no instance");
+            }
+        }
     }
 
     pub fn check(&mut self) {
@@ -117,11 +122,27 @@ impl World {
         assert_eq!(hub.beside, going_on().filter(|work| work.is_beside).count(), "beside");
         assert!(
             hub.occupied() <= MAX_RUNNING
-                && hub.beside <= MAX_RUNNING
+                && hub.beside <= 2 * MAX_RUNNING
                 && hub.suspended <= hub.limits.max_suspended + 1 + MAX_RUNNING
         );
         let held = hub.entries.values().filter(|e| matches!(e.holder, Holder::Suspended(_))).count();
         assert_eq!(hub.suspended, held + self.parking.len(), "suspended");
+        assert_eq!(hub.suspended(), hub.suspended, "suspended");
+        let ids = hub.entries.values().map(|entry| entry.ids.len()).sum::<usize>();
+        assert_eq!(hub.suspensions(), ids, "suspensions");
+        let parked = || {
+            hub.entries.values().filter_map(|entry| match &entry.holder {
+                Holder::Suspended(token) if token.parked => Some(token.outstanding.len()),
+                _ => None,
+            })
+        };
+        assert_eq!(
+            (hub.parked_count(), hub.parked_suspensions()),
+            (parked().count(), parked().sum::<usize>()),
+            "parked"
+        );
+        let is_quiet = hub.queued() == 0 && hub.running() == 0 && self.parking.is_empty();
+        assert_eq!(hub.is_quiet(), is_quiet, "quiet");
         assert_eq!(hub.parking, self.parking.len());
         let resumed = self.at_work.iter().filter(|w| w.resumed.is_some()).count();
         assert_eq!(self.alive.get(), (held + self.parking.len() + resumed) as i64, "executions");
