@@ -1,9 +1,10 @@
 /** The package as it is installed: the packed tarball by require and by import, the README's examples, worker threads. */
 import assert from 'node:assert/strict';
-import { execFileSync, spawnSync } from 'node:child_process';
-import { cpSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
+import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 
@@ -105,6 +106,20 @@ test('installed with its platform package, the program is found by every kind of
   assert.match(run(command, 'run', 'h.js'), /^42/);
   const wrong = spawnSync(process.execPath, [command, 'no-such-command'], { cwd: elsewhere, env: bare, encoding: 'utf8' });
   assert.equal(wrong.status, 2, wrong.stderr);
+  // Ended in a way that nobody can pass on, the program ends with it.
+  const folderOfSocket = newFolder('killed');
+  const socket = join(folderOfSocket, 's');
+  const killed = spawn(process.execPath, [command, 'serve', '--listen', socket], { cwd: elsewhere, env: bare, stdio: 'ignore' });
+  assert.ok(killed.pid !== undefined);
+  while (!existsSync(socket)) {
+    assert.equal(killed.exitCode ?? killed.signalCode, null, 'it serves');
+    await pause(20);
+  }
+  const children = readFileSync(`/proc/${killed.pid}/task/${killed.pid}/children`, 'utf8').trim().split(' ').map(Number);
+  assert.equal(children.length, 1);
+  killed.kill('SIGKILL');
+  await ended(children[0] ?? 0);
+  rmSync(folderOfSocket, { recursive: true });
   // Ended by a signal, it ends by that signal.
   writeFileSync(join(platform, 'bin/nexus-sidecar'), '#!/bin/sh\nkill -TERM $$\n', { mode: 0o755 });
   assert.equal(spawnSync(process.execPath, [command], { env: bare }).signal, 'SIGTERM');
