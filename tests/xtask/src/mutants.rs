@@ -60,7 +60,8 @@ const GROUPS: &[Group] = &[
     Group {
         package: SIDECAR,
         files: &["sidecar/src/engine/control.rs"],
-        tests: &["engine::control", "engine::watchdog"],
+        // the instance's: what takes the memory away does so
+        tests: &["engine::control", "engine::watchdog", "engine::instance"],
     },
     Group {
         package: SIDECAR,
@@ -77,6 +78,7 @@ const GROUPS: &[Group] = &[
             "sidecar/src/server/hub/suspensions.rs",
             "sidecar/src/server/hub/turns.rs",
             "sidecar/src/server/crew.rs",
+            "sidecar/src/server/holdings.rs",
         ],
         tests: &["server::hub", "server::holdings", "server::crew"],
     },

@@ -1,4 +1,5 @@
 use nexus_protocol::ContextValue;
+use nexus_protocol::limits::STATE_COPIED_ENTRY_BYTES;
 
 use super::*;
 
@@ -197,6 +198,24 @@ fn bytes_count_until_the_last_reader_is_gone() {
     assert!(budget.used() < full - 900);
     drop(state);
     assert_eq!(budget.used(), 0);
+}
+
+#[test]
+fn what_an_old_version_keeps_beside_what_was_changed_counts_until_nobody_reads_it() {
+    let (budget, token) = (Budget::new("bytes", 1 << 20), StopToken::new());
+    let state = ResidentState::new(&many(100), &budget, &token).unwrap();
+    let full = budget.used();
+    let [first, second] = [1, 2].map(|_| state.snapshot());
+    let mut changes = Changes::default();
+    changes.push("000050", Some(&[1]), &budget).unwrap();
+    state.apply(changes, None, &token).unwrap();
+    let entry = STATE_ENTRY_BYTES + 7;
+    let kept = budget.used() - full - entry;
+    assert!(kept > 0 && kept % STATE_COPIED_ENTRY_BYTES == 0, "{kept}");
+    drop(first);
+    assert_eq!(budget.used(), full + entry + kept);
+    drop(second);
+    assert_eq!(budget.used(), full);
 }
 
 #[test]

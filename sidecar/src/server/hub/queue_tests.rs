@@ -253,7 +253,10 @@ fn each_place_in_the_queue_is_given_once_and_half_of_them_are_for_the_others() {
         loop {
             match hub.enqueue(job(session, count + 1, &reader, now)) {
                 Ok(()) => count += 1,
-                Err((_, Refusal::Overloaded(full))) => return (count, full.resource, full.whose),
+                Err((_, Refusal::Overloaded(full))) => {
+                    assert_eq!(full.count, full.limit + 1);
+                    return (count, full.resource, full.whose);
+                }
                 Err((_, refusal)) => panic!("{refusal:?}"),
             }
         }
@@ -484,4 +487,15 @@ fn what_the_books_know_of_an_execution_is_what_it_is() {
     };
     let stack = crate::engine::thread_stack_bytes(1 << 20);
     std::thread::Builder::new().stack_size(stack).spawn(check).unwrap().join().unwrap();
+}
+
+#[test]
+fn a_connection_has_too_much_for_the_books_when_it_has() {
+    let (_other_end, end) = std::os::unix::net::UnixStream::pair().unwrap();
+    let connection = Arc::new(Connection::new(SessionId(16), end, 1 << 20).unwrap());
+    assert!(!Peer::is_over(&connection));
+    let building = connection.begin_large().unwrap();
+    assert!(Peer::is_over(&connection));
+    drop(building);
+    assert!(!Peer::is_over(&connection));
 }
