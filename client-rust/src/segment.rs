@@ -35,6 +35,8 @@ pub struct Segment {
     pub warnings: Vec<Note>,
     /// Figures of the whole execution so far.
     pub metrics: Metrics,
+    /// See `limited`.
+    pub(crate) limited: Option<Box<BTreeMap<&'static str, u64>>>,
     /// Shared by clones.
     effects: Arc<EffectPayloads>,
 }
@@ -239,6 +241,7 @@ impl Segment {
             error: result.error.map(SidecarError::of),
             warnings: result.warnings.iter().map(Note::of).collect(),
             metrics: Metrics::of(&result.metrics),
+            limited: None,
             effects: Arc::new(EffectPayloads {
                 state_mutations: owned(result.state_mutations),
                 events: owned(result.events),
