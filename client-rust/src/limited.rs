@@ -1,7 +1,5 @@
 //! What a call asked for and does not get: the sidecar's own limit is narrower, and counts (SPEC 3, execute).
 
-use std::collections::BTreeMap;
-
 use nexus_protocol::message::HelloLimits;
 
 use crate::context::Context;
@@ -24,22 +22,12 @@ impl Context {
             ("maxEvents", asked.max_events, Some(in_force.max_events)),
             ("maxResultBytes", asked.max_result_bytes, Some(in_force.max_result_bytes)),
         ];
-        let limited: BTreeMap<_, _> = each
-            .into_iter()
-            .filter_map(|(name, asked, counts)| {
-                counts.filter(|counts| asked.is_some_and(|asked| asked > *counts)).map(|counts| (name, counts))
-            })
-            .collect();
-        if !limited.is_empty() {
-            segment.limited = Some(Box::new(limited));
+        for (name, asked, counts) in each {
+            if let (Some(asked), Some(counts)) = (asked, counts)
+                && asked > counts
+            {
+                segment.limited.insert(name, counts);
+            }
         }
-    }
-}
-
-impl Segment {
-    /// Limits that count although the call has asked for wider ones (`timeoutMs` too), by their names: in the first segment. Empty: it
-    /// has what it asked for.
-    pub fn limited(&self) -> BTreeMap<&'static str, u64> {
-        self.limited.as_deref().cloned().unwrap_or_default()
     }
 }

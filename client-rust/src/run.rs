@@ -50,7 +50,7 @@ impl Outcome {
     /// Limits that count although the call has asked for wider ones (`timeoutMs` too), by their names. Empty: it has what it asked for. A run
     /// that failed has this in its first segment.
     pub fn limited(&self) -> BTreeMap<&'static str, u64> {
-        self.segments.first().map(Segment::limited).unwrap_or_default()
+        self.segments.first().map(|first| first.limited.clone()).unwrap_or_default()
     }
 
     /// What the handler returned, as a type.

@@ -107,8 +107,8 @@ fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
     let logged: Vec<Log> = state.segments.iter().flat_map(|segment| segment.logs().unwrap()).collect();
     assert_eq!(*records.lock().unwrap(), logged);
     check_effects(expect, &state);
-    state.segments.iter().take(1).for_each(|first| check_limited(expect, &first.limited()));
-    state.segments.iter().skip(1).for_each(|later| check_limited(&Json::Null, &later.limited()));
+    state.segments.iter().take(1).for_each(|first| check_limited(expect, &first.limited));
+    state.segments.iter().skip(1).for_each(|later| check_limited(&Json::Null, &later.limited));
 }
 
 fn check_limited(expect: &Json, limited: &BTreeMap<&'static str, u64>) {
