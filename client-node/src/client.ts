@@ -8,6 +8,7 @@ import type { RuntimeConfig } from './config.js';
 import { Core } from './core.js';
 import type { ExecutionList } from './maps.js';
 import { NexusError } from './errors.js';
+import { checkCount } from './names.js';
 import { withCaller } from './failures.js';
 import type { HelloInfo } from './answers.js';
 import type { ExecuteRequest } from './requests.js';
@@ -26,7 +27,7 @@ import type {
   HandlerContext,
   PrecompileOptions,
 } from './types.js';
-import { checkAsyncResult, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
+import { checkAsyncResult, checkConsistent, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
 /** Of a call that runs one segment. */
 export interface CallOptions {
@@ -62,6 +63,7 @@ export class NexusRuntime {
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     try {
+      checkCount('executeHandler', arguments, 4);
       const request = requestOf(context, timeoutMs);
       request.source = checkSource(code);
       const signal = signalOf(options);
@@ -77,6 +79,7 @@ export class NexusRuntime {
    * `suspendMode`: an execution that asks for the other one is INVALID_ARGUMENT.
    */
   async precompileHandler(code: string, options?: PrecompileOptions): Promise<Buffer> {
+    checkCount('precompileHandler', arguments, 2);
     return this.#core.precompile(code, checkPrecompileOptions(options));
   }
 
@@ -89,6 +92,7 @@ export class NexusRuntime {
     timeoutMs?: number,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
+    checkCount('executeCompiledHandler', arguments, 4);
     const request = requestOf(context, timeoutMs);
     const signal = signalOf(options);
     if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
@@ -110,7 +114,9 @@ export class NexusRuntime {
     result: AsyncResult | Buffer,
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
+    checkCount('resumeHandler', arguments, 3);
     const signal = signalOf(options);
+    checkConsistent(result);
     const outcome = checkAsyncResult(result);
     if (!this.#core.resumesInBuffers(suspensionId)) {
       if ('value' in outcome && !Buffer.isBuffer(result)) outcome.value = asPayload(outcome.value);
@@ -122,6 +128,7 @@ export class NexusRuntime {
 
   /** Ends a suspended execution. False when there was nothing to end. */
   async cancel(suspensionId: string): Promise<boolean> {
+    checkCount('cancel', arguments, 1);
     return this.#core.cancel(suspensionId);
   }
 
@@ -133,6 +140,7 @@ export class NexusRuntime {
   createState(state?: unknown): Promise<ResidentState>;
   createState<State extends object>(state: State | Buffer): Promise<ResidentState<State>>;
   async createState<State extends object>(state: unknown = {}): Promise<ResidentState<State>> {
+    checkCount('createState', arguments, 1);
     return this.#core.createState<State>(state);
   }
 
@@ -149,6 +157,7 @@ export class NexusRuntime {
   ): Promise<RunResult<State, Result>>;
   async run(code: string | Uint8Array, options: RunOptions = {}): Promise<RunResult> {
     try {
+      checkCount('run', arguments, 2);
       return await runHandler(this.#core, code, options);
     } catch (error) {
       throw withCaller(error);
@@ -174,6 +183,7 @@ export class NexusRuntime {
     third?: ManyOptions,
   ): Promise<ManyResult[]> {
     try {
+      checkCount('runMany', arguments, 3);
       // A list brings its handlers along; whatever else comes first is what all have in common, or a mistake.
       if (Array.isArray(first)) {
         if (third !== undefined) throw new NexusError('INVALID_ARGUMENT', 'handlers that are a list are followed by options, and by nothing more');
@@ -187,11 +197,13 @@ export class NexusRuntime {
 
   /** The tokens that a handler needs, from its source. */
   async inferCapabilities(code: string): Promise<string[]> {
+    checkCount('inferCapabilities', arguments, 1);
     return (await this.#core.check(code)).capabilities;
   }
 
   /** Compiles without keeping: capabilities and how the handler suspends. COMPILATION_ERROR rejects. */
   async checkHandler(code: string): Promise<HandlerCheck> {
+    checkCount('checkHandler', arguments, 1);
     return this.#core.check(code);
   }
 

@@ -62,6 +62,9 @@ const CLIENT_KEYS: Record<keyof ClientConfig, Check> = {
   maxRestartDelayMs: 'count',
 };
 
+/** What is said of a program that the client starts itself. */
+const OF_A_CHILD = ['binaryPath', 'onLog', 'env'] as const satisfies readonly (keyof ClientConfig)[];
+
 /** A configuration that was checked: flags for the program, options for the client. */
 export interface CheckedConfig extends ClientConfig {
   flags: string[];
@@ -75,7 +78,8 @@ export function checkConfig(config: RuntimeConfig): CheckedConfig {
     if (value === undefined) continue;
     if (Object.hasOwn(SIDECAR_KEYS, key)) {
       check(key, value, SIDECAR_KEYS[key as keyof SidecarConfig]);
-      flags.push(flagName(key), String(value));
+      // in one, so that a value that begins with a dash is none
+      flags.push(`${flagName(key)}=${String(value)}`);
     } else if (Object.hasOwn(CLIENT_KEYS, key)) {
       check(key, value, CLIENT_KEYS[key as keyof ClientConfig]);
       client[key] = value;
@@ -84,7 +88,11 @@ export function checkConfig(config: RuntimeConfig): CheckedConfig {
     }
   }
   if (client['connect'] !== undefined && flags.length > 0) {
-    throw invalid(`\`connect\` uses a sidecar that is already configured: remove ${flags.filter((_, i) => i % 2 === 0).join(', ')}`);
+    throw invalid(`\`connect\` uses a sidecar that is already configured: remove ${flags.map((flag) => flag.split('=', 1)[0]).join(', ')}`);
+  }
+  const ofAChild = OF_A_CHILD.filter((key) => client[key] !== undefined);
+  if (client['connect'] !== undefined && ofAChild.length > 0) {
+    throw invalid(`\`connect\` uses a sidecar that somebody else has started: remove ${ofAChild.join(', ')}`);
   }
   return { ...(client as ClientConfig), flags };
 }
@@ -110,7 +118,20 @@ function check(key: string, value: unknown, wanted: Check): void {
   const ok =
     wanted === 'count' ? Number.isSafeInteger(value) && (value as number) >= 0 : typeof value === wanted && value !== null;
   if (!ok) throw invalid(`\`${key}\` must be ${CALLED[wanted]}; it is ${shown(value)}`);
-  if (wanted === 'object') checkPlain(`\`${key}\``, value);
+  if (wanted === 'object') checkEnv(key, value);
+  // neither a path nor a flag can hold it
+  if (wanted === 'string' && (value as string).includes('\0')) throw invalid(`\`${key}\` has a NUL`);
+  if ((key === 'binaryPath' || key === 'connect') && value === '') throw invalid(`\`${key}\` is empty`);
+}
+
+/** Variables as a process can have them. */
+function checkEnv(key: string, env: unknown): void {
+  checkPlain(`\`${key}\``, env);
+  for (const [name, text] of Object.entries<unknown>(env as Record<string, unknown>)) {
+    if (text === undefined) continue;
+    if (typeof text !== 'string') throw invalid(`variable \`${name}\` of \`${key}\` must be a string; it is ${shown(text)}`);
+    if (name === '' || /[=\0]/.test(name) || text.includes('\0')) throw invalid(`no process can have variable ${JSON.stringify(name)} of \`${key}\``);
+  }
 }
 
 const ENV_NUMBERS = [
@@ -126,7 +147,7 @@ export function configFromEnv(env: Readonly<Record<string, string | undefined>>)
   checkPlain('the environment', env);
   const config: SidecarConfig = {};
   for (const [name, key, factor] of ENV_NUMBERS) {
-    const text = env[name]?.trim();
+    const text = variable(env, name)?.trim();
     if (text === undefined || text === '') continue;
     const value = Number(text) * factor;
     // parseInt would take "10k" for 10.
@@ -135,12 +156,18 @@ export function configFromEnv(env: Readonly<Record<string, string | undefined>>)
     }
     config[key] = value;
   }
-  const cacheDir = env['CACHE_DIR'];
+  const cacheDir = variable(env, 'CACHE_DIR');
   if (cacheDir !== undefined && cacheDir !== '') {
     if (cacheDir.includes('\0')) throw invalid('environment variable CACHE_DIR must be a path');
     config.cacheDir = cacheDir;
   }
   return config;
+}
+
+function variable(env: Readonly<Record<string, unknown>>, name: string): string | undefined {
+  const text = env[name];
+  if (text === undefined || typeof text === 'string') return text;
+  throw invalid(`environment variable ${name} must be a string; it is ${shown(text)}`);
 }
 
 function invalid(message: string): NexusError {

@@ -3,7 +3,7 @@
  * through, and where the caller's `run` stands.
  */
 import { copyOf, NexusError } from './errors.js';
-import type { EmittedEvent, ExecutionMetrics, LogRecord, StateMutation, ViewCommand } from './types.js';
+import type { EmittedEvent, ExecutionMetrics, HandlerNote, LogRecord, StateMutation, ViewCommand } from './types.js';
 import type { Segment } from './types.js';
 
 /** Errors of extensions that a run remembers, to be the cause of its own. */
@@ -44,6 +44,12 @@ export interface Happened {
   logs: LogRecord[];
   /** Of the whole execution, as far as it is known. */
   metrics?: ExecutionMetrics;
+  /** On a resident state: its version with all of it. */
+  stateVersion?: number;
+  /** What the handler's author should know of its text. Absent: nothing. */
+  warnings?: HandlerNote[];
+  /** Limits that count although the call has asked for wider ones (`timeoutMs` too). Absent: it has what it asked for. */
+  limited?: Record<string, number>;
 }
 
 export function happened(segments: Segment[]): Happened {
@@ -56,6 +62,10 @@ export function happened(segments: Segment[]): Happened {
   }
   const last = segments.at(-1);
   if (last !== undefined) all.metrics = last.metrics;
+  if (last?.stateVersion !== undefined) all.stateVersion = last.stateVersion;
+  const [first] = segments;
+  if (first?.warnings !== undefined) all.warnings = first.warnings;
+  if (first?.limited !== undefined) all.limited = first.limited;
   return all;
 }
 

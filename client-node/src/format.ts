@@ -1,7 +1,7 @@
 /** An error as text for people: what went wrong, where, and the lines of the handler around it. */
 import { inspect } from 'node:util';
 
-import type { NexusError } from './errors.js';
+import { NexusError } from './errors.js';
 import { checkOptions } from './names.js';
 
 export interface FormatOptions {
@@ -13,26 +13,30 @@ export interface FormatOptions {
   handlerName?: string;
 }
 
-const OPTIONS = new Set<keyof FormatOptions>(['source', 'color', 'handlerName']);
+const TYPES: Record<keyof FormatOptions, string> = { source: 'string', color: 'boolean', handlerName: 'string' };
+const OPTIONS = new Set(Object.keys(TYPES));
 
 /** Lines before and behind the one that is meant. */
 const AROUND = 2;
 /** A longer line is cut: some handlers are one line. */
 const MAX_LINE_CHARS = 160;
 
-/** Several lines, without an end of line behind the last. */
-export function formatError(error: NexusError, options: FormatOptions = {}): string {
+/** Several lines, without an end of line behind the last. What is no NexusError has its name, its message and its causes. */
+export function formatError(error: unknown, options: FormatOptions = {}): string {
   checkOptions('what is given as options', 'option', options, OPTIONS);
+  for (const [name, type] of Object.entries(TYPES) as [keyof FormatOptions, string][]) {
+    if (options[name] !== undefined && typeof options[name] !== type) throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a ${type}`);
+  }
+  if (!(error instanceof NexusError)) return [described(error), ...(error instanceof Error ? causes(error) : [])].join('\n');
   const paint = options.color === true ? (code: number, text: string): string => `\u001b[${code}m${text}\u001b[0m` : (_: number, text: string): string => text;
   const { code, errorName, message, location } = error;
   const name = errorName === undefined || errorName === 'Error' ? '' : `${errorName}: `;
   const parts = [`${paint(31, code)}: ${harmless(name + message)}`];
   if (location !== undefined) {
-    parts.push(paint(36, `  at ${options.handlerName ?? 'handler.js'}:${location.line}:${location.column}`));
+    parts.push(paint(36, `  at ${harmless(options.handlerName ?? 'handler.js')}:${location.line}:${location.column}`));
     parts.push(...frame(linesOf(error, options), location.line, location.column, paint));
   }
-  for (const [depth, cause] of causes(error).entries()) parts.push(`${'  '.repeat(depth + 1)}caused by ${cause}`);
-  return parts.join('\n');
+  return [...parts, ...causes(error)].join('\n');
 }
 
 /** By their numbers, from 1. */
@@ -65,16 +69,15 @@ function harmless(text: string): string {
 }
 
 /** What is behind the error, as `name: message`; a cause that is no error as itself. */
-function causes(error: NexusError): string[] {
+function causes(error: Error): string[] {
   const found: string[] = [];
-  for (let next: unknown = error.cause; next !== undefined && found.length < 5; ) {
-    if (next instanceof Error) {
-      found.push(harmless(`${next.name}: ${next.message}`));
-      next = next.cause;
-    } else {
-      found.push(harmless(inspect(next, { depth: 1, customInspect: false })));
-      next = undefined;
-    }
+  for (let next: unknown = error.cause; next !== undefined && found.length < 5; next = next instanceof Error ? next.cause : undefined) {
+    found.push(`${'  '.repeat(found.length + 1)}caused by ${described(next)}`);
   }
   return found;
+}
+
+function described(thrown: unknown): string {
+  if (thrown instanceof Error) return harmless(`${thrown.name}: ${thrown.message}`);
+  return harmless(typeof thrown === 'string' ? thrown : inspect(thrown, { depth: 1, customInspect: false }));
 }

@@ -13,8 +13,9 @@ interface MayBeLimited {
  */
 export function tellLimited(result: MayBeLimited, request: ExecuteRequest, inForce: Readonly<Record<string, number>>): void {
   const limited: Record<string, number> = {};
-  const { timeoutMs = 0, limits = {} } = request;
-  const asked = { ...limits, timeoutMs };
+  const { timeoutMs, limits = {} } = request;
+  // 0 asks for none, as in the configuration
+  const asked = timeoutMs === undefined ? limits : { ...limits, timeoutMs: timeoutMs === 0 ? Infinity : timeoutMs };
   for (const [name, wanted] of Object.entries(asked)) {
     const counts = inForce[name];
     if (counts === undefined || wanted <= counts || (name === 'timeoutMs' && counts === 0)) continue;

@@ -21,6 +21,7 @@ import {
   START_TIMEOUT_MS,
 } from './limits.js';
 import { Kind } from './kinds.js';
+import { LONGEST_TIMER_MS } from './patience.js';
 import { writeRequest } from './requests.js';
 import { Restarts } from './restarts.js';
 import { findBinary } from './program.js';
@@ -101,7 +102,7 @@ export class Link {
       this.#drop(life);
     });
     if (next.waitMs === 0) start();
-    else life.timer = setTimeout(start, next.waitMs);
+    else life.timer = setTimeout(start, Math.min(next.waitMs, LONGEST_TIMER_MS));
     return life;
   }
 
@@ -148,7 +149,7 @@ export class Link {
     const limit = this.#config.startTimeoutMs ?? START_TIMEOUT_MS;
     const timer = setTimeout(() => {
       life.connection.fail(new NexusError('SIDECAR_GONE', `the sidecar did not answer the hello within ${limit} ms`));
-    }, limit);
+    }, Math.min(limit, LONGEST_TIMER_MS));
     timer.unref(); // a pending request holds the socket, and so Node, alive
     life.timer = timer;
     life.connection.hello.then(
@@ -175,7 +176,7 @@ export class Link {
     if (life === undefined) return;
     const limit = this.#config.shutdownTimeoutMs ?? SHUTDOWN_TIMEOUT_MS;
     life.child?.ref(); // its end is awaited now
-    const deadline = setTimeout(() => life.connection.fail(shutDownError()), limit);
+    const deadline = setTimeout(() => life.connection.fail(shutDownError()), Math.min(limit, LONGEST_TIMER_MS));
     const drained = life.connection.request(
       Kind.done,
       (writer, id) => writeRequest(writer, id, Kind.shutdown, {}),

@@ -24,7 +24,7 @@ import { readPlainResult } from './results.js';
 import { goOn, segmentOf, type Extensions, type RunOptions } from './run.js';
 import { boolean, list } from './typed.js';
 import type { ExecutionMetrics, ExecutionResult, HandlerContext } from './types.js';
-import { checkHandle, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless } from './validate.js';
+import { checkHandle, checkLabels, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless } from './validate.js';
 import { Writer } from './writer.js';
 
 /** What is one context's own: the rest is as the options of `runMany` say. */
@@ -39,13 +39,9 @@ export interface ManyContext extends Omit<HandlerContext, 'extensionRegistry' | 
 export type ManyOptions<State extends object = Record<string, unknown>, Exts = Extensions> = Omit<RunOptions<State, Exts>, 'onSegment' | 'onLog'>;
 
 /** The effects of one execution, and what is told beside. */
-export interface ManyEffects extends Omit<Happened, 'metrics'> {
-  /** On a resident state: its version at the end. */
-  stateVersion?: number;
+export interface ManyEffects extends Happened {
   /** Absent: it was not run. */
   metrics?: ExecutionMetrics;
-  /** Limits that count although the call has asked for wider ones. Absent: it has what it asked for. */
-  limited?: Record<string, number>;
 }
 
 /** What came of one context. Its effects are there in both cases. */
@@ -71,9 +67,9 @@ export async function runMany(
   options: ManyOptions,
 ): Promise<ManyResult[]> {
   checkOptions('what is given as options', 'option of `runMany`', options, OPTIONS);
-  const { extensions = {}, labels = {}, onExtensionError } = options;
+  const { extensions = {}, onExtensionError } = options;
   checkPlain('`extensions`', extensions);
-  checkPlain('`labels`', labels);
+  const labels = checkLabels(options.labels ?? {});
   if (onExtensionError !== undefined && typeof onExtensionError !== 'function') throw invalid('`onExtensionError` is not a function');
   const signal = checkSignal(options);
   const registry = registryOf(extensions, options.capabilities);
@@ -85,7 +81,7 @@ export async function runMany(
   if (signal?.aborted === true) throw abortError('the call was aborted', signal);
   const connection = core.connection();
   for (const { resident } of [common, ...items]) checkUse(resident, connection);
-  const many = new Many(core, connection, common, items, options);
+  const many = new Many(core, connection, common, items, { ...options, labels });
   for (const block of many.encode()) await many.send(block, signal);
   return many.results(signal);
 }
@@ -288,8 +284,8 @@ class Many {
       const { value, ...rest } = await goOn(this.#connection, first, options, place, signal);
       return { status: 'success', value, ...rest };
     } catch (error) {
-      const { segments = [], stateVersion, limited } = error as { segments?: ManyEffects['segments']; stateVersion?: number; limited?: Record<string, number> };
-      return { ...failed(error), ...happened(segments), ...defined({ stateVersion, limited }) };
+      const { segments = [] } = error as { segments?: ManyEffects['segments'] };
+      return { ...failed(error), ...happened(segments) };
     }
   }
 
@@ -330,9 +326,8 @@ class Many {
 }
 
 function outcome(result: ExecutionResult): ManyResult {
-  const { error, returnValue, stateVersion, limited } = result;
-  const { metrics, ...effects } = happened([segmentOf(result)]);
-  const rest: ManyEffects = { ...effects, ...(metrics && { metrics }), ...defined({ stateVersion, limited }) };
+  const { error, returnValue } = result;
+  const rest: ManyEffects = happened([segmentOf(result)]);
   return error === undefined ? { status: 'success', value: returnValue, ...rest } : { status: 'error', error, ...rest };
 }
 

@@ -35,6 +35,13 @@ export function checkNames(what: string, given: object, known: ReadonlySet<strin
   }
 }
 
+/** Throws INVALID_ARGUMENT for an argument that the function does not take: who gives one means something by it. */
+export function checkCount(name: string, given: ArrayLike<unknown>, most: number): void {
+  for (let index = most; index < given.length; index++) {
+    if (given[index] !== undefined) throw new NexusError('INVALID_ARGUMENT', `\`${name}\` takes ${most} argument${most === 1 ? '' : 's'} at the most, and would ignore the next`);
+  }
+}
+
 /** `; did you mean ...?`, or nothing. */
 export function didYouMean(name: string, known: Iterable<string>): string {
   const most = Math.max(1, Math.floor(name.length / 3));

@@ -20,6 +20,7 @@ export function encodePayload(value: unknown): Buffer {
 
 /** The value of MessagePack bytes; SERIALIZATION_ERROR when they are not one well-formed value. */
 export function decodePayload(bytes: Uint8Array): unknown {
+  if (!(bytes instanceof Uint8Array)) throw new NexusError('INVALID_ARGUMENT', '`decodePayload` takes a Buffer or Uint8Array of MessagePack');
   const buffer = asBuffer(bytes);
   return decodeRange(buffer, 0, buffer.length);
 }
@@ -138,6 +139,7 @@ function writeObject(writer: Writer, value: object, depth: number): void {
   if (types.isMap(value)) return writeMapObject(writer, value, depth);
   if (types.isSet(value)) return writeArray(writer, itemsOf(value), depth);
   if (isError(value)) return writeMap(writer, { name: value.name, message: value.message }, depth);
+  if (types.isPromise(value)) throw new NexusError('SERIALIZATION_ERROR', 'a Promise is no value: await it');
   const standIn = standsFor(value);
   if (standIn !== undefined) throw new NexusError('INVALID_ARGUMENT', WHERE[standIn]);
   // An instance of a class is what its class says. One that returns itself ends at the depth that is allowed.

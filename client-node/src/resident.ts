@@ -10,7 +10,7 @@ import { NexusError } from './errors.js';
 import type { Fields } from './fields.js';
 import { Kind } from './kinds.js';
 import { writeCreateState, writePatchState, writeRequest, writeSnapshotState, type ExecuteRequest } from './requests.js';
-import { checkOptions } from './names.js';
+import { checkCount, checkOptions } from './names.js';
 import { bin, boolean, string, uint } from './typed.js';
 import { decodeBin, markStandIn, standsFor } from './payload.js';
 
@@ -93,6 +93,7 @@ export class ResidentState<State extends object = Record<string, unknown>> {
 
   /** Changes keys, all at once. The new version. */
   async patch(patch: StatePatch<State>): Promise<number> {
+    checkCount('patch', arguments, 1);
     checkOptions('the patch', 'field of the patch', patch, PATCH);
     const { set, expectVersion } = patch;
     const deleted = patch.delete;
@@ -113,6 +114,7 @@ export class ResidentState<State extends object = Record<string, unknown>> {
   snapshot(): Promise<StateSnapshot<State>>;
   snapshot(keys: readonly Key<State>[] | undefined): Promise<StateSnapshot<Partial<State>>>;
   async snapshot(keys?: readonly string[]): Promise<StateSnapshot<Partial<State>>> {
+    checkCount('snapshot', arguments, 1);
     if (keys !== undefined) checkKeys('keys', keys);
     const fields: { [key: string]: Fields } = keys === undefined ? { id: this.id } : { id: this.id, keys };
     const connection = live(this.#use);

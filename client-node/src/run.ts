@@ -37,7 +37,7 @@ import type {
 } from './types.js';
 
 export type { ExtensionMethod, Extensions, ExtensionsOf, Segment } from './types.js';
-import { checkHandle, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
+import { checkHandle, checkLabels, checkSource, checkTimeout, CONTEXT_NAMES, contextFields, isLossless, type Outcome } from './validate.js';
 
 export interface RunOptions<State extends object = Record<string, unknown>, Exts = Extensions>
   extends Omit<HandlerContext, 'extensionRegistry'> {
@@ -57,7 +57,8 @@ export interface RunOptions<State extends object = Record<string, unknown>, Exts
   onSegment?: (segment: Segment<State>) => unknown;
   /**
    * Called for every record that the handler logs, in order, while it runs: at most 50 ms after the last time, and with all that is left
-   * before `onSegment` has the segment (whose `logs` have the records too). What it throws ends the run and is thrown by it.
+   * before `onSegment` has the segment (whose `logs` have the records too). What it throws ends the run and is thrown by it; a promise is
+   * waited for as that of `onSegment` is.
    */
   onLog?: (record: LogRecord) => unknown;
   /** Ends the execution, running or suspended; `run` then rejects with CANCELLED and the signal's reason as `cause`. */
@@ -91,9 +92,9 @@ const OPTIONS = new Set<string>([
 
 export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
   checkOptions('what is given as options', 'option of `run`', options, OPTIONS);
-  const { extensions = {}, labels = {} } = options;
+  const { extensions = {} } = options;
   checkPlain('`extensions`', extensions);
-  checkPlain('`labels`', labels);
+  const labels = options.labels === undefined ? undefined : checkLabels(options.labels);
   for (const name of ['onSegment', 'onLog', 'onExtensionError'] as const) {
     if (options[name] !== undefined && typeof options[name] !== 'function') {
       throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a function`);
@@ -110,7 +111,7 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   if (signal?.aborted === true) throw cancelled(signal);
   const connection = core.connection();
   return new Promise<RunResult>((resolve, reject) => {
-    const run = new Run(connection, options, { resolve, reject });
+    const run = new Run(connection, options, { resolve, reject }, labels);
     if (Object.keys(extensions).length > 0) run.needsPlace();
     run.watch(signal);
     const { place } = run;
@@ -191,7 +192,7 @@ class Run {
   readonly #thrown = new ThrownErrors();
   /** Ids of requests that are unanswered. */
   readonly #inFlight = new Set<number>();
-  /** What `onSegment` returned, when that were promises. */
+  /** What `onSegment` and `onLog` returned, when that were promises. */
   readonly #deliveries: PromiseLike<unknown>[] = [];
   /** Why the run is being ended from outside, once it is. */
   #stopped: { error: unknown; isOurs: boolean } | undefined;
@@ -203,15 +204,15 @@ class Run {
   /** Where it may be suspended. */
   place: Place | undefined;
 
-  constructor(connection: Connection, options: RunOptions, promise: Settle) {
-    const { extensions = {}, onSegment, onLog, onExtensionError, handlerName, panelId, labels = {}, timeoutMs } = options;
+  constructor(connection: Connection, options: RunOptions, promise: Settle, labels = options.labels) {
+    const { extensions = {}, onSegment, onLog, onExtensionError, handlerName, panelId, timeoutMs } = options;
     this.#connection = connection;
     this.#extensions = extensions;
     this.#onSegment = onSegment;
     this.#onLog = onLog;
     this.onPart = onLog === undefined ? undefined : (answer) => this.#hear(answer);
     this.#onExtensionError = onExtensionError;
-    this.#origin = new CallOrigin(handlerName, panelId, labels);
+    this.#origin = new CallOrigin(handlerName, panelId, labels ?? {});
     this.#isLossless = isLossless(options);
     this.#promise = promise;
     this.#timeoutMs = timeoutMs;
@@ -336,7 +337,9 @@ class Run {
       if (this.#phase !== 'running' || this.#stopped?.isOurs === false) return;
       try {
         const told = this.#onLog(record);
-        if (isThenable(told)) told.then(() => undefined, (error: unknown) => this.#stop(error, false));
+        if (!isThenable(told)) continue;
+        this.#deliveries.push(told);
+        told.then(() => undefined, (error: unknown) => this.#stop(error, false));
       } catch (error) {
         this.#stop(error, false);
       }
@@ -450,10 +453,6 @@ class Run {
     if (this.#stopped !== undefined) return this.#fail(this.#stopped.error);
     this.#leave(undefined);
     const run: RunResult = { ...happened(this.#segments), value: result.returnValue, metrics: result.metrics };
-    if (result.stateVersion !== undefined) run.stateVersion = result.stateVersion;
-    const [first] = this.#segments;
-    if (first?.limited !== undefined) run.limited = first.limited;
-    if (first?.warnings !== undefined) run.warnings = first.warnings;
     const settle = (): void => {
       if (this.#phase === 'over') return;
       this.#finish();
@@ -471,7 +470,7 @@ class Run {
     const ms = this.#timeoutMs || (this.#connection.info?.limits['suspensionTimeoutMs'] ?? 0);
     if (ms === 0) return;
     this.#deliveryTimer = setTimeout(() => {
-      this.#stop(new NexusError('TIMEOUT', `the handler has returned, and what onSegment returned did not settle within ${ms} ms`), true);
+      this.#stop(new NexusError('TIMEOUT', `the handler has returned, and what onSegment or onLog returned did not settle within ${ms} ms`), true);
     }, Math.min(ms, LONGEST_TIMER_MS));
   }
 

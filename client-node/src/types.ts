@@ -161,5 +161,8 @@ declare module './errors.js' {
     readonly viewCommands?: ViewCommand[];
     readonly logs?: LogRecord[];
     readonly metrics?: ExecutionMetrics;
+    readonly stateVersion?: number;
+    readonly warnings?: HandlerNote[];
+    readonly limited?: Record<string, number>;
   }
 }

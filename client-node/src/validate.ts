@@ -6,8 +6,8 @@ import { NexusError, toExtensionError, type ExtensionError } from './errors.js';
 import { checkLossless } from './lossless.js';
 import { MAX_LABEL_BYTES, MAX_LISTED_NAMES } from './limits.js';
 import type { ExecuteRequest } from './requests.js';
-import { checkOptions, checkPlain } from './names.js';
-import { asMessagePack, asPayload } from './payload.js';
+import { checkNames, checkOptions, checkPlain } from './names.js';
+import { asMessagePack, asPayload, define } from './payload.js';
 import { ResidentState } from './resident.js';
 import type { AsyncResult, HandlerContext, PrecompileOptions, SuspendMode } from './types.js';
 
@@ -57,6 +57,7 @@ const CONTEXT = new Set<string>(CONTEXT_NAMES);
 const LIMITS = new Set(LIMIT_NAMES);
 const PRECOMPILE = new Set(['suspendMode']);
 const ASYNC_RESULT = new Set(['success', 'value', 'error']);
+const EXTENSION_ERROR = new Set(['message', 'name', 'code']);
 
 export function checkIsContext(context: unknown): void {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
@@ -179,6 +180,32 @@ export function checkAsyncResult(result: AsyncResult | Buffer): Outcome {
   if (success === true) return { value: (result as { value?: unknown }).value };
   if (success === false) return { error: extensionError((result as { error?: unknown }).error) };
   throw invalid('the result of an extension call is `{success: true, value}`, `{success: false, error}` or a Buffer of MessagePack');
+}
+
+/** Throws for a result that says two things, or an error that would tell the handler nothing. The doors' callers may send either. */
+export function checkConsistent(result: AsyncResult | Buffer): void {
+  if (typeof result !== 'object' || result === null || Buffer.isBuffer(result)) return;
+  const { success, value, error } = result as { success?: unknown; value?: unknown; error?: unknown };
+  if (success === true && error !== undefined) throw invalid('the result of an extension call is a success, and has an `error`');
+  if (success !== false) return;
+  if (value !== undefined) throw invalid('the result of an extension call is none, and has a `value`');
+  if (error === undefined || typeof error === 'string' || error instanceof Error) return;
+  if (typeof error !== 'object' || error === null || typeof (error as { message?: unknown }).message !== 'string') {
+    throw invalid('`error` of the result is neither a string nor an object with a `message`');
+  }
+  checkNames('field of the error', error, EXTENSION_ERROR);
+}
+
+/** A copy, as it is at the call: extensions look at it later. */
+export function checkLabels(labels: unknown): Readonly<Record<string, string>> {
+  checkPlain('`labels`', labels);
+  const given: Record<string, string> = {};
+  for (const [name, label] of Object.entries<unknown>(labels as Record<string, unknown>)) {
+    if (label === undefined) continue;
+    if (typeof label !== 'string') throw invalid(`label \`${name}\` is not a string`);
+    define(given, name, label);
+  }
+  return Object.freeze(given);
 }
 
 function extensionError(error: unknown): ExtensionError {

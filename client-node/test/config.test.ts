@@ -21,8 +21,8 @@ test('options become flags in kebab case', () => {
     timeoutMs: undefined,
   });
   assert.deepEqual(flags, [
-    '--max-instances', '4', '--enable-aot', 'false', '--enable-simd', 'true', '--cache-dir', '/tmp/c',
-    '--quickjs-module-path', '/q.wasm', '--max-cache-size-bytes', '5', '--debug', 'true',
+    '--max-instances=4', '--enable-aot=false', '--enable-simd=true', '--cache-dir=/tmp/c',
+    '--quickjs-module-path=/q.wasm', '--max-cache-size-bytes=5', '--debug=true',
   ]);
 });
 

@@ -27,7 +27,7 @@ interface Case {
   extensions?: Record<string, Record<string, Answer[]>>;
   order?: string[];
   repeat?: number;
-  many?: { args?: unknown; grants?: string[]; expect: Expectation }[];
+  many?: { args?: unknown; grants?: string[]; limits?: Record<string, number>; expect: Expectation }[];
   cancel?: true;
   binary?: string;
   check?: { capabilities?: string[]; suspendMode?: string; error?: string };
@@ -53,6 +53,7 @@ interface Expectation {
   eventCount?: number;
   viewCommands?: unknown[];
   logs?: [string, string][];
+  limited?: Record<string, number>;
   calls?: [string, unknown[]][];
   segments?: string[][];
   report?: string;
@@ -159,8 +160,8 @@ async function run(one: Case, expect: Expectation): Promise<void> {
   };
   const own = one.binary === undefined ? runtime : newRuntime({ binaryPath: one.binary });
   const outcome = await own.run(one.source, options).then(
-    ({ value }) => ({ value, error: undefined }),
-    (error: unknown) => ({ value: undefined, error }),
+    ({ value, limited }) => ({ value, limited, error: undefined }),
+    (error: unknown) => ({ value: undefined, limited: (error as NexusError).limited, error }),
   );
   if (expect.error !== undefined) checkError(expect.error, outcome.error);
   else {
@@ -179,6 +180,9 @@ async function run(one: Case, expect: Expectation): Promise<void> {
   if (expect.logs !== undefined) {
     assert.deepStrictEqual(all((segment) => segment.logs).map(({ level, message }) => [level, message]), expect.logs);
   }
+  // what was refused before it ran has no segment
+  if (script.segments.length > 0) assert.deepStrictEqual(outcome.limited, expect.limited);
+  assert.deepStrictEqual(script.segments.map(({ limited }) => limited), script.segments.map((_, seq) => (seq === 0 ? expect.limited : undefined)));
   if (expect.calls !== undefined) assert.deepStrictEqual(script.calls, untag(expect.calls));
   if (expect.segments !== undefined) {
     const keys = script.segments.map(({ stateMutations }) => stateMutations.map(({ key }) => key));
@@ -188,11 +192,12 @@ async function run(one: Case, expect: Expectation): Promise<void> {
 
 async function runMany(one: Case, contexts: NonNullable<Case['many']>): Promise<void> {
   const extensions = new Script(one.order).extensions(one.extensions ?? {});
-  const given = contexts.map(({ args, grants }) => ({ args: untag(args), ...(grants && { capabilities: grants }) }));
+  const given = contexts.map(({ args, grants, limits }) => ({ args: untag(args), ...(limits && { limits }), ...(grants && { capabilities: grants }) }));
   const results = await runtime.runMany(one.source, given, { extensions });
   assert.equal(results.length, contexts.length);
   for (const [at, { expect }] of contexts.entries()) {
-    const { value, error } = results[at] as (typeof results)[0];
+    const { value, error, limited } = results[at] as (typeof results)[0];
+    assert.deepStrictEqual(limited, expect.limited);
     if (expect.error !== undefined) checkError(expect.error, error);
     else assert.deepStrictEqual({ value, error }, { value: untag(expect.value), error: undefined });
   }

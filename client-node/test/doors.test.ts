@@ -148,7 +148,7 @@ test('reactor: every field of a segment, of several calls outstanding, and of th
   const runtime = new WasmRuntime({ binaryPath });
   const context = { panelId: 'p', handlerName: 'h', stateSnapshot: { gone: 1 }, args: ['arg'], scope: { s: 's' }, capabilities: ALL };
   const first = await runtime.executeHandler(EFFECTS, context, 5000);
-  const always = ['events', 'metrics', 'stateMutations', 'status', 'suspensions', 'viewCommands'];
+  const always = ['events', 'logs', 'metrics', 'stateMutations', 'status', 'suspensions', 'viewCommands'];
   assert.deepEqual(keys(first), [...always, 'suspension'].sort());
   assert.deepEqual(first.stateMutations, [
     { operation: 'set', key: 'a', value: { b: [1, null, 'x'] } },

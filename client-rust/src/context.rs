@@ -42,7 +42,8 @@ pub struct Context {
     fault: Option<Error>,
 }
 
-/// Limits of one execution; each can only be narrower than the sidecar's own.
+/// Limits of one execution; each can only be narrower than the sidecar's own: [`Outcome::limited`](crate::Outcome::limited) says which were
+/// not, and what counts instead.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Limits {
@@ -281,8 +282,7 @@ impl Context {
             let methods = |methods: &'a [String]| methods.iter().map(String::as_str).collect();
             extensions.iter().map(|(name, of)| (name.as_str(), methods(of))).collect()
         });
-        // 0 would mean "as configured"; a timeout that rounds to nothing is meant to be short.
-        execute.timeout_ms = self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1));
+        execute.timeout_ms = self.asked_timeout_ms();
         execute.limits = CallLimits {
             memory_limit_bytes: self.limits.memory_limit_bytes,
             max_host_calls: self.limits.max_host_calls,
@@ -296,6 +296,15 @@ impl Context {
         execute.suspend_mode = self.suspend_mode.map(SuspendMode::wire);
         execute.seed = self.seed;
         Ok(execute)
+    }
+
+    /// 0 would mean "as configured"; a timeout that rounds to nothing is meant to be short.
+    pub(crate) fn asked_timeout_ms(&self) -> Option<u64> {
+        self.timeout.map(|timeout| u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX).max(1))
+    }
+
+    pub(crate) fn asked_limits(&self) -> Limits {
+        self.limits
     }
 
     /// Of its values, as they are sent.

@@ -101,7 +101,12 @@ pub(crate) fn start_execution(
     let first = send_execute(&link, &handler, &context, &sending)?;
     *lock(&request_id) = first.id();
     Ok(async move {
-        let answer = first.await.and_then(segment);
+        let told = |answer: Result<Answer, Error>| {
+            let mut segment = answer.and_then(segment)?;
+            context.tell_limited(&mut segment, &link.greeting.limits);
+            Ok(segment)
+        };
+        let answer = told(first.await);
         let Handler::Compiled(compiled_handler) = &handler else { return answer };
         if !says_unknown_handler(&answer) {
             return answer;
@@ -112,6 +117,6 @@ pub(crate) fn start_execution(
         compiled_handler.replace(parts);
         let second = send_execute(&link, &handler, &context, &sending)?;
         *lock(&request_id) = second.id();
-        second.await.and_then(segment)
+        told(second.await)
     })
 }

@@ -90,6 +90,7 @@ mod extensions;
 mod failed_run;
 mod gather;
 mod held;
+mod limited;
 mod limits;
 mod link;
 mod listed;

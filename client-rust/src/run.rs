@@ -47,6 +47,12 @@ pub struct Outcome {
 }
 
 impl Outcome {
+    /// Limits that count although the call has asked for wider ones (`timeoutMs` too), by their names. Empty: it has what it asked for. A run
+    /// that failed has this in its first segment.
+    pub fn limited(&self) -> BTreeMap<&'static str, u64> {
+        self.segments.first().map(|first| first.limited.clone()).unwrap_or_default()
+    }
+
     /// What the handler returned, as a type.
     pub fn value<T: DeserializeOwned>(&self) -> Result<T, PayloadError> {
         self.value.decode()

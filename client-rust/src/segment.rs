@@ -35,6 +35,9 @@ pub struct Segment {
     pub warnings: Vec<Note>,
     /// Figures of the whole execution so far.
     pub metrics: Metrics,
+    /// Limits that count although the call has asked for wider ones (`timeoutMs` too), by their names: in the first segment. Empty: it
+    /// has what it asked for.
+    pub limited: BTreeMap<&'static str, u64>,
     /// Shared by clones.
     effects: Arc<EffectPayloads>,
 }
@@ -239,6 +242,7 @@ impl Segment {
             error: result.error.map(SidecarError::of),
             warnings: result.warnings.iter().map(Note::of).collect(),
             metrics: Metrics::of(&result.metrics),
+            limited: BTreeMap::new(),
             effects: Arc::new(EffectPayloads {
                 state_mutations: owned(result.state_mutations),
                 events: owned(result.events),

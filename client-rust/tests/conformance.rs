@@ -2,6 +2,7 @@
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -91,6 +92,7 @@ fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
         (Err(error), None) => panic!("{error}"),
         (Ok(outcome), None) => {
             let value: Value = outcome.value().unwrap();
+            check_limited(expect, &outcome.limited());
             match expect["depth"].as_u64() {
                 Some(levels) => assert_eq!(depth(&value), levels),
                 None if expect["anyValue"] == true => {}
@@ -105,6 +107,13 @@ fn run(client: &Client, case: &Json, source: &str, expect: &Json) {
     let logged: Vec<Log> = state.segments.iter().flat_map(|segment| segment.logs().unwrap()).collect();
     assert_eq!(*records.lock().unwrap(), logged);
     check_effects(expect, &state);
+    state.segments.iter().take(1).for_each(|first| check_limited(expect, &first.limited));
+    state.segments.iter().skip(1).for_each(|later| check_limited(&Json::Null, &later.limited));
+}
+
+fn check_limited(expect: &Json, limited: &BTreeMap<&'static str, u64>) {
+    let wanted = expect.get("limited").cloned().unwrap_or(serde_json::json!({}));
+    assert_eq!(serde_json::json!(limited), wanted);
 }
 
 fn run_many(client: &Client, case: &Json, source: &str, contexts: &[Json]) {
@@ -116,7 +125,10 @@ fn run_many(client: &Client, case: &Json, source: &str, contexts: &[Json]) {
         let expect = &context["expect"];
         match (result, expect.get("error")) {
             (Err(error), Some(expect)) => check_error(expect, error),
-            (Ok(outcome), None) => assert_same(&expect["value"], &outcome.value().unwrap()),
+            (Ok(outcome), None) => {
+                assert_same(&expect["value"], &outcome.value().unwrap());
+                check_limited(expect, &outcome.limited());
+            }
             (result, _) => panic!("{result:?}"),
         }
     }

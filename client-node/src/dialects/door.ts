@@ -6,10 +6,11 @@ import type { RuntimeConfig } from '../config.js';
 import { Core } from '../core.js';
 import { NexusError, toExtensionError } from '../errors.js';
 import { MAX_LABEL_BYTES } from '../limits.js';
-import { checkPlain } from '../names.js';
+import { checkPlain, didYouMean } from '../names.js';
 import { Recent } from '../recent.js';
 import type { ReadResult, Segment } from '../suspended.js';
-import type { Outcome } from '../validate.js';
+import type { HandlerNote } from '../types.js';
+import { CONTEXT_NAMES, type Outcome } from '../validate.js';
 import { StatsCopy } from './stats.js';
 
 export interface DoorConfig extends RuntimeConfig {
@@ -111,6 +112,42 @@ export class Door {
     this.copy.stop();
     await this.#core?.shutdown();
   }
+}
+
+/** What a context of either dialect may have, besides what is its own. */
+const CONTEXT = CONTEXT_NAMES.filter((name) => name !== 'state');
+/** What other calls of this package take: who writes it into a context means it. */
+const OF_OTHER_CALLS = new Set(['state', 'stateSnapshot', 'timeoutMs', 'signal', 'extensions', 'onSegment', 'onLog', 'onExtensionError', 'labels']);
+const warned = new Set<string>();
+const MOST_WARNINGS = 100;
+
+/**
+ * Throws INVALID_ARGUMENT for a name that is surely a mistake: near a known one, or another call's. Callers have contexts of their own,
+ * with more in them than is told here: of such a name Node prints a warning, once.
+ */
+export function checkDoorContext(context: object, state: 'state' | 'stateSnapshot'): void {
+  const known = new Set<string>([...CONTEXT, state]);
+  for (const name of Object.keys(context)) {
+    if (known.has(name) || (context as Record<string, unknown>)[name] === undefined) continue;
+    const near = name === 'state' || name === 'stateSnapshot' ? `; did you mean \`${state}\`?` : didYouMean(name, known);
+    if (near !== '' || OF_OTHER_CALLS.has(name)) throw new NexusError('INVALID_ARGUMENT', `unknown field of the context \`${name}\`${near}`);
+    if (warned.has(name) || warned.size >= MOST_WARNINGS) continue;
+    warned.add(name);
+    process.emitWarning(`a context has a field \`${name}\`, which nexus-sidecar ignores`);
+  }
+}
+
+/** What is told of a segment beside what each dialect says in its own words. */
+export interface Told {
+  /** What the handler's author should know of its text: in the first segment, if there is something. */
+  warnings?: HandlerNote[];
+  /** In the first segment: limits that count although the call has asked for wider ones. Absent: it has what it asked for. */
+  limited?: Record<string, number>;
+}
+
+export function tellAs(result: Told, { warnings, limited }: Told): void {
+  if (warnings !== undefined) result.warnings = warnings;
+  if (limited !== undefined) result.limited = limited;
 }
 
 /** Names serve logs and metrics only; the callers have longer ones than the sidecar takes. */

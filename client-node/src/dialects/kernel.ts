@@ -8,7 +8,7 @@ import { readBufferResult } from '../results.js';
 import type { RuntimeStats } from '../statistics.js';
 import type { BufferResult, HandlerContext, Suspension } from '../types.js';
 import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields, type Outcome } from '../validate.js';
-import { Door, label, type DoorConfig } from './door.js';
+import { checkDoorContext, Door, label, tellAs, type DoorConfig, type Told } from './door.js';
 
 export interface KernelContext {
   panelId: string;
@@ -28,7 +28,7 @@ export interface KernelAsyncResult {
   error?: string;
 }
 
-export interface KernelResult {
+export interface KernelResult extends Told {
   status: 'success' | 'suspended' | 'error';
   returnValue?: Buffer;
   stateMutations: Buffer;
@@ -96,6 +96,7 @@ function messagePack<Value>(value: Value): Value | Buffer {
 
 function kernelRequest(context: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
   checkIsContext(context);
+  checkDoorContext(context, 'state');
   const { state, args, scope, panelId, handlerName } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };
   const payloads = { state: messagePack(state), args: messagePack(args), scope: messagePack(scope) };
@@ -125,6 +126,7 @@ function kernelResult(result: BufferResult): KernelResult {
       cacheHit: metrics.cacheHit,
     },
   };
+  tellAs(kernel, result);
   if (result.returnValue !== undefined) kernel.returnValue = result.returnValue;
   if (result.suspension !== undefined) kernel.suspension = result.suspension;
   if (error !== undefined) {

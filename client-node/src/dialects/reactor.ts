@@ -7,9 +7,9 @@ import type { ExecuteRequest } from '../requests.js';
 import { asPayload } from '../payload.js';
 import { readPlainResult } from '../results.js';
 import type { RuntimeStats } from '../statistics.js';
-import type { ExecutionResult, HandlerContext, Suspension, ViewCommand } from '../types.js';
+import type { ExecutionResult, HandlerContext, LogRecord, Suspension, ViewCommand } from '../types.js';
 import { checkAsyncResult, checkHandle, checkIsContext, checkSource, checkTimeout, contextFields } from '../validate.js';
-import { Door, label, type DoorConfig } from './door.js';
+import { checkDoorContext, Door, label, tellAs, type DoorConfig, type Told } from './door.js';
 
 export interface ReactorContext {
   panelId?: string;
@@ -29,13 +29,14 @@ export interface ReactorViewCommand {
   args: Record<string, unknown>;
 }
 
-export interface ReactorResult {
+export interface ReactorResult extends Told {
   status: 'success' | 'suspended' | 'error';
   /** `any`, like `code` below: the reactor's own types are narrower than what can be said here, and ours are assignable to them. */
   returnValue?: any;
   stateMutations: { operation: 'set' | 'delete'; key: string; value?: any }[];
   events: { name: string; payload: unknown; timestamp: number }[];
   viewCommands: ReactorViewCommand[];
+  logs: LogRecord[];
   suspension?: Suspension;
   suspensions: Suspension[];
   error?: {
@@ -116,6 +117,7 @@ export class WasmRuntime {
 
 function reactorRequest(context: ReactorContext, timeoutMs: number | undefined): ExecuteRequest {
   checkIsContext(context);
+  checkDoorContext(context, 'stateSnapshot');
   const { stateSnapshot, extensionRegistry, panelId, handlerName, ...rest } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };
   return contextFields(
@@ -140,6 +142,7 @@ function reactorResult(result: ExecutionResult): ReactorResult {
     stateMutations: result.stateMutations.map(({ op, ...mutation }) => ({ operation: op, ...mutation })),
     events: result.events,
     viewCommands: result.viewCommands.map(reactorViewCommand),
+    logs: result.logs,
     suspensions: result.suspensions,
     metrics: {
       durationUs: metrics.durationUs,
@@ -150,6 +153,7 @@ function reactorResult(result: ExecutionResult): ReactorResult {
       cacheHit: metrics.cacheHit,
     },
   };
+  tellAs(reactor, result);
   if (metrics.compilationTimeUs !== undefined) reactor.metrics.compilationTimeUs = metrics.compilationTimeUs;
   if (result.returnValue !== undefined) reactor.returnValue = result.returnValue;
   if (result.suspension !== undefined) reactor.suspension = result.suspension;

@@ -44,7 +44,10 @@ pub(crate) fn execute(
                             Err(error) => Err(error),
                         }
                     }
-                    _ => told,
+                    _ => told.map(|mut segment| {
+                        context.tell_limited(&mut segment, &link.greeting.limits);
+                        segment
+                    }),
                 };
                 if let Ok(segment) = &told {
                     held.note(&link, segment);

@@ -169,8 +169,9 @@ impl ManyRun {
             }
             return Ok(());
         }
-        let segment = told?;
+        let mut segment = told?;
         let Sent { item: Item { at, context, .. }, place } = sent;
+        context.tell_limited(&mut segment, &self.link.greeting.limits);
         if segment.status == Status::Suspended {
             let (link, workers) = (Arc::clone(&self.link), Arc::clone(&self.workers));
             let run = Run::go_on(link, workers, context.names(), segment, self.options.options(), place);
