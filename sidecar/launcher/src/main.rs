@@ -24,7 +24,7 @@ mod unpack;
 use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
 use nexus_launcher::parcel::Label;
 use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list};
-use nexus_launcher::sum::{self, BLOCK, Sum, Whole};
+use nexus_launcher::sum::{self, Sum, Whole};
 
 use system::{
     EACCES, EIO, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENOENT, ENOMEM, ENOTDIR, EPERM, Errno, File, Space, Start,
@@ -38,9 +38,6 @@ const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
 
 /// What stands in `lib`, and what each has to be, with a line feed between them.
 const FILES: &str = env!("NEXUS_TREE_FILES");
-
-/// Small, since it is on a stack that may be small.
-const READ_BYTES: usize = 512 * BLOCK;
 
 const DT_STRTAB: usize = 5;
 const DT_RPATH: usize = 15;
@@ -122,18 +119,16 @@ fn files() -> impl Iterator<Item = (&'static str, Whole)> {
     FILES.split('\n').filter_map(sum::parse)
 }
 
-/// What the file is, which is looked at as far as it should go and no further.
+/// What the file is; one of another length is not read.
 #[inline(never)]
 fn sum_of(file: &File, len: u64) -> Result<Whole, Errno> {
-    let (mut sum, mut at) = (Sum::new(), 0);
-    let mut buffer = [0; READ_BYTES];
-    while at < len {
-        let read = system::fill(file, &mut buffer, at)?;
-        let Some(part) = buffer.get(..read).filter(|part| !part.is_empty()) else { break };
-        sum.add(part);
-        at += read as u64;
+    let found = system::status_of(file)?.len;
+    if found != len {
+        return Ok(Whole { len: found, sum: 0 });
     }
-    Ok(Whole { len: system::status_of(file)?.len, sum: sum.end(at) })
+    let mut sum = Sum::new();
+    system::show(file, len as usize, |bytes| sum.add(bytes))?;
+    Ok(Whole { len, sum: sum.end(len) })
 }
 
 /// The kernel knows by which file it started this. Where that is not told (no `/proc`) or leads nowhere here (another root), the

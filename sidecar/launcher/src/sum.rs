@@ -31,11 +31,10 @@ impl Sum {
     }
 
     pub fn add(&mut self, bytes: &[u8]) {
-        let mut blocks = bytes.chunks_exact(BLOCK);
-        for block in &mut blocks {
+        let (blocks, rest) = bytes.as_chunks::<BLOCK>();
+        for block in blocks {
             self.add_block(block);
         }
-        let rest = blocks.remainder();
         if !rest.is_empty() {
             let mut last = [0; BLOCK];
             last.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
@@ -48,9 +47,10 @@ impl Sum {
         self.0.into_iter().fold(step(FACTOR, len), step)
     }
 
-    fn add_block(&mut self, block: &[u8]) {
-        for (lane, word) in self.0.iter_mut().zip(block.chunks_exact(WORD)) {
-            *lane = step(*lane, word.try_into().map_or(0, u64::from_le_bytes));
+    fn add_block(&mut self, block: &[u8; BLOCK]) {
+        let (words, _) = block.as_chunks::<WORD>();
+        for (lane, word) in self.0.iter_mut().zip(words) {
+            *lane = step(*lane, u64::from_le_bytes(*word));
         }
     }
 }

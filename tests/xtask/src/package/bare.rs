@@ -189,6 +189,12 @@ fn with_libraries_of_others(root: &Root) -> Result<()> {
             remove(&others.inside("/etc/ld.so.preload"))?;
         }
     }
+    // By hand whoever wants something all the same has it.
+    let lib = |name: &str| format!("/opt/nexus-sidecar/lib/{name}");
+    let by_hand =
+        [lib("ld-linux-x86-64.so.2"), "--preload".into(), lib("libfmt.so.11"), lib(NAME), "run".into(), "-".into()];
+    let ended = others.must(by_hand, HANDLER)?;
+    ensure!(ended.out.starts_with("42"), "started by its loader it prints {:?}", ended.out);
     remove(&root.path.with_extension("others"))?;
     note(
         "LD_LIBRARY_PATH, LD_PRELOAD, LD_AUDIT and ld.so.preload: nothing of them is loaded, and the two for it say so",

@@ -92,7 +92,8 @@ impl Parts {
         for library in &self.libraries {
             let name = library.file_name().context("a library has no name")?;
             let to = lib.join(name);
-            place(library, &to, 0o644)?;
+            // Whoever wants more in the process than the launcher loads starts the loader by hand.
+            place(library, &to, if name == LOADER { 0o755 } else { 0o644 })?;
             // The loader's own tables are all that a debugger has of it.
             if name != LOADER {
                 quiet("stripping", Command::new("strip").arg("--strip-unneeded").arg(&to))?;
