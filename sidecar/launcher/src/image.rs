@@ -96,14 +96,6 @@ impl Image {
         self.segments.get(..self.count).unwrap_or_default()
     }
 
-    /// Where what lies at this address stands in the file.
-    pub fn offset_of(&self, address: usize) -> Option<u64> {
-        let holds =
-            |segment: &&Segment| address.checked_sub(segment.address).is_some_and(|within| within < segment.file_len);
-        let segment = self.segments().iter().find(holds)?;
-        segment.offset.checked_add(address - segment.address).map(|at| at as u64)
-    }
-
     fn add(&mut self, head: &[u8], at: usize) -> Result<(), Fault> {
         let flags = word(head, at + 4)?;
         let segment = Segment {
@@ -181,9 +173,6 @@ mod tests {
         let ends = image.segments().iter().map(|segment| (segment.offset + segment.file_len) as u64);
         assert_eq!(image.file_len, ends.max().unwrap());
         assert!(image.file_len <= std::fs::metadata(std::env::current_exe().unwrap()).unwrap().len());
-        let first = image.segments()[0];
-        assert_eq!(image.offset_of(first.address + 1), Some(first.offset as u64 + 1));
-        assert_eq!(image.offset_of(image.span + PAGE), None);
     }
 
     #[test]

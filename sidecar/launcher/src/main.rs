@@ -11,19 +11,24 @@
 //! Nothing is executed a second time: process, name, arguments, environment, descriptors, signals and the wish to die with the
 //! parent are those that the kernel gave, and `/proc/self/exe` is this file, which can be executed again.
 //!
+//! One rule says what is in the process: the files beside this, each of which has to be what it was when the package was made, and
+//! nothing else. No variable that begins with `LD_` reaches the loader, and our loader looks for no list of the machine's.
+//!
 //! Needs no libc, no `/proc`, no search path and no current folder. Whatever is wrong is said on standard error.
 #![no_std]
 #![no_main]
 
-mod preloads;
 mod system;
 mod unpack;
 
 use nexus_launcher::image::{Fault, HEAD_BYTES, Image, PAGE};
 use nexus_launcher::parcel::Label;
 use nexus_launcher::place::{PathBuffer, TooLong, means_something_in_a_list};
+use nexus_launcher::sum::{self, Sum, Whole};
 
-use system::{EACCES, EMFILE, ENFILE, ENOENT, ENOMEM, EPERM, Errno, File, Space, Start};
+use system::{
+    EACCES, EIO, ELOOP, EMFILE, ENAMETOOLONG, ENFILE, ENOENT, ENOMEM, ENOTDIR, EPERM, Errno, File, Space, Start,
+};
 
 /// Of the sidecar: the engine cannot be brought up.
 const EXIT_CODE: u8 = 5;
@@ -31,8 +36,8 @@ const EXIT_CODE: u8 = 5;
 const PROGRAM: &[u8] = b"nexus-sidecar";
 const LOADER: &[u8] = b"ld-linux-x86-64.so.2";
 
-/// The names of what else stands in `lib`, with a line feed between them.
-const LIBRARIES: &str = env!("NEXUS_TREE_LIBRARIES");
+/// What stands in `lib`, and what each has to be, with a line feed between them.
+const FILES: &str = env!("NEXUS_TREE_FILES");
 
 const DT_STRTAB: usize = 5;
 const DT_RPATH: usize = 15;
@@ -42,6 +47,9 @@ const SPARE_BYTES: usize = 16 << 20;
 
 /// As many links as the kernel itself follows.
 const MOST_LINKS: usize = 40;
+
+/// Variables that begin so, and those of them that name what is to be loaded, which is said.
+const OF_THE_LOADER: (&[u8], [&[u8]; 2]) = (b"LD_", [b"LD_PRELOAD=", b"LD_AUDIT="]);
 
 /// Where the tree is found, and by what.
 struct Tree {
@@ -65,16 +73,24 @@ fn launch(start: &mut Start) -> usize {
     if start.has_foreign_rights() {
         give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
     }
-    preloads::refuse_a_second_libc(start);
+    if start.take_from_environment(OF_THE_LOADER) {
+        system::say(
+            b"nexus-sidecar: LD_PRELOAD and LD_AUDIT are for other programs; this one loads nothing but what it was packed with\n",
+        );
+    }
     let tree = match Label::parse(&system::label()) {
         Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked },
         None => find(start),
     };
-    // All of it is looked at before anything is entered: the loader takes the machine's own library in the place of one that is for
-    // another processor, and dies without a word where one is cut off.
+    // All of it is looked at before anything is entered: neither the loader nor the processor says what is wrong with a file.
     let mut span = SPARE_BYTES;
-    for name in LIBRARIES.split('\n').map(str::as_bytes).chain([PROGRAM]) {
-        let (file, image) = image_of(&beside(&tree.lib, name), tree.found);
+    for (name, whole) in files() {
+        let path = beside(&tree.lib, name.as_bytes());
+        let (file, image) = image_of(&path, tree.found);
+        // What has just been unpacked or looked at by the single file is known to be whole.
+        if tree.found != Found::Unpacked && sum_of(&file, whole.len) != Ok(whole) {
+            damaged(&path);
+        }
         system::close(file);
         span += image.span;
     }
@@ -97,6 +113,22 @@ fn launch(start: &mut Start) -> usize {
         program.table_entries,
     );
     loader_at.start + loader.entry
+}
+
+fn files() -> impl Iterator<Item = (&'static str, Whole)> {
+    FILES.split('\n').filter_map(sum::parse)
+}
+
+/// What the file is; one of another length is not read.
+#[inline(never)]
+fn sum_of(file: &File, len: u64) -> Result<Whole, Errno> {
+    let found = system::status_of(file)?.len;
+    if found != len {
+        return Ok(Whole { len: found, sum: 0 });
+    }
+    let mut sum = Sum::new();
+    system::show(file, len as usize, |bytes| sum.add(bytes))?;
+    Ok(Whole { len, sum: sum.end(len) })
 }
 
 /// The kernel knows by which file it started this. Where that is not told (no `/proc`) or leads nowhere here (another root), the
@@ -242,11 +274,22 @@ fn unusable(path: &PathBuffer, error: Errno, found: Found) -> ! {
         Errno(ENOMEM) => {
             b" cannot be mapped: there is no room for it; lift the limit of address space (ulimit -v, LimitAS=)"
         }
-        _ => b" cannot be mapped",
+        Errno(ELOOP) => b" is a link that leads to itself; install the package anew",
+        Errno(ENOTDIR) => b" cannot be opened: something on the way to it is no folder",
+        Errno(ENAMETOOLONG) => b" cannot be opened: a name on the way to it is too long",
+        Errno(EIO) => b" cannot be read: its disk fails",
+        Errno(number) => give_up_by_number(path, number),
     };
     // Another folder helps against nothing else.
     let advice = if error == Errno(EPERM) { advice(found) } else { b"" };
     give_up(&[path.as_bytes(), why, advice])
+}
+
+/// What has no words of its own.
+fn give_up_by_number(path: &PathBuffer, number: i32) -> ! {
+    let mut digits = PathBuffer::new();
+    or_too_long(digits.push_number(number as usize));
+    give_up(&[path.as_bytes(), b" cannot be used: error ", digits.as_bytes(), b" of the kernel"])
 }
 
 fn give_up(text: &[&[u8]]) -> ! {

@@ -26,10 +26,6 @@ const NAME_BYTES: usize = ENTRY_BYTES - 8;
 pub const ENTRIES: usize = 31;
 pub const TABLE_BYTES: usize = ENTRY_BYTES * (ENTRIES + 1);
 
-/// The second at which an unpacked file says that it was changed last: whatever has been written into it since says another, and
-/// looking costs nothing. Copies that keep times and archives keep it.
-pub const WRITTEN_AT: u64 = 1_000_000_000;
-
 /// What stands in the name of a folder between that of its tree and that of who unpacks it.
 pub const UNFINISHED: &[u8] = b".new-";
 
@@ -170,6 +166,14 @@ pub fn is_trusted(owner: u32, mode: u32, me: u32, shared: bool) -> bool {
     (owner == me || owner == 0) && closed
 }
 
+/// Whom files belong to whose owner has no number here (a user namespace).
+const NOBODY_HERE: u32 = 65_534;
+
+/// Whether a folder may be on the way to one of ours: whoever may write to it, may put another in the place of what is below.
+pub fn may_lead_to_ours(owner: u32, mode: u32, me: u32) -> bool {
+    is_trusted(if owner == NOBODY_HERE { 0 } else { owner }, mode, me, true)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -253,6 +257,22 @@ mod tests {
             (1001, 0o41777, true, false),
         ] {
             assert_eq!(is_trusted(owner, mode, 1000, shared), trusted, "{owner} {mode:o} {shared}");
+        }
+    }
+
+    #[test]
+    fn what_leads_to_ours_may_be_of_a_system_whose_users_have_no_numbers_here() {
+        for (owner, mode, led) in [
+            (0, 0o40755, true),
+            (1000, 0o40755, true),
+            (65_534, 0o40755, true),
+            (1001, 0o40755, false),
+            (0, 0o41777, true),
+            (1000, 0o40777, false),
+            (65_534, 0o40777, false),
+            (1000, 0o40775, false),
+        ] {
+            assert_eq!(may_lead_to_ours(owner, mode, 1000), led, "{owner} {mode:o}");
         }
     }
 

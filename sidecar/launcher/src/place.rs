@@ -96,25 +96,6 @@ pub fn means_something_in_a_list(path: &[u8]) -> bool {
     path.iter().any(|byte| b":$".contains(byte))
 }
 
-/// The words of a list for the loader: of LD_PRELOAD or LD_AUDIT; or, with `remarks`, of the file that names what is preloaded
-/// everywhere.
-pub fn words(list: &[u8], remarks: bool) -> impl Iterator<Item = &[u8]> {
-    let lines = list.split(move |byte| remarks && *byte == b'\n');
-    let told = lines.map(move |line| line.split(|byte| remarks && *byte == b'#').next().unwrap_or_default());
-    told.flat_map(|line| line.split(|byte| b" \t:".contains(byte))).filter(|word| !word.is_empty())
-}
-
-/// What follows the last slash.
-pub fn file_name(path: &[u8]) -> &[u8] {
-    path.rsplit(|byte| *byte == b'/').next().unwrap_or_default()
-}
-
-/// Whether a name is that of some libc, or of its loader: with two in a process neither works.
-pub fn is_of_a_libc(name: &[u8]) -> bool {
-    let families: [&[u8]; 6] = [b"libc.", b"libc-", b"ld-linux", b"ld-musl", b"ld.so", b"libpthread"];
-    families.iter().any(|start| name.starts_with(start))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -174,28 +155,5 @@ mod tests {
         assert_eq!(marked.without_mark(), Ok(true));
         assert_eq!(marked.as_bytes(), b"/opt/n/bin/nexus-sidecar");
         assert_eq!(marked.without_mark(), Ok(false));
-    }
-
-    #[test]
-    fn the_words_of_a_list_are_found_whatever_is_between_them() {
-        let found = |list: &str, remarks| {
-            let words = words(list.as_bytes(), remarks).map(|word| String::from_utf8(word.to_vec()).unwrap());
-            words.collect::<Vec<_>>().join("|")
-        };
-        assert_eq!(found("/a/x.so:/b#c/y.so  z.so", false), "/a/x.so|/b#c/y.so|z.so");
-        assert_eq!(found("# of the house\n/a/x.so\t/b/y.so # both\n\n:z.so\n", true), "/a/x.so|/b/y.so|z.so");
-        assert_eq!(found(" : ", false), "");
-    }
-
-    #[test]
-    fn a_libc_is_known_by_its_name_and_nothing_else_is_one() {
-        for path in
-            ["/lib/x86_64-linux-gnu/libc.so.6", "libc.musl-x86_64.so.1", "/lib/ld-musl-x86_64.so.1", "libc-2.31.so"]
-        {
-            assert!(is_of_a_libc(file_name(path.as_bytes())), "{path}");
-        }
-        for path in ["/usr/lib/libcap.so.2", "libcurl.so", "/libc.so/mine.so", "libm.so.6", ""] {
-            assert!(!is_of_a_libc(file_name(path.as_bytes())), "{path}");
-        }
     }
 }

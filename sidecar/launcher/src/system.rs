@@ -30,6 +30,7 @@ const PROT_EXEC: usize = 4;
 const MAP_PRIVATE: usize = 2;
 const MAP_FIXED: usize = 16;
 const MAP_ANONYMOUS: usize = 32;
+const MAP_POPULATE: usize = 0x8000;
 
 const DT_RELA: usize = 7;
 const DT_RELASZ: usize = 8;
@@ -45,15 +46,19 @@ const AT_EXECFN: usize = 31;
 pub const EPERM: i32 = 1;
 pub const ENOENT: i32 = 2;
 pub const EINTR: i32 = 4;
+pub const EIO: i32 = 5;
 pub const ENOMEM: i32 = 12;
 pub const EACCES: i32 = 13;
 pub const EEXIST: i32 = 17;
 pub const ENOTDIR: i32 = 20;
 pub const ENFILE: i32 = 23;
 pub const EMFILE: i32 = 24;
+pub const EFBIG: i32 = 27;
 pub const ENOSPC: i32 = 28;
 pub const EROFS: i32 = 30;
+pub const ENAMETOOLONG: i32 = 36;
 pub const ENOTEMPTY: i32 = 39;
+pub const ELOOP: i32 = 40;
 pub const EDQUOT: i32 = 122;
 
 /// What follows this launcher in its file: nothing, as long as nobody has written into this.
@@ -136,7 +141,7 @@ unsafe fn relocate() {
 
 /// What the kernel left for the program: arguments, environment, and a vector of facts.
 pub struct Start {
-    environment: *const *const u8,
+    environment: *mut *const u8,
     vector: *mut [usize; 2],
 }
 
@@ -171,6 +176,31 @@ impl Start {
             let entry = unsafe { string(entry) };
             if let Some(value) = entry.strip_prefix(name).and_then(|rest| rest.strip_prefix(b"=")) {
                 return Some(value);
+            }
+            // SAFETY: the null is still to come.
+            at = unsafe { at.add(1) };
+        }
+    }
+
+    /// Takes what begins with the first of these away, for whoever reads the environment after this; what the kernel tells others of
+    /// it stays. Tells whether any of that began with one of the second, and said something.
+    pub fn take_from_environment(&mut self, (away, told): (&[u8], [&[u8]; 2])) -> bool {
+        let (mut at, mut tells) = (self.environment, false);
+        loop {
+            // SAFETY: the environment goes on until its null.
+            let entry = unsafe { *at };
+            if entry.is_null() {
+                return tells;
+            }
+            // SAFETY: each entry is a string with an end, which lives as long as the process.
+            let text = unsafe { string(entry) };
+            if text.starts_with(away) {
+                tells |= told.iter().any(|name| text.strip_prefix(*name).is_some_and(|value| !value.is_empty()));
+                // An entry that says nothing stays, since the loader finds the vector behind the last: the end of that string.
+                // SAFETY: the end of the string is a string.
+                let end = unsafe { entry.add(text.len()) };
+                // SAFETY: the kernel's list is ours to change.
+                unsafe { *at = end };
             }
             // SAFETY: the null is still to come.
             at = unsafe { at.add(1) };
@@ -263,12 +293,14 @@ pub fn write_all(file: &File, mut bytes: &[u8]) -> Result<(), Errno> {
     Ok(())
 }
 
-/// Says of a file that its contents were changed at this second.
-pub fn date(file: &File, second: u64) -> Result<(), Errno> {
-    // When it was read, and when it was changed, each with its nanoseconds.
-    let times = [second, 0, second, 0];
-    // SAFETY: the kernel reads the four words; without a path they are for the file itself.
-    unsafe { call(280, [file.0, 0, times.as_ptr() as usize, 0, 0, 0]) }.map(|_| ())
+/// Has a write that a limit of the size of files forbids fail, rather than end the process by a signal.
+pub fn let_writes_fail() {
+    const SIGXFSZ: usize = 25;
+    const IGNORED: usize = 1;
+    // What to do, flags, and two that are not looked at.
+    let action = [IGNORED, 0, 0, 0];
+    // SAFETY: the kernel reads the four words; nothing of ours is to be called.
+    let _ = unsafe { call(13, [SIGXFSZ, action.as_ptr() as usize, 0, 8, 0, 0]) };
 }
 
 /// Holds a file or folder against others who do the same, until it is closed or the process ends. With `wait`
@@ -318,8 +350,8 @@ pub struct Status {
     pub mode: u32,
     pub owner: u32,
     pub len: u64,
-    /// When its contents were changed last: seconds, and nanoseconds within.
-    pub changed: (u64, u64),
+    /// Its file system.
+    pub device: u64,
 }
 
 impl Status {
@@ -357,9 +389,9 @@ const STATUS_WORDS: usize = 18;
 
 /// As the kernel lays it out.
 fn told(words: &[u64; STATUS_WORDS]) -> Status {
-    let [_, number, _, mode_and_owner, _, _, len, _, _, _, _, changed, changed_nanos, ..] = *words;
+    let [device, number, _, mode_and_owner, _, _, len, ..] = *words;
     let (mode, owner) = (mode_and_owner as u32, (mode_and_owner >> 32) as u32);
-    Status { number, mode, owner, len, changed: (changed, changed_nanos) }
+    Status { number, mode, owner, len, device }
 }
 
 /// Whatever was at `to` is gone afterwards, if the kernel lets it; with `exchange` it is at `from`.
@@ -402,6 +434,20 @@ pub fn read_link(path: &[u8], into: &mut [u8]) -> Result<usize, Errno> {
 pub fn read_at(file: &File, into: &mut [u8], at: u64) -> Result<usize, Errno> {
     // SAFETY: the kernel writes no more than the slice has.
     unsafe { call(17, [file.0, into.as_mut_ptr() as usize, into.len(), at as usize, 0, 0]) }
+}
+
+/// Hands all bytes of a file, which has so many, to `look`: in place, which is half the work of reading them. Whoever cuts the file
+/// meanwhile ends this by a signal, as with every file of machine code.
+pub fn show(file: &File, len: usize, look: impl FnOnce(&[u8])) -> Result<(), Errno> {
+    if len > 0 {
+        // SAFETY: new memory at a place of the kernel's choice harms nothing.
+        let start = unsafe { call(9, [0, len, PROT_READ, MAP_PRIVATE | MAP_POPULATE, file.0, 0]) }?;
+        // SAFETY: the kernel has put so many bytes there, and nobody changes or unmaps them before the next line.
+        look(unsafe { slice::from_raw_parts(start as *const u8, len) });
+        // SAFETY: it was made above, and nobody looks at it any more.
+        unsafe { call(11, [start, len, 0, 0, 0, 0]) }?;
+    }
+    Ok(())
 }
 
 pub fn close(file: File) {

@@ -5,15 +5,15 @@
 //!  CACHE/nexus-sidecar/tree-DIGEST.new-PID-N  of somebody who is at it, or was ended
 //! ```
 //!
-//! A folder of that name is used if it belongs to this user or the system, nobody else may change it, and every file has its length
-//! and says that nobody has written into it; whatever else is there is replaced, in one step. Two who unpack at once do so apart, and
+//! A folder of that name is used if it belongs to this user or the system, nobody else may change it or what it is in, and every file
+//! is what it was packed as, byte for byte; whatever else is there is replaced, in one step. Two who unpack at once do so apart, and
 //! either's tree is as good. Who unpacks holds its folder, so whoever starts can tell one that was left over, and removes it.
 
-use nexus_launcher::parcel::{self, Digest, Label, TABLE_BYTES, Table, UNFINISHED, WRITTEN_AT};
+use nexus_launcher::parcel::{self, Digest, Label, TABLE_BYTES, Table, UNFINISHED};
 use nexus_launcher::place::PathBuffer;
 
 use crate::system::{self, EEXIST, ENOENT, ENOTDIR, ENOTEMPTY, Errno, File, Start, Status};
-use crate::{give_up, or_too_long};
+use crate::{files, give_up, or_too_long, sum_of};
 
 const FOLDER: &[u8] = b"/nexus-sidecar";
 
@@ -93,7 +93,39 @@ impl Parcel<'_> {
                 Err(error) => cannot(&path, b" cannot be looked at", error),
             }
         }
+        self.look_above(&path);
         path
+    }
+
+    /// Whoever may write to a folder above may put another in the place of ours: those of the path, and those in which they really are.
+    #[inline(never)]
+    fn look_above(&self, folder: &PathBuffer) {
+        let mut above = folder.clone();
+        while above.as_bytes().len() > 1 {
+            or_too_long(above.to_parent());
+            self.look_at(&above);
+        }
+        let place = |path: &PathBuffer| system::status(path.with_nul(), true).map(|found| (found.device, found.number));
+        let mut above = folder.clone();
+        loop {
+            let below = place(&above);
+            or_too_long(above.push(b"/.."));
+            if place(&above).ok() == below.ok() {
+                return;
+            }
+            self.look_at(&above);
+        }
+    }
+
+    fn look_at(&self, above: &PathBuffer) {
+        match system::status(above.with_nul(), true) {
+            Ok(found) if parcel::may_lead_to_ours(found.owner, found.mode, self.me) => {}
+            Ok(_) => {
+                let what = b" leads to the cache, and belongs to another user, or others may write to it";
+                give_up(&[above.as_bytes(), what, ADVICE])
+            }
+            Err(error) => cannot(above, b" cannot be looked at", error),
+        }
     }
 
     /// Removes what others have left who were ended while they unpacked.
@@ -124,15 +156,21 @@ impl Parcel<'_> {
         let ours = |found: &Status| parcel::is_trusted(found.owner, found.mode, self.me, false);
         let folder = system::status(tree.with_nul(), false);
         folder.is_ok_and(|found| found.is_folder() && ours(&found))
-            && self.table.files().all(|(name, len)| {
-                let found = system::status(within(tree, name).with_nul(), false);
-                found.is_ok_and(|found| {
-                    found.is_file() && ours(&found) && found.len == len && found.changed == (WRITTEN_AT, 0)
-                })
+            && files().all(|(name, whole)| {
+                let path = within(tree, name.as_bytes());
+                // Not opened unless it is a file: what else may stand there might wait for somebody.
+                let found = system::status(path.with_nul(), false);
+                found.is_ok_and(|found| found.is_file() && ours(&found) && found.len == whole.len)
+                    && system::open(path.with_nul()).is_ok_and(|file| {
+                        let found = sum_of(&file, whole.len);
+                        system::close(file);
+                        found == Ok(whole)
+                    })
             })
     }
 
     fn put(&self, tree: &PathBuffer) {
+        system::let_writes_fail();
         let (new, held) = self.make_new(tree);
         if let Err(error) = self.fill(&new) {
             remove(&new);
@@ -176,8 +214,15 @@ impl Parcel<'_> {
                 Err(Errno(EEXIST)) => continue,
                 Err(error) => cannot(&path, b" cannot be made", error),
             }
-            // Whoever swept between the two calls has taken it for one that was left over.
-            let Ok(held) = system::open(path.with_nul()) else { continue };
+            let held = match system::open(path.with_nul()) {
+                Ok(held) => held,
+                // Whoever swept between the two calls has taken it for one that was left over.
+                Err(Errno(ENOENT)) => continue,
+                Err(error) => {
+                    remove(&path);
+                    cannot(&path, b" cannot be opened", error)
+                }
+            };
             // A file system that cannot do it lets nobody sweep either.
             let _ = system::hold(&held, true);
             let number = |found: Result<Status, Errno>| found.map_or(0, |found| found.number);
@@ -210,7 +255,6 @@ impl Parcel<'_> {
                 system::write_all(&to, part)?;
                 at += read as u64;
             }
-            system::date(&to, WRITTEN_AT)?;
             system::settle(&to)?;
             system::close(to);
         }
@@ -259,6 +303,14 @@ fn cannot(path: &PathBuffer, what: &[u8], error: Errno) -> ! {
         Errno(system::EACCES | system::EPERM) => b": this user may not do that",
         Errno(system::EROFS) => b": its file system is read-only",
         Errno(system::ENOSPC | system::EDQUOT) => b": there is no room for it",
+        Errno(system::EFBIG) => {
+            give_up(&[path.as_bytes(), what, b": files may not be as large; lift that limit (ulimit -f, LimitFSIZE=)"])
+        }
+        Errno(system::EMFILE | system::ENFILE) => {
+            give_up(&[path.as_bytes(), what, b": no more files may be open; lift that limit (ulimit -n, LimitNOFILE=)"])
+        }
+        Errno(system::ELOOP) => b": it is a link that leads to itself",
+        Errno(system::EIO) => b": its disk fails",
         _ => b"",
     };
     give_up(&[path.as_bytes(), what, why, ADVICE])

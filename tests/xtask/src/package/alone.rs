@@ -133,9 +133,11 @@ fn replaces_what_is_not_whole(root: &Root) -> Result<()> {
         ("a byte of a file is another", &|| {
             fs::set_permissions(&library, fs::Permissions::from_mode(0o600))?;
             let file = fs::OpenOptions::new().read(true).write(true).open(&library)?;
+            let before = file.metadata()?.modified()?;
             let mut byte = [0];
             file.read_exact_at(&mut byte, 5000)?;
             file.write_all_at(&[!byte[0]], 5000)?;
+            file.set_modified(before)?;
             Ok(fs::set_permissions(&library, fs::Permissions::from_mode(0o400))?)
         }),
         ("a file is a folder", &|| {
@@ -223,6 +225,12 @@ fn trusts_only_its_own(root: &Root) -> Result<()> {
         chown(&cache, Some(0), None)?;
         fs::set_permissions(&cache, fs::Permissions::from_mode(0o700))?;
     }
+    // Whoever may write to what it is in may put another in its place.
+    fs::set_permissions(root.inside("/home"), fs::Permissions::from_mode(0o777))?;
+    let ended = root.run([PROGRAM, "--version"], "")?;
+    refused(&ended, "/home leads to the cache, and belongs to another user, or others may write to it")?;
+    refused(&ended, advice)?;
+    fs::set_permissions(root.inside("/home"), fs::Permissions::from_mode(0o755))?;
     answers(root, PROGRAM)?;
     note("a folder in the cache that others may write to, own or lead elsewhere: said; look into: used");
     Ok(())
@@ -252,6 +260,17 @@ fn says_why_not(root: Root) -> Result<Root> {
         let ended = root.run(version, "")?;
         refused(&ended, why)?;
         refused(&ended, advice)?;
+    }
+    let root = root.environment("XDG_CACHE_HOME", "/limited");
+    fs::create_dir(root.inside("/limited"))?;
+    for (limit, why) in [
+        ("-n 4", "no more files may be open; lift that limit (ulimit -n, LimitNOFILE=)"),
+        ("-f 0", "files may not be as large; lift that limit (ulimit -f, LimitFSIZE=)"),
+    ] {
+        let limited = Root::of(&root.path).environment("XDG_CACHE_HOME", "/limited").limited(limit);
+        refused(&limited.run(version, "")?, why).with_context(|| format!("ulimit {limit}"))?;
+        let left = fs::read_dir(root.inside("/limited/nexus-sidecar"))?.count();
+        ensure!(left == 0, "ulimit {limit} leaves {left}");
     }
     let mut root = root.environment("XDG_CACHE_HOME", "/home");
     for (how, why) in [

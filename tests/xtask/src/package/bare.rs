@@ -33,6 +33,7 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     root.put(tree, "/opt/nexus-sidecar")?;
     answers(&root, PROGRAM)?;
     is_not_seen(&root)?;
+    ends_with_its_parent(&root)?;
     by_links(&root)?;
     at_odd_places(&root, tree)?;
     with_libraries_of_others(&root)?;
@@ -75,12 +76,39 @@ fn is_not_seen(root: &Root) -> Result<()> {
     ensure!(list(of("environ")?).contains(&"OF_THE_USER=a b=c".to_owned()), "its environment is another");
     let exe = fs::read_link(format!("/proc/{}/exe", child.id()))?;
     ensure!(exe.ends_with("opt/nexus-sidecar/bin/nexus-sidecar"), "it runs {}", exe.display());
+    for entry in fs::read_dir(format!("/proc/{}/fd", child.id()))? {
+        let leads = fs::read_link(entry?.path()).unwrap_or_default();
+        ensure!(!leads.to_string_lossy().contains("nexus-sidecar/"), "it has {} open", leads.display());
+    }
     quiet("sending SIGTERM", Command::new("kill").arg("-TERM").arg(child.id().to_string()))?;
     let status = child.wait()?;
     ensure!(status.code() == Some(0), "after SIGTERM it ends with {status}");
     ensure!(!root.inside("/private/s").exists(), "it leaves its socket");
+    let ended = root.run(["nexus-sidecar", "no-such-command"], "")?;
+    ensure!(ended.code == Some(2), "a wrong command ends with {:?}", ended.code);
     remove(&root.inside("/usr/bin"))?;
     note("ps, argv, environment, /proc/self/exe, SIGTERM and exit code: the program's own");
+    Ok(())
+}
+
+/// The wish to end with who started it, which the kernel keeps for a process and not for another that it would start.
+fn ends_with_its_parent(root: &Root) -> Result<()> {
+    let served = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").environment("NEXUS_ISOLATION", "none");
+    let (mut shell, program) = served.start_to_end_with_shell([PROGRAM, "serve", "--listen", "/private/p"])?;
+    let until = Instant::now() + Duration::from_secs(60);
+    while !root.inside("/private/p").exists() {
+        ensure!(shell.try_wait()?.is_none() && Instant::now() < until, "it does not serve");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    shell.kill()?;
+    shell.wait()?;
+    let lives = || fs::read_to_string(format!("/proc/{program}/stat")).is_ok_and(|stat| !stat.contains(") Z "));
+    while lives() {
+        ensure!(Instant::now() < until, "it goes on without who started it");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    remove(&root.inside("/private/p"))?;
+    note("PR_SET_PDEATHSIG, set before it is executed: it ends with its parent");
     Ok(())
 }
 
@@ -121,8 +149,8 @@ fn at_odd_places(root: &Root, tree: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Neither what the environment names for other programs nor what stands beside the tree is loaded; what is to be loaded before the
-/// program's own is, unless it brings a second libc.
+/// Nothing that the environment or the machine names for other programs is loaded, whatever it is and however it is named: a second
+/// libc, which would be the end of the process, shows it.
 fn with_libraries_of_others(root: &Root) -> Result<()> {
     fs::create_dir_all(root.inside("/others"))?;
     for name in ["libstdc++.so.6", "libz.so.1", "libc.so.6", "libLLVM.so.21.1"] {
@@ -133,44 +161,43 @@ fn with_libraries_of_others(root: &Root) -> Result<()> {
     others.put(&root.inside("/opt/nexus-sidecar"), "/opt/nexus-sidecar")?;
     others.put(&root.inside("/others"), "/others")?;
     answers(&others, PROGRAM)?;
-    // By another file's name; and one that is nobody's but wants a libc that is not ours.
-    let library = |name: &str| fs::read(others.inside("/opt/nexus-sidecar/lib").join(name));
-    let welcome = renamed(library("libfmt.so.11")?, b"libfmt.so.11\0", b"libxyz.so.11\0");
+    let libc = fs::read(others.inside("/opt/nexus-sidecar/lib/libc.so.6"))?;
+    fs::create_dir_all(others.inside("/others/glibc-hwcaps/x86-64-v2"))?;
     for (name, bytes) in [
-        ("welcome.so", welcome.clone()),
-        ("renamed.so", library("libc.so.6")?),
-        ("of-another-libc.so", renamed(welcome, b"libc.so.6\0", b"libc.so.7\0")),
+        ("renamed.so", libc.clone()),
+        ("glibc-hwcaps/x86-64-v2/found.so", libc.clone()),
+        ("of-another-name.so", renamed(libc, b"libc.so.6\0", b"libd.so.6\0")),
     ] {
         fs::write(others.inside("/others").join(name), bytes)?;
     }
-    let spoils = [
-        ("LD_PRELOAD", "/others/x.so:/others/libc.so.6", "/others/libc.so.6"),
-        ("LD_PRELOAD", "/others/libstdc++.so.6", "/others/libstdc++.so.6"),
-        ("LD_PRELOAD", "/others/welcome.so /others/renamed.so", "/others/renamed.so"),
-        ("LD_PRELOAD", "renamed.so", "renamed.so"),
-        ("LD_PRELOAD", "/others/of-another-libc.so", "/others/of-another-libc.so"),
-        ("LD_AUDIT", "/others/libc.so.6", "/others/libc.so.6"),
-        ("LD_AUDIT", "/others/renamed.so", "/others/renamed.so"),
-        ("/etc/ld.so.preload", "# for all\n/others/welcome.so\n/others/renamed.so\n", "/others/renamed.so"),
-    ];
     fs::create_dir_all(others.inside("/etc"))?;
-    for (list, value, name) in spoils {
-        let file = others.inside(list);
-        let mut spoiled = Root::of(&others.path).environment("LD_LIBRARY_PATH", "/others");
-        if list.starts_with('/') {
-            fs::write(&file, value)?;
-        } else {
-            spoiled = spoiled.environment(list, value);
-        }
-        refused(&spoiled.run([PROGRAM, "--version"], "")?, &format!("{list} names {name}; this program has a libc"))?;
-        if list.starts_with('/') {
-            remove(&file)?;
+    let names = ["/others/renamed.so", "$ORIGIN/../../../others/renamed.so", "found.so", "/others/of-another-name.so"];
+    for name in names {
+        for list in ["LD_PRELOAD", "LD_AUDIT", "/etc/ld.so.preload"] {
+            let mut spoiled = Root::of(&others.path).environment("LD_LIBRARY_PATH", "/others");
+            spoiled = spoiled.environment("NEXUS_CACHE_DIR", "none");
+            let file = others.inside(list);
+            if list.starts_with('/') {
+                // Behind more than anybody reads of it.
+                fs::write(&file, format!("{}\n{name}\n", "#".repeat(5000)))?;
+            } else {
+                spoiled = spoiled.environment(list, name);
+            }
+            let ended = spoiled.must([PROGRAM, "run", "-"], HANDLER).with_context(|| format!("{list}: {name}"))?;
+            let told = ended.err.contains("LD_PRELOAD and LD_AUDIT are for other programs");
+            ensure!(ended.out.starts_with("42") && told != list.starts_with('/'), "{list}: {name}: {:?}", ended.err);
+            remove(&others.inside("/etc/ld.so.preload"))?;
         }
     }
-    answers(&others.environment("LD_PRELOAD", "/others/welcome.so"), PROGRAM)?;
+    // By hand whoever wants something all the same has it.
+    let lib = |name: &str| format!("/opt/nexus-sidecar/lib/{name}");
+    let by_hand =
+        [lib("ld-linux-x86-64.so.2"), "--preload".into(), lib("libfmt.so.11"), lib(NAME), "run".into(), "-".into()];
+    let ended = others.must(by_hand, HANDLER)?;
+    ensure!(ended.out.starts_with("42"), "started by its loader it prints {:?}", ended.out);
     remove(&root.path.with_extension("others"))?;
     note(
-        "LD_LIBRARY_PATH: nothing of it is loaded; a second libc in LD_PRELOAD, LD_AUDIT, ld.so.preload, by any name: said",
+        "LD_LIBRARY_PATH, LD_PRELOAD, LD_AUDIT and ld.so.preload: nothing of them is loaded, and the two for it say so",
     );
     Ok(())
 }
@@ -188,7 +215,7 @@ type Spoil = fn(&Path, &[u8]) -> Result<()>;
 /// Every file of the tree is looked at, whatever has become of it.
 fn damaged(root: Root, tree: &Path) -> Result<Root> {
     let whole = files_in(&tree.join("lib"))?;
-    let ways: [(&str, Spoil, &str); 8] = [
+    let ways: [(&str, Spoil, &str); 11] = [
         ("missing", |_, _| Ok(()), " is missing; install the package anew"),
         (
             "for another processor",
@@ -198,6 +225,13 @@ fn damaged(root: Root, tree: &Path) -> Result<Root> {
         ("half", |file, bytes| Ok(fs::write(file, &bytes[..bytes.len() / 2])?), " is damaged"),
         ("cut to 100 bytes", |file, bytes| Ok(fs::write(file, &bytes[..100])?), " is damaged"),
         ("empty", |file, _| Ok(fs::write(file, "")?), " is damaged"),
+        ("of the same length but for a bit", |file, bytes| Ok(fs::write(file, other_bit(bytes))?), " is damaged"),
+        ("longer by a byte", |file, bytes| Ok(fs::write(file, [bytes, b"\0"].concat())?), " is damaged"),
+        (
+            "a link to itself",
+            |file, _| Ok(symlink(file.file_name().unwrap_or_default(), file)?),
+            " is a link that leads to itself",
+        ),
         ("a folder", |file, _| Ok(fs::create_dir(file)?), " is no file"),
         ("a pipe", |file, _| quiet("making a pipe", Command::new("mkfifo").arg(file)).map(drop), " is no file"),
         ("not to be read", unreadable, " may not be read by this user"),
@@ -218,12 +252,30 @@ fn damaged(root: Root, tree: &Path) -> Result<Root> {
             fs::rename(&aside, &place)?;
         }
     }
+    // Two that are whole, in each other's place.
+    let (one, other) =
+        (root.inside("/opt/nexus-sidecar/lib/libm.so.6"), root.inside("/opt/nexus-sidecar/lib/libfmt.so.11"));
+    let exchange = || -> Result<()> {
+        fs::rename(&one, root.inside("/aside"))?;
+        fs::rename(&other, &one)?;
+        Ok(fs::rename(root.inside("/aside"), &other)?)
+    };
+    exchange()?;
+    refused(&other_user.run([PROGRAM, "--version"], "")?, " is damaged")?;
+    exchange()?;
     fs::copy(root.inside(PROGRAM), root.inside("/copied"))?;
     refused(&root.run(["/copied", "--version"], "")?, "make a link to this program rather than a copy")?;
     answers(&root, PROGRAM)?;
     let ways = ways.map(|(way, ..)| way).join(", ");
     note(format!("each of {} files {ways}; a copied launcher: said", whole.len()));
     Ok(root)
+}
+
+fn other_bit(bytes: &[u8]) -> Vec<u8> {
+    let mut bytes = bytes.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 0x10;
+    bytes
 }
 
 fn foreign(bytes: &[u8]) -> Vec<u8> {
@@ -256,7 +308,7 @@ fn misused(root: Root) -> Result<Root> {
         (1024, run, Some("address space is limited to 1024 MiB")),
         (20 << 10, run, Some("address space is limited to 20480 MiB")),
     ] {
-        let limited = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").with_address_space(mib << 10);
+        let limited = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").limited(&format!("-v {}", mib << 10));
         let ended = limited.run(words, HANDLER)?;
         match told {
             None => ensure!(ended.code == Some(0), "with {mib} MiB of address space: {:?}", ended.err),

@@ -82,7 +82,7 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
 /// Puts the sidecar that is built already into a tree, and tries that out in a root with nothing else.
 pub fn try_briefly(places: &Places, stages: &mut Stages) -> Result<()> {
     let out = workspace::target(&places.root)?.join("tree");
-    let parts = tree::Parts::of(places, workspace::sidecar(&places.root)?, &out, stages)?;
+    let parts = tree::Parts::of(places, workspace::sidecar(&places.root)?, &out)?;
     stages.run("tree in an empty root", || bare::try_out(&parts.assemble()?, &out))
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -22,8 +22,8 @@ pub struct Root {
     environment: Vec<(String, String)>,
     /// A folder of it that is mounted in a way of its own.
     mounted: Option<(String, Mounted)>,
-    /// The address space that a program may have, in KiB.
-    address_space: Option<u64>,
+    /// What a program may have, as the shell's `ulimit` takes it.
+    limit: String,
 }
 
 #[derive(Clone, Copy)]
@@ -43,8 +43,7 @@ pub struct Ended {
 }
 
 /// Mounts what is wanted within a mount namespace of its own and goes there. $1: the root; $2: whether with /proc; $3: whether
-/// read-only; $4: the user; $5: the folder that is mounted in a way of its own; $6: in which; $7: how much address space in KiB; then
-/// the program.
+/// read-only; $4: the user; $5: the folder that is mounted in a way of its own; $6: in which; $7: what is limited; then the program.
 const ENTER: &str = r#"
 set -e
 mount --bind "$1" "$1"
@@ -55,9 +54,9 @@ case "$6" in
   small) mount -t tmpfs -o size=1m,mode=700 tmpfs "$1$5" ;;
 esac
 [ "$3" = no ] || mount -o remount,bind,ro "$1"
-root=$1 user=$4 space=$7
+root=$1 user=$4 limit=$7
 shift 7
-[ -z "$space" ] || ulimit -v "$space"
+[ -z "$limit" ] || ulimit $limit
 exec chroot ${user:+--userspec=$user:$user} "$root" "$@"
 "#;
 
@@ -80,7 +79,7 @@ impl Root {
             user: None,
             environment: vec![("PATH".into(), "/usr/bin:/bin:/usr/sbin:/sbin".into())],
             mounted: None,
-            address_space: None,
+            limit: String::new(),
         }
     }
 
@@ -116,8 +115,9 @@ impl Root {
         self
     }
 
-    pub fn with_address_space(mut self, kib: u64) -> Self {
-        self.address_space = Some(kib);
+    /// With what the shell's `ulimit` is given.
+    pub fn limited(mut self, limit: &str) -> Self {
+        limit.clone_into(&mut self.limit);
         self
     }
 
@@ -145,7 +145,7 @@ impl Root {
             Some((folder, Mounted::NoExec)) => (folder.as_str(), "noexec"),
             Some((folder, Mounted::Small)) => (folder.as_str(), "small"),
         };
-        command.args([folder, how, &self.address_space.map(|kib| kib.to_string()).unwrap_or_default()]).args(words);
+        command.args([folder, how, &self.limit]).args(words);
         command.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
         command
     }
@@ -155,6 +155,20 @@ impl Root {
         let mut command = self.command(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().context("cannot start unshare")
+    }
+
+    /// Starts a program that the kernel is to end with who starts it: a shell. Tells both, the program by its number.
+    pub fn start_to_end_with_shell<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<(Child, u32)> {
+        let command = self.command(words);
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", r#"setpriv --pdeathsig KILL "$@" >/dev/null & echo $!; wait"#, "sh"]);
+        shell.arg(command.get_program()).args(command.get_args());
+        shell.env_clear().envs(self.environment.iter().map(|(name, value)| (name, value)));
+        shell.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut shell = shell.spawn().context("cannot start a shell")?;
+        let mut line = String::new();
+        BufReader::new(shell.stdout.as_mut().context("no pipe")?).read_line(&mut line)?;
+        Ok((shell, line.trim().parse().context("the shell tells no number")?))
     }
 
     /// Runs a program of it.

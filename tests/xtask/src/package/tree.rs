@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
+use nexus_launcher::sum::Sum;
 
 use crate::elf::{Elf, X86_64};
 use crate::levels;
@@ -25,11 +26,14 @@ pub const NAME: &str = "nexus-sidecar";
 
 const LOADER: &str = "ld-linux-x86-64.so.2";
 
+/// Where a loader has the names of what every program is to load, as it stands in it.
+const LIST_OF_THE_MACHINE: &[u8] = b"/etc/ld.so.preload";
+
 /// Where the parts of a tree are that was or will be made.
 pub struct Parts {
+    root: PathBuf,
     /// The program, with the guests in it.
     program: PathBuf,
-    launcher: PathBuf,
     /// What it loads, by path.
     libraries: Vec<PathBuf>,
     /// What no file of the tree may name.
@@ -50,20 +54,19 @@ impl Parts {
             let mut build = cargo(&places.root);
             build.args(["build", "--release", "--locked", "-p", "nexus-sidecar", "--bin", NAME]);
             build.arg("--target-dir").arg(&target).env("NEXUS_GUEST_DIR", &guests).env("NEXUS_PACKAGE", "1");
-            build.env("CARGO_ENCODED_RUSTFLAGS", remapped(places, &out)?);
+            build.env("CARGO_ENCODED_RUSTFLAGS", remapped(&places.root, &out)?);
             shown(&mut build)
         })?;
-        Self::of(places, target.join("release").join(NAME), &out, stages)
+        Self::of(places, target.join("release").join(NAME), &out)
     }
 
     /// Of a program that is there already.
-    pub fn of(places: &Places, program: PathBuf, out: &Path, stages: &mut Stages) -> Result<Self> {
+    pub fn of(places: &Places, program: PathBuf, out: &Path) -> Result<Self> {
         let lib = places.links.join("wasmedge/lib").canonicalize().context("the engine is not set up")?;
         let libraries = closure(&lib, &program)?;
-        let launcher = stages.run("launcher", || launcher(places, &libraries, out))?;
         let mut paths_of_here = vec![text(&places.root)?, text(&places.cache)?, text(&cargo_home()?)?];
         paths_of_here.extend(std::env::var("HOME").ok().filter(|home| home.len() > 1));
-        Ok(Self { program, launcher, libraries, paths_of_here, out: out.to_owned() })
+        Ok(Self { root: places.root.clone(), program, libraries, paths_of_here, out: out.to_owned() })
     }
 
     /// The libraries that came from somewhere: neither the stand-in nor the program.
@@ -84,13 +87,13 @@ impl Parts {
         let (bin, lib) = (tree.join("bin"), tree.join("lib"));
         fs::create_dir_all(&bin)?;
         fs::create_dir_all(&lib)?;
-        place(&self.launcher, &bin.join(NAME), 0o755)?;
         place(&self.program, &lib.join(NAME), 0o755)?;
         quiet("stripping", Command::new("strip").arg("--strip-all").arg(lib.join(NAME)))?;
         for library in &self.libraries {
             let name = library.file_name().context("a library has no name")?;
             let to = lib.join(name);
-            place(library, &to, 0o644)?;
+            // Whoever wants more in the process than the launcher loads starts the loader by hand.
+            place(library, &to, if name == LOADER { 0o755 } else { 0o644 })?;
             // The loader's own tables are all that a debugger has of it.
             if name != LOADER {
                 quiet("stripping", Command::new("strip").arg("--strip-unneeded").arg(&to))?;
@@ -101,6 +104,9 @@ impl Parts {
             elf.keep_to_search_paths().with_context(|| format!("{}", file.display()))?;
             fs::write(&file, elf.into_bytes())?;
         }
+        without_list_of_the_machine(&lib.join(LOADER))?;
+        // The last to be made: it knows what all of them are.
+        place(&launcher(&self.root, &lib, &self.out)?, &bin.join(NAME), 0o755)?;
         check(&tree)?;
         let bytes = bytes_in(&tree)?;
         note(format!("{}: {:.1} MB in {} files", tree.display(), bytes as f64 / 1e6, files_in(&tree)?.len()));
@@ -128,8 +134,8 @@ fn names_none_of(paths: &[String], tree: &Path) -> Result<()> {
 }
 
 /// Flags with which the compiler writes other paths than those of this machine.
-fn remapped(places: &Places, out: &Path) -> Result<String> {
-    let ways = [(out.to_owned(), "/package"), (cargo_home()?, "/cargo"), (places.root.clone(), "/nexus-sidecar")];
+fn remapped(root: &Path, out: &Path) -> Result<String> {
+    let ways = [(out.to_owned(), "/package"), (cargo_home()?, "/cargo"), (root.to_owned(), "/nexus-sidecar")];
     let flags = ways.iter().map(|(from, to)| Ok(format!("--remap-path-prefix={}={to}", text(from)?)));
     Ok(flags.collect::<Result<Vec<_>>>()?.join("\x1f"))
 }
@@ -162,11 +168,29 @@ fn closure(lib: &Path, program: &Path) -> Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Builds the launcher for these libraries.
-fn launcher(places: &Places, libraries: &[PathBuf], out: &Path) -> Result<PathBuf> {
-    let names = libraries.iter().filter_map(|path| path.file_name()?.to_str()).collect::<Vec<_>>().join("\n");
+/// Has a loader look for no list of what every program of the machine is to load first: that is made for the machine's own libc.
+fn without_list_of_the_machine(loader: &Path) -> Result<()> {
+    let mut bytes = fs::read(loader)?;
+    let mut places =
+        bytes.windows(LIST_OF_THE_MACHINE.len()).enumerate().filter(|(_, part)| *part == LIST_OF_THE_MACHINE);
+    let (Some((at, _)), None) = (places.next(), places.next()) else { bail!("the loader does not name one list") };
+    // A path without a letter is that of no file.
+    bytes[at..at + LIST_OF_THE_MACHINE.len()].fill(0);
+    Ok(fs::write(loader, bytes)?)
+}
+
+/// Builds the launcher for the files of a folder as they are now.
+fn launcher(root: &Path, lib: &Path, out: &Path) -> Result<PathBuf> {
+    let mut lines = Vec::new();
+    for path in files_in(lib)? {
+        let bytes = fs::read(&path)?;
+        let mut sum = Sum::new();
+        sum.add(&bytes);
+        let name = path.file_name().and_then(|name| name.to_str()).context("a file has no name")?;
+        lines.push(format!("{name} {} {:016x}", bytes.len(), sum.end(bytes.len() as u64)));
+    }
     let target = out.join("launcher");
-    let mut build = cargo(&places.root);
+    let mut build = cargo(root);
     build.args(["rustc", "--quiet", "--locked", "-p", "nexus-launcher", "--bin", "nexus-launcher"]);
     build.args(["--profile", "launcher", "--features", "bare"]).arg("--target-dir").arg(&target).arg("--");
     // Static, but anywhere in memory, without libc and its start-up code.
@@ -174,7 +198,7 @@ fn launcher(places: &Places, libraries: &[PathBuf], out: &Path) -> Result<PathBu
     for argument in ["-nostdlib", "-nostartfiles", "-static-pie", "-Wl,-z,noexecstack,--build-id=none,--gc-sections"] {
         build.arg("-C").arg(format!("link-arg={argument}"));
     }
-    build.env("NEXUS_TREE_LIBRARIES", names).env("CARGO_ENCODED_RUSTFLAGS", remapped(places, out)?);
+    build.env("NEXUS_TREE_FILES", lines.join("\n")).env("CARGO_ENCODED_RUSTFLAGS", remapped(root, out)?);
     quiet("building the launcher", &mut build)?;
     Ok(target.join("launcher/nexus-launcher"))
 }

@@ -205,6 +205,7 @@ impl Trial<'_> {
         ));
         root.must(["nexus-sidecar", "serve", "--config", "/etc/nexus-sidecar/sidecar.toml", "--check-config"], "")?;
         root.must(["getent", "group", "nexus-sidecar-clients"], "")?;
+        self.pages_are_there(&root)?;
         let mut verify = Command::new("systemd-analyze");
         verify.arg("verify").arg(format!("--root={}", root.path.display())).args(["--man=no", "--recursive-errors=no"]);
         quiet("verifying the unit", verify.args(["nexus-sidecar.service", "nexus-sidecar.socket"]))?;
@@ -221,6 +222,21 @@ impl Trial<'_> {
         let left: Vec<_> = left.iter().filter(|file| !file.to_string_lossy().ends_with('-')).collect();
         ensure!(left.is_empty(), "the purge leaves {left:?}");
         note("dpkg --purge: nothing is left");
+        Ok(())
+    }
+
+    /// The manual, and completions that their shells take.
+    fn pages_are_there(&self, root: &Root) -> Result<()> {
+        let manual = root.must(["gzip", "-dc", "/usr/share/man/man1/nexus-sidecar.1.gz"], "")?.out;
+        ensure!(manual.contains(".TH") && manual.contains(self.contents.version), "the manual is {manual:?}");
+        let bash = "/usr/share/bash-completion/completions/nexus-sidecar";
+        let completes = root.must(["bash", "-c", &format!(". {bash} && complete -p nexus-sidecar")], "")?.out;
+        ensure!(completes.contains("nexus-sidecar"), "bash completes {completes:?}");
+        for file in ["zsh/vendor-completions/_nexus-sidecar", "fish/vendor_completions.d/nexus-sidecar.fish"] {
+            let text = fs::read_to_string(root.inside("/usr/share").join(file)).with_context(|| file.to_owned())?;
+            ensure!(text.contains("nexus-sidecar") && text.contains("serve"), "{file} is {text:?}");
+        }
+        note("manual page and completions for bash, zsh and fish: there");
         Ok(())
     }
 
