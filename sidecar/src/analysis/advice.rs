@@ -122,7 +122,25 @@ pub fn beyond_parser(source: &str, message: &str, line: u32, column: u32) -> Opt
         return told("strict code cannot delete a variable: delete a property, or assign undefined".to_owned(), start);
     }
     if message.starts_with("Duplicate parameter") {
+        let at = second_parameter(before).unwrap_or(at);
         return told("two parameters of this function have the same name: give one of them another".to_owned(), at);
+    }
+    None
+}
+
+/// Where the second of two parameters that are called the same stands in the last list of the text.
+fn second_parameter(text: &str) -> Option<usize> {
+    let end = text.rfind(')')?;
+    let start = text.get(..end)?.rfind('(')? + 1;
+    let mut at = start;
+    let mut names = Vec::new();
+    for parameter in text.get(start..end)?.split(',') {
+        let name = parameter.trim();
+        if names.contains(&name) {
+            return Some(at + parameter.find(name)?);
+        }
+        names.push(name);
+        at += parameter.len() + 1;
     }
     None
 }

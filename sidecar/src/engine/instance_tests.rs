@@ -14,7 +14,13 @@ use super::*;
 
 pub(super) fn engine() -> Arc<Engine> {
     static ENGINE: std::sync::OnceLock<Arc<Engine>> = std::sync::OnceLock::new();
-    ENGINE.get_or_init(|| Engine::start(EngineOptions::default()).expect("the engine starts")).clone()
+    ENGINE.get_or_init(|| Engine::start(options()).expect("the engine starts")).clone()
+}
+
+/// The guest that was built in, unless the environment names a module, as `cargo xtask patches` does.
+fn options() -> EngineOptions {
+    let module = std::env::var_os("NEXUS_QUICKJS_MODULE_PATH").map(Into::into);
+    EngineOptions { aot: module.is_none(), module, ..EngineOptions::default() }
 }
 
 /// Runs `f` on a thread with the stack that guests need.

@@ -100,6 +100,9 @@ const VARIANTS: &[Variant] = &[
     },
 ];
 
+/// The first of these, made in a hurry: what is linked is interpreted as it is.
+const HASTY: Variant = Variant { name: "hasty", stem: "nexus-guest", defines: &["-O1"], optimize: &[], transform: &[] };
+
 /// Everything that the artifact is made from, read once.
 struct Sources {
     ours: Vec<(String, Vec<u8>)>,
@@ -115,7 +118,7 @@ pub struct Tools<'a> {
 
 /// Builds what is not in the cache, and leaves `.nexus/guest`.
 pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
-    let sources = Sources::read(&shop.places.root)?;
+    let sources = Sources::read(&shop.places.root, None)?;
     let mut described = serde_json::Map::new();
     let mut sums = String::new();
     let here = shop.places.links.join("guest");
@@ -163,8 +166,15 @@ pub fn stems() -> impl Iterator<Item = &'static str> {
     VARIANTS.iter().map(|variant| variant.stem)
 }
 
+/// A module of all patches but this one, to be interpreted. It stands until the next one is made.
+pub fn interpreted(shop: &Workshop, left_out: Option<&str>) -> Result<PathBuf> {
+    let sources = Sources::read(&shop.places.root, left_out)?;
+    let work = shop.scratch(if left_out.is_some() { "guest-without" } else { "guest-whole" })?;
+    HASTY.compile(&work, &sources)
+}
+
 impl Sources {
-    fn read(root: &Path) -> Result<Self> {
+    fn read(root: &Path, left_out: Option<&str>) -> Result<Self> {
         let directory = root.join("sidecar/guest");
         let mut ours = Vec::new();
         for entry in fs::read_dir(&directory).with_context(|| format!("cannot list {}", directory.display()))? {
@@ -176,7 +186,8 @@ impl Sources {
         }
         ours.sort();
         let mut quickjs = quickjs::read(&quickjs::locate(root)?)?;
-        let patches = patches::read(&directory.join("patches"))?;
+        let mut patches = patches::read(&directory.join("patches"))?;
+        patches.retain(|patch| left_out != Some(patch.name.as_str()));
         for patch in &patches {
             patch.apply(&mut quickjs)?;
         }

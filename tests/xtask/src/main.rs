@@ -34,6 +34,7 @@ mod standin;
 mod toolchain;
 mod wasmedge;
 mod watched;
+mod without;
 mod workspace;
 
 use std::process::ExitCode;
@@ -83,6 +84,9 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   package --tree the same tree of the sidecar that is built already, tried out in a root with nothing else (root)
   release --dry-run
                  do sources, changelog, protocol and packages agree on the version?
+  patches [WORDS..]
+                 builds a guest without each patch of QuickJS whose name has one of these words, all if there are none, and runs
+                 the tests that the patch names on it: one has to fail
   gate FILE      list the frameless recursive cycles of a wasm file that has its names
   help           this text
 
@@ -115,7 +119,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
             let parts = ["--overrun", "--fairness", "--peers", "--calls", "--start", "--state", "--levels", "--walls"];
             ["--json", "--quick"].iter().chain(&parts).any(|known| known == word)
         }),
-        "fuzz" | "soak" | "mutants" => true,
+        "fuzz" | "soak" | "mutants" | "patches" => true,
         "gate" => rest.len() == 1,
         "generate" => rest.is_empty() || rest == ["--check"],
         "release" => rest == ["--dry-run"],
@@ -144,6 +148,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "fuzz" => loops::fuzz(&Places::open()?, stages, &rest),
         "soak" => soak::soak(&Places::open()?, stages, &rest),
         "mutants" => mutants::mutants(&Places::open()?, stages, &rest),
+        "patches" => without::patches(&Places::open()?, stages, &rest),
         "bench" => loops::bench(&Places::open()?, stages, &rest),
         other => anyhow::bail!("there is no command `{other}`; see `cargo xtask help`"),
     }

@@ -31,6 +31,8 @@ pub struct Patch {
     pub name: String,
     /// The text of the patch file, for the digest.
     pub text: String,
+    /// What its head tells of tests.
+    pub tests: String,
     file: String,
     changes: Vec<Change>,
 }
@@ -67,8 +69,9 @@ impl Patch {
             bail!("it has no line `{missing}`");
         }
         let changes: Result<Vec<Change>> = rest.split(ANCHOR).map(Change::parse).collect();
-        let (file, changes) = (file.to_owned(), changes?);
-        Ok(Self { name: name.to_owned(), text, file, changes })
+        let tests = head.split_once("\ntest: ").and_then(|(_, rest)| Some(rest.split_once("\nupstream: ")?.0));
+        let (file, tests, changes) = (file.to_owned(), tests.unwrap_or_default().to_owned(), changes?);
+        Ok(Self { name: name.to_owned(), text, tests, file, changes })
     }
 
     /// Applies it to the source's files, or changes nothing.

@@ -150,7 +150,15 @@ fn what_only_quickjs_refuses_has_its_words_or_better_ones() {
             Some(("`a` is declared twice", 2, 14)),
         ),
         ("'use strict'; with (a) b", "invalid keyword: with", 1, 15, Some(("`with` is not for strict code", 1, 15))),
-        ("function f(a, a) { 'use strict' }", "Duplicate parameter name", 1, 20, Some(("two parameters", 1, 20))),
+        ("function f(a, a) { 'use strict' }", "Duplicate parameter name", 1, 20, Some(("two parameters", 1, 15))),
+        (
+            "f(); function f(b,\n a, b) { 'use strict' }",
+            "Duplicate parameter name",
+            2,
+            12,
+            Some(("two parameters", 2, 5)),
+        ),
+        ("a, a", "Duplicate parameter name", 1, 4, Some(("two parameters", 1, 4))),
         (
             "class A { constructor() {} constructor() {} }",
             "property constructor appears more than once",
