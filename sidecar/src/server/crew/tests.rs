@@ -192,3 +192,14 @@ fn threads_that_do_not_come_back_are_counted_and_too_many_are_too_many() {
     assert!(!crew.is_broken());
     assert_eq!((crew.retired(), crew.retired_total()), (MAX_RETIRED_THREADS, MAX_RETIRED_THREADS as u64 + 1));
 }
+
+#[test]
+fn a_run_that_is_stopped_stays_beside_where_it_is_and_comes_there_no_more() {
+    let (mut crew, run, _) = at_work();
+    crew.try_out(run);
+    assert!(crew.set_beside(run) && crew.stop(run, StopCause::Cancelled));
+    assert!(crew.get(run).unwrap().is_beside());
+    let (mut crew, run, _) = at_work();
+    crew.try_out(run);
+    assert!(crew.stop(run, StopCause::Cancelled) && !crew.set_beside(run));
+}

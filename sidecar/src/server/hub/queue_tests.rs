@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use nexus_protocol::FrameDecoder;
+use nexus_protocol::limits::MAX_LIVE_SUSPENDED;
 use nexus_protocol::message::{Code, Execute, ExecutionState};
 
 use super::queue::{BRIEF_IN_TURN, IN_FRONT, KEPT_AWAY_AT_MOST};
@@ -479,6 +480,9 @@ fn what_the_books_know_of_an_execution_is_what_it_is() {
         assert!(cpu > Duration::ZERO && memory > 1000, "{cpu:?} {memory}");
         let live = held.held_bytes();
         assert!(live > 100_000, "with the memory of its guest: {live}");
+        let was_estimated = held.is_estimated();
+        assert_eq!((execution.measure(true), execution.is_estimated()), (was_estimated, false));
+        assert!(was_estimated && !(&mut *execution as &mut dyn Held).is_estimated());
         let instance = execution.park().unwrap();
         let held = &mut *execution as &mut dyn Held;
         let parked = held.held_bytes();
@@ -498,4 +502,27 @@ fn a_connection_has_too_much_for_the_books_when_it_has() {
     assert!(Peer::is_over(&connection));
     drop(building);
     assert!(!Peer::is_over(&connection));
+}
+
+#[test]
+fn it_is_known_that_something_has_to_be_parked_and_that_it_presses() {
+    let now = Instant::now();
+    let mut hub = hub(3);
+    assert!(!hub.has_to_park(now) && !hub.has_to_park_now());
+    for key in 0..=2 * MAX_LIVE_SUSPENDED as u64 {
+        hub.holdings.add_live(key, now);
+    }
+    assert!(hub.has_to_park(now) && hub.has_to_park_now());
+}
+
+#[test]
+fn limits_that_are_set_hold_from_then_on() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(3);
+    hub.open_session(SessionId(1));
+    hub.set_limits(HubLimits { max_in_flight: 1, max_suspended_bytes: 7, ..hub.limits });
+    hub.enqueue(job(1, 1, &reader, now)).unwrap();
+    let (_, refusal) = hub.enqueue(job(1, 2, &reader, now)).unwrap_err();
+    let Refusal::Overloaded(full) = refusal else { panic!("{refusal:?}") };
+    assert_eq!((full.resource, full.limit, hub.holdings.max_bytes()), ("maxInFlight", 1, 7));
 }
