@@ -6,6 +6,7 @@ use nexus_sidecar::cli::{self, Command};
 use nexus_sidecar::error::StartError;
 use nexus_sidecar::exit::ExitCode;
 use nexus_sidecar::lifecycle::parent;
+use nexus_sidecar::os::limits;
 use nexus_sidecar::{commands, engine, serve, walls};
 
 pub fn main() {
@@ -15,7 +16,11 @@ pub fn main() {
         Err(StartError::Output(e)) if e.kind() == std::io::ErrorKind::BrokenPipe => ExitCode::Ok,
         Err(error) => {
             // in one piece, as a supervisor and its worker have one standard error
-            let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("nexus-sidecar: {error}\n").as_bytes());
+            let mut text = format!("nexus-sidecar: {error}");
+            if matches!(error, StartError::Engine(_) | StartError::Io { .. }) {
+                text.push_str(&limits::in_words());
+            }
+            let _ = std::io::Write::write_all(&mut std::io::stderr(), (text + "\n").as_bytes());
             error.exit_code()
         }
     };
@@ -24,8 +29,22 @@ pub fn main() {
 }
 
 fn main_exec() -> Result<ExitCode, StartError> {
+    limits::let_writes_fail();
     parent::end_with_caller(std::env::var(parent::STANDS_FOR_VARIABLE).ok().as_deref());
     let command = cli::parse(std::env::args_os())?;
+    let starts_engine = matches!(
+        command,
+        Command::Serve { .. }
+            | Command::Run(_)
+            | Command::Check { .. }
+            | Command::Worker { .. }
+            | Command::Engine { .. }
+    );
+    if starts_engine && !limits::allow_an_engine() {
+        let why = "each instance reserves 12 GiB of addresses, of which it uses only what it needs: lift the limit, and limit \
+                   memory itself (MemoryMax= of a unit, a container's limit)";
+        return Err(StartError::Engine(why.into()));
+    }
     let env = || std::env::vars_os();
     let out = &mut std::io::stdout();
     match command {

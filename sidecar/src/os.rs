@@ -2,6 +2,7 @@
 //! engine's `ffi.rs` is here and in the parts below.
 
 mod along;
+pub mod limits;
 mod threads;
 
 use std::cell::OnceCell;

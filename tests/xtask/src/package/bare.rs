@@ -299,23 +299,31 @@ fn misused(root: Root) -> Result<Root> {
     }
     refused(&root.run([PROGRAM, "run", "-"], HANDLER)?, "/proc, by which it is loaded, is not mounted here")?;
     let root = root.with_proc();
-    // Too little for its files; enough for them, and too little for an instance.
+    // Too little for its files; enough for them, and too little for an instance; and the other limits.
     let version: &[&str] = &[PROGRAM, "--version"];
     let run: &[&str] = &[PROGRAM, "run", "-"];
-    for (mib, words, told) in [
-        (30, version, Some("lib cannot be mapped: there is no room for it; lift the limit of address space")),
-        (1024, version, None),
-        (1024, run, Some("address space is limited to 1024 MiB")),
-        (20 << 10, run, Some("address space is limited to 20480 MiB")),
+    for (limit, words, told) in [
+        ("-v 30720", version, "lib cannot be mapped: there is no room for it; lift the limit of address space"),
+        ("-v 61440", run, "address space to 61440 KiB (ulimit -v, LimitAS=)"),
+        ("-v 102400", run, "address space to 102400 KiB (ulimit -v, LimitAS=)"),
+        ("-v 1048576", version, ""),
+        ("-v 1048576", run, "address space to 1048576 KiB (ulimit -v, LimitAS=)"),
+        ("-v 20971520", run, "address space is limited to 20480 MiB"),
+        ("-d 5000", run, "data to 5000 KiB (ulimit -d, LimitDATA=)"),
+        ("-d 75000", run, "data to 75000 KiB (ulimit -d, LimitDATA=)"),
+        ("-d 200000", run, "data to 200000 KiB (ulimit -d, LimitDATA=)"),
+        ("-f 0", run, "size of files to 0 KiB (ulimit -f, LimitFSIZE=)"),
+        ("-f 8000", run, "size of files to 4000 KiB (ulimit -f, LimitFSIZE=)"),
+        ("-n 4", run, "open files to 4 (ulimit -n, LimitNOFILE=)"),
     ] {
-        let limited = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").limited(&format!("-v {}", mib << 10));
+        let limited = Root::of(&root.path).environment("NEXUS_CACHE_DIR", "none").limited(limit);
         let ended = limited.run(words, HANDLER)?;
-        match told {
-            None => ensure!(ended.code == Some(0), "with {mib} MiB of address space: {:?}", ended.err),
-            Some(told) => refused(&ended, told)?,
-        }
+        let said = if told.is_empty() { ended.code == Some(0) } else { ended.code.is_some_and(|code| code != 0) };
+        ensure!(said && ended.err.contains(told), "with ulimit {limit}: {:?} and {:?}", ended.code, ended.err);
     }
-    note("noexec, too little address space: said; no /proc: finds itself, and says why the engine does not start");
+    note(
+        "noexec, limits of address space, data, files and descriptors: said; no /proc: finds itself, and says why the engine does not start",
+    );
     Ok(root)
 }
 
