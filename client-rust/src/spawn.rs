@@ -112,7 +112,10 @@ impl SpawnOptions {
         let mut command = Command::new(&program);
         command.arg("serve").arg("--fd").arg(fd.to_string());
         for (flag, value) in &self.flags {
-            command.arg(flag).arg(value);
+            // in one, so that a value that begins with a dash is no flag
+            let mut whole = OsString::from(format!("{flag}="));
+            whole.push(value);
+            command.arg(whole);
         }
         command.env_clear().envs(std::env::vars_os().filter(|(name, _)| is_inherited(name)));
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
@@ -132,12 +135,12 @@ mod tests {
     #[test]
     fn options_become_kebab_case_flags() {
         let options = SpawnOptions::new().binary("/bin/sh").max_instances(9).max_instances(4).debug(true);
-        let options = options.cache_dir("/c").log_level(LogLevel::Warn);
+        let options = options.cache_dir("--help").log_level(LogLevel::Warn);
         let (command, _) = options.command(3).unwrap();
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
         assert_eq!(
             args,
-            ["serve", "--fd", "3", "--max-instances", "4", "--debug", "true", "--cache-dir", "/c", "--log", "warn"]
+            ["serve", "--fd", "3", "--max-instances=4", "--debug=true", "--cache-dir=--help", "--log=warn"]
         );
     }
 
