@@ -83,6 +83,10 @@ fn command_of(program: &Path, cache: &Path) -> Command {
     if let Some(isolation) = std::env::var_os("NEXUS_TEST_ISOLATION") {
         command.env("NEXUS_ISOLATION", isolation);
     }
+    // and one on another guest, of `cargo xtask patches`
+    if let Some(module) = std::env::var_os("NEXUS_TEST_MODULE") {
+        command.env("NEXUS_QUICKJS_MODULE_PATH", module).env("NEXUS_ENABLE_AOT", "false");
+    }
     command.env("XDG_CACHE_HOME", cache).stdin(Stdio::null());
     command
 }

@@ -19,7 +19,7 @@ pub(super) fn engine() -> Arc<Engine> {
 
 /// The guest that was built in, unless the environment names a module, as `cargo xtask patches` does.
 fn options() -> EngineOptions {
-    let module = std::env::var_os("NEXUS_QUICKJS_MODULE_PATH").map(Into::into);
+    let module = std::env::var_os("NEXUS_TEST_MODULE").map(Into::into);
     EngineOptions { aot: module.is_none(), module, ..EngineOptions::default() }
 }
 

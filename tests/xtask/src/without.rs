@@ -15,9 +15,8 @@ use crate::process::{cargo, shown};
 use crate::stages::{Stages, note};
 use crate::{guest, loops, workspace};
 
-/// What the tests of the engine, and the sidecar, take a module from.
-const MODULE: &str = "NEXUS_QUICKJS_MODULE_PATH";
-const AHEAD_OF_TIME: &str = "NEXUS_ENABLE_AOT";
+/// What all tests take a module from.
+const MODULE: &str = "NEXUS_TEST_MODULE";
 
 /// A test, and the program that it is in.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,7 +96,7 @@ fn run(places: &Places, test: &Test, module: &Path) -> Result<Outcome> {
         Some(file) => command.args(["-p", "nexus-tests", "--test", file]),
         None => command.args(["-p", "nexus-sidecar", "--lib"]),
     };
-    command.arg(&test.name).env(MODULE, module).env(AHEAD_OF_TIME, "false");
+    command.arg(&test.name).env(MODULE, module);
     command.env(loops::SIDECAR, workspace::sidecar(&places.root)?);
     let output = command.output().with_context(|| format!("cannot run {}", test.name))?;
     let told = String::from_utf8_lossy(&output.stdout);
