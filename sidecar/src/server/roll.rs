@@ -46,7 +46,7 @@ pub struct Entry {
 pub struct Nonsense;
 
 impl Entry {
-    fn to_word(self) -> u64 {
+    pub fn to_word(self) -> u64 {
         let progress = match self.progress {
             Progress::Waits => 1,
             Progress::Begun => 2,
