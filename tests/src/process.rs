@@ -1,7 +1,7 @@
 //! Sidecars as child processes. Each is killed when its handle goes, or when a watchdog ends the test.
 
 use std::ffi::OsString;
-use std::io::Read;
+use std::io::{self, PipeReader, Read};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
@@ -245,23 +245,28 @@ pub struct Sidecar {
     path: Option<PathBuf>,
     stdout: Arc<Mutex<Vec<u8>>>,
     stderr: Arc<Mutex<Vec<u8>>>,
+    unread: Option<PipeReader>,
     readers: Vec<thread::JoinHandle<()>>,
     dir: TempDir,
 }
 
 impl Sidecar {
     fn start(mut command: Command, dir: TempDir, path: Option<PathBuf>, unread_stderr: bool) -> Self {
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.stdout(Stdio::piped());
+        let (err, theirs) = io::pipe().expect("a pipe");
+        if unread_stderr {
+            // before there is anything in it
+            fcntl(&err, FcntlArg::F_SETPIPE_SZ(SMALLEST_PIPE)).expect("a pipe can be small");
+        }
+        command.stderr(theirs);
         let mut child = command.spawn().expect("the sidecar can be spawned");
         // the mapped descriptors belong to the command; ours must not keep the child's socket open
         drop(command);
         locked(&LIVING).push(child.id());
         let (stdout, out) = collect(child.stdout.take().expect("piped"));
-        let mut sidecar = Self { child, ended: None, path, stdout, stderr: Arc::default(), readers: vec![out], dir };
-        if unread_stderr {
-            let stderr = sidecar.child.stderr.as_ref().expect("piped");
-            fcntl(stderr, FcntlArg::F_SETPIPE_SZ(SMALLEST_PIPE)).expect("a pipe can be small");
-        } else {
+        let (stderr, readers) = (Arc::default(), vec![out]);
+        let mut sidecar = Self { child, ended: None, path, stdout, stderr, unread: Some(err), readers, dir };
+        if !unread_stderr {
             sidecar.read_stderr();
         }
         sidecar
@@ -269,7 +274,7 @@ impl Sidecar {
 
     /// Begins to read what was left unread.
     pub fn read_stderr(&mut self) {
-        let (stderr, reader) = collect(self.child.stderr.take().expect("not read yet"));
+        let (stderr, reader) = collect(self.unread.take().expect("not read yet"));
         self.stderr = stderr;
         self.readers.push(reader);
     }

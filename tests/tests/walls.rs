@@ -134,14 +134,14 @@ fn a_worker_that_is_lost_is_replaced_and_clients_see_one_process_all_the_time() 
         let mut client = sidecar.connect_silently();
         assert!(format!("{:?}", client.hello()).contains(&format!("pid: {}", sidecar.pid())));
         client.still_works();
-        client.start("for (;;);");
+        let id = client.start(Run::source("for (;;);").timeout_ms(0));
         let mut other = sidecar.connect();
         eventually("it runs", SOON, || other.stats().active_instances == 1);
         let worker = worker_of(&sidecar);
         assert!(!lost.contains(&worker));
         send_signal(worker, Signal::SIGKILL);
         lost.push(worker);
-        assert!(client.is_closed(), "what was with it is over");
+        assert!(client.is_lost(id), "what was with it is over");
         // others wait at the socket meanwhile, and are served
         sidecar.connect().still_works();
         eventually("it is told", SOON, || sidecar.stderr().matches("another worker serves").count() > round);

@@ -56,10 +56,6 @@ pub struct NotAwake {
 
 /// What came of a segment, beside its report.
 #[derive(Debug)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it is handed on at once; a box would be one more allocation for each execution"
-)]
 pub enum Progress {
     /// It waits for its outstanding calls.
     Suspended(Box<Execution>),
