@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /**
  * `npx nexus-sidecar`: runs the program of the package with what this was given, and ends as that ends. The program is told for
- * whom it stands, and ends with this even if nobody can pass anything on any more.
+ * whom it stands, and ends with this even if nobody can pass anything on any more. What npm starts above this is not looked at.
  */
 import { spawn } from 'node:child_process';
 

@@ -55,12 +55,16 @@ export function deferred<T>(): { promise: Promise<T>; resolve(value: T): void; r
   return { promise, resolve, reject };
 }
 
-/** Waits until the process has gone, or is nothing but what nobody has asked for: whose child it becomes may not look after it. */
+/**
+ * Waits until the process has gone. A child of this process has gone when Node has taken note of its end; whose child another one
+ * became may never do that, so its end is enough.
+ */
 export async function ended(pid: number): Promise<void> {
   for (;;) {
     try {
       process.kill(pid, 0);
-      if (/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) return;
+      const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+      if (/^State:\s+Z/m.test(status) && !status.includes(`PPid:\t${process.pid}\n`)) return;
     } catch {
       return;
     }

@@ -7,6 +7,7 @@ mod execute;
 mod request;
 mod run;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use nexus_protocol::limits::{CLIENT_MANY_BLOCK_BYTES, MAX_CONTROL_VALUES, MAX_MANY_ITEMS};
@@ -65,43 +66,64 @@ fn send(
     places: Vec<Arc<PlaceHeld>>,
     mut failed: impl FnMut(usize, Error),
 ) -> Result<Option<Pending>, Error> {
-    part.retain(|item| match item.fault(link) {
-        None => true,
-        Some(error) => {
-            failed(item.at, error);
+    let codes: Vec<_> = part.iter().map(|item| item.handler.to_send()).collect();
+    let (mut items, mut faults) = (Vec::with_capacity(part.len()), VecDeque::new());
+    for (place, (Item { context, .. }, code)) in part.iter().zip(&codes).enumerate() {
+        let request = context.request(code.code()).and_then(|mut request| {
+            request.resident = context.resident_on(link)?;
+            Ok(request)
+        });
+        match request {
+            Ok(mut request) => {
+                if common.extensions.is_some() {
+                    request.extensions = None;
+                }
+                items.push(ManyItem::from(request));
+            }
+            Err(error) => faults.push_back((place, error)),
+        }
+    }
+    let sent = if items.is_empty() { Ok(None) } else { send_all(link, common, items, places).map(Some) };
+    drop(codes);
+    let mut places = 0..;
+    part.retain(|item| match (places.next(), faults.front()) {
+        (Some(place), Some((faulty, _))) if place == *faulty => {
+            faults.pop_front().into_iter().for_each(|(_, error)| failed(item.at, error));
             false
         }
+        _ => true,
     });
-    if part.is_empty() {
-        return Ok(None);
-    }
-    let codes: Vec<_> = part.iter().map(|item| item.handler.to_send()).collect();
-    let mut items = Vec::with_capacity(part.len());
-    for (Item { context, .. }, code) in part.iter().zip(&codes) {
-        let mut request = context.request(code.code())?;
-        request.resident = context.resident_on(link)?;
-        if common.extensions.is_some() {
-            request.extensions = None;
-        }
-        items.push(ManyItem::from(request));
-    }
+    sent
+}
+
+fn send_all<'a>(
+    link: &Arc<Link>,
+    mut common: ManyItem<'a>,
+    mut items: Vec<ManyItem<'a>>,
+    places: Vec<Arc<PlaceHeld>>,
+) -> Result<Pending, Error> {
     // one handler of all is said once
     let (source, handler) = items.first().map_or((None, None), |first| (first.source, first.handler));
-    let mut common = common;
     if items.iter().all(|item| (item.source, item.handler) == (source, handler)) {
         (common.source, common.handler) = (source, handler);
         items.iter_mut().for_each(|item| (item.source, item.handler) = (None, None));
     }
     let many =
         ExecuteMany::new(common, items).map_err(|_| Error::protocol("an item of many that makes no execution"))?;
-    link.send_many(ClientMessage::ExecuteMany(many), places).map(Some)
+    link.send_many(ClientMessage::ExecuteMany(many), places)
 }
 
-impl Item {
-    fn fault(&self, link: &Arc<Link>) -> Option<Error> {
-        let code = self.handler.to_send();
-        self.context.request(code.code()).err().or_else(|| self.context.resident_on(link).err())
+const MISSING: Error = Error::protocol("as many results as there were items");
+
+fn put<T>(results: &mut [Option<T>], at: usize, result: T) {
+    if let Some(place) = results.get_mut(at) {
+        *place = Some(result);
     }
+}
+
+/// One for each item.
+fn all_of<T>(results: Vec<Option<T>>) -> Result<Vec<T>, Error> {
+    results.into_iter().map(|result| result.ok_or(MISSING)).collect()
 }
 
 /// What a frame with results is, and whether others follow.

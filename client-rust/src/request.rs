@@ -8,20 +8,18 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use crate::SuspendMode;
 use crate::call::Call;
 use crate::client::Client;
 use crate::compiled::{Compiled, Handler};
 use crate::context::{Context, Limits};
 use crate::error::Error;
-use crate::extensions::{CallError, Extensions};
 use crate::payload::Payload;
 use crate::resident::ResidentState;
 use crate::run::Outcome;
-use crate::run_options::RunOptions;
+use crate::run_options::{RunOptions, run_option_methods};
 use crate::running::{Running, Told};
 use crate::segment::{Log, Segment};
-use crate::token::CancelToken;
-use crate::{CurrentCall, SuspendMode};
 
 /// A handler to be run to its end, from [`Client::run`]: `.await` it, or [`wait`](Self::wait), [`start`](Self::start),
 /// [`stream`](Self::stream).
@@ -127,15 +125,14 @@ context_methods! {
     seed(seed: u64);
 }
 
+run_option_methods! {
+    RunRequest,
+    /// Lets another part of the program end the run. It is over when the sidecar has said what became of it.
+}
+
 impl RunRequest {
     pub(crate) fn new(client: Client, handler: Handler) -> Self {
         Self { client, handler, context: Context::new(), options: RunOptions::default() }
-    }
-
-    /// The functions that the handler may call. Where no capability is named, these are granted, and nothing else.
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.options.extensions = extensions;
-        self
     }
 
     /// Called at once for each segment, in order, the last one included, also when the run fails. It runs where the
@@ -149,29 +146,6 @@ impl RunRequest {
     /// which has it too. It runs where the run is polled or waited for, and must not block long.
     pub fn on_log(mut self, mut callback: impl FnMut(&Log) + Send + 'static) -> Self {
         self.options.on_log = Some(Box::new(move |log| callback(&log)));
-        self
-    }
-
-    /// Decides what the handler sees of an extension's error: what is returned is thrown in it, in place of what the extension
-    /// returned. That remains, as the [source](crate::FailedRun) of the run's error where the handler lets it through. It runs where
-    /// the run is polled or waited for.
-    pub fn on_extension_error(
-        mut self,
-        callback: impl FnMut(CallError, &CurrentCall) -> CallError + Send + 'static,
-    ) -> Self {
-        self.options.on_extension_error = Some(Box::new(callback));
-        self
-    }
-
-    /// Adds a label of the caller's own, for [`CurrentCall::label`] in the extensions.
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.labels.insert(name.into(), value.into());
-        self
-    }
-
-    /// Lets another part of the program end the run. It is over when the sidecar has said what became of it.
-    pub fn cancel(mut self, token: &CancelToken) -> Self {
-        self.options.cancel = Some(token.clone());
         self
     }
 

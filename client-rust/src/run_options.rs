@@ -31,3 +31,40 @@ impl fmt::Debug for RunOptions {
         f.debug_struct("RunOptions").field("extensions", &self.extensions).finish_non_exhaustive()
     }
 }
+
+/// What is said of all runs alike, said of a request that has them as `options`. The words are those of its `cancel`.
+macro_rules! run_option_methods {
+    ($request:ident, $(#[$cancel:meta])*) => {
+        impl $request {
+            /// The functions that a handler may call. Where no capability is named, these are granted, and nothing else.
+            pub fn extensions(mut self, extensions: $crate::Extensions) -> Self {
+                self.options.extensions = extensions;
+                self
+            }
+
+            /// Decides what the handler sees of an extension's error: what is returned is thrown in it, in place of what the
+            /// extension returned. That remains, as the [source](crate::FailedRun) of the run's error where the handler lets it
+            /// through. It runs where the run is polled or waited for.
+            pub fn on_extension_error(
+                mut self,
+                callback: impl FnMut($crate::CallError, &$crate::CurrentCall) -> $crate::CallError + Send + 'static,
+            ) -> Self {
+                self.options.on_extension_error = Some(Box::new(callback));
+                self
+            }
+
+            /// Adds a label of the caller's own, for [`CurrentCall::label`](crate::CurrentCall::label) in the extensions.
+            pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+                self.options.labels.insert(name.into(), value.into());
+                self
+            }
+
+            $(#[$cancel])*
+            pub fn cancel(mut self, token: &$crate::CancelToken) -> Self {
+                self.options.cancel = Some(token.clone());
+                self
+            }
+        }
+    };
+}
+pub(crate) use run_option_methods;

@@ -20,7 +20,7 @@ use crate::share::{Share, Whose};
 #[derive(Debug)]
 pub struct Budget {
     used: AtomicU64,
-    /// Of those who have a part of it; nobody else has anything of the reserve.
+    /// Of the whole, those who have a part share it by rule; nobody else has anything of the reserve.
     limit: AtomicU64,
     /// Named in errors.
     resource: &'static str,

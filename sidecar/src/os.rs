@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 use nexus_protocol::limits::SIGNAL_STACK_BYTES;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 
@@ -407,8 +408,13 @@ pub fn close_inherited(keep: &[RawFd]) {
 /// Does this on a thread that has a table of descriptors of its own, with nothing in it but the standard streams. Whatever this
 /// process has open, and whatever its other threads open meanwhile, there is room in that table. For code that does not survive
 /// a refusal to open a file.
+///
+/// Signals to the process go to other threads: handlers write to descriptors, which are others here, or none.
 pub fn with_own_descriptors<T: Send>(work: impl FnOnce() -> T + Send) -> io::Result<T> {
     let inner = || {
+        let mut of_the_process = SigSet::all();
+        OF_FAULTS.iter().for_each(|signal| of_the_process.remove(*signal));
+        of_the_process.thread_block()?;
         // SAFETY: takes three numbers. The table of the other threads stays as it is; this thread, which has only just begun,
         // owns none of the descriptors that its copy loses.
         let ret = unsafe { libc::syscall(libc::SYS_close_range, 3, u32::MAX, libc::CLOSE_RANGE_UNSHARE) };
@@ -441,10 +447,13 @@ impl<T: Send + Sync> Replaceable<T> {
     }
 }
 
+/// Signals that a thread gets for what it does itself.
+const OF_FAULTS: [Signal; 3] = [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGFPE];
+
 /// Has the handlers that are installed for faults run on the signal stacks of the threads that fault. Where none is installed,
 /// nothing changes.
 pub fn take_faults_on_signal_stacks() -> io::Result<()> {
-    for signal in [libc::SIGSEGV, libc::SIGBUS, libc::SIGFPE] {
+    for signal in OF_FAULTS.map(|signal| signal as libc::c_int) {
         let mut action = MaybeUninit::<libc::sigaction>::zeroed();
         // SAFETY: without a new action it only fills in `action`, which lives.
         if unsafe { libc::sigaction(signal, std::ptr::null(), action.as_mut_ptr()) } != 0 {
@@ -565,6 +574,14 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn a_thread_with_own_descriptors_gets_no_signals_but_its_own() {
+        let blocked = with_own_descriptors(SigSet::thread_get_mask).unwrap().unwrap();
+        for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
+            assert_eq!(blocked.contains(signal), !OF_FAULTS.contains(&signal), "{signal}");
+        }
+    }
 
     #[test]
     fn no_two_sealed_files_have_the_same_path_though_their_descriptors_come_again() {

@@ -3,6 +3,8 @@
 //! Calls block the thread they are made on, which needs the stack of `engine::thread_stack_bytes`. Used by the server's
 //! workers, and by the `run` and `check` commands directly.
 
+mod overseer;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,10 +18,9 @@ use crate::cache::{
     Asker, Client, CompileCache, Concerns, Failed, Got, Handler, HandlerDigest, LowerTier, Need, Note, Origin, Warning,
 };
 use crate::config::{Config, LiveConfig};
-use crate::engine::control::RunControl;
 use crate::engine::guest_error::{self, GuestError};
 use crate::engine::host::HOST_CALLS;
-use crate::engine::live_logs::{LiveLogs, SegmentLogs};
+use crate::engine::live_logs::LiveLogs;
 use crate::engine::refusals::Refusals;
 use crate::engine::{Compiled, Engine, EngineError, EngineOptions, Guests, Instance};
 use crate::execution::{self, Answer, Arrival, Execution, Progress, Report, StateSource, Totals};
@@ -30,6 +31,8 @@ use crate::sealed::Walls;
 use crate::token::{StopCause, StopToken};
 use nexus_protocol::limits::MAX_CONNECTIONS;
 
+pub use overseer::{Armed, Overseer, Purpose};
+
 /// See the module.
 pub struct Runtime {
     pub config: LiveConfig,
@@ -38,84 +41,6 @@ pub struct Runtime {
     cache: CompileCache,
     handles: HandleKey,
     pub observer: Observer,
-}
-
-/// What a guest is entered for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Purpose {
-    Compile,
-    Execute,
-}
-
-/// Who may stop what is done for a request.
-pub trait Overseer {
-    /// By which host code learns that it has to end.
-    fn token(&self) -> &StopToken;
-    /// A guest is about to run for the request: from now on `control` stops it.
-    fn arm(&self, control: &Arc<RunControl>, purpose: Purpose);
-    /// The guest is done: `control` is somebody else's.
-    fn disarm(&self);
-    /// The time that the request has in all, where that is known, and what of it is used up by now.
-    fn time(&self) -> (Option<Duration>, Duration);
-    /// Compiling has taken so much of a processor.
-    fn compiled_in(&self, cpu: Duration);
-    /// What the handler logs while it runs is there, for who wants to hear it.
-    fn logs_live(&self, logs: SegmentLogs);
-    /// The guest was stopped for the request to begin again: what came of it is no result.
-    fn begins_again(&self) -> bool;
-}
-
-/// Nobody but the clock.
-impl Overseer for StopToken {
-    fn token(&self) -> &StopToken {
-        self
-    }
-
-    fn arm(&self, control: &Arc<RunControl>, _: Purpose) {
-        control.arm();
-    }
-
-    fn disarm(&self) {}
-
-    fn time(&self) -> (Option<Duration>, Duration) {
-        (None, Duration::ZERO)
-    }
-
-    fn compiled_in(&self, _: Duration) {}
-
-    fn logs_live(&self, _: SegmentLogs) {}
-
-    fn begins_again(&self) -> bool {
-        false
-    }
-}
-
-/// The control of an instance is with the request's overseer for as long as this lives.
-pub struct Armed<'a>(Option<&'a dyn Overseer>);
-
-impl<'a> Armed<'a> {
-    fn new(overseer: &'a dyn Overseer, instance: &Instance, purpose: Purpose) -> Self {
-        overseer.arm(instance.control(), purpose);
-        Self(Some(overseer))
-    }
-
-    /// There was no guest.
-    const fn none() -> Self {
-        Self(None)
-    }
-
-    /// The overseer has let go of the control by itself.
-    pub fn was_let_go(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Armed<'_> {
-    fn drop(&mut self) {
-        if let Some(overseer) = self.0 {
-            overseer.disarm();
-        }
-    }
 }
 
 /// What came of a segment.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_SILENT_CONNECTIONS};
 use nexus_tests::client::Client;
-use nexus_tests::leaks::{is_alive, workers_of};
+use nexus_tests::leaks::{is_alive, settled_counts, workers_of};
 use nexus_tests::process::{binary, send_signal};
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, SOON, Sidecar, Watchdog, eventually};
@@ -183,6 +183,8 @@ fn a_process_that_stands_still_is_ended_and_its_place_is_the_next_ones() {
         client.still_works();
         // there are two, and no others are made
         let worker = *workers_of(sidecar.pid()).last().unwrap();
+        // an answer is there a moment before its worker notes that it has left
+        settled_counts(sidecar.pid());
         stop(worker);
         if client_goes {
             drop(client);

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use nexus_protocol::message::ManyItem;
 
-use super::{Item, next, send};
+use super::{Item, MISSING, all_of, next, put, send};
 use crate::compiled::{Handler, says_unknown_handler};
 use crate::error::Error;
 use crate::execution::{Sending, start_execution};
@@ -52,19 +52,11 @@ pub(crate) fn execute(
                 put(&mut results, at, told);
             }
             if items.is_empty() {
-                return results.into_iter().map(|result| result.ok_or(MISSING)).collect();
+                return all_of(results);
             }
             part = next(&mut items, usize::MAX);
             sent = send_part(&link, &mut part, &mut results);
         }
-    }
-}
-
-const MISSING: Error = Error::protocol("as many results as there were items");
-
-fn put<T>(results: &mut [Option<T>], at: usize, result: T) {
-    if let Some(place) = results.get_mut(at) {
-        *place = Some(result);
     }
 }
 

@@ -7,12 +7,9 @@ use crate::call::Call;
 use crate::client::Client;
 use crate::compiled::Handler;
 use crate::context::Context;
-use crate::current::CurrentCall;
 use crate::error::Error;
-use crate::extensions::{CallError, Extensions};
 use crate::run::Outcome;
-use crate::run_options::RunOptions;
-use crate::token::CancelToken;
+use crate::run_options::{RunOptions, run_option_methods};
 
 /// Handlers to be run to their ends in one request, from [`Client::run_many`]: `.await` it, or [`wait`](Self::wait),
 /// [`start`](Self::start).
@@ -36,36 +33,14 @@ pub struct ManyRequest {
     options: RunOptions,
 }
 
+run_option_methods! {
+    ManyRequest,
+    /// Lets another part of the program end them all: the call then fails with [`Error::Cancelled`], at once.
+}
+
 impl ManyRequest {
     pub(crate) fn new(client: Client, all: impl IntoIterator<Item = (Handler, Context)>) -> Self {
         Self { client, items: items(all), options: RunOptions::default() }
-    }
-
-    /// The functions that the handlers may call. In contexts that name no capability, these are granted, and nothing else.
-    pub fn extensions(mut self, extensions: Extensions) -> Self {
-        self.options.extensions = extensions;
-        self
-    }
-
-    /// See [`RunRequest::on_extension_error`](crate::RunRequest::on_extension_error).
-    pub fn on_extension_error(
-        mut self,
-        callback: impl FnMut(CallError, &CurrentCall) -> CallError + Send + 'static,
-    ) -> Self {
-        self.options.on_extension_error = Some(Box::new(callback));
-        self
-    }
-
-    /// Adds a label of the caller's own, for [`CurrentCall::label`] in the extensions.
-    pub fn label(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.options.labels.insert(name.into(), value.into());
-        self
-    }
-
-    /// Lets another part of the program end them all: the call then fails with [`Error::Cancelled`], at once.
-    pub fn cancel(mut self, token: &CancelToken) -> Self {
-        self.options.cancel = Some(token.clone());
-        self
     }
 
     /// Sends it now. The call does not keep the client: when the last clone of that is dropped, it fails.

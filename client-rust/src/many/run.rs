@@ -14,7 +14,7 @@ use std::task::{Context as TaskContext, Poll};
 use nexus_protocol::limits::CLIENT_MANY_SUSPENDED;
 use nexus_protocol::message::ManyItem;
 
-use super::{Item, next, send};
+use super::{Item, all_of, next, put, send};
 use crate::compiled::{Handler, says_unknown_handler};
 use crate::error::Error;
 use crate::extensions::Extensions;
@@ -217,20 +217,12 @@ impl Future for ManyRun {
             progress |= many.poll_runs(context);
             if many.part.is_none() && many.runs.is_empty() {
                 if many.items.is_empty() {
-                    let missing = Error::protocol("as many results as there were items");
-                    let results = std::mem::take(&mut many.results).into_iter();
-                    return Poll::Ready(results.map(|result| result.ok_or_else(|| missing.clone())).collect());
+                    return Poll::Ready(all_of(std::mem::take(&mut many.results)));
                 }
                 many.send_next();
             } else if !progress {
                 return Poll::Pending;
             }
         }
-    }
-}
-
-fn put(results: &mut [Option<Ended>], at: usize, ended: Ended) {
-    if let Some(place) = results.get_mut(at) {
-        *place = Some(ended);
     }
 }

@@ -89,6 +89,8 @@ pub struct Instance {
     inbox_of_run: u32,
     /// The most that its guest can have written to since it was pristine; the highest number: nobody knows.
     touched: u64,
+    /// That is an estimate, by the time that the guest has run, and not what the kernel has told.
+    estimated: bool,
     /// False once something happened that a reset is not trusted with.
     sound: bool,
     /// Whether this instance has run before: for statistics.
@@ -143,6 +145,7 @@ impl Instance {
             inbox_used: 0,
             inbox_of_run: 0,
             touched: 0,
+            estimated: false,
             sound: true,
             uses: 0,
             lease: Lease::default(),
@@ -181,14 +184,23 @@ impl Instance {
     /// Asks the kernel what the guest has written to, where its time says little. Costs 20 us.
     pub fn measure(&mut self) {
         match self.memory().pages_with_content() {
-            Ok(pages) => self.touched = pages.len() as u64 * PAGE as u64,
+            Ok(pages) => self.has_touched(pages.len() as u64 * PAGE as u64),
             Err(e) => log::debug!("cannot find out what a guest takes: {e}"),
         }
     }
 
-    /// Whether `most_bytes` may be far from the truth.
+    fn has_touched(&mut self, bytes: u64) {
+        (self.touched, self.estimated) = (bytes, false);
+    }
+
+    /// Whether `most_bytes` is an estimate, and may be far above the truth.
+    pub fn is_estimated(&self) -> bool {
+        self.estimated
+    }
+
+    /// Whether it may be so far above it that it is worth to find out.
     pub fn is_to_be_measured(&self) -> bool {
-        self.touched >= MEASURED_BYTES
+        self.estimated && self.touched >= MEASURED_BYTES
     }
 
     /// Whether a reset makes this instance as good as new.
@@ -312,7 +324,7 @@ impl Instance {
             self.sound = false;
             return Err(e);
         }
-        self.touched = parked.page_bytes();
+        self.has_touched(parked.page_bytes());
         self.inbox_of_run = parked.inbox_of_run;
         self.inbox_used = parked.inbox_of_run;
         self.wasm.data_mut().context = Some(parked.context);
@@ -325,7 +337,7 @@ impl Instance {
         let stack = self.wasm.set_global(export::STACK_POINTER, self.engine.image.stack_pointer());
         self.wasm.data_mut().context = None;
         self.inbox_used = 0;
-        self.touched = 0;
+        self.has_touched(0);
         // outside of the memory, and not 0 after a damaged guest: the next tenant would take the one's stack for its own
         let unwinding =
             self.mode() == SuspendMode::Stack && !matches!(self.wasm.call(export::ASYNCIFY_STATE, &[]), Ok(0));
@@ -420,7 +432,7 @@ impl Instance {
     /// without a deadline gets one for this.
     fn allocate(&mut self, len: u32, deadline: Option<Instant>) -> Result<u32, NotPlaced> {
         // a guest that is damaged may do anything meanwhile
-        self.touched = u64::MAX;
+        (self.touched, self.estimated) = (u64::MAX, true);
         let own = Instant::now() + ALLOCATION_TIME;
         let until = deadline.map_or(own, |deadline| deadline.min(own));
         let stopped = |cause| match cause {
@@ -530,7 +542,7 @@ impl Instance {
         let cpu = crate::os::thread_cpu_time().saturating_sub(cpu_started);
         let ran = started.elapsed();
         let written = u64::try_from(cpu.as_nanos()).unwrap_or(u64::MAX).saturating_mul(WRITTEN_PER_NS);
-        self.touched = self.touched.saturating_add(written);
+        (self.touched, self.estimated) = (self.touched.saturating_add(written), true);
         let shared = match &end {
             CallEnd::Returned(_, shared) => *shared,
             CallEnd::Stopped(_, shared) => shared.unwrap_or_default(),

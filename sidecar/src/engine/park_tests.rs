@@ -128,14 +128,17 @@ fn what_a_guest_can_have_taken_is_never_less_than_what_it_has_taken() {
             suspend(i, source);
             let most = i.most_bytes();
             assert!(really(i) <= most && most <= len + idle, "{source}: {} of {most}", really(i));
+            assert!(i.is_estimated(), "{source}");
             i.measure();
+            assert!(!i.is_estimated(), "{source}");
             let measured = i.most_bytes();
             assert!(measured <= most && really(i) <= measured && measured <= really(i) + idle, "{source}: {measured}");
             let parked = i.park().unwrap();
             assert!(parked.bytes() as u64 <= measured + measured / 40, "{source}: packed, it takes more");
             i.reset().unwrap();
-            assert_eq!(i.most_bytes(), idle);
+            assert_eq!((i.most_bytes(), i.is_estimated()), (idle, false));
             i.unpark(parked).unwrap();
+            assert!(!i.is_estimated(), "{source}");
             assert!(really(i) <= i.most_bytes() && i.most_bytes() <= measured, "{source}: {}", i.most_bytes());
             i.reset().unwrap();
         }

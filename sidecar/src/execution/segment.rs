@@ -143,15 +143,20 @@ impl Execution {
         guest + own as u64 + self.account.handler_share()
     }
 
+    /// Whether `held_bytes` is an estimate, and may be far above the truth.
+    pub fn is_estimated(&self) -> bool {
+        matches!(&self.guest, Guest::Live(instance) if instance.is_estimated())
+    }
+
     /// Finds out what its guest takes where that may be far from what it can take, or where `exactly` is asked for. Whether it
-    /// takes less now.
+    /// was an estimate, and is none now.
     pub fn measure(&mut self, exactly: bool) -> bool {
         let Guest::Live(instance) = &mut self.guest else { return false };
-        let most = instance.most_bytes();
-        if exactly || instance.is_to_be_measured() {
+        let was_estimated = instance.is_estimated();
+        if was_estimated && (exactly || instance.is_to_be_measured()) {
             instance.measure();
         }
-        instance.most_bytes() < most
+        was_estimated && !instance.is_estimated()
     }
 
     /// Gives the instance up, for one that will be resumed: the caller resets it.

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::MAX_LIVE_SUSPENDED;
 
-use crate::budget::Budget;
-use crate::share::Share;
+use crate::budget::{Budget, Full};
+use crate::share::{Share, Whose};
 
 /// A call that is answered within this time is an answer at once.
 const BRIEF: Duration = Duration::from_millis(5);
@@ -95,6 +95,16 @@ impl Holdings {
     /// Whether one more may keep its instance, of a session that has so many executions with it.
     pub fn has_instance(&self, executions: u64) -> bool {
         Share::of(MAX_INSTANCES_HELD).allows(executions, self.live.len() as u64 + 1)
+    }
+
+    /// Whether so much may be charged that is only an estimate. With estimates no more than half of all is taken, so that none of them
+    /// is why somebody finds no room.
+    pub fn takes_estimate(&self, bytes: u64) -> Result<(), Full> {
+        let (limit, count) = (self.max_bytes(), self.bytes().saturating_add(bytes));
+        if count <= limit / 2 {
+            return Ok(());
+        }
+        Err(Full { resource: "maxSuspendedBytes", limit, count, whose: Whose::All })
     }
 
     /// Takes a live execution in.
@@ -201,6 +211,17 @@ mod tests {
         }
         assert_eq!(count, MAX_INSTANCES_HELD);
         assert!(holdings.has_instance(1) && !holdings.has_instance(MAX_INSTANCES_HELD));
+    }
+
+    #[test]
+    fn with_estimates_no_more_than_half_is_taken() {
+        let holdings = Holdings::new(4, 100);
+        let held = holdings.of_session().charge(40).unwrap();
+        assert!(holdings.takes_estimate(10).is_ok());
+        let full = Full { resource: "maxSuspendedBytes", limit: 100, count: 51, whose: Whose::All };
+        assert_eq!(holdings.takes_estimate(11).unwrap_err(), full);
+        drop(held);
+        assert!(holdings.takes_estimate(50).is_ok());
     }
 
     #[test]

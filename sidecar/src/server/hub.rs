@@ -64,6 +64,8 @@ pub trait Held {
     fn new_calls(&self) -> &[Outstanding];
     /// The most that it can take, with the memory of its guest.
     fn held_bytes(&mut self) -> u64;
+    /// Whether that is an estimate, and may be far above the truth.
+    fn is_estimated(&self) -> bool;
     /// Whether it does without an instance.
     fn is_parked(&self) -> bool;
     /// CPU time so far, and what its values take.
@@ -81,6 +83,10 @@ impl Held for Execution {
 
     fn held_bytes(&mut self) -> u64 {
         self.held_bytes()
+    }
+
+    fn is_estimated(&self) -> bool {
+        self.is_estimated()
     }
 
     fn is_parked(&self) -> bool {

@@ -2,6 +2,7 @@
 //!
 //! What finds no room is made smaller first, outside of the lock: the kernel is asked what the guest has really written to, and
 //! then the execution gives up its instance. That costs whoever suspends it up to some tens of milliseconds, and nobody else.
+//! With what is only estimated no more than half of the room is taken.
 
 use std::sync::Arc;
 

@@ -187,11 +187,12 @@ mod tests {
         assert!(!this.keeps_to_search_paths().unwrap());
         for without in [false, true] {
             if without {
-                // A linker that had no flags to write.
-                let at = this.dynamic().unwrap().iter().find(|entry| entry.tag == DT_FLAGS_1).map(|entry| entry.at);
-                if let Some(at) = at {
-                    this.bytes[at..at + 8].copy_from_slice(&0x6fff_fef5_u64.to_le_bytes());
-                }
+                // A linker that had no flags to write: what follows them moves up, which leaves an entry to spare.
+                let all = this.dynamic().unwrap();
+                let flags = all.iter().position(|entry| entry.tag == DT_FLAGS_1).unwrap();
+                let (at, end) = (all[flags].at, all.last().unwrap().at + 16);
+                this.bytes.copy_within(at + 16..end + 16, at);
+                this.bytes[end..end + 16].fill(0);
                 assert!(!this.keeps_to_search_paths().unwrap());
             }
             this.keep_to_search_paths().unwrap();

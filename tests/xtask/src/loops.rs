@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use anyhow::Result;
+use anyhow::{Result, anyhow};
 
 use crate::binaryen::Binaryen;
 use crate::guest::{self, Tools};
@@ -11,6 +11,7 @@ use crate::places::Places;
 use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
+use crate::watched::watched;
 use crate::{levels, package, promises, schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
@@ -84,14 +85,17 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     failed.extend(stages.run("promises of the specification", || promises::look(root)).err());
     failed.extend(package::try_briefly(places, stages).err());
     for (name, mut command) in checks {
-        if let Err(error) = stages.run(name, || shown(command.env(SIDECAR, &sidecar))) {
+        if let Err(error) = stages.run(name, || watched(command.env(SIDECAR, &sidecar))) {
             failed.push(error);
         }
     }
     match failed.len() {
         0 => Ok(()),
         1 => Err(failed.remove(0)),
-        count => Err(failed.remove(0).context(format!("{count} checks failed, see the table; the first of them:"))),
+        count => {
+            let all: Vec<String> = failed.iter().map(|error| format!("{error:#}")).collect();
+            Err(anyhow!("{count} checks failed, see the table\n{}", all.join("\n")))
+        }
     }
 }
 

@@ -33,6 +33,7 @@ mod stages;
 mod standin;
 mod toolchain;
 mod wasmedge;
+mod watched;
 mod workspace;
 
 use std::process::ExitCode;

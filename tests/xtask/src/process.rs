@@ -64,7 +64,8 @@ pub fn exists(program: &str) -> bool {
         .is_some_and(|path| std::env::split_paths(&path).any(|directory| directory.join(program).is_file()))
 }
 
-fn line(command: &Command) -> String {
+/// What it is called with, for an error.
+pub fn line(command: &Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
     let mut text = words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ");
     if text.len() > 400 {

@@ -47,6 +47,10 @@ impl Held for Token {
         1
     }
 
+    fn is_estimated(&self) -> bool {
+        false
+    }
+
     fn is_parked(&self) -> bool {
         false
     }

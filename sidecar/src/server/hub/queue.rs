@@ -26,6 +26,12 @@ pub(super) const IN_FRONT: Duration = Duration::from_millis(IN_FRONT_MS);
 const BUSY_IN_FRONT: Duration = Duration::from_micros(BUSY_IN_FRONT_US);
 pub(super) const KEPT_AWAY_AT_MOST: Duration = Duration::from_millis(LONG_RUN_KEEPS_AWAY_MS);
 
+/// Of a session whose run has used `cpu`: kept away for a multiple of that from `since` on. None: no clock goes so far.
+fn busy(since: Instant, cpu: Duration, now: Instant) -> Option<Standing> {
+    let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
+    until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min().map(Standing::Busy)
+}
+
 /// What a worker is to do next.
 #[derive(Debug)]
 pub struct Next<E, P> {
@@ -305,9 +311,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         self.note(job, Request::Queued);
         let Some(books) = self.sessions.get_mut(&job.session) else { return true };
-        let until = now.checked_add(LONG_RUN.saturating_mul(LONG_RUN_KEEPS_AWAY));
-        if let Some(until) = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min() {
-            books.standing = Standing::Busy(until);
+        if let Some(busy) = busy(now, LONG_RUN, now) {
+            books.standing = busy;
         }
         if books.queue.is_empty() {
             self.turns.push_back(job.session, books.standing);
@@ -345,9 +350,8 @@ impl<E: Held, P: Peer> Hub<E, P> {
         let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
         let Some(books) = self.sessions.get_mut(&session) else { return };
         let since = if let Standing::Busy(until) = books.standing { until.max(now) } else { now };
-        let until = since.checked_add(cpu.saturating_mul(LONG_RUN_KEEPS_AWAY));
-        if let Some(until) = until.into_iter().chain(now.checked_add(KEPT_AWAY_AT_MOST)).min() {
-            books.standing = Standing::Busy(until);
+        if let Some(busy) = busy(since, cpu, now) {
+            books.standing = busy;
             self.turns.is_now(session, books.standing);
         }
     }

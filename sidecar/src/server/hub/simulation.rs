@@ -383,6 +383,7 @@ impl World {
                     outstanding,
                     new,
                     grown: 0,
+                    estimated: job.number.is_multiple_of(2),
                     parked: false,
                     alive: self.alive.clone(),
                 });
@@ -391,9 +392,9 @@ impl World {
                 let place = self.may_suspend(job.session, job.number);
                 let mut kept = self.hub.suspend(run, about, token, self.now);
                 self.is_as_it_may(place, &kept);
-                if let Err(NotKept::NoRoom { mut execution, .. }) = kept {
+                while let Err(NotKept::NoRoom { mut execution, .. }) = kept {
                     assert!(!self.hub.entries.contains_key(&job.number));
-                    execution.parked = true;
+                    execution.is_made_smaller();
                     let about = About::new(job.number, job.enqueued, &request, &*execution);
                     kept = self.hub.suspend(run, about, execution, self.now);
                     self.is_as_it_may(place, &kept);
@@ -421,13 +422,14 @@ impl World {
                         let calls = self.calls(job.session);
                         execution.new = calls.len();
                         execution.outstanding.extend(calls);
+                        execution.estimated = !key.is_multiple_of(3);
                     }
                     let place = self.may_suspend(job.session, key);
                     let mut kept = self.hub.put_back(run, key, execution, self.now);
                     self.is_as_it_may(place, &kept);
-                    if let Err(NotKept::NoRoom { mut execution, .. }) = kept {
+                    while let Err(NotKept::NoRoom { mut execution, .. }) = kept {
                         assert!(self.hub.entries.contains_key(&key), "the run has it still");
-                        execution.parked = true;
+                        execution.is_made_smaller();
                         kept = self.hub.put_back(run, key, execution, self.now);
                         self.is_as_it_may(place, &kept);
                     }

@@ -132,10 +132,14 @@ impl<E: Held, P: Peer> Hub<E, P> {
             let full = Full { resource: "maxSuspendedBytes", limit, count, whose: Whose::All };
             return Err(NotKept::NoRoom { execution, full });
         }
-        let charge = match books {
-            Some(books) => books.budget.charge(execution.held_bytes()),
-            None => return Err(NotKept::Gone(execution)),
-        };
+        let Some(books) = books else { return Err(NotKept::Gone(execution)) };
+        let bytes = execution.held_bytes();
+        if execution.is_estimated()
+            && let Err(full) = self.holdings.takes_estimate(bytes)
+        {
+            return Err(NotKept::NoRoom { execution, full });
+        }
+        let charge = books.budget.charge(bytes);
         match charge {
             Ok(charge) => Ok((execution, charge)),
             Err(full) if execution.is_parked() => Err(NotKept::Limit { execution, full }),

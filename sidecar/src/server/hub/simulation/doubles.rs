@@ -22,8 +22,19 @@ pub struct Token {
     pub outstanding: Vec<Outstanding>,
     pub new: usize,
     pub grown: u64,
+    /// It is held for three times as much as it takes.
+    pub estimated: bool,
     pub parked: bool,
     pub alive: Rc<Cell<i64>>,
+}
+
+impl Token {
+    /// It has found no room.
+    pub fn is_made_smaller(&mut self) {
+        assert!(!self.parked, "there is nothing to make smaller");
+        self.parked = !self.estimated;
+        self.estimated = false;
+    }
 }
 
 impl Drop for Token {
@@ -45,7 +56,11 @@ impl Held for Token {
         // another number each time, and less without an instance
         self.grown += 100;
         let own = (1000 + self.grown % 500 + self.outstanding.len() as u64).min(MAX_TOKEN_BYTES);
-        if self.parked { own / 4 } else { own }
+        if self.parked { own / 4 } else { own * if self.estimated { 3 } else { 1 } }
+    }
+
+    fn is_estimated(&self) -> bool {
+        self.estimated && !self.parked
     }
 
     fn is_parked(&self) -> bool {
