@@ -118,9 +118,9 @@ fn answers_of_calls_that_wait_for_their_execution_count_as_queued() {
     let source = "const all = Array.from({ length: $args }, () => $ext.a.b()); await all[0]; for (;;);";
     let first = client.run_suspended(calling(source).args(&json!(CALLS)).suspend_mode(SuspendMode::Await));
     assert_eq!(first.calls.len() as u64, CALLS);
+    let before = base(&sidecar);
     let running = client.start_resume(&first.calls[0].id, &json!(1));
     eventually("it runs", SOON, || watcher.stats().active_instances == 1);
-    let before = base(&sidecar);
     let value = pack(&json!("x".repeat(VALUE as usize)));
     let mut ids = Vec::new();
     let mut frame = Vec::new();
