@@ -5,7 +5,7 @@
  * Packages are looked for from this file and from the program's main file, never from the current folder: what happens to lie
  * there must not become a program that runs.
  */
-import { accessSync, closeSync, constants, existsSync, openSync, readSync, realpathSync, statSync } from 'node:fs';
+import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 
@@ -21,6 +21,10 @@ const PLATFORMS: Readonly<Record<string, boolean>> = { 'linux-x64': true, 'linux
 
 /** What an ELF file says of the machine that it is for (`e_machine`), by Node's names. */
 const MACHINES: Readonly<Record<number, string>> = { 62: 'x64', 183: 'arm64', 3: 'ia32', 40: 'arm', 243: 'riscv64', 22: 's390x', 21: 'ppc64' };
+
+/** The head of an ELF file. */
+const HEAD_BYTES = 64;
+const ANEW = 'install it anew';
 
 export interface Lookup {
   binaryPath?: string | undefined;
@@ -60,18 +64,30 @@ function packaged(platform: string, from: readonly (string | undefined)[], looke
     looked.push(`package ${name}: could not look (this file is bundled and does not know where it is)`);
     return undefined;
   }
-  const manifest = manifestOf(name, places);
-  if (manifest === undefined) {
-    const other = Object.keys(PLATFORMS).find((one) => one !== platform && manifestOf(packageOf(one), places) !== undefined);
+  const manifests = manifestsOf(name, places);
+  if (manifests.length === 0) {
+    const other = Object.keys(PLATFORMS).find((one) => one !== platform && manifestsOf(packageOf(one), places).length > 0);
     const instead = other === undefined ? '' : `; ${packageOf(other)} is, but this is ${platform}: were the packages installed on another machine?`;
     looked.push(`package ${name}: not installed${instead}`);
     return undefined;
   }
-  const program = join(dirname(manifest), 'bin', PROGRAM);
-  const obstacle = whyNot(program);
-  if (obstacle === undefined) return program;
-  looked.push(`package ${name}: ${program} ${obstacle}`);
+  for (const manifest of manifests) {
+    const version = versionIn(manifest);
+    const program = join(dirname(manifest), 'bin', PROGRAM);
+    const obstacle = version === CLIENT_VERSION ? whyNot(program) : `is of version ${version}, and this client of ${CLIENT_VERSION}; the two have to agree`;
+    if (obstacle === undefined) return program;
+    looked.push(`package ${name}: ${program} ${obstacle}`);
+  }
   return undefined;
+}
+
+/** What a manifest says, or that it says nothing. */
+function versionIn(manifest: string): string {
+  try {
+    return String((JSON.parse(readFileSync(manifest, 'utf8')) as { version?: unknown }).version);
+  } catch {
+    return 'unknown (its package.json cannot be read)';
+  }
 }
 
 function packageOf(platform: string): string {
@@ -79,23 +95,33 @@ function packageOf(platform: string): string {
 }
 
 /**
- * The manifest of a package, as one of these files finds it; or as the client does that they find: where packages see only what they
- * ask for themselves (pnpm), a bundle sees the client and not the client's own.
+ * The manifests of a package, as these files find them; or as the client does that they find: where packages see only what they
+ * ask for themselves (pnpm), a bundle sees the client and not the client's own. Each by the path that it goes by and by its own, since
+ * Node keeps links where it is told to (`--preserve-symlinks`).
  */
-function manifestOf(name: string, from: readonly string[]): string | undefined {
-  const resolved = (file: string, wanted: string): string | undefined => {
+function manifestsOf(name: string, from: readonly string[]): string[] {
+  const resolved = (file: string, wanted: string): string[] => {
     try {
-      return createRequire(file).resolve(`${wanted}/package.json`);
+      return byBothPaths(createRequire(file).resolve(`${wanted}/package.json`));
     } catch {
-      return undefined; // not from there
+      return []; // not from there
     }
   };
-  for (const file of from) {
-    const client = resolved(file, CLIENT);
-    const found = resolved(file, name) ?? (client === undefined ? undefined : resolved(client, name));
-    if (found !== undefined) return found;
+  const found = from.flatMap(byBothPaths).flatMap((file) => {
+    const own = resolved(file, name);
+    return own.length > 0 ? own : resolved(file, CLIENT).flatMap((client) => resolved(client, name));
+  });
+  return [...new Set(found.map((manifest) => byBothPaths(manifest).at(-1) ?? manifest))];
+}
+
+/** A path, and the one without links if that is another. */
+function byBothPaths(file: string): string[] {
+  try {
+    const real = realpathSync(file);
+    return real === file ? [file] : [file, real];
+  } catch {
+    return [file];
   }
-  return undefined;
 }
 
 /** The file that Node was started with: a bundle stands beside the packages that it needs. */
@@ -141,26 +167,38 @@ function whyNot(path: string): string | undefined {
     if ((mode & 0o111) === 0) return 'may not be executed by anybody (its mode has no x)';
     return 'may not be executed: by this user, or at all on this file system (noexec)';
   }
-  const machine = machineOf(path);
-  return machine === undefined || machine === process.arch ? undefined : `is a program for ${machine}, and this is ${process.arch}`;
+  return flawOf(path);
 }
 
-/** What machine a program is for, if it is machine code and says so. */
-function machineOf(path: string): string | undefined {
-  const head = Buffer.alloc(20);
+/** What is wrong with a program's bytes. What is neither machine code nor a script a shell would take for one, and end well with an empty one. */
+function flawOf(path: string): string | undefined {
+  const head = Buffer.alloc(HEAD_BYTES);
+  let [len, size] = [0, 0];
   try {
     const file = openSync(path, 'r');
     try {
-      readSync(file, head, 0, head.length, 0);
+      len = readSync(file, head, 0, head.length, 0);
+      size = statSync(path).size;
     } finally {
       closeSync(file);
     }
   } catch {
     return undefined; // it may be executed though not read
   }
-  if (head.toString('latin1', 0, 4) !== '\x7fELF') return undefined;
+  if (len === 0) return `is empty; ${ANEW}`;
+  if (head.toString('latin1', 0, 2) === '#!') return undefined;
+  if (head.toString('latin1', 0, 4) !== '\x7fELF') return `is no program: it begins neither as machine code nor as a script; ${ANEW}`;
   const machine = head[5] === 2 ? head.readUInt16BE(18) : head.readUInt16LE(18);
-  return MACHINES[machine] ?? `machine ${machine}`;
+  const meant = MACHINES[machine] ?? `machine ${machine}`;
+  if (meant !== process.arch) return `is a program for ${meant}, and this is ${process.arch}`;
+  return len === head.length && endIn(head) <= size ? undefined : `is damaged: it is cut off; ${ANEW}`;
+}
+
+/** How long the head of a 64-bit little-endian ELF file says that the file is at least. */
+function endIn(head: Buffer): number {
+  if (head[4] !== 2 || head[5] !== 1) return 0;
+  const tableEnd = (start: number, size: number, count: number): number => Number(head.readBigUInt64LE(start)) + head.readUInt16LE(size) * head.readUInt16LE(count);
+  return Math.max(tableEnd(32, 54, 56), tableEnd(40, 58, 60));
 }
 
 function notFound(message: string): NexusError {

@@ -1,7 +1,7 @@
 /** The package as it is installed: the packed tarball by require and by import, the README's examples, worker threads. */
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
-import { cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
@@ -69,7 +69,8 @@ test('installed with its platform package, the program is found by every kind of
   const project = join(folder, 'platform');
   const platform = join(project, `node_modules/@nexus/sidecar-${process.platform}-${process.arch}`);
   mkdirSync(join(platform, 'bin'), { recursive: true });
-  writeFileSync(join(platform, 'package.json'), '{}');
+  const { version } = JSON.parse(readFileSync(join(packageRoot, 'package.json'), 'utf8')) as { version: string };
+  writeFileSync(join(platform, 'package.json'), JSON.stringify({ version }));
   writeFileSync(join(platform, 'bin/nexus-sidecar'), `#!/bin/sh\nexec ${sidecarBinary()} "$@"\n`, { mode: 0o755 });
   // The package itself, as npm puts it there; beside the other, so that only its own place or the bundle's leads there.
   const client = join(project, 'node_modules/@nexus/sidecar');
@@ -115,11 +116,26 @@ test('installed with its platform package, the program is found by every kind of
     assert.equal(killed.exitCode ?? killed.signalCode, null, 'it serves');
     await pause(20);
   }
-  const children = readFileSync(`/proc/${killed.pid}/task/${killed.pid}/children`, 'utf8').trim().split(' ').map(Number);
+  const children = descendants(killed.pid);
   assert.equal(children.length, 1);
   killed.kill('SIGKILL');
   await ended(children[0] ?? 0);
   rmSync(folderOfSocket, { recursive: true });
+  // npx, which starts it within a shell or not, passes nothing on either.
+  mkdirSync(join(project, 'node_modules/.bin'));
+  chmodSync(command, 0o755);
+  symlinkSync(command, join(project, 'node_modules/.bin/nexus-sidecar'));
+  const ofNpx = join(elsewhere, 's');
+  const npx = spawn('npx', ['--offline', 'nexus-sidecar', 'serve', '--listen', ofNpx], { cwd: project, env: bare, stdio: 'ignore' });
+  assert.ok(npx.pid !== undefined);
+  while (!existsSync(ofNpx)) {
+    assert.equal(npx.exitCode ?? npx.signalCode, null, 'npx serves');
+    await pause(20);
+  }
+  const below = descendants(npx.pid);
+  assert.ok(below.length >= 2, `npx started ${below.length}`);
+  npx.kill('SIGKILL');
+  for (const pid of below) await ended(pid);
   // Ended by a signal, it ends by that signal.
   writeFileSync(join(platform, 'bin/nexus-sidecar'), '#!/bin/sh\nkill -TERM $$\n', { mode: 0o755 });
   assert.equal(spawnSync(process.execPath, [command], { env: bare }).signal, 'SIGTERM');
@@ -129,6 +145,12 @@ test('installed with its platform package, the program is found by every kind of
   assert.match(missing.stderr, /What to do: /);
   rmSync(elsewhere, { recursive: true });
 });
+
+/** Every process below one: its children and theirs. */
+function descendants(pid: number): number[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').split(' ').filter((text) => text !== '').map(Number);
+  return children.flatMap((child) => [child, ...descendants(child)]);
+}
 
 test('the examples of the README run', WATCHDOG, () => {
   const readme = readFileSync(join(packageRoot, 'README.md'), 'utf8');

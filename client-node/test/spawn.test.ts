@@ -1,5 +1,6 @@
 /** Starting, failing to start, and peers that break the protocol. None of the programs here is a sidecar. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { chmodSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { join } from 'node:path';
@@ -10,6 +11,7 @@ import { beginFrame, endFrame } from '../dist/esm/frames.js';
 import { encodeFields, type Fields } from '../dist/esm/fields.js';
 import { findBinary } from '../dist/esm/program.js';
 import { childEnv } from '../dist/esm/spawn.js';
+import { CLIENT_VERSION } from '../dist/esm/version.js';
 import { Writer } from '../dist/esm/writer.js';
 
 import { newFolder } from './sidecar.js';
@@ -64,11 +66,11 @@ test('a binary that is nowhere is an error that says where it was looked for', a
 });
 
 /** A package with a program, where the file `from` finds it. */
-function installed(name: string, platform: string): { from: string[]; program: string } {
+function installed(name: string, platform: string, version = CLIENT_VERSION): { from: string[]; program: string } {
   const project = join(folder, name);
   const home = join(project, `node_modules/@nexus/sidecar-${platform}`);
   mkdirSync(join(home, 'bin'), { recursive: true });
-  writeFileSync(join(home, 'package.json'), '{}');
+  writeFileSync(join(home, 'package.json'), JSON.stringify({ version }));
   return { from: [join(project, 'main.js')], program: program(`${name}/node_modules/@nexus/sidecar-${platform}/bin/nexus-sidecar`, '') };
 }
 
@@ -98,6 +100,36 @@ test('a bundle finds it beside the client, where packages see only what they ask
   mkdirSync(links, { recursive: true });
   symlinkSync(client, join(links, 'sidecar'));
   assert.equal(findBinary({ env: {}, platform: 'linux-x64', from: [join(folder, 'strict/project/out/bundle.js')] }), packaged);
+  // Where Node keeps links, what it runs is known by a path on which there is nothing else.
+  const ask = `
+    const { findBinary } = await import(${JSON.stringify(import.meta.resolve('../dist/esm/program.js'))});
+    console.log(findBinary({ env: {}, platform: 'linux-x64', from: [${JSON.stringify(join(links, 'sidecar/dist/esm/here.js'))}] }));`;
+  const kept = ['--preserve-symlinks', '--preserve-symlinks-main', '--input-type=module', '--eval', ask];
+  assert.equal(execFileSync(process.execPath, kept, { encoding: 'utf8' }).trim(), packaged);
+});
+
+test('a package of another version than the client is told of and not used, and one that agrees is, wherever it stands', () => {
+  const other = installed('other', 'linux-x64', '0.0.0');
+  const agree = `is of version 0\\.0\\.0, and this client of ${CLIENT_VERSION}; the two have to agree\n[^]*What to do: npm i @nexus/sidecar-linux-x64@${CLIENT_VERSION}`;
+  assert.match(searched('linux-x64', other.from), new RegExp(agree));
+  const same = installed('same', 'linux-x64');
+  assert.equal(findBinary({ env: {}, platform: 'linux-x64', from: [...other.from, ...same.from] }), same.program);
+  writeFileSync(join(folder, 'other/node_modules/@nexus/sidecar-linux-x64/package.json'), 'not JSON');
+  assert.match(searched('linux-x64', other.from), /is of version unknown \(its package.json cannot be read\)/);
+});
+
+test('a program that is empty, cut off or something else is told as such rather than run: of nothing a shell makes a success', () => {
+  const spoiled = join(folder, 'spoiled');
+  const says = (bytes: string | Buffer, what: RegExp): void => {
+    writeFileSync(spoiled, bytes, { mode: 0o755 });
+    for (const lookup of [{ binaryPath: spoiled, env: {} }, { env: { NEXUS_SIDECAR_BIN: spoiled } }]) assert.throws(() => findBinary(lookup), what);
+  };
+  says('', /it is empty; install it anew/);
+  says('echo 42\n', /it is no program: it begins neither as machine code nor as a script/);
+  const whole = readFileSync(process.execPath);
+  for (const len of [20, 63, 64, whole.length - 1]) says(whole.subarray(0, len), /it is damaged: it is cut off; install it anew/);
+  writeFileSync(spoiled, whole);
+  assert.equal(findBinary({ binaryPath: spoiled, env: {} }), spoiled);
 });
 
 test('a search that finds nothing says what to do on this platform', () => {

@@ -90,10 +90,53 @@ static int nx_put_atom(JSContext *ctx, NxBuf *b, JSAtom atom)
     return ret;
 }
 
+/* Notes a key as the text that it is outside of the sandbox. Takes text. -1: exception, another key has the same, and one of them
+ * would be lost. */
+static int nx_note_key(JSContext *ctx, JSValueConst names, const char *of, JSValue text)
+{
+    JSValue well_formed = JS_IsException(text) ? JS_EXCEPTION : js_string_toWellFormed(ctx, text, 0, NULL);
+    JSAtom name = JS_IsException(well_formed) ? JS_ATOM_NULL : JS_ValueToAtom(ctx, well_formed);
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    NxMessage m = { .len = 0 };
+    JSProperty *pr;
+    int ret = -1;
+
+    JS_FreeValue(ctx, text);
+    JS_FreeValue(ctx, well_formed);
+    if (name == JS_ATOM_NULL)
+        return -1;
+    if (find_own_property(&pr, JS_VALUE_GET_OBJ(names), name)) {
+        nx_say(&m, of);
+        nx_say(&m, " has two keys that are \"");
+        nx_say(&m, JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+        nx_say(&m, "\" as text, as all keys are outside of the sandbox: one of them would be lost");
+        m.text[m.len] = 0;
+        nx_throw_serialization(ctx, m.text);
+    } else {
+        ret = JS_DefinePropertyValue(ctx, names, name, JS_TRUE, JS_PROP_C_W_E) < 0 ? -1 : 0;
+    }
+    JS_FreeAtom(ctx, name);
+    return ret;
+}
+
+/* Whether keys of which some have half of a surrogate pair, which no text has, are different as text. -1: exception, they are not. */
+static int nx_check_keys(JSContext *ctx, const JSPropertyEnum *keys, uint32_t count)
+{
+    JSValue names = JS_NewObjectProto(ctx, JS_NULL);
+    int ret = JS_IsException(names) ? -1 : 0;
+    uint32_t i;
+
+    for (i = 0; i < count && !ret; i++)
+        ret = nx_note_key(ctx, names, "an object", JS_AtomToString(ctx, keys[i].atom));
+    JS_FreeValue(ctx, names);
+    return ret;
+}
+
 static int nx_encode_object(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
 {
     JSPropertyEnum *names;
     uint32_t count, i, at, room, written = 0;
+    bool mended = false;
     int ret = -1;
 
     if (JS_GetOwnPropertyNames(ctx, &names, &count, v, JS_GPN_STRING_MASK | JS_GPN_ENUM_ONLY))
@@ -109,20 +152,23 @@ static int nx_encode_object(JSContext *ctx, NxBuf *b, JSValueConst v, int depth)
             JS_FreeValue(ctx, item);
             continue;
         }
-        failed = nx_put_atom(ctx, b, names[i].atom) || nx_encode(ctx, b, item, depth);
+        b->mended = false;
+        failed = nx_put_atom(ctx, b, names[i].atom);
+        mended |= b->mended;
+        failed = failed || nx_encode(ctx, b, item, depth);
         JS_FreeValue(ctx, item);
         if (failed)
             goto done;
         written++;
     }
     nx_patch_map_header(b, at, room, written);
-    ret = 0;
+    ret = mended ? nx_check_keys(ctx, names, count) : 0;
 done:
     JS_FreePropertyEnum(ctx, names, count);
     return ret;
 }
 
-/* What keys of one kind are as text is different for any two of them. */
+/* What keys of one kind are as text is different for any two of them, unless some have half of a surrogate pair. */
 static unsigned nx_kind_of_key(JSValueConst key)
 {
     switch (JS_VALUE_GET_NORM_TAG(key)) {
@@ -136,28 +182,10 @@ static unsigned nx_kind_of_key(JSValueConst key)
     }
 }
 
-/* Notes the text of a Map's key. -1: exception, another key has the same, and one of them would be lost. */
-static int nx_note_map_key(JSContext *ctx, JSValueConst names, JSValueConst text)
+/* Whether it has characters that are written in two bytes, of which some may be half of a surrogate pair. */
+static bool nx_is_wide(JSValueConst key)
 {
-    JSAtom name = JS_ValueToAtom(ctx, text);
-    char buf[ATOM_GET_STR_BUF_SIZE];
-    NxMessage m = { .len = 0 };
-    JSProperty *pr;
-    int ret = -1;
-
-    if (name == JS_ATOM_NULL)
-        return -1;
-    if (find_own_property(&pr, JS_VALUE_GET_OBJ(names), name)) {
-        nx_say(&m, "a Map has two keys that are \"");
-        nx_say(&m, JS_AtomGetStr(ctx, buf, sizeof(buf), name));
-        nx_say(&m, "\" as text, as all keys are outside of the sandbox: one of them would be lost");
-        m.text[m.len] = 0;
-        nx_throw_serialization(ctx, m.text);
-    } else {
-        ret = JS_DefinePropertyValue(ctx, names, name, JS_TRUE, JS_PROP_C_W_E) < 0 ? -1 : 0;
-    }
-    JS_FreeAtom(ctx, name);
-    return ret;
+    return JS_VALUE_GET_TAG(key) == JS_TAG_STRING_ROPE || (JS_IsString(key) && JS_VALUE_GET_STRING(key)->is_wide_char);
 }
 
 /* Map and Set: the entries are copied out first, since encoding one may run code that changes the collection. */
@@ -177,7 +205,7 @@ static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool i
         JSMapRecord *r = list_entry(el, JSMapRecord, link);
         if (r->empty || n == count)
             continue;
-        kinds |= nx_kind_of_key(r->key);
+        kinds |= nx_kind_of_key(r->key) | (nx_is_wide(r->key) ? 16 : 0);
         entries[2 * n] = js_dup(r->key);
         entries[2 * n + 1] = is_map ? js_dup(r->value) : JS_UNDEFINED;
         n++;
@@ -205,7 +233,7 @@ static int nx_encode_collection(JSContext *ctx, NxBuf *b, JSValueConst v, bool i
         key = JS_ToString(ctx, key);
         if (JS_IsException(key))
             goto done;
-        if ((!JS_IsUndefined(names) && nx_note_map_key(ctx, names, key)) || nx_put_js_string(ctx, b, key) ||
+        if ((!JS_IsUndefined(names) && nx_note_key(ctx, names, "a Map", js_dup(key))) || nx_put_js_string(ctx, b, key) ||
             nx_encode(ctx, b, value, depth)) {
             JS_FreeValue(ctx, key);
             goto done;

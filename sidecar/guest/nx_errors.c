@@ -398,7 +398,9 @@ static bool nx_report_put_error(NxReport *r, JSValueConst err, uint32_t depth)
     if (is_object && !depth && JS_VALUE_GET_OBJ(err)->nx_is_refusal)
         fields += nx_report_put_mark(r, "refused");
     if (is_object) {
-        fields += nx_report_field(r, err, "name", NX_MAX_INNER_TEXT);
+        /* a function's name is its own, and not of what was thrown */
+        if (!JS_IsFunction(ctx, err))
+            fields += nx_report_field(r, err, "name", NX_MAX_INNER_TEXT);
         fields += nx_report_field(r, err, "code", NX_MAX_INNER_TEXT);
     }
     if (!depth) {

@@ -22,6 +22,10 @@ static NX_COLD bool nx_refuses_write(JSContext *ctx, JSValueConst leaf);
 static NX_COLD JSValue nx_throw_not_callable(JSContext *ctx, const char *as);
 static NX_COLD JSValue nx_throw_not_apart(JSContext *ctx, JSValueConst v);
 static NX_COLD JSValue nx_throw_not_iterable(JSContext *ctx, JSValueConst v);
+/* A member of null or undefined is both read and written. */
+static NX_COLD JSValue nx_throw_no_member(JSContext *ctx, JSValueConst v, JSValueConst key);
+/* The frame that runs is that of a class that was called without `new`. Its caller's is the place of the error, stack and all. */
+static NX_COLD void nx_throw_class_called(JSContext *ctx);
 
 /* An error is thrown while memory was refused. */
 static NX_COLD void nx_note_thrown(JSValueConst error);

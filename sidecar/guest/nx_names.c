@@ -162,14 +162,30 @@ static int32_t nx_begin_of_name(int32_t at, bool *cut)
     }
 }
 
-/* Says what stands from `at` to `end`, without blanks. False: it is too long to be told. */
+/* Whether blanks beside this character say nothing. */
+static bool nx_is_joint(uint8_t c) { return c == '.' || c == '?' || c == '[' || c == ']' || c == '(' || c == ')'; }
+
+/* Says what stands from `at` to `end`: strings as they are, elsewhere one blank for several, and none beside a member's dot or a
+ * bracket. False: it is too long to be told. */
 static bool nx_say_source(NxMessage *m, int32_t at, int32_t end)
 {
     if (end <= at || end - at > NX_LONGEST_NAME)
         return false;
-    for (; at < end; at++)
-        if (!nx_is_blank(nx_char(at)))
+    while (at < end) {
+        uint8_t c = nx_char(at);
+        int32_t next = at + 1;
+        if (c == '\'' || c == '"' || c == '`') {
+            next = nx_skip_string(at) < end ? nx_skip_string(at) : end;
+        } else if (nx_is_blank(c)) {
+            next = nx_skip_blanks(at);
+            if (!nx_is_joint(nx_char(at - 1)) && !nx_is_joint(nx_char(next)))
+                nx_say(m, " ");
+            at = next;
+            continue;
+        }
+        for (; at < next; at++)
             nx_say(m, (const char[]){ (char)nx_char(at), 0 });
+    }
     return true;
 }
 
@@ -235,7 +251,8 @@ static bool nx_say_taken_apart(NxMessage *m, int32_t at, const char *quote)
         return nx_say_source(m, name, end) && (nx_say(m, quote), true);
     }
     if ((nx_char(before) == '(' || nx_char(before) == ',') && nx_is_parameter(after)) {
-        nx_say(m, "the argument");
+        int32_t word = nx_back_over_blanks(before) - 4;
+        nx_say(m, nx_is_word(word, "catch") && !nx_is_of_name(nx_char(word - 1)) ? "what was thrown" : "the argument");
         return true;
     }
     if (nx_is_word(after, "of")) {
@@ -310,4 +327,43 @@ static JSValue nx_throw_not_iterable(JSContext *ctx, JSValueConst v)
         return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
     }
     return nx_throw_needs(ctx, "", is_nothing ? nx_nothing(v) : "value", " is not iterable");
+}
+
+static JSValue nx_throw_no_member(JSContext *ctx, JSValueConst v, JSValueConst key)
+{
+    NxMessage m = { .len = 0 };
+    char buf[ATOM_GET_STR_BUF_SIZE];
+    JSAtom name;
+
+    /* an object would be asked for its text */
+    if (JS_IsObject(key))
+        return nx_throw_needs(ctx, "cannot read a property of ", nx_nothing(v), "");
+    name = JS_ValueToAtom(ctx, key);
+    if (name == JS_ATOM_NULL)
+        return JS_EXCEPTION;
+    nx_say(&m, "cannot read property '");
+    nx_say(&m, JS_AtomGetStr(ctx, buf, sizeof(buf), name));
+    nx_say(&m, "' of ");
+    nx_say(&m, nx_nothing(v));
+    JS_FreeAtom(ctx, name);
+    return nx_throw_message(ctx, JS_TYPE_ERROR, &m);
+}
+
+static void nx_throw_class_called(JSContext *ctx)
+{
+    JSStackFrame *frame = ctx->rt->current_stack_frame;
+    NxMessage m = { .len = 0 };
+    int32_t at;
+
+    ctx->rt->current_stack_frame = frame->prev_frame;
+    at = nx_where(ctx);
+    if (at < 0 || !nx_say_expression(&m, at, false)) {
+        m.len = 0;
+        nx_say(&m, "this");
+    }
+    nx_say(&m, " is a class: it is called with 'new'");
+    nx_throw_message(ctx, JS_TYPE_ERROR, &m);
+    if (JS_IsError(ctx->rt->current_exception))
+        build_backtrace(ctx, ctx->rt->current_exception, JS_UNDEFINED, NULL, 0, 0, 0);
+    ctx->rt->current_stack_frame = frame;
 }

@@ -11,6 +11,7 @@ typedef struct NxBuf {
     bool awaits;    /* it is the result: promises are awaited, see nx_result.c */
     bool seals;     /* it is of $state: the objects in it take nothing that would be lost, see nx_kept.c */
     bool looks_only; /* no code is run: nil stands for what only code can tell */
+    bool mended;     /* half of a surrogate pair became U+FFFD */
 } NxBuf;
 
 static int nx_buf_reserve(JSContext *ctx, NxBuf *b, uint32_t more)
@@ -126,15 +127,18 @@ static int nx_put_bin(JSContext *ctx, NxBuf *b, const void *s, uint32_t len)
 }
 
 /* QuickJS writes an unpaired surrogate as three bytes ED A0..BF xx, which is not UTF-8; U+FFFD has three bytes too. */
-static void nx_mend_surrogates(uint8_t *s, uint32_t len)
+static bool nx_mend_surrogates(uint8_t *s, uint32_t len)
 {
+    bool mended = false;
     uint32_t i;
     for (i = 0; i + 2 < len; i++) {
         if (s[i] == 0xed && s[i + 1] >= 0xa0) {
             s[i] = 0xef, s[i + 1] = 0xbf, s[i + 2] = 0xbd;
             i += 2;
+            mended = true;
         }
     }
+    return mended;
 }
 
 static int nx_put_js_string(JSContext *ctx, NxBuf *b, JSValueConst v)
@@ -155,7 +159,7 @@ static int nx_put_js_string(JSContext *ctx, NxBuf *b, JSValueConst v)
     ret = nx_put_str(ctx, b, s, (uint32_t)len);
     if (!ret) {
         start = b->len - (uint32_t)len;
-        nx_mend_surrogates(b->p + start, (uint32_t)len);
+        b->mended |= nx_mend_surrogates(b->p + start, (uint32_t)len);
     }
     JS_FreeCString(ctx, s);
     return ret;

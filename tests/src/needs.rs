@@ -68,6 +68,25 @@ fn write(rng: &mut Rng, target: &str) -> String {
     }
 }
 
+/// Something that makes a value the last of a list of the state.
+fn put_into_the_state(rng: &mut Rng, list: &str, value: &str) -> String {
+    let list = format!("$state.{list}");
+    match rng.below(12) {
+        0 => format!("{list}.push({value})"),
+        1 => format!("{list}.push(...[{value}])"),
+        2 => format!("{list}.unshift({value}); {list}.reverse()"),
+        3 => format!("{list}.splice({list}.length, 0, {value})"),
+        4 => format!("{list}.fill({value})"),
+        5 => format!("{list}['push']({value})"),
+        6 => format!("[{value}].forEach(x => {list}.push(x))"),
+        7 => format!("Reflect.set({list}, {list}.length, {value})"),
+        8 => format!("Object.assign({list}, {{ [{list}.length]: {value} }})"),
+        9 => format!("(p => p({value}))({list}.push.bind({list}))"),
+        10 => format!("[].push.call({list}, {value})"),
+        _ => format!("{list}[{list}.length] = {value}"),
+    }
+}
+
 /// The global object, in one of its spellings.
 fn global(rng: &mut Rng) -> String {
     let mut spelled = (*rng.pick(&["globalThis", "this"])).to_owned();
@@ -81,7 +100,7 @@ fn statement(rng: &mut Rng, at: usize) -> String {
     let key = *rng.pick(&OBJECTS);
     let list = *rng.pick(&LISTS);
     let object = object(rng, 2);
-    match rng.below(50) {
+    match rng.below(52) {
         0 => format!("const v{at} = {object}; {}", write(rng, &format!("v{at}"))),
         1 => format!("let v{at}; v{at} = {object}; const w{at} = v{at}; {}", write(rng, &format!("w{at}"))),
         2 => format!("const {{ deep: d{at} }} = {object}; d{at}.er.n = {at}"),
@@ -149,6 +168,14 @@ fn statement(rng: &mut Rng, at: usize) -> String {
             "class OwnError {{ constructor(o) {{ this.o = o }} }} try {{ throw new OwnError({object}) }} catch (e) {{ {} }}",
             write(rng, "e.o")
         ),
+        50 => {
+            let put = put_into_the_state(rng, &format!("q{at}"), &object);
+            format!("$state.q{at} = [0]; {put}; {}", write(rng, &format!("$state.q{at}.at(-1)")))
+        }
+        51 => {
+            let put = put_into_the_state(rng, list, &object);
+            format!("{put}; for (const x of $state.{list}) {}", write(rng, "x"))
+        }
         49 => format!("(function () {{ class K {{ [this.$state.{key}.n]() {{}} }} }})()"),
         _ => format!("if ($args.x) {{ {} }}", write(rng, &format!("$state.{key}"))),
     }

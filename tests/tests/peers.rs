@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_UNREAD_BYTES};
+use nexus_protocol::message::{Check, Precompile};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::client::Answer;
 use nexus_tests::leaks::until_complete;
@@ -167,4 +168,42 @@ fn a_request_can_be_cancelled_while_queued_running_suspended_and_draining() {
     assert!(client.cancel_request(running));
     assert_eq!(client.segment(running).code(), ErrorCode::Cancelled);
     assert_eq!(sidecar.exit_code(SOON), 0);
+}
+
+// shows P-cancel
+#[test]
+fn a_compilation_that_somebody_was_told_is_cancelled_is_not_answered_with_what_came_of_it() {
+    let _w = Watchdog::seconds(120);
+    let sidecar = Options::new().flag("max-instances", 2).listen();
+    let mut client = sidecar.connect();
+    let source = |round: u32| {
+        let functions = (0..200).map(|n| format!("function f{n}(a) {{ return [a, {n}, {round}] }}\n"));
+        format!("{}return 1", functions.collect::<String>())
+    };
+    client.check(&source(0)).unwrap();
+    let alone = time(|| drop(client.check(&source(1)).unwrap()));
+    let (mut told, mut late) = (0, 0);
+    for round in 2..900 {
+        let source = source(round);
+        let asked = match round % 2 {
+            0 => client.send(&ClientMessage::Check(Check { source: &source })),
+            _ => client.send(&ClientMessage::Precompile(Precompile {
+                source: &source,
+                handler_name: None,
+                suspend_mode: None,
+            })),
+        };
+        // when it is about to end
+        std::thread::sleep(alone.mul_f64(0.5 + f64::from(round % 90) / 90.0));
+        let cancelled = client.cancel_request(asked);
+        match client.wait(asked) {
+            Answer::Error(error) if cancelled => {
+                assert_eq!(error.code, ErrorCode::Cancelled);
+                told += 1;
+            }
+            Answer::Compiled { .. } | Answer::Checked(_) if !cancelled => late += 1,
+            other => panic!("it was told {cancelled}, and {other:?}"),
+        }
+    }
+    println!("{told} were cancelled, {late} were over");
 }

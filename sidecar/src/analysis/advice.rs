@@ -10,6 +10,7 @@ pub(super) const IMPORT: &str =
     "a handler cannot import modules: put the code into the handler, or call an extension, `$ext.name.method()`";
 pub(super) const EXPORT: &str = "a handler cannot export: leave `export` out, and `return` the result";
 const AWAIT: &str = "`await` is only for async functions: write `async` before the function that it stands in";
+const NAMED_AWAIT: &str = "`await` cannot be a name in a handler, which waits with it: give this another name";
 const WITH: &str = "`with` is not for strict code: name the object each time, or leave out \"use strict\"";
 
 /// The mistake, with advice if there is some.
@@ -29,7 +30,12 @@ pub(super) fn advised(source: &str, mistake: Mistake) -> Mistake {
         ("await", _) if after.trim_start().starts_with(|c: char| is_word(c) || matches!(c, '\'' | '"' | '{')) => {
             (AWAIT, start)
         }
-        (_, "await") if mistake.message.contains("await") => (AWAIT, offset),
+        (last, "await") if mistake.message.contains("await") => {
+            let behind = after.trim_start_matches("await").trim_start();
+            let declared = matches!(last, "let" | "const" | "var" | "function" | "class");
+            let is_name = declared || behind.is_empty() || behind.starts_with(['=', ',', ';', ':', ')', ']', '}']);
+            (if is_name { NAMED_AWAIT } else { AWAIT }, offset)
+        }
         // `1_000_`: what comes behind is what the parser stumbles over
         (number, _)
             if number.starts_with(|c: char| c.is_ascii_digit()) && (number.ends_with('_') || next.starts_with('_')) =>
@@ -50,7 +56,10 @@ pub(super) fn advised(source: &str, mistake: Mistake) -> Mistake {
 /// Of a mistake at the end of a handler, behind which the parser finds the end of what is around it.
 fn at_the_end(message: &str) -> String {
     match message {
-        "Unexpected token" => "Unexpected end of the handler".to_owned(),
+        // the character is of what is around the handler
+        other if other == "Unexpected token" || other.starts_with("Invalid Character") => {
+            "Unexpected end of the handler".to_owned()
+        }
         other => {
             other.replace("but found `}`", "but the handler ends").replace("but found `EOF`", "but the handler ends")
         }
@@ -102,6 +111,15 @@ pub fn beyond_parser(source: &str, message: &str, line: u32, column: u32) -> Opt
             format!("`{name}` is declared twice: give one of them another name, or assign to the first"),
             start,
         );
+    }
+    // it has read on, and stands behind these
+    if message.starts_with("property constructor appears") {
+        let start = last_word(before, "constructor")?;
+        return told("a class has one `constructor`: make one of the two".to_owned(), start);
+    }
+    if message.starts_with("cannot delete a direct reference") {
+        let start = last_word(before, "delete")?;
+        return told("strict code cannot delete a variable: delete a property, or assign undefined".to_owned(), start);
     }
     if message.starts_with("Duplicate parameter") {
         return told("two parameters of this function have the same name: give one of them another".to_owned(), at);

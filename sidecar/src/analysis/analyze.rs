@@ -12,7 +12,7 @@ use super::nesting::Refusal;
 use super::parse::{Grammar, Mistake, Parsed};
 use super::plain::PlainUse;
 use super::style::{self, Why};
-use super::{advice, erase, fingerprint, imports, nesting, parse, place, private, walk};
+use super::{advice, erase, fingerprint, imports, keywords, nesting, parse, place, private, walk};
 use crate::token::{StopCause, StopToken};
 
 /// Stack for a handler of no height. Debug builds have frames several times as large.
@@ -174,7 +174,15 @@ fn analyze_here<'s>(
         Ok(plain) => match plain.mistakes.first() {
             // the parser lets some types pass here
             None if erase::find(plain.body, text, token)?.is_empty() => {
-                return Ok(understood(&read, code_of(source, without_imports), plain, None)?);
+                // or what reads as it may have types that were meant
+                let typed = match keywords::are_compared(plain.body, text, token)? {
+                    true => typed_instead(&read, &allocator)?,
+                    false => None,
+                };
+                return match typed {
+                    Some(typed) => Ok(typed),
+                    None => Ok(understood(&read, code_of(source, without_imports), plain, None)?),
+                };
             }
             None => Mistake { offset: 0, message: "this is no JavaScript".into() },
             Some(mistake) => mistake.clone(),
@@ -211,6 +219,22 @@ fn analyze_here<'s>(
     match plain {
         Ok(plain) => Ok(understood(&read, code_of(source, without_imports), &plain, Some(plain_mistake))?),
         Err(_) => Ok(unparsed(source, asked, error(source, plain_mistake))),
+    }
+}
+
+/// What reads as JavaScript, read as TypeScript. None: there are no types in it that can be erased.
+fn typed_instead<'s>(read: &Read<'_, 's>, allocator: &Allocator) -> Result<Option<Analysis<'s>>, StopCause> {
+    read.token.check()?;
+    let Ok(typed) = parse::parse(allocator, allocator.alloc_str(&read.text), Grammar::TypeScript) else {
+        return Ok(None);
+    };
+    let found = erase::find(typed.body, &read.text, read.token)?;
+    if !typed.mistakes.is_empty() || found.is_empty() {
+        return Ok(None);
+    }
+    match without_types(allocator, &read.text, &typed, found, read.token)? {
+        Ok(code) => Ok(Some(understood(read, Cow::Owned(code), &typed, None)?)),
+        Err(_) => Ok(None),
     }
 }
 

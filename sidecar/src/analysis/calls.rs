@@ -286,6 +286,11 @@ impl<'a> Walker<'a, '_> {
                 self.read(top, position);
                 self.write_perhaps(top, position);
                 self.flow.value(place, top.clone(), position);
+                self.flow.join(place, self.flow.inner);
+                self.flow.write(self.flow.stored, Fresh::Old);
+                if path.len() > 1 {
+                    self.flow.write(self.flow.inner, Fresh::Old);
+                }
             }
             return changes;
         }
@@ -389,11 +394,16 @@ impl<'a> Walker<'a, '_> {
                 // `$state.list.push.bind(...)`
                 if (1..length).any(|at| path.step(at).is_some_and(writes_receiver)) {
                     self.write_perhaps(step, position);
+                    self.flow.join(place, self.flow.inner);
                 }
                 self.flow.value(place, step.clone(), position);
                 let method = path.last();
                 if length > 1 && method.is_none_or(writes_receiver) {
                     self.flow.write(self.flow.stored, Fresh::Old);
+                    self.flow.join(place, self.flow.inner);
+                    if length > 2 {
+                        self.flow.write(self.flow.inner, Fresh::Old);
+                    }
                     // `push` of something always changes the array; the others may find nothing to change
                     let grows = matches!(method, Some("push" | "unshift"));
                     if grows && call.arguments.first().is_some_and(|a| a.as_expression().is_some()) {

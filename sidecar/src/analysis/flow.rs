@@ -51,14 +51,16 @@ pub(super) struct Flow<'a> {
     pub(super) thrown: Place,
     /// What the handler puts into the state itself.
     pub(super) stored: Place,
+    /// What it puts into values of the state by their methods, to be found again in there: `$state.items.push(value)`.
+    pub(super) inner: Place,
 }
 
 impl<'a> Flow<'a> {
     pub(super) fn new() -> Self {
         Self {
-            parents: vec![0, 1, 2],
-            written: vec![false; 3],
-            called: vec![false; 3],
+            parents: vec![0, 1, 2, 3],
+            written: vec![false; 4],
+            called: vec![false; 4],
             variables: Vec::new(),
             values: Vec::new(),
             methods: Vec::new(),
@@ -69,6 +71,7 @@ impl<'a> Flow<'a> {
             undeclared: Place(0),
             thrown: Place(1),
             stored: Place(2),
+            inner: Place(3),
         }
     }
 
@@ -186,6 +189,23 @@ impl<'a> Flow<'a> {
         self.change(binding, |variable| variable.written = true);
     }
 
+    fn is_written(&mut self, place: Place) -> bool {
+        let root = self.root(place);
+        self.written.get(root).copied().unwrap_or_default()
+    }
+
+    /// A value that was put into another one of the state is written to where that one is, if it is.
+    fn settle_inner(&mut self, values: &[(Place, Step<'a>, u32)]) {
+        let inner = self.root(self.inner);
+        if !values.iter().any(|(place, ..)| self.root(*place) == inner) {
+            return;
+        }
+        if self.is_written(self.inner) || values.iter().any(|(place, ..)| self.is_written(*place)) {
+            values.iter().for_each(|(place, ..)| self.join(*place, self.inner));
+            self.write(self.inner, Fresh::Old);
+        }
+    }
+
     /// What is thrown goes somewhere: then what is waited for may go there too.
     fn settle_rejections(&mut self) {
         let (thrown, stored, undeclared) = (self.root(self.thrown), self.root(self.stored), self.root(self.undeclared));
@@ -227,11 +247,9 @@ impl<'a> Flow<'a> {
         if values.iter().any(|(place, ..)| self.root(*place) == stored) {
             values.iter().for_each(|(place, ..)| self.join(*place, self.stored));
         }
+        self.settle_inner(&values);
         let anything = self.anything;
-        let mut written = |place| {
-            let root = self.root(place);
-            anything || self.written.get(root).copied().unwrap_or_default()
-        };
+        let mut written = |place| anything || self.is_written(place);
         values.into_iter().filter(|(place, ..)| written(*place)).map(|(_, key, position)| (key, position)).collect()
     }
 }

@@ -15,7 +15,8 @@
 //! in, or behind, something that only TypeScript has.
 //!
 //! What parses as plain JavaScript is taken as that; only what does not is tried as TypeScript. So `f(a < b, c > (d))` is two
-//! comparisons in a handler without types, and a call with type arguments in one with them.
+//! comparisons in a handler without types, and a call with type arguments in one with them, unless what would be compared is called
+//! like a type of the language, as in `new Set<string>(items)`, and nothing declares it.
 //!
 //! Every step is linear in the text but for the guesses, which are bounded, and looks at the request's token on its way. The
 //! parser is the exception: it reads a text of a bounded height to its end.
@@ -34,6 +35,7 @@ mod flow;
 mod fresh;
 mod functions;
 mod imports;
+mod keywords;
 mod lexeme;
 mod needs;
 mod nesting;

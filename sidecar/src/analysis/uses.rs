@@ -75,6 +75,9 @@ impl<'a> Walker<'a, '_> {
                     }
                     if !only_looked_at && (1..path.len()).any(|at| path.step(at).is_some_and(writes_receiver)) {
                         self.write_perhaps(step, path.position);
+                        if let Want::Into(place) = want {
+                            self.flow.join(place, self.flow.inner);
+                        }
                     }
                     if let Want::Into(place) = want {
                         self.flow.value(place, step.clone(), path.position);
@@ -176,6 +179,9 @@ impl<'a> Walker<'a, '_> {
         }
         if nested {
             self.flow.write(self.flow.stored, Fresh::Old);
+        }
+        if path.len() > 2 {
+            self.flow.write(self.flow.inner, Fresh::Old);
         }
         // a key may be called like a method
         if !nested && key.name().is_some_and(is_state_method) {

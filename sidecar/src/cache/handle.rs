@@ -74,6 +74,7 @@ mod tests {
         assert_eq!(handle.len(), HANDLE_BYTES);
         assert_eq!(key.verify(&handle), Some(digest));
         assert_eq!(HandleKey::new([8; 32]).verify(&handle), None);
+        assert_eq!(HandleKey::new(key.bytes()).verify(&handle), Some(digest));
         for i in 0..handle.len() {
             let mut forged = handle.clone();
             forged[i] ^= 1;

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::message::SuspendMode;
 
 use super::load::{BuiltIn, built_in};
+use super::processor::Native;
 use super::{Engine, EngineError, EngineOptions, abi};
 use crate::error::StartError;
 use crate::exit::ExitCode;
@@ -21,9 +22,10 @@ fn hex(digest: &[u8; 32]) -> String {
     digest.iter().map(|b| format!("{b:02x}")).collect()
 }
 
-/// What the native code is made for, of which one was chosen.
-fn levels(guest: &BuiltIn) -> String {
-    guest.natives.iter().map(|native| native.level.name()).collect::<Vec<_>>().join(", ")
+/// What there is native code for of both guests; for one of these each of them was chosen.
+fn levels(one: &BuiltIn, other: &BuiltIn) -> String {
+    let of_both = |native: &&Native| other.natives.iter().any(|of_other| of_other.level == native.level);
+    one.natives.iter().filter(of_both).map(|native| native.level.name()).collect::<Vec<_>>().join(", ")
 }
 
 fn bytes(guest: &BuiltIn) -> usize {
@@ -58,7 +60,7 @@ pub fn print(json: bool, possible: Walls, out: &mut dyn Write) -> Result<ExitCod
         ("stackDigest", serde_json::json!(hex(stack_style.digest()))),
         ("abi", serde_json::json!(abi::ABI_VERSION)),
         ("processor", serde_json::json!(direct.native().map_or("none", |native| native.level.name()))),
-        ("levels", serde_json::json!(levels(direct))),
+        ("levels", serde_json::json!(levels(direct, stack))),
         ("nativeBytes", serde_json::json!(bytes(direct))),
         ("wasmBytes", serde_json::json!(direct.wasm.len())),
         ("idleInstanceBytes", serde_json::json!(engine.idle_bytes())),

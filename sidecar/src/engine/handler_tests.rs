@@ -22,7 +22,7 @@ fn run(instance: &mut Instance, source: &str, context: Box<Context>) -> SegmentE
 }
 
 /// Of a handler that ends in its first segment; the instance is pristine again afterwards.
-fn outcome(instance: &mut Instance, source: &str, context: Box<Context>) -> Value {
+pub(super) fn outcome(instance: &mut Instance, source: &str, context: Box<Context>) -> Value {
     let found = value(run(instance, source, context));
     instance.reset().unwrap();
     found
@@ -209,6 +209,36 @@ fn dates_and_bytes_that_may_be_written_are_delivered_as_they_became() {
         let gone = run(i, "$state.b.buffer.transfer(); return 1", dates_and_bytes(ALL));
         let SegmentEnd::Failed(described) = gone else { panic!("{gone:?}") };
         assert_eq!(GuestError::decode(&described).code.as_deref(), Some("SERIALIZATION_ERROR"));
+    });
+}
+
+/// Where it was put it is a value of its own, which says nothing of the one that may only be read.
+#[test]
+fn dates_and_bytes_that_may_only_be_read_can_be_written_under_another_key() {
+    in_both_styles(|i| {
+        let first = |value: &Packed| match value {
+            Packed::Ext(-1, bytes) | Packed::Binary(bytes) => bytes.clone(),
+            other => panic!("{other:?}"),
+        };
+        for (write, gives, told) in [
+            ("$state.q = $state.d; $state.q.setTime(5000)", "$state.q.getTime()", vec![0, 0, 0, 5]),
+            ("$state.q = $state.in.list[0]; $state.q.setTime(5000)", "$state.q.getTime()", vec![0, 0, 0, 5]),
+            ("$state.q = $state.b; $state.q[0] = 9", "$state.q[0]", vec![9, 2, 3, 4]),
+            ("$state.q = $state.in.bytes; $state.q.fill(9)", "$state.q[3]", vec![9, 9, 9, 9]),
+        ] {
+            let source = format!(
+                "try {{ {write} }} catch (e) {{ return e.message }}\nreturn [{gives}, $state.d.getTime(), [...$state.b], $state.in.list[0].getTime(), [...$state.in.bytes]]"
+            );
+            let bytecode = compile(i, &source);
+            let found = value(i.run(&bytecode, dates_and_bytes(&["state:read:*", "state:write:q"]), None).end);
+            let was = 1_000_000_000_000_u64;
+            let wanted = if told[3] == 5 { 5000 } else { 9 };
+            assert_eq!(found, json!([wanted, was, [1, 2, 3, 4], was, [1, 2, 3, 4]]), "{write}");
+            let told_now = mutations(i);
+            assert!(told_now.iter().all(|(key, _)| key == "q"), "{write}: {told_now:?}");
+            assert_eq!(first(&told_now.last().unwrap().1), told, "{write}");
+            i.reset().unwrap();
+        }
     });
 }
 
@@ -421,83 +451,3 @@ fn what_the_language_allows_is_parsed() {
 }
 
 // ---- errors ----
-
-/// What is thrown there: message, and the place of its first frame.
-fn thrown(i: &mut Instance, body: &str) -> (String, String) {
-    let source = format!(
-        "const user = {{a: {{}}, none: null}}, list = [1], nothing = null;\ntry {{\n{body}\n}} catch (e) {{ return [e.message, e.stack] }}"
-    );
-    let found = outcome(i, &source, context(json!({}), ALL));
-    let stack = found[1].as_str().unwrap_or_else(|| panic!("{body}: {found}"));
-    let place = stack.lines().find_map(|frame| frame.trim_end_matches(')').rsplit_once("handler.js:")).unwrap().1;
-    (found[0].as_str().unwrap().to_owned(), place.to_owned())
-}
-
-#[test]
-fn an_error_names_what_it_is_about() {
-    on_engine_thread(|i| {
-        let cases = [
-            ("user.getName()", "user.getName is not a function", "3:6"),
-            ("list[0]()", "list[0] is not a function", "3:1"),
-            ("user\n  .a\n  .b(1,\n 2)", "user.a.b is not a function", "5:4"),
-            ("user?.a.b()", "user?.a.b is not a function", "3:9"),
-            ("user['get' + 'Name'](1)", "user['get'+'Name'] is not a function", "3:1"),
-            ("(() => user)().b()", "(...).b is not a function", "3:16"),
-            ("nothing()", "nothing is not a function", "3:1"),
-            ("user.a.b(...list)", "user.a.b is not a function", "3:8"),
-            ("user.tag`x${1}`", "user.tag is not a function", "3:6"),
-            ("new user.Thing()", "user.Thing is not a constructor", "3:5"),
-            ("new user.Thing", "user.Thing is not a constructor", "3:5"),
-            ("(1)()", "not a function", "3:1"),
-            ("list.map(1)", "not a function", "3:6"),
-            ("user.a\u{e9}()", "user.a\u{e9} is not a function", "3:6"),
-            ("Math.max(1);\nconst { x } = nothing;", "cannot destructure 'nothing' as it is null", "4:7"),
-            (
-                "Math.max(1);\nconst {\n x = '}',\n y } =\n user.none;",
-                "cannot destructure 'user.none' as it is null",
-                "4:7",
-            ),
-            ("let x; Math.max(1);\n({ x } = nothing);", "cannot destructure 'nothing' as it is null", "4:2"),
-            ("Math.max(1);\nconst [x] = user.a.b;", "cannot destructure 'user.a.b' as it is undefined", "4:7"),
-            ("const { a: { b: [c] } } = user;", "cannot destructure 'b' as it is undefined", "3:17"),
-            ("const { none: { b } } = user;", "cannot destructure 'none' as it is null", "3:15"),
-            ("(function f({ x }) {})();", "cannot destructure the argument as it is undefined", "3:13"),
-            ("((a, [x]) => 1)(1, null);", "cannot destructure the argument as it is null", "3:6"),
-            ("(({ x } = {}) => 1)(null);", "cannot destructure the argument as it is null", "3:3"),
-            ("for (const { x } of [null]);", "cannot destructure an item of the list as it is null", "3:12"),
-            ("const { x } = await nothing;", "cannot destructure 'nothing' as it is null", "3:7"),
-            ("const { x } = (() => null)();", "cannot destructure null", "3:7"),
-            ("const { x } = user.a.b ?? null;", "cannot destructure 'user.a.b' as it is null", "3:7"),
-            ("for (const x of user.none);", "user.none is not iterable", "3:22"),
-            ("const [x] = user;", "user is not iterable", "3:7"),
-            ("Math.max(...nothing)", "nothing is not iterable", "3:13"),
-            ("[...user.none]", "user.none is not iterable", "3:10"),
-            ("user['a\\0b'].c", "cannot read property 'c' of undefined", "3:14"),
-        ];
-        for (body, message, place) in cases {
-            assert_eq!(thrown(i, body), (message.to_owned(), place.to_owned()), "{body}");
-        }
-    });
-}
-
-#[test]
-fn an_error_stands_where_it_is_made() {
-    on_engine_thread(|i| {
-        let classes = "class A extends Error { constructor(s) { super(s) } }\nclass B extends A {}\nclass C extends B { constructor() { super('c'); this.x = 1 } }\n";
-        let cases = [
-            ("throw new A('x')", "6:11"),
-            ("throw new B('x')", "6:11"),
-            ("function f() {\n throw new C() }\n f()", "7:12"),
-            ("throw new (class extends TypeError {})('x')", "6:11"),
-            ("throw new (class extends AggregateError { constructor() { super([1]) } })()", "6:11"),
-            ("throw Reflect.construct(Error, ['x'], C)", "6:15"),
-            ("throw Error('x')", "6:7"),
-            ("const made = new C();\nthrow made", "6:18"),
-        ];
-        for (body, place) in cases {
-            // two lines of the frame, three of the classes
-            let source = format!("{classes}{}", body);
-            assert_eq!(thrown(i, &source).1, place, "{body}");
-        }
-    });
-}

@@ -44,6 +44,8 @@ mod native_stack_tests;
 pub mod park;
 #[cfg(test)]
 mod park_tests;
+#[cfg(test)]
+mod place_tests;
 mod processor;
 pub mod refusals;
 pub mod registry;

@@ -71,7 +71,7 @@ fn each_iteration_has_its_own_variables() {
 }
 
 #[test]
-fn a_map_whose_keys_are_the_same_as_text_does_not_leave_with_one_of_them() {
+fn what_has_keys_that_are_the_same_as_text_does_not_leave_with_one_of_them() {
     in_both_styles(|i| {
         for (entries, name) in [
             ("[1, 'a'], ['1', 'b']", "1"),
@@ -79,6 +79,10 @@ fn a_map_whose_keys_are_the_same_as_text_does_not_leave_with_one_of_them() {
             ("[null, 1], ['x', 2], ['null', 3]", "null"),
             ("[1n, 1], [1, 2]", "1"),
             ("[NaN, 1], ['NaN', 2]", "NaN"),
+            // half of a surrogate pair is no text
+            ("['\\ud800', 1], ['\\udc01', 2]", "\u{fffd}"),
+            ("['\\ufffd', 1], ['a\\u0416', 2], ['\\ud800', 3]", "\u{fffd}"),
+            ("['x\\ud83d', 1], ['x\\ud83e', 2]", "x\u{fffd}"),
         ] {
             for way in ["return MAP", "return {deep: [MAP]}", "$state.m = MAP", "$emit('e', MAP)"] {
                 let source = way.replace("MAP", &format!("new Map([{entries}])"));
@@ -87,6 +91,20 @@ fn a_map_whose_keys_are_the_same_as_text_does_not_leave_with_one_of_them() {
                 assert!(message.contains(&format!("two keys that are \"{name}\" as text")), "{source}: {message}");
             }
         }
+        for (object, name) in [
+            ("{'\\ud800': 1, b: 2, '\\udc01': 3}", "\u{fffd}"),
+            ("Object.groupBy('\\u{1f600}a'.split(''), c => c)", "\u{fffd}"),
+            ("{'\\ufffd': 1, '\\ud800': () => 1, '\\udfff': 3}", "\u{fffd}"),
+        ] {
+            for way in ["return OBJECT", "return [{deep: OBJECT}]", "$state.m = OBJECT", "$emit('e', OBJECT)"] {
+                let (code, message) = fails(i, &way.replace("OBJECT", object));
+                assert_eq!(code, ErrorCode::SerializationError, "{object}");
+                let expected = format!("an object has two keys that are \"{name}\" as text");
+                assert!(message.contains(&expected), "{object}: {message}");
+            }
+        }
+        assert_eq!(gives(i, "return {'\\ud800': 1, '\\u{1f600}': 2}"), json!({"\u{fffd}": 1, "\u{1f600}": 2}));
+        assert_eq!(gives(i, "return new Map([['\\ud800', 1], ['\\u0416', 2]])"), json!({"\u{fffd}": 1, "\u{416}": 2}));
         for (map, expected) in [
             ("[[1, 'a'], ['2', 'b'], [true, 1]]", json!({"1": "a", "2": "b", "true": 1})),
             ("[['1', () => 1], [1, 'kept']]", json!({"1": "kept"})),

@@ -443,7 +443,8 @@ mod tests {
         assert_eq!(keys(&mut s), ["7", "c", "a", "n"]);
         s.delete("c");
         s.set("c", own(3.into()));
-        assert_eq!(keys(&mut s), ["7", "a", "n", "c"]);
+        s.set("b", own(4.into()));
+        assert_eq!(keys(&mut s), ["7", "a", "n", "c", "b"]);
     }
 
     #[test]

@@ -35,6 +35,7 @@ pub mod poller;
 mod refusal;
 mod rescue;
 mod resident;
+mod resolution;
 pub mod roll;
 pub mod session;
 mod shared;

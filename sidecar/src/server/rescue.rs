@@ -16,7 +16,7 @@ use nexus_protocol::message::Kind;
 use nexus_protocol::{ErrorCode, SidecarMessage, WireError};
 
 use super::connection::Connection;
-use super::crew::{RunId, Stuck};
+use super::crew::{Budget, RunId, Stuck};
 use super::errand::Errand;
 use super::hub::{Job, Retired};
 use super::refusal::overloaded;
@@ -107,18 +107,7 @@ impl Server {
             run.worker().number(),
             waited.as_millis()
         );
-        let error = match why {
-            Stuck::InGuest(StopCause::Cancelled | StopCause::Back) => execution::cancelled(),
-            Stuck::InGuest(StopCause::Deadline) => execution::of_time(
-                "the execution did not end when its time was used up; its thread was given up".into(),
-                work.budget.timeout,
-                work.budget.spent + waited,
-            ),
-            Stuck::InHost => {
-                WireError::new(ErrorCode::WasmError, "the request got stuck in the sidecar; its thread was given up")
-                    .with_context_number("count", waited.as_millis() as u64)
-            }
-        };
+        let error = of_stuck(why, work.budget, waited);
         let error = error.with_context_text("stage", "retired");
         // how far it came is not known: what it did may count already
         let error = if work.kind.has_effects() { error.not_retryable() } else { error };
@@ -208,6 +197,38 @@ impl Server {
     }
 }
 
+/// What a request is told whose thread was given up, `waited` after it came.
+fn of_stuck(why: Stuck, budget: Budget, waited: Duration) -> WireError {
+    match why {
+        Stuck::InGuest(StopCause::Cancelled) => execution::cancelled(),
+        Stuck::InGuest(StopCause::Deadline) => execution::of_time(
+            "the execution did not end when its time was used up; its thread was given up".into(),
+            budget.timeout,
+            budget.spent + waited,
+        ),
+        // nobody has asked for its end: that it was to begin again is the sidecar's own affair
+        Stuck::InGuest(StopCause::Back) | Stuck::InHost => {
+            WireError::new(ErrorCode::WasmError, "the request got stuck in the sidecar; its thread was given up")
+                .with_context_number("count", waited.as_millis() as u64)
+        }
+    }
+}
+
 fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_was_cancelled_is_told_so_and_only_who_had_no_time_left_is_told_that() {
+        let budget = Budget { timeout: Some(Duration::from_millis(40)), spent: Duration::from_millis(30) };
+        let code = |why| of_stuck(why, budget, Duration::from_millis(20)).code;
+        assert_eq!(code(Stuck::InGuest(StopCause::Cancelled)), ErrorCode::Cancelled);
+        assert_eq!(code(Stuck::InGuest(StopCause::Deadline)), ErrorCode::Timeout);
+        assert_eq!(code(Stuck::InGuest(StopCause::Back)), ErrorCode::WasmError);
+        assert_eq!(code(Stuck::InHost), ErrorCode::WasmError);
+    }
 }

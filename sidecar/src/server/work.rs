@@ -6,8 +6,7 @@ use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::message::{ClientMessage, Compiled, Execute, Kind, Resolution, Resume};
-use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client, payload};
-use serde::Serialize;
+use nexus_protocol::{ErrorCode, RequestId, SidecarMessage, SuspensionId, WireError, decode_client};
 
 use super::Server;
 use super::connection::Connection;
@@ -16,13 +15,14 @@ use super::hub::{About, Job, Next, Resumed, SessionId, Taken};
 use super::meter::Meter;
 use super::oversight::Oversight;
 use super::poller::{Event, Poller};
+use super::resolution::resolution_bytes;
 use super::session::{Action, refuse};
 use super::shared::Shared;
 use super::state::{Mode, State, broken};
 use super::suspend::Suspended;
 use crate::cache::Client;
 use crate::engine::Instance;
-use crate::execution::{self, Answer, Arrival, Execution, Progress, Totals};
+use crate::execution::{self, Arrival, Execution, Progress, Totals};
 use crate::faults::{self, Point};
 use crate::observe::SuspensionEvent;
 use crate::os;
@@ -518,9 +518,14 @@ impl Server {
     }
 
     pub(super) fn reply(&self, answering: Answering<'_>, message: &SidecarMessage<'_>) {
-        if self.finish(answering).is_some() {
-            answering.connection.send_answer(answering.id, message);
+        let Some(ending) = self.finish(answering) else { return };
+        // who was told that it is cancelled hears so, where that is as good as if it had never been done
+        let nothing_is_left = matches!(answering.kind, Kind::Precompile | Kind::Check);
+        if nothing_is_left && ending == Some(StopCause::Cancelled) {
+            let error = SidecarMessage::Error(execution::cancelled());
+            return answering.connection.send_answer(answering.id, &error);
         }
+        answering.connection.send_answer(answering.id, message);
     }
 }
 
@@ -554,44 +559,4 @@ pub(super) enum Outcome {
     GoesOn,
     /// It has made way for others, and waits to begin once more; the instance is to be reset.
     BeginsAgain(Option<Instance>),
-}
-
-/// A client's answer to a call, as the guest takes it.
-enum ResolutionBytes<'a> {
-    Value(&'a [u8]),
-    Failure(Vec<u8>),
-}
-
-impl ResolutionBytes<'_> {
-    fn as_answer(&self) -> Answer<'_> {
-        match self {
-            Self::Value(bytes) => Answer::Value(bytes),
-            Self::Failure(bytes) => Answer::Failure(bytes),
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct FailureFields<'a> {
-    message: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    name: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'a str>,
-}
-
-fn resolution_bytes<'a>(resolution: &Resolution<'a>) -> Result<ResolutionBytes<'a>, WireError> {
-    match resolution {
-        Resolution::Value(None) => Ok(ResolutionBytes::Value(payload::NIL)),
-        Resolution::Value(Some(bytes)) => match payload::validate_shape(bytes) {
-            Ok(()) => Ok(ResolutionBytes::Value(bytes)),
-            Err(e) => Err(execution::not_a_payload("value", e)),
-        },
-        Resolution::Failure(failure) => {
-            let fields = FailureFields { message: failure.message, name: failure.name, code: failure.code };
-            rmp_serde::to_vec_named(&fields)
-                .map(ResolutionBytes::Failure)
-                .map_err(|e| WireError::new(ErrorCode::InternalError, e.to_string()))
-        }
-    }
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 
 use crate::digest::{self, Inputs};
 use crate::guest::{self, AOT};
@@ -35,6 +35,27 @@ const LEVELS: &[Level] = &[
         features: "+cx8,+cmov,+mmx,+fxsr,+sse,+sse2,+cx16,+sahf,+popcnt,+sse3,+ssse3,+sse4.1,+sse4.2",
     },
 ];
+
+/// Looks whether a program has both guests for every level, as it tells it itself: one without runs only where it was made, and says so
+/// nowhere else.
+pub fn of_program(program: &Path) -> Result<()> {
+    let told = quiet("asking the program", Command::new(program).args(["engine", "--json"]))?;
+    let told: serde_json::Value = serde_json::from_str(&told)?;
+    let has = told["levels"].as_str().unwrap_or_default();
+    if let Some(without) = without(has) {
+        bail!(
+            "{} has native code for {has}, and none for {without}: it is not what `cargo xtask package` builds",
+            program.display()
+        );
+    }
+    note(format!("native code for {has}"));
+    Ok(())
+}
+
+/// The first level that is not among these.
+fn without(has: &str) -> Option<&'static str> {
+    LEVELS.iter().map(|level| level.name).find(|name| has.split(", ").all(|one| one != *name))
+}
 
 /// How native code is packed. One thread: more of them pack less.
 const PACKED: &[&str] = &["--quiet", "--ultra", "-22", "--long=27", "--single-thread"];
@@ -167,4 +188,22 @@ fn answers(work: &Path, level: &Level) -> Result<PathBuf> {
     link.args(["-shared", "-nostdlib", "-Wl,-z,noexecstack"]).arg(&source).arg("-o").arg(&library);
     quiet("linking the answers to LLVM", &mut link).context("the compiler's questions cannot be answered")?;
     Ok(library)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_for_the_processor_that_built_it_has_none_of_the_levels() {
+        assert_eq!(without("x86-64-v3, x86-64-v2"), None);
+        for (has, missing) in [
+            ("the processor of the build", "x86-64-v3"),
+            ("x86-64-v3", "x86-64-v2"),
+            ("x86-64-v2", "x86-64-v3"),
+            ("", "x86-64-v3"),
+        ] {
+            assert_eq!(without(has), Some(missing), "{has}");
+        }
+    }
 }

@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use crate::digest;
+use crate::levels;
 use crate::package::{agrees_with_binstall, version};
 use crate::places::Places;
 use crate::process::quiet;
@@ -102,6 +103,9 @@ fn packages(out: &Path, version: &str) -> Result<Vec<String>> {
         if manifest["version"] != version || !(tied.is_null() || *tied == version) {
             wrong.push(format!("{name} says that it is {}, tied to {tied}", manifest["version"]));
         }
+    }
+    if let Err(error) = levels::of_program(&out.join("nexus-sidecar/bin/nexus-sidecar")) {
+        wrong.push(format!("{error:#}"));
     }
     let mut ask = Command::new("dpkg-deb");
     let told = quiet("reading a package", ask.arg("-f").arg(out.join(&names[2])).arg("Version"))?;

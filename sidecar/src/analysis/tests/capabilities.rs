@@ -360,6 +360,57 @@ fn what_only_reads_needs_no_write() {
     ]);
 }
 
+/// A value of the state that is put into another one is changed there, and has to be what may be written.
+#[test]
+fn what_is_put_into_a_value_of_the_state_is_found_there() {
+    for put in [
+        "$state.q.push($state.b)",
+        "$state.q.push(...[$state.b])",
+        "$state.q['push']($state.b)",
+        "$state.q[$args]($state.b)",
+        "$state.q.unshift($state.b)",
+        "$state.q.splice(0, 0, { b: $state.b })",
+        "$state.q.fill($state.b)",
+        "$state.q.set('b', $state.b)",
+        "$state.q.add($state.b)",
+        "$state.q.in.push($state.b)",
+        "$state.q[0] = $state.b",
+        "$state.q.in.b = $state.b",
+        "[$state.b].forEach(b => $state.q.push(b))",
+        "[$state.b].forEach($state.q.push, $state.q)",
+        "const p = $state.q.push.bind($state.q); p($state.b)",
+        "$state.q.push.call($state.q, $state.b)",
+        "const q = $state.q; q.push($state.b)",
+        "Reflect.set($state.q, 'b', $state.b)",
+        "Object.assign($state.q, { b: $state.b })",
+        "Object.defineProperty($state.q, 'b', { value: $state.b })",
+        "const v = $state.b; $state.q.push(v)",
+    ] {
+        for change in [
+            "$state.q[0].n = 1",
+            "$state.q.in.list.push(1)",
+            "delete $state.q.in.n",
+            "$state.q.at(0).n = 1",
+            "for (const x of $state.q) x.n = 1",
+            "const { q: [x] } = $state; x.n = 1",
+            "$state.get('q')[0].n = 1",
+            "$state.q.pop().n++",
+            "$state.q.forEach(x => { x.n = 1 })",
+            "Object.assign($state.q[0], { n: 1 })",
+        ] {
+            let source = format!("{put}; {change}");
+            let found = tokens(&source);
+            assert!(found.split(' ').any(|token| token.starts_with("state:write:b")), "{source}: {found}");
+        }
+    }
+    // what nobody changes there is only read
+    check(&[
+        ("$state.log.push({ user: $state.user.name, at: 1 })", "state:read:log? state:read:user state:write:log"),
+        ("$state.list.push($state.n); return $state.list.length", "state:read:list? state:read:n state:write:list"),
+        ("$state.list.push($state.n); const own = []; own[0] = 1", "state:read:list? state:read:n state:write:list"),
+    ]);
+}
+
 /// What writes goes by another name, or is called in another way, than it was made for.
 #[test]
 fn a_write_by_another_name_is_listed() {

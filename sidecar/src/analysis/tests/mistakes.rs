@@ -7,6 +7,7 @@ const IMPORT: &str =
     "a handler cannot import modules: put the code into the handler, or call an extension, `$ext.name.method()`";
 const EXPORT: &str = "a handler cannot export: leave `export` out, and `return` the result";
 const AWAIT: &str = "`await` is only for async functions: write `async` before the function that it stands in";
+const NAMED_AWAIT: &str = "`await` cannot be a name in a handler, which waits with it: give this another name";
 const SEPARATOR: &str = "a `_` in a number stands between two of its digits";
 const SEMICOLON: &str =
     "Expected a semicolon or an implicit semicolon after a statement, but found none; Try inserting a semicolon here";
@@ -43,6 +44,12 @@ fn mistakes_are_told_in_the_parsers_words_with_advice() {
         ("x = ", "Unexpected end of the handler", 1, 5),
         ("let y = x +\n", "Unexpected end of the handler", 2, 1),
         ("await", "Unexpected end of the handler", 1, 6),
+        ("#", "Unexpected end of the handler", 1, 2),
+        ("let a = 1; #", "Unexpected end of the handler", 1, 13),
+        ("let await = 1", NAMED_AWAIT, 1, 5),
+        ("const await = 1, b = 2", NAMED_AWAIT, 1, 7),
+        ("function await() {}", NAMED_AWAIT, 1, 10),
+        ("async function f(await) {}", NAMED_AWAIT, 1, 18),
         ("function f() { return }}", "this `}` closes nothing", 1, 24),
         ("if (a) { b } }\n", "this `}` closes nothing", 1, 14),
         ("const a = ;", "Unexpected token", 1, 11),
@@ -144,6 +151,20 @@ fn what_only_quickjs_refuses_has_its_words_or_better_ones() {
         ),
         ("'use strict'; with (a) b", "invalid keyword: with", 1, 15, Some(("`with` is not for strict code", 1, 15))),
         ("function f(a, a) { 'use strict' }", "Duplicate parameter name", 1, 20, Some(("two parameters", 1, 20))),
+        (
+            "class A { constructor() {} constructor() {} }",
+            "property constructor appears more than once",
+            1,
+            39,
+            Some(("a class has one `constructor`", 1, 28)),
+        ),
+        (
+            "'use strict'\nlet x; delete x",
+            "cannot delete a direct reference in strict mode",
+            2,
+            16,
+            Some(("strict code cannot delete a variable", 2, 8)),
+        ),
         ("break", "break must be inside loop or switch", 1, 6, Some(("`break` is only for loops and `switch`", 1, 1))),
         ("if (a) { continue; }", "continue must be inside loop", 1, 18, Some(("`continue` is only for loops", 1, 10))),
         ("f(() => { x.break; break })", "break must be inside loop or switch", 1, 26, Some(("`break` is", 1, 20))),

@@ -273,6 +273,10 @@ fn what_is_javascript_is_taken_as_that() {
         "return f<a>(b)",
         "return i<lo>(hi)",
         "return f(a < Math.PI, Math.E > (0))",
+        "let string = 1; return f<string>(b)",
+        "number = 1; return f(a < number, c > (d))",
+        "({ any } = o); return f<any>(b)",
+        "return a < string",
         "return f(a < b[0], b[0] > (0))",
         "return f(a < this, NaN > (0))",
         "return f(a < typeof b, c > (0))",
@@ -291,6 +295,14 @@ fn what_is_javascript_is_taken_as_that() {
         ("let x: T; return f(a<b, c>(d))", "let x; return f(a(d))"),
         ("let x: T; return f<a>(b)", "let x; return f(b)"),
         ("return new Map<string, number>()", "return new Map()"),
+    ]);
+    // and where there would be a comparison with what is called like a type, and is no variable
+    check(&[
+        ("return [...new Set<string>(a)]", "return [...new Set(a)]"),
+        ("return new Map<string, Array<Map<A, number>>>([[a, b]]).size", "return new Map([[a, b]]).size"),
+        ("return f<any>(b)", "return f(b)"),
+        ("return f<A, unknown>(b)", "return f(b)"),
+        ("const string2 = 1; return f< string >(b)", "const string2 = 1; return f(b)"),
     ]);
     assert!(refused("let x: T\nglobal\n{ return 5 }").message.contains("declare"));
 }

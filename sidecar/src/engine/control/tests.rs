@@ -271,3 +271,18 @@ fn the_books_see_the_control_of_an_instance_as_its_thread_does() {
         assert_eq!(control.end(), Ended::Intact(None));
     });
 }
+
+#[test]
+fn what_is_asked_of_the_memory_of_an_instance_happens_to_it() {
+    on_engine_thread(|instance| {
+        let control = instance.control().clone();
+        let memory = &control.memory;
+        let word =
+            |at: u32| memory.read_vec(at, 4).ok().and_then(|bytes| bytes.try_into().ok()).map(u32::from_le_bytes);
+        // where nothing stands
+        let at = memory.len() as u32 - 4;
+        assert_eq!(word(at), Some(0));
+        Stoppable::interrupt(memory, at);
+        assert_eq!(word(at), Some(1));
+    });
+}

@@ -246,4 +246,36 @@ fn some_keys_or_all_and_never_more_than_fits() {
     assert_eq!(some, [0x82, 0xa1, b'a', 1, 0xa1, b'c', 3]);
     assert_eq!(snapshot.encode(Some(&[]), 1000, &mut admit, &StopToken::new()).unwrap(), [0x80]);
     assert_eq!(refused(snapshot.encode(None, 10, &mut admit, &StopToken::new())).code, ErrorCode::ResourceLimit);
+    // a map's head, and for each entry at most that of its key beside key and value
+    let size = 5 + 3 * (5 + 1 + 1);
+    assert!(snapshot.encode(None, size, &mut admit, &StopToken::new()).is_ok());
+    let error = refused(snapshot.encode(None, size - 1, &mut admit, &StopToken::new()));
+    assert_eq!(error.context["count"], ContextValue::Number(size as u64));
+}
+
+#[test]
+fn a_key_has_at_most_as_many_bytes_as_a_handler_can_name() {
+    let budget = Budget::new("bytes", 1 << 20);
+    let keyed = |bytes: usize| {
+        let set = pack(serde_json::json!({ "k".repeat(bytes): 1 }));
+        Changes::of_client(&set, &[], &budget, &StopToken::new()).map(drop)
+    };
+    assert!(keyed(MAX_STATE_KEY_BYTES).is_ok());
+    for more in [1, 2, 1000] {
+        assert_eq!(refused(keyed(MAX_STATE_KEY_BYTES + more)).code, ErrorCode::InvalidArgument);
+    }
+}
+
+#[test]
+fn a_full_state_takes_no_key_more_and_those_that_it_has() {
+    let (budget, token) = (Budget::new("bytes", 1 << 30), StopToken::new());
+    let state = ResidentState::new(&many(MAX_STATE_KEYS), &budget, &token).unwrap();
+    let change = |key: &str| {
+        let mut changes = Changes::default();
+        changes.push(key, Some(&[1]), &budget).unwrap();
+        state.apply(changes, None, &token)
+    };
+    assert_eq!(change("000007"), Ok(2));
+    assert_eq!(refused(change("more")).context["resource"], ContextValue::Text("maxStateKeys".into()));
+    assert_eq!(state.snapshot().key_count(), MAX_STATE_KEYS);
 }

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 use crate::digest;
+use crate::levels;
 use crate::loops;
 use crate::places::Places;
 use crate::stages::{Stages, note};
@@ -50,6 +51,7 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
     let parts = tree::Parts::build(places, &wasmedge, stages)?;
     let out = parts.out().to_owned();
     let tree = stages.run("tree", || parts.assemble())?;
+    stages.run("levels of the guests", || levels::of_program(&tree.join("bin").join(tree::NAME)))?;
     stages.run("no path of this machine", || parts.names_no_path_of_here(&tree))?;
     let notices = stages.run("bill of materials", || {
         let origins = wasmedge.origins(&places.workshop()?, &parts.foreign_libraries())?;
