@@ -2,8 +2,7 @@
 //! each of them once.
 //!
 //! ```text
-//! entry   word 0: bits 0..32 id of the request, 32..48 number of the connection, 48..56 kind, 56..58 how far it is; 0: none
-//!         word 1: the beginning of the digest of the handler that runs; 0: none does
+//! entry   one word: bits 0..32 id of the request, 32..48 number of the connection, 48..56 kind, 56..58 how far it is; 0: none
 //! ```
 //! Invariant: a request stands in the roll before its connection is at rest behind it (see [`super::mark`]), and leaves it when the
 //! answer has become a reason for doubt. So whoever finds a connection without a reason for doubt finds all of its unanswered requests
@@ -18,8 +17,6 @@ use super::mark::Mark;
 
 /// Entries. More requests than that are reasons for doubt, each of them.
 pub const ENTRIES: usize = 1 << 15;
-/// Of each.
-pub const WORDS: usize = 2;
 
 const CONNECTION_BITS: u32 = 16;
 
@@ -100,9 +97,8 @@ impl Roll {
         Self { words, free: Vec::new(), unused: 0 }
     }
 
-    fn words_of(&self, at: u32) -> Option<(&AtomicU64, &AtomicU64)> {
-        let first = at as usize * WORDS;
-        Some((self.words.get(first)?, self.words.get(first + 1)?))
+    fn word(&self, at: u32) -> Option<&AtomicU64> {
+        self.words.get(at as usize)
     }
 
     /// A request has come.
@@ -113,12 +109,11 @@ impl Roll {
         let (reused, next) = (self.free.pop(), self.unused);
         let at = reused.unwrap_or(next);
         let fits = mark.number() < 1 << CONNECTION_BITS;
-        let Some((word, handler)) = self.words_of(at).filter(|_| fits) else {
+        let Some(word) = self.word(at).filter(|_| fits) else {
             self.free.extend(reused);
             mark.doubt();
             return Slot::Doubt;
         };
-        handler.store(0, Ordering::Relaxed);
         let entry = Entry { connection: mark.number(), id, kind, progress: Progress::Waits };
         word.store(entry.to_word(), Ordering::Release);
         if reused.is_none() {
@@ -130,24 +125,16 @@ impl Roll {
     /// Somebody begins with it. That is for good, also when it waits again.
     pub fn begins(&self, slot: Slot) {
         let Slot::At(at) = slot else { return };
-        let Some((word, _)) = self.words_of(at) else { return };
+        let Some(word) = self.word(at) else { return };
         if let Ok(Some(entry)) = Entry::of_word(word.load(Ordering::Relaxed)) {
             word.store(Entry { progress: Progress::Begun, ..entry }.to_word(), Ordering::Release);
-        }
-    }
-
-    /// A handler runs for it, or none does any more.
-    pub fn runs(&self, slot: Slot, handler: u64) {
-        let Slot::At(at) = slot else { return };
-        if let Some((_, of)) = self.words_of(at) {
-            of.store(handler, Ordering::Release);
         }
     }
 
     /// It is answered, or nobody waits for that any more.
     pub fn leave(&mut self, slot: Slot) {
         let Slot::At(at) = slot else { return };
-        if let Some((word, _)) = self.words_of(at) {
+        if let Some(word) = self.word(at) {
             word.store(0, Ordering::Release);
             self.free.push(at);
         }
@@ -160,12 +147,12 @@ mod tests {
     use crate::random::Random;
 
     fn words(entries: usize) -> &'static [AtomicU64] {
-        Vec::from_iter((0..entries * WORDS).map(|_| AtomicU64::new(0))).leak()
+        Vec::from_iter((0..entries).map(|_| AtomicU64::new(0))).leak()
     }
 
     fn read(words: &[AtomicU64]) -> Vec<Entry> {
-        let firsts = words.iter().step_by(WORDS).map(|word| word.load(Ordering::Acquire));
-        firsts.filter_map(|word| Entry::of_word(word).unwrap()).collect()
+        let all = words.iter().map(|word| word.load(Ordering::Acquire));
+        all.filter_map(|word| Entry::of_word(word).unwrap()).collect()
     }
 
     #[test]

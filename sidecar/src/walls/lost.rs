@@ -41,7 +41,7 @@ pub fn those_that_go_on(page: &Page, mut copies: HashMap<u32, Arc<UnixStream>>) 
 /// What stands in the roll, by the number of the connection. None: it makes no sense.
 fn unanswered(page: &Page, copies: &HashMap<u32, Arc<UnixStream>>) -> Option<HashMap<u32, Vec<Entry>>> {
     let (mut found, mut makes_sense) = (HashMap::<u32, Vec<Entry>>::new(), true);
-    let read = page.read_roll(|word, _| match Entry::of_word(word) {
+    let read = page.read_roll(|word| match Entry::of_word(word) {
         Ok(Some(entry)) if copies.contains_key(&entry.connection) => {
             found.entry(entry.connection).or_default().push(entry);
         }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
     use crate::random::Random;
     use crate::server::Mark;
-    use crate::server::roll::{Roll, WORDS};
+    use crate::server::roll::Roll;
 
     /// Copies by their numbers, and the clients at the other ends.
     type Ends = (HashMap<u32, Arc<UnixStream>>, HashMap<u32, UnixStream>);
@@ -188,7 +188,7 @@ mod tests {
         let (marks, words) = (page.marks().unwrap(), page.roll().unwrap());
         let mut random = Random(0x1057);
         for round in 0..300 {
-            words.iter().take(64 * WORDS).for_each(|word| word.store(0, Ordering::Relaxed));
+            words.iter().take(64).for_each(|word| word.store(0, Ordering::Relaxed));
             for mark in marks.iter().take(16) {
                 mark.store(if random.below(3) == 0 { random.next() } else { 0 }, Ordering::Relaxed);
             }
@@ -201,7 +201,7 @@ mod tests {
                     progress: [Progress::Waits, Progress::Begun][random.below(2)],
                 };
                 let word = if round % 3 == 0 && random.below(20) == 0 { random.next() } else { entry.to_word() };
-                words[random.below(64) * WORDS].store(word, Ordering::Relaxed);
+                words[random.below(64)].store(word, Ordering::Relaxed);
                 said.entry(entry.connection).or_default().insert(entry.id.0);
             }
             let (copies, clients) = connections(0..16);
