@@ -39,7 +39,9 @@ export type ErrorCode =
   /** Made by clients: the connection ended with the request unanswered. */
   | 'SIDECAR_GONE'
   /** Made by clients: there is no program to start. */
-  | 'SIDECAR_NOT_FOUND';
+  | 'SIDECAR_NOT_FOUND'
+  /** The process that had the request has ended; the connection goes on. */
+  | 'WORKER_LOST';
 
 /** Whether the same request may succeed later, as far as the code alone can tell. */
 export const RETRYABLE_BY_CODE: Readonly<Record<ErrorCode, boolean>> = {
@@ -62,4 +64,5 @@ export const RETRYABLE_BY_CODE: Readonly<Record<ErrorCode, boolean>> = {
   INTERNAL_ERROR: true,
   SIDECAR_GONE: true,
   SIDECAR_NOT_FOUND: false,
+  WORKER_LOST: true,
 };

@@ -46,6 +46,8 @@ pub enum ErrorCode {
     SidecarGone,
     /// Made by clients: there is no program to start.
     SidecarNotFound,
+    /// The process that had the request has ended; the connection goes on.
+    WorkerLost,
 }
 
 impl ErrorCode {
@@ -70,6 +72,7 @@ impl ErrorCode {
         Self::InternalError,
         Self::SidecarGone,
         Self::SidecarNotFound,
+        Self::WorkerLost,
     ];
 
     pub(crate) const fn wire(self) -> wire::ErrorCode {
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::InternalError => wire::ErrorCode::InternalError,
             Self::SidecarGone => wire::ErrorCode::SidecarGone,
             Self::SidecarNotFound => wire::ErrorCode::SidecarNotFound,
+            Self::WorkerLost => wire::ErrorCode::WorkerLost,
         }
     }
 }

@@ -45,6 +45,8 @@ pub enum ErrorCode {
     SidecarGone = 502,
     /// Made by clients: there is no program to start.
     SidecarNotFound = 503,
+    /// The process that had the request has ended; the connection goes on.
+    WorkerLost = 504,
 }
 
 impl ErrorCode {
@@ -69,6 +71,7 @@ impl ErrorCode {
         Self::InternalError,
         Self::SidecarGone,
         Self::SidecarNotFound,
+        Self::WorkerLost,
     ];
 
     /// The name on the wire.
@@ -93,6 +96,7 @@ impl ErrorCode {
             Self::InternalError => "INTERNAL_ERROR",
             Self::SidecarGone => "SIDECAR_GONE",
             Self::SidecarNotFound => "SIDECAR_NOT_FOUND",
+            Self::WorkerLost => "WORKER_LOST",
         }
     }
 
@@ -118,13 +122,14 @@ impl ErrorCode {
             "INTERNAL_ERROR" => Some(Self::InternalError),
             "SIDECAR_GONE" => Some(Self::SidecarGone),
             "SIDECAR_NOT_FOUND" => Some(Self::SidecarNotFound),
+            "WORKER_LOST" => Some(Self::WorkerLost),
             _ => None,
         }
     }
 
     /// Whether the same request may succeed later, as far as the code alone can tell (see `WireError::retryable`).
     pub const fn retryable(self) -> bool {
-        matches!(self, Self::Overloaded | Self::WasmError | Self::InternalError | Self::SidecarGone)
+        matches!(self, Self::Overloaded | Self::WasmError | Self::InternalError | Self::SidecarGone | Self::WorkerLost)
     }
 
     /// Whether clients alone make it: it is never on the wire.

@@ -283,7 +283,7 @@ pub const WORKER_STILL_LOOKS: u32 = 5;
 pub const MAX_SILENT_CONNECTIONS: usize = 256;
 /// Time that a worker has for its end: beyond `drainTimeoutMs` when it is told to end, of which a second is its own,
 /// and from where it hears nobody any more. Then it is killed.
-pub const WORKER_END_MS: u64 = 1_200;
+pub const WORKER_END_MS: u64 = 5_000;
 
 // ---- Resident states -----------------------------------------------------------------------------------------------
 

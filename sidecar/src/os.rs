@@ -25,7 +25,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::unistd::Pid;
 
-pub use along::{let_go_of_rest, read_from_peer, refuse_descriptors};
+pub use along::{descriptors_come, expect_descriptors, let_go_of_rest, read_from_peer, refuse_descriptors};
 #[cfg(test)]
 pub use threads::is_behind;
 pub use threads::{Thread, give_way_when_told, step_forward, thread_cpu_time};

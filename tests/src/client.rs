@@ -10,7 +10,7 @@ use nexus_protocol::message::{
     Resolution, Resume, SnapshotState, Stats, Status,
 };
 use nexus_protocol::{
-    ClientMessage, FrameDecoder, MAGIC, ProtocolVersion, RequestId, VersionRange, WireError, decode_sidecar,
+    ClientMessage, ErrorCode, FrameDecoder, MAGIC, ProtocolVersion, RequestId, VersionRange, WireError, decode_sidecar,
 };
 use serde_json::Value;
 
@@ -148,6 +148,17 @@ impl Client {
     /// Whether nothing but the end of the stream is left.
     pub fn is_closed(&mut self) -> bool {
         self.next_reply().is_none()
+    }
+
+    /// Whether a request goes with the process that had it: it is told so, or the connection ends where it cannot be told for certain.
+    pub fn is_lost(&mut self, id: u32) -> bool {
+        match self.next_reply() {
+            None => true,
+            Some(Reply { id: answered, answer: Answer::Result(segment) }) => {
+                answered == id && segment.error.is_some_and(|error| error.code == ErrorCode::WorkerLost)
+            }
+            Some(_) => false,
+        }
     }
 
     // ---- whole conversations ----

@@ -128,6 +128,12 @@ fn settled<T: PartialEq + Copy>(pid: u32, what: &str, read: impl Fn() -> T) -> T
     last
 }
 
+/// Returns when all processes are there, and have settled, that a sidecar makes by itself: what is measured of it before grows by whole
+/// processes.
+pub fn until_complete(pid: u32) {
+    settled_rss_bytes(pid);
+}
+
 /// Whether all processes are there that a sidecar with workers makes by itself: one that stands ready, and one that compiles.
 fn is_complete(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();

@@ -8,7 +8,7 @@ use nexus_protocol::limits::{
 };
 use nexus_protocol::message::OpenArena;
 use nexus_protocol::{ClientMessage, ErrorCode, RequestId};
-use nexus_tests::leaks::{LeakProbe, private_bytes};
+use nexus_tests::leaks::{LeakProbe, private_bytes, until_complete};
 use nexus_tests::process::command;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Answer, Client, Options, Reply, Run, SOON, Sidecar, Watchdog, eventually};
@@ -48,7 +48,11 @@ fn a_peer_that_is_told_why_hears_it_though_its_socket_is_full() {
     // more than a socket takes, and less than what is too much
     let requests: Vec<u32> = (0..3).map(|_| deaf.start("return 'x'.repeat(1 << 20)")).collect();
     let mut other = sidecar.connect();
-    eventually("all have run", SOON, || other.stats().total_executions == 3);
+    eventually("all have run", SOON, || {
+        let stats = other.stats();
+        // an instance is given back when the answer is there
+        stats.total_executions == 3 && stats.active_instances == 0
+    });
     deaf.write_raw(&[0, 0, 0, 0]);
     std::thread::sleep(Duration::from_millis(500));
     for id in requests {
@@ -123,6 +127,7 @@ fn what_answers_took_goes_back_to_the_system() {
     let sidecar = Options::new().flag("max-instances", 4).listen();
     let mut first = sidecar.connect();
     first.still_works();
+    until_complete(sidecar.pid());
     let before = LeakProbe::of(sidecar.pid()).rss_bytes;
     for _ in 0..2 {
         let mut clients: Vec<Client> = (0..8).map(|_| sidecar.connect()).collect();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use nexus_protocol::limits::{MAX_QUEUED_BYTES, MAX_UNREAD_BYTES};
 use nexus_protocol::message::{Regions, Resolution, Resume, SnapshotState, Status, SuspendMode};
 use nexus_protocol::{ClientMessage, ErrorCode};
+use nexus_tests::leaks::until_complete;
 use nexus_tests::run::{calling, pack};
 use nexus_tests::{Answer, Client, LeakProbe, Options, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
@@ -22,6 +23,12 @@ const PATIENCE: Duration = Duration::from_millis(500);
 
 fn rss(sidecar: &Sidecar) -> u64 {
     LeakProbe::of(sidecar.pid()).rss_bytes
+}
+
+/// What it has before anything is asked of it.
+fn base(sidecar: &Sidecar) -> u64 {
+    until_complete(sidecar.pid());
+    rss(sidecar)
 }
 
 /// The most memory that it takes until it takes no more.
@@ -62,7 +69,7 @@ fn answers_that_nobody_reads_are_not_made_for_ever() {
     let sidecar = Options::new().patient().flag("max-instances", INSTANCES).listen();
     let mut deaf = sidecar.connect();
     let id = deaf.create_state(&json!({"large": "x".repeat(STATE as usize - 1024)}));
-    let before = rss(&sidecar);
+    let before = base(&sidecar);
     let ids: Vec<u32> = (0..ASKED).map(|_| snapshot(&mut deaf, &id)).collect();
     let held = peak(&sidecar).saturating_sub(before);
     // what may be unread, one more answer, and two copies for each that makes one
@@ -86,7 +93,7 @@ fn results_that_nobody_reads_are_not_made_for_ever() {
     let sidecar = Options::new().patient().flag("max-instances", INSTANCES).listen();
     let mut deaf = sidecar.connect();
     deaf.run(format!("return 'x'.repeat({RESULT})").as_str());
-    let before = rss(&sidecar);
+    let before = base(&sidecar);
     let ids: Vec<u32> = (0..ASKED).map(|_| deaf.start(format!("return 'x'.repeat({RESULT})").as_str())).collect();
     let held = peak(&sidecar).saturating_sub(before);
     // a guest's own memory comes beside it: its heap grows with the text, and is given back
@@ -111,9 +118,9 @@ fn answers_of_calls_that_wait_for_their_execution_count_as_queued() {
     let source = "const all = Array.from({ length: $args }, () => $ext.a.b()); await all[0]; for (;;);";
     let first = client.run_suspended(calling(source).args(&json!(CALLS)).suspend_mode(SuspendMode::Await));
     assert_eq!(first.calls.len() as u64, CALLS);
+    let before = base(&sidecar);
     let running = client.start_resume(&first.calls[0].id, &json!(1));
     eventually("it runs", SOON, || watcher.stats().active_instances == 1);
-    let before = rss(&sidecar);
     let value = pack(&json!("x".repeat(VALUE as usize)));
     let mut ids = Vec::new();
     let mut frame = Vec::new();
@@ -155,7 +162,7 @@ fn frames_that_are_not_finished_share_a_limit() {
     let sidecar = Options::new().listen();
     let mut healthy = sidecar.connect();
     healthy.still_works();
-    let before = rss(&sidecar);
+    let before = base(&sidecar);
     let mut peers: Vec<Client> = (0..PEERS).map(|_| sidecar.connect()).collect();
     let part = vec![0x93; MIB as usize];
     let (mut written, mut held) = (0, 0);
@@ -193,7 +200,7 @@ fn old_versions_of_a_state_are_counted_with_all_that_they_keep() {
     let mut client = sidecar.connect();
     let state: serde_json::Map<_, _> = (0..KEYS).map(|n| (format!("key{n:06}"), json!(n))).collect();
     let id = client.create_state(&json!(state));
-    let (before, counted_before) = (rss(&sidecar), client.stats().resident_state_bytes);
+    let (before, counted_before) = (base(&sidecar), client.stats().resident_state_bytes);
     for version in 0..VERSIONS {
         // an execution that sees this version, and holds it
         let segment = client.run(calling("return await $ext.a.b()").resident(&id));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use nexus_protocol::limits::DEFAULT_MEMORY_LIMIT_BYTES;
 use nexus_protocol::message::SuspendMode;
 use nexus_tests::corpus::{Hostile, LONG_TIMEOUT_MS, corpus};
-use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes, settled_counts};
+use nexus_tests::leaks::{LeakProbe, forget_peak_rss, peak_rss_bytes, settled_counts, until_complete};
 use nexus_tests::{Client, Options, Rng, Run, SOON, Sidecar, Watchdog, eventually};
 use serde_json::json;
 
@@ -114,6 +114,7 @@ fn memory_bombs_take_what_their_memory_may_and_little_more() {
         let sidecar = Options::new().flag("max-instances", 1).flag("timeout-ms", LONG_TIMEOUT_MS).listen();
         let mut client = sidecar.connect();
         warm(&mut client);
+        until_complete(sidecar.pid());
         let base = LeakProbe::of(sidecar.pid()).rss_bytes;
         forget_peak_rss(sidecar.pid());
         drop(hostile.attack(&mut client));

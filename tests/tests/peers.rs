@@ -6,6 +6,7 @@ use nexus_protocol::limits::{FRAME_READ_TIMEOUT_MS, MAX_UNREAD_BYTES};
 use nexus_protocol::message::{Check, Precompile};
 use nexus_protocol::{ClientMessage, ErrorCode};
 use nexus_tests::client::Answer;
+use nexus_tests::leaks::until_complete;
 use nexus_tests::{Client, LeakProbe, Options, Run, SOON, Watchdog, eventually, time};
 use nix::sys::signal::Signal;
 
@@ -65,6 +66,7 @@ fn an_idle_session_costs_little() {
     let _w = Watchdog::seconds(60);
     let sidecar = Options::new().listen();
     sidecar.connect().still_works();
+    until_complete(sidecar.pid());
     let before = LeakProbe::of(sidecar.pid()).rss_bytes;
     let sessions: Vec<Client> = (0..500).map(|_| sidecar.connect()).collect();
     let grown = LeakProbe::of(sidecar.pid()).rss_bytes.saturating_sub(before) / sessions.len() as u64;

@@ -121,7 +121,7 @@ fn no_recursion_takes_more_than_half_of_its_threads_stack() {
                 drop(hostile.attack_in(&mut client, mode));
                 assert!(sidecar.is_running(), "{stack}, {mode:?}: {}", hostile.name);
                 let uses = stack_uses(sidecar.pid());
-                let workers: Vec<_> = uses.iter().filter(|stack| stack.thread.starts_with("worker")).collect();
+                let workers: Vec<_> = uses.iter().filter(|stack| stack.thread.starts_with("worker-")).collect();
                 assert!(!workers.is_empty(), "{uses:?}");
                 for worker in workers {
                     // the kernel may tell of it together with what lies above it

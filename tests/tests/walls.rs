@@ -134,14 +134,14 @@ fn a_worker_that_is_lost_is_replaced_and_clients_see_one_process_all_the_time() 
         let mut client = sidecar.connect_silently();
         assert!(format!("{:?}", client.hello()).contains(&format!("pid: {}", sidecar.pid())));
         client.still_works();
-        client.start("for (;;);");
+        let id = client.start(Run::source("for (;;);").timeout_ms(0));
         let mut other = sidecar.connect();
         eventually("it runs", SOON, || other.stats().active_instances == 1);
         let worker = worker_of(&sidecar);
         assert!(!lost.contains(&worker));
         send_signal(worker, Signal::SIGKILL);
         lost.push(worker);
-        assert!(client.is_closed(), "what was with it is over");
+        assert!(client.is_lost(id), "what was with it is over");
         // others wait at the socket meanwhile, and are served
         sidecar.connect().still_works();
         eventually("it is told", SOON, || sidecar.stderr().matches("another worker serves").count() > round);
@@ -371,19 +371,27 @@ fn waiting_at(path: &Path) -> Option<OwnedFd> {
 
 #[test]
 fn a_handler_that_is_compiled_outlives_worker_and_sidecar() {
-    let _w = Watchdog::seconds(60);
+    let _w = Watchdog::seconds(180);
     let cache = TempDir::new();
     let options = shared().flag("cache-dir", cache.join("c").display());
-    for round in 0..3 {
+    let kept = || nexus_tests::process::handlers_on_disk(&cache.join("c"));
+    let was_there = || {
         let mut sidecar = options.listen();
         let mut client = sidecar.connect();
         client.run("return 'kept'");
-        let stats = client.stats();
-        assert_eq!(stats.cache_hit_rate > 0.0, round > 0, "round {round}");
+        let was_there = client.stats().cache_hit_rate > 0.0;
+        // nobody's end waits for what is only to save time
+        eventually("it is kept", SOON, || kept() == 1);
         sidecar.signal(Signal::SIGTERM);
         assert_eq!(sidecar.exit_code(SOON), 0);
+        was_there
+    };
+    assert!(!was_there());
+    for _ in 0..2 {
+        // who does not hear in time what is kept compiles it, on a machine that is busy
+        eventually("it is found", SOON, was_there);
     }
-    assert_eq!(nexus_tests::process::handlers_on_disk(&cache.join("c")), 1);
+    assert_eq!(kept(), 1);
 }
 
 #[test]

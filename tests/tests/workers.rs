@@ -1,10 +1,12 @@
 //! More than one sealed process: one that stands ready, and one for each connection.
 
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use nexus_protocol::ErrorCode;
 use nexus_protocol::limits::{MAX_WORKER_DEATHS, WORKER_DEATHS_WINDOW_MS};
+use nexus_protocol::message::{Check, ClientMessage};
+use nexus_protocol::{ContextValue, ErrorCode, WireError};
 use nexus_tests::client::{Answer, Client, Reply};
 use nexus_tests::http::get;
 use nexus_tests::leaks::{compiler_of, family, is_alive, settled_counts, workers_of};
@@ -12,6 +14,7 @@ use nexus_tests::process::{handlers_on_disk, send_signal};
 use nexus_tests::run::many;
 use nexus_tests::temp::TempDir;
 use nexus_tests::{Options, Run, SOON, Sidecar, Watchdog, eventually};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
@@ -39,13 +42,22 @@ fn each_connection_has_a_process_of_its_own_and_loses_no_other_one() {
         let before = workers_of(sidecar.pid());
         let mut client = sidecar.connect();
         client.still_works();
-        client.start("for (;;);");
+        let id = client.start(Run::source("for (;;);").timeout_ms(0));
         // it has not begun to read it else, and another one would
         eventually("it runs", SOON, || client.stats().active_instances == 1);
         send_signal(before[2], Signal::SIGKILL);
-        assert!(client.is_closed(), "round {round}");
+        if let Some(Reply { id: answered, answer }) = client.next_reply() {
+            let Answer::Result(segment) = answer else { panic!("round {round}: {answer:?}") };
+            assert_eq!((answered, segment.code()), (id, ErrorCode::WorkerLost), "round {round}");
+            // it goes on with the one that stood ready, which ends with it
+            client.still_works();
+            let next = workers_of(sidecar.pid())[2];
+            assert_ne!(next, before[2]);
+            drop(client);
+            eventually("that one is gone", SOON, || !workers_of(sidecar.pid()).contains(&next));
+        }
         others.iter_mut().for_each(Client::still_works);
-        assert_eq!(workers_of(sidecar.pid())[..2], before[..2]);
+        eventually("the others have theirs", SOON, || workers_of(sidecar.pid()).get(..2) == Some(&before[..2]));
     }
     assert!(sidecar.is_running());
 }
@@ -237,14 +249,65 @@ fn a_connection_that_is_at_rest_goes_on_when_its_worker_is_lost() {
     }
 }
 
+/// What a request is answered with whose worker is lost.
+fn assert_lost(error: &WireError, retryable: bool) {
+    assert_eq!((error.code, error.retryable), (ErrorCode::WorkerLost, retryable), "{error:?}");
+    assert_eq!(error.context["stage"], ContextValue::Text("process".into()));
+}
+
+// shows P-lost-is-told
 #[test]
-fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
+fn what_a_lost_worker_was_asked_is_answered_once_and_the_connection_goes_on() {
+    let _w = Watchdog::seconds(240);
+    for resumes in [true, false] {
+        let sidecar = Options::new().flag("isolation", "shared").flag("max-instances", 2).listen();
+        let (mut client, mut silent) = (sidecar.connect(), sidecar.connect_silently());
+        client.still_works();
+        let state = client.create_state(&json!({}));
+        let goes_on = Run::source("await $ext.a.b(1); for (;;);").grant(&["ext:*"]).timeout_ms(0);
+        let suspension = client.run(goes_on).call().id.clone();
+        let worker = two_workers(&sidecar);
+        // two are begun, of which one cannot be sent again, and all others wait
+        let endless = client.start(Run::source("for (;;);").timeout_ms(0));
+        let items = [Run::source("for (;;);").timeout_ms(0), Run::source("return 1")];
+        let other = match resumes {
+            true => client.start_resume(&suspension, &Value::from(1)),
+            false => client.send(&many(&items)),
+        };
+        eventually("they are begun", SOON, || client.stats().active_instances == 2);
+        let waits: Vec<u32> = (0..20).map(|_| client.start("return 2")).collect();
+        let listed = client.send(&many(&items));
+        let checked = client.send(&ClientMessage::Check(Check { source: "return 3" }));
+        // who is answered behind that was read behind it: all that came before is in the books, and its answers have left
+        client.ping();
+        silent.hello();
+        send_signal(worker, Signal::SIGKILL);
+        assert_lost(client.segment(endless).error(), true);
+        let error = match resumes {
+            true => client.segment(other).error().clone(),
+            false => client.results(other).1.unwrap(),
+        };
+        assert_lost(&error, false);
+        for id in waits {
+            assert_lost(client.segment(id).error(), true);
+        }
+        assert_lost(&client.results(listed).1.unwrap(), true);
+        let Answer::Error(error) = client.wait(checked) else { panic!("nobody can have checked it") };
+        assert_lost(&error, true);
+        // nothing else is answered, and the connection goes on, with what it had unknown
+        client.still_works();
+        assert!(client.early_replies().is_empty(), "{:?}", client.early_replies());
+        assert!(client.snapshot_state(&state, None).unwrap_err().retryable);
+        assert_eq!(client.resume(&suspension, &Value::from(1)).code(), ErrorCode::SuspensionError);
+        client.still_works();
+    }
+}
+
+#[test]
+fn a_connection_that_is_amid_something_ends_with_its_worker() {
     let _w = Watchdog::seconds(240);
     type Begin = fn(&mut Client);
-    let begun: [(&str, Begin); 3] = [
-        ("a run", |client| {
-            client.start("for (;;);");
-        }),
+    let begun: [(&str, Begin); 2] = [
         ("half a frame", |client| assert!(client.write_raw(&[9, 0, 0]))),
         ("an answer that is not read", |client| {
             for _ in 0..20 {
@@ -259,15 +322,15 @@ fn a_connection_of_which_anything_is_open_ends_with_its_worker() {
         let mut other = sidecar.connect();
         other.still_works();
         let worker = two_workers(&sidecar);
-        let before = other.stats().total_executions;
         begin(&mut client);
         if what == "half a frame" {
             // it was read when others have had their turn behind it
             (0..3).for_each(|_| other.still_works());
         } else {
-            eventually("it is begun", SOON, || {
-                let stats = other.stats();
-                stats.active_instances > 0 || stats.total_executions > before
+            // no socket holds the whole of it
+            eventually("a part of it has left", SOON, || {
+                let mut fds = [PollFd::new(client.stream().as_fd(), PollFlags::POLLIN)];
+                poll(&mut fds, PollTimeout::ZERO).unwrap() > 0
             });
         }
         send_signal(worker, Signal::SIGKILL);
@@ -292,10 +355,10 @@ fn whatever_a_worker_was_about_when_it_was_lost_each_request_is_answered_once_or
     let _w = Watchdog::seconds(120 + 3 * kills);
     let sidecar = Options::new().flag("isolation", "shared").listen();
     let over = AtomicBool::new(false);
-    let (kept, lost) = (AtomicU64::new(0), AtomicU64::new(0));
+    let (kept, told, lost) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
     std::thread::scope(|scope| {
         for own in 0..4_u64 {
-            let (sidecar, over, kept, lost) = (&sidecar, &over, &kept, &lost);
+            let (sidecar, over, kept, told, lost) = (&sidecar, &over, &kept, &told, &lost);
             scope.spawn(move || {
                 let mut n = own << 32;
                 while !over.load(Ordering::Acquire) {
@@ -308,7 +371,14 @@ fn whatever_a_worker_was_about_when_it_was_lost_each_request_is_answered_once_or
                         // the answer is its own, or there is none and nothing follows
                         match client.next_reply() {
                             Some(Reply { id: answered, answer: Answer::Result(segment) }) => {
-                                assert!(answered == id && segment.value() == json!(n), "{segment:?}");
+                                assert_eq!(answered, id);
+                                match &segment.error {
+                                    None => assert_eq!(segment.value(), json!(n)),
+                                    Some(error) => {
+                                        assert_lost(error, true);
+                                        told.fetch_add(1, Ordering::AcqRel);
+                                    }
+                                }
                             }
                             Some(other) => panic!("{other:?}"),
                             None => break,
@@ -331,8 +401,11 @@ fn whatever_a_worker_was_about_when_it_was_lost_each_request_is_answered_once_or
         }
         over.store(true, Ordering::Release);
     });
-    let (kept, lost) = (kept.into_inner(), lost.into_inner());
-    println!("{kills} workers killed: {kept} requests answered once, {lost} connections ended, of {}", 4 * kills);
+    let (kept, told, lost) = (kept.into_inner(), told.into_inner(), lost.into_inner());
+    println!(
+        "{kills} workers killed: {kept} requests answered once, {told} of them with the loss, {lost} connections ended, of {}",
+        4 * kills
+    );
     assert!(lost <= 4 * kills);
 }
 

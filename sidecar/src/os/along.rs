@@ -52,9 +52,19 @@ pub fn refuse_descriptors(socket: BorrowedFd<'_>) -> io::Result<()> {
     };
     let refused = faults::io(Point::Rights).and_then(|()| refuse());
     if refused.is_err() {
-        THEY_COME.store(true, Ordering::Relaxed);
+        expect_descriptors();
     }
     refused
+}
+
+/// Whether descriptors come along on this kernel, as far as it was found out by now.
+pub fn descriptors_come() -> bool {
+    THEY_COME.load(Ordering::Relaxed)
+}
+
+/// Somebody else has found out that they do.
+pub fn expect_descriptors() {
+    THEY_COME.store(true, Ordering::Relaxed);
 }
 
 /// Reads what a peer has sent, without what came along.

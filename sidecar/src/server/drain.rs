@@ -92,6 +92,8 @@ impl Server {
 
     /// The request `shutdown`: the whole sidecar of a child, one connection of a service.
     pub(super) fn shutdown(&self, connection: &Arc<Connection>, id: RequestId) -> bool {
+        // for good: there is an answer to come, and then the end
+        connection.mark.doubt();
         let mut state = self.lock();
         match self.mode {
             Mode::Child => self.begin_drain(state, Some((connection.clone(), id))),

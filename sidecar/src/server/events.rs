@@ -140,8 +140,8 @@ impl Server {
         true
     }
     pub(super) fn enqueue(&self, connection: &Connection, job: Job) -> bool {
-        connection.mark.doubt();
         if connection.place().is_for_operator() {
+            connection.mark.doubt();
             self.fail(&job, no_place_for_work());
             return true;
         }
@@ -157,6 +157,7 @@ impl Server {
                 true
             }
             Err((job, refused)) => {
+                connection.mark.doubt();
                 self.fail(&job, refusal(&refused));
                 self.let_go(job);
                 true

@@ -41,6 +41,8 @@ use super::connection::Connection;
 use super::crew::{Crew, RunId};
 use super::holdings::{Holdings, Seat};
 use super::incoming::Incoming;
+use super::mark::Mark;
+use super::roll::{Roll, Slot};
 use crate::budget::{Charge, Full};
 use crate::execution::{Execution, Outstanding};
 
@@ -100,11 +102,19 @@ impl Held for Execution {
 pub trait Peer: Clone {
     /// Whether so many of them are not read that nothing more is to be begun for it.
     fn is_over(&self) -> bool;
+    /// What whoever comes after this process would know of it.
+    fn mark(&self) -> Mark {
+        Mark::default()
+    }
 }
 
 impl Peer for Arc<Connection> {
     fn is_over(&self) -> bool {
         Connection::is_over(self)
+    }
+
+    fn mark(&self) -> Mark {
+        self.mark
     }
 }
 
@@ -165,6 +175,13 @@ enum Request {
     /// In the mailbox of an execution.
     Mailed(u64),
     Running(RunId),
+}
+
+/// An unanswered request, and where it stands in the roll.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Unanswered {
+    at: Request,
+    slot: Slot,
 }
 
 /// What waits for a worker.
@@ -277,6 +294,8 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     parked_suspensions: usize,
     holdings: Holdings,
     draining: bool,
+    /// Of all unanswered requests.
+    roll: Roll,
 }
 
 impl<E: Held, P: Peer> Hub<E, P> {
@@ -298,7 +317,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
             parking: 0,
             parked_suspensions: 0,
             draining: false,
+            roll: Roll::default(),
         }
+    }
+
+    /// Where unanswered requests are written down from now on.
+    pub fn keep_roll(&mut self, roll: Roll) {
+        self.roll = roll;
     }
 
     pub fn set_limits(&mut self, limits: HubLimits) {

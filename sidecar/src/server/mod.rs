@@ -36,6 +36,7 @@ mod refusal;
 mod rescue;
 mod resident;
 mod resolution;
+pub mod roll;
 pub mod session;
 mod shared;
 mod state;

@@ -192,7 +192,7 @@ impl Server {
     }
 
     fn refuse_at_the_end(&self, job: &Job) {
-        self.fail(job, overloaded("the sidecar is about to restart".into()));
+        self.answer_unrun(job, overloaded("the sidecar is about to restart".into()));
         job.connection.flush();
     }
 }

@@ -18,6 +18,7 @@ use super::housekeeper::Chores;
 use super::hub::{Hub, HubLimits, SessionId};
 use super::memory::{Burst, Memory};
 use super::poller::{Poller, Rules};
+use super::roll::Roll;
 use crate::config::Config;
 use crate::engine::watchdog::Vigilance;
 use crate::exit::ExitCode;
@@ -212,6 +213,11 @@ impl Server {
         let mut state = self.lock();
         state.hub.open_session(connection.session);
         state.connections.insert(connection.session, connection);
+    }
+
+    /// Has unanswered requests written down where they outlive this process. Before the first connection.
+    pub fn keep_roll(&self, words: &'static [AtomicU64]) {
+        self.lock().hub.keep_roll(Roll::over(words));
     }
 
     /// Takes over what has changed in the configuration.

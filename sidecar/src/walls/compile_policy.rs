@@ -56,5 +56,8 @@ pub fn compile_worker(pid: u32) -> Vec<Allowed> {
     ];
     #[cfg(target_arch = "x86_64")]
     list.extend([always(libc::SYS_poll), always(libc::SYS_time)]);
+    // the file that a plan of faults is in
+    #[cfg(feature = "faults")]
+    list.push(always(libc::SYS_pread64));
     list
 }

@@ -39,6 +39,7 @@ use crate::error::StartError;
 use crate::exit::ExitCode;
 use crate::lifecycle::{Exit, Served};
 use crate::server::door::{Gate, Places, Source};
+use crate::server::listen::refuse_descriptors;
 
 /// Between two looks at what tells nobody that it has changed.
 const LOOK_SLICE: Duration = Duration::from_millis(20);
@@ -206,7 +207,11 @@ impl Fleet {
             beats: AtomicU64::new(0),
         });
         let parent = match clients {
-            Clients::Parent(stream) => Some(stream),
+            Clients::Parent(stream) => {
+                // before a worker is told what comes along
+                refuse_descriptors(stream.as_fd());
+                Some(stream)
+            }
             Clients::Listener(listener) => {
                 listener.set_nonblocking(true).map_err(io("cannot listen"))?;
                 let mut gate = Gate::closed();

@@ -39,7 +39,7 @@ impl Intake {
     }
 
     pub fn mark(&self, number: u32) -> Mark {
-        Mark::new(self.marks.get(number as usize))
+        Mark::new(self.marks.get(number as usize), number)
     }
 
     /// A connection that was handed over; that it is taken is told at once. Waits for nothing.

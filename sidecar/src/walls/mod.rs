@@ -16,6 +16,7 @@ mod handover;
 #[cfg(feature = "faults")]
 pub mod hostile;
 mod line;
+mod lost;
 mod names;
 mod page;
 mod policy;

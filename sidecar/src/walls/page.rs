@@ -8,6 +8,7 @@
 //!   4096  1 MiB  text of the metrics, written by the worker, which says how long it is
 //! behind   8 m  for each connection, how many reasons there are to doubt that it is at rest (see `server::mark`): written by the
 //!               supervisor when it hands one over, then by the worker
+//! behind   8 n  the roll of unanswered requests (see `server::roll`), written by the worker
 //! ```
 //! A supervisor never maps it, and its length cannot change: whatever a worker writes, the supervisor copies a bounded part of it once.
 
@@ -21,12 +22,16 @@ use nexus_protocol::limits::PAGE_TEXT_BYTES;
 
 use crate::cache::LowerCounts;
 use crate::os;
+use crate::server::roll;
 
 const TAKEN_AT: u64 = 16;
 const TEXT_AT: u64 = 4096;
 const MARKS_AT: u64 = TEXT_AT + PAGE_TEXT_BYTES;
 /// More than there are connections, so that a number is anew in use long after its last connection.
 pub const MARKS: u32 = 1 << 16;
+const ROLL_AT: u64 = MARKS_AT + MARKS as u64 * 8;
+/// Of the roll, read at once.
+const READ_WORDS: usize = 1 << 13;
 
 /// See the module.
 #[derive(Debug)]
@@ -34,7 +39,7 @@ pub struct Page(File);
 
 impl Page {
     pub fn new() -> io::Result<Self> {
-        Ok(Self(os::fixed_memory_file("nexus-page", MARKS_AT + u64::from(MARKS) * 8)?))
+        Ok(Self(os::fixed_memory_file("nexus-page", ROLL_AT + roll::ENTRIES as u64 * 8)?))
     }
 
     pub fn try_clone(&self) -> io::Result<Self> {
@@ -84,6 +89,22 @@ impl Page {
     /// All of them, for the worker.
     pub fn marks(&self) -> io::Result<&'static [AtomicU64]> {
         os::shared_words(self.0.as_fd(), MARKS_AT, MARKS as usize)
+    }
+
+    /// The words of the roll, for the worker.
+    pub fn roll(&self) -> io::Result<&'static [AtomicU64]> {
+        os::shared_words(self.0.as_fd(), ROLL_AT, roll::ENTRIES)
+    }
+
+    /// Calls `each` with the word of each entry of the roll, whatever it is.
+    pub fn read_roll(&self, mut each: impl FnMut(u64)) -> io::Result<()> {
+        let mut bytes = vec![0; READ_WORDS * 8];
+        for first in (0..roll::ENTRIES).step_by(READ_WORDS) {
+            self.0.read_exact_at(&mut bytes, ROLL_AT + first as u64 * 8)?;
+            let words = bytes.chunks_exact(8).map(|word| u64::from_le_bytes(word.try_into().unwrap_or_default()));
+            words.for_each(&mut each);
+        }
+        Ok(())
     }
 
     /// Returns its length. None: it is too long.

@@ -35,7 +35,7 @@ use super::line::Line;
 use super::page::Page;
 use super::remote::{Remote, Stage};
 use super::words::{Beginning, Command, SAID_BYTES, Said, Trade};
-use super::{compile, names, worker};
+use super::{compile, lost, names, worker};
 use crate::cache::disk::DiskTier;
 use crate::cache::handle::HandleKey;
 use crate::cache::{LowerTier, shelf};
@@ -48,7 +48,6 @@ use crate::os;
 use crate::own_program::own_program;
 use crate::runtime::engine_options;
 use crate::server::door::Whose;
-use crate::server::listen::refuse_descriptors;
 
 /// The environment of a worker: nothing of what whoever started the sidecar may have put there, but for where a single file has unpacked
 /// its tree (`sidecar/launcher`).
@@ -227,6 +226,7 @@ impl Supervisor {
             pid: std::process::id(),
             handles: if trade == Trade::Compile { [0; 32] } else { handles.bytes() },
             keeps_handlers: disk.is_some(),
+            descriptors_come: os::descriptors_come(),
         };
         let (mouth, given) = mpsc::channel::<Command>();
         let speak = move || given.into_iter().all(|command| commands.send(command).is_ok());
@@ -303,7 +303,6 @@ impl Supervisor {
 
     /// Gives it the connection of the parent.
     pub fn serve_parent(&self, stream: &UnixStream) -> io::Result<()> {
-        refuse_descriptors(stream.as_fd());
         self.line.hand_over(stream, Whose::Parent)
     }
 
@@ -327,15 +326,13 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Once it is gone: connections that another one can go on with. It has not taken them, or they are at rest. All others end.
+    /// Once it is gone: connections that another one can go on with. It has not taken them, or they go on; see `lost`. All others end.
     pub fn take_connections(&self) -> Vec<(Arc<UnixStream>, bool)> {
         let untaken = self.untaken.take_all();
         let mut copies = self.copies.take_all();
         untaken.iter().for_each(|handed| drop(copies.remove(&handed.number)));
-        let at_rest = copies.into_iter().filter(|(number, _)| self.page.mark(*number) == 0);
-        let at_rest: Vec<_> = at_rest.map(|(_, stream)| (stream, true)).collect();
-        let untaken = untaken.into_iter().map(|handed| (handed.stream, handed.greeted));
-        at_rest.into_iter().chain(untaken).collect()
+        let go_on = lost::those_that_go_on(&self.page, copies).into_iter().map(|stream| (stream, true));
+        go_on.chain(untaken.into_iter().map(|handed| (handed.stream, handed.greeted))).collect()
     }
 
     pub fn is_gone(&self) -> bool {

@@ -34,6 +34,8 @@ pub struct Beginning {
     pub handles: [u8; 32],
     /// Somebody keeps compiled handlers.
     pub keeps_handlers: bool,
+    /// Peers may send descriptors along, which the kernel does not refuse.
+    pub descriptors_come: bool,
 }
 
 /// What a worker is there for.

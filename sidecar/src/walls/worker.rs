@@ -78,8 +78,11 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
     let commands = attach(channel).map_err(io("cannot reach the supervisor"))?;
     line.say(&Said::Attached.to_bytes()).map_err(io("cannot reach the supervisor"))?;
     let Ok(Command::Begin(beginning)) = commands.recv() else { return Ok(ExitCode::ParentGone) };
-    let Beginning { config, trade, pid, handles, keeps_handlers } = *beginning;
+    let Beginning { config, trade, pid, handles, keeps_handlers, descriptors_come } = *beginning;
     let _ = logging::init(config.log, Layout::detect(config.log_json));
+    if descriptors_come {
+        os::expect_descriptors();
+    }
     // of all processes, this one is the first that the machine can do without
     if let Err(e) = std::fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
         log::debug!("cannot change what the kernel thinks of this process when memory is short: {e}");
@@ -131,6 +134,7 @@ pub fn work(supervisor: i32, channel: String) -> Result<ExitCode, StartError> {
         Surroundings { pid, segments: Box::new(AskedSegments::over(names)), walls: Some(holding.clone()) };
     let server = Server::new(runtime.clone(), mode, exit.clone(), surroundings);
     let server = server.map_err(io("cannot make the server"))?;
+    server.keep_roll(page.roll().map_err(io("cannot map the roll"))?);
     let copy = io("cannot copy a descriptor");
     let source = Source::Line(line.try_clone().and_then(|line| Intake::new(line, page.try_clone()?)).map_err(copy)?);
     server.with_poller(|poller| poller.listen(source)).map_err(io("cannot listen"))?;

@@ -10,7 +10,7 @@ use crate::token::StopCause;
 impl<E: Held, P: Peer> Hub<E, P> {
     pub fn cancel_request(&mut self, session: SessionId, id: RequestId) -> Cancelled<E, P> {
         let Some(books) = self.sessions.get_mut(&session) else { return Cancelled::Nothing };
-        match books.requests.get(&id).copied() {
+        match books.requests.get(&id).map(|request| request.at) {
             None => Cancelled::Nothing,
             Some(Request::Running(run)) => {
                 self.crew.stop(run, StopCause::Cancelled);

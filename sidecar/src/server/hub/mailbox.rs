@@ -23,7 +23,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// Puts a resume into the mailbox of its execution.
     pub(super) fn deliver(&mut self, key: u64, job: Job<P>) {
         self.set_answered(job.suspension, true);
-        self.note(job.session, job.id, Request::Mailed(key));
+        self.note(&job, Request::Mailed(key));
         self.no_longer_expires(key);
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.mailbox.push_back(job);
@@ -118,7 +118,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub(super) fn return_mail(&mut self, session: super::SessionId, mailbox: std::collections::VecDeque<Job<P>>) {
         for job in mailbox.into_iter().rev() {
             if self.sessions.contains_key(&session) {
-                self.note(session, job.id, Request::Queued);
+                self.note(&job, Request::Queued);
                 self.push_front(session, Item::Job(job));
             } else {
                 self.no_longer_queued();

@@ -1,14 +1,15 @@
 //! The part of the hub in which requests wait for a worker: taken in, and given out in turn.
 
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nexus_protocol::SuspensionId;
 use nexus_protocol::limits::{BUSY_IN_FRONT_US, IN_FRONT_MS, LONG_RUN_KEEPS_AWAY, LONG_RUN_KEEPS_AWAY_MS, LONG_RUN_MS};
 use nexus_protocol::message::Kind;
+use nexus_protocol::{RequestId, SuspensionId};
 
 use super::turns::Standing;
-use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId};
+use super::{Books, Held, Holder, Hub, HubLimits, Item, Job, Peer, Refusal, Request, SessionId, Slot, Unanswered};
 use crate::budget::Full;
 use crate::execution::Arrival;
 use crate::server::crew::{RunId, WorkerId, begins_again};
@@ -90,7 +91,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         match self.addressee(&job) {
             Some(key) => self.deliver(key, job),
             None => {
-                self.note(job.session, job.id, Request::Queued);
+                self.note(&job, Request::Queued);
                 self.push_back(job.session, Item::Job(job));
             }
         }
@@ -124,10 +125,34 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
     }
 
-    pub(super) fn note(&mut self, session: SessionId, id: nexus_protocol::RequestId, request: Request) {
-        if let Some(books) = self.sessions.get_mut(&session) {
-            books.requests.insert(id, request);
+    /// Where an unanswered request is.
+    pub(super) fn note(&mut self, job: &Job<P>, at: Request) {
+        let Some(books) = self.sessions.get_mut(&job.session) else { return };
+        match books.requests.entry(job.id) {
+            Entry::Occupied(mut known) => known.get_mut().at = at,
+            Entry::Vacant(new) => {
+                let slot = self.roll.enter(job.connection.mark(), job.id, job.kind);
+                new.insert(Unanswered { at, slot });
+            }
         }
+    }
+
+    /// A request is about to be answered. Its answer is a reason for doubt until it has left.
+    pub(super) fn no_longer_unanswered(
+        &mut self,
+        session: SessionId,
+        id: RequestId,
+        connection: &P,
+        is_it: impl Fn(Request) -> bool,
+    ) {
+        let books = self.sessions.get_mut(&session);
+        let requests =
+            books.map(|books| &mut books.requests).filter(|all| all.get(&id).is_some_and(|one| is_it(one.at)));
+        let slot = requests.and_then(|requests| requests.remove(&id)).map(|request| request.slot);
+        if slot != Some(Slot::Doubt) {
+            connection.mark().doubt();
+        }
+        slot.into_iter().for_each(|slot| self.roll.leave(slot));
     }
 
     pub(super) fn push_back(&mut self, session: SessionId, item: Item<P>) {
@@ -154,10 +179,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     /// A job that was taken out of the queue, or of a mailbox, is about to be answered: its id may be used again.
     pub fn answer_unrun(&mut self, job: &Job<P>) {
-        let Some(books) = self.sessions.get_mut(&job.session) else { return };
-        if !matches!(books.requests.get(&job.id), Some(Request::Running(_))) {
-            books.requests.remove(&job.id);
-        }
+        self.no_longer_unanswered(job.session, job.id, &job.connection, |at| !matches!(at, Request::Running(_)));
     }
 
     /// Sessions without anything in their queue have no turn.
@@ -287,11 +309,11 @@ impl<E: Held, P: Peer> Hub<E, P> {
         if let Some(run) = self.crew.end(run) {
             self.no_longer_running(&run);
         }
+        self.note(job, Request::Queued);
         let Some(books) = self.sessions.get_mut(&job.session) else { return true };
         if let Some(busy) = busy(now, LONG_RUN, now) {
             books.standing = busy;
         }
-        books.requests.insert(job.id, Request::Queued);
         if books.queue.is_empty() {
             self.turns.push_back(job.session, books.standing);
         } else {
@@ -399,7 +421,10 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         if let Some(books) = self.sessions.get_mut(&session) {
             books.running += 1;
-            books.requests.insert(job.id, Request::Running(run));
+            if let Some(request) = books.requests.get_mut(&job.id) {
+                request.at = Request::Running(run);
+                self.roll.begins(request.slot);
+            }
         }
         let arrival = self.arrival(key, &job, now);
         let resumed = key.zip(job.suspension).and_then(|(key, id)| {
@@ -417,7 +442,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         // whoever is gone waits for nothing
         if self.is_open(job.session) {
             self.queued += 1;
-            self.note(job.session, job.id, Request::Queued);
+            self.note(&job, Request::Queued);
             self.push_front(job.session, Item::Job(job));
         }
     }
@@ -432,7 +457,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         if self.is_open(job.session) {
             self.queued += 1;
-            self.note(job.session, job.id, Request::Queued);
+            self.note(&job, Request::Queued);
             job.enqueued = now;
             self.push_back(job.session, Item::Job(job));
         }

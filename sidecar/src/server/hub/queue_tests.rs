@@ -266,7 +266,7 @@ fn each_place_in_the_queue_is_given_once_and_half_of_them_are_for_the_others() {
     // alone it has all that may be in flight, which is as many as may wait; the instance that is free is no place in the queue
     assert_eq!(fill(&mut hub, 1), (10, "maxInFlight", Whose::Own));
     while let Some(Next { job, .. }) = hub.next(workers[0], now) {
-        let run = hub.sessions[&SessionId(1)].requests[&job.id];
+        let run = hub.sessions[&SessionId(1)].requests[&job.id].at;
         let Request::Running(run) = run else { panic!("{run:?}") };
         assert!(hub.answer(run) && !hub.end_run(run));
     }

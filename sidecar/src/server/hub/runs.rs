@@ -38,11 +38,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
 
     fn is_answered(&mut self, over: &Run<P>, run: RunId) {
         self.no_longer_running(over);
-        if let Some(books) = self.sessions.get_mut(&over.session)
-            && books.requests.get(&over.id) == Some(&Request::Running(run))
-        {
-            books.requests.remove(&over.id);
-        }
+        self.no_longer_unanswered(over.session, over.id, &over.connection, |at| at == Request::Running(run));
         // answered without having been put back: it is over
         if let Some(key) = over.execution {
             self.end(run, key);

@@ -10,7 +10,7 @@ use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
 use super::turns::Standing;
-use super::{Held, Hub, Item, Job, Peer, Request, SessionId};
+use super::{Held, Hub, Item, Job, Peer, SessionId, Unanswered};
 use crate::budget::Budget;
 use crate::token::StopCause;
 
@@ -19,7 +19,7 @@ use crate::token::StopCause;
 pub(super) struct Books<P> {
     pub queue: VecDeque<Item<P>>,
     /// Unanswered ones.
-    pub requests: HashMap<RequestId, Request>,
+    pub requests: HashMap<RequestId, Unanswered>,
     /// Executions that were suspended and are not over.
     pub entries: HashSet<u64>,
     /// What they take.
@@ -90,6 +90,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
     pub fn close_session(&mut self, session: SessionId) -> Left<P> {
         let jobs = self.take_queued_of(session);
         let Some(books) = self.sessions.remove(&session) else { return Left { jobs, entries: Vec::new() } };
+        books.requests.values().for_each(|request| self.roll.leave(request.slot));
         self.stop_runs_of(session, StopCause::Cancelled);
         Left { jobs, entries: Vec::from_iter(books.entries) }
     }

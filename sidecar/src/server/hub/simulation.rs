@@ -245,7 +245,7 @@ impl World {
         match self.hub.enqueue(job) {
             Ok(()) => {
                 let waits = self.hub.sessions[&session].requests[&id];
-                assert_eq!(waits, addressee.map_or(Request::Queued, Request::Mailed), "where a resume waits");
+                assert_eq!(waits.at, addressee.map_or(Request::Queued, Request::Mailed), "where a resume waits");
                 assert!(place, "there was no place");
                 assert!(self.open.insert((session, id)), "an id is in use twice");
             }

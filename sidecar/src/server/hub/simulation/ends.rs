@@ -37,7 +37,7 @@ impl World {
                 if self.open.contains(&(session, id)) {
                     self.requests_to_end.insert((session, id));
                 }
-                let waits = self.hub.sessions[&session].requests.get(&id).copied();
+                let waits = self.hub.sessions[&session].requests.get(&id).map(|request| request.at);
                 let outcome = self.hub.cancel_request(session, id);
                 match (waits, &outcome) {
                     (None, Cancelled::Nothing) | (Some(Request::Running(_)), Cancelled::Underway) => {}
