@@ -211,7 +211,7 @@ fn what_an_old_version_keeps_beside_what_was_changed_counts_until_nobody_reads_i
     state.apply(changes, None, &token).unwrap();
     let entry = STATE_ENTRY_BYTES + 7;
     let kept = budget.used() - full - entry;
-    assert!(kept > 0 && kept % STATE_COPIED_ENTRY_BYTES == 0, "{kept}");
+    assert!(kept > 0 && kept.is_multiple_of(STATE_COPIED_ENTRY_BYTES), "{kept}");
     drop(first);
     assert_eq!(budget.used(), full + entry + kept);
     drop(second);
