@@ -328,6 +328,9 @@ pub const MIN_HOST_CALL_STACK_BYTES: usize = 1 << 20;
 /// of the faulting code by the unwinder, which needs some 10 KiB; what the kernel puts on it is up to 11 KiB (AVX-512,
 /// AMX).
 pub const SIGNAL_STACK_BYTES: usize = 64 << 10;
+/// For how long a file in memory whose pages the kernel finds in use is sealed again, in milliseconds: it does so while
+/// it moves them to other places of memory.
+pub const SEAL_PATIENCE_MS: u64 = 10_000;
 
 // ---- The kill ladder: how a run that has to end is ended -----------------------------------------------------------
 

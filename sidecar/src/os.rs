@@ -17,8 +17,11 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use nexus_protocol::limits::SIGNAL_STACK_BYTES;
+use nexus_protocol::limits::{SEAL_PATIENCE_MS, SIGNAL_STACK_BYTES};
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::{SigSet, Signal};
@@ -77,9 +80,25 @@ impl BlankFile {
             file.write_all_at(block, (index * BLOCK) as u64)?;
         }
         let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals))?;
+        seal_when_at_rest(&file, seals)?;
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(SealedFile { fd: file.into(), number: NEXT.fetch_add(1, Ordering::Relaxed) })
+    }
+}
+
+/// Seals a file that nobody writes to. The kernel refuses with EBUSY after 150 ms in which it has found pages of the file in
+/// use, and the kernel itself may be who uses them, as when it moves pages to other places of memory. So a refusal is no answer
+/// until it has been given for [`SEAL_PATIENCE_MS`].
+/// Source: `memfd_wait_for_pins` in mm/memfd.c of the kernel.
+fn seal_when_at_rest(file: &File, seals: SealFlag) -> nix::Result<()> {
+    let begun = Instant::now();
+    loop {
+        match fcntl(file, FcntlArg::F_ADD_SEALS(seals)) {
+            Err(Errno::EBUSY) if begun.elapsed() < Duration::from_millis(SEAL_PATIENCE_MS) => {
+                thread::sleep(Duration::from_millis(1));
+            }
+            sealed => return sealed.map(drop),
+        }
     }
 }
 
@@ -574,6 +593,8 @@ pub fn native_stack_left() -> usize {
 mod tests {
     use std::collections::BTreeSet;
 
+    use nix::fcntl::{SpliceFFlags, splice};
+
     use super::*;
 
     #[test]
@@ -582,6 +603,27 @@ mod tests {
         for signal in Signal::iterator().filter(|signal| !matches!(signal, Signal::SIGKILL | Signal::SIGSTOP)) {
             assert_eq!(blocked.contains(signal), !OF_FAULTS.contains(&signal), "{signal}");
         }
+    }
+
+    #[test]
+    fn a_file_whose_pages_are_in_use_is_sealed_when_they_are_not() {
+        let blank = BlankFile::new("test", 4096).unwrap();
+        blank.0.write_all_at(&[1; 4096], 0).unwrap();
+        let (from, mut to) = (blank.0.try_clone().unwrap(), io::pipe().unwrap());
+        // what is spliced into a pipe are the pages themselves, which are in use until they are read
+        let spliced = splice(&from, None, &to.1, None, 4096, SpliceFFlags::empty()).unwrap();
+        assert_eq!(spliced, 4096);
+        let refused = fcntl(&from, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE));
+        assert_eq!(refused, Err(Errno::EBUSY), "the page is in use");
+        let reader = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(400));
+            let mut page = [0; 4096];
+            io::Read::read_exact(&mut to.0, &mut page).unwrap();
+            page
+        });
+        let sealed = blank.seal(&[2; 4096]).unwrap();
+        assert_eq!(reader.join().unwrap(), [2; 4096], "it was the page of the file");
+        assert_eq!(std::fs::read(sealed.path()).unwrap(), [2; 4096]);
     }
 
     #[test]
