@@ -206,6 +206,14 @@ struct PageRegion {
 pub const PAGEMAP_SCAN: u32 = 0xc060_6610;
 
 fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
+    let mut pages = Vec::new();
+    for_each_own_page(address, len, |page| pages.push(page))?;
+    Ok(pages)
+}
+
+/// Calls the function with the number of each page from `address` on that this process has bytes of its own for, in their order.
+/// Allocates nothing. Fails where the kernel has no PAGEMAP_SCAN, and may have found some by then.
+pub fn for_each_own_page(address: usize, len: usize, mut found: impl FnMut(usize)) -> io::Result<()> {
     const PAGE: usize = 4096;
     const FILE: u64 = 1 << 2;
     const PRESENT: u64 = 1 << 3;
@@ -213,7 +221,6 @@ fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
     const ZERO: u64 = 1 << 5;
     let pagemap = page_map()?;
     let end = (address + len) as u64;
-    let mut pages = Vec::new();
     let mut regions = [PageRegion::default(); 128];
     let mut start = address as u64;
     while start < end {
@@ -230,17 +237,17 @@ fn scan_pages(address: usize, len: usize) -> io::Result<Vec<usize>> {
             ..PageScan::default()
         };
         // SAFETY: the argument is laid out as the kernel expects it, and `regions` is live and as long as it says.
-        let found = unsafe { libc::ioctl(pagemap.as_raw_fd(), libc::Ioctl::from(PAGEMAP_SCAN), &raw mut scan) };
-        let found = usize::try_from(found).map_err(|_| io::Error::last_os_error())?;
-        for region in regions.iter().take(found) {
-            pages.extend(((region.start as usize - address) / PAGE)..((region.end as usize - address) / PAGE));
+        let count = unsafe { libc::ioctl(pagemap.as_raw_fd(), libc::Ioctl::from(PAGEMAP_SCAN), &raw mut scan) };
+        let count = usize::try_from(count).map_err(|_| io::Error::last_os_error())?;
+        for region in regions.iter().take(count) {
+            (((region.start as usize - address) / PAGE)..((region.end as usize - address) / PAGE)).for_each(&mut found);
         }
         if scan.walk_end <= start {
             return Err(io::Error::other("the scan of the page map does not get on"));
         }
         start = scan.walk_end;
     }
-    Ok(pages)
+    Ok(())
 }
 
 /// Fills `out` from the kernel's random number generator.

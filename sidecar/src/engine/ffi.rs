@@ -120,6 +120,12 @@ impl LinearMemory {
         crate::os::pages_with_content(self.base.as_ptr() as usize, self.len)
     }
 
+    /// Calls the function with the number, within the range, of each page whose bytes may differ from what it is mapped from.
+    pub fn for_each_own_page(&self, at: u32, len: usize, found: impl FnMut(usize)) -> io::Result<()> {
+        let from = self.range(at, len).map_err(io::Error::other)?;
+        crate::os::for_each_own_page(from as usize, len, found)
+    }
+
     /// Gives whole pages back to the kernel; they read as zero afterwards.
     pub fn discard(&self, at: u32, len: usize) -> io::Result<()> {
         faults::io(Point::Discard)?;

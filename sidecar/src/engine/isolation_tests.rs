@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nexus_protocol::CapabilitySet;
+use nexus_protocol::message::SuspendMode;
 
 use super::context::{Context, ExecutionLimits};
 use super::*;
@@ -28,6 +29,34 @@ fn alone(f: impl FnOnce(&Arc<Engine>) + Send + 'static) {
 
 fn wanted(at_least: usize) -> usize {
     std::env::var("NEXUS_ISOLATION_PAIRS").map_or(at_least, |pairs| pairs.parse().expect("a number"))
+}
+
+#[test]
+fn whatever_was_written_to_is_restored_whether_the_kernel_tells_of_it_or_not() {
+    alone(|engine| {
+        for mode in [SuspendMode::Await, SuspendMode::Stack] {
+            let options = EngineOptions { mode, ..engine.options().clone() };
+            let engine = Engine::start(options).expect("the engine starts");
+            let mut instance = engine.instantiate().expect("an instance");
+            let pages = instance.memory_of_test().len() / PAGE;
+            // as far as any window of any guest reaches, and the last ones
+            let often: Vec<usize> = (0..6_000).chain(pages - 4..pages).collect();
+            let mut random = Random(11);
+            for round in 0..60 {
+                let count = if round % 3 == 0 { 300 } else { 5 };
+                let all = round % 20 == 0;
+                let some = (0..count).map(|_| random.pick(&often)).collect::<Vec<_>>();
+                for page in if all { &often } else { &some } {
+                    let at = page * PAGE + (random.below(PAGE));
+                    let old = instance.memory_of_test().read_vec(at as u32, 1).unwrap()[0];
+                    instance.scribble(at as u32, &[!old]);
+                }
+                assert!(instance.first_difference().is_some(), "{mode:?}, round {round}");
+                engine.image.restore_by(instance.memory_of_test(), round % 2 == 0).unwrap();
+                assert_eq!(instance.first_difference(), None, "{mode:?}, round {round}");
+            }
+        }
+    });
 }
 
 /// 32 random letters, and 32 random bytes.
