@@ -62,12 +62,11 @@ function aborted(signal: AbortSignal): NexusError {
 
 /** Of the options of a call that runs one segment. */
 export function signalOf(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
-  if (options !== undefined) checkOptions('what is given as options', 'option', options, SIGNAL);
-  return checkSignal(options);
+  return options === undefined ? undefined : checkSignal(checkOptions('what is given as options', 'option', options, SIGNAL));
 }
 
-export function checkSignal(options: { signal?: AbortSignal } | undefined): AbortSignal | undefined {
-  const signal: unknown = options?.signal;
+export function checkSignal(options: { signal?: AbortSignal }): AbortSignal | undefined {
+  const { signal }: { signal?: unknown } = options;
   if (signal === undefined || isSignal(signal)) return signal;
   throw new NexusError('INVALID_ARGUMENT', '`signal` is not an AbortSignal');
 }

@@ -27,7 +27,7 @@ import type {
   HandlerContext,
   PrecompileOptions,
 } from './types.js';
-import { checkAsyncResult, checkConsistent, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
+import { checkConsistentResult, checkContext, checkPrecompileOptions, checkSource, checkTimeout, contextFields } from './validate.js';
 
 /** Of a call that runs one segment. */
 export interface CallOptions {
@@ -64,10 +64,10 @@ export class NexusRuntime {
   ): Promise<ExecutionResult | BufferResult> {
     try {
       checkCount('executeHandler', arguments, 4);
-      const request = requestOf(context, timeoutMs);
+      const { request, inBuffers } = requestOf(context, timeoutMs);
       request.source = checkSource(code);
       const signal = signalOf(options);
-      if (!inBuffers(context)) return this.#core.execute(request, readPlainResult, signal);
+      if (!inBuffers) return this.#core.execute(request, readPlainResult, signal);
       return this.#core.execute(request, readBufferResult, signal);
     } catch (error) {
       return Promise.reject(error as Error);
@@ -93,9 +93,9 @@ export class NexusRuntime {
     options?: CallOptions,
   ): Promise<ExecutionResult | BufferResult> {
     checkCount('executeCompiledHandler', arguments, 4);
-    const request = requestOf(context, timeoutMs);
+    const { request, inBuffers } = requestOf(context, timeoutMs);
     const signal = signalOf(options);
-    if (!inBuffers(context)) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
+    if (!inBuffers) return this.#core.executeCompiled(compiled, request, readPlainResult, signal);
     return this.#core.executeCompiled(compiled, request, readBufferResult, signal);
   }
 
@@ -116,8 +116,7 @@ export class NexusRuntime {
   ): Promise<ExecutionResult | BufferResult> {
     checkCount('resumeHandler', arguments, 3);
     const signal = signalOf(options);
-    checkConsistent(result);
-    const outcome = checkAsyncResult(result);
+    const outcome = checkConsistentResult(result);
     if (!this.#core.resumesInBuffers(suspensionId)) {
       if ('value' in outcome && !Buffer.isBuffer(result)) outcome.value = asPayload(outcome.value);
       return this.#core.resume(suspensionId, outcome, readPlainResult, signal);
@@ -239,12 +238,10 @@ export class NexusRuntime {
   }
 }
 
-/** A context whose state is a Buffer is MessagePack throughout, and so is what comes of it. */
-function inBuffers(context: HandlerContext): boolean {
-  return Buffer.isBuffer(context.state);
-}
-
-function requestOf(context: HandlerContext, timeoutMs: number | undefined): ExecuteRequest {
+/** A context whose state is a Buffer is MessagePack throughout, and so is what comes of it (`inBuffers`). */
+function requestOf(context: HandlerContext, timeoutMs: number | undefined): { request: ExecuteRequest; inBuffers: boolean } {
   const checked = checkContext(context);
-  return contextFields(checked, checkTimeout(timeoutMs), checked.extensionRegistry, inBuffers(checked) ? 'messagepack' : 'bytes');
+  const inBuffers = Buffer.isBuffer(checked.state);
+  const request = contextFields(checked, checkTimeout(timeoutMs), checked.extensionRegistry, inBuffers ? 'messagepack' : 'bytes');
+  return { request, inBuffers };
 }

@@ -12,7 +12,7 @@ import { tellLimited } from './limited.js';
 import { Link } from './link.js';
 import { Kind } from './kinds.js';
 import { readExecutionList, readHandlerCheck, type ExecutionList } from './maps.js';
-import { writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './requests.js';
+import { asOfNow, writeExecute, writeRequest, writeResume, writeResumeError, type ExecuteRequest } from './requests.js';
 import { string, boolean } from './typed.js';
 import { checkUse, createState, type ResidentState } from './resident.js';
 import { readHandle, readStats } from './results.js';
@@ -58,7 +58,8 @@ export class Core {
     read: ReadResult<Result>,
     signal?: AbortSignal,
   ): Promise<Result> {
-    return this.withHandle(handle, (handler) => this.execute({ ...request, handler }, read, signal));
+    const now = asOfNow(request);
+    return this.withHandle(handle, (handler) => this.execute({ ...now, handler }, read, signal));
   }
 
   /** `execute` with the handle that the present sidecar knows; a second time when it turns out that it does not. */

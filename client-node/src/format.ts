@@ -22,8 +22,8 @@ const AROUND = 2;
 const MAX_LINE_CHARS = 160;
 
 /** Several lines, without an end of line behind the last. What is no NexusError has its name, its message and its causes. */
-export function formatError(error: unknown, options: FormatOptions = {}): string {
-  checkOptions('what is given as options', 'option', options, OPTIONS);
+export function formatError(error: unknown, given: FormatOptions = {}): string {
+  const options = checkOptions('what is given as options', 'option', given, OPTIONS);
   for (const [name, type] of Object.entries(TYPES) as [keyof FormatOptions, string][]) {
     if (options[name] !== undefined && typeof options[name] !== type) throw new NexusError('INVALID_ARGUMENT', `\`${name}\` is not a ${type}`);
   }

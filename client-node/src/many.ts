@@ -18,7 +18,7 @@ import { tellLimited } from './limited.js';
 import { checkOptions, checkPlain } from './names.js';
 import type { Place } from './places.js';
 import { MalformedError } from './reader.js';
-import { writeExecuteMany, writeManyItem, type ManyItem } from './requests.js';
+import { asOfNow, writeExecuteMany, writeManyItem, type ManyItem } from './requests.js';
 import { checkUse } from './resident.js';
 import { readPlainResult } from './results.js';
 import { goOn, segmentOf, type Extensions, type RunOptions } from './run.js';
@@ -64,16 +64,16 @@ export async function runMany(
   core: Core,
   code: string | Uint8Array | undefined,
   contexts: readonly ManyContext[],
-  options: ManyOptions,
+  given: ManyOptions,
 ): Promise<ManyResult[]> {
-  checkOptions('what is given as options', 'option of `runMany`', options, OPTIONS);
+  const options = checkOptions('what is given as options', 'option of `runMany`', given, OPTIONS);
   const { extensions = {}, onExtensionError } = options;
   checkPlain('`extensions`', extensions);
   const labels = checkLabels(options.labels ?? {});
   if (onExtensionError !== undefined && typeof onExtensionError !== 'function') throw invalid('`onExtensionError` is not a function');
   const signal = checkSignal(options);
   const registry = registryOf(extensions, options.capabilities);
-  const common: ManyItem = contextFields(options, checkTimeout(options.timeoutMs), registry);
+  const common: ManyItem = asOfNow(contextFields(options, checkTimeout(options.timeoutMs), registry));
   common.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
   if (code !== undefined) setCode(common, code);
   if (!Array.isArray(contexts)) throw invalid('the contexts are not an array');
@@ -96,8 +96,7 @@ function readItems(contexts: readonly ManyContext[], isShared: boolean, lossless
   const items: ManyItem[] = [];
   for (let at = 0; at < contexts.length; at++) {
     try {
-      const context = contexts[at] as ManyContext;
-      checkOptions('it', 'field of a context', context, CONTEXT);
+      const context = checkOptions('it', 'field of a context', contexts[at] as ManyContext, CONTEXT);
       const checked = lossless ? { ...context, lossy: 'throw' as const } : context;
       const item: ManyItem = contextFields(checked, checkTimeout(context.timeoutMs), undefined);
       if (context.code !== undefined) setCode(item, context.code);
@@ -115,12 +114,12 @@ class Many {
   readonly #core: Core;
   readonly #connection: Connection;
   readonly #common: ManyItem;
-  readonly #items: readonly ManyItem[];
+  readonly #items: ManyItem[];
   readonly #options: ManyOptions;
   readonly #mayWait: boolean;
   readonly #results: (ManyResult | Promise<ManyResult>)[];
 
-  constructor(core: Core, connection: Connection, common: ManyItem, items: readonly ManyItem[], options: ManyOptions) {
+  constructor(core: Core, connection: Connection, common: ManyItem, items: ManyItem[], options: ManyOptions) {
     this.#core = core;
     this.#connection = connection;
     this.#common = common;
@@ -146,14 +145,16 @@ class Many {
       names = 0;
     };
     for (let at = 0; at < this.#items.length; at++) {
-      const sent = this.#sent(this.#items[at] as ManyItem);
-      const listed = sent.capabilities?.length ?? 0;
+      const item = this.#items[at] as ManyItem;
+      const listed = item.capabilities?.length ?? 0;
       if (block.items.length >= MAX_MANY_ITEMS || writer.length >= MANY_BLOCK_BYTES || names + listed > MAX_LISTED_NAMES / 2) end();
       // what fits no frame beside others may fit one alone
       for (;;) {
         const start = writer.length;
         try {
-          writeManyItem(writer, sent);
+          // one whose handle turns out to be unknown is sent once more
+          if (item.handler ?? this.#common.handler) this.#items[at] = asOfNow(item);
+          writeManyItem(writer, this.#sent(this.#items[at] as ManyItem));
           block.items.push({ end: writer.length, at });
           names += listed;
           break;

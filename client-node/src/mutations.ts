@@ -14,8 +14,8 @@ export function applyMutations(
   if (!Array.isArray(mutations)) throw new NexusError('INVALID_ARGUMENT', 'the mutations are not an array');
   const next: Record<string, unknown> = {};
   for (const key of Object.keys(state)) define(next, key, state[key]);
-  for (const mutation of mutations as readonly StateMutation[]) {
-    checkOptions('a mutation', 'field of a mutation', mutation, MUTATION);
+  for (const given of mutations as readonly StateMutation[]) {
+    const mutation = checkOptions('a mutation', 'field of a mutation', given, MUTATION);
     if (typeof mutation.key !== 'string') throw new NexusError('INVALID_ARGUMENT', "a mutation's `key` is not a string");
     if (mutation.op === 'set') define(next, mutation.key, mutation.value);
     else if (mutation.op === 'delete') delete next[mutation.key];

@@ -5,10 +5,15 @@
 import { NexusError } from './errors.js';
 import { isPlainPrototype } from './payload.js';
 
-/** Throws INVALID_ARGUMENT unless it is a plain object with none but known properties. `what`: a property, as `option`; `whole`: the object. */
-export function checkOptions(whole: string, what: string, given: unknown, known: ReadonlySet<string>): void {
+/**
+ * A copy of a plain object, each of whose properties is read this once: a getter, or a caller who changes it later, has no second say.
+ * Throws INVALID_ARGUMENT unless all of them are known. `what`: a property, as `option`; `whole`: the object.
+ */
+export function checkOptions<Options>(whole: string, what: string, given: Options, known: ReadonlySet<string>): Options {
   checkPlain(whole, given);
-  checkNames(what, given, known);
+  const copy = { ...given };
+  checkNames(what, copy, known);
+  return copy;
 }
 
 /** Throws INVALID_ARGUMENT unless all that the value holds are its own properties. `what`: what it is called. */

@@ -7,9 +7,9 @@ import type { ExtensionError } from './errors.js';
 import { encodeFields, type Fields } from './fields.js';
 import { beginFrame } from './frames.js';
 import { EXECUTE_KEYS, Kind, MANY_ITEM_KEYS } from './kinds.js';
-import { ARENA_THRESHOLD_BYTES } from './limits.js';
+import { ARENA_THRESHOLD_BYTES, MAX_FRAME_BYTES } from './limits.js';
 import { writeValue } from './payload.js';
-import type { Writer } from './writer.js';
+import { Writer } from './writer.js';
 
 export const PROTOCOL_MAGIC = 'nexus-sidecar';
 export const PROTOCOL_VERSION = 2;
@@ -35,6 +35,36 @@ export interface ExecuteRequest {
   suspendMode?: 'await' | 'stack' | undefined;
   seed?: number | bigint | undefined;
   streamLogs?: boolean | undefined;
+}
+
+const PAYLOADS = ['state', 'args', 'scope'] as const;
+
+/** With payloads as they are now, for what is sent later, or may be sent again: until then the caller may have changed the values. */
+export function asOfNow<Request extends Pick<ExecuteRequest, (typeof PAYLOADS)[number]>>(request: Request): Request {
+  const now = { ...request };
+  for (const key of PAYLOADS) {
+    const value = request[key];
+    if (typeof value === 'object' && value !== null) now[key] = Buffer.isBuffer(value) ? Buffer.from(value) : encodedNow(value);
+  }
+  return now;
+}
+
+const SCRATCH_BYTES = 4096;
+/** Undefined while it is in use: a getter in a value may make a request of its own. */
+let scratch: Writer | undefined = new Writer(SCRATCH_BYTES, MAX_FRAME_BYTES);
+
+function encodedNow(value: unknown): Buffer {
+  const writer = scratch ?? new Writer(SCRATCH_BYTES, MAX_FRAME_BYTES);
+  scratch = undefined;
+  try {
+    writer.length = 0;
+    writeValue(writer, value);
+    const bytes = writer.written();
+    return writer.bytes.length > SCRATCH_BYTES ? bytes : Buffer.from(bytes);
+  } finally {
+    // what is large goes to the caller
+    scratch = writer.bytes.length > SCRATCH_BYTES ? new Writer(SCRATCH_BYTES, MAX_FRAME_BYTES) : writer;
+  }
 }
 
 /** One execution of several: what is its own. */

@@ -94,9 +94,7 @@ export class ResidentState<State extends object = Record<string, unknown>> {
   /** Changes keys, all at once. The new version. */
   async patch(patch: StatePatch<State>): Promise<number> {
     checkCount('patch', arguments, 1);
-    checkOptions('the patch', 'field of the patch', patch, PATCH);
-    const { set, expectVersion } = patch;
-    const deleted = patch.delete;
+    const { set, expectVersion, delete: deleted } = checkOptions('the patch', 'field of the patch', patch, PATCH);
     if (deleted !== undefined) checkKeys('delete', deleted);
     if (expectVersion !== undefined) checkVersion(expectVersion);
     if (set !== undefined && (typeof set !== 'object' || set === null)) throw invalid('`set` is not an object');

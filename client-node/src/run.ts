@@ -21,6 +21,7 @@ import { checkOptions, checkPlain } from './names.js';
 import { LONGEST_TIMER_MS, Patience } from './patience.js';
 import { asPayload } from './payload.js';
 import type { Place } from './places.js';
+import { asOfNow } from './requests.js';
 import { readLogs, readPlainResult } from './results.js';
 import type {
   EmittedEvent,
@@ -90,8 +91,8 @@ const OPTIONS = new Set<string>([
   ...['extensions', 'onExtensionError', 'labels', 'onSegment', 'onLog', 'signal', 'timeoutMs'],
 ]);
 
-export async function runHandler(core: Core, code: string | Uint8Array, options: RunOptions): Promise<RunResult> {
-  checkOptions('what is given as options', 'option of `run`', options, OPTIONS);
+export async function runHandler(core: Core, code: string | Uint8Array, given: RunOptions): Promise<RunResult> {
+  const options = checkOptions('what is given as options', 'option of `run`', given, OPTIONS);
   const { extensions = {} } = options;
   checkPlain('`extensions`', extensions);
   const labels = options.labels === undefined ? undefined : checkLabels(options.labels);
@@ -102,7 +103,8 @@ export async function runHandler(core: Core, code: string | Uint8Array, options:
   }
   const signal = checkSignal(options);
   const registry = registryOf(extensions, options.capabilities);
-  const request = contextFields(options, checkTimeout(options.timeoutMs), registry);
+  const fields = contextFields(options, checkTimeout(options.timeoutMs), registry);
+  const request = code instanceof Uint8Array ? asOfNow(fields) : fields;
   // Who hands over an extension means it to be called. A list, and be it empty, says exactly what is granted.
   request.capabilities ??= Object.keys(registry).map((name) => `ext:${name}`);
   if (code instanceof Uint8Array) checkHandle(code);

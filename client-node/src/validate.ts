@@ -63,27 +63,28 @@ export function checkIsContext(context: unknown): void {
   if (typeof context !== 'object' || context === null) throw invalid('the context is not an object');
 }
 
-/** A context with nothing in it that would be ignored. */
+/** A copy of a context with nothing in it that would be ignored. */
 export function checkContext(context: HandlerContext): HandlerContext {
-  checkOptions('the context', 'field of the context', context, CONTEXT);
-  return context;
+  return checkOptions('the context', 'field of the context', context, CONTEXT);
 }
 
-/** The fields of an execute request that come from the context. `buffers`: what a Buffer in `state`, `args` and `scope` is. */
+/**
+ * The fields of an execute request that come from the context, which is a copy of the caller's. Lists in it are copied too.
+ * `buffers`: what a Buffer in `state`, `args` and `scope` is.
+ */
 export function contextFields(
   context: HandlerContext,
   timeoutMs: number | undefined,
   extensionRegistry = context.extensionRegistry,
   buffers: 'messagepack' | 'bytes' = 'bytes',
 ): ExecuteRequest {
-  const { panelId, handlerName, capabilities, strictCapabilities, suspendMode, seed } = context;
+  const { panelId, handlerName, strictCapabilities, suspendMode, seed } = context;
   checkName('panelId', panelId);
   checkName('handlerName', handlerName);
-  let names = capabilities === undefined ? 0 : checkStrings('capabilities', capabilities);
-  if (extensionRegistry !== undefined) {
-    checkPlain('`extensionRegistry`', extensionRegistry);
-    for (const methods of Object.values(extensionRegistry)) names += 2 + checkStrings('extensionRegistry', methods);
-  }
+  const capabilities = context.capabilities === undefined ? undefined : checkStrings('capabilities', context.capabilities);
+  let names = capabilities?.length ?? 0;
+  const extensions = extensionRegistry === undefined ? undefined : checkRegistry(extensionRegistry);
+  for (const name in extensions) names += 2 + (extensions[name] as readonly string[]).length;
   if (names > MAX_LISTED_NAMES) throw invalid(`capabilities and extensions list more than ${MAX_LISTED_NAMES} names`);
   const limits = checkLimits(context.limits);
   if (strictCapabilities !== undefined && typeof strictCapabilities !== 'boolean') {
@@ -105,7 +106,7 @@ export function contextFields(
     args: payload(context.args),
     scope: payload(context.scope),
     capabilities,
-    extensions: extensionRegistry,
+    extensions,
     timeoutMs,
     limits,
     strictCapabilities,
@@ -122,9 +123,9 @@ export function isLossless({ lossy }: HandlerContext): boolean {
 
 export function checkPrecompileOptions(options: PrecompileOptions | undefined): SuspendMode | undefined {
   if (options === undefined) return undefined;
-  checkOptions('what is given as options', 'option', options, PRECOMPILE);
-  checkSuspendMode(options.suspendMode);
-  return options.suspendMode;
+  const { suspendMode } = checkOptions('what is given as options', 'option', options, PRECOMPILE);
+  checkSuspendMode(suspendMode);
+  return suspendMode;
 }
 
 function checkSuspendMode(mode: unknown): void {
@@ -140,24 +141,32 @@ function checkName(key: string, value: unknown): void {
   }
 }
 
-/** How many there are. */
-function checkStrings(key: string, value: unknown): number {
+function checkRegistry(registry: NonNullable<HandlerContext['extensionRegistry']>): Record<string, readonly string[]> {
+  checkPlain('`extensionRegistry`', registry);
+  const copy: Record<string, readonly string[]> = Object.create(null) as Record<string, readonly string[]>;
+  for (const [name, methods] of Object.entries(registry)) copy[name] = checkStrings('extensionRegistry', methods);
+  return copy;
+}
+
+/** A copy of the list. */
+function checkStrings(key: string, value: unknown): string[] {
   if (!Array.isArray(value)) throw invalid(`\`${key}\` is not an array of strings`);
+  const copy: string[] = [];
   // By index: `every` would pass over holes.
   for (let index = 0; index < value.length; index++) {
     const text: unknown = value[index];
     if (typeof text !== 'string') throw invalid(`\`${key}\` is not an array of strings`);
     if (HALF_PAIR.test(text)) throw invalid(`\`${key}\` has half a surrogate pair in ${JSON.stringify(text)}, which no name keeps`);
+    copy.push(text);
   }
-  return value.length;
+  return copy;
 }
 
 /** Those that are there: one that is undefined is absent. */
 function checkLimits(limits: HandlerContext['limits']): Record<string, number> | undefined {
   if (limits === undefined) return undefined;
-  checkOptions('`limits`', 'limit', limits, LIMITS);
   const given: Record<string, number> = {};
-  for (const [name, limit] of Object.entries<unknown>(limits)) {
+  for (const [name, limit] of Object.entries<unknown>(checkOptions('`limits`', 'limit', limits, LIMITS))) {
     if (limit === undefined) continue;
     if (!Number.isSafeInteger(limit) || (limit as number) < 0) throw invalid(`limit \`${name}\` is not a whole number, 0 or more`);
     given[name] = limit as number;
@@ -173,19 +182,33 @@ function checkSeed(seed: number | bigint): void {
 /** How an extension call ended, as the wire has it. */
 export type Outcome = { value: unknown } | { error: ExtensionError };
 
-export function checkAsyncResult(result: AsyncResult | Buffer): Outcome {
-  if (Buffer.isBuffer(result)) return { value: result };
-  if (typeof result === 'object' && result !== null) checkOptions('the result of an extension call', 'field of the result', result, ASYNC_RESULT);
-  const success: unknown = typeof result === 'object' && result !== null ? result.success : undefined;
-  if (success === true) return { value: (result as { value?: unknown }).value };
-  if (success === false) return { error: extensionError((result as { error?: unknown }).error) };
+export function checkAsyncResult(given: AsyncResult | Buffer): Outcome {
+  return outcomeOf(given, () => undefined);
+}
+
+/** The same, and throws for a result that says two things, or an error that would tell the handler nothing. The doors' callers may send either. */
+export function checkConsistentResult(given: AsyncResult | Buffer): Outcome {
+  return outcomeOf(given, checkConsistent);
+}
+
+/** As a caller gives it, whatever its type says. */
+interface GivenResult {
+  success?: unknown;
+  value?: unknown;
+  error?: unknown;
+}
+
+function outcomeOf(given: AsyncResult | Buffer, check: (result: GivenResult) => void): Outcome {
+  if (Buffer.isBuffer(given)) return { value: given };
+  const result: GivenResult =
+    typeof given === 'object' && given !== null ? checkOptions('the result of an extension call', 'field of the result', given, ASYNC_RESULT) : {};
+  check(result);
+  if (result.success === true) return { value: result.value };
+  if (result.success === false) return { error: extensionError(result.error) };
   throw invalid('the result of an extension call is `{success: true, value}`, `{success: false, error}` or a Buffer of MessagePack');
 }
 
-/** Throws for a result that says two things, or an error that would tell the handler nothing. The doors' callers may send either. */
-export function checkConsistent(result: AsyncResult | Buffer): void {
-  if (typeof result !== 'object' || result === null || Buffer.isBuffer(result)) return;
-  const { success, value, error } = result as { success?: unknown; value?: unknown; error?: unknown };
+function checkConsistent({ success, value, error }: GivenResult): void {
   if (success === true && error !== undefined) throw invalid('the result of an extension call is a success, and has an `error`');
   if (success !== false) return;
   if (value !== undefined) throw invalid('the result of an extension call is none, and has a `value`');

@@ -8,6 +8,7 @@ import { NexusError, toExtensionError } from '../errors.js';
 import { MAX_LABEL_BYTES } from '../limits.js';
 import { checkPlain, didYouMean } from '../names.js';
 import { Recent } from '../recent.js';
+import { asOfNow, type ExecuteRequest } from '../requests.js';
 import type { ReadResult, Segment } from '../suspended.js';
 import type { HandlerNote } from '../types.js';
 import { CONTEXT_NAMES, type Outcome } from '../validate.js';
@@ -87,11 +88,14 @@ export class Door {
     });
   }
 
-  /** What the handler is granted: the list, or what it needs where that is asked for. */
-  async capabilities(listed: readonly string[] | undefined, handler: string | Uint8Array): Promise<readonly string[] | undefined> {
-    if (!this.#infers || (listed !== undefined && listed.length > 0)) return listed;
+  /** Sends the request with what the handler is granted: its list, or what the handler needs where that is asked for. At once where it can be. */
+  granted<Result>(request: ExecuteRequest, handler: string | Uint8Array, send: (request: ExecuteRequest) => Promise<Result>): Promise<Result> {
+    const listed = request.capabilities;
+    if (!this.#infers || (listed !== undefined && listed.length > 0)) return send(request);
     const source = typeof handler === 'string' ? handler : this.core.sourceOf(handler);
-    return source === undefined ? listed : (this.#inferred.get(source) ?? this.#infer(source));
+    if (source === undefined) return send(request);
+    const now = asOfNow(request);
+    return (this.#inferred.get(source) ?? this.#infer(source)).then((capabilities) => send({ ...now, capabilities }));
   }
 
   /** A source that does not parse needs nothing: its execution says what is wrong with it. */

@@ -63,21 +63,16 @@ export interface KernelRuntime {
  */
 export function createRuntime(config: DoorConfig = {}): KernelRuntime {
   const door = new Door(config, (given) => given);
-  const request = async (handler: string | Uint8Array, context: KernelContext, timeoutMs?: number): Promise<ExecuteRequest> => {
-    const fields = kernelRequest(context, timeoutMs);
-    fields.capabilities = await door.capabilities(fields.capabilities, handler);
-    return fields;
-  };
   return {
     execute: (source, context, timeoutMs) =>
       door.run(async (core) => {
-        const fields = await request(checkSource(source), context, timeoutMs);
-        return kernelResult(await core.execute({ ...fields, source }, readBufferResult));
+        const send = (granted: ExecuteRequest): Promise<BufferResult> => core.execute({ ...granted, source }, readBufferResult);
+        return kernelResult(await door.granted(kernelRequest(context, timeoutMs), checkSource(source), send));
       }),
     executeCompiled: (handle, context, timeoutMs) =>
       door.run(async (core) => {
-        const fields = await request(checkHandle(handle), context, timeoutMs);
-        return kernelResult(await core.executeCompiled(handle, fields, readBufferResult));
+        const send = (granted: ExecuteRequest): Promise<BufferResult> => core.executeCompiled(handle, granted, readBufferResult);
+        return kernelResult(await door.granted(kernelRequest(context, timeoutMs), checkHandle(handle), send));
       }),
     precompile: async (source) => door.core.precompile(source),
     async resume(suspensionId, result) {
@@ -94,8 +89,9 @@ function messagePack<Value>(value: Value): Value | Buffer {
   return value instanceof Uint8Array ? asBuffer(value) : value;
 }
 
-function kernelRequest(context: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
-  checkIsContext(context);
+function kernelRequest(given: KernelContext, timeoutMs: number | undefined): ExecuteRequest {
+  checkIsContext(given);
+  const context = { ...given };
   checkDoorContext(context, 'state');
   const { state, args, scope, panelId, handlerName } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };

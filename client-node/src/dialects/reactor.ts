@@ -77,8 +77,8 @@ export class WasmRuntime {
   async executeHandler(handlerCode: string, context: ReactorContext, timeoutMs?: number): Promise<ReactorResult> {
     return this.#door.run(async (core) => {
       const source = checkSource(handlerCode);
-      const request = await this.#request(source, context, timeoutMs);
-      return reactorResult(await core.execute({ ...request, source }, readPlainResult));
+      const send = (granted: ExecuteRequest): Promise<ExecutionResult> => core.execute({ ...granted, source }, readPlainResult);
+      return reactorResult(await this.#door.granted(reactorRequest(context, timeoutMs), source, send));
     });
   }
 
@@ -88,8 +88,8 @@ export class WasmRuntime {
 
   async executeCompiledHandler(bytecode: Uint8Array, context: ReactorContext, timeoutMs?: number): Promise<ReactorResult> {
     return this.#door.run(async (core) => {
-      const request = await this.#request(checkHandle(bytecode), context, timeoutMs);
-      return reactorResult(await core.executeCompiled(bytecode, request, readPlainResult));
+      const send = (granted: ExecuteRequest): Promise<ExecutionResult> => core.executeCompiled(bytecode, granted, readPlainResult);
+      return reactorResult(await this.#door.granted(reactorRequest(context, timeoutMs), checkHandle(bytecode), send));
     });
   }
 
@@ -107,16 +107,11 @@ export class WasmRuntime {
   async shutdown(): Promise<void> {
     await this.#door.shutdown();
   }
-
-  async #request(handler: string | Uint8Array, context: ReactorContext, timeoutMs: number | undefined): Promise<ExecuteRequest> {
-    const request = reactorRequest(context, timeoutMs);
-    request.capabilities = await this.#door.capabilities(request.capabilities, handler);
-    return request;
-  }
 }
 
-function reactorRequest(context: ReactorContext, timeoutMs: number | undefined): ExecuteRequest {
-  checkIsContext(context);
+function reactorRequest(given: ReactorContext, timeoutMs: number | undefined): ExecuteRequest {
+  checkIsContext(given);
+  const context = { ...given };
   checkDoorContext(context, 'stateSnapshot');
   const { stateSnapshot, extensionRegistry, panelId, handlerName, ...rest } = context;
   const cut = { panelId: label(panelId), handlerName: label(handlerName) };
@@ -132,7 +127,8 @@ function reactorRequest(context: ReactorContext, timeoutMs: number | undefined):
  */
 function reliable(registry: Record<string, string[]> | undefined): Record<string, string[]> | undefined {
   if (registry === undefined || registry === null) return undefined;
-  return Object.values(registry).every((methods) => methods.length > 0) ? registry : undefined;
+  const copy = { ...registry };
+  return Object.values(copy).every((methods) => methods.length > 0) ? copy : undefined;
 }
 
 function reactorResult(result: ExecutionResult): ReactorResult {
