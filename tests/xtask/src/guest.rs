@@ -9,6 +9,7 @@
 //! from: sources, patches, the recipe below, the versions of the tools, and the processor, because the native code is made
 //! for the processor that compiles it.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -22,6 +23,7 @@ use crate::digest::{self, Inputs};
 use crate::patches::{self, Patch};
 use crate::places::{Workshop, point, remove, write_if_changed};
 use crate::process::quiet;
+use crate::recorded::{self, Module, Modules};
 use crate::stages::note;
 use crate::wasmedge::{self, WasmEdge};
 use crate::{quickjs, stack_gate, toolchain};
@@ -106,7 +108,7 @@ const HASTY: Variant = Variant { name: "hasty", stem: "nexus-guest", defines: &[
 /// Everything that the artifact is made from, read once.
 struct Sources {
     ours: Vec<(String, Vec<u8>)>,
-    quickjs: std::collections::BTreeMap<String, String>,
+    quickjs: BTreeMap<String, String>,
     patches: Vec<Patch>,
 }
 
@@ -120,6 +122,7 @@ pub struct Tools<'a> {
 pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
     let sources = Sources::read(&shop.places.root, None)?;
     let mut described = serde_json::Map::new();
+    let mut modules = Modules { tools: module_tools(), modules: BTreeMap::new() };
     let mut sums = String::new();
     let here = shop.places.links.join("guest");
     fs::create_dir_all(&here)?;
@@ -148,17 +151,27 @@ pub fn ensure(shop: &Workshop, tools: &Tools) -> Result<()> {
             variant.name.to_owned(),
             json!({
                 "library": format!("{}.so", variant.stem), "library_sha256": so,
-                "module": format!("{}.wasm", variant.stem), "module_sha256": wasm,
+                "module": format!("{}.wasm", variant.stem), "module_sha256": &wasm,
                 "inputs_sha256": digest, "memory_bytes": MEMORY_BYTES, "stack_bytes": STACK_BYTES,
                 "wasmedge": wasmedge::VERSION,
             }),
         );
+        let module = Module { sources_sha256: variant.sources_digest(&sources), sha256: wasm.clone() };
+        modules.modules.insert(format!("{}.wasm", variant.stem), module);
         note(format!("{}: {}", variant.name, directory.display()));
         prune(&shop.places.cache.join("guest"), variant)?;
     }
+    recorded::leave(shop.places, &modules)?;
     write_if_changed(&here.join("guest.json"), &(serde_json::to_string_pretty(&described)? + "\n"))?;
     // The last to be written: build.rs watches it.
     write_if_changed(&here.join("SHA256SUMS"), &sums)
+}
+
+/// What the modules depend on beside their sources.
+fn module_tools() -> BTreeMap<String, String> {
+    let mut tools = toolchain::versions();
+    tools.insert("binaryen".into(), binaryen::VERSION.into());
+    tools
 }
 
 /// The file names of the artifacts, without their endings.
@@ -196,8 +209,14 @@ impl Sources {
 }
 
 impl Variant {
-    fn digest(&self, sources: &Sources) -> String {
-        let mut inputs = Inputs::new("nexus guest, form 1");
+    /// Of all that the module is made from, and not the tools.
+    fn sources_digest(&self, sources: &Sources) -> String {
+        let mut inputs = Inputs::new("nexus guest module, form 1");
+        self.add_sources(&mut inputs, sources, &[COMPILE, WARNINGS, LINK, FEATURES, QUICKJS_UNITS]);
+        inputs.hex()
+    }
+
+    fn add_sources(&self, inputs: &mut Inputs, sources: &Sources, recipe: &[&[&str]]) {
         for (name, bytes) in &sources.ours {
             inputs.add(name, bytes);
         }
@@ -207,8 +226,12 @@ impl Variant {
         for patch in &sources.patches {
             inputs.add(&patch.name, patch.text.as_bytes());
         }
-        let recipe = [COMPILE, WARNINGS, LINK, FEATURES, AOT, QUICKJS_UNITS];
         inputs.add("recipe", format!("{self:?} {recipe:?} {MEMORY_BYTES} {STACK_BYTES}").as_bytes());
+    }
+
+    fn digest(&self, sources: &Sources) -> String {
+        let mut inputs = Inputs::new("nexus guest, form 1");
+        self.add_sources(&mut inputs, sources, &[COMPILE, WARNINGS, LINK, FEATURES, AOT, QUICKJS_UNITS]);
         inputs.add("compiler", toolchain::fingerprint().as_bytes());
         inputs.add("binaryen", binaryen::VERSION.as_bytes());
         inputs.add("wasmedge", wasmedge::VERSION.as_bytes());

@@ -12,7 +12,7 @@ use crate::process::{cargo, shown};
 use crate::stages::Stages;
 use crate::wasmedge::WasmEdge;
 use crate::watched::watched;
-use crate::{levels, package, promises, schema, toolchain, workspace};
+use crate::{levels, package, promises, recorded, schema, toolchain, workspace};
 
 const FUZZ: &[&str] = &["run", "--release", "--quiet", "-p", "nexus-tests", "--bin", "fuzz", "--"];
 
@@ -25,8 +25,16 @@ const FUZZ_CASES: &str = "1000000";
 /// Names the sidecar to everything that starts one.
 pub const SIDECAR: &str = "NEXUS_SIDECAR_BIN";
 
-/// Until the guest artifact is there and plain cargo commands work.
+/// Until the guest artifact is there and plain cargo commands work. A module that differs from what is recorded of the same sources and
+/// tools is an error.
 pub fn guest(places: &Places, stages: &mut Stages) -> Result<WasmEdge> {
+    let wasmedge = build_guest(places, stages)?;
+    recorded::check(places, false)?;
+    Ok(wasmedge)
+}
+
+/// The same, whatever is recorded.
+pub fn build_guest(places: &Places, stages: &mut Stages) -> Result<WasmEdge> {
     let shop = &places.workshop()?;
     let wasmedge = stages.run("WasmEdge", || WasmEdge::ensure(shop))?;
     let runtime = stages.run("engine without compiler", || wasmedge.runtime(shop))?;
@@ -82,6 +90,7 @@ pub fn test(places: &Places, stages: &mut Stages) -> Result<()> {
     ];
     let mut failed = Vec::new();
     failed.extend(stages.run("generated files", || schema::check(root)).err());
+    failed.extend(stages.run("modules as recorded", || recorded::check(places, true)).err());
     failed.extend(stages.run("promises of the specification", || promises::look(root)).err());
     failed.extend(package::try_briefly(places, stages).err());
     for (name, mut command) in checks {

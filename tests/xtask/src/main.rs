@@ -25,6 +25,7 @@ mod places;
 mod process;
 mod promises;
 mod quickjs;
+mod recorded;
 mod release;
 mod schema;
 mod soak;
@@ -50,6 +51,8 @@ cargo xtask COMMAND: sets up and runs the development loop of nexus-sidecar.
   setup          make this machine able to build: WasmEdge, the guest's compiler, the guest itself, then the
                  sidecar and the clients. Quick when there is nothing to do.
   guest          only what the guest artifact needs, then rebuild it if its sources changed
+  guest --record the same, and its modules, byte for byte, become those that each build of these sources with these tools
+                 has to come to (sidecar/guest/modules.json)
   demo           setup, then the demonstration of the Node client and of the Rust client
   test           setup, then formatting, lints, every test and a short fuzzing
   bench [--json] [--quick] [--overrun | --fairness | --peers | --calls | --start | --state | --levels | --walls]
@@ -121,6 +124,7 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         }),
         "fuzz" | "soak" | "mutants" | "patches" => true,
         "gate" => rest.len() == 1,
+        "guest" => rest.is_empty() || rest == ["--record"],
         "generate" => rest.is_empty() || rest == ["--check"],
         "release" => rest == ["--dry-run"],
         "package" => rest.is_empty() || rest == ["--tree"] || rest == ["--try"],
@@ -138,7 +142,14 @@ fn dispatch(args: &[String], stages: &mut Stages) -> Result<()> {
         "generate" if rest.is_empty() => schema::generate(&Places::open()?.root),
         "generate" => schema::check(&Places::open()?.root),
         "spec" => promises::look(&Places::open()?.root),
-        "guest" => loops::guest(&Places::open()?, stages).map(drop),
+        "guest" => {
+            let places = Places::open()?;
+            if rest.is_empty() {
+                return loops::guest(&places, stages).map(drop);
+            }
+            loops::build_guest(&places, stages)?;
+            recorded::record(&places)
+        }
         "release" => release::dry_run(&Places::open()?),
         "package" if rest == ["--tree"] => package::try_briefly(&Places::open()?, stages),
         "package" => package::package(&Places::open()?, stages, rest == ["--try"]),

@@ -1,5 +1,6 @@
 //! The guest's compiler: Debian's clang for WebAssembly, and libclang, which the bindings to WasmEdge are generated with.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 
@@ -45,6 +46,10 @@ pub fn ensure_packages(packages: &[&str]) -> Result<()> {
 }
 
 /// What the output of the compiler depends on: the versions of all of it.
+pub fn versions() -> BTreeMap<String, String> {
+    PACKAGES.iter().map(|package| ((*package).to_owned(), apt::installed(package).unwrap_or_default())).collect()
+}
+
 pub fn fingerprint() -> String {
     PACKAGES.iter().map(|package| format!("{package} {}\n", apt::installed(package).unwrap_or_default())).collect()
 }
