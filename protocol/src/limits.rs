@@ -169,6 +169,11 @@ pub const LONG_RUN_KEEPS_AWAY_MS: u64 = 600_000;
 pub const IN_FRONT_MS: u64 = 2;
 /// The same for a connection whose runs are known to be long.
 pub const BUSY_IN_FRONT_US: u64 = 500;
+/// While there are several connections, one whose runs have used more than an eighth of its equal part of the
+/// processors within so long runs often until the end of the next such window. Those and the ones whose runs are known
+/// to be long have together no more runs at once than there are processors, but for runs that have gone behind or go on
+/// for long, and not the last free instance.
+pub const USAGE_WINDOW_MS: u64 = 100;
 /// While others wait for the last free instance, a run has it for so much processor time, and then goes on beside the
 /// others. Longer than what most handlers take; short, since those who wait take turns.
 pub const LAST_INSTANCE_TRIAL_MS: u64 = 2;

@@ -31,7 +31,7 @@ use nix::unistd::Pid;
 pub use along::{descriptors_come, expect_descriptors, let_go_of_rest, read_from_peer, refuse_descriptors};
 #[cfg(test)]
 pub use threads::is_behind;
-pub use threads::{Thread, give_way_when_told, step_forward, thread_cpu_time};
+pub use threads::{Thread, give_way_when_told, step_back, step_forward, thread_cpu_time};
 
 use crate::faults::{self, Point};
 

@@ -193,10 +193,8 @@ impl Runtime {
         }
         let digest = HandlerDigest::forced(self.engine.digest(), mode, source);
         let compile = || {
-            let cpu = crate::os::thread_cpu_time();
-            let compiled = self.compile_now(digest, source, mode, asker, overseer);
-            overseer.compiled_in(crate::os::thread_cpu_time().saturating_sub(cpu));
-            compiled
+            overseer.compiles();
+            self.compile_now(digest, source, mode, asker, overseer)
         };
         Ok(Found::new(self.cache.get_or_compile(digest, asker, compile)?))
     }

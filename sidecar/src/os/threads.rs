@@ -1,6 +1,7 @@
 //! Threads: the processor time that one has used, and whether it gives way to others.
 
 use std::io;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::time::Duration;
 
@@ -75,6 +76,22 @@ extern "C" fn give_way(_: libc::c_int) {
         GIVES_WAY.with(|gives_way| gives_way.store(true, Ordering::Relaxed));
     }
     Errno::set_raw(error);
+}
+
+/// Whether threads of this process that give way can come to the front again. Tried by the first thread that asks.
+fn can_step_forward() -> bool {
+    static CAN: OnceLock<bool> = OnceLock::new();
+    *CAN.get_or_init(|| {
+        let niceness = NICENESS.load(Ordering::Relaxed);
+        niceness < 19 && set_niceness(niceness + 1) && set_niceness(niceness)
+    })
+}
+
+/// The calling thread gives way to others from now on, if it can come to the front again by itself: see [`step_forward`].
+pub fn step_back() {
+    if can_step_forward() {
+        give_way(0);
+    }
 }
 
 /// The calling thread gives way no more. False: the kernel does not let it, which wants a limit (`RLIMIT_NICE`) or a privilege for that.

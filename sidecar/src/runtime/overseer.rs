@@ -25,8 +25,8 @@ pub trait Overseer {
     fn disarm(&self);
     /// The time that the request has in all, where that is known, and what of it is used up by now.
     fn time(&self) -> (Option<Duration>, Duration);
-    /// Compiling has taken so much of a processor.
-    fn compiled_in(&self, cpu: Duration);
+    /// Something is about to be compiled, by the calling thread.
+    fn compiles(&self);
     /// What the handler logs while it runs is there, for who wants to hear it.
     fn logs_live(&self, logs: SegmentLogs);
     /// The guest was stopped for the request to begin again: what came of it is no result.
@@ -49,7 +49,7 @@ impl Overseer for StopToken {
         (None, Duration::ZERO)
     }
 
-    fn compiled_in(&self, _: Duration) {}
+    fn compiles(&self) {}
 
     fn logs_live(&self, _: SegmentLogs) {}
 

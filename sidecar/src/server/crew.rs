@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nexus_protocol::RequestId;
-use nexus_protocol::limits::{HOST_GRACE_MS, MAX_RETIRED_THREADS, RETIRE_GRACE_MS, RETIRE_STANDSTILL_MS};
+use nexus_protocol::limits::{HOST_GRACE_MS, LONG_RUN_MS, MAX_RETIRED_THREADS, RETIRE_GRACE_MS, RETIRE_STANDSTILL_MS};
 use nexus_protocol::message::Kind;
 
 use super::hub::{Job, SessionId};
@@ -29,6 +29,8 @@ use crate::token::{StopCause, StopToken};
 
 /// Answers to requests that are done wait no longer for a worker that has gone on to the next one.
 const MAX_HELD_BACK: Duration = Duration::from_millis(1);
+/// For so long after its begin a run that does not give way is taken for one that uses a processor.
+pub const STILL_IN_FRONT: Duration = Duration::from_millis(LONG_RUN_MS);
 const HOST_GRACE: Duration = Duration::from_millis(HOST_GRACE_MS);
 const RETIRE_GRACE: Duration = Duration::from_millis(RETIRE_GRACE_MS);
 const RETIRE_STANDSTILL: Duration = Duration::from_millis(RETIRE_STANDSTILL_MS);
@@ -147,6 +149,11 @@ impl<P> Run<P> {
     #[cfg(test)]
     pub fn has_to_give_way(&self) -> bool {
         self.gives_way
+    }
+
+    /// Whether it is likely to use a processor, and does not give way: one that has begun long ago waits for something.
+    pub fn is_in_front(&self, now: Instant) -> bool {
+        !self.gives_way && now.saturating_duration_since(self.not_before) < STILL_IN_FRONT
     }
 
     pub fn is_beside(&self) -> bool {

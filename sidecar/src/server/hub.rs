@@ -29,6 +29,7 @@ mod sessions;
 mod simulation;
 mod suspensions;
 mod turns;
+mod usage;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
@@ -55,6 +56,7 @@ pub use sessions::{Closed, Left};
 #[cfg(test)]
 pub use simulation::FakeControl;
 use turns::Turns;
+use usage::Windows;
 
 /// What the books know of a suspended execution.
 pub trait Held {
@@ -146,6 +148,8 @@ pub struct HubLimits {
     pub max_running: usize,
     /// Of one session while there are several; at least 1.
     pub max_running_each: usize,
+    /// What computes at once, at the most.
+    pub processors: usize,
     /// Other sessions may come: the last free instance is kept for those that need it least.
     pub keeps_last: bool,
     pub max_queued: usize,
@@ -276,6 +280,7 @@ pub struct Hub<E = Execution, P = Arc<Connection>> {
     sessions: HashMap<SessionId, Books<P>>,
     /// Sessions that have something in their queue.
     turns: Turns,
+    windows: Windows,
     /// How often in turn the last instance went to a session whose runs are brief while another one waited.
     brief_in_turn: u32,
     /// Runs that have their instance beside `max_running`.
@@ -306,6 +311,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
             crew: Crew::default(),
             sessions: HashMap::new(),
             turns: Turns::default(),
+            windows: Windows::new(limits.processors),
             brief_in_turn: 0,
             beside: 0,
             queued: 0,

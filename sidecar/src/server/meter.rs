@@ -1,7 +1,7 @@
 //! The processor time of a run, as far as its session pays for it: see `Hub::used`.
 //!
-//! What a guest takes is measured where it runs, and a compilation by itself. So nothing is measured for an execution that its
-//! report would not tell anyway; of other requests all is work of the host, and measured from beginning to end.
+//! What a guest takes is measured where it runs, so nothing is measured for an execution that its report would not tell anyway. From
+//! the moment that something is compiled for it, all that follows counts; and of other requests, which are work of the host, all.
 
 use std::cell::Cell;
 use std::time::Duration;
@@ -13,8 +13,9 @@ use crate::os;
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Meter {
-    /// Of this thread when the run began, where all of it counts.
-    since: Option<Duration>,
+    /// Of this thread, from when on all of it counts.
+    since: Cell<Option<Duration>>,
+    /// What was measured elsewhere, until then.
     added: Cell<Duration>,
 }
 
@@ -22,15 +23,24 @@ impl Meter {
     /// Of a run that begins on this thread.
     pub fn of(kind: Kind) -> Self {
         let is_told = matches!(kind, Kind::Execute | Kind::ExecuteMany | Kind::Resume);
-        Self { since: (!is_told).then(os::thread_cpu_time), added: Cell::default() }
+        Self { since: Cell::new((!is_told).then(os::thread_cpu_time)), added: Cell::default() }
     }
 
     /// A part of it was measured elsewhere.
     pub fn add(&self, cpu: Duration) {
-        self.added.set(self.added.get().saturating_add(cpu));
+        if self.since.get().is_none() {
+            self.added.set(self.added.get().saturating_add(cpu));
+        }
+    }
+
+    pub fn counts_all_from_now(&self) {
+        if self.since.get().is_none() {
+            self.since.set(Some(os::thread_cpu_time()));
+        }
     }
 
     pub fn read(&self) -> Duration {
-        self.since.map_or(self.added.get(), |since| os::thread_cpu_time().saturating_sub(since))
+        let since = self.since.get().map(|since| os::thread_cpu_time().saturating_sub(since));
+        self.added.get().saturating_add(since.unwrap_or_default())
     }
 }

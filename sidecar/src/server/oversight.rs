@@ -53,8 +53,8 @@ impl Overseer for Oversight<'_> {
         (timeout, spent + self.since.get().elapsed())
     }
 
-    fn compiled_in(&self, cpu: Duration) {
-        self.meter.add(cpu);
+    fn compiles(&self) {
+        self.meter.counts_all_from_now();
     }
 
     fn logs_live(&self, logs: SegmentLogs) {

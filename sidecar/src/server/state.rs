@@ -301,6 +301,7 @@ fn hub_limits(config: &Config, mode: Mode) -> HubLimits {
     HubLimits {
         max_running: config.max_instances as usize,
         max_running_each: max_running_each(config),
+        processors: os::processors(),
         // a parent has its sidecar alone
         keeps_last: mode == Mode::Service,
         max_queued: config.max_queued as usize,

@@ -79,6 +79,10 @@ impl Server {
                 Step::Run(next) => {
                     // the poller may be left lying for as long as this takes: the watchdog has somebody else take it
                     self.runtime.engine().watchdog().notify();
+                    if next.is_behind {
+                        // answers to others do not wait for it
+                        self.flush_all(&mut unflushed);
+                    }
                     if !self.run(next, &mut unflushed) {
                         self.flush_all(&mut unflushed);
                         self.lock().hub.crew.came_back(worker);
@@ -178,7 +182,10 @@ impl Server {
 
     /// Runs one job to its answer. Whatever happens, there is exactly one. False: the worker was given up meanwhile.
     fn run(&self, next: Next<Execution, Arc<Connection>>, unflushed: &mut Unflushed) -> bool {
-        let Next { job, run, token, arrival, resumed } = next;
+        let Next { job, run, token, arrival, resumed, is_behind } = next;
+        if is_behind {
+            os::step_back();
+        }
         let connection = job.connection.clone();
         let meter = Meter::of(job.kind);
         let answering = Answering { connection: &connection, run, id: job.id, kind: job.kind, arrival, meter: &meter };

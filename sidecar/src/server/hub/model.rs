@@ -88,6 +88,7 @@ fn books(now: Instant) -> (Books, [WorkerId; 2], StdArc<AtomicU32>) {
     let mut hub: Hub<Token, ()> = Hub::new(HubLimits {
         max_running: 2,
         max_running_each: 2,
+        processors: 2,
         keeps_last: true,
         max_queued: 8,
         max_suspended: 8,

@@ -43,6 +43,8 @@ pub struct Next<E, P> {
     pub arrival: Arrival,
     /// What the job resumes, where that was known before it was read.
     pub resumed: Option<Resumed<E>>,
+    /// Its session is busy, or runs often, and others are there.
+    pub is_behind: bool,
 }
 
 /// A suspended execution that its worker has.
@@ -198,6 +200,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// of whom nothing is known, a few times in turn. What a run is like shows when it runs: see `end_trial`. So whoever comes waits
     /// for a trial of each of whom nothing is known either and who came before, and not for anybody's run.
     ///
+    /// Those that are busy, or run often, have together no more runs at once than there are processors, but for runs that give way or stand still: so
+    /// a run of somebody else finds a processor soon, however many they are, and what they use they would not use sooner otherwise.
+    ///
     /// Only those that run something are passed over, of which there are few, and those that do not read.
     fn first_in_turn(&mut self, now: Instant) -> Option<SessionId> {
         let max = self.limits.max_running;
@@ -213,8 +218,17 @@ impl<E: Held, P: Peer> Hub<E, P> {
             let may_be_tried = |session: &SessionId| self.may_run(*session, 1) && self.has_trial(*session);
             return self.turns.unknown().find(may_be_tried).or(brief);
         }
-        let each = if self.sessions.len() <= 1 { max } else { self.limits.max_running_each.max(1) };
-        self.turns.all().find(|session| self.may_run(*session, each))
+        let is_alone = self.sessions.len() <= 1;
+        let each = if is_alone { max } else { self.limits.max_running_each.max(1) };
+        let without_busy = !is_alone && self.turns.has_busy() && self.busy_in_front(now) >= self.limits.processors;
+        self.turns.all(without_busy).find(|session| self.may_run(*session, each))
+    }
+
+    /// Runs, of sessions that are busy or run often, that are in front: see `Run::is_in_front`.
+    fn busy_in_front(&self, now: Instant) -> usize {
+        let standing = |session| self.sessions.get(&session).and_then(|books| books.standing.until());
+        let is_busy = |session| standing(session).is_some_and(|until| until > now);
+        self.crew.runs().filter(|(_, run)| run.is_in_front(now) && is_busy(run.session)).count()
     }
 
     /// Whether one instance is free, and it is not for everybody.
@@ -245,13 +259,13 @@ impl<E: Held, P: Peer> Hub<E, P> {
         self.sessions.get(&session).is_some_and(|books| books.running < each && !self.is_over(books))
     }
 
-    /// Whose long runs are long ago is not busy any more.
+    /// Whose long runs are long ago is not busy any more, nor does run often who did.
     fn relieve(&mut self, now: Instant) {
         if self.turns.has_relief(now) {
             let Self { turns, sessions, .. } = self;
             turns.relieve(|session| {
                 let Some(books) = sessions.get_mut(&session) else { return Standing::Unknown };
-                if matches!(books.standing, Standing::Busy(until) if until <= now) {
+                if books.standing.until().is_some_and(|until| until <= now) {
                     books.standing = Standing::Unknown;
                 }
                 books.standing
@@ -283,7 +297,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         let Self { crew, sessions, .. } = self;
         crew.have_give_way(|session| match sessions.get(&session).map(|books| books.standing) {
-            Some(Standing::Brief | Standing::Unknown) => IN_FRONT,
+            Some(Standing::Brief | Standing::Unknown | Standing::Often(_)) => IN_FRONT,
             Some(Standing::Busy(_)) | None => BUSY_IN_FRONT,
         });
     }
@@ -341,14 +355,24 @@ impl<E: Held, P: Peer> Hub<E, P> {
     }
 
     /// A run is about to be answered, and took so much processor time: one that was long keeps its session from the last free
-    /// instance for a while.
+    /// instance for a while, and so do many brief ones that took much together.
     pub fn used(&mut self, run: RunId, cpu: Duration, now: impl FnOnce() -> Instant) {
+        let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
+        let Some(books) = self.sessions.get_mut(&session) else { return };
+        let often = self.windows.add(&mut books.usage, cpu);
         if cpu < LONG_RUN {
+            if let Some(until) = often
+                && !matches!(books.standing, Standing::Busy(_))
+            {
+                let did = matches!(books.standing, Standing::Often(_));
+                books.standing = Standing::Often(until);
+                if !did {
+                    self.turns.is_now(session, books.standing);
+                }
+            }
             return;
         }
         let now = now();
-        let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
-        let Some(books) = self.sessions.get_mut(&session) else { return };
         let since = if let Standing::Busy(until) = books.standing { until.max(now) } else { now };
         if let Some(busy) = busy(since, cpu, now) {
             books.standing = busy;
@@ -421,6 +445,7 @@ impl<E: Held, P: Peer> Hub<E, P> {
         }
         if let Some(books) = self.sessions.get_mut(&session) {
             books.running += 1;
+            self.windows.begin(&mut books.usage, now);
             if let Some(request) = books.requests.get_mut(&job.id) {
                 request.at = Request::Running(run);
                 self.roll.begins(request.slot);
@@ -431,7 +456,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
             let execution = self.lend(key, id, run)?;
             Some(Resumed { key, id, execution })
         });
-        Some(Next { job, run, token, arrival, resumed })
+        let standing = self.sessions.get(&job.session).map(|books| books.standing).unwrap_or_default();
+        let is_behind = self.sessions.len() > 1 && standing.until().is_some_and(|until| until > now);
+        Some(Next { job, run, token, arrival, resumed, is_behind })
     }
 
     /// A run ends without an answer: its job waits again, in front of the others of its session.

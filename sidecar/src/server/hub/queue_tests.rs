@@ -44,6 +44,7 @@ fn hub(max_running: usize) -> Hub<Execution, Reader> {
     Hub::new(HubLimits {
         max_running,
         max_running_each: 2,
+        processors: 2,
         keeps_last: true,
         max_queued: 10,
         max_suspended: 1,
@@ -381,6 +382,75 @@ fn who_has_used_its_time_beside_others_gives_way_and_who_is_alone_does_not() {
         hub.have_give_way();
         assert!(!hub.crew.get(run).unwrap().has_to_give_way(), "it is looked at from now on");
         assert!(look(&mut hub) && crate::os::is_behind());
+        crate::os::step_forward();
+    })
+    .join()
+    .unwrap();
+}
+
+/// A session runs something that takes so much.
+fn runs(hub: &mut Hub<Execution, Reader>, session: u64, cpu: Duration, now: Instant) {
+    let worker = hub.crew.hire();
+    hub.enqueue(job(session, 99, &Reader::default(), now)).unwrap();
+    let run = hub.next(worker, now).unwrap().run;
+    hub.used(run, cpu, || now);
+    hub.end_run(run);
+}
+
+#[test]
+fn who_runs_often_has_a_processor_in_turn_and_whoever_does_not_finds_an_instance() {
+    const MS: Duration = Duration::from_millis(1);
+    std::thread::spawn(|| {
+        crate::os::give_way_when_told().unwrap();
+        let (now, reader) = (Instant::now(), Reader::default());
+        let mut hub = hub(6);
+        (1..=4).for_each(|session| hub.open_session(SessionId(session)));
+        // an eighth of an equal part of two processors is 6.25 ms
+        for session in [1, 2, 3, 4] {
+            runs(&mut hub, session, 2 * MS, now);
+        }
+        for session in [1, 2, 3, 1, 2, 3] {
+            runs(&mut hub, session, 9 * MS, now);
+        }
+        let clock = crate::os::Thread::this().unwrap();
+        // whose job it is, and the run
+        let begin = |hub: &mut Hub<Execution, Reader>, now| {
+            let worker = hub.crew.hire();
+            hub.crew.started(worker, clock);
+            hub.next(worker, now).map(|next| (next.job.session.0, next.run))
+        };
+        let mut begun = Vec::new();
+        let mut are_begun = |hub: &mut Hub<Execution, Reader>, sessions: &[u64]| {
+            for session in sessions {
+                let (begins, run) = begin(hub, now).unwrap();
+                assert_eq!(begins, *session);
+                begun.push(run);
+            }
+            assert!(!hub.has_ready(now) && !hub.has_backlog(now, Duration::ZERO) && begin(hub, now).is_none());
+            begun.clone()
+        };
+        for (id, session) in [(1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (2, 3)] {
+            hub.enqueue(job(session, id, &reader, now)).unwrap();
+        }
+        are_begun(&mut hub, &[1, 2]);
+        for id in 1..=2 {
+            hub.enqueue(job(4, id, &reader, now)).unwrap();
+            are_begun(&mut hub, &[4]);
+        }
+        // what takes its time goes behind, and is in nobody's way; the last instance is for others
+        hub.have_give_way();
+        use_up(&clock, IN_FRONT);
+        hub.have_give_way();
+        let begun_by_now = are_begun(&mut hub, &[3]);
+        hub.end_run(begun_by_now[2]);
+        let all = are_begun(&mut hub, &[1]);
+        // later nothing of this counts
+        for run in all {
+            hub.end_run(run);
+        }
+        let later = now + 300 * MS;
+        let left: Vec<_> = (0..3).map_while(|_| begin(&mut hub, later)).map(|(session, _)| session).collect();
+        assert_eq!(left, [2, 3]);
         crate::os::step_forward();
     })
     .join()

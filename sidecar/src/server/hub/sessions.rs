@@ -10,6 +10,7 @@ use nexus_protocol::RequestId;
 
 use super::super::connection::Connection;
 use super::turns::Standing;
+use super::usage::Usage;
 use super::{Held, Hub, Item, Job, Peer, SessionId, Unanswered};
 use crate::budget::Budget;
 use crate::token::StopCause;
@@ -28,6 +29,7 @@ pub(super) struct Books<P> {
     pub running: usize,
     /// What its runs are like: the last free instance is not for everybody.
     pub standing: Standing,
+    pub usage: Usage,
     /// It has asked for its end: nothing new is taken.
     pub leaving: bool,
     /// Threads that were given up over what it asked for.
@@ -43,6 +45,7 @@ impl<P> Books<P> {
             budget,
             running: 0,
             standing: Standing::default(),
+            usage: Usage::default(),
             leaving: false,
             cost: 0,
         }

@@ -31,6 +31,8 @@ use crate::token::StopToken;
 const SEEDS: u64 = 2_000;
 const STEPS: usize = 300;
 const MAX_RUNNING: usize = 3;
+/// Those that are busy fill them before the instances are full.
+const PROCESSORS: usize = 1;
 /// One of these: with the first their bytes are too many before they are.
 const MAX_SUSPENDED: [usize; 2] = [6, 2];
 const MAX_QUEUED: usize = 5;
@@ -51,6 +53,7 @@ struct AtWork {
     is_beside: bool,
     /// Its guest was stopped, for it to begin again.
     is_put_back: bool,
+    began: Instant,
 }
 
 struct World {
@@ -95,6 +98,7 @@ fn limits(max_running: usize, max_suspended: usize) -> HubLimits {
     HubLimits {
         max_running,
         max_running_each: max_running.div_ceil(2),
+        processors: PROCESSORS,
         keeps_last: true,
         max_queued: MAX_QUEUED,
         max_suspended,
@@ -262,7 +266,7 @@ impl World {
         let ready = self.hub.has_ready(self.now);
         let expected: Vec<SessionId> =
             self.sessions.iter().copied().filter(|session| self.may_begin(*session)).collect();
-        let Some(Next { job, run, token, arrival, resumed }) = self.hub.next(worker, self.now) else {
+        let Some(Next { job, run, token, arrival, resumed, .. }) = self.hub.next(worker, self.now) else {
             assert!(!ready, "something was ready");
             return self.free_workers.push(worker);
         };
@@ -302,6 +306,7 @@ impl World {
             resumed
         });
         self.at_work.push(AtWork {
+            began: self.now,
             job,
             run,
             token,

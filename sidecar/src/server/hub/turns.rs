@@ -18,17 +18,32 @@ pub(super) enum Standing {
     /// It has had none, or long ones long ago.
     #[default]
     Unknown,
+    /// They are brief, and use much of the processors: until then it runs often.
+    Often(Instant),
     /// They took long: until then it is busy.
     Busy(Instant),
 }
 
+impl Standing {
+    /// Of one that is not so for good.
+    pub fn until(self) -> Option<Instant> {
+        match self {
+            Self::Brief | Self::Unknown => None,
+            Self::Often(until) | Self::Busy(until) => Some(until),
+        }
+    }
+}
+
 type Line = VecDeque<(i64, SessionId)>;
+
+static EMPTY: Line = VecDeque::new();
 
 /// See the module. A session stands in one line, once.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
     brief: Line,
     unknown: Line,
+    /// And those that run often.
     busy: Line,
     /// Of the next one that comes; those that go in front have tickets below `front`.
     back: i64,
@@ -40,7 +55,7 @@ pub(super) struct Turns {
 impl Turns {
     #[cfg(test)]
     pub fn is_empty(&self) -> bool {
-        self.all().next().is_none()
+        self.all(false).next().is_none()
     }
 
     pub fn push_back(&mut self, session: SessionId, standing: Standing) {
@@ -59,7 +74,7 @@ impl Turns {
         match standing {
             Standing::Brief => &mut self.brief,
             Standing::Unknown => &mut self.unknown,
-            Standing::Busy(until) => {
+            Standing::Often(until) | Standing::Busy(until) => {
                 self.relief = self.relief.into_iter().chain([until]).min();
                 &mut self.busy
             }
@@ -117,9 +132,15 @@ impl Turns {
         self.unknown.iter().map(|(_, session)| *session)
     }
 
-    /// All, in turn.
-    pub fn all(&self) -> impl Iterator<Item = SessionId> {
-        let mut lines = [&self.brief, &self.unknown, &self.busy].map(|line| line.iter().peekable());
+    /// Whether one of them is busy, or runs often.
+    pub fn has_busy(&self) -> bool {
+        !self.busy.is_empty()
+    }
+
+    /// All, in turn; without those that are busy or run often, if so asked.
+    pub fn all(&self, without_busy: bool) -> impl Iterator<Item = SessionId> {
+        let busy = if without_busy { &EMPTY } else { &self.busy };
+        let mut lines = [&self.brief, &self.unknown, busy].map(|line| line.iter().peekable());
         std::iter::from_fn(move || {
             let ticket_of =
                 |line: &mut std::iter::Peekable<_>| line.peek().map(|(ticket, _): &&(i64, SessionId)| *ticket);
@@ -140,7 +161,7 @@ fn insert(line: &mut Line, one: (i64, SessionId)) {
 mod tests {
     use std::time::Duration;
 
-    use super::Standing::{Brief, Busy, Unknown};
+    use super::Standing::{Brief, Busy, Often, Unknown};
     use super::*;
 
     #[test]
@@ -154,9 +175,10 @@ mod tests {
         }
         turns.push_front(e, Busy(later));
         let lines =
-            |turns: &Turns| [turns.all().collect::<Vec<_>>(), turns.brief().collect(), turns.unknown().collect()];
+            |turns: &Turns| [turns.all(false).collect::<Vec<_>>(), turns.brief().collect(), turns.unknown().collect()];
         assert_eq!(lines(&turns), [vec![e, a, b, c, d], vec![c], vec![a]]);
-        turns.is_now(a, Busy(soon));
+        assert!(turns.has_busy() && turns.all(true).eq([a, c]));
+        turns.is_now(a, Often(soon));
         turns.is_now(c, Unknown);
         assert_eq!(lines(&turns), [vec![e, a, b, c, d], vec![], vec![c]]);
         assert!(!turns.has_relief(now) && turns.has_relief(soon));

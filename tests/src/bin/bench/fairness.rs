@@ -22,8 +22,10 @@ const INSTANCES: usize = 2;
 /// What one connection may have unanswered: what may run and what may wait.
 const IN_FLIGHT: usize = 64;
 const GREED: usize = 10;
-/// Recursions that one connection keeps under way.
+/// What one connection keeps under way.
 const BURNING: usize = 16;
+/// Connections of new sources.
+const COMPILING: usize = 4;
 /// Connections of which each has an endless loop run, one after the other, beside default settings: as many as there are
 /// instances, and six times as many.
 const HOGS: [usize; 2] = [10, 60];
@@ -37,6 +39,7 @@ pub fn figures(scale: Scale) -> Map<String, Value> {
     let calls = scale.of(CALLS * TURNS) / TURNS;
     sessions(&mut figures, calls);
     greed(&mut figures, calls);
+    beside_compilations(&mut figures, calls);
     beside_fib(&mut figures, calls);
     for hogs in HOGS {
         beside_hogs(&mut figures, hogs, scale.of(HOG_SECONDS));
@@ -190,6 +193,54 @@ fn beside_fib(figures: &mut Map<String, Value>, calls: usize) {
         });
     }
     compare(figures, "besideFib", &alone, &beside);
+}
+
+/// Beside four connections each of which keeps sixteen requests under way that all bring a source that nobody has seen yet. All settings
+/// are the defaults. A ping takes turns with the handler.
+fn beside_compilations(figures: &mut Map<String, Value>, calls: usize) {
+    let sidecar = Options::new().flag("log", "error").listen();
+    let mut innocent = sidecar.connect();
+    measure(&mut innocent, 200);
+    let mut samples: [Sample; 4] = Default::default();
+    let sources = AtomicUsize::new(0);
+    for _ in 0..TURNS {
+        settled_counts(sidecar.pid());
+        let [alone, beside, ping_alone, ping_beside] = &mut samples;
+        alone.extend(&measure(&mut innocent, calls));
+        ping_alone.extend(&Sample::of(0, calls, || innocent.ping()));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for _ in 0..COMPILING {
+                let (client, done, sources) = (sidecar.connect(), &done, &sources);
+                scope.spawn(move || compile(client, done, sources));
+            }
+            std::thread::sleep(Duration::from_millis(200));
+            beside.extend(&measure(&mut innocent, calls));
+            ping_beside.extend(&Sample::of(0, calls, || innocent.ping()));
+            done.store(true, Ordering::Relaxed);
+        });
+    }
+    let [alone, beside, ping_alone, ping_beside] = &samples;
+    compare(figures, "besideCompilations", alone, beside);
+    compare(figures, "pingBesideCompilations", ping_alone, ping_beside);
+    figures.insert("sourcesCompiledBeside".into(), json!(sources.load(Ordering::Relaxed)));
+}
+
+fn compile(mut client: Client, done: &AtomicBool, sources: &AtomicUsize) {
+    let next = || Run::source(format!("return {} + $args", sources.fetch_add(1, Ordering::Relaxed))).args(&json!(1));
+    for _ in 0..BURNING {
+        client.start(next());
+    }
+    let mut under_way = BURNING;
+    while under_way > 0 {
+        let Some(reply) = client.next_reply() else { return };
+        assert!(matches!(reply.answer, Answer::Result(_)), "{reply:?}");
+        if done.load(Ordering::Relaxed) {
+            under_way -= 1;
+        } else {
+            client.start(next());
+        }
+    }
 }
 
 fn burn(mut client: Client, done: &AtomicBool) {

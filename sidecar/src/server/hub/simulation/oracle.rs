@@ -78,7 +78,23 @@ impl World {
         let has_something = self.hub.sessions.get(&session).is_some_and(|books| !books.queue.is_empty());
         let has_share = self.sessions.len() == 1 || own < max_running_each;
         let takes_last = max_running >= 3 && running + 1 == max_running;
-        has_something && running < max_running && has_share && (!takes_last || self.may_begin_last(session))
+        let finds_processor = self.sessions.len() == 1 || !self.is_held_back(session) || {
+            // runs of who has gone end soon
+            let is_there = |work: &AtWork| !work.given_up && self.sessions.contains(&work.job.session);
+            let is_there = |work: &AtWork| is_there(work) && self.now.saturating_duration_since(work.began) < LONG_RUN;
+            let busy = |work: &&AtWork| is_there(work) && self.is_held_back(work.job.session);
+            self.at_work.iter().filter(busy).count() < PROCESSORS
+        };
+        has_something
+            && running < max_running
+            && has_share
+            && if takes_last { self.may_begin_last(session) } else { finds_processor }
+    }
+
+    /// Whether a session's runs have been long, or it runs often.
+    fn is_held_back(&self, session: SessionId) -> bool {
+        let standing = self.hub.sessions.get(&session).map(|books| books.standing);
+        self.is_busy(session) || matches!(standing, Some(Standing::Often(until)) if until > self.now)
     }
 
     /// Whether a session has something that could have the last instance, if that were free.
@@ -87,7 +103,7 @@ impl World {
         let is_brief = self.hub.sessions.get(&session).is_some_and(|books| books.standing == Standing::Brief);
         let begins_again = matches!(next, Some(Item::Job(job)) if crate::server::crew::begins_again(job.kind));
         let may_stay = is_brief || begins_again || self.hub.beside < 2 * self.hub.limits.max_running;
-        next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_busy(session)
+        next.is_some() && may_stay && self.running_of(session) == 0 && !self.is_held_back(session)
     }
 
     /// What is counted for sessions is what their executions have.
@@ -174,7 +190,7 @@ impl World {
             assert_eq!(answered, entry.mailbox.len(), "answered calls");
         }
         assert!(hub.expiring.iter().all(|(_, key)| hub.entries.contains_key(key)));
-        let turns = |session| hub.turns.all().filter(|turn| *turn == session).count();
+        let turns = |session| hub.turns.all(false).filter(|turn| *turn == session).count();
         for (session, books) in &hub.sessions {
             assert_eq!(turns(*session), usize::from(!books.queue.is_empty()), "turns");
             let own = hub.entries.iter().filter(|(_, entry)| entry.session == *session).map(|(key, _)| *key);
