@@ -12,6 +12,7 @@ mod debian;
 mod notices;
 mod npm;
 mod pages;
+mod replaced;
 mod root;
 mod single;
 mod tree;
