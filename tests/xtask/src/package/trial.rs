@@ -135,6 +135,14 @@ impl Trial<'_> {
         let ended = in_project("npx nexus-sidecar run h.js")?;
         ensure!(ended.out.starts_with("42"), "npx nexus-sidecar prints {:?}", ended.out);
         note(format!("npx nexus-sidecar run: {:.2} s", ended.took.as_secs_f64()));
+        // Left out, as npm does it with --omit=optional: the command finds itself on the path that npx makes, and no program.
+        let program = project.join("node_modules").join(PLATFORM);
+        fs::rename(&program, root.inside("/aside"))?;
+        let ended = root.run(["/bin/sh", "-c", "cd /home/project && npx nexus-sidecar --version"], "")?;
+        let told = format!("What to do: npm i {PLATFORM}@{}", self.contents.version);
+        ensure!(ended.code == Some(127) && ended.err.contains(&told), "without the program npx says {:?}", ended.err);
+        note("npx without the package of the program: says what to do");
+        fs::rename(root.inside("/aside"), &program)?;
         in_project(&format!("npm uninstall {CLIENT} {PLATFORM}"))?;
         let left =
             files_in(&project)?.into_iter().filter(|file| file.to_string_lossy().contains("nexus")).collect::<Vec<_>>();
