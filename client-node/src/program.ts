@@ -6,7 +6,7 @@
  * there must not become a program that runs.
  */
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import * as modules from 'node:module'; // webpack answers for a `createRequire` that is imported by its name, and knows no package there
 import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 
 import { NexusError } from './errors.js';
@@ -134,7 +134,7 @@ function packageOf(platform: string): string {
 function manifestsOf(name: string, from: readonly string[]): string[] {
   const resolved = (file: string, wanted: string): string[] => {
     try {
-      return byBothPaths(createRequire(file).resolve(`${wanted}/package.json`));
+      return byBothPaths(modules.createRequire(file).resolve(`${wanted}/package.json`));
     } catch {
       return []; // not from there
     }
