@@ -73,7 +73,9 @@ enum Found {
 /// Maps everything and tells where to go on.
 fn launch(start: &mut Start) -> usize {
     if start.has_foreign_rights() {
-        give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
+        give_up(&[
+            b"this program is not made to run with rights that its user does not have (set-user-ID, file capabilities)",
+        ]);
     }
     if start.take_from_environment(OF_THE_LOADER) {
         system::say(

@@ -94,6 +94,7 @@ impl Trial<'_> {
             )?;
         }
         let root = root.environment("HOME", "/root").environment("npm_config_offline", "true");
+        let pristine = files_in(&root.path)?;
         let before =
             npm::pack(self.places, &self.out.join("before"), self.contents.tree, self.contents.notices, BEFORE)?;
         let project = root.inside("/home/project");
@@ -144,10 +145,28 @@ impl Trial<'_> {
         note("npx without the package of the program: says what to do");
         fs::rename(root.inside("/aside"), &program)?;
         in_project(&format!("npm uninstall {CLIENT} {PLATFORM}"))?;
-        let left =
-            files_in(&project)?.into_iter().filter(|file| file.to_string_lossy().contains("nexus")).collect::<Vec<_>>();
+        self.uninstalled(&root, &pristine, &project)
+    }
+
+    /// Of an installation by npm, which has nothing done when it is taken away, nothing is left but the cache of its user, which
+    /// README names.
+    fn uninstalled(&self, root: &Root, pristine: &[PathBuf], project: &Path) -> Result<()> {
+        let cache = root.inside("/root/.cache/nexus-sidecar");
+        let mut left: Vec<_> = files_in(&root.path)?.into_iter().filter(|file| !pristine.contains(file)).collect();
+        // What was put there by hand, and what npm keeps of its own work.
+        let others = ["/packages", "/packages-before", "/root/.npm"].map(|folder| root.inside(folder));
+        left.retain(|file| !others.iter().any(|folder| file.starts_with(folder)));
+        left.retain(|file| !file.starts_with(project) || file.to_string_lossy().contains("nexus"));
+        let (kept, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|file| file.starts_with(&cache));
         ensure!(left.is_empty(), "npm uninstall leaves {left:?}");
-        note("npm uninstall: nothing is left");
+        let named = fs::read_to_string(self.places.root.join("README.md"))?.contains("rm -r ~/.cache/nexus-sidecar");
+        ensure!(named, "README does not tell how the cache is removed");
+        let bytes = super::tree::bytes_in(&cache)?;
+        note(format!(
+            "npm uninstall: nothing is left but the user's cache, {} files of {:.2} MB",
+            kept.len(),
+            bytes as f64 / 1e6
+        ));
         Ok(())
     }
 
