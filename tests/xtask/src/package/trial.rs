@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::debian::Contents;
 use super::npm::{CLIENT, PLATFORM, copy_tree};
-use super::root::Root;
+use super::root::{Mounted, Root};
 use super::tree::{NAME, files_in};
 use super::{Made, npm, single};
 use crate::apt;
@@ -212,6 +212,7 @@ impl Trial<'_> {
         for (package, to) in [(&before, "/before.deb"), (&self.made.debian, "/package.deb")] {
             fs::copy(package, root.inside(to))?;
         }
+        Self::on_a_full_disk(&root, "/package.deb")?;
         root.must(["dpkg", "-i", "/before.deb"], "")?;
         let (kept, settings) =
             (root.inside("/var/cache/nexus-sidecar/kept"), root.inside("/etc/nexus-sidecar/environment"));
@@ -226,8 +227,9 @@ impl Trial<'_> {
         let ended = root.must(["nexus-sidecar", "run", "-"], HANDLER)?;
         ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
         note(format!(
-            "dpkg -i over the version before: {:.1} s; first result {:.2} s",
+            "dpkg -i over the version before: {:.1} s, {:.1} MB; first result {:.2} s",
             took.as_secs_f64(),
+            super::tree::bytes_in(&root.inside("/usr/lib/nexus-sidecar"))? as f64 / 1e6,
             ended.took.as_secs_f64()
         ));
         root.must(["nexus-sidecar", "serve", "--config", "/etc/nexus-sidecar/sidecar.toml", "--check-config"], "")?;
@@ -249,6 +251,21 @@ impl Trial<'_> {
         let left: Vec<_> = left.iter().filter(|file| !file.to_string_lossy().ends_with('-')).collect();
         ensure!(left.is_empty(), "the purge leaves {left:?}");
         note("dpkg --purge: nothing is left");
+        Ok(())
+    }
+
+    /// What does not fit is not installed, and leaves nothing of itself.
+    fn on_a_full_disk(root: &Root, package: &str) -> Result<()> {
+        let tree = root.inside("/usr/lib/nexus-sidecar");
+        fs::create_dir(&tree)?;
+        let full = Root::of(&root.path).mounted("/usr/lib/nexus-sidecar", Mounted::Small);
+        let ended = full.run(["dpkg", "-i", package], "")?;
+        ensure!(ended.code != Some(0) && ended.err.contains("No space left on device"), "it says {:?}", ended.err);
+        fs::remove_dir(&tree)?;
+        ensure!(!root.inside("/usr/bin/nexus-sidecar").is_symlink(), "half of it is installed");
+        let status = root.run(["dpkg-query", "-W", "-f=${db:Status-Status}", NAME], "")?;
+        ensure!(!status.out.starts_with("installed"), "dpkg calls it {}", status.out);
+        note("dpkg -i where there is no room: refused, and nothing of it is left");
         Ok(())
     }
 
@@ -283,8 +300,9 @@ impl Trial<'_> {
         let ended = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "run", "-"], HANDLER)?;
         ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
         note(format!(
-            "unpacked in {:.1} s, first result {:.2} s",
+            "unpacked in {:.1} s, {:.1} MB; first result {:.2} s",
             unpacked.took.as_secs_f64(),
+            super::tree::bytes_in(&root.inside("/opt/nexus-sidecar"))? as f64 / 1e6,
             ended.took.as_secs_f64()
         ));
         let engine = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "engine"], "")?;
