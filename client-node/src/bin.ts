@@ -6,7 +6,7 @@
 import { spawn } from 'node:child_process';
 import { readFileSync, readlinkSync, realpathSync } from 'node:fs';
 
-import { findBinary } from './program.js';
+import { findBinary, STANDS_FOR } from './program.js';
 
 const PASSED_ON = ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT', 'SIGUSR1', 'SIGUSR2', 'SIGWINCH', 'SIGCONT'] as const;
 /** A command that cannot be found, as shells have it. */
@@ -65,7 +65,7 @@ function main(): void {
     return;
   }
   const above = npx();
-  const child = spawn(program, process.argv.slice(2), { stdio: 'inherit', env: { ...process.env, NEXUS_STANDS_FOR: String(process.pid) } });
+  const child = spawn(program, process.argv.slice(2), { stdio: 'inherit', env: { ...process.env, [STANDS_FOR]: String(process.pid) } });
   const looking = setInterval(() => {
     if (above !== undefined && !hasEnded(above)) return;
     clearInterval(looking); // a second signal would mean more than the first

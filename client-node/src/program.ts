@@ -6,7 +6,7 @@
  * there must not become a program that runs.
  */
 import { accessSync, closeSync, constants, existsSync, openSync, readFileSync, readSync, realpathSync, statSync } from 'node:fs';
-import { createRequire } from 'node:module';
+import * as modules from 'node:module'; // webpack answers for a `createRequire` that is imported by its name, and knows no package there
 import { delimiter, dirname, isAbsolute, join, resolve } from 'node:path';
 
 import { NexusError } from './errors.js';
@@ -15,6 +15,11 @@ import { CLIENT_VERSION } from './version.js';
 
 const PROGRAM = 'nexus-sidecar';
 const CLIENT = '@nexus/sidecar';
+
+/** By this variable the command of this package tells the program for which process it stands. The command itself sees it only where it led back to itself. */
+export const STANDS_FOR = 'NEXUS_STANDS_FOR';
+/** Where the command is in this package. */
+const COMMAND = ['dist', 'esm', 'bin.js'];
 
 /** Platforms, by Node's names, and whether there is a package for them. */
 const PLATFORMS: Readonly<Record<string, boolean>> = { 'linux-x64': true, 'linux-arm64': false, 'darwin-arm64': false };
@@ -39,21 +44,48 @@ export interface Lookup {
 export function findBinary({ binaryPath, env, platform = `${process.platform}-${process.arch}`, from = [here, mainFile()] }: Lookup): string {
   // A path that was named is meant: no other program is tried in its place.
   if (binaryPath !== undefined) return named(binaryPath, 'option `binaryPath`');
-  const fromEnv = env['NEXUS_SIDECAR_BIN'];
-  if (fromEnv !== undefined && fromEnv !== '') return named(fromEnv, 'environment variable NEXUS_SIDECAR_BIN');
+  const backHere = env[STANDS_FOR] !== undefined;
+  const fromEnv = env['NEXUS_SIDECAR_BIN'] ?? '';
+  if (fromEnv !== '' && !backHere) return named(fromEnv, 'environment variable NEXUS_SIDECAR_BIN');
 
-  const looked = ['option `binaryPath`: not set', 'environment variable NEXUS_SIDECAR_BIN: not set'];
+  const looked = ['option `binaryPath`: not set', `environment variable NEXUS_SIDECAR_BIN: ${fromEnv === '' ? 'not set' : `${fromEnv}, which led here`}`];
   const found = packaged(platform, from, looked);
   if (found !== undefined) return found;
-  for (const folder of (env['PATH'] ?? '').split(delimiter)) {
+  const onPath = backHere ? undefined : searchPath(platform, env['PATH'] ?? '', looked);
+  if (onPath !== undefined) return onPath;
+  if (backHere) looked.push(`PATH: not looked at; this was started as the program that was found (${STANDS_FOR} is set)`);
+  throw notFound(`${PROGRAM} was not found. Looked at:\n  ${looked.join('\n  ')}\n${remedy(platform)}`);
+}
+
+/**
+ * The first program on PATH. What stands there may be the command of this package, which looks for the program as well, and on PATH
+ * finds itself: in its place, the program is looked for from there.
+ */
+function searchPath(platform: string, path: string, looked: string[]): string | undefined {
+  for (const folder of new Set(path.split(delimiter))) {
     if (!isAbsolute(folder)) continue; // a relative PATH entry would run a program of the current folder
     const candidate = join(folder, PROGRAM);
+    if (!existsSync(candidate)) continue;
     const obstacle = whyNot(candidate);
-    if (obstacle === undefined) return candidate;
-    if (existsSync(candidate)) looked.push(`${candidate}: ${obstacle}`);
+    const command = byBothPaths(candidate).find(isCommand);
+    if (obstacle === undefined && command === undefined) return candidate;
+    looked.push(`${candidate}: ${obstacle ?? `is the command of ${CLIENT}, and looks for the program as well`}`);
+    const found = command === undefined ? undefined : packaged(platform, [command], looked);
+    if (found !== undefined) return found;
   }
-  looked.push(`PATH: ${env['PATH'] ?? '(empty)'}`);
-  throw notFound(`${PROGRAM} was not found. Looked at:\n  ${looked.join('\n  ')}\n${remedy(platform)}`);
+  looked.push(`PATH: ${path === '' ? '(empty)' : path}`);
+  return undefined;
+}
+
+/** Whether a file is the command of this package, in this or another installation. */
+function isCommand(file: string): boolean {
+  if (!file.endsWith(join('/', ...COMMAND))) return false;
+  try {
+    const manifest = join(dirname(file), ...COMMAND.slice(1).map(() => '..'), 'package.json');
+    return (JSON.parse(readFileSync(manifest, 'utf8')) as { name?: unknown }).name === CLIENT;
+  } catch {
+    return false;
+  }
 }
 
 /** The program of the package for this platform. What was looked at and did not help is added to `looked`. */
@@ -102,7 +134,7 @@ function packageOf(platform: string): string {
 function manifestsOf(name: string, from: readonly string[]): string[] {
   const resolved = (file: string, wanted: string): string[] => {
     try {
-      return byBothPaths(createRequire(file).resolve(`${wanted}/package.json`));
+      return byBothPaths(modules.createRequire(file).resolve(`${wanted}/package.json`));
     } catch {
       return []; // not from there
     }

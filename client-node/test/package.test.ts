@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import { chmodSync, cpSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as pause } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
@@ -99,6 +99,14 @@ test('installed with its platform package, the program is found by every kind of
     const esbuild = join(packageRoot, 'node_modules/esbuild/bin/esbuild');
     execFileSync(esbuild, ['--bundle', '--platform=node', `--format=${format}`, '--log-level=error', `--outfile=${bundle}`, source], { cwd: project });
     assert.equal(run(bundle), '42', out);
+  }
+  // webpack evaluates what it knows of Node's own modules, and has its own answers for it.
+  for (const source of [esm, cjs]) {
+    const filename = `packed-${basename(source)}.cjs`;
+    const options = { mode: 'production', target: 'node', context: project, entry: source, output: { path: project, filename } };
+    const pack = `require('webpack')(${JSON.stringify(options)}, (error, stats) => { if (error ?? stats.hasErrors()) throw error ?? new Error(stats.toString()); });`;
+    execFileSync(process.execPath, ['--eval', pack], { cwd: packageRoot });
+    assert.equal(run(join(project, filename)), '42', filename);
   }
   const { bin } = JSON.parse(readFileSync(join(client, 'package.json'), 'utf8')) as { bin: Record<string, string> };
   const command = join(client, bin['nexus-sidecar'] ?? '');

@@ -1,10 +1,11 @@
 /** Starting, failing to start, and peers that break the protocol. None of the programs here is a sidecar. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chmodSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { execFileSync, spawnSync } from 'node:child_process';
+import { chmodSync, cpSync, mkdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { after, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 
 import { NexusError, NexusRuntime } from '@nexus/sidecar';
 import { beginFrame, endFrame } from '../dist/esm/frames.js';
@@ -106,6 +107,57 @@ test('a bundle finds it beside the client, where packages see only what they ask
     console.log(findBinary({ env: {}, platform: 'linux-x64', from: [${JSON.stringify(join(links, 'sidecar/dist/esm/here.js'))}] }));`;
   const kept = ['--preserve-symlinks', '--preserve-symlinks-main', '--input-type=module', '--eval', ask];
   assert.equal(execFileSync(process.execPath, kept, { encoding: 'utf8' }).trim(), packaged);
+});
+
+test('the command of the package on PATH is not the program: the program is looked for from there', () => {
+  const lacks = join(folder, 'lacks/node_modules');
+  const command = (modules: string): string => {
+    mkdirSync(join(folder, modules, '@nexus/sidecar/dist/esm'), { recursive: true });
+    const file = program(`${modules}/@nexus/sidecar/dist/esm/bin.js`, '');
+    writeFileSync(join(folder, modules, '@nexus/sidecar/package.json'), JSON.stringify({ name: '@nexus/sidecar' }));
+    mkdirSync(join(folder, modules, '.bin'));
+    symlinkSync(file, join(folder, modules, '.bin/nexus-sidecar'));
+    return join(folder, modules, '.bin');
+  };
+  const PATH = command('lacks/node_modules');
+  const env = { PATH };
+  assert.throws(() => findBinary({ env, platform: 'linux-x64', from: ['/nonexistent/x.js'] }), (error) => {
+    assert.match((error as Error).message, new RegExp(`${lacks}/.bin/nexus-sidecar: is the command of @nexus/sidecar, and looks for the program as well
+[^]*What to do: npm i`));
+    return true;
+  });
+  const { program: packaged } = installed('has', 'linux-x64');
+  const both = `${PATH}:${command('has/node_modules')}`;
+  assert.equal(findBinary({ env: { PATH: both }, platform: 'linux-x64', from: ['/nonexistent/x.js'] }), packaged);
+});
+
+test('the command that is led back to itself, by whatever stands on PATH or is named, starts nothing and says what to do', () => {
+  const project = join(folder, 'circle');
+  const client = join(project, 'node_modules/@nexus/sidecar');
+  mkdirSync(join(project, 'bin'), { recursive: true });
+  mkdirSync(dirname(client), { recursive: true });
+  cpSync(fileURLToPath(new URL('../dist', import.meta.url)), join(client, 'dist'), { recursive: true });
+  cpSync(fileURLToPath(new URL('../package.json', import.meta.url)), join(client, 'package.json'));
+  const command = join(client, 'dist/esm/bin.js');
+  chmodSync(command, 0o755);
+  const count = join(project, 'count');
+  // As pnpm and Yarn lead to a command: by a script, and by one that starts another process.
+  for (const start of ['exec ', '']) {
+    // Were it to go round, it would end after three times rather than with the machine.
+    const shim = program('circle/bin/nexus-sidecar', `echo >> ${count}\n[ "$(wc -l < ${count})" -lt 3 ] || exit 9\n${start}${process.execPath} ${command} "$@"\n`);
+    for (const way of [{ PATH: `${dirname(shim)}:/bin:/usr/bin` }, { PATH: '/bin:/usr/bin', NEXUS_SIDECAR_BIN: shim }]) {
+      writeFileSync(count, '');
+      const { status, stderr } = spawnSync(process.execPath, [command, '--version'], { cwd: project, env: way, encoding: 'utf8' });
+      assert.equal(readFileSync(count, 'utf8'), '\n', 'it went round once');
+      assert.equal(status, 127, stderr);
+      assert.match(stderr, /this was started as the program that was found[^]*What to do: npm i/);
+    }
+  }
+  const { program: packaged } = installed('circle', `${process.platform}-${process.arch}`);
+  writeFileSync(packaged, '#!/bin/sh\necho the program\n', { mode: 0o755 });
+  const shim = join(project, 'bin/nexus-sidecar');
+  const { stdout } = spawnSync(process.execPath, [command], { cwd: project, env: { PATH: '/bin', NEXUS_SIDECAR_BIN: shim }, encoding: 'utf8' });
+  assert.equal(stdout, 'the program\n');
 });
 
 test('a package of another version than the client is told of and not used, and one that agrees is, wherever it stands', () => {

@@ -4,8 +4,8 @@
 //! made for it, so that the kernel names the launcher as what runs; elsewhere it is the program itself. Either is right: what is
 //! executed again is what was executed.
 //!
-//! Does not promise that the bytes are the same: an installation may have been replaced meanwhile. Whoever speaks with what it
-//! starts compares builds.
+//! It is of this very build or does not start: the kernel executes the file that runs, also when another one stands at its place by
+//! now, and a launcher starts nothing but the files that it was packed with.
 
 use std::fs;
 use std::io;

@@ -56,6 +56,8 @@ struct Tree {
     /// The path of `lib`.
     lib: PathBuffer,
     found: Found,
+    /// This file is no longer at its place: another one may be.
+    replaced: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,7 +73,9 @@ enum Found {
 /// Maps everything and tells where to go on.
 fn launch(start: &mut Start) -> usize {
     if start.has_foreign_rights() {
-        give_up(&[b"this program is not made to run with rights that its user does not have (set-user-ID)"]);
+        give_up(&[
+            b"this program is not made to run with rights that its user does not have (set-user-ID, file capabilities)",
+        ]);
     }
     if start.take_from_environment(OF_THE_LOADER) {
         system::say(
@@ -79,9 +83,12 @@ fn launch(start: &mut Start) -> usize {
         );
     }
     let tree = match Label::parse(&system::label()) {
-        Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked },
+        Some(label) => Tree { lib: unpack::tree(label, start), found: Found::Unpacked, replaced: false },
         None => find(start),
     };
+    if tree.replaced {
+        is_of_this_version(&tree.lib);
+    }
     // All of it is looked at before anything is entered: neither the loader nor the processor says what is wrong with a file.
     let mut span = SPARE_BYTES;
     for (name, whole) in files() {
@@ -115,6 +122,25 @@ fn launch(start: &mut Start) -> usize {
     loader_at.start + loader.entry
 }
 
+/// What a sidecar starts once more after an upgrade would speak another version's words with it.
+fn is_of_this_version(lib: &PathBuffer) {
+    for (name, whole) in files() {
+        let path = beside(lib, name.as_bytes());
+        let found = system::open(path.with_nul()).and_then(|file| {
+            let sum = sum_of(&file, whole.len);
+            system::close(file);
+            sum
+        });
+        if found != Ok(whole) {
+            give_up(&[
+                b"this program was replaced or removed while it ran, and ",
+                path.as_bytes(),
+                b" is not of its version; start it anew",
+            ]);
+        }
+    }
+}
+
 fn files() -> impl Iterator<Item = (&'static str, Whole)> {
     FILES.split('\n').filter_map(sum::parse)
 }
@@ -136,10 +162,10 @@ fn sum_of(file: &File, len: u64) -> Result<Whole, Errno> {
 fn find(start: &Start) -> Tree {
     let mut itself = PathBuffer::new();
     if read_link(b"/proc/self/exe\0", &mut itself) {
-        // The file may have been replaced; what stands at its place then is newer, and whole.
+        // The file may have been replaced while it ran.
         let marked = system::is_readable(itself.with_nul()).is_err() && or_too_long(itself.without_mark());
         if let Some(lib) = lib_of(itself.clone()) {
-            return Tree { lib, found: Found::ByKernel };
+            return Tree { lib, found: Found::ByKernel, replaced: marked };
         }
         if marked {
             give_up(&[b"the installation that this program was part of is no longer at ", itself.as_bytes()]);
@@ -157,7 +183,7 @@ fn find(start: &Start) -> Tree {
         or_too_long(itself.follow(target.as_bytes()));
     }
     match lib_of(itself.clone()) {
-        Some(lib) => Tree { lib, found: Found::ByName },
+        Some(lib) => Tree { lib, found: Found::ByName, replaced: false },
         None => give_up(&[
             b"there is no lib/",
             PROGRAM,

@@ -18,7 +18,8 @@ const ENV_PREFIX: &str = "NEXUS_";
 /// Names the file where no flag does: a unit of systemd has one command line for everybody.
 pub(super) const FILE_VARIABLE: &str = "NEXUS_CONFIG";
 /// Names with the prefix that clients and the build read: no mistake of whoever sets them.
-const OF_OTHERS: [&str; 4] = ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", CONNECT_VARIABLE, STANDS_FOR_VARIABLE];
+const OF_OTHERS: [&str; 5] =
+    ["NEXUS_SIDECAR_BIN", "NEXUS_BUILD_CACHE", "NEXUS_GUEST_DIR", CONNECT_VARIABLE, STANDS_FOR_VARIABLE];
 /// Names the socket of a running sidecar where no flag does.
 pub const CONNECT_VARIABLE: &str = "NEXUS_CONNECT";
 
@@ -369,6 +370,14 @@ mod tests {
         assert_eq!(loaded.config, Config::default());
         assert_eq!(loaded.warnings.len(), 1);
         assert!(loaded.warnings.first().unwrap().contains("NEXUS_HOME"));
+    }
+
+    #[test]
+    fn what_cargo_sets_in_this_repository_is_no_mistake_of_whoever_runs_it() {
+        let lines = include_str!("../../../.cargo/config.toml").lines().filter(|line| line.starts_with(ENV_PREFIX));
+        let set: Vec<(&str, &str)> = lines.map(|line| (line.split_once(' ').unwrap().0, "/x")).collect();
+        assert!(!set.is_empty());
+        assert_eq!(ConfigArgs::default().load(env(&set)).unwrap().warnings, Vec::<String>::new());
     }
 
     #[test]

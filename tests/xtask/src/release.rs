@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::digest;
 use crate::levels;
-use crate::package::{agrees_with_binstall, version};
+use crate::package::{agrees_with_binstall, are_those_of, version};
 use crate::places::Places;
 use crate::process::quiet;
 use crate::stages::note;
@@ -24,6 +24,9 @@ pub fn dry_run(places: &Places) -> Result<()> {
     let out = workspace::target(root)?.join("package");
     if out.join("SHA256SUMS").is_file() {
         wrong.extend(packages(&out, &version)?);
+        if !are_those_of(root, &out)? {
+            wrong.push("sources have changed since the packages were made; run `cargo xtask package` again".into());
+        }
     } else {
         wrong.push("there are no packages; run `cargo xtask package`".into());
     }

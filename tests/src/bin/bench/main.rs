@@ -57,6 +57,11 @@ fn main() {
     {
         echo::serve(Path::new(path));
     }
+    if let [command, preloaded, whole] = &args[..]
+        && command == start::PEAK
+    {
+        return start::print_peak(preloaded, whole);
+    }
     let parts = PARTS.iter().map(|(name, _)| *name);
     let known: Vec<String> =
         ["json", "quick", "state"].into_iter().chain(parts).map(|name| format!("--{name}")).collect();

@@ -11,18 +11,18 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
-use super::alone;
 use super::root::{Ended, Mounted, Root};
 use super::tree::{NAME, files_in};
+use super::{alone, replaced};
 use crate::places::remove;
 use crate::process::quiet;
 use crate::stages::note;
 
 pub const HANDLER: &str = "return 6 * 7";
-const PROGRAM: &str = "/opt/nexus-sidecar/bin/nexus-sidecar";
+pub const PROGRAM: &str = "/opt/nexus-sidecar/bin/nexus-sidecar";
 
 /// What the launcher ends with; `ExitCode::EngineInit` of the sidecar.
-const UNUSABLE: i32 = 5;
+pub const UNUSABLE: i32 = 5;
 
 /// Somebody whom no list of users knows.
 const FOREIGN_USER: u32 = 54_321;
@@ -37,6 +37,7 @@ pub fn try_out(tree: &Path, work: &Path) -> Result<()> {
     by_links(&root)?;
     at_odd_places(&root, tree)?;
     with_libraries_of_others(&root)?;
+    replaced::try_out(&root, tree)?;
     let root = damaged(root, tree)?;
     let root = misused(root)?;
     remove(&root.path)?;
@@ -271,7 +272,7 @@ fn damaged(root: Root, tree: &Path) -> Result<Root> {
     Ok(root)
 }
 
-fn other_bit(bytes: &[u8]) -> Vec<u8> {
+pub fn other_bit(bytes: &[u8]) -> Vec<u8> {
     let mut bytes = bytes.to_vec();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 0x10;

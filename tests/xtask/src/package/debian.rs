@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::Result;
 
+use super::modes;
 use super::npm::{copy_tree, texts};
 use super::pages::{self, Page};
 use super::single;
@@ -139,6 +140,7 @@ impl Contents<'_> {
             write(&control.join(name), script.as_bytes(), 0o755)?;
         }
         let package = out.join(format!("{NAME}_{}_amd64.deb", self.version));
+        modes::for_everybody(&work)?;
         let mut build = Command::new("dpkg-deb");
         build
             .args(["--build", "--root-owner-group"])
@@ -187,6 +189,7 @@ impl Contents<'_> {
 
 /// Packs a folder of `work`.
 fn packed(work: &Path, folder: &str, archive: &Path) -> Result<PathBuf> {
+    modes::for_everybody(&work.join(folder))?;
     remove(archive)?;
     let mut pack = Command::new("tar");
     pack.args(["--sort=name", "--owner=0", "--group=0", "--numeric-owner", "--format=gnu"])

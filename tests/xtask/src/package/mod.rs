@@ -9,16 +9,20 @@
 mod alone;
 mod bare;
 mod debian;
+mod modes;
 mod notices;
 mod npm;
 mod pages;
+mod replaced;
 mod root;
 mod single;
+mod sources;
 mod tree;
 mod trial;
 
 pub use npm::PLATFORM;
 pub use single::agrees_with_binstall;
+pub use sources::are_those_of;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +52,8 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
     let _alone = places.lock()?;
     let wasmedge = loops::guest(places, stages)?;
     let version = version(&places.root)?;
+    // As they are before anything is built of them.
+    let sources = sources::digest(&places.root)?;
     let parts = tree::Parts::build(places, &wasmedge, stages)?;
     let out = parts.out().to_owned();
     let tree = stages.run("tree", || parts.assemble())?;
@@ -71,7 +77,10 @@ pub fn package(places: &Places, stages: &mut Stages, try_out: bool) -> Result<()
     let archive = stages.run("archive", || contents.archive(&out))?;
     let single = stages.run("single file", || contents.single(&out))?;
     let made = Made { tree: tree.clone(), npm, debian, archive, single };
-    sum(&out, [&made.npm[0], &made.npm[1], &made.debian, &made.archive, &made.single])?;
+    let packages = [&made.npm[0], &made.npm[1], &made.debian, &made.archive, &made.single];
+    packages.iter().try_for_each(|package| modes::look(package))?;
+    sum(&out, packages)?;
+    sources::tell(&out, &sources)?;
     if try_out {
         stages.run("tree in an empty root", || bare::try_out(&made.tree, &out))?;
         trial::Trial { places, made: &made, contents, out: &out }.run(stages)?;

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use serde_json::{Value, json};
 
+use super::modes;
 use crate::apt;
 use crate::digest;
 use crate::places::{Places, remove};
@@ -46,6 +47,7 @@ pub fn write(places: &Places, origins: &[Origin], out: &Path, tree: &Path, versi
     parts.extend(origins.iter().map(debian_part));
     fs::write(directory.join("THIRD-PARTY.txt"), third_party(&parts))?;
     fs::write(directory.join("sbom.cdx.json"), serde_json::to_string_pretty(&bill(&parts, tree, version)?)? + "\n")?;
+    modes::for_everybody(&directory)?;
     Ok(directory)
 }
 

@@ -8,6 +8,7 @@ use std::process::Command;
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
+use super::modes;
 use crate::places::{Places, remove};
 use crate::process::quiet;
 use crate::workspace;
@@ -83,6 +84,7 @@ fn write_manifest(directory: &Path, manifest: &Value) -> Result<()> {
 }
 
 fn packed(directory: &Path, out: &Path, version: &str) -> Result<PathBuf> {
+    modes::for_everybody(directory)?;
     let mut pack = Command::new("npm");
     pack.args(["pack", "--ignore-scripts", "--silent", "--pack-destination"]).arg(out).current_dir(directory);
     quiet("packing for npm", &mut pack)?;

@@ -1,7 +1,7 @@
 //! A root directory in which a program is tried out: only what was put there, seen by nobody else, in namespaces of its own.
 
 use std::ffi::OsStr;
-use std::fs;
+use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -154,6 +154,13 @@ impl Root {
     pub fn start<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>) -> Result<Child> {
         let mut command = self.command(words);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().context("cannot start unshare")
+    }
+
+    /// Starts a program that goes on, and tells of it in a file.
+    pub fn start_telling<S: AsRef<OsStr>>(&self, words: impl IntoIterator<Item = S>, told: &Path) -> Result<Child> {
+        let mut command = self.command(words);
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(told)?);
         command.spawn().context("cannot start unshare")
     }
 

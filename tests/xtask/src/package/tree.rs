@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use nexus_launcher::sum::Sum;
 
+use super::modes;
 use crate::elf::{Elf, X86_64};
 use crate::levels;
 use crate::places::{Places, remove};
@@ -107,6 +108,7 @@ impl Parts {
         without_list_of_the_machine(&lib.join(LOADER))?;
         // The last to be made: it knows what all of them are.
         place(&launcher(&self.root, &lib, &self.out)?, &bin.join(NAME), 0o755)?;
+        modes::for_everybody(&tree)?;
         check(&tree)?;
         let bytes = bytes_in(&tree)?;
         note(format!("{}: {:.1} MB in {} files", tree.display(), bytes as f64 / 1e6, files_in(&tree)?.len()));

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::debian::Contents;
 use super::npm::{CLIENT, PLATFORM, copy_tree};
-use super::root::Root;
+use super::root::{Mounted, Root};
 use super::tree::{NAME, files_in};
 use super::{Made, npm, single};
 use crate::apt;
@@ -94,6 +94,7 @@ impl Trial<'_> {
             )?;
         }
         let root = root.environment("HOME", "/root").environment("npm_config_offline", "true");
+        let pristine = files_in(&root.path)?;
         let before =
             npm::pack(self.places, &self.out.join("before"), self.contents.tree, self.contents.notices, BEFORE)?;
         let project = root.inside("/home/project");
@@ -135,11 +136,37 @@ impl Trial<'_> {
         let ended = in_project("npx nexus-sidecar run h.js")?;
         ensure!(ended.out.starts_with("42"), "npx nexus-sidecar prints {:?}", ended.out);
         note(format!("npx nexus-sidecar run: {:.2} s", ended.took.as_secs_f64()));
+        // Left out, as npm does it with --omit=optional: the command finds itself on the path that npx makes, and no program.
+        let program = project.join("node_modules").join(PLATFORM);
+        fs::rename(&program, root.inside("/aside"))?;
+        let ended = root.run(["/bin/sh", "-c", "cd /home/project && npx nexus-sidecar --version"], "")?;
+        let told = format!("What to do: npm i {PLATFORM}@{}", self.contents.version);
+        ensure!(ended.code == Some(127) && ended.err.contains(&told), "without the program npx says {:?}", ended.err);
+        note("npx without the package of the program: says what to do");
+        fs::rename(root.inside("/aside"), &program)?;
         in_project(&format!("npm uninstall {CLIENT} {PLATFORM}"))?;
-        let left =
-            files_in(&project)?.into_iter().filter(|file| file.to_string_lossy().contains("nexus")).collect::<Vec<_>>();
+        self.uninstalled(&root, &pristine, &project)
+    }
+
+    /// Of an installation by npm, which has nothing done when it is taken away, nothing is left but the cache of its user, which
+    /// README names.
+    fn uninstalled(&self, root: &Root, pristine: &[PathBuf], project: &Path) -> Result<()> {
+        let cache = root.inside("/root/.cache/nexus-sidecar");
+        let mut left: Vec<_> = files_in(&root.path)?.into_iter().filter(|file| !pristine.contains(file)).collect();
+        // What was put there by hand, and what npm keeps of its own work.
+        let others = ["/packages", "/packages-before", "/root/.npm"].map(|folder| root.inside(folder));
+        left.retain(|file| !others.iter().any(|folder| file.starts_with(folder)));
+        left.retain(|file| !file.starts_with(project) || file.to_string_lossy().contains("nexus"));
+        let (kept, left): (Vec<_>, Vec<_>) = left.into_iter().partition(|file| file.starts_with(&cache));
         ensure!(left.is_empty(), "npm uninstall leaves {left:?}");
-        note("npm uninstall: nothing is left");
+        let named = fs::read_to_string(self.places.root.join("README.md"))?.contains("rm -r ~/.cache/nexus-sidecar");
+        ensure!(named, "README does not tell how the cache is removed");
+        let bytes = super::tree::bytes_in(&cache)?;
+        note(format!(
+            "npm uninstall: nothing is left but the user's cache, {} files of {:.2} MB",
+            kept.len(),
+            bytes as f64 / 1e6
+        ));
         Ok(())
     }
 
@@ -185,6 +212,7 @@ impl Trial<'_> {
         for (package, to) in [(&before, "/before.deb"), (&self.made.debian, "/package.deb")] {
             fs::copy(package, root.inside(to))?;
         }
+        Self::on_a_full_disk(&root, "/package.deb")?;
         root.must(["dpkg", "-i", "/before.deb"], "")?;
         let (kept, settings) =
             (root.inside("/var/cache/nexus-sidecar/kept"), root.inside("/etc/nexus-sidecar/environment"));
@@ -199,8 +227,9 @@ impl Trial<'_> {
         let ended = root.must(["nexus-sidecar", "run", "-"], HANDLER)?;
         ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
         note(format!(
-            "dpkg -i over the version before: {:.1} s; first result {:.2} s",
+            "dpkg -i over the version before: {:.1} s, {:.1} MB; first result {:.2} s",
             took.as_secs_f64(),
+            super::tree::bytes_in(&root.inside("/usr/lib/nexus-sidecar"))? as f64 / 1e6,
             ended.took.as_secs_f64()
         ));
         root.must(["nexus-sidecar", "serve", "--config", "/etc/nexus-sidecar/sidecar.toml", "--check-config"], "")?;
@@ -222,6 +251,21 @@ impl Trial<'_> {
         let left: Vec<_> = left.iter().filter(|file| !file.to_string_lossy().ends_with('-')).collect();
         ensure!(left.is_empty(), "the purge leaves {left:?}");
         note("dpkg --purge: nothing is left");
+        Ok(())
+    }
+
+    /// What does not fit is not installed, and leaves nothing of itself.
+    fn on_a_full_disk(root: &Root, package: &str) -> Result<()> {
+        let tree = root.inside("/usr/lib/nexus-sidecar");
+        fs::create_dir(&tree)?;
+        let full = Root::of(&root.path).mounted("/usr/lib/nexus-sidecar", Mounted::Small);
+        let ended = full.run(["dpkg", "-i", package], "")?;
+        ensure!(ended.code != Some(0) && ended.err.contains("No space left on device"), "it says {:?}", ended.err);
+        fs::remove_dir(&tree)?;
+        ensure!(!root.inside("/usr/bin/nexus-sidecar").is_symlink(), "half of it is installed");
+        let status = root.run(["dpkg-query", "-W", "-f=${db:Status-Status}", NAME], "")?;
+        ensure!(!status.out.starts_with("installed"), "dpkg calls it {}", status.out);
+        note("dpkg -i where there is no room: refused, and nothing of it is left");
         Ok(())
     }
 
@@ -256,8 +300,9 @@ impl Trial<'_> {
         let ended = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "run", "-"], HANDLER)?;
         ensure!(ended.out.starts_with("42"), "it prints {:?}", ended.out);
         note(format!(
-            "unpacked in {:.1} s, first result {:.2} s",
+            "unpacked in {:.1} s, {:.1} MB; first result {:.2} s",
             unpacked.took.as_secs_f64(),
+            super::tree::bytes_in(&root.inside("/opt/nexus-sidecar"))? as f64 / 1e6,
             ended.took.as_secs_f64()
         ));
         let engine = root.must(["/opt/nexus-sidecar/bin/nexus-sidecar", "engine"], "")?;
