@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -78,12 +79,14 @@ extern "C" fn give_way(_: libc::c_int) {
     Errno::set_raw(error);
 }
 
-/// Whether threads of this process that give way can come to the front again. Tried by the first thread that asks.
+/// Whether threads of this process that give way can come to the front again. Tried once, by a thread that ends with it: where it cannot,
+/// it stays behind.
 fn can_step_forward() -> bool {
     static CAN: OnceLock<bool> = OnceLock::new();
     *CAN.get_or_init(|| {
         let niceness = NICENESS.load(Ordering::Relaxed);
-        niceness < 19 && set_niceness(niceness + 1) && set_niceness(niceness)
+        let comes_back = move || niceness < 19 && set_niceness(niceness + 1) && set_niceness(niceness);
+        thread::Builder::new().spawn(comes_back).is_ok_and(|tried| tried.join().unwrap_or_default())
     })
 }
 
@@ -137,6 +140,11 @@ mod tests {
             let is_in_front = step_forward();
             assert_eq!(niceness(), if is_in_front { before } else { behind });
             assert_eq!(step_forward(), is_in_front, "it knows where it is");
+            step_forward();
+            let there = niceness();
+            step_back();
+            assert_eq!(niceness(), if is_in_front { behind } else { there }, "back only where it comes forward again");
+            assert_eq!(step_forward(), is_in_front);
         })
         .join()
         .unwrap();

@@ -358,8 +358,9 @@ impl<E: Held, P: Peer> Hub<E, P> {
     /// instance for a while, and so do many brief ones that took much together.
     pub fn used(&mut self, run: RunId, cpu: Duration, now: impl FnOnce() -> Instant) {
         let Some(session) = self.crew.get(run).map(|run| run.session) else { return };
+        let there = self.sessions.len();
         let Some(books) = self.sessions.get_mut(&session) else { return };
-        let often = self.windows.add(&mut books.usage, cpu);
+        let often = self.windows.add(&mut books.usage, cpu, there);
         if cpu < LONG_RUN {
             if let Some(until) = often
                 && !matches!(books.standing, Standing::Busy(_))

@@ -388,6 +388,19 @@ fn who_has_used_its_time_beside_others_gives_way_and_who_is_alone_does_not() {
     .unwrap();
 }
 
+#[test]
+fn what_is_put_off_of_a_session_that_has_gone_does_not_wait() {
+    let (now, reader) = (Instant::now(), Reader::default());
+    let mut hub = hub(3);
+    let worker = hub.crew.hire();
+    hub.open_session(SessionId(1));
+    hub.enqueue(job(1, 1, &reader, now)).unwrap();
+    let next = hub.next(worker, now).unwrap();
+    hub.close_session(SessionId(1));
+    hub.put_off(next.job, next.run);
+    assert_eq!((hub.queued(), hub.running()), (0, 0));
+}
+
 /// A session runs something that takes so much.
 fn runs(hub: &mut Hub<Execution, Reader>, session: u64, cpu: Duration, now: Instant) {
     let worker = hub.crew.hire();

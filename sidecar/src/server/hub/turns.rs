@@ -2,8 +2,8 @@
 //!
 //! They stand in lines by what is known of their runs, so that the last free instance, which is not for everybody, is given out
 //! without a look at each. Whoever is next of all has the lowest ticket. A session is in the line that was right when somebody last
-//! asked; to move it costs as much as there are sessions, and a session moves for a run that was long, and for the first brief one
-//! after that.
+//! asked; to move it costs as much as there are sessions, and a session moves for a run that was long, for the first brief one after
+//! that, and when it begins to run often.
 
 use std::collections::VecDeque;
 use std::time::Instant;

@@ -1,7 +1,8 @@
 //! Who uses much of the processors, in many runs that are brief each.
 //!
 //! **The rule.** While a window of time goes by, what a session's runs use of the processors is added up. More than an eighth of its equal
-//! part of them is much: the processors' time, divided by the sessions that ran something in this window or in the one before.
+//! part of them is much: the processors' time, divided by the sessions that ran something in this window or in the one before, or by
+//! those that are there, if these are fewer: who connects anew for each run makes nobody's part smaller.
 //! Whoever has used much runs often, until the end of the next window.
 //!
 //! The clock is looked at when a run begins, which is done anyway, and not when one ends.
@@ -61,11 +62,12 @@ impl Windows {
         }
     }
 
-    /// A run of a session has used so much. If that is much by now: until when the session runs often.
-    pub fn add(&mut self, usage: &mut Usage, cpu: Duration) -> Option<Instant> {
+    /// A run of a session has used so much. If that is much by now: until when the session runs often. `there`: the sessions that are.
+    pub fn add(&mut self, usage: &mut Usage, cpu: Duration, there: usize) -> Option<Instant> {
         self.counts(usage);
         usage.cpu = usage.cpu.saturating_add(cpu);
-        let sessions = self.sessions.max(self.sessions_before).max(1);
+        let there = u32::try_from(there).unwrap_or(u32::MAX);
+        let sessions = self.sessions.max(self.sessions_before).min(there).max(1);
         let much = WINDOW.saturating_mul(self.processors) / sessions.saturating_mul(MUCH);
         if usage.cpu <= much {
             return None;
@@ -87,12 +89,12 @@ mod tests {
         let mut all: [Usage; 5] = Default::default();
         all.iter_mut().for_each(|usage| windows.begin(usage, start));
         // an equal part of 200 ms is 40 ms
-        assert_eq!(windows.add(&mut all[0], 4 * MS), None);
-        assert_eq!(windows.add(&mut all[0], MS), None);
-        assert_eq!(windows.add(&mut all[1], 4 * MS), None, "each has its own");
-        assert_eq!(windows.add(&mut all[0], MS / 1000), Some(start + 2 * WINDOW));
+        assert_eq!(windows.add(&mut all[0], 4 * MS, 9), None);
+        assert_eq!(windows.add(&mut all[0], MS, 9), None);
+        assert_eq!(windows.add(&mut all[1], 4 * MS, 9), None, "each has its own");
+        assert_eq!(windows.add(&mut all[0], MS / 1000, 9), Some(start + 2 * WINDOW));
         assert_eq!(
-            windows.add(&mut all[0], Duration::ZERO),
+            windows.add(&mut all[0], Duration::ZERO, 9),
             Some(start + 2 * WINDOW),
             "for as long as the window goes by"
         );
@@ -104,19 +106,34 @@ mod tests {
         let mut windows = Windows::new(1);
         let mut all: [Usage; 2] = Default::default();
         all.iter_mut().for_each(|usage| windows.begin(usage, start));
-        assert!(windows.add(&mut all[0], 7 * MS).is_some());
+        assert!(windows.add(&mut all[0], 7 * MS, 9).is_some());
         windows.begin(&mut all[0], start + WINDOW - MS);
-        assert!(windows.add(&mut all[0], Duration::ZERO).is_some(), "it is the same window");
+        assert!(windows.add(&mut all[0], Duration::ZERO, 9).is_some(), "it is the same window");
         let next = start + WINDOW;
         windows.begin(&mut all[0], next);
-        assert_eq!(windows.add(&mut all[0], 6 * MS), None, "the other one was there just now");
-        assert_eq!(windows.add(&mut all[0], MS), Some(next + 2 * WINDOW));
+        assert_eq!(windows.add(&mut all[0], 6 * MS, 9), None, "the other one was there just now");
+        assert_eq!(windows.add(&mut all[0], MS, 9), Some(next + 2 * WINDOW));
         let later = next + 2 * WINDOW;
         windows.begin(&mut all[0], later);
-        assert_eq!(windows.add(&mut all[0], 12 * MS), None, "it is alone");
-        assert!(windows.add(&mut all[0], MS).is_some());
+        assert_eq!(windows.add(&mut all[0], 12 * MS, 9), None, "it is alone");
+        assert!(windows.add(&mut all[0], MS, 9).is_some());
         // a run that began in a window before counts where it ends, and its session too
-        assert_eq!(windows.add(&mut all[1], 6 * MS), None);
-        assert!(windows.add(&mut all[1], MS).is_some());
+        assert_eq!(windows.add(&mut all[1], 6 * MS, 9), None);
+        assert!(windows.add(&mut all[1], MS, 9).is_some());
+    }
+
+    #[test]
+    fn whoever_comes_and_goes_makes_nobodys_part_smaller() {
+        let start = Instant::now();
+        let mut windows = Windows::new(2);
+        let (mut steady, mut there) = (Usage::default(), 2);
+        windows.begin(&mut steady, start);
+        for _ in 0..100 {
+            windows.begin(&mut Usage::default(), start);
+        }
+        // an eighth of 100 ms
+        assert_eq!(windows.add(&mut steady, 12 * MS, there), None);
+        there = 100;
+        assert!(windows.add(&mut steady, Duration::ZERO, there).is_some(), "those that stay do");
     }
 }
