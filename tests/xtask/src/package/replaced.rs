@@ -19,6 +19,8 @@ use crate::stages::note;
 
 const SOCKET: &str = "/replaced/s";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// More than a start takes on a busy machine.
+const START: Duration = Duration::from_secs(10);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// One thing that can happen.
@@ -133,7 +135,7 @@ impl Happening {
             Some(wanted) => {
                 until(what, || {
                     kill(&children_of(serves.id())?)?;
-                    Ok(serves.try_wait()?.is_some())
+                    has_ended(&mut serves)
                 })?;
                 let (code, told) = (serves.wait()?.code(), fs::read_to_string(told)?);
                 ensure!(code == Some(UNUSABLE) && told.contains(wanted), "{what}: {code:?} and {told}");
@@ -150,6 +152,18 @@ fn answers(root: &Root, serves: &mut Child, what: &str) -> Result<()> {
         ensure!(serves.try_wait()?.is_none(), "{what}: it no longer serves");
         Ok(root.run([PROGRAM, "ping", "--connect", SOCKET], "")?.code == Some(0))
     })
+}
+
+/// Whether it ends, with the time that one which starts needs to say why it does not: it is not to be killed meanwhile.
+fn has_ended(serves: &mut Child) -> Result<bool> {
+    let end = Instant::now() + START;
+    while serves.try_wait()?.is_none() {
+        if Instant::now() >= end {
+            return Ok(false);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    Ok(true)
 }
 
 fn until(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
