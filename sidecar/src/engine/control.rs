@@ -354,6 +354,11 @@ impl<M: Stoppable> RunControl<M> {
         }
     }
 
+    #[cfg(test)]
+    pub fn is_in_host_call(&self) -> bool {
+        self.load().state() == State::Host
+    }
+
     /// Whether the run has to end, for a host call that takes longer than most: one that gives up leaves that as the cause.
     pub fn is_due(&self) -> bool {
         if self.load().cause().is_some() {

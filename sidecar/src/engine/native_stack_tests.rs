@@ -137,14 +137,14 @@ fn a_fault_in_a_host_call_ends_its_run() {
         let bytecode = compile(i, "const key = 'k'.repeat(1000); for (;;) key in $state");
         let mut in_host_calls = 0;
         for round in 0..500 {
-            let memory = i.memory_of_test();
-            let running = AtomicBool::new(false);
+            let (memory, control) = (i.memory_of_test(), i.control().clone());
             let end = std::thread::scope(|scope| {
                 scope.spawn(|| {
-                    while !running.load(Ordering::Acquire) {
+                    // before that the host writes to the memory itself, where a fault is nobody's
+                    while !control.is_in_host_call() {
                         std::hint::spin_loop();
                     }
-                    for _ in 0..10_000 + 97 * round {
+                    for _ in 0..97 * round {
                         std::hint::spin_loop();
                     }
                     // without asking whether the guest is in a host call: there the fault is Rust's
@@ -152,7 +152,6 @@ fn a_fault_in_a_host_call_ends_its_run() {
                 });
                 let mut context = context(json!({}), &["state:read:*"]);
                 context.limits.host_calls = u64::MAX;
-                running.store(true, Ordering::Release);
                 i.run(&bytecode, context, None).end
             });
             memory.restore_access().unwrap();
